@@ -1,0 +1,51 @@
+"""local.yaml: facts of this machine, git-ignored, that never change a number.
+
+Absent file or key: the default. Every stage receives a ``Machine``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from lapvqa.layout import Layout
+from lapvqa.params import InventoryParams, Section, read_yaml, validate
+from lapvqa.runtime import available_cores
+
+
+class Paths(Section):
+    """Folders that replace those of params.yaml on this machine."""
+
+    source: str | None = None
+    chexpert: str | None = None
+    nih14: str | None = None
+
+
+class Servers(Section):
+    """Addresses of servers; absent: embedded (SQLite under .lapvqa/)."""
+
+    prefect_api_url: str | None = None
+    mlflow_tracking_uri: str | None = None
+
+
+class Machine(Section):
+    """Machine facts."""
+
+    paths: Paths = Paths()
+    servers: Servers = Servers()
+    workers: int = Field(default_factory=available_cores, ge=1)
+    device: str = "auto"
+    deid_key_file: str | None = None
+
+    def folder(self, name: str, params: InventoryParams, layout: Layout) -> Path:
+        """Return the input folder ``name`` (source, chexpert, nih14), absolute."""
+        chosen = getattr(self.paths, name) or getattr(params, name)
+        return (layout.root / Path(chosen).expanduser()).resolve()
+
+
+def load_machine(layout: Layout) -> Machine:
+    """Read local.yaml if it is there; ConfigError lists every fault."""
+    if not layout.local.exists():
+        return Machine()
+    return validate(Machine, read_yaml(layout.local), layout.local.name)

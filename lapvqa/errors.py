@@ -1,0 +1,100 @@
+"""Errors, named by what the reader can do about them.
+
+A message says what was expected, what was found and where; ``hint`` says what to do.
+No error text ever carries a patient's identity.
+"""
+
+from __future__ import annotations
+
+EXIT_USER = 2
+EXIT_BAD_DATA = 3
+EXIT_BUSY = 4
+EXIT_FAULT = 70
+EXIT_INTERRUPTED = 130
+
+
+class LapvqaError(Exception):
+    """Base of all errors that a user can act on.
+
+    ``exit_code`` is what a process that ends by this error returns.
+    """
+
+    exit_code = EXIT_FAULT
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  what to do: {self.hint}" if self.hint else self.message
+
+
+class ConfigError(LapvqaError):
+    """A value in params.yaml or local.yaml is unknown, ill-typed or out of range."""
+
+    exit_code = EXIT_USER
+
+
+class SourceError(LapvqaError):
+    """The archive or a dataset is missing, empty or of an unknown layout."""
+
+    exit_code = EXIT_USER
+
+
+class MissingArtifactError(LapvqaError):
+    """A file that an earlier stage writes is not there."""
+
+    exit_code = EXIT_USER
+
+
+class RejectBudgetError(LapvqaError):
+    """More input was rejected than params.yaml allows."""
+
+    exit_code = EXIT_BAD_DATA
+
+
+class SplitLeakError(LapvqaError):
+    """One patient stands in more than one split."""
+
+    exit_code = EXIT_BAD_DATA
+
+
+class SchemaError(LapvqaError):
+    """An artefact's columns differ from its schema."""
+
+    exit_code = EXIT_BAD_DATA
+
+
+class CheckpointError(LapvqaError):
+    """A weights file does not fit the model, or is damaged."""
+
+    exit_code = EXIT_BAD_DATA
+
+
+class BusyError(LapvqaError):
+    """Another process holds the lock."""
+
+    exit_code = EXIT_BUSY
+
+
+class StorageFullError(LapvqaError):
+    """The disk or a quota is full."""
+
+    exit_code = EXIT_USER
+
+
+class DicomError(LapvqaError):
+    """One file cannot become an image; it goes to rejects.parquet under ``reason``."""
+
+    exit_code = EXIT_BAD_DATA
+
+    def __init__(self, reason: str, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+
+class UndefinedMetricError(LapvqaError):
+    """A metric has no value for this input (one class only, say); recorded as null."""
+
+    exit_code = EXIT_BAD_DATA

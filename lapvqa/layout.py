@@ -1,0 +1,97 @@
+"""Where each artefact lies, relative to the project's root. The only place with paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one project folder (the one that holds dvc.yaml and params.yaml)."""
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        """params.yaml: every value that changes a result."""
+        return self.root / "params.yaml"
+
+    @property
+    def local(self) -> Path:
+        """local.yaml: machine facts; may be absent."""
+        return self.root / "local.yaml"
+
+    @property
+    def dvc_lock(self) -> Path:
+        """dvc.lock: what was made from what."""
+        return self.root / "dvc.lock"
+
+    def inventory(self, name: str) -> Path:
+        """Inventory of one input folder: ``source``, ``chexpert`` or ``nih14``."""
+        return self.root / "data" / "inventory" / f"{name}.parquet"
+
+    @property
+    def images_dir(self) -> Path:
+        """Arrow shards, ``images-NNNNN.arrow``: column ``pixels``, 384 x 384 uint8 each."""
+        return self.root / "data" / "images"
+
+    @property
+    def images(self) -> Path:
+        """images.parquet: one row per stored image."""
+        return self.root / "data" / "images.parquet"
+
+    @property
+    def studies(self) -> Path:
+        """studies.parquet: one row per study, with its report."""
+        return self.root / "data" / "studies.parquet"
+
+    @property
+    def labels(self) -> Path:
+        """labels.parquet: the archive's own CheXpert labels, if it brings them."""
+        return self.root / "data" / "labels.parquet"
+
+    @property
+    def rejects(self) -> Path:
+        """rejects.parquet: every file, report or study that was not taken, and why."""
+        return self.root / "data" / "rejects.parquet"
+
+    @property
+    def tokens_dir(self) -> Path:
+        """Token shards, ``tokens-NNNNN.parquet``."""
+        return self.root / "data" / "tokens"
+
+    @property
+    def token_rejects(self) -> Path:
+        """token_rejects.parquet: studies that got no tokens, and why."""
+        return self.root / "data" / "token_rejects.parquet"
+
+    def model_dir(self, objective: str) -> Path:
+        """Folder with model_best.pt, encoder_final.pt, encoder.safetensors, card.json."""
+        return self.root / "models" / objective
+
+    def result_dir(self, task: str) -> Path:
+        """Folder with predictions.parquet and metrics.json of one evaluation."""
+        return self.root / "results" / task
+
+    @property
+    def report_page(self) -> Path:
+        """The page a person reads."""
+        return self.root / "reports" / "index.html"
+
+    @property
+    def state(self) -> Path:
+        """.lapvqa/: ledger, locks, embedded servers; never an output of a stage."""
+        return self.root / ".lapvqa"
+
+    def work_dir(self, stage: str) -> Path:
+        """Resumable work of one stage, kept out of DVC because DVC deletes outputs first."""
+        return self.state / "work" / stage
+
+    def record(self, stage: str) -> Path:
+        """JSON lines that one run of a stage writes (progress, metrics, facts)."""
+        return self.state / "records" / f"{stage.replace('@', '-')}.jsonl"
+
+    def run_file(self, stage: str) -> Path:
+        """JSON facts of the last finished run of a stage."""
+        return self.state / "runs" / f"{stage.replace('@', '-')}.json"

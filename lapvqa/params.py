@@ -1,0 +1,246 @@
+"""params.yaml as typed, frozen values: one model per stage, unknown keys and bad ranges refused.
+
+YAML is parsed by ruamel, as DVC does (PyYAML reads 1e-4 as text). All faults are collected,
+then raised together; each names key, value, what is allowed and the nearest known key.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lapvqa.errors import ConfigError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A frozen section that refuses unknown keys and does not turn text into numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class InventoryParams(Section):
+    """Which folders are read; a path is relative to the project, local.yaml overrides it."""
+
+    source: str
+    chexpert: str
+    nih14: str
+
+
+class SplitParams(Section):
+    """Shares of patients, used where the archive brings no official split."""
+
+    validate_share: Share = Field(alias="validate")
+    test: Share
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> SplitParams:
+        if self.validate_share + self.test >= 1:
+            raise ValueError("validate + test must leave a share for training (below 1)")
+        return self
+
+
+class DeidParams(Section):
+    """Identity: keyed hashes after ingest unless ``keep_ids``."""
+
+    keep_ids: bool = False
+
+
+class IngestParams(Section):
+    """Stage ingest."""
+
+    views: Literal["any", "frontal"] = "any"
+    split: SplitParams
+    shard_images: Count = 512
+    max_reject_rate: Share = 0.05
+    deid: DeidParams = DeidParams()
+
+
+class TokensParams(Section):
+    """Stage tokens."""
+
+    sections: Literal["findings", "impression", "both"] = "both"
+    max_length: Annotated[int, Field(ge=4, le=2048)] = 256
+    shard_reports: Count = 65536
+
+
+class ModelParams(Section):
+    """Sizes of encoder and decoder; the defaults are the published ones."""
+
+    image_size: Count = 384
+    patch_size: Count = 14
+    width: Count = 1024
+    depth: Count = 24
+    heads: Count = 16
+    pooled_grid: Count = 16
+    decoder_width: Count = 512
+    decoder_depth: Count = 6
+    decoder_heads: Count = 8
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> ModelParams:
+        for width, heads, name in (
+            (self.width, self.heads, "heads"),
+            (self.decoder_width, self.decoder_heads, "decoder_heads"),
+        ):
+            if width % heads:
+                raise ValueError(f"{name} is {heads}; must divide the width {width}")
+        if self.image_size < self.patch_size:
+            raise ValueError(
+                f"patch_size is {self.patch_size}; must not exceed image_size {self.image_size}"
+            )
+        return self
+
+
+class PretrainParams(Section):
+    """Stage pretrain."""
+
+    objective: Literal["captioning"] = "captioning"
+    seed: int = 0
+    model: ModelParams = ModelParams()
+    epochs: Count
+    batch_size: Count
+    lr: Annotated[float, Field(gt=0, le=1)]
+    min_lr: Annotated[float, Field(ge=0, le=1)] = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    grad_clip: Annotated[float, Field(gt=0)] = 1.0
+    augment: bool = True
+    checkpoint_every_steps: Count = 100
+
+
+class ExportParams(Section):
+    """Stage export."""
+
+    formats: list[Literal["pt", "safetensors"]] = ["pt", "safetensors"]
+
+
+class BootstrapParams(Section):
+    """Intervals: patients are resampled."""
+
+    bootstrap_draws: Annotated[int, Field(ge=10)] = 1000
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    seed: int = 0
+
+
+class ProbeChexpertParams(Section):
+    """Linear probe on CheXpert-5."""
+
+    uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
+    c_grid: list[float]
+
+
+class ProbeNih14Params(Section):
+    """Linear probe on NIH CXR-14."""
+
+    c_grid: list[float]
+
+
+class RrgParams(Section):
+    """Report generation."""
+
+    max_new_tokens: Count = 128
+    split: Literal["validate", "test"] = "test"
+
+
+class EvaluateParams(Section):
+    """Stage evaluate: a common part and one section per task."""
+
+    common: BootstrapParams = BootstrapParams()
+    probe_chexpert: ProbeChexpertParams
+    probe_nih14: ProbeNih14Params
+    rrg: RrgParams
+
+
+class ReportParams(Section):
+    """Stage report."""
+
+    examples: Annotated[int, Field(ge=0, le=100)] = 8
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    inventory: InventoryParams
+    ingest: IngestParams
+    tokens: TokensParams
+    pretrain: PretrainParams
+    export: ExportParams
+    evaluate: EvaluateParams
+    report: ReportParams
+
+
+def load_params(path: Path) -> Params:
+    """Read and check params.yaml; ConfigError lists every fault."""
+    return validate(Params, read_yaml(path), path.name)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping as plain Python values; ConfigError if absent or malformed."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    if not path.exists():
+        raise ConfigError(
+            f"expected {path.name} in the project folder, found none",
+            hint="run from the folder that holds dvc.yaml, or restore it: git checkout params.yaml",
+        )
+    try:
+        value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path.name} is not valid YAML: {error}", hint="correct the line named above"
+        ) from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(
+            f"{path.name}: expected sections, found {type(value).__name__}",
+            hint="write `section:` and indented `key: value` lines",
+        )
+    return value
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validate(model: type[Model], raw: dict[str, Any], name: str) -> Model:
+    """Check ``raw`` against ``model``; ConfigError lists every fault with its key."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        faults = [_describe(model, dict(fault), name) for fault in error.errors()]
+        raise ConfigError("\n".join(faults), hint=f"edit {name}") from None
+
+
+def _describe(model: type[BaseModel], fault: dict[str, Any], name: str) -> str:
+    location = [str(part) for part in fault["loc"]]
+    key = ".".join(location)
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(model, location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1)
+        guess = f"nearest: {near[0]}" if near else f"known: {', '.join(known)}"
+        return f"{name}: {key} is not a known parameter; {guess}"
+    if fault["type"] == "missing":
+        return f"{name}: {key} is missing"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    found = fault.get("input")
+    if isinstance(found, dict):
+        return f"{name}: {key}: {message}"
+    return f"{name}: {key} is {found!r}; {message[0].lower()}{message[1:]}"
+
+
+def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
+    for part in location:
+        for field_name, field in model.model_fields.items():
+            if part in (field_name, field.alias):
+                annotation = field.annotation
+                if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                    model = annotation
+    return sorted(field.alias or field_name for field_name, field in model.model_fields.items())

@@ -1,0 +1,86 @@
+"""What a running stage tells the outside: progress, metrics, facts, counts.
+
+The recorder appends JSON lines to ``.lapvqa/records/<stage>.jsonl`` (the only copy that must not
+be lost; the task around the stage ships it to MLflow) and prints progress: as ``@@progress``
+lines for the task that listens, or sparse plain lines for a person or a log file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+PROGRESS_PREFIX = "@@progress "
+
+
+class Recorder:
+    """Records of one run of one stage."""
+
+    def __init__(self, path: Path, *, stage: str, machine_readable: bool | None = None) -> None:
+        self.stage = stage
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("w", encoding="utf-8")
+        if machine_readable is None:
+            machine_readable = os.environ.get("LAPVQA_PROGRESS") == "json"
+        self._interval = 0.5 if machine_readable else 5.0
+        self._machine_readable = machine_readable
+        self._started = time.monotonic()
+        self._last_shown = 0.0
+        self._write({"kind": "start", "stage": stage, "pid": os.getpid()})
+
+    def progress(self, done: int, total: int, *, unit: str, note: str = "") -> None:
+        """Show ``done`` of ``total``; cheap to call often, shown at most every half second."""
+        now = time.monotonic()
+        if done < total and now - self._last_shown < self._interval:
+            return
+        self._last_shown = now
+        elapsed = max(now - self._started, 1e-9)
+        rate = done / elapsed
+        eta = (total - done) / rate if rate > 0 else None
+        entry = {
+            "stage": self.stage, "done": done, "total": total, "unit": unit,
+            "rate": round(rate, 3), "eta_s": None if eta is None else round(eta, 1), "note": note,
+        }  # fmt: skip
+        self._write({"kind": "progress", **entry})
+        if self._machine_readable:
+            self._print(PROGRESS_PREFIX + json.dumps(entry))
+        else:
+            remaining = "unknown" if eta is None else f"{eta:.0f} s"
+            self._print(
+                f"{self.stage}: {done}/{total} {unit}, {rate:.1f}/s, ETA {remaining} {note}".rstrip()
+            )
+
+    def metrics(self, values: dict[str, float], *, step: int) -> None:
+        """Record metrics at a step (loss, lr, images_per_s, grad_norm)."""
+        self._write({"kind": "metrics", "step": step, "values": values})
+
+    def facts(self, values: dict[str, Any]) -> None:
+        """Record facts of the run (sizes, digests, device); they become tags or parameters."""
+        self._write({"kind": "facts", "values": values})
+
+    def say(self, text: str) -> None:
+        """Print one line for the person who watches, and keep it."""
+        self._write({"kind": "say", "text": text})
+        self._print(f"{self.stage}: {text}")
+
+    def summary(self, counts: dict[str, float | int | str]) -> None:
+        """Record the closing counts of the stage."""
+        self._write({"kind": "summary", "values": counts})
+
+    def close(self) -> None:
+        """Flush to disk and close."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        self._file.write(json.dumps({"t": round(time.time(), 3), **entry}) + "\n")
+        self._file.flush()
+
+    def _print(self, text: str) -> None:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()

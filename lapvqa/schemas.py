@@ -1,0 +1,136 @@
+"""Schemas of the tables that stages hand to each other; each column says what it means.
+
+Checked on write and on read (``storage.write_table``, ``storage.read_table``).
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+CHEXPERT_LABELS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Enlarged Cardiomediastinum",
+    "Fracture",
+    "Lung Lesion",
+    "Lung Opacity",
+    "No Finding",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Pneumonia",
+    "Pneumothorax",
+    "Support Devices",
+)
+"""The 14 CheXpert labels in MIMIC-CXR-JPG's (alphabetical) order."""
+
+STORED_SIZE = 384
+CONTENT_SIZE = 378
+"""Content is fitted into 27 patches of 14 and padded to 384: what a stride-14 embedding drops."""
+
+
+def _field(name: str, kind: pa.DataType, doc: str, *, null: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=null, metadata={"doc": doc})
+
+
+INVENTORY = pa.schema(
+    [
+        _field("path", pa.string(), "path relative to the folder, / as separator"),
+        _field("size", pa.int64(), "bytes"),
+        _field("mtime_ns", pa.int64(), "modification time, ns since the epoch"),
+    ]
+)
+
+IMAGES = pa.schema(
+    [
+        _field("image_key", pa.string(), "keyed hash of the SOP instance UID"),
+        _field("study_key", pa.string(), "keyed hash of the study"),
+        _field("patient_key", pa.string(), "keyed hash of the patient"),
+        _field("split", pa.string(), "train | validate | test"),
+        _field("view", pa.string(), "ViewPosition in capitals; empty if unknown"),
+        _field("shard", pa.string(), "file name in data/images/"),
+        _field("row", pa.int32(), "row in that shard"),
+        _field("native_rows", pa.int32(), "height of the original, pixels"),
+        _field("native_cols", pa.int32(), "width of the original, pixels"),
+        _field("scale", pa.float64(), "stored pixel = native pixel * scale + offset"),
+        _field("offset_x", pa.float64(), "stored pixels"),
+        _field("offset_y", pa.float64(), "stored pixels"),
+        _field("photometric", pa.string(), "Photometric Interpretation (0028,0004)"),
+        _field("bits_stored", pa.int16(), "Bits Stored (0028,0101)"),
+        _field("transfer_syntax", pa.string(), "Transfer Syntax UID (0002,0010)"),
+        _field("voi", pa.string(), "lut | window | percentile: how intensity was chosen"),
+        _field("file_sha256", pa.string(), "sha256 of the file as read"),
+        _field("pixels_sha256", pa.string(), "sha256 of the stored 384 x 384 bytes"),
+    ]
+)
+
+STUDIES = pa.schema(
+    [
+        _field("study_key", pa.string(), "keyed hash of the study"),
+        _field("patient_key", pa.string(), "keyed hash of the patient"),
+        _field("split", pa.string(), "train | validate | test; one per patient"),
+        _field("study_order", pa.int32(), "0 for the patient's first study in time"),
+        _field("days_since_first", pa.int32(), "since the patient's first study", null=True),
+        _field("num_images", pa.int32(), "images taken"),
+        _field("report", pa.string(), "the report's text as read", null=True),
+        _field("report_sha256", pa.string(), "sha256 of the report's bytes", null=True),
+    ]
+)
+
+LABELS = pa.schema(
+    [
+        _field("study_key", pa.string(), "keyed hash of the study"),
+        *(
+            _field(name, pa.int8(), "1 positive, 0 negative, -1 uncertain, null no word", null=True)
+            for name in CHEXPERT_LABELS
+        ),
+    ]
+)
+
+REJECTS = pa.schema(
+    [
+        _field("kind", pa.string(), "file | report | study"),
+        _field("file", pa.string(), "path in the archive (file, report) or study key (study)"),
+        _field("stage", pa.string(), "stage that turned it away"),
+        _field("reason", pa.string(), "reason code, see lapvqa.dicom.reasons"),
+        _field("detail", pa.string(), "what was expected and found; no identity"),
+        _field("remedy", pa.string(), "what to do"),
+        _field("sha256", pa.string(), "of the file's bytes, where they could be read", null=True),
+    ]
+)
+
+SPAN = pa.struct([("name", pa.string()), ("start", pa.int32()), ("end", pa.int32())])
+
+TOKENS = pa.schema(
+    [
+        _field("study_key", pa.string(), "keyed hash of the study"),
+        _field("patient_key", pa.string(), "keyed hash of the patient"),
+        _field("split", pa.string(), "train | validate | test"),
+        _field("token_ids", pa.list_(pa.uint16()), "GPT-2 ids, 50256 at begin and end"),
+        _field("truncated", pa.bool_(), "text was longer than tokens.max_length"),
+        _field("spans", pa.list_(SPAN), "sections used: character offsets in the report"),
+    ]
+)
+
+PROBE_PREDICTIONS = pa.schema(
+    [
+        _field("sample", pa.string(), "image or study within the dataset, without identity"),
+        _field("patient", pa.string(), "patient within the dataset (hashed); the cluster"),
+        _field("system", pa.string(), "trained | untrained"),
+        _field("label", pa.string(), "the dataset's label name"),
+        _field("target", pa.int8(), "1 | 0 | null if not known", null=True),
+        _field("score", pa.float64(), "probability of the label"),
+    ]
+)
+
+RRG_PREDICTIONS = pa.schema(
+    [
+        _field("sample", pa.string(), "study key"),
+        _field("patient", pa.string(), "patient key; the cluster"),
+        _field("system", pa.string(), "trained | untrained | most_common"),
+        _field("reference", pa.string(), "normalised target text"),
+        _field("hypothesis", pa.string(), "generated text"),
+        _field("truth", pa.list_(pa.string()), "findings known from the archive's labels", null=True),
+    ]
+)

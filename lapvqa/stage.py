@@ -1,0 +1,96 @@
+"""Run one stage: ``python -m lapvqa.stage NAME``. What dvc.yaml calls; no orchestrator inside.
+
+A stage function takes its own section of params.yaml, the layout, the machine and a recorder,
+writes its outputs, and returns its closing counts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lapvqa import runtime, storage
+from lapvqa.config import Machine, load_machine
+from lapvqa.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER, ConfigError, LapvqaError
+from lapvqa.layout import Layout
+from lapvqa.params import Params, load_params
+from lapvqa.recorder import Recorder
+
+Counts = dict[str, float | int | str]
+StageFunction = Callable[[Any, Layout, Machine, Recorder], Counts]
+
+# Stage -> (module with ``run``, what it gets of the parameters). Modules are imported on use:
+# ingest must not pay for torch.
+STAGES: dict[str, tuple[str, Callable[[Params], Any]]] = {
+    "inventory": ("lapvqa.inventory", lambda params: params.inventory),
+    "ingest": ("lapvqa.dicom.ingest", lambda params: params.ingest),
+    "tokens": ("lapvqa.text.tokens", lambda params: params.tokens),
+    "pretrain": ("lapvqa.pretrain.train", lambda params: params.pretrain),
+    "export": ("lapvqa.pretrain.export", lambda params: params.export),
+    "evaluate@probe_chexpert": ("lapvqa.evaluation.probe_chexpert", lambda params: params.evaluate),
+    "evaluate@probe_nih14": ("lapvqa.evaluation.probe_nih14", lambda params: params.evaluate),
+    "evaluate@rrg": ("lapvqa.evaluation.rrg", lambda params: params.evaluate),
+    "report": ("lapvqa.report.page", lambda params: params.report),
+}
+
+
+def run_stage(name: str, layout: Layout) -> Counts:
+    """Run one stage in this process, holding the lock on its working folder."""
+    if name not in STAGES:
+        raise ConfigError(f"unknown stage {name!r}", hint=f"stages: {', '.join(STAGES)}")
+    module_name, section = STAGES[name]
+    params, machine = load_params(layout.params), load_machine(layout)
+    started = time.time()
+    with storage.lock(layout.work_dir(name).with_suffix(".lock"), what=f"stage {name}"):
+        layout.work_dir(name).mkdir(parents=True, exist_ok=True)
+        recorder = Recorder(layout.record(name), stage=name)
+        try:
+            function: StageFunction = importlib.import_module(module_name).run
+            counts = function(section(params), layout, machine, recorder)
+            recorder.summary(counts)
+        finally:
+            recorder.close()
+        # Ids of the records that this run belongs to stay beside, never inside, its outputs:
+        # an id within an output would change its hash on every run.
+        environment = {
+            key: value for key, value in os.environ.items() if key.startswith("LAPVQA_ID_")
+        }
+        facts = {
+            "stage": name, "started": started, "seconds": time.time() - started,
+            "counts": counts, "ids": environment,
+        }  # fmt: skip
+        storage.write_json(layout.run_file(name), facts)
+    return counts
+
+
+def main(arguments: list[str]) -> int:
+    """Run the stage named on the command line; return the exit code."""
+    runtime.die_with_parent()
+    if len(arguments) != 1:
+        sys.stderr.write(f"usage: python -m lapvqa.stage NAME\nstages: {', '.join(STAGES)}\n")
+        return EXIT_USER
+    try:
+        counts = run_stage(arguments[0], Layout(Path.cwd()))
+    except LapvqaError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the next run continues from here\n")
+        return EXIT_INTERRUPTED
+    except Exception:  # noqa: BLE001 - the last line of defence names the fault as ours
+        traceback.print_exc()
+        sys.stderr.write("this is a fault of LAPVQA; please report the lines above\n")
+        return EXIT_FAULT
+    sys.stdout.write(f"{arguments[0]}: {json.dumps(counts)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
