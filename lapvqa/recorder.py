@@ -50,9 +50,8 @@ class Recorder:
             self._print(PROGRESS_PREFIX + json.dumps(entry))
         else:
             remaining = "unknown" if eta is None else f"{eta:.0f} s"
-            self._print(
-                f"{self.stage}: {done}/{total} {unit}, {rate:.1f}/s, ETA {remaining} {note}".rstrip()
-            )
+            text = f"{done}/{total} {unit}, {rate:.1f}/s, ETA {remaining} {note}".rstrip()
+            self._print(f"{self.stage}: {text}")
 
     def metrics(self, values: dict[str, float], *, step: int) -> None:
         """Record metrics at a step (loss, lr, images_per_s, grad_norm)."""

@@ -131,6 +131,8 @@ RRG_PREDICTIONS = pa.schema(
         _field("system", pa.string(), "trained | untrained | most_common"),
         _field("reference", pa.string(), "normalised target text"),
         _field("hypothesis", pa.string(), "generated text"),
-        _field("truth", pa.list_(pa.string()), "findings known from the archive's labels", null=True),
+        _field(
+            "truth", pa.list_(pa.string()), "findings known from the archive's labels", null=True
+        ),
     ]
 )

@@ -1,0 +1,47 @@
+# Everything that is done twice. Needs Python 3.11, git and make; `make` alone lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_VERSION := 26.3
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := true
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: help setup setup-dev demo test lint bench docs clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.runtime ## virtual environment in .venv, exact versions from the lock
+
+$(VENV)/.runtime: requirements/lock.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Python 3.11 is needed (found %d.%d); say which with: make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet pip==$(PIP_VERSION)
+	$(BIN)/python -m pip install --quiet -r requirements/lock.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+setup-dev: $(VENV)/.dev
+
+$(VENV)/.dev: requirements/lock-dev.txt $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet -r requirements/lock-dev.txt
+	touch $@
+
+demo: setup ## make the demo archive and run the whole pipeline on it
+	$(BIN)/lapvqa demo
+
+test: setup-dev ## the tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: setup-dev ## style, types, import contracts
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+bench: setup-dev ## benchmarks, each beside its peer; results under benchmarks/results/
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+docs: setup-dev ## regenerate the generated pages
+	$(BIN)/python docs/make_artifacts.py
+
+clean: ## remove what the pipeline wrote here (never the archive you pointed it at)
+	rm -rf data models results reports demo .lapvqa
