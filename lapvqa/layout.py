@@ -84,6 +84,16 @@ class Layout:
         """.lapvqa/: ledger, locks, embedded servers; never an output of a stage."""
         return self.root / ".lapvqa"
 
+    @property
+    def ledger(self) -> Path:
+        """ledger.jsonl: one line per finished stage, joining DVC, git, Prefect and MLflow."""
+        return self.state / "ledger.jsonl"
+
+    @property
+    def uptodate(self) -> Path:
+        """uptodate.json: what the last complete run left, so that "nothing to do" is quick."""
+        return self.state / "uptodate.json"
+
     def work_dir(self, stage: str) -> Path:
         """Resumable work of one stage, kept out of DVC because DVC deletes outputs first."""
         return self.state / "work" / stage
