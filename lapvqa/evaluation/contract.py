@@ -1,0 +1,275 @@
+"""What every evaluation shares: predictions first, metrics from predictions alone.
+
+metrics.json, computed:
+    {"task", "status": "ok", "primary", "num_samples", "num_patients",
+     "systems": {system: {metric: {"value", "low", "high"}}},
+     "differences": {"a-b": {metric: {"value", "low", "high"}}},
+     "undefined": ["metric: reason"], "protocol": {...}}
+or, without the data: {"task", "status": "not computed", "reason"}.
+Undefined numbers are null. Numbers carry six decimals, so that the bytes are stable.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lapvqa import storage
+from lapvqa.errors import SchemaError
+from lapvqa.layout import Layout
+from lapvqa.metrics.bootstrap import Array, Estimate, Statistic, draw_values, interval
+from lapvqa.params import BootstrapParams, load_params
+
+PREDICTIONS, METRICS, CURVES = "predictions.parquet", "metrics.json", "curves.csv"
+OK, NOT_COMPUTED = "ok", "not computed"
+
+_PROTOCOL_KEY = b"lapvqa.protocol"
+_REASON_KEY = b"lapvqa.not_computed"
+_DECIMALS = 6
+
+Counts = dict[str, float | int | str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """The metrics of one system: ``statistic(weights [D, n]) -> [D, k]``, k = len(names).
+
+    ``samples`` and ``patients`` name the n weighted samples; ``undefined`` gives, for metrics
+    that have no value here, the reason.
+    """
+
+    names: tuple[str, ...]
+    samples: tuple[str, ...]
+    patients: tuple[str, ...]
+    statistic: Statistic
+    undefined: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A small table for plots: written as curves.csv."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float | None, ...], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How one task's predictions are scored.
+
+    ``schema`` has at least the columns sample, patient, system. ``measure`` and ``curves`` see
+    nothing but predictions: ``measure`` the rows of one system, ``curves`` all rows.
+    ``compared`` lists pairs (a, b) of systems whose difference a - b is reported.
+    """
+
+    task: str
+    schema: pa.Schema
+    primary: str
+    measure: Callable[[pa.Table], Measures]
+    curves: Callable[[pa.Table], Table]
+    curve_columns: tuple[str, ...]
+    compared: tuple[tuple[str, str], ...] = (("trained", "untrained"),)
+
+
+def encoder_folder(layout: Layout) -> Path:
+    """Return the folder of the encoder that params.yaml names (models/<objective>)."""
+    folder = layout.model_dir(load_params(layout.params).pretrain.objective)
+    storage.require(folder / "card.json", made_by="export")
+    storage.require(folder / "encoder_final.pt", made_by="export")
+    return folder
+
+
+def publish(
+    evaluation: Evaluation,
+    predictions: pa.Table,
+    *,
+    protocol: Mapping[str, Any],
+    layout: Layout,
+    common: BootstrapParams,
+) -> Counts:
+    """Write predictions, then score what was written; return the stage's closing counts.
+
+    ``protocol``: strings and numbers that say how the predictions were made (recipe, splits,
+    chosen hyperparameters, images that could not be read). It travels inside predictions.parquet.
+    """
+    text = json.dumps(_rounded(protocol), sort_keys=True, allow_nan=False)
+    described = predictions.replace_schema_metadata({_PROTOCOL_KEY: text})
+    path = layout.result_dir(evaluation.task) / PREDICTIONS
+    storage.write_table(path, described, evaluation.schema)
+    return score(evaluation, layout=layout, common=common)
+
+
+def not_computed(
+    evaluation: Evaluation, reason: str, *, layout: Layout, common: BootstrapParams
+) -> Counts:
+    """Record that the task has no result here, and why; all its files exist afterwards.
+
+    ``reason`` says what is missing and what to set, without absolute paths.
+    """
+    empty = evaluation.schema.empty_table().replace_schema_metadata({_REASON_KEY: reason})
+    storage.write_table(layout.result_dir(evaluation.task) / PREDICTIONS, empty, evaluation.schema)
+    return score(evaluation, layout=layout, common=common)
+
+
+def score(evaluation: Evaluation, *, layout: Layout, common: BootstrapParams) -> Counts:
+    """Make metrics.json and curves.csv from results/<task>/predictions.parquet alone."""
+    folder = layout.result_dir(evaluation.task)
+    predictions = storage.read_table(
+        folder / PREDICTIONS, evaluation.schema, made_by=f"evaluate@{evaluation.task}"
+    )
+    metrics = metrics_of(evaluation, predictions, common=common)
+    computed = metrics["status"] == OK
+    curves = evaluation.curves(predictions) if computed else Table(columns=evaluation.curve_columns)
+    storage.write_bytes(folder / CURVES, _csv(curves))
+    storage.write_json(folder / METRICS, metrics)
+    return _counts(metrics)
+
+
+def metrics_of(
+    evaluation: Evaluation, predictions: pa.Table, *, common: BootstrapParams
+) -> dict[str, Any]:
+    """Return the content of metrics.json; a pure function of its arguments."""
+    metadata = predictions.schema.metadata or {}
+    if _REASON_KEY in metadata:
+        reason = metadata[_REASON_KEY].decode()
+        return {"task": evaluation.task, "status": NOT_COMPUTED, "reason": reason}
+    if not predictions.num_rows:
+        raise SchemaError(
+            f"{evaluation.task}: expected predictions, found an empty table without a reason",
+            hint=f"run `lapvqa run --stage evaluate@{evaluation.task}` again",
+        )
+    names = sorted(pc.unique(predictions["system"]).to_pylist())
+    measures = {
+        name: evaluation.measure(predictions.filter(pc.equal(predictions["system"], name)))
+        for name in names
+    }
+    _check_same_samples(evaluation.task, measures)
+    values = {
+        name: draw_values(
+            one.statistic, one.patients, draws=common.bootstrap_draws, seed=common.seed
+        )
+        for name, one in measures.items()
+    }
+    differences = {
+        f"{a}-{b}": _estimates(measures[a].names, values[a] - values[b], common)
+        for a, b in evaluation.compared
+        if a in values and b in values
+    }
+    systems = {name: _estimates(measures[name].names, values[name], common) for name in names}
+    first = measures[names[0]]
+    return {
+        "task": evaluation.task,
+        "status": OK,
+        "primary": evaluation.primary,
+        "num_samples": len(set(first.samples)),
+        "num_patients": len(set(first.patients)),
+        "systems": systems,
+        "differences": differences,
+        "undefined": _undefined(measures, systems),
+        "protocol": {
+            **json.loads(metadata.get(_PROTOCOL_KEY, b"{}")),
+            **_interval_protocol(common),
+            "samples_sha256": _digest(sorted(set(first.samples))),
+        },
+    }
+
+
+def _check_same_samples(task: str, measures: Mapping[str, Measures]) -> None:
+    """Paired draws need the same samples in the same order for every system."""
+    first_name, first = next(iter(measures.items()))
+    for name, other in measures.items():
+        if (other.names, other.samples, other.patients) == (
+            first.names, first.samples, first.patients,
+        ):  # fmt: skip
+            continue
+        raise SchemaError(
+            f"{task}: systems {first_name} ({len(first.samples)} samples) and {name} "
+            f"({len(other.samples)} samples) were not predicted on the same samples in one order",
+            hint="write one row per sample and system, in the same order for every system",
+        )
+
+
+def _estimates(
+    names: tuple[str, ...], values: Array, common: BootstrapParams
+) -> dict[str, dict[str, float | None]]:
+    columns = values.reshape(len(values), -1).T
+    found = [interval(column, confidence=common.confidence) for column in columns]
+    return {name: _as_json(estimate) for name, estimate in zip(names, found, strict=True)}
+
+
+def _as_json(estimate: Estimate) -> dict[str, float | None]:
+    return {key: _rounded(value) for key, value in estimate._asdict().items()}
+
+
+def _undefined(
+    measures: Mapping[str, Measures], systems: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> list[str]:
+    lines = set()
+    for system, one in measures.items():
+        for name in one.names:
+            estimate = systems[system][name]
+            if estimate["value"] is None:
+                lines.add(f"{name}: {one.undefined.get(name, 'no value for these samples')}")
+            elif estimate["low"] is None:
+                lines.add(f"{name}: no interval, too few patients")
+    return sorted(lines)
+
+
+def _interval_protocol(common: BootstrapParams) -> dict[str, Any]:
+    return {
+        "interval": "percentile bootstrap, patients resampled, systems paired on the same draws",
+        "interval_confidence": common.confidence,
+        "interval_draws": common.bootstrap_draws,
+        "interval_seed": common.seed,
+        "interval_undefined_draws": "left out; no interval when more than 5 % are undefined",
+    }
+
+
+def _rounded(value: Any) -> Any:
+    """Round floats to six decimals, everywhere inside; -0.0 becomes 0.0."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(one) for one in value]
+    if isinstance(value, float | np.floating):
+        return round(float(value), _DECIMALS) + 0.0
+    return value
+
+
+def _digest(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _csv(table: Table) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows(["" if one is None else _rounded(one) for one in row] for row in table.rows)
+    return text.getvalue().encode()
+
+
+def _counts(metrics: Mapping[str, Any]) -> Counts:
+    if metrics["status"] != OK:
+        return {"status": metrics["status"], "reason": metrics["reason"]}
+    primary = metrics["primary"]
+    values = {
+        f"{primary}_{system}": found[primary]["value"]
+        for system, found in metrics["systems"].items()
+        if found[primary]["value"] is not None
+    }
+    return {
+        "status": OK,
+        "num_samples": metrics["num_samples"],
+        "num_patients": metrics["num_patients"],
+        **values,
+    }
