@@ -1,0 +1,90 @@
+"""Shards of stored images: Arrow IPC files, uncompressed, so that a row is read by one copy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lapvqa import storage
+from lapvqa.errors import MissingArtifactError, SchemaError
+from lapvqa.schemas import STORED_SIZE
+
+IMAGE_BYTES = STORED_SIZE * STORED_SIZE
+SHARD = pa.schema(
+    [
+        pa.field("image_key", pa.string(), nullable=False),
+        pa.field("pixels", pa.binary(IMAGE_BYTES), nullable=False),
+    ]
+)
+_REMAKE = "delete data/images and run `lapvqa run --stage ingest`"
+
+
+def write_shard(path: Path, keys: Sequence[str], pixels: NDArray[np.uint8]) -> None:
+    """Write ``pixels`` [N, 384, 384] under ``keys`` as one record batch, atomically."""
+    if pixels.shape != (len(keys), STORED_SIZE, STORED_SIZE) or pixels.dtype != np.uint8:
+        raise ValueError(f"{len(keys)} keys, but pixels {pixels.dtype} {pixels.shape}")
+    buffer = pa.py_buffer(np.ascontiguousarray(pixels))
+    images = pa.FixedSizeBinaryArray.from_buffers(pa.binary(IMAGE_BYTES), len(keys), [None, buffer])
+    batch = pa.record_batch([pa.array(keys, pa.string()), images], schema=SHARD)
+    with (
+        storage.atomic_path(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, SHARD) as writer,
+    ):
+        writer.write_batch(batch)
+
+
+class ShardStore:
+    """Random access to the images of a folder of shards; each shard stays mapped once opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open: dict[str, NDArray[np.uint8]] = {}
+
+    def __reduce__(self) -> tuple[type[ShardStore], tuple[Path]]:
+        return ShardStore, (self.folder,)  # a worker process maps the files itself
+
+    def read(self, shards: Sequence[str], rows: Sequence[int]) -> NDArray[np.uint8]:
+        """Return copies of the images named by file and row: uint8 [N, 384, 384].
+
+        Raises MissingArtifactError or SchemaError that names a missing or damaged shard.
+        """
+        images = np.empty((len(rows), STORED_SIZE, STORED_SIZE), dtype=np.uint8)
+        for index, (shard, row) in enumerate(zip(shards, rows, strict=True)):
+            stored = self._images(shard)
+            if not 0 <= row < len(stored):
+                raise SchemaError(
+                    f"expected row {row} in {shard}, found {len(stored)} rows", hint=_REMAKE
+                )
+            images[index] = stored[row]
+        return images
+
+    def _images(self, shard: str) -> NDArray[np.uint8]:
+        if shard not in self._open:
+            self._open[shard] = map_shard(self.folder / shard)
+        return self._open[shard]
+
+
+def map_shard(path: Path) -> NDArray[np.uint8]:
+    """Map one shard and return its images, uint8 [N, 384, 384], read-only."""
+    if not path.exists():
+        raise MissingArtifactError(f"expected the shard {path.name}, found nothing", hint=_REMAKE)
+    try:
+        # Closing the file gives back its descriptor; the mapping lives as long as the array.
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise SchemaError(
+            f"expected an Arrow file at {path.name}, found a damaged one", hint=_REMAKE
+        ) from error
+    if not table.schema.equals(SHARD):
+        raise SchemaError(f"{path.name}: columns {table.schema.names}, expected {SHARD.names}")
+    chunks = table.column("pixels").chunks
+    if len(chunks) != 1:
+        raise SchemaError(f"{path.name}: {len(chunks)} batches, expected 1", hint=_REMAKE)
+    flat = np.frombuffer(chunks[0].buffers()[1], dtype=np.uint8, count=len(table) * IMAGE_BYTES)
+    return flat.reshape(-1, STORED_SIZE, STORED_SIZE)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from lapvqa.data.geometry import fit_image
+
+sides = st.integers(min_value=40, max_value=900)
+
+
+def area_weights(native: int, stored: int, scale: float) -> NDArray[np.float64]:
+    """Weights [stored, native] of exact area averaging, worked out pixel by pixel."""
+    weights = np.zeros((stored, native))
+    for o in range(stored):
+        begin, end = o / scale, min((o + 1) / scale, native)
+        for i in range(int(begin), min(int(np.ceil(end)), native)):
+            weights[o, i] = min(end, i + 1) - max(begin, i)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("shape", [(1000, 777), (777, 1000), (756, 756), (400, 391), (380, 1900)])
+def test_shrinking_is_exact_area_averaging_at_the_stated_scale(
+    shape: tuple[int, int], dtype: type[np.uint8 | np.uint16 | np.float32]
+) -> None:
+    top = 256 if dtype is np.uint8 else 60_000
+    image = np.random.default_rng(0).integers(0, top, shape).astype(dtype)
+    stored, fit = fit_image(image)
+    height, width = round(shape[0] * fit.scale), round(shape[1] * fit.scale)
+    expected = area_weights(shape[0], height, fit.scale) @ image.astype(np.float64)
+    expected = expected @ area_weights(shape[1], width, fit.scale).T
+    y, x = int(fit.offset_y), int(fit.offset_x)
+    assert stored.dtype == dtype
+    assert np.abs(stored[y : y + height, x : x + width] - expected).max() < 0.52
+
+
+@given(rows=sides, cols=sides)
+@settings(max_examples=50, deadline=None)
+def test_last_six_pixels_and_the_surroundings_are_zero(rows: int, cols: int) -> None:
+    if max(rows, cols) > 300 * min(rows, cols):
+        return
+    stored, fit = fit_image(np.full((rows, cols), 200, dtype=np.uint8))
+    assert stored.shape == (384, 384)
+    assert not stored[378:].any()
+    assert not stored[:, 378:].any()
+    inside = stored > 0
+    assert inside.any(axis=1).sum() == round(rows * fit.scale)
+    assert inside.any(axis=0).sum() == round(cols * fit.scale)
+    assert max(inside.any(axis=1).sum(), inside.any(axis=0).sum()) == 378
+
+
+@given(rows=sides, cols=sides, data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_boxes_return_to_where_they_came_from(rows: int, cols: int, data: st.DataObject) -> None:
+    _, fit = fit_image(np.zeros((rows, cols), dtype=np.uint8))
+    x = sorted(data.draw(st.floats(0, cols)) for _ in range(2))
+    y = sorted(data.draw(st.floats(0, rows)) for _ in range(2))
+    box = np.array([[x[0], y[0], x[1], y[1]]])
+    stored = fit.to_stored(box)
+    assert np.abs(fit.to_native(stored) - box).max() < 1e-6
+    assert stored.min() >= 0
+    assert stored.max() <= 378 + 0.5
+
+
+@pytest.mark.parametrize("shape", [(3056, 2544), (2539, 2705), (900, 317), (200, 151)])
+def test_a_bright_rectangle_is_found_where_its_mapped_box_says(shape: tuple[int, int]) -> None:
+    image = np.zeros(shape, dtype=np.uint16)
+    x0, y0, x1, y1 = shape[1] // 3, shape[0] // 4, shape[1] - 20, shape[0] - 7
+    image[y0:y1, x0:x1] = 50_000
+    stored, fit = fit_image(image)
+    mass = stored.astype(np.float64) / 50_000
+    # Centre of mass and extent of the stored rectangle, in continuous coordinates.
+    centre_x = (mass.sum(axis=0) @ (np.arange(384) + 0.5)) / mass.sum()
+    centre_y = (mass.sum(axis=1) @ (np.arange(384) + 0.5)) / mass.sum()
+    height, width = mass.sum(axis=0).max(), mass.sum(axis=1).max()
+    found = np.array(
+        [[centre_x - width / 2, centre_y - height / 2, centre_x + width / 2, centre_y + height / 2]]
+    )
+    assert np.abs(fit.to_native(found) - [[x0, y0, x1, y1]]).max() < 0.5
+
+
+@pytest.mark.parametrize("shape", [(0, 10), (10, 0), (4000, 10)])
+def test_impossible_shapes_are_refused(shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="cannot fit"):
+        fit_image(np.zeros(shape, dtype=np.uint8))
