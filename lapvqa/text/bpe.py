@@ -1,0 +1,70 @@
+"""GPT-2's byte pair encoding, offline: tiktoken built from the rank table beside this file.
+
+The table has one line per token, ``base64(bytes) rank``: the 256 bytes, then the 50,000 merges;
+rank, merge priority and id are one number. ``<|endoftext|>`` (50256) is special and not in it.
+Its origin and licence: gpt2.tiktoken.NOTICE; how the file was made: ``pack_ranks``.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import zlib
+from functools import cache
+from pathlib import Path
+
+import tiktoken
+from tiktoken_ext.openai_public import r50k_pat_str as _WORDS  # type: ignore[import-untyped]
+
+from lapvqa.errors import LapvqaError
+
+EOT = 50256
+"""``<|endoftext|>``: begins and ends every text."""
+
+VOCABULARY = 50257
+RANKS = Path(__file__).with_name("gpt2.tiktoken.gz")
+RANKS_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
+
+
+@cache
+def encoding() -> tiktoken.Encoding:
+    """Return GPT-2's encoding; reads one packaged file and never the network.
+
+    Raises LapvqaError if the packaged table is missing or its sha256 is not the published one.
+    """
+    return tiktoken.Encoding(
+        "gpt2",
+        explicit_n_vocab=VOCABULARY,
+        pat_str=_WORDS,
+        mergeable_ranks=read_ranks(RANKS),
+        special_tokens={"<|endoftext|>": EOT},
+    )
+
+
+def read_ranks(packed: Path) -> dict[bytes, int]:
+    """Read a gzipped rank table as token bytes -> id; LapvqaError if missing or not GPT-2's."""
+    try:
+        table = gzip.decompress(packed.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise LapvqaError(
+            f"expected the GPT-2 rank table at lapvqa/text/{packed.name}, "
+            f"could not read it ({type(error).__name__})",
+            hint="restore it (git checkout lapvqa/text) or install lapvqa again",
+        ) from error
+    check_ranks(table, name=packed.name)
+    return {
+        base64.b64decode(token): int(rank)
+        for token, rank in (line.split() for line in table.splitlines())
+    }
+
+
+def check_ranks(table: bytes, *, name: str) -> None:
+    """Raise LapvqaError unless ``table`` is GPT-2's rank table, byte for byte."""
+    found = hashlib.sha256(table).hexdigest()
+    if found != RANKS_SHA256:
+        raise LapvqaError(
+            f"{name}: expected the GPT-2 rank table, sha256 {RANKS_SHA256[:16]}..., "
+            f"found {found[:16]}...",
+            hint="other ids would fit no published model; restore the file from the release",
+        )

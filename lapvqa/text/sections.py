@@ -1,0 +1,228 @@
+"""Sections of a radiology report, and which of them are the target text.
+
+The rules are those of MIMIC-CXR's own section parser (MIT-LCP/mimic-cxr, ``section_parser.py``),
+kept with their oddities so that targets are the ones published tables were made from:
+
+1. A header is a newline, ONE space, capitals (also space, brackets, slash, comma, hyphen), a
+   colon and one white space. Digits and small letters never match, nor does the first line.
+2. After a header the search resumes at the next newline: a second header on the same line
+   belongs to the first one's text.
+3. Names are mapped (``section_name``). Trap: "ndication" becomes impression, not indication.
+4. Blank findings and impressions are dropped. If neither is left, the last section is cut at
+   its first blank line (newline, space, newline), and what follows is "last_paragraph".
+
+Of several sections of one name the last counts. MIMIC-CXR's list of studies treated by hand is
+not applied here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+Wanted = Literal["findings", "impression", "both"]
+
+FULL_REPORT = "full report"
+PREAMBLE = "preamble"
+LAST_PARAGRAPH = "last_paragraph"
+
+_HEADER = re.compile(r"\n ([A-Z ()/,-]+):\s")
+# The rules ask for newline-space-newline; the optional \r admits files with DOS line ends.
+_BLANK_LINE = re.compile(r"\n \r?\n")
+_ANY_BLANK_LINE = re.compile(r"\n[ \t]*\r?\n")
+
+_SPELLINGS = {
+    "impression": (
+        "impression", "conclusion", "findings and impression", "findings/impression",
+        "findings/ impression", "ndication", "impresson", "imprression", "imoression",
+        "impressoin", "imprssion", "impresion", "imperssion", "mpression", "impession",
+    ),
+    "findings": (
+        "findings", "chest, two views", "finding", "findins", "findindgs", "findgings", "findngs",
+        "findnings", "finidngs", "reference findings",
+    ),
+    "indication": (
+        "indication", "reason for examination", "reason for exam", "clinical indication",
+        "idication",
+    ),
+    "history": (
+        "history", "clinical history", "clinical information", "patient history", "pfi",
+    ),
+    "comparison": (
+        "comparison", "comparisons", "reference exam", "comparison exam", "comparison film",
+        "comparision", "comparsion", "comparrison", "comparisions",
+    ),
+    "examination": ("examination", "exam", "type of examination"),
+    "technique": ("technique",),
+    "recommendations": ("recommendations", "recommendation", "recommendation(s)"),
+    "notification": ("notification",),
+    "wet read": ("wet read", "wetread"),
+    "addendum": ("addendum",),
+    "comment": ("comment",),
+    "date": ("date",),
+    # As in the original: these misspellings do not reach impression.
+    "conclusion": ("concusion", "coinclusion"),
+}  # fmt: skip
+_NAMES = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
+_CONTAINED = ("impression", "findings", "history", "comparison", "addendum")
+# A header that names the examination stands above what was seen in it.
+_VIEWS = (
+    "chest", "portable", "pa and lateral", "lateral and pa", "ap and lateral", "lateral and ap",
+    "frontal and", "two views", "frontal view", "pa view", "ap view", "one view", "lateral view",
+    "bone window", "frontal upright", "frontal semi-upright", "ribs", "pa and lat",
+)  # fmt: skip
+
+# Headers of hospitals that do not write as MIMIC-CXR does: any case, anywhere at a line's start.
+_PLAIN_HEADER = re.compile(
+    rf"^[ \t]*({'|'.join(sorted(map(re.escape, _NAMES), key=len, reverse=True))})[ \t]*:",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A named stretch of a report: characters ``start`` to ``end`` (exclusive)."""
+
+    name: str
+    start: int
+    end: int
+
+    def text(self, report: str) -> str:
+        """Return the section's characters."""
+        return report[self.start : self.end]
+
+
+class Verdict(StrEnum):
+    """What came of a report; all but ``OK`` are reject reasons."""
+
+    OK = "ok"
+    NO_REPORT = "no_report"
+    EMPTY_REPORT = "empty_report"
+    NO_SECTION = "no_section"
+    EMPTY_SECTION = "empty_section"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The text to learn, where it stood in the report, and the verdict.
+
+    ``text`` is empty and ``spans`` is () unless ``verdict`` is OK.
+    """
+
+    text: str
+    spans: tuple[Section, ...]
+    verdict: Verdict
+
+
+def normalise(text: str) -> str:
+    """Collapse white space to single spaces and strip; everything else, ``___`` too, is kept."""
+    return " ".join(text.split())
+
+
+def section_name(header: str) -> str:
+    """Map a header (without its colon) to the section's name; unknown ones stay, lower-cased."""
+    name = header.lower().strip()
+    if name in _NAMES:
+        return _NAMES[name]
+    for part in _CONTAINED:
+        if part in name:
+            return part
+    return "findings" if any(view in name for view in _VIEWS) else name
+
+
+def parse(report: str) -> list[Section]:
+    """Cut a report into sections by MIMIC-CXR's rules, in order, blank targets dropped."""
+    sections = [
+        section
+        for section in _headed(report)
+        if section.name not in ("findings", "impression") or section.text(report).strip()
+    ]
+    if not any(item.name in ("findings", "impression") for item in sections):
+        sections[-1:] = _split_last(report, sections[-1], _BLANK_LINE)
+    return sections
+
+
+def parse_plain(report: str) -> list[Section]:
+    """Cut a report at lines that begin with a known section name and a colon, in any case.
+
+    The last paragraph is split off as in rule 4, at any kind of blank line.
+    """
+    headers = list(_PLAIN_HEADER.finditer(report))
+    if not headers:
+        return [Section(FULL_REPORT, 0, len(report))]
+    ends = [header.start() for header in headers[1:]] + [len(report)]
+    sections = [
+        Section(section_name(header[1]), header.end(), end)
+        for header, end in zip(headers, ends, strict=True)
+    ]
+    if not any(item.name in ("findings", "impression") for item in sections):
+        sections[-1:] = _split_last(report, sections[-1], _ANY_BLANK_LINE)
+    return sections
+
+
+def target_text(report: str | None, wanted: Wanted) -> Target:
+    """Choose the target text of a report.
+
+    ``both`` is findings then impression, or the one that is there; without either the last
+    paragraph, or all of a report that has no header. ``findings`` and ``impression`` have no
+    substitute. The text is normalised; the spans are those of the report as given.
+    """
+    if report is None:
+        return Target("", (), Verdict.NO_REPORT)
+    if not _has_words(report):
+        return Target("", (), Verdict.EMPTY_REPORT)
+    sections = parse(report)
+    if all(section.name in (FULL_REPORT, LAST_PARAGRAPH) for section in sections):
+        plain = parse_plain(report)
+        sections = sections if plain[0].name == FULL_REPORT else plain
+    last = {section.name: section for section in sections}
+    present = [last[name] for name in _choose(last, wanted)]
+    if not present:
+        return Target("", (), Verdict.NO_SECTION)
+    spans = tuple(section for section in present if _has_words(section.text(report)))
+    if not spans:
+        return Target("", (), Verdict.EMPTY_SECTION)
+    text = " ".join(normalise(section.text(report)) for section in spans)
+    return Target(text, spans, Verdict.OK)
+
+
+def _choose(last: dict[str, Section], wanted: Wanted) -> list[str]:
+    """Return the names to use, in the order of the target text."""
+    names = ["findings", "impression"] if wanted == "both" else [wanted]
+    present = [name for name in names if name in last]
+    if present or wanted != "both":
+        return present
+    return [name for name in (FULL_REPORT, LAST_PARAGRAPH) if name in last][-1:]
+
+
+def _headed(report: str) -> list[Section]:
+    """Cut at every header (rules 1 to 3); the text before the first one is the preamble."""
+    header = _HEADER.search(report)
+    if header is None:
+        return [Section(FULL_REPORT, 0, len(report))]
+    sections = [Section(PREAMBLE, 0, header.start(1))]
+    while header is not None:
+        start = header.end()
+        line_end = report.find("\n", start)
+        following = _HEADER.search(report, start if line_end < 0 else line_end)
+        end = len(report) if following is None else following.start()
+        sections.append(Section(section_name(header[1]), start, end))
+        header = following
+    return sections
+
+
+def _split_last(report: str, section: Section, marker: re.Pattern[str]) -> list[Section]:
+    """Cut a section at its first blank line (rule 4), unless nothing follows it."""
+    blank = marker.search(report, section.start, section.end)
+    if blank is None or not _has_words(report[blank.end() : section.end]):
+        return [section]
+    return [
+        Section(section.name, section.start, blank.start()),
+        Section(LAST_PARAGRAPH, blank.end(), section.end),
+    ]
+
+
+def _has_words(text: str) -> bool:
+    return any(character.isalnum() for character in text)
