@@ -102,7 +102,7 @@ def publish(
     ``protocol``: strings and numbers that say how the predictions were made (recipe, splits,
     chosen hyperparameters, images that could not be read). It travels inside predictions.parquet.
     """
-    text = json.dumps(_rounded(protocol), sort_keys=True, allow_nan=False)
+    text = json.dumps(protocol, sort_keys=True, allow_nan=False)
     described = predictions.replace_schema_metadata({_PROTOCOL_KEY: text})
     path = layout.result_dir(evaluation.task) / PREDICTIONS
     storage.write_table(path, described, evaluation.schema)
