@@ -3,8 +3,8 @@
 The rules are those of MIMIC-CXR's own section parser (MIT-LCP/mimic-cxr, ``section_parser.py``),
 kept with their oddities so that targets are the ones published tables were made from:
 
-1. A header is a newline, ONE space, capitals (also space, brackets, slash, comma, hyphen), a
-   colon and one white space. Digits and small letters never match, nor does the first line.
+1. A header is a newline, a space, capitals (also space, brackets, slash, comma, hyphen), a colon
+   and one white space. Digits and small letters never match, nor does the first line.
 2. After a header the search resumes at the next newline: a second header on the same line
    belongs to the first one's text.
 3. Names are mapped (``section_name``). Trap: "ndication" becomes impression, not indication.

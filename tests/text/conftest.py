@@ -1,0 +1,51 @@
+"""Studies tables and corpus files for the tests of the text room."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from lapvqa import schemas, storage
+from lapvqa.layout import Layout
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    default = Path(__file__).parents[2] / ".." / "shared" / "corpus"
+    folder = Path(os.environ.get("LAPVQA_CORPUS", default)).resolve()
+    if not folder.exists():
+        pytest.skip("no corpus: set LAPVQA_CORPUS or place it at ../shared/corpus")
+    return folder
+
+
+WriteStudies = Callable[..., Layout]
+
+
+@pytest.fixture
+def write_studies(tmp_path: Path) -> WriteStudies:
+    """Write studies.parquet from {study key: report}; split is by key or all train."""
+
+    def write(reports: dict[str, str | None], splits: dict[str, str] | None = None) -> Layout:
+        layout = Layout(tmp_path)
+        rows = [
+            {
+                "study_key": key,
+                "patient_key": f"patient-{key}",
+                "split": (splits or {}).get(key, "train"),
+                "study_order": 0,
+                "days_since_first": None,
+                "num_images": 1,
+                "report": report,
+                "report_sha256": None,
+            }
+            for key, report in reports.items()
+        ]
+        table = pa.Table.from_pylist(rows, schema=schemas.STUDIES)
+        storage.write_table(layout.studies, table, schemas.STUDIES)
+        return layout
+
+    return write
