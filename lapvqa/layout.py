@@ -23,6 +23,11 @@ class Layout:
         return self.root / "local.yaml"
 
     @property
+    def dvc_yaml(self) -> Path:
+        """dvc.yaml: the stage graph."""
+        return self.root / "dvc.yaml"
+
+    @property
     def dvc_lock(self) -> Path:
         """dvc.lock: what was made from what."""
         return self.root / "dvc.lock"
@@ -105,3 +110,36 @@ class Layout:
     def run_file(self, stage: str) -> Path:
         """JSON facts of the last finished run of a stage."""
         return self.state / "runs" / f"{stage.replace('@', '-')}.json"
+
+    def failure(self, stage: str) -> Path:
+        """JSON of the error that ended the last run of a stage; absent if it ended well."""
+        return self.state / "runs" / f"{stage.replace('@', '-')}.failure.json"
+
+    def log(self, stage: str) -> Path:
+        """What the last run of a stage printed."""
+        return self.state / "logs" / f"{stage.replace('@', '-')}.log"
+
+    @property
+    def run_lock(self) -> Path:
+        """Held while a pipeline runs, so that two never run at once."""
+        return self.state / "run.lock"
+
+    @property
+    def spool(self) -> Path:
+        """Records of runs that MLflow has not confirmed yet."""
+        return self.state / "spool"
+
+    @property
+    def prefect_home(self) -> Path:
+        """The embedded Prefect server's home: prefect.db and its log."""
+        return self.state / "prefect"
+
+    @property
+    def mlflow_db(self) -> Path:
+        """MLflow's records when no server is configured."""
+        return self.state / "mlflow.db"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """MLflow's files when no server is configured."""
+        return self.state / "mlartifacts"

@@ -9,17 +9,18 @@ import signal
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies (Linux).
+def die_with_parent(parent: int | None = None, *, by: signal.Signals = signal.SIGKILL) -> None:
+    """Ask the kernel to send this process ``by`` when its parent dies (Linux).
 
     `dvc repro` killed by SIGKILL leaves its stage running, which then writes beside the next
-    run's stage; this prevents it.
+    run's stage; this prevents it. ``parent``: its process id, where the caller knows it; a
+    parent that died before this call is then noticed too.
     """
-    parent = os.getppid()
+    parent = os.getppid() if parent is None else parent
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:  # the parent died before the call
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), by)
 
 
 def available_cores() -> int:

@@ -50,6 +50,7 @@ def run_stage(name: str, layout: Layout) -> Counts:
     started = time.time()
     with storage.lock(layout.work_dir(name).with_suffix(".lock"), what=f"stage {name}"):
         layout.work_dir(name).mkdir(parents=True, exist_ok=True)
+        layout.failure(name).unlink(missing_ok=True)
         recorder = Recorder(layout.record(name), stage=name)
         try:
             function: StageFunction = importlib.import_module(module_name).run
@@ -70,16 +71,32 @@ def run_stage(name: str, layout: Layout) -> Counts:
     return counts
 
 
+def _keep_failure(error: LapvqaError, stage: str, layout: Layout) -> None:
+    """Keep the error for whoever started this process: `dvc repro` ends with 255 for all."""
+    if stage not in STAGES:
+        return
+    facts = {
+        "error": type(error).__name__, "message": error.message, "hint": error.hint,
+        "exit_code": error.exit_code,
+    }  # fmt: skip
+    try:
+        storage.write_json(layout.failure(stage), facts)
+    except (LapvqaError, OSError) as full:  # a full disk: what was printed must do
+        sys.stderr.write(f"could not keep the error: {full}\n")
+
+
 def main(arguments: list[str]) -> int:
     """Run the stage named on the command line; return the exit code."""
     runtime.die_with_parent()
     if len(arguments) != 1:
         sys.stderr.write(f"usage: python -m lapvqa.stage NAME\nstages: {', '.join(STAGES)}\n")
         return EXIT_USER
+    layout = Layout(Path.cwd())
     try:
-        counts = run_stage(arguments[0], Layout(Path.cwd()))
+        counts = run_stage(arguments[0], layout)
     except LapvqaError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        _keep_failure(error, arguments[0], layout)
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the next run continues from here\n")
