@@ -1,8 +1,7 @@
-"""Studies tables and corpus files for the tests of the text room."""
+"""A studies table for the tests of the text room."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,15 +10,6 @@ import pytest
 
 from lapvqa import schemas, storage
 from lapvqa.layout import Layout
-
-
-@pytest.fixture(scope="session")
-def corpus() -> Path:
-    default = Path(__file__).parents[2] / ".." / "shared" / "corpus"
-    folder = Path(os.environ.get("LAPVQA_CORPUS", default)).resolve()
-    if not folder.exists():
-        pytest.skip("no corpus: set LAPVQA_CORPUS or place it at ../shared/corpus")
-    return folder
 
 
 WriteStudies = Callable[..., Layout]
