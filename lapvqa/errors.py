@@ -72,6 +72,12 @@ class CheckpointError(LapvqaError):
     exit_code = EXIT_BAD_DATA
 
 
+class TrainingError(LapvqaError):
+    """Training cannot go on with these parameters: the loss is no longer a number."""
+
+    exit_code = EXIT_USER
+
+
 class BusyError(LapvqaError):
     """Another process holds the lock."""
 

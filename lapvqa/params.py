@@ -95,6 +95,11 @@ class ModelParams(Section):
             raise ValueError(
                 f"patch_size is {self.patch_size}; must not exceed image_size {self.image_size}"
             )
+        grid = self.image_size // self.patch_size
+        if self.pooled_grid > grid:
+            raise ValueError(
+                f"pooled_grid is {self.pooled_grid}; must not exceed the {grid} patches a side"
+            )
         return self
 
 
@@ -102,7 +107,7 @@ class PretrainParams(Section):
     """Stage pretrain."""
 
     objective: Literal["captioning"] = "captioning"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     model: ModelParams = ModelParams()
     epochs: Count
     batch_size: Count

@@ -1,0 +1,132 @@
+"""Pairs of a frontal image and its report's tokens, in an order that needs no memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lapvqa import storage
+from lapvqa.data.shards import ShardStore
+from lapvqa.layout import Layout
+from lapvqa.schemas import IMAGES, TOKENS
+
+FRONTAL_VIEWS = ("AP", "PA")
+UNKNOWN_VIEW = ""
+IGNORED = -100
+"""Target of a position without one; torch's own default."""
+
+_ORDER_STREAM = 0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image and its report.
+
+    ``token_ids`` uint16, 50256 at begin and end; ``shard`` and ``row`` say where the pixels are.
+    """
+
+    study_key: str
+    shard: str
+    row: int
+    pixels_sha256: str
+    token_ids: NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``indices`` of the pairs, ``images`` uint8 [B, 384, 384], ``inputs`` and ``targets`` [B, T].
+
+    ``targets`` are the next tokens, -100 on padding; T is the longest report of the batch.
+    """
+
+    indices: list[int]
+    images: Tensor
+    inputs: Tensor
+    targets: Tensor
+
+
+def read_pairs(layout: Layout, split: str) -> tuple[list[Pair], int]:
+    """Return the pairs of a split, ordered by keys, and how many of its reports got no image.
+
+    All frontal images of a study count. AP and PA are frontal; where a study has neither, images
+    of unknown view stand in.
+    """
+    images = storage.read_table(layout.images, IMAGES, made_by="ingest")
+    tokens = storage.read_table(layout.tokens_dir, TOKENS, made_by="tokens")
+    columns = ["image_key", "study_key", "split", "view", "shard", "row", "pixels_sha256"]
+    of_study: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for image in images.select(columns).to_pylist():
+        if image["split"] == split:
+            of_study[image["study_key"]].append(image)
+    pairs, without_image = [], 0
+    kept = zip(*(tokens[name].to_pylist() for name in ("study_key", "split")), strict=True)
+    offsets, flat = _flat_tokens(tokens["token_ids"])
+    for report, (study_key, report_split) in enumerate(kept):
+        if report_split != split:
+            continue
+        frontal = choose_frontal(of_study[study_key])
+        without_image += not frontal
+        token_ids = flat[offsets[report] : offsets[report + 1]]
+        pairs += [
+            Pair(study_key, one["shard"], one["row"], one["pixels_sha256"], token_ids)
+            for one in sorted(frontal, key=lambda one: one["image_key"])
+        ]
+    return sorted(pairs, key=lambda pair: pair.study_key), without_image
+
+
+def _flat_tokens(column: Any) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
+    """Return offsets [reports + 1] and all ids in one array; no Python list per report."""
+    lists = column.combine_chunks()
+    return lists.offsets.to_numpy(), lists.values.to_numpy()
+
+
+def choose_frontal(images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a study's AP and PA images, or, if it has none, those of unknown view."""
+    frontal = [image for image in images if image["view"] in FRONTAL_VIEWS]
+    return frontal or [image for image in images if image["view"] == UNKNOWN_VIEW]
+
+
+def digest_pairs(pairs: Sequence[Pair]) -> str:
+    """Return a sha256 over every pixel (by its own digest) and token, in order."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(f"{pair.study_key} {pair.pixels_sha256} {len(pair.token_ids)}\n".encode())
+        digest.update(pair.token_ids.tobytes())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=2)
+def epoch_order(num_pairs: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return the order of the pairs in an epoch: a pure function, so a resume replays nothing."""
+    stream = np.random.Philox(key=seed, counter=[0, 0, epoch, _ORDER_STREAM])
+    order = np.random.Generator(stream).permutation(num_pairs)
+    order.flags.writeable = False  # one array for every caller
+    return order
+
+
+def read_batch(pairs: Sequence[Pair], indices: Sequence[int], store: ShardStore) -> Batch:
+    """Read the pairs at ``indices`` as a batch padded to its longest report."""
+    chosen = [pairs[index] for index in indices]
+    images = store.read([pair.shard for pair in chosen], [pair.row for pair in chosen])
+    inputs, targets = pad_tokens([pair.token_ids for pair in chosen])
+    return Batch(list(indices), torch.from_numpy(images), inputs, targets)
+
+
+def pad_tokens(reports: Sequence[NDArray[np.uint16]]) -> tuple[Tensor, Tensor]:
+    """Return inputs [B, T] and the tokens that follow them, int64, -100 where there is none."""
+    longest = max(len(report) for report in reports)
+    inputs = np.zeros((len(reports), longest - 1), dtype=np.int64)
+    targets = np.full((len(reports), longest - 1), IGNORED, dtype=np.int64)
+    for row, report in enumerate(reports):
+        inputs[row, : len(report) - 1] = report[:-1]
+        targets[row, : len(report) - 1] = report[1:]
+    return torch.from_numpy(inputs), torch.from_numpy(targets)

@@ -1,0 +1,84 @@
+"""From stored pixels to the model's input: resizing, normalisation, augmentation.
+
+All of it runs on the device, on whole batches. B images, S pixels a side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+MEAN, STD = 0.5, 0.25
+"""Of pixels in 0..1; the same for every image, so that nothing depends on the archive."""
+
+# Largest change of one image, each way. Positioning and exposure vary so much between studies;
+# there is no flip, because a heart on the right is a finding.
+MAX_ROTATION = math.radians(8)
+MAX_SHIFT = 0.06  # of the side
+MAX_ZOOM = 0.12
+MAX_LOG_GAIN = 0.2
+MAX_BIAS = 0.08  # of the full range
+MAX_LOG_GAMMA = 0.25
+_DRAWS = 7
+
+_AUGMENT_STREAM = 1
+
+
+def to_input(images: Tensor, image_size: int) -> Tensor:
+    """Map stored images uint8 [B, 384, 384] to input float32 [B, 1, S, S] by area averaging."""
+    pixels = images.unsqueeze(1).float()
+    if pixels.shape[-1] != image_size:
+        pixels = F.interpolate(pixels, size=(image_size, image_size), mode="area")
+    return (pixels / 255 - MEAN) / STD
+
+
+def augment(images: Tensor, *, seed: int, epoch: int, indices: Sequence[int]) -> Tensor:
+    """Rotate, shift, zoom and re-expose input images [B, 1, S, S]; no flip.
+
+    An image's change is a pure function of (seed, epoch, its index), whatever batch it is in.
+    """
+    drawn = np.stack([_draw(seed, epoch, index) for index in indices])
+    draws = torch.from_numpy(drawn).to(images.device, images.dtype)
+    angle, shift_x, shift_y, zoom, gain, bias, gamma = draws.unbind(dim=1)
+    moved = _move(images, angle, shift_x, shift_y, zoom)
+    return _expose(moved, gain, bias, gamma)
+
+
+def _draw(seed: int, epoch: int, index: int) -> NDArray[np.float32]:
+    """Return the image's numbers, uniform in [-1, 1): a counter-based generator has no history."""
+    stream = np.random.Philox(key=seed, counter=[0, index, epoch, _AUGMENT_STREAM])
+    return np.random.Generator(stream).random(_DRAWS, dtype=np.float32) * 2 - 1
+
+
+def _move(images: Tensor, angle: Tensor, shift_x: Tensor, shift_y: Tensor, zoom: Tensor) -> Tensor:
+    """Sample the images at rotated, scaled and shifted places; outside is black."""
+    scale = torch.exp(MAX_ZOOM * zoom)
+    cos = torch.cos(MAX_ROTATION * angle) * scale
+    sin = torch.sin(MAX_ROTATION * angle) * scale
+    # affine_grid's coordinates run from -1 to 1: a shift of the whole side is 2.
+    first = torch.stack([cos, -sin, 2 * MAX_SHIFT * shift_x], dim=1)
+    second = torch.stack([sin, cos, 2 * MAX_SHIFT * shift_y], dim=1)
+    grid = F.affine_grid(
+        torch.stack([first, second], dim=1), list(images.shape), align_corners=False
+    )
+    # grid_sample fills with 0; black is -MEAN / STD here.
+    black = -MEAN / STD
+    return F.grid_sample(images - black, grid, mode="bilinear", align_corners=False) + black
+
+
+def _expose(images: Tensor, gain: Tensor, bias: Tensor, gamma: Tensor) -> Tensor:
+    """Change gamma, gain and bias of the intensities, which stay within 0..1."""
+    exponent, factor, offset = (
+        torch.exp(MAX_LOG_GAMMA * gamma).view(-1, 1, 1, 1),
+        torch.exp(MAX_LOG_GAIN * gain).view(-1, 1, 1, 1),
+        (MAX_BIAS * bias).view(-1, 1, 1, 1),
+    )
+    pixels = (images * STD + MEAN).clamp(0, 1)
+    exposed = (pixels.pow(exponent) * factor + offset).clamp(0, 1)
+    return (exposed - MEAN) / STD

@@ -1,0 +1,47 @@
+"""What pretraining reads: the pairs of train and validate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lapvqa.data import dataset
+from lapvqa.data.dataset import Pair
+from lapvqa.data.shards import ShardStore
+from lapvqa.errors import ConfigError, SourceError
+from lapvqa.layout import Layout
+from lapvqa.pretrain.decoder import MAX_LENGTH
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Pairs of train and validate, the shards they point to, and a digest of all of it.
+
+    ``without_image`` counts the reports of both splits that have no frontal image.
+    """
+
+    train: list[Pair]
+    validate: list[Pair]
+    store: ShardStore
+    without_image: int
+    digest: str
+
+
+def read_corpus(layout: Layout) -> Corpus:
+    """Read the pairs; SourceError if there is nothing to train on."""
+    train, train_without = dataset.read_pairs(layout, "train")
+    validate, validate_without = dataset.read_pairs(layout, "validate")
+    if not train:
+        raise SourceError(
+            "expected frontal images with reports in the split train, found none "
+            f"({train_without} reports there have no frontal image)",
+            hint="data/rejects.parquet and data/token_rejects.parquet say what was turned away",
+        )
+    longest = max(len(pair.token_ids) for pair in train + validate)
+    if longest > MAX_LENGTH:
+        raise ConfigError(
+            f"the decoder has {MAX_LENGTH} positions, the longest report {longest} tokens",
+            hint=f"set tokens.max_length to at most {MAX_LENGTH}",
+        )
+    digest = dataset.digest_pairs(train + validate)
+    store = ShardStore(layout.images_dir)
+    return Corpus(train, validate, store, train_without + validate_without, digest)

@@ -1,0 +1,126 @@
+"""Weights on disk: build a model from its folder's card.json and load what lies beside it.
+
+Accepted forms: a plain state dict, or one under ``model_state`` or ``encoder_state``.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lapvqa import storage
+from lapvqa.errors import CheckpointError, ConfigError
+from lapvqa.params import ModelParams, validate
+from lapvqa.pretrain.model import CaptioningModel, VisionEncoder, initial_model
+
+MODEL_FILE, TRAINING_FILE = "model_best.pt", "training.json"
+ENCODER_FILE, SAFETENSORS_FILE, CARD_FILE = (
+    "encoder_final.pt", "encoder.safetensors", "card.json",
+)  # fmt: skip
+
+_WRAPPERS = ("model_state", "encoder_state")
+_NAMED_AT_MOST = 3
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Return card.json: sizes, input contract, digests, where the weights come from."""
+    card: dict[str, Any] = storage.read_json(folder / CARD_FILE, made_by="export")
+    return card
+
+
+def load_model(folder: Path) -> CaptioningModel:
+    """Return the trained model of a folder, in eval mode.
+
+    Raises MissingArtifactError without its files, CheckpointError if they do not fit.
+    """
+    model = initial_model(_sizes(folder), seed=0)
+    load_weights(model, storage.require(folder / MODEL_FILE, made_by="pretrain"))
+    return model.eval()
+
+
+def load_encoder(folder: Path) -> VisionEncoder:
+    """Return the trained encoder of a folder, in eval mode; raises as ``load_model`` does."""
+    encoder = initial_model(_sizes(folder), seed=0).vision_encoder
+    load_weights(encoder, storage.require(folder / ENCODER_FILE, made_by="export"))
+    return encoder.eval()
+
+
+def untrained_model(folder: Path) -> CaptioningModel:
+    """Return a model of the same sizes as it was before its first step, in eval mode."""
+    return initial_model(_sizes(folder), seed=read_card(folder)["init_seed"]).eval()
+
+
+def untrained_encoder(folder: Path) -> VisionEncoder:
+    """Return the encoder of ``untrained_model``."""
+    return untrained_model(folder).vision_encoder
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load a weights file into ``module``; CheckpointError says what does not fit."""
+    weights = read_weights(path)
+    expected = module.state_dict()
+    faults = _faults(expected, weights)
+    if faults:
+        raise CheckpointError(
+            f"{path.name} does not fit {type(module).__name__}: {'; '.join(faults)}",
+            hint="card.json and the weights must come from one run: `lapvqa run --stage export`",
+        )
+    module.load_state_dict(weights)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict, plain or under ``model_state`` or ``encoder_state``.
+
+    Raises CheckpointError for a damaged file or one that holds something else.
+    """
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise CheckpointError(
+            f"expected weights in {path.name}, found a damaged or unsafe file",
+            hint="get the file again, or run the stage that makes it",
+        ) from error
+    for name in _WRAPPERS:
+        if isinstance(value, Mapping) and isinstance(value.get(name), Mapping):
+            value = value[name]
+    if not isinstance(value, Mapping) or not all(isinstance(one, Tensor) for one in value.values()):
+        raise CheckpointError(
+            f"expected a state dict in {path.name}, found {type(value).__name__}",
+            hint=f"accepted: a plain state dict, or one under {' or '.join(_WRAPPERS)}",
+        )
+    return dict(value)
+
+
+def _sizes(folder: Path) -> ModelParams:
+    try:
+        return validate(ModelParams, read_card(folder)["model"], CARD_FILE)
+    except (KeyError, ConfigError) as error:
+        raise CheckpointError(
+            f"expected the model's sizes in {CARD_FILE}: {error}",
+            hint="run `lapvqa run --stage export` again",
+        ) from error
+
+
+def _faults(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """Name what is missing, unexpected or of another shape; the first few of each."""
+    shapes = [
+        f"{name} is {list(found[name].shape)}, expected {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    groups = {
+        "missing": sorted(set(expected) - set(found)),
+        "unexpected": sorted(set(found) - set(expected)),
+        "shapes": shapes,
+    }
+    return [
+        f"{kind} {len(names)} of {len(expected)}: {', '.join(names[:_NAMED_AT_MOST])}"
+        + (" ..." if len(names) > _NAMED_AT_MOST else "")
+        for kind, names in groups.items()
+        if names
+    ]

@@ -1,0 +1,42 @@
+"""AdamW and its schedule."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from lapvqa.params import PretrainParams
+
+_BETAS = (0.9, 0.98)
+_NOT_DECAYED = ("cls_token", "pos_embed", "token_embed.weight")
+
+
+def build_optimizer(model: nn.Module, params: PretrainParams) -> torch.optim.AdamW:
+    """Build fused AdamW; matrices decay, norms, biases and embeddings do not."""
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        is_free = parameter.ndim < 2 or name.endswith(_NOT_DECAYED)
+        (free if is_free else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": params.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=params.lr, betas=_BETAS, fused=True)
+
+
+def learning_rate(step: int, total_steps: int, params: PretrainParams) -> float:
+    """Return the rate of a step (from 0): linear warm-up, then a cosine down to ``min_lr``."""
+    warmup = min(params.warmup_steps, total_steps)
+    if step < warmup:
+        return params.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(total_steps - warmup - 1, 1)
+    return params.min_lr + (params.lr - params.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
