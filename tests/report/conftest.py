@@ -1,0 +1,287 @@
+"""A finished project in miniature: every artefact that the page reads, written by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lapvqa import storage
+from lapvqa.config import Machine
+from lapvqa.data.geometry import fit_image
+from lapvqa.data.shards import write_shard
+from lapvqa.layout import Layout
+from lapvqa.params import ReportParams
+from lapvqa.recorder import Recorder
+from lapvqa.report.page import run
+from lapvqa.schemas import (
+    IMAGES,
+    PROBE_PREDICTIONS,
+    REJECTS,
+    RRG_PREDICTIONS,
+    STUDIES,
+    TOKENS,
+)
+
+CHEXPERT5 = ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"]
+NIH14 = [
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis",
+    "Hernia", "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
+]  # fmt: skip
+NUM_STUDIES = 12
+
+Json = dict[str, Any]
+
+
+class Project:
+    """The folder of one finished run, and the way to make its page."""
+
+    def __init__(self, root: Path) -> None:
+        self.layout = Layout(root)
+
+    def render(self, examples: int = 4) -> str:
+        recorder = Recorder(self.layout.record("report"), stage="report")
+        run(ReportParams(examples=examples), self.layout, Machine(), recorder)
+        recorder.close()
+        return self.layout.report_page.read_text(encoding="utf-8")
+
+    def metrics(self, task: str) -> Path:
+        return self.layout.result_dir(task) / "metrics.json"
+
+    def edit_metrics(self, task: str, **changes: Any) -> None:
+        value = json.loads(self.metrics(task).read_text()) | changes
+        storage.write_json(self.metrics(task), value)
+
+
+@pytest.fixture
+def project(tmp_path: Path, repository: Path) -> Project:
+    """A finished run of twelve test studies."""
+    made = Project(tmp_path)
+    shutil.copy(repository / "params.yaml", tmp_path)
+    layout = made.layout
+    images, keys, pixels = _images()
+    write_shard(layout.images_dir / "images-00000.arrow", keys, pixels)
+    storage.write_table(layout.images, _table(images, IMAGES), IMAGES)
+    storage.write_table(layout.studies, _table(_studies(), STUDIES), STUDIES)
+    storage.write_table(layout.rejects, _table(_rejects(), REJECTS), REJECTS)
+    storage.write_table(layout.token_rejects, _table(_token_rejects(), REJECTS), REJECTS)
+    tokens = _table(_tokens(), TOKENS)
+    storage.write_table(layout.tokens_dir / "tokens-00000.parquet", tokens, TOKENS)
+    for task, labels in (("probe_chexpert", CHEXPERT5), ("probe_nih14", NIH14)):
+        _write_result(layout, task, _probe_predictions(labels), PROBE_PREDICTIONS)
+        storage.write_json(made.metrics(task), probe_metrics(task, labels))
+    _write_result(layout, "rrg", _rrg_predictions(), RRG_PREDICTIONS)
+    storage.write_json(made.metrics("rrg"), rrg_metrics())
+    _write_model(layout)
+    return made
+
+
+def _table(rows: list[Json], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _write_result(layout: Layout, task: str, rows: list[Json], schema: pa.Schema) -> None:
+    path = layout.result_dir(task) / "predictions.parquet"
+    storage.write_table(path, _table(rows, schema), schema)
+
+
+def study_key(index: int) -> str:
+    return f"{(index * 2654435761) % 2**32:08x}{index:024x}"
+
+
+def _chest(index: int) -> np.ndarray:
+    """A rough chest: two dark lungs in a lighter body, brighter towards the middle."""
+    y, x = np.mgrid[0:520, 0:440] / np.array([520, 440]).reshape(2, 1, 1)
+    body = 190 * np.exp(-(((x - 0.5) / 0.42) ** 4)) * (0.7 + 0.3 * y)
+    lungs = sum(
+        np.exp(-((((x - side) / 0.17) ** 2 + ((y - 0.45) / 0.3) ** 2) ** 2)) for side in (0.3, 0.7)
+    )
+    heart = 60 * np.exp(
+        -((((x - 0.56) / (0.1 + 0.005 * index)) ** 2 + ((y - 0.62) / 0.13) ** 2) ** 2)
+    )
+    ribs = 12 * np.sin(y * 60 - 6 * np.abs(x - 0.5))
+    return np.clip(body - (130 - ribs) * lungs + heart, 0, 255).astype(np.uint8)
+
+
+def _images() -> tuple[list[Json], list[str], np.ndarray]:
+    rows, keys, stored = [], [], []
+    syntaxes = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90"]
+    for index in range(NUM_STUDIES):
+        pixels, fit = fit_image(_chest(index))
+        keys.append(f"image{index:027x}")
+        stored.append(pixels)
+        rows.append(
+            {
+                "image_key": keys[-1], "study_key": study_key(index),
+                "patient_key": f"patient{index // 2:025x}", "split": _split(index),
+                "view": ["PA", "AP", ""][index % 3], "shard": "images-00000.arrow", "row": index,
+                "native_rows": fit.native_rows, "native_cols": fit.native_cols,
+                "scale": fit.scale, "offset_x": fit.offset_x, "offset_y": fit.offset_y,
+                "photometric": ["MONOCHROME2", "MONOCHROME1"][index % 2], "bits_stored": 12,
+                "transfer_syntax": syntaxes[index % 3], "voi": ["window", "lut"][index % 2],
+                "file_sha256": f"{index:064x}", "pixels_sha256": f"{index:064x}",
+            }
+        )  # fmt: skip
+    return rows, keys, np.stack(stored)
+
+
+def _split(index: int) -> str:
+    return "test" if index < 8 else "validate" if index < 10 else "train"
+
+
+def _studies() -> list[Json]:
+    return [
+        {
+            "study_key": study_key(index), "patient_key": f"patient{index // 2:025x}",
+            "split": _split(index), "study_order": index % 2, "days_since_first": 30 * (index % 2),
+            "num_images": 1, "report": None if index == 11 else "FINDINGS: The heart is enlarged.",
+            "report_sha256": None if index == 11 else f"{index:064x}",
+        }
+        for index in range(NUM_STUDIES)
+    ]  # fmt: skip
+
+
+def _tokens() -> list[Json]:
+    return [
+        {
+            "study_key": study_key(index), "patient_key": f"patient{index // 2:025x}",
+            "split": _split(index), "token_ids": [50256, 1, 50256], "truncated": index == 0,
+            "spans": [{"name": "findings", "start": 10, "end": 32}],
+        }
+        for index in range(NUM_STUDIES - 1)
+    ]  # fmt: skip
+
+
+def _reject(kind: str, stage: str, reason: str, remedy: str) -> Json:
+    return {
+        "kind": kind, "file": "files/p10/p10001234/s50005678/secret.dcm", "stage": stage,
+        "reason": reason, "detail": "expected an image, found none", "remedy": remedy,
+        "sha256": None,
+    }  # fmt: skip
+
+
+def _rejects() -> list[Json]:
+    return [
+        _reject("file", "ingest", "not_dicom", "remove the file or export it again"),
+        _reject("file", "ingest", "truncated", "copy the file again from its source"),
+        _reject("file", "ingest", "truncated", "copy the file again from its source"),
+        _reject("report", "ingest", "no_study", "put the report beside its study"),
+    ]
+
+
+def _token_rejects() -> list[Json]:
+    return [_reject("study", "tokens", "no_report", "nothing: a study may lack a report")]
+
+
+def _probe_predictions(labels: list[str]) -> list[Json]:
+    generator = np.random.default_rng(0)
+    rows = []
+    for label in labels:
+        for index in range(60):
+            target = int(index % 3 == 0)
+            for system, strength in (("trained", 2.2), ("untrained", 0.3)):
+                score = 1 / (1 + math.exp(-(strength * (target - 0.5) + generator.normal())))
+                rows.append(
+                    {
+                        "sample": f"sample{index}", "patient": f"patient{index // 2}",
+                        "system": system, "label": label,
+                        "target": None if label == "Hernia" else target, "score": score,
+                    }
+                )  # fmt: skip
+    return rows
+
+
+def _interval(value: float | None, width: float = 0.03) -> Json:
+    if value is None:
+        return {"value": None, "low": None, "high": None}
+    return {"value": value, "low": round(value - width, 4), "high": round(value + width, 4)}
+
+
+def probe_metrics(task: str, labels: list[str]) -> Json:
+    systems: Json = {}
+    for system, base in (("untrained", 0.55), ("trained", 0.91)):
+        systems[system] = {"mean_auc": _interval(base)} | {
+            f"auc/{label}": _interval(
+                None if label == "Hernia" else round(base + 0.01 * (place % 5 - 2), 4), 0.05
+            )
+            for place, label in enumerate(labels)
+        }
+    return {
+        "task": task, "status": "ok", "primary": "mean_auc", "num_samples": 60,
+        "num_patients": 30, "systems": systems,
+        "differences": {"trained-untrained": {"mean_auc": _interval(0.36)}},
+        "undefined": ["auc/Hernia: no positive sample"] if "Hernia" in labels else [],
+        "protocol": {"interval_confidence": 0.95, "interval_draws": 1000, "head": {"c": [0.1, 1]}},
+    }  # fmt: skip
+
+
+RRG_METRICS = [
+    "bleu1", "bleu2", "bleu3", "bleu4", "rouge1", "rouge2", "rougeL", "finding_f1_micro",
+    "finding_f1_macro",
+]  # fmt: skip
+
+
+def rrg_metrics() -> Json:
+    base = {"trained": 0.7, "untrained": 0.3, "most_common": 0.25}
+    return {
+        "task": "rrg", "status": "ok", "primary": "finding_f1_micro", "num_samples": 8,
+        "num_patients": 4,
+        "systems": {
+            system: {
+                key: _interval(round(value - 0.03 * place, 4))
+                for place, key in enumerate(RRG_METRICS)
+            }
+            for system, value in base.items()
+        },
+        "differences": {"trained-untrained": {"finding_f1_micro": _interval(0.4)}},
+        "undefined": [], "protocol": {"interval_confidence": 0.95},
+    }  # fmt: skip
+
+
+def _rrg_predictions() -> list[Json]:
+    texts = [
+        ("The heart is enlarged. There is a small left pleural effusion.", ["Cardiomegaly",
+         "Pleural Effusion"], "The heart is mildly enlarged. No pneumothorax."),
+        ("No acute cardiopulmonary process.", ["No Finding"], "The lungs are clear."),
+        ("Moderate pulmonary edema.", ["Edema"], "Moderate pulmonary edema with cardiomegaly."),
+        ("Large right pneumothorax.", None, "Large right pneumothorax."),
+    ]  # fmt: skip
+    rows = []
+    for index in range(8):
+        reference, truth, hypothesis = texts[index % 4]
+        for system, text in (
+            ("trained", hypothesis),
+            ("untrained", "the the"),
+            ("most_common", "No acute cardiopulmonary process."),
+        ):
+            rows.append(
+                {
+                    "sample": study_key(index), "patient": f"patient{index // 2:025x}",
+                    "system": system, "reference": reference, "hypothesis": text, "truth": truth,
+                }
+            )  # fmt: skip
+    return rows
+
+
+def _write_model(layout: Layout) -> None:
+    folder = layout.model_dir("captioning")
+    storage.write_json(
+        folder / "card.json",
+        {
+            "model": {"image_size": 128, "width": 192},
+            "num_parameters": 3_100_000,
+            "use": "research",
+        },
+    )
+    lines = ["step,epoch,loss,lr,val_loss"]
+    for step in range(1, 601):
+        loss = 1.2 + 8 * math.exp(-step / 90) + 0.08 * math.sin(step)
+        validation = f"{1.35 + 8 * math.exp(-step / 90):.4f}" if step % 20 == 0 else ""
+        lines.append(f"{step},{step // 20},{loss:.4f},0.001,{validation}")
+    storage.write_bytes(folder / "history.csv", ("\n".join(lines) + "\n").encode())
