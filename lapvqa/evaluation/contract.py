@@ -16,7 +16,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ import pyarrow.compute as pc
 from lapvqa import storage
 from lapvqa.errors import SchemaError
 from lapvqa.layout import Layout
-from lapvqa.metrics.bootstrap import Array, Estimate, Statistic, draw_values, interval
+from lapvqa.metrics.bootstrap import Array, Estimate, draw_values, interval
+from lapvqa.metrics.bootstrap import Measures as Measures  # evaluations find it here
 from lapvqa.params import BootstrapParams, load_params
 
 PREDICTIONS, METRICS, CURVES = "predictions.parquet", "metrics.json", "curves.csv"
@@ -38,21 +39,6 @@ _REASON_KEY = b"lapvqa.not_computed"
 _DECIMALS = 6
 
 Counts = dict[str, float | int | str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measures:
-    """The metrics of one system: ``statistic(weights [D, n]) -> [D, k]``, k = len(names).
-
-    ``samples`` and ``patients`` name the n weighted samples; ``undefined`` gives, for metrics
-    that have no value here, the reason.
-    """
-
-    names: tuple[str, ...]
-    samples: tuple[str, ...]
-    patients: tuple[str, ...]
-    statistic: Statistic
-    undefined: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ replacement, as many as there are, and every sample counts as often as its clust
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,21 @@ class Estimate(NamedTuple):
     value: float | None
     low: float | None
     high: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """The metrics of one system: ``statistic(weights [D, n]) -> [D, k]``, k = len(names).
+
+    ``samples`` and ``patients`` name the n weighted samples; ``undefined`` gives, for metrics
+    that have no value here, the reason.
+    """
+
+    names: tuple[str, ...]
+    samples: tuple[str, ...]
+    patients: tuple[str, ...]
+    statistic: Statistic
+    undefined: Mapping[str, str] = field(default_factory=dict)
 
 
 def clustered_interval(

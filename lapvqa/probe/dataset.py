@@ -1,0 +1,149 @@
+"""What a reader of a labelled image dataset hands on: three splits, disjoint by patient."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lapvqa.errors import SourceError, SplitLeakError
+
+MAX_UNREADABLE_SHARE = 0.01
+"""Above this share of images that are missing or broken, a result would be of another dataset."""
+
+VALIDATE_SHARE = 0.125
+"""Of the training patients; neither dataset publishes a validation split of its own."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Images of one split.
+
+    ``images``: paths relative to the dataset's folder; ``samples``, ``patients``: keys;
+    ``places``: where each is listed; ``targets`` int8 [n, L]: 1, 0, or -1 if not known.
+    """
+
+    images: tuple[str, ...]
+    samples: tuple[str, ...]
+    patients: tuple[str, ...]
+    places: tuple[str, ...]
+    targets: NDArray[np.int8]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def select(self, keep: NDArray[np.bool_]) -> Rows:
+        """Return the rows where ``keep`` [n] is true, order kept."""
+        chosen = np.flatnonzero(keep)
+        return Rows(
+            images=tuple(self.images[i] for i in chosen),
+            samples=tuple(self.samples[i] for i in chosen),
+            patients=tuple(self.patients[i] for i in chosen),
+            places=tuple(self.places[i] for i in chosen),
+            targets=self.targets[chosen],
+        )
+
+
+@dataclass(frozen=True)
+class ProbeDataset:
+    """A labelled dataset in three splits; raises SplitLeakError or SourceError when made badly."""
+
+    name: str
+    labels: tuple[str, ...]
+    train: Rows
+    validate: Rows
+    test: Rows
+
+    def __post_init__(self) -> None:
+        _check_disjoint(self)
+        _check_filled(self)
+
+    @property
+    def splits(self) -> dict[str, Rows]:
+        """The splits by name, in order."""
+        return {"train": self.train, "validate": self.validate, "test": self.test}
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Paths of all images: train, validate, test."""
+        return self.train.images + self.validate.images + self.test.images
+
+    def check(self, readable: NDArray[np.bool_]) -> None:
+        """Raise SourceError if more than 1 % of ``images`` are not ``readable`` [n]."""
+        bad = np.flatnonzero(~readable)
+        if len(bad) <= MAX_UNREADABLE_SHARE * len(readable):
+            return
+        places = self.train.places + self.validate.places + self.test.places
+        raise SourceError(
+            f"{self.name}: {len(bad)} of {len(readable)} listed images are missing or cannot be "
+            f"read, more than {MAX_UNREADABLE_SHARE:.0%}; one is listed at {places[bad[0]]}",
+            hint="unpack all of the dataset's archives below its folder, and check its disk",
+        )
+
+    def keep(self, readable: NDArray[np.bool_]) -> ProbeDataset:
+        """Return the dataset without the images that are not ``readable`` [n]; see ``check``."""
+        self.check(readable)
+        ends = np.cumsum([len(self.train), len(self.validate)])
+        train, validate, test = np.split(readable, ends)
+        return replace(
+            self,
+            train=self.train.select(train),
+            validate=self.validate.select(validate),
+            test=self.test.select(test),
+        )
+
+
+def key(dataset: str, name: str) -> str:
+    """Return a short key for a patient or image of a public dataset.
+
+    Their numbers are pseudonyms given by the publisher, so the hash needs no secret; it keeps
+    them out of results, and the same on every machine.
+    """
+    return hashlib.sha256(f"{dataset}/{name}".encode()).hexdigest()[:16]
+
+
+def carve_validation(rows: Rows, *, share: float = VALIDATE_SHARE) -> tuple[Rows, Rows]:
+    """Split rows into (train, validate) by patient: those with the lowest hashes validate.
+
+    A pure function of the set of patients: the order of rows does not matter. Of two patients or
+    more at least one is on each side.
+    """
+    patients = sorted(set(rows.patients), key=lambda one: key("validate", one))
+    number = min(max(1, round(share * len(patients))), len(patients) - 1)
+    chosen = set(patients[:number])
+    validates = np.array([patient in chosen for patient in rows.patients], dtype=bool)
+    return rows.select(~validates), rows.select(validates)
+
+
+def _check_disjoint(dataset: ProbeDataset) -> None:
+    splits = {name: set(rows.patients) for name, rows in dataset.splits.items()}
+    for first, second in (("train", "validate"), ("train", "test"), ("validate", "test")):
+        shared = splits[first] & splits[second]
+        if shared:
+            raise SplitLeakError(
+                f"{dataset.name}: {len(shared)} patients stand in both {first} and {second}",
+                hint="use the split files as published; do not mix releases of the dataset",
+            )
+
+
+def _check_filled(dataset: ProbeDataset) -> None:
+    for name, rows in dataset.splits.items():
+        if not len(rows):
+            raise SourceError(
+                f"{dataset.name}: expected images for {name}, found none",
+                hint="check the dataset's csv and list files; they may be cut off",
+            )
+
+
+def refuse_duplicates(file: str, names: Sequence[str]) -> None:
+    """Raise SourceError if a name is listed twice."""
+    repeated = sum(number > 1 for number in Counter(names).values())
+    if repeated:
+        raise SourceError(
+            f"{file}: expected each image once, found {repeated} listed more than once",
+            hint="download the file again, or remove the repeated lines",
+        )
