@@ -1,0 +1,155 @@
+"""The CheXpert reader on the published layout: columns by name, policies, views, leaks."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from lapvqa.errors import SourceError, SplitLeakError
+from lapvqa.probe.chexpert import LABELS, read_chexpert
+
+
+def path(patient: int, study: int = 1, view: str = "view1_frontal", split: str = "train") -> str:
+    return f"CheXpert-v1.0-small/{split}/patient{patient:05d}/study{study}/{view}.jpg"
+
+
+@pytest.fixture
+def many(chexpert_row):
+    """Sixteen training patients, two test patients."""
+    train = [chexpert_row(path(i), Edema="1.0" if i % 2 else "") for i in range(1, 17)]
+    valid = [
+        chexpert_row(path(i, split="valid"), Edema="1.0", Cardiomegaly="0.0")
+        for i in (64541, 64542)
+    ]
+    return train, valid
+
+
+def everything(dataset) -> dict[str, list[int]]:
+    return {
+        image: targets.tolist()
+        for one in dataset.splits.values()
+        for image, targets in zip(one.images, one.targets, strict=True)
+    }
+
+
+def test_first_path_component_is_stripped_whatever_the_folder_is_called(write_chexpert, many):
+    dataset = read_chexpert(write_chexpert(*many), uncertain="zeros")
+    assert "train/patient00001/study1/view1_frontal.jpg" in dataset.images
+    assert dataset.test.images[0] == "valid/patient64541/study1/view1_frontal.jpg"
+
+
+@pytest.mark.parametrize(("uncertain", "expected"), [("zeros", 0), ("ones", 1), ("ignore", -1)])
+def test_labels_and_policies(write_chexpert, chexpert_row, many, uncertain, expected):
+    train, valid = many
+    train[0] = chexpert_row(
+        path(1), Atelectasis="-1.0", Cardiomegaly="1.0", Consolidation="0.0", Edema="",
+        Pleural_Effusion="-1",
+    )  # fmt: skip
+    dataset = read_chexpert(write_chexpert(train, valid), uncertain=uncertain)
+    found = everything(dataset)["train/patient00001/study1/view1_frontal.jpg"]
+    assert found == [expected, 1, 0, 0, expected]
+
+
+def test_uncertain_in_the_test_is_not_known_whatever_the_policy(write_chexpert, chexpert_row, many):
+    train, valid = many
+    valid[0] = chexpert_row(path(64541, split="valid"), Edema="-1.0")
+    dataset = read_chexpert(write_chexpert(train, valid), uncertain="ones")
+    assert dataset.test.targets[0].tolist() == [0, 0, 0, -1, 0]
+
+
+def test_columns_are_read_by_name_in_any_order(write_chexpert, many):
+    from_published = read_chexpert(write_chexpert(*many), uncertain="zeros")
+    shuffled = sorted(["extra", *many[0][0]], reverse=True)
+    from_shuffled = read_chexpert(write_chexpert(*many, columns=shuffled), uncertain="zeros")
+    assert everything(from_published) == everything(from_shuffled)
+
+
+def test_frontal_views_only_by_default(write_chexpert, chexpert_row, many):
+    train, valid = many
+    train.append(chexpert_row(path(1, view="view2_lateral"), view="Lateral"))
+    folder = write_chexpert(train, valid)
+    default = read_chexpert(folder, uncertain="zeros")
+    both = read_chexpert(folder, uncertain="zeros", views=("Frontal", "Lateral"))
+    assert len(both.images) == len(default.images) + 1 == 19
+
+
+def test_validation_is_carved_by_patient_and_does_not_depend_on_row_order(
+    write_chexpert, chexpert_row, many
+):
+    train, valid = many
+    train += [chexpert_row(path(i, study=2)) for i in range(1, 17)]
+    first = read_chexpert(write_chexpert(train, valid), uncertain="zeros")
+    again = read_chexpert(write_chexpert(train[::-1], valid), uncertain="zeros")
+    assert len(set(first.validate.patients)) == 2  # 12.5 % of 16
+    assert len(first.validate) == 4
+    assert not set(first.validate.patients) & set(first.train.patients)
+    assert set(first.validate.images) == set(again.validate.images)
+
+
+def test_keys_carry_no_patient_number(write_chexpert, many):
+    dataset = read_chexpert(write_chexpert(*many), uncertain="zeros")
+    keys = [*dataset.test.samples, *dataset.test.patients, *dataset.train.patients]
+    assert all(re.fullmatch(r"[0-9a-f]{16}", key) for key in keys)
+    assert len(set(dataset.test.samples)) == len(dataset.test)
+
+
+def test_a_patient_in_train_and_test_is_a_leak(write_chexpert, chexpert_row, many):
+    train, valid = many
+    valid.append(chexpert_row(path(3, split="valid")))
+    with pytest.raises(SplitLeakError, match="1 patients stand in both") as caught:
+        read_chexpert(write_chexpert(train, valid), uncertain="zeros")
+    assert "patient0" not in str(caught.value)
+
+
+def test_missing_file_names_it_and_knows_a_folder_one_level_off(write_chexpert, many):
+    folder = write_chexpert(*many)
+    with pytest.raises(SourceError, match=r"expected train\.csv.*\n.*my copy of chexpert"):
+        read_chexpert(folder.parent, uncertain="zeros")
+    (folder / "valid.csv").unlink()
+    with pytest.raises(SourceError, match=r"expected valid\.csv"):
+        read_chexpert(folder, uncertain="zeros")
+
+
+def test_missing_column_is_named(write_chexpert, many):
+    columns = [name for name in many[0][0] if name != "Pleural Effusion"]
+    with pytest.raises(SourceError, match=r"train\.csv: expected the column 'Pleural Effusion'"):
+        read_chexpert(write_chexpert(*many, columns=columns), uncertain="zeros")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"Edema": "2.0"}, r"train\.csv, line 2: column Edema is '2\.0', expected 1\.0, 0\.0, -1"),
+        ({"Frontal/Lateral": "front"}, r"line 2: column Frontal/Lateral is 'front'"),
+        ({"Path": "image.jpg"}, r"line 2: column Path is not of the form"),
+        ({"Path": "x/train/../../patient1/y.jpg"}, r"line 2: column Path is not of the form"),
+    ],
+)
+def test_unknown_values_name_file_line_and_column(write_chexpert, many, change, message):
+    many[0][0] |= change
+    with pytest.raises(SourceError, match=message):
+        read_chexpert(write_chexpert(*many), uncertain="zeros")
+
+
+def test_a_line_that_ends_early_is_named(write_chexpert, many):
+    folder = write_chexpert(*many)
+    text = (folder / "train.csv").read_text().rstrip()
+    (folder / "train.csv").write_text(text.rsplit(",", 8)[0])
+    with pytest.raises(SourceError, match=r"line 17: .*ends too early"):
+        read_chexpert(folder, uncertain="zeros")
+
+
+def test_a_repeated_image_is_refused(write_chexpert, many):
+    train, valid = many
+    with pytest.raises(SourceError, match="1 listed more than once"):
+        read_chexpert(write_chexpert([*train, train[0]], valid), uncertain="zeros")
+
+
+def test_no_test_images_is_an_error(write_chexpert, many):
+    with pytest.raises(SourceError, match="expected images for test, found none"):
+        read_chexpert(write_chexpert(many[0], []), uncertain="zeros")
+
+
+def test_labels_are_the_five_in_their_order():
+    assert LABELS == ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")

@@ -1,0 +1,78 @@
+"""Scoring reads predictions alone, in any order, and refuses tables that cannot be scored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from lapvqa.errors import SchemaError
+from lapvqa.probe import scoring
+from lapvqa.schemas import PROBE_PREDICTIONS
+
+LABELS = ("a", "b")
+
+
+def table(rows: list[tuple]) -> pa.Table:
+    names = PROBE_PREDICTIONS.names
+    return pa.Table.from_pylist(
+        [dict(zip(names, row, strict=True)) for row in rows], schema=PROBE_PREDICTIONS
+    )
+
+
+def sample_rows(system: str = "trained") -> list[tuple]:
+    generator = np.random.default_rng(0)
+    return [
+        (f"s{i}", f"p{i // 2}", system, label, int(generator.integers(0, 2)), generator.random())
+        for label in LABELS
+        for i in range(20)
+    ]
+
+
+def values(rows: list[tuple]) -> np.ndarray:
+    measures = scoring.measure(table(rows), labels=LABELS)
+    return measures.statistic(np.ones((1, len(measures.samples))))[0]
+
+
+def test_equal_to_scikit_learn_whatever_the_order_of_rows():
+    rows = sample_rows()
+    expected = [
+        roc_auc_score(
+            [row[4] for row in rows if row[3] == label],
+            [row[5] for row in rows if row[3] == label],
+        )
+        for label in LABELS
+    ]
+    np.testing.assert_allclose(values(rows)[1:], expected, atol=1e-12)
+    np.testing.assert_allclose(values(rows[::-1]), values(rows), atol=1e-12)
+    assert values(rows)[0] == pytest.approx(np.mean(expected))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("s0", "p0", "trained", "c", 1, 0.5), "labels a, b, found c"),
+        (("s0", "p0", "trained", "a", 1, 0.5), "repeated rows"),
+        (("s9", "p0", "trained", "a", 1, float("nan")), "NaN or infinity"),
+        (("s0", "p9", "trained", "b", 1, 0.5), "under two"),
+    ],
+)
+def test_a_table_that_cannot_be_scored_is_refused(change, message):
+    rows = sample_rows()[:5]
+    with pytest.raises(SchemaError, match=message):
+        scoring.measure(table([*rows, change]), labels=LABELS)
+
+
+def test_mean_curves_start_at_zero_end_at_one_and_never_fall():
+    rows = scoring.mean_curves(table([*sample_rows(), *sample_rows("untrained")]), labels=LABELS)
+    curves = np.array(rows, dtype=float)
+    assert rows[0] == (0.0, 0.0, 0.0)
+    assert rows[-1] == (1.0, 1.0, 1.0)
+    assert len(rows) <= 200
+    assert (np.diff(curves, axis=0) >= 0).all()
+
+
+def test_a_system_without_predictions_has_an_empty_column():
+    rows = scoring.mean_curves(table(sample_rows()), labels=LABELS)
+    assert {row[2] for row in rows} == {None}
