@@ -79,17 +79,15 @@ def _project(layout: Layout) -> _Project:
 
         stages, locks = stagefile.declared(layout), stagefile.locked(layout)
         params = read_yaml(layout.params)
-    if known and same >= {"params.yaml", "local.yaml"}:
-        folders = known.folders
-    else:
-        folders = inputs.folders(layout)
+    as_before = known and same >= {"params.yaml", "local.yaml"}
+    places = known.places if known and as_before else inputs.places(layout)
     hasher = Hasher(layout, known.artefacts if known else {}, budget=_HASH_BUDGET)
     listings = known.listings if known else {}
     changes = {
         inputs.artefact(layout, name): inputs.change(
-            layout, name, folder=Path(folder), known=listings.get(name)
+            layout, name, places=places, known=listings.get(name)
         )
-        for name, folder in folders.items()
+        for name in places.folders
     }
     return _Project(stages, locks, params, hasher, changes)
 

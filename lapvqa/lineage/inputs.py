@@ -1,6 +1,7 @@
 """The input folders beside what the last run listed of them.
 
-The archives are never hashed; path, size and modification time of each file stand for it.
+The archives are never hashed; path, size and modification time of each file stand for it. The
+key that hides identifiers counts as input too: with another key, ingest has to run again.
 """
 
 from __future__ import annotations
@@ -9,23 +10,43 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lapvqa import storage
 from lapvqa.errors import SourceError
+from lapvqa.inventory import NAMES, scan
 from lapvqa.layout import Layout
+from lapvqa.lineage import hashes
 
-NAMES = ("source", "chexpert", "nih14")
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 Row = tuple[str, int, int]
 """Path within the folder, size in bytes, modification time in ns."""
+
+_DEMO_MARK = "DEMO.json"
+_DEMO = "demo"
+"""Stands for the demo's published key."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where this machine has the input, absolute."""
+
+    folders: dict[str, str]
+    key_file: str
+    key_is_named: bool
+    """local.yaml names the key file; it then counts for the demo archive too."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What an inventory holds, so that it need not be read while the file is the same."""
+    """What an inventory holds, in short: it need not be read while the file is the same."""
 
-    digest: str
     mtime_ns: int
     """Modification time of the inventory file itself."""
+    digest: str
+    key_id: str | None
 
 
 def artefact(layout: Layout, name: str) -> str:
@@ -33,31 +54,44 @@ def artefact(layout: Layout, name: str) -> str:
     return layout.inventory(name).relative_to(layout.root).as_posix()
 
 
-def folders(layout: Layout) -> dict[str, str]:
-    """Return the absolute input folders by name, from params.yaml and local.yaml."""
+def places(layout: Layout) -> Places:
+    """Return where the input is, from params.yaml and local.yaml."""
     from lapvqa.config import load_machine
     from lapvqa.params import load_params
 
     params, machine = load_params(layout.params), load_machine(layout)
-    return {name: str(machine.folder(name, params.inventory, layout)) for name in NAMES}
+    named = machine.deid_key_file
+    key_file = layout.root / Path(named).expanduser() if named else layout.state / "deid.key"
+    folders = {name: str(machine.folder(name, params.inventory, layout)) for name in NAMES}
+    return Places(folders, str(key_file), key_is_named=named is not None)
 
 
 def listings(layout: Layout) -> dict[str, Listing]:
     """Return what each inventory lists; not a new scan, which would hide what came later."""
-    present = [name for name in NAMES if layout.inventory(name).exists()]
-    return {
-        name: Listing(digest(listed(layout, name)), layout.inventory(name).stat().st_mtime_ns)
-        for name in present
-    }
+    return {name: _listing(layout, name) for name in NAMES if layout.inventory(name).exists()}
 
 
-def listed(layout: Layout, name: str) -> list[Row]:
-    """Read what the last run listed (imports pyarrow)."""
-    from lapvqa.schemas import INVENTORY
+def change(layout: Layout, name: str, *, places: Places, known: Listing | None) -> str:
+    """Say what changed in a folder since it was listed ("10 files new"); empty if nothing.
 
-    table = storage.read_table(layout.inventory(name), INVENTORY, made_by="inventory")
-    columns = [table.column(key).to_pylist() for key in ("path", "size", "mtime_ns")]
-    return list(zip(*columns, strict=True))
+    Without an inventory file there is nothing to compare with: empty, its stage runs anyway.
+    """
+    path, folder = layout.inventory(name), Path(places.folders[name])
+    if not path.exists():
+        return ""
+    if name == "source" and not folder.is_dir():
+        return f"{folder} is not there"
+    try:
+        rows = scan(folder) if folder.is_dir() else []  # the two evaluation sets are optional
+    except SourceError as error:
+        return error.message
+    if known is None or known.mtime_ns != path.stat().st_mtime_ns:
+        known = _listing(layout, name)
+    if digest(rows) != known.digest:
+        return count_changes(_rows(_read(layout, name)), rows)
+    if known.key_id not in (None, _key_id(places, rows)):
+        return "the key that hides identifiers is another"
+    return ""
 
 
 def digest(rows: Iterable[Row]) -> str:
@@ -66,27 +100,6 @@ def digest(rows: Iterable[Row]) -> str:
     for path, size, mtime_ns in sorted(rows):
         state.update(f"{path}\0{size}\0{mtime_ns}\n".encode())
     return state.hexdigest()
-
-
-def change(layout: Layout, name: str, *, folder: Path, known: Listing | None) -> str:
-    """Say what changed in a folder since it was listed ("10 files new"); empty if nothing.
-
-    Without an inventory file there is nothing to compare with: empty, its stage runs anyway.
-    """
-    from lapvqa.inventory import scan
-
-    path = layout.inventory(name)
-    if not path.exists():
-        return ""
-    try:
-        rows = scan(folder)
-    except SourceError as error:
-        if name == "source":
-            return error.message
-        rows = []  # the two evaluation sets are optional
-    if known and known.mtime_ns == path.stat().st_mtime_ns and known.digest == digest(rows):
-        return ""
-    return count_changes(listed(layout, name), rows)
 
 
 def count_changes(before: list[Row], now: list[Row]) -> str:
@@ -102,3 +115,49 @@ def count_changes(before: list[Row], now: list[Row]) -> str:
         number, what = parts[0].split()
         parts[0] = f"{number} file{'' if number == '1' else 's'} {what}"
     return ", ".join(parts)
+
+
+def summary(layout: Layout, path: str, md5: str) -> dict[str, int]:
+    """Return files and bytes that an inventory lists; empty for any other file.
+
+    Empty too where the inventory on disk is no longer the one with this md5.
+    """
+    names = [name for name in NAMES if artefact(layout, name) == path]
+    if not names or not layout.inventory(names[0]).exists():
+        return {}
+    if hashes.md5_file(layout.inventory(names[0])) != md5:
+        return {}
+    rows = _rows(_read(layout, names[0]))
+    return {"files": len(rows), "bytes": sum(size for _, size, _ in rows)}
+
+
+def _listing(layout: Layout, name: str) -> Listing:
+    from lapvqa.dicom.identity import DEMO_KEY, key_id
+
+    mtime_ns = layout.inventory(name).stat().st_mtime_ns
+    table = _read(layout, name)
+    found = (table.schema.metadata or {}).get(b"deid_key")
+    used = found.decode() if found else None
+    return Listing(mtime_ns, digest(_rows(table)), _DEMO if used == key_id(DEMO_KEY) else used)
+
+
+def _key_id(places: Places, rows: list[Row]) -> str:
+    if not places.key_is_named and any(path == _DEMO_MARK for path, _, _ in rows):
+        return _DEMO
+    try:
+        key = Path(places.key_file).read_bytes().strip()
+    except OSError:
+        return "none"
+    return hashlib.sha256(key).hexdigest()[:8]  # as lapvqa.dicom.identity names a key
+
+
+def _read(layout: Layout, name: str) -> pa.Table:
+    """Read an inventory (imports pyarrow)."""
+    from lapvqa.schemas import INVENTORY
+
+    return storage.read_table(layout.inventory(name), INVENTORY, made_by="inventory")
+
+
+def _rows(table: pa.Table) -> list[Row]:
+    columns = [table.column(key).to_pylist() for key in ("path", "size", "mtime_ns")]
+    return list(zip(*columns, strict=True))

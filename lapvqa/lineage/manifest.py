@@ -16,7 +16,7 @@ from lapvqa import storage
 from lapvqa.layout import Layout
 from lapvqa.lineage import inputs, stagefile
 from lapvqa.lineage.hashes import Artefact, FileFacts, Hasher
-from lapvqa.lineage.inputs import Listing
+from lapvqa.lineage.inputs import Listing, Places
 from lapvqa.lineage.stagefile import LockedStage, Stage
 
 VERSION = 1
@@ -34,8 +34,7 @@ class Manifest:
     """All stages of dvc.lock."""
     params: dict[str, Any]
     """All of params.yaml."""
-    folders: dict[str, str]
-    """Input folder by name, absolute."""
+    places: Places
     listings: dict[str, Listing]
     """What was listed of each input folder."""
     artefacts: dict[str, Artefact]
@@ -56,8 +55,9 @@ def load(layout: Layout) -> Manifest | None:
         return None
     if raw.pop("version", None) != VERSION:
         return None
-    raw["stages"] = {name: _stage(item) for name, item in raw["stages"].items()}
+    raw["stages"] = {item["name"]: _stage(item) for item in raw["stages"]}
     raw["locks"] = {name: LockedStage(**item) for name, item in raw["locks"].items()}
+    raw["places"] = Places(**raw["places"])
     raw["listings"] = {name: Listing(**item) for name, item in raw["listings"].items()}
     raw["artefacts"] = {path: _artefact(files) for path, files in raw["artefacts"].items()}
     return Manifest(**raw)
@@ -77,11 +77,12 @@ def remember(layout: Layout) -> None:
         stages=stagefile.declared(layout),
         locks=locks,
         params=read_yaml(layout.params),
-        folders=inputs.folders(layout),
+        places=inputs.places(layout),
         listings=inputs.listings(layout),
         artefacts={path: files for path in paths if (files := hasher.artefact(path)) is not None},
     )
     plain = asdict(manifest)
+    plain["stages"] = list(plain["stages"].values())  # a list keeps its order
     plain["artefacts"] = {path: _plain(files) for path, files in manifest.artefacts.items()}
     storage.write_json(layout.uptodate, {"version": VERSION, **plain})
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ else:
 '''
 
 
-def dvc(root: Path, *arguments: str) -> str:
+def run_dvc(root: Path, *arguments: str) -> str:
     """Run DVC in ``root``; return what it printed."""
     environment = {
         **os.environ,
@@ -103,6 +104,11 @@ def dvc(root: Path, *arguments: str) -> str:
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+@pytest.fixture
+def dvc() -> Callable[..., str]:
+    return run_dvc
 
 
 @pytest.fixture(scope="session")
@@ -123,8 +129,8 @@ def toy_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
-    dvc(root, "init", "--no-scm", "-q")
-    dvc(root, "repro", "-q")
+    run_dvc(root, "init", "--no-scm", "-q")
+    run_dvc(root, "repro", "-q")
     return root
 
 

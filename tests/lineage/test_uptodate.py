@@ -7,14 +7,20 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
-from conftest import DVC_YAML, dvc
 
-from lapvqa import uptodate
+from lapvqa import storage, uptodate
+from lapvqa.dicom import identity
 from lapvqa.layout import Layout
+from lapvqa.lineage import stagefile
+from lapvqa.lineage.hashes import Hasher
+from lapvqa.schemas import INVENTORY
 
+Dvc = Callable[..., str]
 DOWNSTREAM_OF_TOKENS = ["tokens", "evaluate@probe_nih14", "evaluate@rrg", "report"]
 
 
@@ -156,7 +162,35 @@ def test_a_missing_source_is_said(remembered: Layout) -> None:
     assert "mimic-cxr" in reasons(remembered)["inventory"][0]
 
 
-def test_one_stage_rerun_alone_leaves_the_next_stale(remembered: Layout) -> None:
+def test_another_key_for_the_identifiers_is_seen(toy: Layout) -> None:
+    table = pq.read_table(toy.inventory("source"))
+    key_file = toy.state / "deid.key"
+    key_file.parent.mkdir(exist_ok=True)
+    key_file.write_text("a long random text")
+    marked = table.replace_schema_metadata({"deid_key": identity.key_id(b"a long random text")})
+    storage.write_table(toy.inventory("source"), marked, INVENTORY)
+    remember_as_run(toy)
+    assert reasons(toy) == {}
+    key_file.write_text("another random text")
+    assert reasons(toy)["ingest"] == [
+        "input data/inventory/source.parquet: the key that hides identifiers is another"
+    ]
+    toy.uptodate.unlink()
+    assert "ingest" in reasons(toy)
+
+
+def remember_as_run(layout: Layout) -> None:
+    """Take the files as they are for the run's: dvc.lock gets their md5, then remember."""
+    hasher = Hasher(layout, {})
+    text = layout.dvc_lock.read_text()
+    for lock in stagefile.locked(layout).values():
+        for path, md5 in (lock.deps | lock.outs).items():
+            text = text.replace(md5, str(hasher.md5(path)))
+    layout.dvc_lock.write_text(text)
+    uptodate.remember(layout)
+
+
+def test_one_stage_rerun_alone_leaves_the_next_stale(remembered: Layout, dvc: Dvc) -> None:
     replace(remembered.params, "max_length: 64 ", "max_length: 128 ")
     dvc(remembered.root, "repro", "-q", "-s", "tokens")
     found = reasons(remembered)
@@ -165,22 +199,21 @@ def test_one_stage_rerun_alone_leaves_the_next_stale(remembered: Layout) -> None
 
 
 def test_definition_changes_are_named(remembered: Layout) -> None:
-    dvc_yaml = DVC_YAML.replace("lapvqa/text]", "toy.py]").replace("toy.py report", "toy.py  report")
-    remembered.dvc_yaml.write_text(dvc_yaml)
+    replace(remembered.dvc_yaml, "lapvqa/text]", "toy.py]")
+    replace(remembered.dvc_yaml, "toy.py report", "toy.py  report")
     found = reasons(remembered)
     assert found["tokens"] == ["dvc.yaml: deps - lapvqa/text", "dvc.yaml: deps + toy.py"]
     assert found["report"][0] == "dvc.yaml: cmd changed"
 
 
 def test_a_new_stage_was_never_run(remembered: Layout) -> None:
-    remembered.dvc_yaml.write_text(DVC_YAML.replace("rrg:", "rrg:").replace(
-        "      rrg: {", "      vqa: {data: toy.py}\n      rrg: {"
-    ).replace('"evaluate.${key}"', "report"))  # fmt: skip
-    assert reasons(remembered)["evaluate@vqa"] == ["never run"]
+    replace(remembered.dvc_yaml, "      rrg: {", "      rrg2: {data: toy.py}\n      rrg: {")
+    replace(remembered.dvc_yaml, '"evaluate.${key}"', "report")
+    assert reasons(remembered)["evaluate@rrg2"] == ["never run"]
 
 
 def test_a_language_unknown_here_is_left_to_dvc(remembered: Layout) -> None:
-    remembered.dvc_yaml.write_text(DVC_YAML.replace("    always_changed: true\n", "    wdir: .\n"))
+    replace(remembered.dvc_yaml, "    always_changed: true\n", "    wdir: .\n")
     states = uptodate.check(remembered)
     assert states
     assert not any(state.known for state in states)
@@ -199,7 +232,7 @@ def test_too_much_to_hash_is_left_to_dvc(toy: Layout, monkeypatch: pytest.Monkey
     assert not found["ingest"].stale
 
 
-def test_bare_dvc_repro_leaves_nothing_to_do(remembered: Layout) -> None:
+def test_bare_dvc_repro_leaves_nothing_to_do(remembered: Layout, dvc: Dvc) -> None:
     replace(remembered.params, "examples: 8 ", "examples: 9 ")
     assert list(reasons(remembered)) == ["report"]
     dvc(remembered.root, "repro", "-q")
@@ -213,7 +246,7 @@ def test_before_the_first_run_every_stage_is_due(toy: Layout) -> None:
     assert all(state.known for state in states)
 
 
-def test_dvc_agrees(toy: Layout) -> None:
+def test_dvc_agrees(toy: Layout, dvc: Dvc) -> None:
     uptodate.remember(toy)
     replace(toy.params, "max_length: 64 ", "max_length: 128 ")
     (toy.root / "lapvqa/dicom/read.py").write_text("READ = 2\n")

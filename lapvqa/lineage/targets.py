@@ -1,0 +1,123 @@
+"""What a person may ask about: a file, a metric, a run."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lapvqa.errors import ConfigError
+from lapvqa.layout import Layout
+from lapvqa.lineage import hashes
+from lapvqa.lineage.origins import Origins
+
+Key = tuple[str, str]
+"""Path relative to the project, md5."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A question, answered with the artefacts to start from."""
+
+    asked: str
+    artefacts: tuple[Key, ...]
+    metric: str | None = None
+    """Name of the metric asked for."""
+    value: Any = None
+    """Its value per system, as metrics.json has it."""
+    remark: str = ""
+    """What the reader must know, such as a file that was changed by hand."""
+
+
+def resolve(layout: Layout, asked: str, origins: Origins) -> Target:
+    """Find what ``asked`` means; ConfigError with the nearest known names otherwise."""
+    run = _run(asked, origins)
+    if run:
+        return Target(asked, run)
+    path, _, metric = asked.partition(":")
+    task, _, task_metric = asked.partition(".")
+    if not metric and task_metric and _lock_key(origins, f"results/{task}/metrics.json"):
+        path, metric = f"results/{task}/metrics.json", task_metric
+    relative = _relative(layout, path)
+    key = _lock_key(origins, relative)
+    if key is None:
+        raise _unknown(asked, origins)
+    if not metric:
+        return Target(asked, (key,), remark=_remark(layout, relative, key))
+    value = _metric(layout.root / relative, metric)
+    return Target(asked, (key,), metric, value, _remark(layout, relative, key))
+
+
+def _run(asked: str, origins: Origins) -> tuple[Key, ...]:
+    """Return what a run made: asked by its MLflow or Prefect (flow or task) id."""
+    found: dict[Key, None] = {}
+    for entry in origins.entries:
+        ids = (entry["prefect_flow_run"], entry["prefect_task_run"], entry["mlflow_run"])
+        if asked in ids:
+            found |= dict.fromkeys(entry["outs"].items())
+    return tuple(found)
+
+
+def _relative(layout: Layout, path: str) -> str:
+    here = Path(os.path.normpath(Path.cwd() / path))
+    root = Path(os.path.normpath(layout.root))
+    inside = here.is_relative_to(root) and (here.exists() or here.parent != root)
+    return here.relative_to(root).as_posix() if inside else Path(path).as_posix()
+
+
+def _lock_key(origins: Origins, path: str) -> Key | None:
+    """Return what dvc.lock calls ``path``: an output, a dependency, or the folder around it."""
+    outs: dict[str, str] = {}
+    deps: dict[str, str] = {}
+    for lock in origins.locks.values():
+        outs |= lock.outs
+        deps |= lock.deps
+    for known in (outs, deps):
+        if path in known:
+            return path, known[path]
+    around = [known for known in outs if path.startswith(f"{known}/")]
+    return (around[0], outs[around[0]]) if around else None
+
+
+def _remark(layout: Layout, asked: str, key: Key) -> str:
+    path, md5 = key
+    found = hashes.Hasher(layout, {}).md5(path)
+    if found is None:
+        return f"{path} is not on this disk; this is what dvc.lock says of it"
+    if found != md5:
+        return f"{path} on this disk differs from what dvc.lock names; this is dvc.lock's"
+    return f"{asked} is part of {path}" if asked != path else ""
+
+
+def _metric(path: Path, name: str) -> Any:
+    if not path.exists():
+        return None
+    metrics = json.loads(path.read_bytes())
+    systems = metrics.get("systems", {})
+    found = {system: values[name] for system, values in systems.items() if name in values}
+    if found:
+        return found
+    if name in metrics:
+        return metrics[name]
+    known = sorted({metric for values in systems.values() for metric in values})
+    near = difflib.get_close_matches(name, known, n=1)
+    raise ConfigError(
+        f"{path.parent.name} has no metric {name!r}",
+        hint=f"did you mean {near[0]}?" if near else f"metrics: {', '.join(known) or 'none'}",
+    )
+
+
+def _unknown(asked: str, origins: Origins) -> ConfigError:
+    known = sorted({path for lock in origins.locks.values() for path in lock.outs})
+    if not known:
+        return ConfigError(
+            f"nothing is known of {asked!r}: no stage has run yet", hint="run `lapvqa run` first"
+        )
+    near = difflib.get_close_matches(asked, known, n=3, cutoff=0.5) or known[:8]
+    return ConfigError(
+        f"{asked!r} is no file, metric or run that this project made",
+        hint=f"ask for a file ({', '.join(near)}), a metric (TASK.METRIC) or a run id",
+    )
