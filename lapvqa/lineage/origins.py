@@ -97,7 +97,8 @@ class Origins:
 
 def of_entry(entry: LedgerEntry) -> Origin:
     """Return the run that a ledger entry tells of."""
-    return Origin(made=BY_RUN, **entry)
+    recorded = entry["prefect_flow_run"] or entry["prefect_task_run"] or entry["mlflow_run"]
+    return Origin(made=BY_RUN if recorded else OUTSIDE, **entry)
 
 
 def _preference(entry: LedgerEntry, lock: LockedStage) -> tuple[bool, bool, float]:
