@@ -1,0 +1,163 @@
+"""Write the whole demo archive: every dataset's copy, whole or marked incomplete."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import cv2
+
+from lapvqa import runtime, storage
+from lapvqa.errors import ConfigError, SourceError
+from lapvqa.synth import chexpert, diffvqa, mimic, mscxr, nih14, vindr
+from lapvqa.synth.shots import MTIME, Drawn, Shot, take
+
+_VERSION = 1
+_MARK = ".lapvqa-synth"
+"""Says that the folder is ours to rebuild; also the lock."""
+_FOLDERS = (
+    mimic.FOLDER,
+    chexpert.FOLDER,
+    nih14.FOLDER,
+    vindr.FOLDER,
+    mscxr.FOLDER,
+    diffvqa.FOLDER,
+)
+_CHUNK = 8
+
+Progress = Callable[[int, int], None]
+
+
+def write_demo(
+    root: Path,
+    *,
+    patients: int = 300,
+    studies: int = 800,
+    seed: int = 0,
+    workers: int = 2,
+    on_progress: Progress | None = None,
+) -> dict[str, int]:
+    """Write the demo archive under ``root``; return the number of images of every dataset.
+
+    ``patients`` and ``studies`` size the MIMIC-CXR copy; the others grow with it (600 images each
+    of CheXpert and NIH at 800 studies). ``mimic-cxr/DEMO.json`` is written last: an archive that
+    has it with equal parameters is left alone, any other is rebuilt. ``on_progress`` gets (images done, images).
+
+    Raises ConfigError for impossible sizes and SourceError if ``root`` holds datasets that this
+    function did not write.
+    """
+    if not patients <= studies <= mimic.MOST_STUDIES * patients or patients < 10:
+        raise ConfigError(
+            f"cannot share {studies} studies among {patients} patients",
+            hint=f"at least 10 patients with 1 to {mimic.MOST_STUDIES} studies each",
+        )
+    manifest = root / mimic.FOLDER / "DEMO.json"
+    facts = {
+        "generator": "lapvqa.synth",
+        "version": _VERSION,
+        "seed": seed,
+        "patients": patients,
+        "studies": studies,
+    }
+    _claim(root)
+    with storage.lock(root / _MARK, what="the making of the demo archive"):
+        plans = _Plans(seed, patients, studies)
+        if not _complete(manifest, facts):
+            _clear(root, manifest)
+            plans.write(root, workers, on_progress)
+            storage.write_json(manifest, facts)
+            os.utime(manifest, (MTIME, MTIME))
+    return plans.counts()
+
+
+class _Plans:
+    """What is to be drawn, dataset by dataset."""
+
+    def __init__(self, seed: int, patients: int, studies: int) -> None:
+        half, quarter = max(8, studies // 2), max(8, studies // 4)
+        tenth = max(6, studies // 20)
+        self.mimic = mimic.plan(seed, patients=patients, studies=studies)
+        self.chexpert = chexpert.plan(seed, train=half, valid=quarter)
+        self.nih14 = nih14.plan(seed, train_val=half, test=quarter)
+        self.vindr = vindr.plan(seed, train=tenth, test=tenth // 2)
+
+    def shots(self) -> dict[str, list[Shot]]:
+        """Return the images of every dataset."""
+        return {
+            mimic.FOLDER: mimic.shots(self.mimic),
+            chexpert.FOLDER: chexpert.shots(self.chexpert),
+            nih14.FOLDER: nih14.shots(self.nih14),
+            vindr.FOLDER: vindr.shots(self.vindr),
+        }
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of images of every dataset, and of MIMIC's studies."""
+        images = {name: len(listed) for name, listed in self.shots().items()}
+        return {**images, "mimic-cxr studies": len(self.mimic)}
+
+    def write(self, root: Path, workers: int, on_progress: Progress | None) -> None:
+        """Take every image, then write the tables that need the images' sizes and boxes."""
+        shots = [shot for listed in self.shots().values() for shot in listed]
+        drawn: dict[str, Drawn] = {}
+        for one in _take_all(root, shots, workers):
+            drawn[one.path] = one
+            if on_progress is not None:
+                on_progress(len(drawn), len(shots))
+        mimic.write_tables(root, self.mimic, drawn)
+        chexpert.write_tables(root, self.chexpert)
+        nih14.write_tables(root, self.nih14, drawn)
+        vindr.write_tables(root, self.vindr, drawn)
+        mscxr.write_tables(root, self.mimic, drawn)
+        diffvqa.write_tables(root, self.mimic)
+
+
+def _take_all(root: Path, shots: list[Shot], workers: int) -> Iterator[Drawn]:
+    """Take the images, in order, in ``workers`` processes."""
+    if workers == 1:
+        yield from (take(root, shot) for shot in shots)
+        return
+    # spawn: the caller may have threads, which fork does not survive.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        yield from pool.map(partial(take, root), shots, chunksize=_CHUNK)
+
+
+def _start_worker() -> None:
+    runtime.die_with_parent()
+    cv2.setNumThreads(1)
+
+
+def _complete(manifest: Path, facts: dict[str, object]) -> bool:
+    """Return whether the archive is whole and was made with these parameters."""
+    try:
+        return bool(json.loads(manifest.read_bytes()) == facts)
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _claim(root: Path) -> None:
+    """Mark ``root`` as ours; SourceError if it holds datasets from elsewhere."""
+    mark = root / _MARK
+    if not mark.exists():
+        strangers = [name for name in _FOLDERS if (root / name).exists()]
+        if strangers:
+            raise SourceError(
+                f"expected a folder for the demo, found {', '.join(strangers)} from elsewhere",
+                hint="choose another folder; the demo would overwrite them",
+            )
+        root.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+
+
+def _clear(root: Path, manifest: Path) -> None:
+    """Remove what an unfinished or different build left, the manifest first."""
+    manifest.unlink(missing_ok=True)
+    for name in _FOLDERS:
+        if (root / name).exists():
+            shutil.rmtree(root / name)

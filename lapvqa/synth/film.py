@@ -1,0 +1,109 @@
+"""From attenuation to the picture on the film: scatter, noise, processing, window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lapvqa.synth.geometry import Frame, Map
+
+
+@dataclass(frozen=True)
+class Technique:
+    """One exposure and its processing; drawn without a look at the findings."""
+
+    scatter: float
+    """Scattered over primary intensity."""
+    noise: float
+    """Standard deviation of log intensity behind a water path of mean transmission."""
+    blur: float
+    """Detector and focus, cm."""
+    flatten: float
+    """Share of the wide-area contrast that the processing takes away."""
+    sharpen: float
+    gamma: float
+    low: float
+    """Where the window begins, relative to the film's own range."""
+    high: float
+    margin: tuple[float, float]
+    """Latitude stored below and above the window, relative to its width."""
+    border: tuple[float, float, float, float]
+    """Collimator shutters: share of the film dark at top, right, bottom, left."""
+    tilt: float
+    """Fall of exposure across the film, log units per film."""
+
+
+def sample_technique(rng: np.random.Generator) -> Technique:
+    """Draw an exposure."""
+    shut = rng.random() < 0.3
+    border = rng.uniform(0.0, 0.035, 4) * (rng.random(4) < 0.7) * shut
+    return Technique(
+        scatter=rng.uniform(0.25, 1.0),
+        noise=float(np.exp(rng.uniform(np.log(0.008), np.log(0.035)))),
+        blur=rng.uniform(0.02, 0.07),
+        flatten=rng.uniform(0.0, 0.45),
+        sharpen=rng.uniform(0.0, 0.9),
+        gamma=float(np.exp(rng.uniform(-0.4, 0.4))),
+        low=rng.uniform(-0.12, 0.14),
+        high=rng.uniform(-0.16, 0.25),
+        margin=(rng.uniform(0.03, 0.35), rng.uniform(0.03, 0.35)),
+        border=(float(border[0]), float(border[1]), float(border[2]), float(border[3])),
+        tilt=rng.normal(0.0, 0.12),
+    )
+
+
+def expose(attenuation: Map, frame: Frame, technique: Technique, rng: np.random.Generator) -> Map:
+    """Return log exposure (bright = dense), processed, float32, arbitrary units."""
+    primary = np.exp(-frame.blur(attenuation, technique.blur))
+    # Air would outshine everything; detectors saturate near it.
+    np.minimum(primary, 0.6, out=primary)
+    total = primary + technique.scatter * frame.blur(primary, 3.5)
+    grain = rng.standard_normal(total.shape, dtype=np.float32)
+    grain = cv2.GaussianBlur(grain, (0, 0), 0.6)
+    total *= 1.0 + np.clip(technique.noise * np.sqrt(0.1 / total) * grain, -0.6, 3.0)
+    image = -np.log(total)
+    image -= technique.flatten * frame.blur(image, 4.0)
+    image += technique.sharpen * (image - frame.blur(image, 0.35))
+    ramp = np.linspace(-0.5, 0.5, frame.cols, dtype=np.float32) * np.float32(technique.tilt)
+    return np.asarray(image + ramp, np.float32)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Presentation values 0..1 over the stored latitude, and the window chosen within it."""
+
+    values: Map
+    """0..1 float32, bright = dense; beyond the window where latitude allows."""
+    window: tuple[float, float]
+    """Lower and upper end of the display window, in the same unit."""
+
+    def displayed(self) -> NDArray[np.uint8]:
+        """Return what a viewer shows: 8-bit, air dark."""
+        low, high = self.window
+        scaled = np.clip((self.values - low) / (high - low), 0.0, 1.0)
+        return np.asarray(np.round(255 * scaled), np.uint8)
+
+
+def develop(image: Map, frame: Frame, technique: Technique) -> Picture:
+    """Choose the window from the film's own range, apply gamma and shutters."""
+    dark, bright = np.percentile(image[::7, ::7], [4, 97])
+    spread = float(bright - dark)
+    low = float(dark) + technique.low * spread
+    high = float(bright) + technique.high * spread
+    below, above = technique.margin
+    bottom, width = low - below * (high - low), (1 + below + above) * (high - low)
+    steps = np.linspace(0.0, 1.0, 4096, dtype=np.float32) ** np.float32(technique.gamma)
+    index = np.clip((image - np.float32(bottom)) * np.float32(4095 / width), 0, 4095)
+    values = steps[index.astype(np.int16)]
+    top, right, base, left = technique.border
+    rows, cols = values.shape
+    values[: int(top * rows)] = 0.0
+    values[rows - int(base * rows) :] = 0.0
+    values[:, : int(left * cols)] = 0.0
+    values[:, cols - int(right * cols) :] = 0.0
+    full = 1 + below + above
+    window = (below / full) ** technique.gamma, ((below + 1) / full) ** technique.gamma
+    return Picture(values, window)

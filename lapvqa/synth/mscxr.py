@@ -1,0 +1,124 @@
+"""The MS-CXR 1.1.0 copy: phrases of reports with their boxes, as csv and as COCO json.
+
+Drawn from the MIMIC copy's test patients only, so that an encoder pretrained on the demo has seen
+none of them. A phrase with several boxes has several rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lapvqa.synth import mimic
+from lapvqa.synth.findings import DEVICE, NODULE
+from lapvqa.synth.labels import CHEXPERT_OF
+from lapvqa.synth.shots import Drawn, write, write_csv
+
+FOLDER = "ms-cxr"
+
+_NAME = "MS_CXR_Local_Alignment_v1.1.0"
+_CATEGORIES = (
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Lung Opacity", "Pleural Effusion",
+    "Pneumonia", "Pneumothorax",
+)  # fmt: skip
+_SPLITS = ("train", "train", "train", "val", "test")
+"""By patient, in turn."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One box of one phrase; x, y, w, h are native pixels, top-left corner and size."""
+
+    dicom_id: str
+    category_name: str
+    label_text: str
+    path: str
+    x: int
+    y: int
+    w: int
+    h: int
+    image_width: int
+    image_height: int
+    split: str
+
+
+def _rows(studies: list[mimic.Study], drawn: Mapping[str, Drawn]) -> list[Row]:
+    rows: list[Row] = []
+    subjects = sorted({study.subject for study in studies if study.split == "test"})
+    split_of = {subject: _SPLITS[i % len(_SPLITS)] for i, subject in enumerate(subjects)}
+    for study in studies:
+        if study.subject not in split_of or not study.reported:
+            continue
+        image = study.images[0]
+        size = drawn[f"{mimic.FOLDER}/{image.path}"]
+        for finding, phrase, boxes in zip(
+            study.findings, study.report.phrases, size.boxes, strict=True
+        ):
+            if finding.kind in (DEVICE, NODULE):
+                continue
+            for x0, y0, x1, y1 in boxes:
+                rows.append(
+                    Row(
+                        dicom_id=image.dicom_id,
+                        category_name=CHEXPERT_OF[finding.kind],
+                        label_text=phrase,
+                        path=image.path.replace(".dcm", ".jpg"),
+                        x=round(x0),
+                        y=round(y0),
+                        w=round(x1) - round(x0),
+                        h=round(y1) - round(y0),
+                        image_width=size.cols,
+                        image_height=size.rows,
+                        split=split_of[study.subject],
+                    )
+                )
+    return rows
+
+
+def write_tables(root: Path, studies: list[mimic.Study], drawn: Mapping[str, Drawn]) -> None:
+    """Write the csv and the json."""
+    rows = _rows(studies, drawn)
+    fields = tuple(Row.__dataclass_fields__)
+    table = [[getattr(row, field) for field in fields] for row in rows]
+    write_csv(root / FOLDER / f"{_NAME}.csv", fields, table)
+    text = json.dumps(_coco(rows), indent=1)
+    write(root / FOLDER / f"{_NAME}.json", f"{text}\n".encode())
+
+
+def _coco(rows: list[Row]) -> dict[str, object]:
+    """Return images, annotations and categories as COCO has them (numbered from 1)."""
+    by_image = {row.dicom_id: row for row in rows}
+    numbers = {dicom_id: number for number, dicom_id in enumerate(by_image, start=1)}
+    return {
+        "info": {"description": "MS-CXR layout, synthetic demo", "version": "1.1.0"},
+        "categories": [
+            {"id": number, "name": name, "supercategory": "disease"}
+            for number, name in enumerate(_CATEGORIES, start=1)
+        ],
+        "images": [
+            {
+                "id": numbers[row.dicom_id],
+                "file_name": f"{row.dicom_id}.jpg",
+                "path": row.path,
+                "width": row.image_width,
+                "height": row.image_height,
+                "num_annotations": sum(other.dicom_id == row.dicom_id for other in rows),
+                "split": row.split,
+            }
+            for row in by_image.values()
+        ],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": numbers[row.dicom_id],
+                "category_id": _CATEGORIES.index(row.category_name) + 1,
+                "bbox": [row.x, row.y, row.w, row.h],
+                "label_text": row.label_text,
+                "height": row.image_height,
+                "width": row.image_width,
+            }
+            for number, row in enumerate(rows, start=1)
+        ],
+    }
