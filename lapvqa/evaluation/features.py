@@ -1,9 +1,10 @@
 """Features of frozen encoders, computed once per (encoder, images) and kept under .lapvqa/work.
 
-Image files are decoded once into chunks of stored pixels; a chunk's features are keyed by the
-sha256 of the encoder's weights and of the chunk's pixels, so every evaluation that sees the same
-images shares them. A changed file, decoder, library or thread count makes another key; a killed
-run continues at the first missing chunk.
+Image files are decoded once into chunks of stored pixels; a chunk's features are keyed by what the
+encoder is (sha256 of its weights), what it does (its output for fixed images: two encoders may
+share weights and differ in the number of heads) and the chunk's pixels, so every evaluation that
+sees the same images shares them. A changed file or decoder makes another key; a killed run
+continues at the first missing chunk.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from lapvqa.config import Machine
 from lapvqa.data import geometry, transforms
 from lapvqa.layout import Layout
 from lapvqa.params import load_params
-from lapvqa.pretrain import encoder as encoder_code
 from lapvqa.pretrain.device import choose_device, make_deterministic
 from lapvqa.pretrain.encoder import VisionEncoder
 from lapvqa.pretrain.files import load_encoder, untrained_encoder
@@ -101,6 +101,10 @@ def extract(
     moved = {name: encoder.to(device).eval() for name, encoder in encoders.items()}
     digests = {name: encoder_digest(encoder) for name, encoder in moved.items()}
     work = layout.work_dir("features")
+    caches = {
+        name: work / "features" / digests[name] / fingerprint(encoder, device, machine)
+        for name, encoder in moved.items()
+    }
     used: set[Path] = set()
     readable: list[NDArray[np.bool_]] = []
     parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in moved}
@@ -112,8 +116,7 @@ def extract(
         pixels, good = _stored_pixels(cached, source, chunk, machine)
         readable.append(good)
         for name, encoder in moved.items():
-            folder = work / "features" / digests[name]
-            parts[name].append(_chunk_features(folder, encoder, pixels, machine))
+            parts[name].append(_chunk_features(caches[name], encoder, pixels, device))
             done += len(chunk)
             recorder.progress(done, total, unit="images", note=name)
     _remove_others(work / "pixels" / source.name, used)
@@ -129,6 +132,17 @@ def encoder_digest(encoder: torch.nn.Module) -> str:
         digest.update(f"{name} {values.dtype} {list(values.shape)}\n".encode())
         digest.update(values.numpy().tobytes())
     return digest.hexdigest()
+
+
+def fingerprint(encoder: VisionEncoder, device: torch.device, machine: Machine) -> str:
+    """Return the sha256 of the features of two fixed images of noise, computed here and now.
+
+    It tells apart what the weights alone do not: the number of heads, pooling, the code, the
+    libraries, the device and the number of threads.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (2, STORED_SIZE, STORED_SIZE), dtype=np.uint8)
+    content = encode(encoder, noise, device).tobytes()
+    return hashlib.sha256(f"{device.type} {machine.workers}\n".encode() + content).hexdigest()
 
 
 @torch.inference_mode()
@@ -161,16 +175,12 @@ def _stored_pixels(
 
 
 def _chunk_features(
-    folder: Path, encoder: VisionEncoder, pixels: Pixels, machine: Machine
+    folder: Path, encoder: VisionEncoder, pixels: Pixels, device: torch.device
 ) -> NDArray[np.float32]:
-    device = next(encoder.parameters()).device
     if not len(pixels):
         return np.zeros((0, encoder.width), dtype=np.float32)
-    recipe = f"{_code_digest(encoder_code, transforms)} {torch.__version__} {device.type} "
-    recipe += f"{machine.workers} {encoder.image_size} {BATCH} {len(pixels)}\n"
-    digest = hashlib.sha256(recipe.encode())
-    digest.update(pixels.tobytes())
-    cached = folder / f"{digest.hexdigest()}.npy"
+    shape = f"{len(pixels)} {BATCH}\n".encode()
+    cached = folder / f"{hashlib.sha256(shape + pixels.tobytes()).hexdigest()}.npy"
     if cached.exists():
         stored: NDArray[np.float32] = np.load(cached)
         return stored

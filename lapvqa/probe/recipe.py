@@ -39,7 +39,9 @@ def predict(
         tables.append(_rows(dataset.labels, dataset.test, system, probe))
         protocol[f"c_{system}"] = probe.c
         protocol[f"validation_mean_auc_{system}"] = (
-            None if probe.validation_mean_auc is None else round(probe.validation_mean_auc, 6)
+            "undefined"
+            if probe.validation_mean_auc is None
+            else round(probe.validation_mean_auc, 6)
         )
         protocol[f"not_converged_{system}"] = probe.not_converged
     return pa.concat_tables(tables), protocol
@@ -74,7 +76,7 @@ def _describe(dataset: ProbeDataset) -> dict[str, Any]:
         sizes[f"patients_{split}"] = len(set(rows.patients))
     return {
         "dataset": dataset.name,
-        "labels": list(dataset.labels),
+        "labels": ", ".join(dataset.labels),
         "features": "mean of the frozen encoder's pooled tokens, standardised on train",
         "classifier": "L2 logistic regression per label; one C by mean validation AUROC; "
         "refitted on train and validate",

@@ -1,0 +1,183 @@
+"""The contract: predictions first, metrics from predictions alone, the same bytes again."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lapvqa import storage
+from lapvqa.errors import MissingArtifactError, SchemaError
+from lapvqa.evaluation import contract, probe_chexpert, probe_nih14
+from lapvqa.layout import Layout
+from lapvqa.params import BootstrapParams
+from lapvqa.schemas import PROBE_PREDICTIONS
+
+EVALUATION = probe_chexpert.EVALUATION
+LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+COMMON = BootstrapParams(bootstrap_draws=200)
+
+
+def predictions(*, missing: str = "", one_class: str = "") -> pa.Table:
+    """Forty samples of twenty patients; trained scores follow the targets."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for label in LABELS:
+        targets = generator.integers(0, 2, 40) * (label != one_class)
+        for system, signal in (("trained", 1.0), ("untrained", 0.0)):
+            scores = 1 / (1 + np.exp(-signal * (2 * targets - 1) - generator.normal(size=40)))
+            rows += [
+                (f"s{i:02d}", f"p{i // 2:02d}", system, label, int(targets[i]), float(scores[i]))
+                for i in range(40)
+                if label != missing
+            ]
+    return pa.Table.from_pylist(
+        [dict(zip(PROBE_PREDICTIONS.names, row, strict=True)) for row in rows],
+        schema=PROBE_PREDICTIONS,
+    )
+
+
+@pytest.fixture
+def folder(layout: Layout) -> Path:
+    return layout.result_dir(EVALUATION.task)
+
+
+def publish(layout: Layout, table: pa.Table) -> dict:
+    contract.publish(
+        EVALUATION, table, protocol={"c": 1e-7, "views": "frontal"}, layout=layout, common=COMMON
+    )
+    return json.loads((layout.result_dir(EVALUATION.task) / "metrics.json").read_text())
+
+
+def test_metrics_have_the_agreed_form(layout: Layout):
+    metrics = publish(layout, predictions())
+    assert set(metrics) == {
+        "task", "status", "primary", "num_samples", "num_patients", "systems", "differences",
+        "undefined", "protocol",
+    }  # fmt: skip
+    assert (metrics["task"], metrics["status"]) == ("probe_chexpert", "ok")
+    assert (metrics["num_samples"], metrics["num_patients"]) == (40, 20)
+    names = {"mean_auc", *(f"auc/{label}" for label in LABELS)}
+    assert set(metrics["systems"]) == {"trained", "untrained"}
+    for values in [*metrics["systems"].values(), *metrics["differences"].values()]:
+        assert set(values) == names
+        assert all(one["low"] <= one["value"] <= one["high"] for one in values.values())
+    assert metrics["undefined"] == []
+    assert metrics["protocol"]["c"] == 1e-7
+
+
+def test_difference_is_of_the_values_and_paired(layout: Layout):
+    metrics = publish(layout, predictions())
+    trained, untrained = (metrics["systems"][name]["mean_auc"] for name in ("trained", "untrained"))
+    difference = metrics["differences"]["trained-untrained"]["mean_auc"]
+    assert difference["value"] == pytest.approx(trained["value"] - untrained["value"], abs=2e-6)
+    assert difference["low"] > 0
+
+
+def test_metrics_and_curves_come_from_predictions_alone(layout: Layout, folder: Path):
+    publish(layout, predictions())
+    before = {name: (folder / name).read_bytes() for name in ("metrics.json", "curves.csv")}
+    for name in before:
+        (folder / name).unlink()
+    other = Layout(layout.root / "elsewhere")
+    other.result_dir(EVALUATION.task).mkdir(parents=True)
+    (folder / "predictions.parquet").rename(
+        other.result_dir(EVALUATION.task) / "predictions.parquet"
+    )
+    contract.score(EVALUATION, layout=other, common=COMMON)
+    for name, content in before.items():
+        assert (other.result_dir(EVALUATION.task) / name).read_bytes() == content
+
+
+def test_the_same_predictions_give_the_same_bytes(layout: Layout, folder: Path):
+    publish(layout, predictions())
+    files = ("predictions.parquet", "metrics.json", "curves.csv")
+    first = [(folder / name).read_bytes() for name in files]
+    publish(layout, predictions())
+    assert first == [(folder / name).read_bytes() for name in files]
+
+
+def test_order_of_rows_does_not_matter_to_the_metrics(layout: Layout):
+    table = predictions()
+    expected = publish(layout, table)
+    shuffled = table.take(np.random.default_rng(0).permutation(table.num_rows))
+    assert publish(layout, shuffled) == expected
+
+
+def test_a_changed_prediction_changes_the_metrics(layout: Layout):
+    table = predictions()
+    expected = publish(layout, table)
+    scores = table["score"].to_numpy().copy()
+    scores[:40] = 1 - scores[:40]
+    changed = table.set_column(5, "score", pa.array(scores))
+    assert publish(layout, changed.cast(PROBE_PREDICTIONS)) != expected
+
+
+def test_undefined_metrics_are_null_and_listed_with_the_reason(layout: Layout, folder: Path):
+    metrics = publish(layout, predictions(one_class="Edema"))
+    null = {"value": None, "low": None, "high": None}
+    assert metrics["systems"]["trained"]["auc/Edema"] == null
+    assert metrics["differences"]["trained-untrained"]["auc/Edema"] == null
+    assert metrics["undefined"] == ["auc/Edema: no positives"]
+    assert "NaN" not in (folder / "metrics.json").read_text()
+    defined = [metrics["systems"]["trained"][f"auc/{name}"]["value"] for name in LABELS]
+    mean = np.mean([value for value in defined if value is not None])
+    assert metrics["systems"]["trained"]["mean_auc"]["value"] == pytest.approx(mean, abs=2e-6)
+
+
+def test_a_label_without_rows_is_listed(layout: Layout):
+    metrics = publish(layout, predictions(missing="Edema"))
+    assert metrics["undefined"] == [
+        "auc/Edema: no predictions (one class only among the training images)"
+    ]
+
+
+def test_curves_have_one_column_per_system(layout: Layout, folder: Path):
+    publish(layout, predictions())
+    with (folder / "curves.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert set(rows[0]) == {"fpr", "trained", "untrained"}
+    assert len(rows) <= 200
+    area = {
+        name: np.trapezoid([float(r[name]) for r in rows], [float(r["fpr"]) for r in rows])
+        for name in ("trained", "untrained")
+    }
+    assert area["trained"] > area["untrained"]
+
+
+@pytest.mark.parametrize("evaluation", [probe_chexpert.EVALUATION, probe_nih14.EVALUATION])
+def test_not_computed_leaves_every_file_and_says_why(layout: Layout, evaluation):
+    counts = contract.not_computed(evaluation, "no data: set it", layout=layout, common=COMMON)
+    folder = layout.result_dir(evaluation.task)
+    assert counts == {"status": "not computed", "reason": "no data: set it"}
+    assert json.loads((folder / "metrics.json").read_text()) == {
+        "task": evaluation.task, "status": "not computed", "reason": "no data: set it",
+    }  # fmt: skip
+    assert (folder / "curves.csv").read_text() == "fpr,trained,untrained\n"
+    table = storage.read_table(folder / "predictions.parquet", PROBE_PREDICTIONS, made_by="x")
+    assert table.num_rows == 0
+
+
+def test_systems_on_different_samples_are_refused(layout: Layout):
+    table = predictions()
+    dropped = table.filter(
+        [not (row["system"] == "untrained" and row["sample"] == "s03") for row in table.to_pylist()]
+    )
+    with pytest.raises(SchemaError, match=r"trained \(40 samples\) and untrained \(39 samples\)"):
+        publish(layout, dropped)
+
+
+def test_an_empty_table_without_a_reason_is_refused(layout: Layout):
+    with pytest.raises(SchemaError, match="empty table without a reason"):
+        publish(layout, PROBE_PREDICTIONS.empty_table())
+
+
+def test_the_encoder_is_the_one_of_params_yaml(layout: Layout):
+    assert contract.encoder_folder(layout) == layout.model_dir("captioning")
+    (layout.model_dir("captioning") / "card.json").unlink()
+    with pytest.raises(MissingArtifactError, match=r"card\.json"):
+        contract.encoder_folder(layout)
