@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lapvqa.errors import SchemaError
 from lapvqa.storage import require
@@ -18,7 +19,7 @@ Point = tuple[float, float]
 _MAX_POINTS = 160  # enough for a small panel; keeps the page small for 25,000 test images
 
 
-def roc_points(target: npt.NDArray[np.int64], score: npt.NDArray[np.float64]) -> list[Point]:
+def roc_points(target: npt.NDArray[np.integer], score: npt.NDArray[np.float64]) -> list[Point]:
     """Return (false positive rate, true positive rate) at each distinct score, (0,0) to (1,1).
 
     Ties move together, so the curve does not depend on the order of samples. Empty if one class
@@ -45,15 +46,15 @@ def _thin(points: list[Point]) -> list[Point]:
 
 def roc_by_label(predictions: pa.Table) -> dict[str, dict[str, list[Point]]]:
     """Return label -> system -> ROC points of a PROBE_PREDICTIONS table, labels sorted."""
-    frame = predictions.select(["label", "system", "target", "score"]).to_pandas()
-    frame = frame.dropna(subset=["target", "score"])
+    known = predictions.filter(pc.is_valid(predictions["target"]))
     curves: dict[str, dict[str, list[Point]]] = {}
-    for (label, system), part in frame.groupby(["label", "system"], sort=True):
-        points = roc_points(
-            part["target"].to_numpy(dtype=np.int64), part["score"].to_numpy(dtype=np.float64)
-        )
-        if points:
-            curves.setdefault(str(label), {})[str(system)] = points
+    for label in sorted(pc.unique(known["label"]).to_pylist()):
+        of_label = known.filter(pc.equal(known["label"], label))
+        for system in sorted(pc.unique(of_label["system"]).to_pylist()):
+            part = of_label.filter(pc.equal(of_label["system"], system))
+            points = roc_points(part["target"].to_numpy(), part["score"].to_numpy())
+            if points:
+                curves.setdefault(label, {})[system] = points
     return curves
 
 

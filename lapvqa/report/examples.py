@@ -20,9 +20,8 @@ from PIL import Image
 from lapvqa.data.shards import ShardStore
 from lapvqa.errors import MissingArtifactError, SchemaError
 from lapvqa.layout import Layout
-from lapvqa.rrg import labeler
+from lapvqa.rrg.labeler import FINDINGS, NO_FINDING, find
 
-_NO_FINDING = "No Finding"
 _SIZE = 256  # pixels of the longer side on the page
 _FRONTAL = ("PA", "AP")
 
@@ -50,6 +49,8 @@ class Example:
     right: list[str]
     missed: list[str]
     invented: list[str]
+    not_looked_for: list[str]
+    """Known of the study, but nothing the labeler has words for."""
     truth_from: str
 
 
@@ -74,21 +75,22 @@ def _alternate(rows: list[Row], count: int) -> list[Row]:
 def _truth(row: Row) -> frozenset[str]:
     """Return the findings of a study: as the archive labels it, else as its reference says."""
     known = row["truth"]
-    found = labeler.find(row["reference"]) if known is None else frozenset(known)
-    return found - {_NO_FINDING}
+    found = find(row["reference"]) if known is None else frozenset(known)
+    return found - {NO_FINDING}
 
 
 def _example(row: Row, place: Row | None, store: ShardStore) -> Example:
-    truth = _truth(row)
-    written = labeler.find(row["hypothesis"]) - {_NO_FINDING}
+    truth, looked_for = _truth(row), frozenset(FINDINGS)
+    written = find(row["hypothesis"]) - {NO_FINDING}
     return Example(
         study=row["sample"][:8],
         picture=None if place is None else _picture(place, store),
         reference=row["reference"],
         generated=row["hypothesis"],
         right=sorted(truth & written),
-        missed=sorted(truth - written),
+        missed=sorted(truth & looked_for - written),
         invented=sorted(written - truth),
+        not_looked_for=sorted(truth - looked_for),
         truth_from="the reference report" if row["truth"] is None else "the archive's labels",
     )
 

@@ -245,13 +245,20 @@ def rrg_metrics() -> Json:
 
 
 def _rrg_predictions() -> list[Json]:
-    texts = [
-        ("The heart is enlarged. There is a small left pleural effusion.", ["Cardiomegaly",
-         "Pleural Effusion"], "The heart is mildly enlarged. No pneumothorax."),
+    texts: list[tuple[str, list[str] | None, str]] = [
+        (
+            "The heart is enlarged. There is a small left pleural effusion.",
+            ["Cardiomegaly", "Pleural Effusion"],
+            "The heart is mildly enlarged. No pneumothorax.",
+        ),
         ("No acute cardiopulmonary process.", ["No Finding"], "The lungs are clear."),
-        ("Moderate pulmonary edema.", ["Edema"], "Moderate pulmonary edema with cardiomegaly."),
+        (
+            "Moderate pulmonary edema.",
+            ["Edema", "Fracture"],
+            "Moderate pulmonary edema with cardiomegaly.",
+        ),
         ("Large right pneumothorax.", None, "Large right pneumothorax."),
-    ]  # fmt: skip
+    ]
     rows = []
     for index in range(8):
         reference, truth, hypothesis = texts[index % 4]

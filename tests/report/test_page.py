@@ -172,6 +172,7 @@ def test_findings_are_told_apart_by_words(project) -> None:
     assert "missed: Pleural Effusion" in text
     assert "invented: Cardiomegaly" in text
     assert "right: no finding, and none written" in text
+    assert "not looked for in the text: Fracture" in text
     assert "against the reference report" in text  # a study whose truth nobody labelled
 
 

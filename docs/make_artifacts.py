@@ -1,0 +1,143 @@
+"""Write docs/artifacts.md from lapvqa/schemas.py and dvc.yaml: ``python docs/make_artifacts.py``.
+
+Which stage makes which file is read from dvc.yaml, the columns from the schemas; only the purpose
+of each file is written here. A file of dvc.yaml that has no purpose here is an error.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from lapvqa import schemas
+from lapvqa.data.shards import SHARD
+from lapvqa.params import read_yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "artifacts.md"
+
+PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
+    "data/inventory": (
+        "One Parquet file per input folder (`source`, `chexpert`, `nih14`): what is there, without "
+        "reading it. The source's file holds the archive's layout and the id of the key in its "
+        "metadata.",
+        schemas.INVENTORY,
+    ),
+    "data/images": (
+        "Shards `images-NNNNN.arrow`: Arrow IPC, uncompressed, one record batch each, read by "
+        "memory mapping. `pixels` is 384 x 384 uint8, row by row.",
+        SHARD,
+    ),
+    "data/images.parquet": ("One row per stored image.", schemas.IMAGES),
+    "data/studies.parquet": ("One row per study, with its report.", schemas.STUDIES),
+    "data/labels.parquet": (
+        "The archive's own CheXpert labels, one row per study that has them.",
+        schemas.LABELS,
+    ),
+    "data/rejects.parquet": (
+        "Every file, report or study that was not taken, and why. Files read = rows of "
+        "`images.parquet` + rows of kind `file` here.",
+        schemas.REJECTS,
+    ),
+    "data/tokens": ("Shards `tokens-NNNNN.parquet`: one row per study with text.", schemas.TOKENS),
+    "data/token_rejects.parquet": (
+        "Studies that got no tokens, and why. Studies = rows of `data/tokens` + rows here.",
+        schemas.REJECTS,
+    ),
+    "models/<objective>/model_best.pt": (
+        "Weights of encoder and decoder at the lowest validation loss: a plain state dict, read "
+        "with `torch.load(..., weights_only=True)`.",
+        None,
+    ),
+    "models/<objective>/training.json": (
+        "How the model was trained: parameters, sizes, steps, losses.",
+        None,
+    ),
+    "models/<objective>/history.csv": (
+        "Columns `step`, `loss`, `val_loss` (empty where not measured), `lr`, `epoch`.",
+        None,
+    ),
+    "models/<objective>/encoder_final.pt": ("The encoder alone: a plain state dict.", None),
+    "models/<objective>/encoder.safetensors": ("The same tensors as safetensors.", None),
+    "models/<objective>/card.json": (
+        "What the encoder is: sizes, preprocessing, training facts, sha256 of the weights files.",
+        None,
+    ),
+    "results/<task>/predictions.parquet": (
+        "One row per sample and system; how they were made stands in the file's metadata. "
+        "Metrics are computed from this file alone.",
+        None,
+    ),
+    "results/<task>/curves.csv": (
+        "Points of the evaluation's picture for `dvc plots`: the first column is the axis, the "
+        "others are the systems.",
+        None,
+    ),
+    "results/<task>/metrics.json": (
+        'Either `{"task", "status": "ok", "primary", "num_samples", "num_patients", "systems": '
+        '{system: {metric: {"value", "low", "high"}}}, "differences", "undefined", "protocol"}` or '
+        '`{"task", "status": "not computed", "reason"}`. An undefined number is null, never 0.',
+        None,
+    ),
+    "reports/index.html": ("The page a person reads: one self-contained file.", None),
+}
+PREDICTIONS = {
+    "`results/probe_chexpert` and `results/probe_nih14`": schemas.PROBE_PREDICTIONS,
+    "`results/rrg`": schemas.RRG_PREDICTIONS,
+}
+
+
+def page() -> str:
+    """Return the text of docs/artifacts.md; KeyError if an output has no purpose above."""
+    makers = outputs(read_yaml(ROOT / "dvc.yaml")["stages"])
+    unknown = sorted(set(makers) ^ set(PURPOSE))
+    if unknown:
+        raise KeyError(f"in one of dvc.yaml and PURPOSE only: {', '.join(unknown)}")
+    parts = [
+        "# Artefacts\n\n"
+        "Written by `docs/make_artifacts.py` from `lapvqa/schemas.py` and `dvc.yaml`; edit those. "
+        "Columns are checked whenever a file is written or read. `<objective>` is "
+        "`pretrain.objective` of params.yaml, `<task>` an evaluation.\n"
+    ]
+    for path, (purpose, schema) in PURPOSE.items():
+        parts.append(f"## `{path}`\n\nMade by stage `{makers[path]}`. {purpose}\n")
+        if schema is not None:
+            parts.append(columns(schema))
+        if path == "results/<task>/predictions.parquet":
+            for where, one in PREDICTIONS.items():
+                parts.append(f"In {where}:\n")
+                parts.append(columns(one))
+    return "\n".join(parts)
+
+
+def outputs(stages: dict[str, Any]) -> dict[str, str]:
+    """Return path -> stage for all outputs, metrics and plots of dvc.yaml."""
+    makers: dict[str, str] = {}
+    for name, stage in stages.items():
+        body = stage.get("do", stage)
+        shown = f"{name}@<task>" if "foreach" in stage else name
+        listed = [*body.get("outs", []), *body.get("metrics", []), *body.get("plots", [])]
+        for item in listed:
+            path = str(next(iter(item)) if isinstance(item, dict) else item)
+            path = path.replace("${pretrain.objective}", "<objective>").replace("${key}", "<task>")
+            makers[path] = shown
+    return makers
+
+
+def columns(schema: pa.Schema) -> str:
+    """Return a table of a schema's columns."""
+    lines = ["| column | type | meaning |", "|---|---|---|"]
+    for field in schema:
+        meaning = (field.metadata or {}).get(b"doc", b"").decode()
+        kind = str(field.type).replace("|", "\\|")
+        null = ", may be null" if field.nullable else ""
+        lines.append(f"| `{field.name}` | `{kind}`{null} | {meaning.replace('|', chr(92) + '|')} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    sys.stdout.write(f"wrote {PAGE.relative_to(ROOT)}\n")

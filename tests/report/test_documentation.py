@@ -1,0 +1,75 @@
+"""The documentation says what is there: generated pages are fresh, links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+
+def _pages(repository: Path) -> list[Path]:
+    found = [*repository.glob("*.md"), *(repository / "docs").rglob("*.md")]
+    return [*found, *(repository / "docker").glob("*.md")]
+
+
+def test_artifacts_page_is_fresh(repository: Path) -> None:
+    script = repository / "docs" / "make_artifacts.py"
+    spec = importlib.util.spec_from_file_location("make_artifacts", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.page() == (repository / "docs" / "artifacts.md").read_text(), "run: make docs"
+
+
+def test_links_between_pages_lead_somewhere(repository: Path) -> None:
+    broken = []
+    for page in _pages(repository):
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+            if not target.startswith(("http:", "https:")):
+                found = (page.parent / target).exists()
+                broken += [] if found else [f"{page.relative_to(repository)}: {target}"]
+    assert not broken
+
+
+def test_files_named_in_the_text_exist(repository: Path) -> None:
+    """Paths of the repository in backticks; what the pipeline writes is not checked here."""
+    missing = []
+    for page in _pages(repository):
+        if page.name == "artifacts.md":
+            continue
+        named = re.findall(r"`((?:lapvqa|tasks|flows|tests|docs|docker|requirements)/[^`\s]*)`",
+                           page.read_text())  # fmt: skip
+        for path in named:
+            pattern = path.rstrip("/")
+            if not list(repository.glob(pattern)):
+                missing.append(f"{page.relative_to(repository)}: {path}")
+    assert not missing
+
+
+def test_every_direct_dependency_has_its_reason(repository: Path) -> None:
+    page = (repository / "docs" / "decisions" / "0006-dependencies.md").read_text()
+    rows = {
+        name.strip()
+        for row in re.findall(r"^\| ([^|]+) \|", page, flags=re.MULTILINE)
+        for name in row.split(",")
+    }
+    for file in ("runtime.in", "dev.in"):
+        lines = (repository / "requirements" / file).read_text().splitlines()
+        names = {re.split(r"[=<>]", line)[0] for line in lines if not line.startswith("#")}
+        assert names - rows - {""} == set()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/README.md"])
+def test_indexes_name_every_page(repository: Path, page: str) -> None:
+    text = (repository / page).read_text()
+    pages = [p.name for p in (repository / "docs").glob("*.md") if p.name != "README.md"]
+    assert [name for name in pages if name not in text] == []
+
+
+def test_decisions_are_listed(repository: Path) -> None:
+    folder = repository / "docs" / "decisions"
+    index = (folder / "README.md").read_text()
+    assert [p.name for p in folder.glob("0*.md") if p.name not in index] == []
