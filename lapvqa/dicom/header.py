@@ -1,0 +1,152 @@
+"""The allow-list of DICOM attributes: nothing else is parsed, so nothing else can leak.
+
+``Header`` is what a worker learns of a file. Its three identifiers are hashed in the same
+process (``workers``) and go no further.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydicom import Dataset
+from pydicom.tag import BaseTag, Tag
+
+from lapvqa.dicom.reasons import Reason
+from lapvqa.errors import DicomError
+
+READ_TAGS: tuple[BaseTag, ...] = tuple(
+    Tag(name)
+    for name in (
+        "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyDate", "StudyTime",
+        "Modality", "PatientID", "ViewPosition", "StudyInstanceUID", "ViewCodeSequence",
+        "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames",
+        "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+        "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth",
+        "VOILUTFunction", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence",
+        "VOILUTSequence", "PresentationLUTShape",
+    )
+)  # fmt: skip
+
+MONOCHROME = frozenset({"MONOCHROME1", "MONOCHROME2"})
+COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"})
+
+# Modalities under which projection radiographs are found; MG, CT, SR... are not.
+_MODALITIES = frozenset({"", "CR", "DX", "DR", "RG", "XR", "RF", "OT", "SC"})
+# CR, DX for presentation, DX for processing, X-ray RF, and the secondary captures.
+_SOP_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.1",
+    "1.2.840.10008.5.1.4.1.1.1.1",
+    "1.2.840.10008.5.1.4.1.1.1.1.1",
+    "1.2.840.10008.5.1.4.1.1.12.2",
+    "1.2.840.10008.5.1.4.1.1.7",
+    "1.2.840.10008.5.1.4.1.1.7.2",
+    "1.2.840.10008.5.1.4.1.1.7.3",
+)
+
+# Values met in View Position (0018,5101): PS3.3 C.8.1.1.1.1, C.8.11.5 and MIMIC-CXR. Others are
+# dropped: free text in this field could be anything.
+VIEWS = frozenset(
+    {
+        "AP", "PA", "LL", "RL", "LATERAL", "LAT", "LPO", "RPO", "LAO", "RAO", "LLO", "RLO", "RLD",
+        "LLD", "AP AXIAL", "AP LLD", "AP RLD", "PA LLD", "PA RLD", "XTABLE LATERAL", "SWIMMERS",
+        "L5 S1",
+    }
+)  # fmt: skip
+FRONTAL = frozenset({"AP", "PA"})
+_VIEW_OF_CODE = {
+    "antero-posterior": "AP",
+    "postero-anterior": "PA",
+    "lateral": "LATERAL",
+    "left lateral": "LL",
+}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of a file beside its pixels; identifiers are empty if absent."""
+
+    instance_uid: str
+    study_uid: str
+    patient_id: str
+    study_date: str
+    """yyyymmdd, empty if absent or impossible."""
+    study_time: str
+    """hhmmss[.ffffff], empty if absent or impossible."""
+    view: str
+    photometric: str
+    bits_stored: int
+    transfer_syntax: str
+
+
+def read_header(dataset: Dataset, *, transfer_syntax: str) -> Header:
+    """Pick the allowed attributes; raises DicomError if the file is no single radiograph."""
+    _require_radiograph(dataset)
+    photometric = _text(dataset, "PhotometricInterpretation").upper()
+    if photometric not in MONOCHROME | COLOUR:
+        found = photometric if photometric == "PALETTE COLOR" else "another"
+        raise DicomError(
+            Reason.UNSUPPORTED_PHOTOMETRIC, f"expected a grey or RGB image, found {found}"
+        )
+    return Header(
+        instance_uid=_text(dataset, "SOPInstanceUID"),
+        study_uid=_text(dataset, "StudyInstanceUID"),
+        patient_id=_text(dataset, "PatientID"),
+        study_date=clean_date(_text(dataset, "StudyDate")),
+        study_time=clean_time(_text(dataset, "StudyTime")),
+        view=clean_view(_text(dataset, "ViewPosition")) or _coded_view(dataset),
+        photometric=photometric,
+        bits_stored=int(dataset.get("BitsStored") or 0),
+        transfer_syntax=transfer_syntax,
+    )
+
+
+def clean_view(text: str) -> str:
+    """Return the view in capitals if it is a known one, else nothing."""
+    view = text.strip().upper().replace("_", " ")
+    return view if view in VIEWS else ""
+
+
+def clean_date(text: str) -> str:
+    """Return yyyymmdd; nothing if ``text`` is no date (DA, PS3.5 6.2; old form yyyy.mm.dd)."""
+    digits = text.strip().replace(".", "")
+    try:
+        return datetime.strptime(digits, "%Y%m%d").strftime("%Y%m%d")
+    except ValueError:
+        return ""
+
+
+def clean_time(text: str) -> str:
+    """Return hhmmss and a fraction if given; shorter times are filled up (TM, PS3.5 6.2)."""
+    match = re.fullmatch(r"(\d{2})(\d{2})?(\d{2})?(\.\d{1,6})?", text.strip().replace(":", ""))
+    if match is None:
+        return ""
+    hour, minute, second, fraction = (part or "" for part in match.groups())
+    return hour + (minute or "00") + (second or "00") + fraction
+
+
+def _require_radiograph(dataset: Dataset) -> None:
+    modality, sop_class = _text(dataset, "Modality").upper(), _text(dataset, "SOPClassUID")
+    known = sop_class in _SOP_CLASSES
+    if modality not in _MODALITIES or (sop_class and not known and modality in {"", "OT", "SC"}):
+        raise DicomError(
+            Reason.NOT_A_RADIOGRAPH,
+            f"expected modality CR or DX, found {modality[:2] or 'none'} and "
+            f"{'a known' if known else 'another'} kind of object",
+        )
+    if int(dataset.get("NumberOfFrames") or 1) > 1:
+        raise DicomError(
+            Reason.MULTI_FRAME, f"expected one frame, found {int(dataset.NumberOfFrames)}"
+        )
+
+
+def _coded_view(dataset: Dataset) -> str:
+    codes = dataset.get("ViewCodeSequence") or []
+    meaning = str(codes[0].get("CodeMeaning", "")).strip().lower() if codes else ""
+    return _VIEW_OF_CODE.get(meaning, "")
+
+
+def _text(dataset: Dataset, name: str) -> str:
+    value = dataset.get(name)
+    return "" if value is None else str(value).strip().strip("\0").strip()

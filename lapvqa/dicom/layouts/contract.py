@@ -1,0 +1,50 @@
+"""What an archive's layout must tell, whoever wrote the archive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Identifiers that a file's path carries; None: the DICOM header has to say."""
+
+    image: str | None = None
+    study: str | None = None
+    patient: str | None = None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What the archive's own tables say of one image; None: nothing."""
+
+    view: str | None = None
+    date: str | None = None
+    time: str | None = None
+    split: str | None = None
+
+
+class Archive(Protocol):
+    """One archive: its image files, its reports and its tables. Paths are relative, with /."""
+
+    name: str
+    images: Sequence[str]
+    """Files to read as DICOM, sorted."""
+    reports: Sequence[str]
+    """Files that may be a study's report, sorted."""
+    has_split: bool
+    """The archive brings an official split."""
+
+    def ids(self, path: str) -> Ids | None:
+        """Return the ids in an image's path, None if it lies outside the layout."""
+
+    def listed(self, path: str) -> Listed:
+        """Return what the archive's tables say of an image."""
+
+    def match_reports(self, studies: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        """Return the report of each study, given each study's image files by study key."""
+
+    def labels(self) -> Iterable[tuple[str, list[int | None]]]:
+        """Yield study id and the 14 CheXpert labels in the order of schemas.CHEXPERT_LABELS."""

@@ -1,0 +1,157 @@
+"""Pixel data to cells [rows, cols] and the value of each possible cell content.
+
+Native pixels are used where they lie in the bytes; compressed ones go to exactly one decoder per
+transfer syntax, so that the same file gives the same pixels everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom import uid as uids
+from pydicom.pixels import get_decoder
+
+from lapvqa.dicom.grayscale import Cells, Values, stored_values
+from lapvqa.dicom.header import MONOCHROME, Header
+from lapvqa.dicom.reasons import Reason
+from lapvqa.errors import DicomError
+
+NATIVE = frozenset(
+    {
+        uids.ImplicitVRLittleEndian,
+        uids.ExplicitVRLittleEndian,
+        uids.DeflatedExplicitVRLittleEndian,
+        uids.ExplicitVRBigEndian,
+    }
+)
+# One decoder each: the lossless ones are exact, and all of them fail on a cut stream (tested).
+DECODERS: dict[uids.UID, str] = {
+    uids.JPEGBaseline8Bit: "pillow",
+    uids.JPEGExtended12Bit: "pillow",
+    uids.JPEGLossless: "gdcm",
+    uids.JPEGLosslessSV1: "gdcm",
+    uids.JPEGLSLossless: "pyjpegls",
+    uids.JPEGLSNearLossless: "pyjpegls",
+    uids.JPEG2000Lossless: "pylibjpeg",
+    uids.JPEG2000: "pylibjpeg",
+    uids.HTJ2KLossless: "pylibjpeg",
+    uids.HTJ2KLosslessRPCL: "pylibjpeg",
+    uids.HTJ2K: "pylibjpeg",
+    uids.RLELossless: "pylibjpeg",
+}
+
+
+def native_cells(
+    header: Header, dataset: Dataset, data: memoryview, *, vr: str
+) -> tuple[Cells, Values]:
+    """Return the cells as they lie in ``data`` and the value of each cell content.
+
+    ``vr`` is Pixel Data's, empty under implicit VR. Raises DicomError if the length is wrong.
+    """
+    if header.photometric not in MONOCHROME:
+        return _luma(_native_colour(header, dataset, data)), _byte_values()
+    allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
+    shape = (int(dataset.Rows), int(dataset.Columns))
+    exact = _exactly(data, shape[0] * shape[1] * allocated // 8)
+    little = uids.UID(header.transfer_syntax).is_little_endian
+    cells: Cells
+    if allocated == 16:
+        cells = np.frombuffer(exact, "<u2" if little else ">u2").astype(np.uint16, copy=False)
+    elif little or vr != "OW":
+        cells = np.frombuffer(exact, np.uint8)
+    else:
+        cells = _swap_pairs(data, len(exact))
+    high_bit = int(dataset.get("HighBit", stored - 1))
+    if not stored - 1 <= high_bit < allocated:
+        raise DicomError(Reason.BAD_HEADER, f"high bit {high_bit} for {stored} bits stored")
+    values = stored_values(
+        allocated=allocated, stored=stored, high_bit=high_bit, signed=_is_signed(dataset)
+    )
+    return cells.reshape(shape), values
+
+
+def decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[Cells, Values]:
+    """Decompress the encapsulated ``data``; raises DicomError if no decoder is installed.
+
+    The decoder aligns the bits and spreads the sign, so cells hold values as they are.
+    """
+    syntax = uids.UID(header.transfer_syntax)
+    decoder, plugin = get_decoder(syntax), DECODERS[syntax]
+    if plugin not in decoder.available_plugins or (
+        syntax == uids.JPEGExtended12Bit and header.bits_stored > 8
+    ):
+        raise DicomError(Reason.DECODER_MISSING, f"no installed decoder for {syntax.name}")
+    options: dict[str, Any] = {
+        "rows": int(dataset.Rows),
+        "columns": int(dataset.Columns),
+        "number_of_frames": 1,
+        "samples_per_pixel": int(dataset.get("SamplesPerPixel", 1)),
+        "photometric_interpretation": header.photometric,
+        "pixel_representation": int(_is_signed(dataset)),
+        "bits_allocated": int(dataset.BitsAllocated),
+        "bits_stored": int(dataset.BitsStored),
+        "planar_configuration": int(dataset.get("PlanarConfiguration") or 0),
+        "pixel_keyword": "PixelData",
+    }
+    pixels, facts = decoder.as_array(
+        data.tobytes(), raw=True, index=0, decoding_plugin=plugin, **options
+    )
+    if header.photometric not in MONOCHROME:
+        is_rgb = facts["photometric_interpretation"] == "RGB"
+        grey = _luma(pixels) if is_rgb else np.ascontiguousarray(pixels[..., 0])
+        return grey, _byte_values()
+    bits, signed = pixels.dtype.itemsize * 8, pixels.dtype.kind == "i"
+    cells = np.ascontiguousarray(pixels).view(np.uint8 if bits == 8 else np.uint16)
+    return cells, stored_values(allocated=bits, stored=bits, high_bit=bits - 1, signed=signed)
+
+
+def _native_colour(header: Header, dataset: Dataset, data: memoryview) -> NDArray[np.uint8]:
+    if header.photometric != "RGB" or dataset.BitsAllocated != 8:
+        raise DicomError(
+            Reason.UNSUPPORTED_PHOTOMETRIC,
+            f"uncompressed {header.photometric} of {dataset.BitsAllocated} bits",
+        )
+    rows, cols = int(dataset.Rows), int(dataset.Columns)
+    flat = np.frombuffer(_exactly(data, rows * cols * 3), np.uint8)
+    if int(dataset.get("PlanarConfiguration") or 0) == 1:
+        return np.moveaxis(flat.reshape(3, rows, cols), 0, -1)
+    return flat.reshape(rows, cols, 3)
+
+
+def _luma(rgb: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return .299 R + .587 G + .114 B, the Y of YBR_FULL (PS3.3 C.7.6.3.1.2)."""
+    if rgb.ndim != 3 or rgb.shape[-1] != 3 or rgb.dtype != np.uint8:
+        raise DicomError(Reason.UNSUPPORTED_PHOTOMETRIC, f"colour of {rgb.dtype} {rgb.shape}")
+    luma: NDArray[np.uint8] = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
+    return luma
+
+
+def _byte_values() -> Values:
+    return np.arange(256, dtype=np.float64)
+
+
+def _is_signed(dataset: Dataset) -> bool:
+    return int(dataset.get("PixelRepresentation") or 0) == 1
+
+
+def _exactly(data: memoryview, expected: int) -> memoryview:
+    if len(data) < expected:
+        raise DicomError(
+            Reason.TRUNCATED, f"expected {expected} bytes of pixels, found {len(data)}"
+        )
+    if len(data) > expected + expected % 2:  # values are padded to an even length
+        raise DicomError(
+            Reason.WRONG_LENGTH, f"expected {expected} bytes of pixels, found {len(data)}"
+        )
+    return data[:expected]
+
+
+def _swap_pairs(data: memoryview, count: int) -> NDArray[np.uint8]:
+    """Undo the order of 8-bit cells that were written as big endian words (PS3.5 8.1.1)."""
+    if len(data) % 2:
+        raise DicomError(Reason.WRONG_LENGTH, f"words of 16 bits in {len(data)} bytes")
+    return np.frombuffer(data, ">u2").astype("<u2").view(np.uint8)[:count]

@@ -1,0 +1,84 @@
+"""Why a file, report or study was turned away, and what to do about it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Codes of column ``reason`` in rejects.parquet."""
+
+    UNREADABLE = "unreadable"
+    CHANGED = "changed"
+    TOO_LARGE = "too_large"
+    NOT_DICOM = "not_dicom"
+    MISSING_PREAMBLE = "missing_preamble"
+    BAD_HEADER = "bad_header"
+    MISSING_ID = "missing_id"
+    NOT_A_RADIOGRAPH = "not_a_radiograph"
+    NO_PIXEL_DATA = "no_pixel_data"
+    TRUNCATED = "truncated"
+    WRONG_LENGTH = "wrong_length"
+    MULTI_FRAME = "multi_frame"
+    UNSUPPORTED_PHOTOMETRIC = "unsupported_photometric"
+    UNSUPPORTED_BITS = "unsupported_bits"
+    UNSUPPORTED_SYNTAX = "unsupported_syntax"
+    DECODER_MISSING = "decoder_missing"
+    DECODE_FAILED = "decode_failed"
+    DECODER_CRASHED = "decoder_crashed"
+    TOO_SMALL = "too_small"
+    CONSTANT_IMAGE = "constant_image"
+    OUTSIDE_LAYOUT = "outside_layout"
+    DUPLICATE_UID = "duplicate_uid"
+    DUPLICATE_CONTENT = "duplicate_content"
+    PATIENT_MISMATCH = "patient_mismatch"
+    NO_SPLIT = "no_split"
+    LATERAL_NOT_ASKED = "lateral_not_asked"
+    VIEW_UNKNOWN = "view_unknown"
+    REPORT_WITHOUT_IMAGE = "report_without_image"
+    STUDY_WITHOUT_IMAGE = "study_without_image"
+
+    @property
+    def remedy(self) -> str:
+        """Return one sentence that says what to do."""
+        return _REMEDIES[self]
+
+
+# Fetched again on the next run instead of being remembered: the cause may be gone by then.
+TRANSIENT = frozenset({Reason.UNREADABLE, Reason.CHANGED, Reason.DECODER_CRASHED})
+
+# Left out on request, so they do not count against ingest.max_reject_rate.
+BY_REQUEST = frozenset({Reason.LATERAL_NOT_ASKED, Reason.VIEW_UNKNOWN})
+
+_REMEDIES = {
+    Reason.UNREADABLE: "check that the file exists and that this user may read it",
+    Reason.CHANGED: "let the copying into the archive finish, then run again",
+    Reason.TOO_LARGE: "check the size and the rows and columns in the header; fetch a new copy",
+    Reason.NOT_DICOM: "remove the file, or fetch it again if it should be an image",
+    Reason.MISSING_PREAMBLE: "rewrite it as a DICOM file, for example with `dcmconv +F`",
+    Reason.BAD_HEADER: "fetch the file again from the archive that exported it",
+    Reason.MISSING_ID: "keep or fill in SOPInstanceUID, StudyInstanceUID and PatientID "
+    "(a pseudonym will do) when exporting",
+    Reason.NOT_A_RADIOGRAPH: "export only projection radiographs (modality CR or DX)",
+    Reason.NO_PIXEL_DATA: "fetch the file again; the copy holds a header only",
+    Reason.TRUNCATED: "fetch the file again; the copy ends too early",
+    Reason.WRONG_LENGTH: "fetch the file again; header and pixel data do not belong together",
+    Reason.MULTI_FRAME: "export single images; cine loops and stacks are not radiographs",
+    Reason.UNSUPPORTED_PHOTOMETRIC: "export the image as MONOCHROME1 or MONOCHROME2",
+    Reason.UNSUPPORTED_BITS: "export the image with 8 or 16 bits allocated per pixel",
+    Reason.UNSUPPORTED_SYNTAX: "convert it to Explicit VR Little Endian, e.g. with `gdcmconv -w`",
+    Reason.DECODER_MISSING: "install the project's locked packages; `lapvqa doctor` lists decoders",
+    Reason.DECODE_FAILED: "fetch the file again; its compressed data is damaged",
+    Reason.DECODER_CRASHED: "fetch the file again; if that does not help, convert it with gdcmconv",
+    Reason.TOO_SMALL: "thumbnails are not used; export the full image",
+    Reason.CONSTANT_IMAGE: "look at the image: it is blank, or its window shows none of it",
+    Reason.OUTSIDE_LAYOUT: "move it to files/pNN/pSUBJECT/sSTUDY/, or out of the archive",
+    Reason.DUPLICATE_UID: "nothing, if the first copy is the right one; otherwise remove that one",
+    Reason.DUPLICATE_CONTENT: "nothing: the same bytes were taken once",
+    Reason.PATIENT_MISMATCH: "correct the PatientID: one study names two patients",
+    Reason.NO_SPLIT: "add its patient to the split table, or remove that table to split by share",
+    Reason.LATERAL_NOT_ASKED: "set ingest.views to any if lateral images are wanted",
+    Reason.VIEW_UNKNOWN: "fill in ViewPosition, or set ingest.views to any",
+    Reason.REPORT_WITHOUT_IMAGE: "add the study's images, or name the report as its study's folder",
+    Reason.STUDY_WITHOUT_IMAGE: "see the rejects of the study's files",
+}

@@ -1,0 +1,131 @@
+"""Stage ``inventory``: list path, size and modification time of the input folders, nothing else.
+
+The archives are too large to hash (4.7 TB); the later stages depend on these listings, and read
+each file's bytes once. ``scan`` alone answers "did anything change?" and imports nothing heavy.
+Names that begin with a dot are left out: they belong to tools, not to an archive.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lapvqa.errors import SourceError
+
+if TYPE_CHECKING:
+    from lapvqa.config import Machine
+    from lapvqa.layout import Layout
+    from lapvqa.params import InventoryParams
+    from lapvqa.recorder import Recorder
+
+NAMES = ("source", "chexpert", "nih14")
+Entry = tuple[str, int, int]
+
+
+def run(
+    params: InventoryParams, layout: Layout, machine: Machine, recorder: Recorder
+) -> dict[str, int | float | str]:
+    """Write data/inventory/<name>.parquet for each input folder; return the numbers of files.
+
+    The source's file also holds the archive's layout and the id of the key that will hide its
+    identifiers, so a changed key reruns ingest. An absent evaluation set is an empty listing.
+    """
+    counts: dict[str, int | float | str] = {}
+    for name in NAMES:
+        folder = machine.folder(name, params, layout)
+        if name == "source":
+            _require_source(folder)
+        entries = scan(folder) if folder.is_dir() else []
+        facts = {}
+        if name == "source":
+            facts = _source_facts(folder, entries, layout, machine, recorder)
+        _write(layout.inventory(name), entries, facts)
+        counts[name] = len(entries)
+        found = f"{len(entries)} files" if folder.is_dir() else "no such folder, listed as empty"
+        recorder.say(f"{name}: {found}")
+    return counts
+
+
+def scan(folder: Path) -> list[Entry]:
+    """Return (path relative to ``folder`` with /, bytes, mtime in ns) of all files, sorted.
+
+    Links to files and folders are followed (each linked folder once); a broken link is listed
+    with size 0, so that whoever reads it says so. Raises SourceError if a folder is unreadable.
+    """
+    root = folder.stat()
+    linked = {(root.st_dev, root.st_ino)}
+    entries: list[Entry] = []
+    pending = [(str(folder), "")]
+    while pending:
+        directory, prefix = pending.pop()
+        for entry in _children(directory):
+            path = prefix + _text(entry.name)
+            if entry.is_dir():
+                if not entry.is_symlink() or _first_visit(entry, linked):
+                    pending.append((entry.path, path + "/"))
+            elif entry.is_file():
+                status = entry.stat()
+                entries.append((path, status.st_size, status.st_mtime_ns))
+            elif entry.is_symlink():
+                entries.append((path, 0, 0))
+    return sorted(entries)
+
+
+def _children(directory: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as found:
+            visible = [entry for entry in found if not entry.name.startswith(".")]
+    except OSError as error:
+        raise SourceError(
+            f"a folder of the archive cannot be read ({error.strerror})",
+            hint="find it with `find ARCHIVE -type d ! -readable` and grant access",
+        ) from None
+    return sorted(visible, key=lambda entry: entry.name)
+
+
+def _first_visit(entry: os.DirEntry[str], linked: set[tuple[int, int]]) -> bool:
+    status = entry.stat()
+    identity = (status.st_dev, status.st_ino)
+    if identity in linked:
+        return False
+    linked.add(identity)
+    return True
+
+
+def _text(name: str) -> str:
+    # A name that is not UTF-8 cannot stand in a table; its escaped form is rejected at reading.
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _require_source(folder: Path) -> None:
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise SourceError(
+            f"expected an archive of DICOM files and reports at {folder}, found {found}",
+            hint="make the demo archive with `lapvqa demo`, or name yours with `--source DIR`",
+        )
+
+
+def _source_facts(
+    folder: Path, entries: list[Entry], layout: Layout, machine: Machine, recorder: Recorder
+) -> dict[str, str]:
+    from lapvqa.dicom import identity, layouts
+
+    archive_layout = layouts.recognise(folder, [path for path, _, _ in entries])
+    key = identity.load_key(folder, layout, machine, recorder)
+    return {"layout": archive_layout, "deid_key": identity.key_id(key)}
+
+
+def _write(path: Path, entries: list[Entry], facts: dict[str, str]) -> None:
+    import pyarrow as pa
+
+    from lapvqa import storage
+    from lapvqa.schemas import INVENTORY
+
+    columns = list(zip(*entries, strict=True)) if entries else [(), (), ()]
+    arrays = [
+        pa.array(column, field.type) for column, field in zip(columns, INVENTORY, strict=True)
+    ]
+    table = pa.table(arrays, schema=INVENTORY.with_metadata(facts))
+    storage.write_table(path, table, INVENTORY)
