@@ -54,7 +54,7 @@ def run(
     )
     dataset = listed.keep(found.readable)
     predictions, protocol = recipe.predict(
-        dataset, found.systems, c_grid=params.probe_chexpert.c_grid
+        dataset, found.systems, c_grid=params.probe_chexpert.c_grid, workers=machine.workers
     )
     if not predictions.num_rows:
         return contract.not_computed(

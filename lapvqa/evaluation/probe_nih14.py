@@ -53,7 +53,9 @@ def run(
         recorder=recorder,
     )
     dataset = listed.keep(found.readable)
-    predictions, protocol = recipe.predict(dataset, found.systems, c_grid=params.probe_nih14.c_grid)
+    predictions, protocol = recipe.predict(
+        dataset, found.systems, c_grid=params.probe_nih14.c_grid, workers=machine.workers
+    )
     if not predictions.num_rows:
         return contract.not_computed(
             EVALUATION, recipe.UNDEFINED, layout=layout, common=params.common

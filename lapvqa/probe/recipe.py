@@ -19,7 +19,11 @@ UNDEFINED = "no label has both positives and negatives among the training images
 
 
 def predict(
-    dataset: ProbeDataset, features: Mapping[str, NDArray[np.float32]], *, c_grid: Sequence[float]
+    dataset: ProbeDataset,
+    features: Mapping[str, NDArray[np.float32]],
+    *,
+    c_grid: Sequence[float],
+    workers: int = 1,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Fit one probe per system; return its PROBE_PREDICTIONS on the test and the protocol.
 
@@ -35,6 +39,7 @@ def predict(
             (validate, dataset.validate.targets),
             test,
             c_grid=c_grid,
+            workers=workers,
         )
         tables.append(_rows(dataset.labels, dataset.test, system, probe))
         protocol[f"c_{system}"] = probe.c

@@ -104,6 +104,21 @@ def test_constant_features_do_no_harm():
     assert np.isfinite(found.scores).all()
 
 
+def test_the_number_of_workers_changes_nothing():
+    x, y = problem()
+    parts = (x[:100], y[:100]), (x[100:150], y[100:150]), x[150:]
+    one, two = (fit_and_predict(*parts, c_grid=[0.1, 1.0], workers=n) for n in (1, 2))
+    np.testing.assert_array_equal(one.scores, two.scores)
+
+
+def test_fits_that_do_not_converge_are_counted(monkeypatch: pytest.MonkeyPatch):
+    x, y = problem()
+    parts = (x[:100], y[:100]), (x[100:150], y[100:150]), x[150:]
+    assert fit_and_predict(*parts, c_grid=[1.0]).not_converged == 0
+    monkeypatch.setattr("lapvqa.probe.linear._MAX_ITERATIONS", 2)
+    assert fit_and_predict(*parts, c_grid=[1.0]).not_converged == 2
+
+
 def test_an_empty_grid_is_refused():
     x, y = problem()
     with pytest.raises(ValueError, match="at least one C"):
