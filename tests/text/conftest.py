@@ -11,7 +11,6 @@ import pytest
 from lapvqa import schemas, storage
 from lapvqa.layout import Layout
 
-
 WriteStudies = Callable[..., Layout]
 
 

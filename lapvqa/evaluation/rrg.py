@@ -1,0 +1,213 @@
+"""Report generation: the decoder writes the report of studies it never saw.
+
+Beside the trained model stand the same model before its first step and the most common training
+report, given to every study.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from lapvqa import storage
+from lapvqa.config import Machine
+from lapvqa.data.dataset import read_pairs
+from lapvqa.data.shards import ShardStore
+from lapvqa.data.transforms import to_input
+from lapvqa.errors import ConfigError
+from lapvqa.evaluation import contract
+from lapvqa.layout import Layout
+from lapvqa.params import EvaluateParams, RrgParams
+from lapvqa.pretrain.device import choose_device, make_deterministic
+from lapvqa.pretrain.files import load_model, untrained_model
+from lapvqa.pretrain.generate import generate
+from lapvqa.pretrain.model import CaptioningModel
+from lapvqa.recorder import Recorder
+from lapvqa.rrg import scoring
+from lapvqa.schemas import CHEXPERT_LABELS, LABELS, RRG_PREDICTIONS, STUDIES, TOKENS
+from lapvqa.text.bpe import encoding
+from lapvqa.text.sections import normalise
+
+# Studies per forward pass; fixed, because the bits of a sum may depend on it.
+_BATCH = 32
+
+
+def _curves(predictions: pa.Table) -> contract.Table:
+    return contract.Table(columns=scoring.CURVE_COLUMNS, rows=scoring.label_curve(predictions))
+
+
+EVALUATION = contract.Evaluation(
+    task="rrg",
+    schema=RRG_PREDICTIONS,
+    primary=scoring.PRIMARY,
+    measure=scoring.measure,
+    curves=_curves,
+    curve_columns=scoring.CURVE_COLUMNS,
+    compared=(("trained", "untrained"), ("trained", "most_common")),
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A study's target text, whole (not cut at tokens.max_length)."""
+
+    patient_key: str
+    split: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study to write a report for: where its image lies, and what is known of it."""
+
+    study_key: str
+    shard: str
+    row: int
+    target: Target
+    truth: list[str] | None
+
+
+def run(
+    params: EvaluateParams, layout: Layout, machine: Machine, recorder: Recorder
+) -> contract.Counts:
+    """Write results/rrg: predictions, then metrics and the F1 of each finding.
+
+    Raises ConfigError if rrg.max_new_tokens exceeds the decoder's positions.
+    """
+    split = params.rrg.split
+    targets = read_targets(layout)
+    studies, without_image = read_studies(layout, targets, split=split)
+    if not studies:
+        reason = f"no study of the split {split} has both a report with text and a frontal image"
+        return contract.not_computed(EVALUATION, reason, layout=layout, common=params.common)
+    make_deterministic(machine)
+    written = _write_all(studies, params.rrg, layout, machine, recorder)
+    common_text, common_count = most_common(targets)
+    written["most_common"] = [common_text] * len(studies)
+    predictions = _predictions(studies, written)
+    protocol = {
+        **scoring.PROTOCOL,
+        "finding_truth": scoring.truth_source(predictions),
+        "studies_with_truth": sum(study.truth is not None for study in studies),
+        "split": split,
+        "image": "one per study: the first AP or PA by key, else the first of unknown view",
+        "studies_without_frontal_image": without_image,
+        "decoding": "greedy",
+        "max_new_tokens": params.rrg.max_new_tokens,
+        "reference": "target text of tokens.sections, white space collapsed, never cut",
+        "most_common_training_studies": common_count,
+        **{f"empty_outputs_{system}": texts.count("") for system, texts in written.items()},
+    }
+    return contract.publish(
+        EVALUATION, predictions, protocol=protocol, layout=layout, common=params.common
+    )
+
+
+def read_targets(layout: Layout) -> dict[str, Target]:
+    """Return the target text of every tokenised study, from its report and spans."""
+    studies = storage.read_table(layout.studies, STUDIES, made_by="ingest")
+    tokens = storage.read_table(layout.tokens_dir, TOKENS, made_by="tokens")
+    keys = studies["study_key"].to_pylist()
+    reports = dict(zip(keys, studies["report"].to_pylist(), strict=True))
+    columns = ("study_key", "patient_key", "split", "spans")
+    rows = zip(*(tokens[name].to_pylist() for name in columns), strict=True)
+    return {
+        key: Target(patient, split, _text(reports[key], spans))
+        for key, patient, split, spans in rows
+    }
+
+
+def read_studies(
+    layout: Layout, targets: dict[str, Target], *, split: str
+) -> tuple[list[Study], int]:
+    """Return the studies of ``split`` by key, and how many reports there have no frontal image."""
+    pairs, without_image = read_pairs(layout, split)
+    truth = read_truth(layout)
+    first = {pair.study_key: pair for pair in reversed(pairs)}
+    studies = [
+        Study(key, pair.shard, pair.row, targets[key], truth.get(key))
+        for key, pair in sorted(first.items())
+    ]
+    return studies, without_image
+
+
+def read_truth(layout: Layout) -> dict[str, list[str]]:
+    """Return the positive labels of every study that the archive labels."""
+    rows = storage.read_table(layout.labels, LABELS, made_by="ingest").to_pylist()
+    return {
+        row["study_key"]: [label for label in CHEXPERT_LABELS if row[label] == 1] for row in rows
+    }
+
+
+def most_common(targets: dict[str, Target]) -> tuple[str, int]:
+    """Return the most frequent training text (of equals the first in order) and its count."""
+    counts = Counter(target.text for target in targets.values() if target.split == "train")
+    return min(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def write_reports(
+    model: CaptioningModel, studies: Sequence[Study], store: ShardStore, *, max_new_tokens: int
+) -> Iterator[str]:
+    """Yield the report that ``model`` writes for each study; white space is collapsed."""
+    limit = model.decoder.max_length
+    if max_new_tokens > limit:
+        raise ConfigError(
+            f"evaluate.rrg.max_new_tokens is {max_new_tokens}, the decoder has {limit} positions",
+            hint=f"set evaluate.rrg.max_new_tokens to at most {limit}",
+        )
+    device = next(model.parameters()).device
+    bpe = encoding()
+    for start in range(0, len(studies), _BATCH):
+        batch = studies[start : start + _BATCH]
+        pixels = store.read([study.shard for study in batch], [study.row for study in batch])
+        images = to_input(torch.from_numpy(pixels).to(device), model.vision_encoder.image_size)
+        for ids in generate(model, images, max_new_tokens=max_new_tokens):
+            yield normalise(bpe.decode(ids))
+
+
+def _write_all(
+    studies: Sequence[Study],
+    params: RrgParams,
+    layout: Layout,
+    machine: Machine,
+    recorder: Recorder,
+) -> dict[str, list[str]]:
+    """Return system -> texts of the trained and the untrained model, in the order of studies."""
+    folder = contract.encoder_folder(layout)
+    store = ShardStore(layout.images_dir)
+    device = choose_device(machine)
+    models = {"trained": load_model(folder), "untrained": untrained_model(folder)}
+    written: dict[str, list[str]] = {system: [] for system in models}
+    for number, (system, model) in enumerate(models.items()):
+        texts = write_reports(
+            model.to(device), studies, store, max_new_tokens=params.max_new_tokens
+        )
+        for done, text in enumerate(texts, start=1 + number * len(studies)):
+            written[system].append(text)
+            recorder.progress(done, len(models) * len(studies), unit="reports", note=system)
+    return written
+
+
+def _text(report: str, spans: Sequence[dict[str, Any]]) -> str:
+    return " ".join(normalise(report[span["start"] : span["end"]]) for span in spans)
+
+
+def _predictions(studies: Sequence[Study], written: dict[str, list[str]]) -> pa.Table:
+    rows = [
+        {
+            "sample": study.study_key,
+            "patient": study.target.patient_key,
+            "system": system,
+            "reference": study.target.text,
+            "hypothesis": text,
+            "truth": study.truth,
+        }
+        for system, texts in written.items()
+        for study, text in zip(studies, texts, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=RRG_PREDICTIONS)

@@ -1,0 +1,187 @@
+"""A small project whose images show what their reports say, taken through the real stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from ruamel.yaml import YAML
+
+from lapvqa import schemas, storage
+from lapvqa.config import Machine
+from lapvqa.data.shards import write_shard
+from lapvqa.evaluation import rrg
+from lapvqa.layout import Layout
+from lapvqa.params import (
+    BootstrapParams,
+    EvaluateParams,
+    ExportParams,
+    ModelParams,
+    PretrainParams,
+    ProbeChexpertParams,
+    ProbeNih14Params,
+    RrgParams,
+    TokensParams,
+    read_yaml,
+)
+from lapvqa.pretrain import export, train
+from lapvqa.recorder import Recorder
+from lapvqa.text import tokens
+
+MACHINE = Machine(workers=1, device="cpu")
+
+# Which corner of the image is bright -> what the report says, and the archive's label for it.
+SAYS = (
+    ("No acute process.", "No Finding"),
+    ("There is a left pleural effusion.", "Pleural Effusion"),
+    ("Right pneumothorax.", "Pneumothorax"),
+    ("Moderate cardiomegaly.", "Cardiomegaly"),
+)
+CORNERS = [*([0] * 16), *([1] * 12), *([2] * 12), *([3] * 12), *([0, 1, 2, 3] * 6)]
+SPLITS = ["train"] * 52 + ["validate"] * 8 + ["test"] * 16
+MODEL = ModelParams(
+    image_size=32, patch_size=8, width=32, depth=2, heads=2, pooled_grid=2,
+    decoder_width=32, decoder_depth=1, decoder_heads=2,
+)  # fmt: skip
+PRETRAIN = PretrainParams(model=MODEL, epochs=25, batch_size=8, lr=4e-3, warmup_steps=5)
+
+
+@pytest.fixture
+def evaluate_params() -> Callable[..., EvaluateParams]:
+    """Make the parameters of evaluate, with values for rrg."""
+
+    def make(**values: Any) -> EvaluateParams:
+        return EvaluateParams(
+            common=BootstrapParams(bootstrap_draws=100),
+            probe_chexpert=ProbeChexpertParams(c_grid=[1.0]),
+            probe_nih14=ProbeNih14Params(c_grid=[1.0]),
+            rrg=RrgParams(**{"max_new_tokens": 16, **values}),
+        )
+
+    return make
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project folder with a trained model, and its stage evaluate@rrg."""
+
+    layout: Layout
+
+    def evaluate(self, params: EvaluateParams) -> dict[str, Any]:
+        """Run evaluate@rrg; return metrics.json."""
+        self.run(rrg.run, params)
+        folder = self.layout.result_dir("rrg")
+        return storage.read_json(folder / "metrics.json", made_by="evaluate@rrg")
+
+    def predictions(self) -> list[dict[str, Any]]:
+        path = self.layout.result_dir("rrg") / "predictions.parquet"
+        return storage.read_table(path, schemas.RRG_PREDICTIONS, made_by="x").to_pylist()
+
+    def run(self, stage: Any, params: Any) -> None:
+        recorder = Recorder(self.layout.record("stage"), stage="stage")
+        try:
+            stage(params, self.layout, MACHINE, recorder)
+        finally:
+            recorder.close()
+
+    def write_labels(self, rows: list[dict[str, Any]]) -> None:
+        table = pa.Table.from_pylist(rows, schema=schemas.LABELS)
+        storage.write_table(self.layout.labels, table, schemas.LABELS)
+
+
+def label_rows() -> list[dict[str, Any]]:
+    """One row per study of the test split: its label is 1, edema is uncertain, the rest blank."""
+    return [
+        {
+            "study_key": f"study{index:02d}",
+            **dict.fromkeys(schemas.CHEXPERT_LABELS),
+            "Edema": -1,
+            SAYS[corner][1]: 1,
+        }
+        for index, corner in enumerate(CORNERS)
+        if SPLITS[index] == "test"
+    ]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """The folder of a project after ingest's tables, tokens, pretrain and export."""
+    project = Project(Layout(tmp_path_factory.mktemp("rrg")))
+    _write_images(project.layout)
+    _write_studies(project.layout)
+    project.write_labels(label_rows())
+    whole = read_yaml(repository / "params.yaml")
+    whole["pretrain"] = PRETRAIN.model_dump(mode="json")
+    with project.layout.params.open("w") as handle:
+        YAML().dump(whole, handle)
+    project.run(tokens.run, TokensParams(max_length=24))
+    project.run(train.run, PRETRAIN)
+    project.run(export.run, ExportParams())
+    return project.layout.root
+
+
+@pytest.fixture
+def project(trained: Path, tmp_path: Path) -> Project:
+    """A copy to write in; large files are links."""
+    for path in trained.rglob("*"):
+        if path.is_file() and ".lapvqa" not in path.parts:
+            copy = tmp_path / path.relative_to(trained)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.hardlink_to(path)  # every writer replaces the name, none writes through it
+    return Project(Layout(tmp_path))
+
+
+def _write_images(layout: Layout) -> None:
+    generator = np.random.default_rng(7)
+    pixels = generator.integers(0, 60, (len(CORNERS), 384, 384), dtype=np.uint8)
+    for image, corner in zip(pixels, CORNERS, strict=True):
+        top, left = 192 * (corner // 2), 192 * (corner % 2)
+        image[top : top + 192, left : left + 192] += 150
+    keys = [f"image{index:02d}" for index in range(len(CORNERS))]
+    write_shard(layout.images_dir / "images-00000.arrow", keys, pixels)
+    rows = [
+        _image_row(f"study{index:02d}", keys[index], split, row=index)
+        for index, split in enumerate(SPLITS)
+    ]
+    storage.write_table(layout.images, pa.Table.from_pylist(rows, schemas.IMAGES), schemas.IMAGES)
+
+
+@pytest.fixture
+def image_row() -> Callable[..., dict[str, Any]]:
+    """Make a row of images.parquet."""
+    return _image_row
+
+
+def _image_row(
+    study_key: str, image_key: str, split: str, *, row: int, view: str = "PA"
+) -> dict[str, Any]:
+    return {
+        "image_key": image_key, "study_key": study_key, "patient_key": f"p-{study_key}",
+        "split": split, "view": view, "shard": "images-00000.arrow", "row": row,
+        "native_rows": 384, "native_cols": 384, "scale": 1.0, "offset_x": 0.0, "offset_y": 0.0,
+        "photometric": "MONOCHROME2", "bits_stored": 8, "transfer_syntax": "1.2.840.10008.1.2",
+        "voi": "window", "file_sha256": image_key, "pixels_sha256": f"pixels of {image_key}",
+    }  # fmt: skip
+
+
+def _write_studies(layout: Layout) -> None:
+    rows = [
+        {
+            "study_key": f"study{index:02d}",
+            "patient_key": f"p-study{index:02d}",
+            "split": SPLITS[index],
+            "study_order": 0,
+            "days_since_first": None,
+            "num_images": 1,
+            "report": f"FINAL REPORT\n FINDINGS: \n \n {SAYS[corner][0]}\n",
+            "report_sha256": None,
+        }
+        for index, corner in enumerate(CORNERS)
+    ]
+    table = pa.Table.from_pylist(rows, schema=schemas.STUDIES)
+    storage.write_table(layout.studies, table, schemas.STUDIES)
