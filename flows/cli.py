@@ -1,0 +1,193 @@
+"""The command line: ``lapvqa``. Options and help only; each command lives in ``flows.commands``.
+
+Nothing heavy is imported here: `lapvqa --help` must answer in a moment.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lapvqa import __version__
+from lapvqa.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER, LapvqaError
+
+_EPILOG = (
+    "Exit codes: 0 done, or nothing to do; 2 wrong use, settings or input folder; 3 bad data "
+    "(more rejects than allowed, a damaged file); 4 another run is at work; 70 a fault of LAPVQA; "
+    "130 interrupted, the next run continues."
+)
+
+app = typer.Typer(
+    name="lapvqa",
+    help="From a chest X-ray archive to an evaluated, traceable vision encoder.",
+    epilog=_EPILOG,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    rest = [argument for argument in given if argument != "--debug"]  # wherever it stands
+    try:
+        code = app(rest or ["--help"], prog_name="lapvqa", standalone_mode=False)
+    except Exception as error:  # noqa: BLE001 - the last line of defence names the fault as ours
+        if len(rest) < len(given):
+            traceback.print_exc()
+        return _explain(error)
+    if code == EXIT_INTERRUPTED:
+        from flows.commands import screen
+
+        screen.show_problem("interrupted", "run the same again; it continues from here")
+    return int(code or 0)
+
+
+def _explain(error: Exception) -> int:
+    """Print an error as what happened and what to do; return the exit code."""
+    from flows.commands import screen
+
+    if isinstance(error, LapvqaError):
+        screen.show_error(error)
+        return error.exit_code
+    if isinstance(error, typer.TyperException):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "lapvqa"
+        screen.show_problem(error.format_message(), f"see `{command} --help`")
+        return EXIT_USER
+    # No text of the exception itself: it may quote what stands in a file.
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    screen.show_problem(
+        f"unexpected {type(error).__name__} at {Path(place.filename).name}:{place.lineno}; "
+        "this is a fault of LAPVQA",
+        "run again with --debug and report what it prints (after reading it for patient data)",
+    )
+    return EXIT_FAULT
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lapvqa {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of an error; works anywhere.")
+    ] = False,
+) -> None:
+    """From a chest X-ray archive to an evaluated, traceable vision encoder."""
+
+
+@app.command()
+def run(
+    stage: Annotated[
+        str | None, typer.Option(help="Only this stage, on what the stages above it left.")
+    ] = None,
+    params: Annotated[
+        Path | None,
+        typer.Option(help="Write this file's values into params.yaml first; says what changed."),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            help="Read this archive from now on (kept in local.yaml). "
+            "The folder that params.yaml names switches back."
+        ),
+    ] = None,
+) -> int:
+    """Run what is not up to date: the whole pipeline, or one stage. Resumes by itself."""
+    from flows.commands import project
+    from flows.commands.run import execute
+
+    return execute(project.find(), stage=stage, params_file=params, source=source)
+
+
+@app.command()
+def plan() -> int:
+    """Show what would run, and why; run nothing."""
+    from flows.commands import project
+    from flows.commands.plan import execute
+
+    return execute(project.find())
+
+
+@app.command()
+def status() -> int:
+    """Show stages, what is running and its ETA, what was turned away, and disk use."""
+    from flows.commands import project
+    from flows.commands.status import execute
+
+    return execute(project.find())
+
+
+@app.command()
+def doctor() -> int:
+    """Check this machine: packages, GPU, disk, every DICOM codec, tokenizer, stores."""
+    from flows.commands import project
+    from flows.commands.doctor import execute
+
+    return execute(project.find())
+
+
+@app.command()
+def demo(
+    patients: Annotated[int, typer.Option(min=10, help="Patients of the MIMIC-CXR copy.")] = 300,
+    studies: Annotated[int, typer.Option(min=10, help="Their studies in all.")] = 800,
+    seed: Annotated[int, typer.Option(help="Another seed, other patients.")] = 0,
+) -> int:
+    """Make the demo archive, then run the pipeline on it."""
+    from flows.commands import project
+    from flows.commands.demo import execute
+
+    return execute(project.find(), patients=patients, studies=studies, seed=seed)
+
+
+@app.command()
+def schedule(
+    cron: Annotated[str, typer.Option(help='When to run: "0 2 * * *" is every night at two.')],
+) -> int:
+    """Run the pipeline by the clock, on this machine, until interrupted."""
+    from flows.commands import project
+    from flows.commands.schedule import execute
+
+    return execute(project.find(), cron=cron)
+
+
+@app.command()
+def lineage(
+    target: Annotated[
+        str, typer.Argument(help="A file, a metric (TASK.METRIC or FILE:METRIC), or a run id.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> int:
+    """Show where a result came from: every artefact up to the inventory of the DICOM files."""
+    from flows.commands import project
+    from flows.commands.lineage import execute
+
+    return execute(project.find(), target=target, as_json=as_json)
+
+
+@app.command()
+def sync() -> int:
+    """Bring records that waited for MLflow into it."""
+    from flows.commands import project
+    from flows.commands.sync import execute
+
+    return execute(project.find())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,129 @@
+"""``lapvqa demo``: make the demo archive, then run the pipeline on it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.commands import screen
+from lapvqa import storage, uptodate
+from lapvqa.errors import ConfigError
+from lapvqa.layout import Layout
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_SPARSE_S = 10.0
+
+
+def execute(layout: Layout, *, patients: int, studies: int, seed: int) -> int:
+    """Write the archive where params.yaml says, run everything, print how long each part took."""
+    from flows.commands import outcome
+    from flows.commands.run import bring_up_to_date
+
+    console = screen.console()
+    started = time.monotonic()
+    folder = _demo_folder(layout)
+    with storage.lock(layout.run_lock, what="a run of this project"):
+        _leave_own_source(layout, console)
+        # The server needs ten seconds to come up; the archive is drawn meanwhile.
+        _start_server(layout)
+        write_archive(layout, folder, patients, studies, seed, console)
+    archive_made = time.monotonic()
+    if uptodate.nothing_to_do(uptodate.check(layout)):
+        console.print("every stage is up to date\n")
+        outcome.show(layout, console)
+    else:
+        bring_up_to_date(layout, None, console)
+    console.print(
+        f"demo archive {screen.span(archive_made - started)}, "
+        f"pipeline {screen.span(time.monotonic() - archive_made)}, "
+        f"in all {screen.span(time.monotonic() - started)}"
+    )
+    return 0
+
+
+def write_archive(
+    layout: Layout, folder: Path, patients: int, studies: int, seed: int, console: Console
+) -> None:
+    """Draw the archive with a bar in a terminal, sparse lines elsewhere."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from lapvqa.config import load_machine
+    from lapvqa.synth.archive import write_demo
+
+    columns = (
+        TextColumn("demo archive"), BarColumn(), MofNCompleteColumn(), TextColumn("images"),
+        TimeRemainingColumn(compact=True),
+    )  # fmt: skip
+    sparse = _Sparse(console)
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True
+    ) as bar:
+        row = bar.add_task("", total=None)
+
+        def on_progress(done: int, total: int) -> None:
+            bar.update(row, completed=done, total=total)
+            if not console.is_terminal:
+                sparse.show(done, total)
+
+        counts = write_demo(
+            folder, patients=patients, studies=studies, seed=seed,
+            workers=load_machine(layout).workers, on_progress=on_progress,
+        )  # fmt: skip
+    found = ", ".join(f"{name} {number}" for name, number in counts.items())
+    console.print(f"demo archive in {folder.name}/: {found}", soft_wrap=True)
+
+
+class _Sparse:
+    """A line every few seconds, for log files."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started = self._last = time.monotonic()
+
+    def show(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last < _SPARSE_S:
+            return
+        self._last = now
+        rate = done / (now - self._started)
+        self._console.print(
+            f"demo archive: {done}/{total} images, {rate:.1f}/s, ETA {(total - done) / rate:.0f} s"
+        )
+
+
+def _demo_folder(layout: Layout) -> Path:
+    from lapvqa.params import load_params
+    from lapvqa.synth import mimic
+
+    source = Path(load_params(layout.params).inventory.source)
+    if source.is_absolute() or source.name != mimic.FOLDER:
+        raise ConfigError(
+            f"params.yaml: inventory.source is {source}; the demo is written to "
+            f"demo/{mimic.FOLDER}",
+            hint=f"set inventory.source to demo/{mimic.FOLDER}; "
+            "your own archive belongs into local.yaml: lapvqa run --source DIR",
+        )
+    return layout.root / source.parent
+
+
+def _leave_own_source(layout: Layout, console: Console) -> None:
+    from flows.commands import settings
+
+    said = settings.remove_source(layout)
+    if said:
+        console.print(said, markup=False, soft_wrap=True)
+
+
+def _start_server(layout: Layout) -> None:
+    from tasks.embedded import start_server_early
+
+    start_server_early(layout)

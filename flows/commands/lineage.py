@@ -1,0 +1,92 @@
+"""``lapvqa lineage``: where a file, a metric or a run came from."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from flows.commands import screen
+from lapvqa.layout import Layout
+from lapvqa.lineage.graph import Lineage, Node, trace
+from lapvqa.lineage.origins import BY_RUN, Origin
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from lapvqa.lineage.targets import Key
+
+_MD5_SHOWN = 12
+
+
+def execute(layout: Layout, *, target: str, as_json: bool) -> int:
+    """Print the chain of artefacts from ``target`` up to the inventory."""
+    lineage = trace(layout, target)
+    if as_json:
+        json.dump(lineage.to_json(), sys.stdout, indent=2, ensure_ascii=False)
+        sys.stdout.write("\n")
+        return 0
+    console = screen.console()
+    for line in _headline(lineage):
+        console.print(line, markup=False)
+    shown: set[Key] = set()
+    for key in lineage.target.artefacts:
+        console.print(_tree(lineage, key, shown), soft_wrap=True)
+    return 0
+
+
+def _headline(lineage: Lineage) -> list[str]:
+    target = lineage.target
+    lines = [target.remark] if target.remark else []
+    if target.metric is not None:
+        values = target.value if isinstance(target.value, dict) else {"": target.value}
+        lines += [f"{target.metric} {system}: {_value(found)}" for system, found in values.items()]
+    return lines
+
+
+def _value(found: Any) -> str:
+    if isinstance(found, dict) and found.keys() >= {"value", "low", "high"}:
+        return f"{found['value']} [{found['low']}, {found['high']}]"
+    return str(found)
+
+
+def _tree(lineage: Lineage, key: Key, shown: set[Key], tree: Tree | None = None) -> Tree:
+    from rich.tree import Tree
+
+    node = lineage.nodes[key]
+    label = "\n".join([f"[bold]{node.path}[/] {node.md5[:_MD5_SHOWN]}", *_facts(node)])
+    if key in shown and node.inputs:
+        label = f"[bold]{node.path}[/] {node.md5[:_MD5_SHOWN]} (see above)"
+    branch = Tree(label) if tree is None else tree.add(label)
+    if key not in shown:
+        shown.add(key)
+        for upstream in node.inputs:
+            _tree(lineage, upstream, shown, branch)
+    return branch
+
+
+def _facts(node: Node) -> list[str]:
+    if node.origin is None:
+        return [f"  {node.kind}"]
+    origin = node.origin
+    lines = [f"  stage {origin.stage}, {_when(origin)}"]
+    if node.facts:
+        size = screen.size(node.facts["bytes"])
+        lines.append(f"  lists {node.facts['files']} files, {size}: the archive itself")
+    if origin.params:
+        lines.append(
+            f"  params {json.dumps(origin.params, ensure_ascii=False)}".replace("[", r"\[")
+        )
+    if origin.git_commit:
+        state = " with local changes" if origin.git_dirty else ""
+        lines.append(f"  code {origin.git_commit[:_MD5_SHOWN]}{state}")
+    runs = {"Prefect run": origin.prefect_flow_run, "MLflow run": origin.mlflow_run}
+    lines += [f"  {name} {run}" for name, run in runs.items() if run]
+    return lines
+
+
+def _when(origin: Origin) -> str:
+    made = "" if origin.made == BY_RUN else f", made {origin.made}"
+    if origin.started is None:
+        return f"time unknown{made}"
+    return f"{screen.moment(origin.started)}, took {screen.span(origin.seconds)}{made}"

@@ -1,0 +1,110 @@
+"""What came out of a run: counts, metrics with intervals, and where to look."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lapvqa.config import load_machine
+from lapvqa.layout import Layout
+
+_SYSTEMS = ("trained", "untrained", "most_common")
+
+
+def show(layout: Layout, screen: Console) -> None:
+    """Print counts, the table of results, and where to look."""
+    show_counts(layout, screen)
+    show_results(layout, screen)
+    show_places(layout, screen)
+
+
+def show_counts(layout: Layout, screen: Console) -> None:
+    """Print that nothing was lost: files in = ingested + rejected, by reason."""
+    if not (layout.images.exists() and layout.rejects.exists()):
+        return
+    rejected = rejects(layout.rejects)
+    files = Counter({reason: n for (kind, reason), n in rejected.items() if kind == "file"})
+    ingested = _num_rows(layout.images)
+    screen.print(
+        f"{ingested + files.total()} files = {ingested} ingested + {files.total()} rejected"
+        f"{_by_reason(files)}"
+    )
+    if layout.tokens_dir.exists() and layout.token_rejects.exists():
+        without = Counter({why: n for (_, why), n in rejects(layout.token_rejects).items()})
+        tokenised = sum(_num_rows(path) for path in layout.tokens_dir.glob("*.parquet"))
+        studies = tokenised + without.total()
+        screen.print(
+            f"{studies} studies = {tokenised} reports tokenised + {without.total()} without"
+            f"{_by_reason(without)}"
+        )
+
+
+def show_results(layout: Layout, screen: Console) -> None:
+    """Print each task's metrics with intervals, trained beside untrained."""
+    from tasks.results import result_rows
+
+    rows = [row for row in result_rows(layout) if "/" not in row["metric"]]
+    if not rows:
+        return
+    systems = [name for name in _SYSTEMS if any(name in row for row in rows)]
+    confidence = _confidence(layout)
+    table = Table(title=f"Results (value [{confidence} interval, patients resampled])")
+    table.add_column("task", no_wrap=True)
+    table.add_column("metric", no_wrap=True)
+    for system in systems:
+        table.add_column(system.replace("_", " "), justify="right", no_wrap=True)
+    table.add_column("")
+    for row in rows:
+        note = row.get("note", "")
+        table.add_row(row["task"], row["metric"], *(row.get(s, "") for s in systems), note)
+    screen.print(table)
+
+
+def show_places(layout: Layout, screen: Console) -> None:
+    """Print the commands and pages that show more."""
+    machine = load_machine(layout)
+    mlflow = machine.servers.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    prefect = machine.servers.prefect_api_url or os.environ.get("PREFECT_API_URL")
+    places = {
+        "report page": _relative(layout.report_page),
+        "records": mlflow or f"mlflow ui --backend-store-uri sqlite:///{layout.mlflow_db}",
+        "runs": prefect or f"PREFECT_HOME={layout.prefect_home} prefect server start",
+        "metrics": "dvc metrics show",
+        "where from": "lapvqa lineage results/probe_chexpert/metrics.json",
+    }
+    screen.print("Where to look")
+    for name, place in places.items():
+        screen.print(f"  {name:12} {place}", soft_wrap=True, markup=False)
+
+
+def rejects(path: Path) -> Counter[tuple[str, str]]:
+    """Return how many rejects a table holds by (kind, reason)."""
+    import pyarrow.parquet as pq
+
+    columns = pq.read_table(path, columns=["kind", "reason"]).to_pydict()
+    return Counter(zip(columns["kind"], columns["reason"], strict=True))
+
+
+def _num_rows(path: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(path).num_rows)
+
+
+def _by_reason(counts: Counter[str]) -> str:
+    parts = ", ".join(f"{reason} {number}" for reason, number in counts.most_common())
+    return f" ({parts})" if parts else ""
+
+
+def _confidence(layout: Layout) -> str:
+    from lapvqa.params import load_params
+
+    return f"{load_params(layout.params).evaluate.common.confidence:.0%}"
+
+
+def _relative(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,49 @@
+"""``lapvqa plan``: what would run, and why; runs nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flows.commands import screen
+from lapvqa import uptodate
+from lapvqa.layout import Layout
+from lapvqa.uptodate import StageState
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def execute(layout: Layout) -> int:
+    """Print each stage that would run with its reasons, then those that would not."""
+    console = screen.console()
+    states = current(layout)
+    if uptodate.nothing_to_do(states):
+        console.print("nothing to do: every stage is up to date")
+        return 0
+    for state in states:
+        if state.stale:
+            _show(state, console)
+    fresh = [state.name for state in states if not state.stale]
+    if fresh:
+        console.print(f"up to date: {', '.join(fresh)}", soft_wrap=True)
+    return 0
+
+
+def current(layout: Layout) -> list[StageState]:
+    """Return the state of every stage; what the manifest cannot tell, DVC is asked."""
+    states = uptodate.check(layout)
+    if states and all(state.known for state in states):
+        return states
+    from tasks.dvc_graph import load_graph, stale_stages
+
+    graph = load_graph(layout.root)
+    stale = stale_stages(layout.root, graph)
+    return [
+        StageState(node.name, node.name in stale, [stale[node.name]] if node.name in stale else [])
+        for node in graph
+    ]
+
+
+def _show(state: StageState, console: Console) -> None:
+    for reason in state.reasons:
+        console.print(f"{state.name}: {reason}", markup=False, soft_wrap=True)

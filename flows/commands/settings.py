@@ -1,0 +1,132 @@
+"""Edit local.yaml and params.yaml as a person would: comments and order stay.
+
+Whatever is written was checked first, so a wrong value changes no file.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+
+from lapvqa import storage
+from lapvqa.config import Machine
+from lapvqa.errors import ConfigError, SourceError
+from lapvqa.layout import Layout
+from lapvqa.params import Params, load_params, read_yaml, validate
+
+Change = tuple[str, Any, Any]
+"""Dotted key, old value, new value."""
+
+_HEADER = "# Facts of this machine; git ignores this file. See docs/pipeline.md.\n"
+
+
+def set_source(layout: Layout, folder: Path) -> str:
+    """Make ``folder`` the archive of this machine; return what was done, in words.
+
+    The folder that params.yaml names needs no override: naming it removes one.
+    Raises SourceError if there is no such folder.
+    """
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise SourceError(
+            f"expected a folder with DICOM files at {folder}, found {found}",
+            hint="give the folder that holds the archive: lapvqa run --source DIR",
+        )
+    default = load_params(layout.params).inventory.source
+    chosen = _as_written(layout, folder.resolve())
+    local = _read(layout.local)
+    paths = local.get("paths") or {}
+    if folder.resolve() == (layout.root / default).resolve():
+        return remove_source(layout) or f"source: {default}, as params.yaml says"
+    if paths.get("source") == chosen:
+        return f"source: {chosen}, as local.yaml says already"
+    if not isinstance(paths, CommentedMap):
+        paths = CommentedMap()
+    paths["source"] = chosen
+    local["paths"] = paths
+    _write_local(layout, local)
+    return f"source: {chosen}, kept in local.yaml (back: lapvqa run --source {default})"
+
+
+def remove_source(layout: Layout) -> str:
+    """Let params.yaml's archive count again; return what was done, empty if nothing."""
+    local = _read(layout.local)
+    paths = local.get("paths") or {}
+    if paths.get("source") is None:
+        return ""
+    before = paths.pop("source")
+    if not paths:
+        del local["paths"]
+    _write_local(layout, local)
+    default = load_params(layout.params).inventory.source
+    return f"source: {default}, as params.yaml says ({before} removed from local.yaml)"
+
+
+def merge_params(layout: Layout, file: Path) -> list[Change]:
+    """Write the values of ``file`` into params.yaml; return the changed ones.
+
+    Only what differs is written, and nothing unless the whole is valid (ConfigError).
+    """
+    if not file.is_file():
+        raise ConfigError(
+            f"expected a YAML file with parameters at {file}, found none",
+            hint="give a file laid out as params.yaml; it may hold a part of it only",
+        )
+    read_yaml(file)  # says what is wrong with it
+    params, wanted = _read(layout.params), _read(file)
+    changes = list(_merge(params, wanted, ""))
+    text = _dump(params)
+    validate(Params, YAML(typ="safe", pure=True).load(text), file.name)
+    if changes:
+        storage.write_bytes(layout.params, text.encode())
+    return changes
+
+
+def _as_written(layout: Layout, folder: Path) -> str:
+    inside = folder.is_relative_to(layout.root.resolve())
+    return os.path.relpath(folder, layout.root.resolve()) if inside else str(folder)
+
+
+def _merge(params: dict[Any, Any], wanted: dict[Any, Any], prefix: str) -> Iterator[Change]:
+    for name, value in wanted.items():
+        key = f"{prefix}{name}"
+        before = params.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            yield from _merge(before, value, f"{key}.")
+        elif name not in params or (before, type(before) is bool) != (value, type(value) is bool):
+            params[name] = value
+            yield key, before, value
+
+
+def _write_local(layout: Layout, local: CommentedMap) -> None:
+    text = _dump(local) if local else ""
+    if not layout.local.exists():
+        text = _HEADER + text
+    validate(Machine, YAML(typ="safe", pure=True).load(text) or {}, layout.local.name)
+    storage.write_bytes(layout.local, text.encode())
+
+
+def _read(path: Path) -> CommentedMap:
+    if not path.exists():
+        return CommentedMap()
+    read_yaml(path)
+    return _round_trip().load(path.read_text(encoding="utf-8")) or CommentedMap()
+
+
+def _dump(value: CommentedMap) -> str:
+    text = io.StringIO()
+    _round_trip().dump(value, text)
+    return text.getvalue()
+
+
+def _round_trip() -> YAML:
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    return yaml

@@ -1,0 +1,135 @@
+"""``lapvqa status``: stages, what is running, what was turned away, disk use; changes nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.commands import running, screen
+from lapvqa import uptodate
+from lapvqa.layout import Layout
+from lapvqa.uptodate import StageState
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flows.commands.running import Progress
+
+_FOLDERS = ("demo", "data", "models", "results", "reports", ".dvc/cache", ".lapvqa")
+_COUNTS_SHOWN = 4
+
+
+def execute(layout: Layout) -> int:
+    """Print everything that can be known without waiting; works while a run goes on."""
+    console = screen.console()
+    at_work = {found.stage: found for found in running.stages_at_work(layout)}
+    _show_running(layout, at_work, console)
+    _show_stages(layout, at_work, console)
+    _show_rejects(layout, console)
+    _show_disk(layout, console)
+    return 0
+
+
+def _show_running(layout: Layout, at_work: dict[str, Progress], console: Console) -> None:
+    holder = running.holder(layout.run_lock)
+    if holder:
+        console.print(f"running: {holder}", markup=False)
+    for found in at_work.values():
+        console.print(f"  {describe(found)}", markup=False)
+    if not holder and not at_work:
+        console.print("running: nothing")
+
+
+def describe(found: Progress) -> str:
+    """Return one running stage in words: how far, how fast, how long still."""
+    if found.total is None:
+        return f"{found.stage}: since {screen.moment(found.started)}"
+    eta = "unknown" if found.eta_s is None else screen.span(found.eta_s)
+    note = f" ({found.note})" if found.note else ""
+    return (
+        f"{found.stage}: {found.done}/{found.total} {found.unit}, {found.rate:.1f}/s, "
+        f"ETA {eta}{note}"
+    )
+
+
+def _show_stages(layout: Layout, at_work: dict[str, Progress], console: Console) -> None:
+    from rich.table import Table
+
+    table = Table(title="Stages")
+    for name, wrap in (("stage", False), ("last run", False), ("took", False), ("state", True)):
+        table.add_column(name, no_wrap=not wrap)
+    table.add_column("counts")
+    for state in uptodate.check(layout):
+        facts = _read(layout.run_file(state.name))
+        table.add_row(
+            state.name,
+            screen.moment(facts["started"]) if facts else "",
+            screen.span(facts["seconds"]) if facts else "",
+            "running" if state.name in at_work else _state(layout, state),
+            _counts(facts.get("counts", {})),
+        )
+    console.print(table)
+
+
+def _state(layout: Layout, state: StageState) -> str:
+    failure = _read(layout.failure(state.name))
+    if failure:
+        return f"[red]failed[/]: {failure.get('message', '')}".split("\n")[0]
+    if not state.stale:
+        return "up to date"
+    more = f" and {len(state.reasons) - 1} more" if len(state.reasons) > 1 else ""
+    return f"{state.reasons[0]}{more}"
+
+
+def _counts(counts: dict[str, Any]) -> str:
+    shown = [f"{name} {value}" for name, value in counts.items()]
+    more = [f"and {len(shown) - _COUNTS_SHOWN} more"] if len(shown) > _COUNTS_SHOWN else []
+    return ", ".join(shown[:_COUNTS_SHOWN] + more)
+
+
+def _show_rejects(layout: Layout, console: Console) -> None:
+    from rich.table import Table
+
+    from flows.commands.outcome import rejects
+
+    table = Table(title="Turned away")
+    for name in ("table", "kind", "reason", "how many"):
+        table.add_column(name, no_wrap=True, justify="right" if name == "how many" else "left")
+    for path in (layout.rejects, layout.token_rejects):
+        if path.exists():
+            for (kind, reason), number in rejects(path).most_common():
+                table.add_row(str(path.relative_to(layout.root)), kind, reason, str(number))
+    if table.row_count:
+        console.print(table)
+
+
+def _show_disk(layout: Layout, console: Console) -> None:
+    used = {name: _size(layout.root / name) for name in _FOLDERS}
+    parts = ", ".join(f"{name} {screen.size(number)}" for name, number in used.items() if number)
+    free = screen.size(shutil.disk_usage(layout.root).free)
+    console.print(f"disk: {parts or 'nothing made yet'}; free {free}", markup=False)
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes that a folder's files take up on disk; a hard link counts once."""
+    seen: set[tuple[int, int]] = set()
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            stat = path.lstat()
+        except FileNotFoundError:  # a run is at work
+            continue
+        if (stat.st_dev, stat.st_ino) not in seen:
+            seen.add((stat.st_dev, stat.st_ino))
+            total += stat.st_blocks * 512
+    return total
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found

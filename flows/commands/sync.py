@@ -1,0 +1,16 @@
+"""``lapvqa sync``: bring records that waited for MLflow into it."""
+
+from __future__ import annotations
+
+from flows.commands import screen
+from lapvqa.layout import Layout
+
+
+def execute(layout: Layout) -> int:
+    """Replay what is spooled; nothing is lost or doubled, however often it is asked for."""
+    from tasks.records import sync_records
+
+    runs = sync_records(layout)
+    what = f"{runs} run{'s' if runs != 1 else ''} brought into MLflow" if runs else "nothing waits"
+    screen.console().print(f"records: {what}")
+    return 0
