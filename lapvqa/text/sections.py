@@ -167,17 +167,17 @@ def target_text(report: str | None, wanted: Wanted) -> Target:
 
     ``both`` is findings then impression, or the one that is there; without either the last
     paragraph, or all of a report that has no header. ``findings`` and ``impression`` have no
-    substitute. The text is normalised; the spans are those of the report as given.
+    substitute. Headers are MIMIC-CXR's, or plain ones where those give nothing. The text is
+    normalised; the spans are those of the report as given.
     """
     if report is None:
         return Target("", (), Verdict.NO_REPORT)
     if not _has_words(report):
         return Target("", (), Verdict.EMPTY_REPORT)
-    sections = parse(report)
-    if all(section.name in (FULL_REPORT, LAST_PARAGRAPH) for section in sections):
-        plain = parse_plain(report)
-        sections = sections if plain[0].name == FULL_REPORT else plain
-    last = {section.name: section for section in sections}
+    last = {section.name: section for section in parse(report)}
+    if set(last) <= {FULL_REPORT, LAST_PARAGRAPH} or not _choose(last, wanted):
+        plain = {section.name: section for section in parse_plain(report)}
+        last = last if FULL_REPORT in plain else plain
     present = [last[name] for name in _choose(last, wanted)]
     if not present:
         return Target("", (), Verdict.NO_SECTION)

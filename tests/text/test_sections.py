@@ -129,6 +129,7 @@ def test_the_last_section_of_a_name_counts() -> None:
         ("History: cough.\n\nThe lungs are clear.", "both", "The lungs are clear."),
         ("\n FINDINGS: ___\n IMPRESSION: Normal.", "both", "Normal."),
         ("\n FINDINGS: Clear.\n", "both", "Clear."),
+        ("\n EXAMINATION: CHEST\n Findings: Clear.", "both", "Clear."),
         ("Age ___,  lungs\t clear", "both", "Age ___, lungs clear"),
         ("Lungs clear.\n \n ___", "both", "Lungs clear. ___"),
     ],
