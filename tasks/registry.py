@@ -1,0 +1,105 @@
+"""The exported encoder as a registered model of MLflow: a version per set of weights."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lapvqa import storage
+from lapvqa.config import load_machine
+from lapvqa.layout import Layout
+from lapvqa.lineage.stagefile import locked
+from lapvqa.params import load_params
+from tasks import records
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from tasks.records import Store
+
+MODEL = "lapvqa-encoder"
+ALIAS = "champion"
+WEIGHTS, CARD = "encoder.safetensors", "card.json"
+_FOLDER = "encoder"  # within the run's artifacts
+
+
+def register_encoder(layout: Layout) -> str:
+    """Register the encoder that params.yaml names and return its version; alias ``champion``.
+
+    Weights that are registered already (by sha256) get no second version. Raises
+    MissingArtifactError before export, RecordsUnavailableError while MLflow is down.
+    """
+    store = records.connect(layout, load_machine(layout))
+    objective = load_params(layout.params).pretrain.objective
+    return register_folder(store, layout, layout.model_dir(objective))
+
+
+def register_folder(store: Store, layout: Layout, folder: Path) -> str:
+    """Register the weights of one model folder and return their version."""
+    weights = storage.require(folder / WEIGHTS, made_by="export")
+    card = storage.require(folder / CARD, made_by="export")
+    digest = storage.sha256_file(weights)
+    known = _known_version(store.client, digest)
+    if known is None:
+        known = _new_version(store, layout, weights, card, digest)
+    store.client.set_registered_model_alias(MODEL, ALIAS, known)
+    return known
+
+
+def _known_version(client: MlflowClient, digest: str) -> str | None:
+    found = client.search_model_versions(f"name = '{MODEL}'")
+    same = [one for one in found if one.tags.get("sha256") == digest]
+    return str(same[0].version) if same else None
+
+
+def _new_version(store: Store, layout: Layout, weights: Path, card: Path, digest: str) -> str:
+    from mlflow.pyfunc import save_model
+
+    client, run_id = store.client, _run_of(store, layout, weights)
+    with tempfile.TemporaryDirectory(dir=layout.state) as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice about signatures; ours is in the docstring
+        model = Path(scratch) / _FOLDER
+        save_model(
+            path=model,
+            python_model=str(Path(__file__).with_name("encoder_pyfunc.py")),
+            artifacts={"weights": str(weights), "card": str(card)},
+            # Named here, or MLflow would load the model in a new process to find out.
+            pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "torch", "lapvqa")],
+        )
+        client.log_artifacts(run_id, str(model), _FOLDER)
+    if not client.search_registered_models(f"name = '{MODEL}'"):
+        client.create_registered_model(MODEL)
+    created = client.create_model_version(
+        MODEL,
+        source=f"{client.get_run(run_id).info.artifact_uri}/{_FOLDER}",
+        run_id=run_id,
+        tags={"sha256": digest, "dvc.path": _path(layout, weights)},
+    )
+    return str(created.version)
+
+
+def _run_of(store: Store, layout: Layout, weights: Path) -> str:
+    """Return the run that wrote the weights; a new one if DVC ran or restored it without us."""
+    path = _path(layout, weights)
+    md5 = next((lock.outs[path] for lock in locked(layout).values() if path in lock.outs), "")
+    found = store.client.search_runs(
+        [store.experiment], f"tags.`dvc.out.{path}` = '{md5}'", max_results=1
+    )
+    if found:
+        return str(found[0].info.run_id)
+    created = store.client.create_run(
+        store.experiment,
+        start_time=round(time.time() * 1000),
+        run_name="encoder",
+        tags={f"dvc.out.{path}": md5, "mlflow.source.name": "lapvqa"},
+    )
+    store.client.set_terminated(created.info.run_id)
+    return str(created.info.run_id)
+
+
+def _path(layout: Layout, file: Path) -> str:
+    return file.relative_to(layout.root).as_posix()

@@ -1,0 +1,66 @@
+"""The table and the links that Prefect's pages show, made from results/*/metrics.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lapvqa.layout import Layout
+
+
+def metric_values(root: Path, paths: tuple[str, ...]) -> dict[str, float]:
+    """Return the metrics of metrics.json files as ``system.metric`` -> value.
+
+    Ends of intervals as ``system.metric.low`` and ``.high``; undefined ones are left out.
+    """
+    values: dict[str, float] = {}
+    for path in paths:
+        document = _read(root / path)
+        for system, metrics in _systems(document).items():
+            for metric, estimate in metrics.items():
+                named = {"": estimate["value"], ".low": estimate["low"], ".high": estimate["high"]}
+                for end, value in named.items():
+                    if value is not None:
+                        values[f"{system}.{metric}{end}"] = value
+    return values
+
+
+def result_rows(layout: Layout) -> list[dict[str, str]]:
+    """Return one row per task and metric, a column per system: ``0.91 [0.88, 0.94]``."""
+    rows = []
+    for path in sorted(layout.result_dir("x").parent.glob("*/metrics.json")):
+        document = _read(path)
+        task = str(document.get("task", path.parent.name))
+        if document.get("status") != "ok":
+            rows.append(
+                {"task": task, "metric": "not computed", "note": document.get("reason", "")}
+            )
+            continue
+        systems = document["systems"]
+        for metric in {name: None for metrics in systems.values() for name in metrics}:
+            row = {"task": task, "metric": metric}
+            for system, metrics in systems.items():
+                row[system] = _shown(metrics.get(metric))
+            if metric == document.get("primary"):
+                row["note"] = "primary"
+            rows.append(row)
+    return rows
+
+
+def _systems(document: dict[str, Any]) -> dict[str, Any]:
+    """Return systems, and differences between them, of a computed metrics.json."""
+    return {**document.get("systems", {}), **document.get("differences", {})}
+
+
+def _shown(estimate: dict[str, float | None] | None) -> str:
+    if estimate is None or estimate["value"] is None:
+        return "undefined"
+    if estimate["low"] is None or estimate["high"] is None:
+        return f"{estimate['value']:.3f}"
+    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_bytes())
+    return document

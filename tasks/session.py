@@ -1,0 +1,82 @@
+"""What the tasks of one pipeline run share.
+
+Held in a context variable and not passed as arguments: Prefect hashes and stores arguments, and
+consoles and locks are neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from lapvqa import storage
+from lapvqa.config import Machine, load_machine
+from lapvqa.layout import Layout
+from tasks.display import Display, StageOutcome
+from tasks.dvc_graph import Node
+from tasks.lineage import Commit, read_commit
+from tasks.records import Records
+
+
+@dataclass
+class Session:
+    """One run of the pipeline or of one stage."""
+
+    layout: Layout
+    machine: Machine
+    display: Display
+    records: Records
+    commit: Commit
+    """The code, as it was when the run began."""
+    graph: dict[str, Node] = field(default_factory=dict)
+    """Stages by name, in the order in which they run."""
+    outcomes: list[StageOutcome] = field(default_factory=list)
+    task_runs: int = 0
+    """How many Prefect task runs have begun."""
+    flow_run: str = ""
+    """Prefect's id of the flow run."""
+
+
+_current: ContextVar[Session | None] = ContextVar("lapvqa_session", default=None)
+
+
+def current() -> Session:
+    """Return the run that this task belongs to; LookupError outside of one."""
+    session = _current.get()
+    if session is None:
+        raise LookupError("no pipeline run is open here")
+    return session
+
+
+@contextmanager
+def opened(root: Path, display: Display | None = None) -> Iterator[Session]:
+    """Return the open run, or open one: hold the run lock, and close its records at the end.
+
+    Raises BusyError, which names the holder, if another run of this project is at work.
+    """
+    already = _current.get()
+    if already is not None:
+        yield already
+        return
+    layout = Layout(root.resolve())
+    machine = load_machine(layout)
+    with storage.lock(layout.run_lock, what="a run of this project"):
+        display = display or Display(Console())
+        session = Session(
+            layout=layout,
+            machine=machine,
+            display=display,
+            records=Records(layout, machine, warn=display.say),
+            commit=read_commit(layout.root),
+        )
+        token = _current.set(session)
+        try:
+            yield session
+        finally:
+            display.clear()
+            _current.reset(token)

@@ -1,0 +1,253 @@
+"""One stage of dvc.yaml as one Prefect task: a child `dvc --wait-for-lock repro -s STAGE`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run, task_run
+
+from lapvqa import errors
+from lapvqa.errors import EXIT_BAD_DATA, EXIT_BUSY, EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER
+from lapvqa.layout import Layout
+from lapvqa.lineage.stagefile import LockedStage, locked
+from lapvqa.recorder import PROGRESS_PREFIX
+from tasks import lineage, process, spool
+from tasks.display import StageOutcome
+from tasks.dvc_graph import Node
+from tasks.lineage import Ids
+from tasks.prefect_task import pipeline_task
+from tasks.results import metric_values
+from tasks.session import Session, current
+
+_TAIL = 50
+_LOGGED_LINES = 2000
+_ARTIFACT_S = 2.0
+_KNOWN_EXITS = {EXIT_USER, EXIT_BAD_DATA, EXIT_BUSY, EXIT_INTERRUPTED}
+_EXITED = re.compile(r"exited with (-?\d+)")
+
+
+class StageFailedError(errors.LapvqaError):
+    """A stage ended without an error of its own; ``exit_code`` is the stage's, or EXIT_FAULT."""
+
+    def __init__(self, message: str, *, hint: str, exit_code: int = EXIT_FAULT) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
+
+
+@pipeline_task(name="stage", task_run_name="{name}")
+def run_stage(name: str, reason: str = "") -> str:
+    """Run one stage as DVC would and return "ran" or "up to date".
+
+    Raises what the stage raised (the same LapvqaError class, message and exit code), else
+    StageFailedError with its last lines.
+    """
+    session = current()
+    node, began = session.graph[name], time.time()
+    before = locked(session.layout).get(name)
+    session.display.begin(name, reason)
+    tags = _begin_tags(session, name)
+    # An always-changed stage may find nothing new, which is no work to keep records of.
+    child = None if node.always_changed else session.records.begin(name, node.params, tags)
+    ids = Ids(str(flow_run.id), str(task_run.id), child)
+    output = _Output(session, name)
+    try:
+        code = _repro(session, name, ids, output)
+        if code:
+            raise _failure(session.layout, name, code, output)
+    except BaseException as error:
+        interrupted = not isinstance(error, Exception)
+        if node.always_changed:
+            session.records.begin(name, node.params, tags, started=began)
+        status = spool.KILLED if interrupted else spool.FAILED
+        session.records.end(status, tags={}, inputs={}, metrics={})
+        why = "interrupted" if interrupted else _first_line(error)
+        _finish(session, StageOutcome(name, "failed", time.time() - began, why))
+        raise
+    after = locked(session.layout)[name]
+    outcome = _outcome(node, before, after, output, time.time() - began)
+    if outcome.status == "ran":
+        if node.always_changed:
+            child = session.records.begin(name, node.params, tags, started=began)
+            ids = Ids(ids.prefect_flow_run, ids.prefect_task_run, child)
+        session.records.end(
+            spool.FINISHED,
+            tags=_end_tags(after),
+            inputs=after.deps,
+            metrics=metric_values(session.layout.root, node.metrics),
+        )
+        _tell_ledger(session, name, began, ids)
+    else:
+        session.records.discard()
+    _finish(session, outcome)
+    return outcome.status
+
+
+@dataclass
+class _Output:
+    """What a stage prints: progress to the person, the rest to the run's log and a file."""
+
+    session: Session
+    stage: str
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL))
+    verdict: str = ""
+    """What DVC decided: "ran", "restored", "unchanged"."""
+    _logged: int = 0
+    _artifact: Any = None
+    _artifact_time: float = 0.0
+
+    def to(self, log: TextIO) -> Callable[[str], None]:
+        """Return the function that takes each line; all but progress goes into ``log``."""
+        run_log = get_run_logger()
+
+        def take(line: str) -> None:
+            if line.startswith(PROGRESS_PREFIX):
+                self._progress(json.loads(line.removeprefix(PROGRESS_PREFIX)))
+                return
+            log.write(line + "\n")
+            log.flush()
+            self.tail.append(line)
+            self._judge(line)
+            self._logged += 1
+            if self._logged <= _LOGGED_LINES:
+                run_log.info(line)
+            elif self._logged == _LOGGED_LINES + 1:
+                run_log.warning("more lines than Prefect can take; all are in %s", log.name)
+            if line.startswith(f"{self.stage}: ") and not line.startswith(f"{self.stage}: {{"):
+                self.session.display.say(line)
+
+        return take
+
+    def _judge(self, line: str) -> None:
+        if line == f"Running stage '{self.stage}':":
+            self.verdict = "ran"
+        elif line.startswith(f"Stage '{self.stage}' is cached"):
+            self.verdict = "restored"
+        elif line.startswith(f"Stage '{self.stage}' didn't change"):
+            self.verdict = "unchanged"
+
+    def _progress(self, entry: dict[str, Any]) -> None:
+        self.session.display.progress(entry)
+        now = time.monotonic()
+        if now - self._artifact_time < _ARTIFACT_S:
+            return
+        self._artifact_time = now
+        share = 100.0 * entry["done"] / max(entry["total"], 1)
+        if self._artifact is None:
+            self._artifact = create_progress_artifact(
+                share,
+                key=f"progress-{_key(self.stage)}",
+                description=f"{self.stage}: {entry['unit']}",
+            )
+        else:
+            update_progress_artifact(self._artifact, share)
+
+
+def _repro(session: Session, name: str, ids: Ids, output: _Output) -> int:
+    """Run the stage's `dvc repro` and return its exit code."""
+    layout = session.layout
+    layout.failure(name).unlink(missing_ok=True)
+    binaries = str(Path(sys.executable).parent)  # `python` in dvc.yaml is this environment's
+    environment = {
+        **os.environ,
+        **ids.environment(),
+        "PATH": os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)]),
+        "PYTHONUNBUFFERED": "1",
+        "LAPVQA_PROGRESS": "json",
+        "DVC_NO_ANALYTICS": "1",
+    }
+    layout.log(name).parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        log = stack.enter_context(layout.log(name).open("w", encoding="utf-8"))
+        return process.run(
+            [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", name],
+            cwd=layout.root,
+            environment=environment,
+            on_line=output.to(log),
+        )
+
+
+def _failure(layout: Layout, name: str, code: int, output: _Output) -> errors.LapvqaError:
+    """Return the stage's own error; `dvc repro` itself ends with 255 whatever it was."""
+    if layout.failure(name).exists():
+        facts = json.loads(layout.failure(name).read_bytes())
+        kind = getattr(errors, facts["error"], None)
+        if kind is not None and kind is not errors.DicomError:
+            error: errors.LapvqaError = kind(f"{name}: {facts['message']}", hint=facts["hint"])
+            return error
+    lines = "\n".join(output.tail)
+    exits = _EXITED.findall(lines)
+    stage_code = int(exits[-1]) if exits else code
+    own = stage_code if stage_code in _KNOWN_EXITS else EXIT_FAULT
+    how = f"exit code {stage_code}" if stage_code >= 0 else f"signal {-stage_code}"
+    log = layout.log(name).relative_to(layout.root)
+    return StageFailedError(
+        f"{name}: ended with {how}; its last lines:\n{lines}",
+        hint=f"see {log}; the next run continues from here",
+        exit_code=own,
+    )
+
+
+def _outcome(
+    node: Node, before: LockedStage | None, after: LockedStage, output: _Output, seconds: float
+) -> StageOutcome:
+    if output.verdict == "restored":
+        return StageOutcome(node.name, "up to date", seconds, "restored from DVC's cache")
+    if output.verdict != "ran":
+        return StageOutcome(node.name, "up to date", seconds)
+    if node.always_changed and before is not None and before.outs == after.outs:
+        return StageOutcome(node.name, "up to date", seconds, "looked again, nothing new")
+    return StageOutcome(node.name, "ran", seconds)
+
+
+def _finish(session: Session, outcome: StageOutcome) -> None:
+    session.outcomes.append(outcome)
+    session.display.end(outcome)
+
+
+def _tell_ledger(session: Session, name: str, began: float, ids: Ids) -> None:
+    """Write the ledger's line, with the stage's own clock where it kept one."""
+    path = session.layout.run_file(name)
+    facts = json.loads(path.read_bytes()) if path.exists() else {}
+    if facts.get("started", 0.0) < began:
+        facts = {"started": began, "seconds": time.time() - began}
+    lineage.append(
+        session.layout, name,
+        started=facts["started"], seconds=facts["seconds"], commit=session.commit, ids=ids,
+    )  # fmt: skip
+
+
+def _begin_tags(session: Session, name: str) -> dict[str, str]:
+    return {
+        "dvc.stage": name,
+        "git.commit": session.commit.sha or "not under git",
+        "git.dirty": str(session.commit.dirty).lower(),
+        "mlflow.source.git.commit": session.commit.sha or "",
+        "prefect.flow_run_id": str(flow_run.id),
+        "prefect.task_run_id": str(task_run.id),
+    }
+
+
+def _end_tags(lock: LockedStage) -> dict[str, str]:
+    deps = {f"dvc.dep.{path}": md5 for path, md5 in lock.deps.items()}
+    return deps | {f"dvc.out.{path}": md5 for path, md5 in lock.outs.items()}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _key(stage: str) -> str:
+    """Return a stage's name in the letters that Prefect's artifact keys allow."""
+    return re.sub(r"[^a-z0-9]+", "-", stage.lower()).strip("-")
