@@ -27,6 +27,7 @@ Wanted = Literal["findings", "impression", "both"]
 FULL_REPORT = "full report"
 PREAMBLE = "preamble"
 LAST_PARAGRAPH = "last_paragraph"
+_TARGETS = ("findings", "impression")
 
 _HEADER = re.compile(r"\n ([A-Z ()/,-]+):\s")
 # The rules ask for newline-space-newline; the optional \r admits files with DOS line ends.
@@ -134,32 +135,23 @@ def section_name(header: str) -> str:
 
 def parse(report: str) -> list[Section]:
     """Cut a report into sections by MIMIC-CXR's rules, in order, blank targets dropped."""
-    sections = [
-        section
-        for section in _headed(report)
-        if section.name not in ("findings", "impression") or section.text(report).strip()
-    ]
-    if not any(item.name in ("findings", "impression") for item in sections):
-        sections[-1:] = _split_last(report, sections[-1], _BLANK_LINE)
-    return sections
+    return _apply_rule_4(report, _headed(report), _BLANK_LINE)
 
 
 def parse_plain(report: str) -> list[Section]:
     """Cut a report at lines that begin with a known section name and a colon, in any case.
 
-    The last paragraph is split off as in rule 4, at any kind of blank line.
+    Rule 4 applies, to any kind of blank line.
     """
     headers = list(_PLAIN_HEADER.finditer(report))
     if not headers:
         return [Section(FULL_REPORT, 0, len(report))]
     ends = [header.start() for header in headers[1:]] + [len(report)]
-    sections = [
+    sections = [Section(PREAMBLE, 0, headers[0].start())] + [
         Section(section_name(header[1]), header.end(), end)
         for header, end in zip(headers, ends, strict=True)
     ]
-    if not any(item.name in ("findings", "impression") for item in sections):
-        sections[-1:] = _split_last(report, sections[-1], _ANY_BLANK_LINE)
-    return sections
+    return _apply_rule_4(report, sections, _ANY_BLANK_LINE)
 
 
 def target_text(report: str | None, wanted: Wanted) -> Target:
@@ -175,9 +167,13 @@ def target_text(report: str | None, wanted: Wanted) -> Target:
     if not _has_words(report):
         return Target("", (), Verdict.EMPTY_REPORT)
     last = {section.name: section for section in parse(report)}
-    if set(last) <= {FULL_REPORT, LAST_PARAGRAPH} or not _choose(last, wanted):
+    headless = set(last) <= {FULL_REPORT, LAST_PARAGRAPH}
+    if headless or not _choose(last, wanted):
         plain = {section.name: section for section in parse_plain(report)}
-        last = last if FULL_REPORT in plain else plain
+        if not headless:  # its last paragraph is no target: MIMIC-CXR's rules saw none
+            last = {name: plain[name] for name in _TARGETS if name in plain}
+        elif FULL_REPORT not in plain:
+            last = plain
     present = [last[name] for name in _choose(last, wanted)]
     if not present:
         return Target("", (), Verdict.NO_SECTION)
@@ -190,7 +186,7 @@ def target_text(report: str | None, wanted: Wanted) -> Target:
 
 def _choose(last: dict[str, Section], wanted: Wanted) -> list[str]:
     """Return the names to use, in the order of the target text."""
-    names = ["findings", "impression"] if wanted == "both" else [wanted]
+    names = _TARGETS if wanted == "both" else (wanted,)
     present = [name for name in names if name in last]
     if present or wanted != "both":
         return present
@@ -213,8 +209,18 @@ def _headed(report: str) -> list[Section]:
     return sections
 
 
+def _apply_rule_4(
+    report: str, sections: list[Section], blank_line: re.Pattern[str]
+) -> list[Section]:
+    """Drop blank targets; without any target left, cut the last section at its blank line."""
+    kept = [one for one in sections if one.name not in _TARGETS or one.text(report).strip()]
+    if not any(one.name in _TARGETS for one in kept):
+        kept[-1:] = _split_last(report, kept[-1], blank_line)
+    return kept
+
+
 def _split_last(report: str, section: Section, marker: re.Pattern[str]) -> list[Section]:
-    """Cut a section at its first blank line (rule 4), unless nothing follows it."""
+    """Cut a section at its first blank line, unless nothing follows it."""
     blank = marker.search(report, section.start, section.end)
     if blank is None or not _has_words(report[blank.end() : section.end]):
         return [section]
