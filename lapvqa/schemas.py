@@ -93,7 +93,7 @@ REJECTS = pa.schema(
         _field("kind", pa.string(), "file | report | study"),
         _field("file", pa.string(), "path in the archive (file, report) or study key (study)"),
         _field("stage", pa.string(), "stage that turned it away"),
-        _field("reason", pa.string(), "reason code, see lapvqa.dicom.reasons"),
+        _field("reason", pa.string(), "reason code: lapvqa.dicom.reasons, lapvqa.text.sections"),
         _field("detail", pa.string(), "what was expected and found; no identity"),
         _field("remedy", pa.string(), "what to do"),
         _field("sha256", pa.string(), "of the file's bytes, where they could be read", null=True),
