@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flows.commands import screen
 from lapvqa.layout import Layout
 
 
@@ -9,5 +10,5 @@ def execute(layout: Layout, *, cron: str) -> int:
     """Keep the schedule until interrupted; ConfigError if ``cron`` is no cron expression."""
     from flows.schedule import schedule
 
-    schedule(layout.root, cron)
+    schedule(layout.root, cron, console=screen.console())
     return 0

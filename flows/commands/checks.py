@@ -1,0 +1,253 @@
+"""The checks of ``lapvqa doctor``: each looks at one thing that a run needs, and tries it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sqlite3
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from flows.commands import screen
+from lapvqa.config import load_machine
+from lapvqa.errors import LapvqaError
+from lapvqa.layout import Layout
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+_FREE_FAIL, _FREE_WARN = 1e9, 10e9
+_SENTENCE = "No acute cardiopulmonary process; heart size is normal."
+_KNOWN_IDS = ("hello world", [31373, 995])
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding; FAIL only for what a run cannot do without."""
+
+    name: str
+    status: str
+    found: str
+    remedy: str = ""
+
+
+def python(layout: Layout) -> Iterator[Check]:
+    """The interpreter."""
+    found = ".".join(map(str, sys.version_info[:3]))
+    right = sys.version_info[:2] == (3, 11)
+    remedy = "" if right else "the lock was resolved for Python 3.11; make the .venv with it"
+    new_enough = sys.version_info >= (3, 11)
+    yield Check("Python", OK if right else WARN if new_enough else FAIL, found, remedy)
+
+
+def packages(layout: Layout) -> Iterator[Check]:
+    """Installed versions beside requirements/lock.txt."""
+    lock = layout.root / "requirements" / "lock.txt"
+    if not lock.exists():
+        yield Check("packages", WARN, "no requirements/lock.txt", "restore it from git")
+        return
+    wanted = re.findall(r"^([\w.-]+)==([^\s;]+)", lock.read_text(encoding="utf-8"), re.MULTILINE)
+    missing, other = [], []
+    for name, version in wanted:
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+            continue
+        if found.split("+")[0] != version.split("+")[0]:
+            other.append(f"{name} {found} (lock: {version})")
+    remedy = "pip install -r requirements/lock.txt"
+    if missing:
+        yield Check("packages", FAIL, f"missing: {_some(missing)}", remedy)
+    if other:
+        yield Check("packages", WARN, f"other versions: {_some(other)}", remedy)
+    if not missing and not other:
+        yield Check("packages", OK, f"{len(wanted)} as locked")
+
+
+def torch(layout: Layout) -> Iterator[Check]:
+    """Where training would run."""
+    import torch as library
+
+    if library.cuda.is_available():
+        name = library.cuda.get_device_name(0)
+        memory = library.cuda.get_device_properties(0).total_memory
+        count = library.cuda.device_count()
+        found = f"{library.__version__}, {count} x {name}, {screen.size(memory)}"
+        yield Check("torch", OK, found)
+    else:
+        remedy = "enough for the demo; the full-size model needs a GPU and torch built for it"
+        yield Check("torch", WARN, f"{library.__version__}, no GPU", remedy)
+
+
+def disk(layout: Layout) -> Iterator[Check]:
+    """Free space where the project lies."""
+    free = shutil.disk_usage(layout.root).free
+    status = FAIL if free < _FREE_FAIL else WARN if free < _FREE_WARN else OK
+    remedy = "" if status == OK else "free space: `dvc gc -w` drops results of older settings"
+    yield Check("disk", status, f"{screen.size(free)} free", remedy)
+
+
+def codecs(layout: Layout) -> Iterator[Check]:
+    """Every DICOM encoding, by decoding a tiny file of each."""
+    from lapvqa.dicom import samples
+
+    for sample in samples.SAMPLES:
+        name = f"DICOM {sample.name}"
+        try:
+            wrong = samples.check(sample)
+        except samples.NoDecoderError:
+            remedy = "such files are turned away (decoder_missing); convert them with dcmdjpeg"
+            yield Check(name, WARN, "no decoder is installed", remedy)
+            continue
+        if wrong:
+            remedy = "reinstall the decoders: pip install -r requirements/lock.txt"
+            yield Check(name, FAIL, wrong, remedy)
+        else:
+            exact = "exact" if sample.max_error == 0 else f"within {sample.max_error} grey values"
+            yield Check(name, OK, f"decoded, {exact}")
+
+
+def tokenizer(layout: Layout) -> Iterator[Check]:
+    """GPT-2 tokens without a network."""
+    from lapvqa.text import bpe
+
+    encoding = bpe.encoding()
+    text, ids = _KNOWN_IDS
+    right = encoding.encode(text) == ids
+    right = right and encoding.decode(encoding.encode(_SENTENCE)) == _SENTENCE
+    remedy = "" if right else "restore lapvqa/text/gpt2.tiktoken.gz from git"
+    found = "GPT-2 table from the package" if right else "wrong ids"
+    yield Check("tokenizer", OK if right else FAIL, found, remedy)
+
+
+def settings(layout: Layout) -> Iterator[Check]:
+    """params.yaml, local.yaml, and the archive that they name."""
+    from lapvqa.params import load_params
+
+    params, machine = load_params(layout.params), load_machine(layout)
+    yield Check("settings", OK, f"params.yaml is valid; {machine.workers} workers")
+    folder = machine.folder("source", params.inventory, layout)
+    there = folder.is_dir()
+    remedy = "" if there else "make the demo: lapvqa demo; or yours: lapvqa run --source DIR"
+    yield Check("archive", OK if there else WARN, f"{folder}{'' if there else ': none'}", remedy)
+
+
+def git(layout: Layout) -> Iterator[Check]:
+    """The code's commit goes into every record."""
+    if shutil.which("git") is None:
+        remedy = "install git: records cannot name the code, `dvc metrics diff` cannot compare"
+        yield Check("git", WARN, "not installed", remedy)
+    elif not (layout.root / ".git").exists():
+        yield Check("git", WARN, "the project is no git clone", "clone it, or `git init`")
+    else:
+        yield Check("git", OK, "present")
+
+
+def dvc(layout: Layout) -> Iterator[Check]:
+    """DVC's folder and cache."""
+    if not (layout.root / ".dvc" / "config").exists():
+        yield Check("DVC", FAIL, "no .dvc/config", "restore .dvc from git, or `dvc init`")
+        return
+    yield _writable("DVC cache", layout.root / ".dvc")
+
+
+def prefect(layout: Layout) -> Iterator[Check]:
+    """The server that records runs."""
+    url = load_machine(layout).servers.prefect_api_url or os.environ.get("PREFECT_API_URL")
+    if url:
+        yield _answers("Prefect, served", f"{url.rstrip('/')}/health", url)
+        return
+    yield _database("Prefect, embedded", layout.prefect_home / "prefect.db", layout)
+    layout.prefect_home.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PREFECT_HOME", str(layout.prefect_home))
+    import prefect.server.api.server
+
+    version = prefect.__version__
+    yield Check("Prefect server", OK, f"{version} can be started")
+
+
+def mlflow(layout: Layout) -> Iterator[Check]:
+    """The store of parameters and metrics, and what waits for it."""
+    uri = load_machine(layout).servers.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if uri and uri.startswith("http"):
+        yield _answers("MLflow, served", f"{uri.rstrip('/')}/health", uri)
+    else:
+        yield _database("MLflow, embedded", layout.mlflow_db, layout)
+    waiting = sum(1 for _ in layout.spool.glob("*.json")) if layout.spool.exists() else 0
+    if waiting:
+        yield Check("MLflow records", WARN, f"{waiting} wait", "lapvqa sync")
+
+
+def ledger(layout: Layout) -> Iterator[Check]:
+    """The ledger that `lapvqa lineage` reads."""
+    from lapvqa.lineage import ledger as book
+
+    damaged, whole = book.damaged_lines(layout), len(book.entries(layout))
+    found = f"{whole} runs of stages" + (f", {damaged} damaged lines" if damaged else "")
+    remedy = "a run was killed while it wrote; lineage of that stage run is lost" if damaged else ""
+    yield Check("ledger", WARN if damaged else OK, found, remedy)
+
+
+CHECKS: tuple[Callable[[Layout], Iterator[Check]], ...] = (
+    python, packages, torch, disk, git, settings, tokenizer, codecs, dvc, prefect, mlflow, ledger,
+)  # fmt: skip
+
+
+def run_all(layout: Layout) -> Iterator[Check]:
+    """Make every check; one that breaks down is a finding, not the end."""
+    for check in CHECKS:
+        try:
+            yield from check(layout)
+        except LapvqaError as error:
+            yield Check(check.__name__, FAIL, error.message, error.hint)
+        except Exception as error:  # noqa: BLE001 - broken installations raise anything
+            remedy = "reinstall: pip install -r requirements/lock.txt"
+            yield Check(check.__name__, FAIL, f"{type(error).__name__}: {error}", remedy)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _writable(name: str, folder: Path) -> Check:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return Check(name, OK, "writable")
+    except OSError as error:
+        return Check(name, FAIL, f"{error.strerror}", f"grant write access to {folder}")
+
+
+def _database(name: str, path: Path, layout: Layout) -> Check:
+    if not path.exists():
+        here = layout.state if layout.state.exists() else layout.root
+        check = _writable(name, here)
+        return check if check.status == FAIL else Check(name, OK, "SQLite, made on first use")
+    try:
+        with closing(sqlite3.connect(path, timeout=1, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            return Check(name, OK, "SQLite, in use now")
+        return Check(name, FAIL, f"SQLite: {error}", f"grant write access to {path}")
+    except sqlite3.DatabaseError as error:
+        return Check(name, FAIL, f"SQLite: {error}", f"move {path} away; a new one is made")
+    return Check(name, OK, f"SQLite, {screen.size(path.stat().st_size)}, writable")
+
+
+def _answers(name: str, health: str, url: str) -> Check:
+    try:
+        with urllib.request.urlopen(health, timeout=5):
+            return Check(name, OK, url)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        # Runs go on without it (embedded server, spooled records), so this is no failure.
+        remedy = "start it, or correct servers in local.yaml; meanwhile runs record on this machine"
+        return Check(name, WARN, f"{url} does not answer ({error})", remedy)
