@@ -82,10 +82,10 @@ def window(values: Values, *, center: float, width: float, function: str = "LINE
         grey: Values = 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
         return grey
     if function == "LINEAR_EXACT":
-        return np.clip((values - center) / width + 0.5, 0, 1)
+        return _clipped((values - center) / width + 0.5)
     if width == 1:
         return (values > center - 0.5).astype(np.float64)
-    return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
+    return _clipped((values - (center - 0.5)) / (width - 1) + 0.5)
 
 
 def is_inverted(dataset: Dataset) -> bool:
@@ -113,13 +113,22 @@ def _percentile_window(modality: Values, padding: NDArray[np.bool_], cells: Cell
     sample = cells[::step, ::step].ravel()
     shown = modality[sample[~padding[sample]]]
     if not shown.size:
-        return np.zeros_like(modality)
+        return _black(modality)
     low, high = np.percentile(shown, PERCENTILES)
     if low == high:
         low, high = shown.min(), shown.max()
     if low == high:
-        return np.zeros_like(modality)
-    return np.clip((modality - low) / (high - low), 0, 1)
+        return _black(modality)
+    return _clipped((modality - low) / (high - low))
+
+
+def _black(like: Values) -> Values:
+    return np.zeros(like.shape, dtype=np.float64)
+
+
+def _clipped(grey: Values) -> Values:
+    clipped: Values = np.clip(grey, 0, 1)
+    return clipped
 
 
 def _lut(item: Dataset, values: Values) -> tuple[Values, int, int]:
@@ -141,7 +150,9 @@ def _lut(item: Dataset, values: Values) -> tuple[Values, int, int]:
 
 
 def _look_up(table: Values, first: int, values: Values) -> Values:
-    return table[np.clip(np.rint(values) - first, 0, len(table) - 1).astype(np.intp)]
+    index = np.clip(np.rint(values) - first, 0, len(table) - 1).astype(np.intp)
+    found: Values = table[index]
+    return found
 
 
 def _first(value: object) -> float | None:

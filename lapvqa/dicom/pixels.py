@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom import uid as uids
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 
 from lapvqa.dicom.grayscale import Cells, Values, stored_values
 from lapvqa.dicom.header import MONOCHROME, Header
@@ -102,10 +102,10 @@ def decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[C
     )
     if header.photometric not in MONOCHROME:
         is_rgb = facts["photometric_interpretation"] == "RGB"
-        grey = _luma(pixels) if is_rgb else np.ascontiguousarray(pixels[..., 0])
-        return grey, _byte_values()
+        return _luma(pixels) if is_rgb else _first_channel(pixels), _byte_values()
     bits, signed = pixels.dtype.itemsize * 8, pixels.dtype.kind == "i"
-    cells = np.ascontiguousarray(pixels).view(np.uint8 if bits == 8 else np.uint16)
+    whole = np.ascontiguousarray(pixels)
+    cells: Cells = whole.view(np.uint8) if bits == 8 else whole.view(np.uint16)
     return cells, stored_values(allocated=bits, stored=bits, high_bit=bits - 1, signed=signed)
 
 
@@ -124,10 +124,20 @@ def _native_colour(header: Header, dataset: Dataset, data: memoryview) -> NDArra
 
 def _luma(rgb: NDArray[Any]) -> NDArray[np.uint8]:
     """Return .299 R + .587 G + .114 B, the Y of YBR_FULL (PS3.3 C.7.6.3.1.2)."""
-    if rgb.ndim != 3 or rgb.shape[-1] != 3 or rgb.dtype != np.uint8:
-        raise DicomError(Reason.UNSUPPORTED_PHOTOMETRIC, f"colour of {rgb.dtype} {rgb.shape}")
-    luma: NDArray[np.uint8] = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
+    luma: NDArray[np.uint8] = cv2.cvtColor(_colour(rgb), cv2.COLOR_RGB2GRAY)
     return luma
+
+
+def _first_channel(ybr: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(_colour(ybr)[..., 0])
+
+
+def _colour(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    if pixels.ndim != 3 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
+        raise DicomError(
+            Reason.UNSUPPORTED_PHOTOMETRIC, f"colour of {pixels.dtype}, expected 3 x 8 bits"
+        )
+    return np.ascontiguousarray(pixels)
 
 
 def _byte_values() -> Values:

@@ -35,8 +35,8 @@ class Reason(StrEnum):
     NO_SPLIT = "no_split"
     LATERAL_NOT_ASKED = "lateral_not_asked"
     VIEW_UNKNOWN = "view_unknown"
-    REPORT_WITHOUT_IMAGE = "report_without_image"
-    STUDY_WITHOUT_IMAGE = "study_without_image"
+    REPORT_WITHOUT_STUDY = "report_without_study"
+    STUDY_EMPTY = "study_empty"
 
     @property
     def remedy(self) -> str:
@@ -79,6 +79,6 @@ _REMEDIES = {
     Reason.NO_SPLIT: "add its patient to the split table, or remove that table to split by share",
     Reason.LATERAL_NOT_ASKED: "set ingest.views to any if lateral images are wanted",
     Reason.VIEW_UNKNOWN: "fill in ViewPosition, or set ingest.views to any",
-    Reason.REPORT_WITHOUT_IMAGE: "add the study's images, or name the report as its study's folder",
-    Reason.STUDY_WITHOUT_IMAGE: "see the rejects of the study's files",
+    Reason.REPORT_WITHOUT_STUDY: "add the study's images, or name the report as its study's folder",
+    Reason.STUDY_EMPTY: "see the rejects of the study's files",
 }

@@ -42,7 +42,7 @@ RESULTS = pa.schema(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FileResult:
     """Columns of ``RESULTS``; ``reason`` is None if the file was taken."""
 

@@ -6,8 +6,6 @@ import hashlib
 
 from lapvqa.params import SplitParams
 
-SPLITS = ("train", "validate", "test")
-
 
 def split_point(seed: int, patient_id: str) -> float:
     """Return the patient's place in [0, 1): fixed by seed and id, whoever else is there."""

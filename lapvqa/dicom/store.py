@@ -15,13 +15,12 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lapvqa import storage
@@ -43,12 +42,21 @@ _LIBRARIES = (
 _KEPT_STORES = 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
-    """Where an image lies in the store."""
+    """Where a result lies in the store."""
 
     chunk: str
     row: int
+    """Row of its image among the chunk's; -1 for a reject."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A result, without its pixels, and where it lies."""
+
+    result: FileResult
+    place: Place
 
 
 class ResultStore:
@@ -59,26 +67,25 @@ class ResultStore:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._mapped: dict[str, NDArray[np.uint8]] = {}
 
-    def write(self, finished: Iterable[FileResult]) -> None:
-        """Add a chunk of results, whole or not at all."""
+    def write(self, finished: Iterable[FileResult]) -> list[Stored]:
+        """Add a chunk of results, whole or not at all; return them as ``load`` would."""
         rows = sorted(finished, key=lambda result: result.path)
         name = _chunk_name(rows)
-        taken = [row for row in rows if row.pixels is not None]
-        if taken:
-            stacked = np.stack([row.pixels for row in taken if row.pixels is not None])
-            write_shard(self._arrow(name), [str(row.image_key) for row in taken], stacked)
+        images = [row.pixels for row in rows if row.pixels is not None]
+        if images:
+            keys = [str(row.image_key) for row in rows if row.pixels is not None]
+            write_shard(self._arrow(name), keys, np.stack(images))
         columns = {field: [getattr(row, field) for row in rows] for field in RESULTS.names}
         storage.write_table(self._parquet(name), pa.table(columns, schema=RESULTS), RESULTS)
+        return _placed(name, [replace(row, pixels=None) for row in rows])
 
-    def load(self, recorder: Recorder) -> pa.Table:
-        """Return all rows that may be used again, with columns ``chunk`` and ``row``.
+    def load(self, recorder: Recorder) -> list[Stored]:
+        """Return all results that may be used again.
 
         A damaged chunk is said and dropped, so its files are read again; transient rejects are
         left out for the same reason.
         """
-        tables = [RESULTS.empty_table()]
-        chunks: list[pa.Array] = [pa.array([], pa.string())]
-        places: list[pa.Array] = [pa.array([], pa.int32())]
+        found: list[Stored] = []
         for path in sorted(self.folder.glob("*.parquet")):
             try:
                 table = storage.read_table(path, RESULTS, made_by="ingest")
@@ -87,15 +94,8 @@ class ResultStore:
                 recorder.say(f"dropped a damaged chunk of finished work: {error.message}")
                 self._drop(path.stem)
                 continue
-            taken = np.asarray(table["reason"].is_null())
-            tables.append(table)
-            chunks.append(pa.array([path.stem] * len(table), pa.string()))
-            places.append(pa.array(np.where(taken, np.cumsum(taken) - 1, -1), pa.int32()))
-        everything = pa.concat_tables(tables)
-        everything = everything.append_column("chunk", pa.chunked_array(chunks))
-        everything = everything.append_column("row", pa.chunked_array(places))
-        passing = pc.is_in(everything["reason"], pa.array([str(code) for code in TRANSIENT]))
-        return everything.filter(pc.invert(passing))
+            found += _placed(path.stem, [FileResult(**values) for values in table.to_pylist()])
+        return [stored for stored in found if stored.result.reason not in TRANSIENT]
 
     def images(self, chunk: str) -> NDArray[np.uint8]:
         """Return the images of a chunk [N, 384, 384], mapped."""
@@ -145,25 +145,37 @@ class ResultStore:
         return self.folder / f"{chunk}.parquet"
 
 
+def _placed(chunk: str, results_by_path: Sequence[FileResult]) -> list[Stored]:
+    row, placed = 0, []
+    for result in results_by_path:
+        placed.append(Stored(result, Place(chunk, row if result.reason is None else -1)))
+        row += result.reason is None
+    return placed
+
+
 def open_store(work_dir: Path, source: Path, facts: dict[str, str | int | bool]) -> ResultStore:
     """Open the store for this source, code and ``facts``; delete all but the latest two."""
     described = {
         **facts,
         "source": str(source.resolve()),
         "code": [storage.sha256_file(Path(str(module.__file__))) for module in _CODE],
-        "libraries": [metadata.version(name) for name in _LIBRARIES],
+        "libraries": [_version(name) for name in _LIBRARIES],
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
     store = ResultStore(work_dir / digest)
     store.folder.touch()
-    others = sorted(
-        (path for path in work_dir.iterdir() if path.is_dir()),
-        key=lambda path: path.stat().st_mtime_ns,
-        reverse=True,
-    )
-    for old in others[_KEPT_STORES:]:
+    stores = [path for path in work_dir.iterdir() if path.is_dir()]
+    stores.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for old in stores[_KEPT_STORES:]:
         shutil.rmtree(old)
     return store
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "absent"
 
 
 def _chunk_name(rows: Sequence[FileResult]) -> str:

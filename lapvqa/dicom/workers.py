@@ -114,11 +114,8 @@ def _alone(task: Task, context: Context) -> FileResult:
         try:
             return pool.submit(process_batch, [task]).result()[0]
         except BrokenProcessPool:
-            return _rejected(
-                _unknown(task),
-                Reason.DECODER_CRASHED,
-                "the process that decoded the file died",
-            )
+            result = unread(task, context.keyring, context.split_seed)
+            return rejected(result, Reason.DECODER_CRASHED, "the process that decoded it died")
 
 
 def _pool(workers: int, context: Context) -> ProcessPoolExecutor:
@@ -131,7 +128,7 @@ def _pool(workers: int, context: Context) -> ProcessPoolExecutor:
 
 
 def _start_worker(context: Context) -> None:
-    global _context  # noqa: PLW0603 - a worker process has one context, sent once at its start
+    global _context
     runtime.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _context = context
@@ -146,7 +143,7 @@ def process_batch(batch: Batch) -> Outcome:
 
 def process_file(task: Task, context: Context) -> FileResult:
     """Read, hash and render one file; a reject is a result like any other."""
-    result = _named(_unknown(task), task.ids, context)
+    result = unread(task, context.keyring, context.split_seed)
     try:
         data = _read(context.folder / task.path, task)
         result = replace(result, file_sha256=hashlib.sha256(data).hexdigest())
@@ -155,9 +152,9 @@ def process_file(task: Task, context: Context) -> FileResult:
         _require_ids(result)
         image = render(parsed)
     except DicomError as error:
-        return _rejected(result, Reason(error.reason), error.message)
+        return rejected(result, Reason(error.reason), error.message)
     except MemoryError:
-        return _rejected(result, Reason.TOO_LARGE, "expected to fit into memory")
+        return rejected(result, Reason.TOO_LARGE, "expected to fit into memory")
     return replace(
         result,
         voi=image.voi,
@@ -166,7 +163,7 @@ def process_file(task: Task, context: Context) -> FileResult:
         scale=image.fit.scale,
         offset_x=image.fit.offset_x,
         offset_y=image.fit.offset_y,
-        pixels_sha256=hashlib.sha256(image.pixels).hexdigest(),
+        pixels_sha256=hashlib.sha256(image.pixels.data).hexdigest(),
         pixels=image.pixels,
     )
 
@@ -185,11 +182,14 @@ def _read(path: Path, task: Task) -> bytes:
     return data
 
 
-def _unknown(task: Task) -> FileResult:
-    return FileResult(path=task.path, size=task.size, mtime_ns=task.mtime_ns)
+def unread(task: Task, keyring: Keyring, split_seed: int) -> FileResult:
+    """Return what is known of a file by its path alone."""
+    result = FileResult(path=task.path, size=task.size, mtime_ns=task.mtime_ns)
+    return _named(result, task.ids, keyring, split_seed)
 
 
-def _rejected(result: FileResult, reason: Reason, detail: str) -> FileResult:
+def rejected(result: FileResult, reason: Reason, detail: str) -> FileResult:
+    """Return ``result`` as a reject."""
     return replace(result, reason=reason.value, detail=detail)
 
 
@@ -201,7 +201,7 @@ def _described(result: FileResult, header: Header, ids: Ids, context: Context) -
         ids.patient or header.patient_id,
     )
     return replace(
-        _named(result, ids, context),
+        _named(result, ids, context.keyring, context.split_seed),
         instance_key=context.keyring.image(header.instance_uid) if header.instance_uid else None,
         study_date=header.study_date,
         study_time=header.study_time,
@@ -223,12 +223,11 @@ def _require_ids(result: FileResult) -> None:
         raise DicomError(Reason.MISSING_ID, f"expected {', '.join(missing)}, found nothing")
 
 
-def _named(result: FileResult, ids: Ids, context: Context) -> FileResult:
-    keyring = context.keyring
+def _named(result: FileResult, ids: Ids, keyring: Keyring, split_seed: int) -> FileResult:
     return replace(
         result,
         image_key=keyring.image(ids.image) if ids.image else None,
         study_key=keyring.study(ids.study) if ids.study else None,
         patient_key=keyring.patient(ids.patient) if ids.patient else None,
-        split_point=split_point(context.split_seed, ids.patient) if ids.patient else None,
+        split_point=split_point(split_seed, ids.patient) if ids.patient else None,
     )

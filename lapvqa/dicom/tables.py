@@ -1,0 +1,227 @@
+"""The stage's tables, made of the judged files; every row sorted by its key."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+
+from lapvqa.dicom.header import clean_date, clean_time
+from lapvqa.dicom.identity import Keyring
+from lapvqa.dicom.layouts import Archive
+from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.store import Place
+from lapvqa.dicom.verdicts import Candidate, accepted
+from lapvqa.schemas import CHEXPERT_LABELS, IMAGES, LABELS, REJECTS, STUDIES
+
+STAGE = "ingest"
+_UNKNOWN_LAST = "~"  # sorts behind every digit
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of data/images/: its images in order."""
+
+    name: str
+    images: Sequence[Candidate]
+
+    @property
+    def places(self) -> list[Place]:
+        """Where the images lie in the work store."""
+        return [image.place for image in self.images if image.place is not None]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study of the archive: files whose study, patient and split are known."""
+
+    key: str
+    files: Sequence[Candidate]
+
+    @property
+    def images(self) -> list[Candidate]:
+        """The files that are in; a study of none still counts if it has a report."""
+        return accepted(self.files)
+
+    @property
+    def first(self) -> Candidate:
+        """The file that says whose the study is."""
+        return (self.images or self.files)[0]
+
+
+@dataclass(frozen=True)
+class Reports:
+    """The reports that were read, by study key, and the rejects among them."""
+
+    texts: Mapping[str, tuple[str, str]]
+    """Study key to (text, sha256 of the bytes)."""
+    rejects: Sequence[dict[str, str | None]]
+    num_not_utf8: int
+
+
+def make_shards(candidates: Sequence[Candidate], shard_images: int) -> list[Shard]:
+    """Group the files by position in order of path, so a group depends on the archive alone."""
+    groups = (
+        accepted(candidates[start : start + shard_images])
+        for start in range(0, len(candidates), shard_images)
+    )
+    filled = [group for group in groups if group]
+    return [Shard(f"images-{number:05d}.arrow", group) for number, group in enumerate(filled)]
+
+
+def images_table(shards: Sequence[Shard]) -> pa.Table:
+    """Return data/images.parquet's rows, sorted by image key."""
+    rows = []
+    for shard in shards:
+        for row, image in enumerate(shard.images):
+            known = {name: getattr(image.result, name, None) for name in IMAGES.names}
+            placed = {"split": image.split, "view": image.view, "shard": shard.name, "row": row}
+            rows.append({**known, **placed})
+    rows.sort(key=lambda row: str(row["image_key"]))
+    return pa.Table.from_pylist(rows, schema=IMAGES)
+
+
+def find_studies(candidates: Sequence[Candidate]) -> list[Study]:
+    """Return the studies with a patient and a split, each with all its files in order of path."""
+    files: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        if candidate.result.study_key and candidate.result.patient_key and candidate.split:
+            files[candidate.result.study_key].append(candidate)
+    return [Study(key, files[key]) for key in sorted(files)]
+
+
+def read_reports(folder: Path, archive: Archive, studies: Sequence[Study]) -> Reports:
+    """Match reports to studies and read them; the others are rejects.
+
+    Files that are out take part in the matching: they still tell whose a folder is.
+    """
+    paths = {study.key: [file.result.path for file in study.files] for study in studies}
+    matches = archive.match_reports(paths)
+    texts: dict[str, tuple[str, str]] = {}
+    rejects: list[dict[str, str | None]] = []
+    num_not_utf8 = 0
+    for study, path in matches.items():
+        try:
+            data = (folder / path).read_bytes()
+        except OSError as error:
+            detail = f"expected a readable report: {error.strerror}"
+            rejects.append(reject_row("report", path, Reason.UNREADABLE, detail))
+            continue
+        text, is_utf8 = _decoded(data)
+        num_not_utf8 += not is_utf8
+        texts[study] = (text, hashlib.sha256(data).hexdigest())
+    matched = set(matches.values())
+    rejects += [
+        reject_row("report", path, Reason.REPORT_WITHOUT_STUDY, "no study to go with it")
+        for path in archive.reports
+        if path not in matched
+    ]
+    return Reports(texts, rejects, num_not_utf8)
+
+
+def _decoded(data: bytes) -> tuple[str, bool]:
+    try:
+        return data.decode("utf-8-sig"), True
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace"), False
+
+
+def studies_table(studies: Sequence[Study], reports: Reports) -> pa.Table:
+    """Return data/studies.parquet's rows, sorted by study key: those with image or report."""
+    taken_at = {study.key: min(map(_taken_at, study.images or study.files)) for study in studies}
+    studies_of: dict[str, list[Study]] = defaultdict(list)
+    for study in studies:
+        if study.images or study.key in reports.texts:
+            studies_of[str(study.first.result.patient_key)].append(study)
+    rows = []
+    for patient, own in studies_of.items():
+        own.sort(key=lambda study: (taken_at[study.key], study.key))
+        first_day = _date(taken_at[own[0].key])
+        for order, study in enumerate(own):
+            day = _date(taken_at[study.key])
+            text, digest = reports.texts.get(study.key, (None, None))
+            rows.append(
+                {
+                    "study_key": study.key,
+                    "patient_key": patient,
+                    "split": study.first.split,
+                    "study_order": order,
+                    "days_since_first": (day - first_day).days if day and first_day else None,
+                    "num_images": len(study.images),
+                    "report": text,
+                    "report_sha256": digest,
+                }
+            )
+    rows.sort(key=lambda row: str(row["study_key"]))
+    return pa.Table.from_pylist(rows, schema=STUDIES)
+
+
+def _taken_at(candidate: Candidate) -> tuple[str, str]:
+    """Return date and time by the archive's table, else by the header; unknown ones sort last."""
+    listed, result = candidate.listed, candidate.result
+    day = clean_date(listed.date or "") or result.study_date or _UNKNOWN_LAST
+    time = clean_time(listed.time or "") or result.study_time or _UNKNOWN_LAST
+    return day, time
+
+
+def _date(taken_at: tuple[str, str]) -> date | None:
+    day = taken_at[0]
+    return None if day == _UNKNOWN_LAST else date(int(day[:4]), int(day[4:6]), int(day[6:]))
+
+
+def labels_table(archive: Archive, keyring: Keyring, studies: pa.Table) -> pa.Table:
+    """Return data/labels.parquet's rows: the archive's own labels of the studies that are in."""
+    taken = set(studies["study_key"].to_pylist())
+    labels: dict[str, list[int | None]] = {}
+    for study_id, values in archive.labels():
+        key = keyring.study(study_id)
+        if key in taken:
+            labels.setdefault(key, values)
+    rows = [
+        {"study_key": key, **dict(zip(CHEXPERT_LABELS, labels[key], strict=True))}
+        for key in sorted(labels)
+    ]
+    return pa.Table.from_pylist(rows, schema=LABELS)
+
+
+def study_rejects(
+    candidates: Sequence[Candidate], studies: Sequence[Study], reports: Reports
+) -> list[dict[str, str | None]]:
+    """Return a row for each study that has neither an image nor a report, or no split."""
+    kept = {study.key for study in studies if study.images or study.key in reports.texts}
+    known = {c.result.study_key for c in candidates if c.result.study_key is not None}
+    detail = "every file of the study was turned away"
+    return [reject_row("study", key, Reason.STUDY_EMPTY, detail) for key in known - kept]
+
+
+def rejects_table(
+    candidates: Sequence[Candidate], others: Sequence[dict[str, str | None]]
+) -> pa.Table:
+    """Return data/rejects.parquet's rows, sorted by kind and file."""
+    rows = [
+        reject_row("file", c.result.path, c.reason, c.detail, sha256=c.result.file_sha256)
+        for c in candidates
+        if c.reason is not None
+    ]
+    ordered = sorted([*rows, *others], key=lambda row: (str(row["kind"]), str(row["file"])))
+    return pa.Table.from_pylist(ordered, schema=REJECTS)
+
+
+def reject_row(
+    kind: str, file: str, reason: Reason, detail: str, *, sha256: str | None = None
+) -> dict[str, str | None]:
+    """Return one row of rejects.parquet."""
+    return {
+        "kind": kind,
+        "file": file,
+        "stage": STAGE,
+        "reason": reason.value,
+        "detail": detail,
+        "remedy": reason.remedy,
+        "sha256": sha256,
+    }

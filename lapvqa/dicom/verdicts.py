@@ -1,0 +1,126 @@
+"""Which files are in, and why the others are out: rules that need more than one file.
+
+Rules run in a fixed order over the files in order of path, so of two copies the first by path
+is taken, whichever was read first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lapvqa.dicom.header import FRONTAL, clean_view
+from lapvqa.dicom.layouts import Archive, Listed
+from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.results import FileResult
+from lapvqa.dicom.splits import split_of
+from lapvqa.dicom.store import Place
+from lapvqa.errors import SplitLeakError
+from lapvqa.params import SplitParams
+
+Views = Literal["any", "frontal"]
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One image file of the archive, all that is known of it, and what became of it."""
+
+    result: FileResult
+    listed: Listed
+    place: Place | None
+    """Where its result lies in the store; None if there was no need to read it."""
+    reason: Reason | None = None
+    """None: the file is in."""
+    detail: str = ""
+    split: str = ""
+    """Split of its patient, whether the file is in or not; empty if unknown."""
+
+    @property
+    def view(self) -> str:
+        """View by the archive's table, else by the header; empty if unknown."""
+        return clean_view(self.listed.view or "") or self.result.view or ""
+
+
+def judge(
+    candidates: Sequence[Candidate], archive: Archive, *, views: Views, split: SplitParams
+) -> None:
+    """Set ``reason`` and ``split`` of every candidate; raises SplitLeakError."""
+    for candidate in candidates:
+        candidate.split = _split(candidate, archive, split)
+        if candidate.result.reason is not None:
+            _reject(candidate, Reason(candidate.result.reason), candidate.result.detail or "")
+        elif views == "frontal":
+            reject_by_view(candidate)
+    _reject_repeated(candidates, lambda result: result.file_sha256, Reason.DUPLICATE_CONTENT)
+    _reject_repeated(candidates, lambda result: result.image_key, Reason.DUPLICATE_UID)
+    _reject_repeated(candidates, lambda result: result.instance_key, Reason.DUPLICATE_UID)
+    _reject_second_patient(candidates)
+    for candidate in accepted(candidates):
+        if not candidate.split:
+            _reject(
+                candidate, Reason.NO_SPLIT, "expected its patient in the split table, found none"
+            )
+    _require_one_split_per_patient(candidates)
+
+
+def accepted(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates that are in."""
+    return [candidate for candidate in candidates if candidate.reason is None]
+
+
+def reject_by_view(candidate: Candidate) -> None:
+    """Turn a file away that is not known to be frontal."""
+    if not candidate.view:
+        _reject(candidate, Reason.VIEW_UNKNOWN, "expected a frontal view, found none stated")
+    elif candidate.view not in FRONTAL:
+        _reject(
+            candidate, Reason.LATERAL_NOT_ASKED, f"expected a frontal view, found {candidate.view}"
+        )
+
+
+def _reject(candidate: Candidate, reason: Reason, detail: str) -> None:
+    candidate.reason, candidate.detail = reason, detail
+
+
+def _reject_repeated(
+    candidates: Sequence[Candidate], key_of: Callable[[FileResult], str | None], reason: Reason
+) -> None:
+    seen: set[str] = set()
+    for candidate in accepted(candidates):
+        key = key_of(candidate.result)
+        if key is None:
+            continue
+        if key in seen:
+            _reject(candidate, reason, "a file earlier in order of path has the same")
+        seen.add(key)
+
+
+def _reject_second_patient(candidates: Sequence[Candidate]) -> None:
+    patients: dict[str | None, str | None] = {}
+    for candidate in accepted(candidates):
+        patient = candidate.result.patient_key
+        if patients.setdefault(candidate.result.study_key, patient) != patient:
+            _reject(
+                candidate, Reason.PATIENT_MISMATCH, "the study's first image names another patient"
+            )
+
+
+def _split(candidate: Candidate, archive: Archive, split: SplitParams) -> str:
+    if archive.has_split:
+        return candidate.listed.split or ""
+    point = candidate.result.split_point
+    return "" if point is None else split_of(point, split)
+
+
+def _require_one_split_per_patient(candidates: Sequence[Candidate]) -> None:
+    splits: dict[str | None, set[str]] = {}
+    for candidate in candidates:
+        if candidate.split:
+            splits.setdefault(candidate.result.patient_key, set()).add(candidate.split)
+    leaked = sum(len(found) > 1 for found in splits.values())
+    if leaked:
+        raise SplitLeakError(
+            f"{leaked} patients stand in more than one split",
+            hint="correct the archive's split table: all images of a patient share one split",
+        )
