@@ -31,7 +31,7 @@ def execute(layout: Layout, *, target: str, as_json: bool) -> int:
         console.print(line, markup=False)
     shown: set[Key] = set()
     for key in lineage.target.artefacts:
-        console.print(_tree(lineage, key, shown), soft_wrap=True)
+        console.print(_tree(lineage, key, shown))
     return 0
 
 
@@ -89,4 +89,6 @@ def _when(origin: Origin) -> str:
     made = "" if origin.made == BY_RUN else f", made {origin.made}"
     if origin.started is None:
         return f"time unknown{made}"
+    if not origin.seconds:  # the ledger's line was written later, from dvc.lock
+        return f"before {screen.moment(origin.started)}{made}"
     return f"{screen.moment(origin.started)}, took {screen.span(origin.seconds)}{made}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lapvqa.config import load_machine
+from lapvqa.config import Machine, load_machine
 from lapvqa.layout import Layout
 
 _SYSTEMS = ("trained", "untrained", "most_common")
@@ -51,8 +51,10 @@ def show_results(layout: Layout, screen: Console) -> None:
     if not rows:
         return
     systems = [name for name in _SYSTEMS if any(name in row for row in rows)]
-    confidence = _confidence(layout)
-    table = Table(title=f"Results (value [{confidence} interval, patients resampled])")
+    screen.print(
+        f"Results: value and {_confidence(layout)} interval, patients resampled", markup=False
+    )
+    table = Table()
     table.add_column("task", no_wrap=True)
     table.add_column("metric", no_wrap=True)
     for system in systems:
@@ -66,16 +68,21 @@ def show_results(layout: Layout, screen: Console) -> None:
 
 def show_places(layout: Layout, screen: Console) -> None:
     """Print the commands and pages that show more."""
+    from tasks.records import tracking_uri
+
     machine = load_machine(layout)
-    mlflow = machine.servers.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    prefect = machine.servers.prefect_api_url or os.environ.get("PREFECT_API_URL")
+    records = tracking_uri(layout, machine)
+    embedded = records.startswith("sqlite:")
     places = {
         "report page": _relative(layout.report_page),
-        "records": mlflow or f"mlflow ui --backend-store-uri sqlite:///{layout.mlflow_db}",
-        "runs": prefect or f"PREFECT_HOME={layout.prefect_home} prefect server start",
+        "records": f"mlflow ui --backend-store-uri {records}" if embedded else records,
+        "runs": _prefect_url(layout, machine)
+        or f"PREFECT_HOME={layout.prefect_home} prefect server start",
         "metrics": "dvc metrics show",
-        "where from": "lapvqa lineage results/probe_chexpert/metrics.json",
     }
+    results = sorted(layout.result_dir("x").parent.glob("*/metrics.json"))
+    if results:
+        places["where from"] = f"lapvqa lineage {_relative(results[0])}"
     screen.print("Where to look")
     for name, place in places.items():
         screen.print(f"  {name:12} {place}", soft_wrap=True, markup=False)
@@ -104,6 +111,17 @@ def _confidence(layout: Layout) -> str:
     from lapvqa.params import load_params
 
     return f"{load_params(layout.params).evaluate.common.confidence:.0%}"
+
+
+def _prefect_url(layout: Layout, machine: Machine) -> str:
+    """Return the served Prefect's address; empty if it is embedded.
+
+    A run of this process has put the embedded server's own address into the environment.
+    """
+    ours = os.environ.get("PREFECT_HOME") == str(layout.prefect_home)
+    return machine.servers.prefect_api_url or (
+        "" if ours else os.environ.get("PREFECT_API_URL", "")
+    )
 
 
 def _relative(path: Path) -> str:

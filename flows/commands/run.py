@@ -16,6 +16,8 @@ from lapvqa.uptodate import StageState
 if TYPE_CHECKING:
     from rich.console import Console
 
+_RESULTS = "results: reports/index.html, lapvqa status"
+
 
 def execute(
     layout: Layout,
@@ -30,7 +32,7 @@ def execute(
     if source or params_file:
         _edit_settings(layout, source, params_file, console)
     if _said_nothing_to_do(layout, stage, console):
-        console.print(f"nothing to do ({screen.span(time.monotonic() - started)})")
+        console.print(f"nothing to do ({screen.span(time.monotonic() - started)}); {_RESULTS}")
         return 0
     bring_up_to_date(layout, stage, console)
     console.print(f"done in {screen.span(time.monotonic() - started)}")

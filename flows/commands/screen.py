@@ -41,9 +41,11 @@ def moment(seconds: float | None) -> str:
 
 
 def span(seconds: float | None) -> str:
-    """Return a duration: "0.4 s", "3 min 20 s", "2 h 5 min"."""
+    """Return a duration: "0.04 s", "12.3 s", "3 min 20 s", "2 h 5 min"."""
     if seconds is None:
         return "unknown"
+    if seconds < 1:
+        return f"{seconds:.2f} s"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
