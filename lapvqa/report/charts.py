@@ -65,7 +65,7 @@ def _auc_axis(rows: dict[str, dict[str, Interval]]) -> Axis:
 def roc_charts(evaluation: Evaluation, predictions: pa.Table) -> list[Panel]:
     """Draw one ROC plot per label that has both classes (PROBE_PREDICTIONS)."""
     return [
-        Panel(label, _roc_chart(evaluation, label, by_system))
+        Panel(metric_name(f"auc/{label}"), _roc_chart(evaluation, label, by_system))
         for label, by_system in roc_by_label(predictions).items()
     ]
 
@@ -99,9 +99,11 @@ def loss_chart(history: History) -> Markup | None:
         said.append(f"training loss ends at {history.train[-1][1]:.3f}")
     if history.best:
         said.append(f"lowest validation loss {history.best[1]:.3f} at step {history.best[0]:.0f}")
+    ticks = figures.nice_axis([0, history.steps], "").ticks
+    steps = tuple(tick for tick in ticks if tick <= history.steps)
     return figures.line_plot(
         [Line(history.train, "line train"), Line(history.validation, "line validation")],
-        x=figures.nice_axis([0, history.steps], "optimiser step"),
+        x=Axis(0, history.steps, steps, "optimiser step"),
         y=figures.nice_axis(values, "loss, nats per token"),
         label="; ".join(said) + ".",
         style="wide",

@@ -22,6 +22,7 @@ from lapvqa.errors import MissingArtifactError, SchemaError
 from lapvqa.layout import Layout
 from lapvqa.rrg.labeler import FINDINGS, NO_FINDING, find
 
+_DEVICES = "Support Devices"
 _SIZE = 256  # pixels of the longer side on the page
 _FRONTAL = ("PA", "AP")
 
@@ -66,22 +67,24 @@ def pick_examples(
 
 
 def _alternate(rows: list[Row], count: int) -> list[Row]:
-    ill = [row for row in rows if _truth(row)]
-    well = [row for row in rows if not _truth(row)]
+    ill = [row for row in rows if NO_FINDING not in _truth(row)]
+    well = [row for row in rows if NO_FINDING in _truth(row)]
     turns = chain.from_iterable(zip_longest(ill, well))
     return [row for row in turns if row is not None][:count]
 
 
 def _truth(row: Row) -> frozenset[str]:
     """Return the findings of a study: as the archive labels it, else as its reference says."""
-    known = row["truth"]
-    found = find(row["reference"]) if known is None else frozenset(known)
-    return found - {NO_FINDING}
+    if row["truth"] is None:
+        return find(row["reference"])
+    known = frozenset(row["truth"]) - {NO_FINDING}
+    # As the labeler has it: devices are no disease.
+    return known if known - {_DEVICES} else known | {NO_FINDING}
 
 
 def _example(row: Row, place: Row | None, store: ShardStore) -> Example:
-    truth, looked_for = _truth(row), frozenset(FINDINGS)
-    written = find(row["hypothesis"]) - {NO_FINDING}
+    truth, looked_for = _truth(row), frozenset({*FINDINGS, NO_FINDING})
+    written = find(row["hypothesis"])
     return Example(
         study=row["sample"][:8],
         picture=None if place is None else _picture(place, store),

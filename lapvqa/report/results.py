@@ -36,9 +36,9 @@ TASKS = (
         "rrg",
         "Report generation",
         "The decoder writes the report of a study it never saw. Finding F1 compares the findings "
-        "named in the text with those known from the archive's labels; BLEU and ROUGE compare "
-        "words with the reference report. The baseline answers every study with the most common "
-        "training report.",
+        "asserted in the text with those known of the study; BLEU and ROUGE compare words with "
+        "the reference report. The baseline answers every study with the most common training "
+        "report.",
     ),
 )
 
@@ -47,7 +47,7 @@ SYSTEMS = {
     "untrained": "untrained encoder",
     "most_common": "most common report",
 }
-"""Systems in the order shown; untrained: the same architecture with its initial weights."""
+"""Systems in the order shown. Untrained: the same architecture with its initial weights."""
 
 METRIC_NAMES = {
     "mean_auc": "Mean AUC",
@@ -61,7 +61,10 @@ METRIC_NAMES = {
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
 }
-"""Names of metrics in the order shown; ``auc/<label>`` follows under the label's own name."""
+"""Names of metrics in the order shown; those of single labels follow."""
+
+LABEL_METRICS = {"auc/": "{}", "finding_f1/": "F1, {}"}
+"""Prefix of the metrics of single labels, and how they are shown."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,10 @@ class Evaluation:
 
 def metric_name(key: str) -> str:
     """Return the readable name of a metric key."""
-    return METRIC_NAMES.get(key, key.removeprefix("auc/"))
+    for prefix, shown in LABEL_METRICS.items():
+        if key.startswith(prefix):
+            return shown.format(key.removeprefix(prefix).replace("_", " "))
+    return METRIC_NAMES.get(key, key)
 
 
 def read_evaluation(task: Task, layout: Layout) -> Evaluation:
@@ -128,7 +134,7 @@ def read_evaluation(task: Task, layout: Layout) -> Evaluation:
             num_patients=raw["num_patients"],
             systems=_intervals(_ordered(raw["systems"])),
             differences=_intervals(raw.get("differences", {})),
-            undefined=tuple(str(item) for item in raw.get("undefined", [])),
+            undefined=tuple(_named(str(line)) for line in raw.get("undefined", [])),
             protocol=flatten(raw.get("protocol", {})),
         )
     except (KeyError, TypeError, AttributeError) as error:
@@ -137,6 +143,12 @@ def read_evaluation(task: Task, layout: Layout) -> Evaluation:
             f"found none under {error}",
             hint=f"run `lapvqa run --stage evaluate@{task.name}` again",
         ) from error
+
+
+def _named(line: str) -> str:
+    """Return "metric: reason" with the metric's readable name."""
+    key, colon, reason = line.partition(": ")
+    return f"{metric_name(key)}{colon}{reason}"
 
 
 def _ordered(systems: dict[str, Any]) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def test_numbers_of_every_system_stand_with_their_intervals(project) -> None:
 def test_undefined_is_said_not_shown_as_zero(project) -> None:
     text = _text(project.render())
     assert "Hernia undefined undefined" in text
-    assert "auc/Hernia: no positive sample" in text
+    assert "Hernia: no positive sample" in text
 
 
 def test_counts_add_up(project) -> None:
@@ -171,9 +171,24 @@ def test_findings_are_told_apart_by_words(project) -> None:
     assert "right: Cardiomegaly" in text
     assert "missed: Pleural Effusion" in text
     assert "invented: Cardiomegaly" in text
-    assert "right: no finding, and none written" in text
+    assert "right: No Finding" in text
     assert "not looked for in the text: Fracture" in text
     assert "against the reference report" in text  # a study whose truth nobody labelled
+
+
+def test_health_is_a_finding_that_words_must_assert(project) -> None:
+    path = project.layout.result_dir("rrg") / "predictions.parquet"
+    words = {"trained": "..."}
+    rows = [
+        row | {"hypothesis": words.get(row["system"], "")}
+        for row in pq.read_table(path).to_pylist()
+    ]
+    storage.write_table(
+        path, pq.read_table(path).from_pylist(rows, RRG_PREDICTIONS), RRG_PREDICTIONS
+    )
+    text = _text(project.render())
+    assert "missed: No Finding" in text
+    assert "right: No Finding" not in text
 
 
 def test_examples_are_chosen_by_key_not_by_result(project) -> None:
