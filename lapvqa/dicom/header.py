@@ -80,9 +80,24 @@ class Header:
     transfer_syntax: str
 
 
+def require_radiograph(dataset: Dataset) -> None:
+    """Raise DicomError if the object is another kind: another modality, a report, a mask..."""
+    modality, sop_class = _text(dataset, "Modality").upper(), _text(dataset, "SOPClassUID")
+    known = not sop_class or sop_class in _SOP_CLASSES
+    if modality not in _MODALITIES or (not known and modality in {"", "OT", "SC"}):
+        kind = "" if known else ", and another kind of object"
+        raise DicomError(
+            Reason.NOT_A_RADIOGRAPH,
+            f"expected modality CR or DX, found {modality[:2] or 'none'}{kind}",
+        )
+
+
 def read_header(dataset: Dataset, *, transfer_syntax: str) -> Header:
-    """Pick the allowed attributes; raises DicomError if the file is no single radiograph."""
-    _require_radiograph(dataset)
+    """Pick the allowed attributes; raises DicomError if colours or frames are not usable."""
+    if int(dataset.get("NumberOfFrames") or 1) > 1:
+        raise DicomError(
+            Reason.MULTI_FRAME, f"expected one frame, found {int(dataset.NumberOfFrames)}"
+        )
     photometric = _text(dataset, "PhotometricInterpretation").upper()
     if photometric not in MONOCHROME | COLOUR:
         found = photometric if photometric == "PALETTE COLOR" else "another"
@@ -124,21 +139,6 @@ def clean_time(text: str) -> str:
         return ""
     hour, minute, second, fraction = (part or "" for part in match.groups())
     return hour + (minute or "00") + (second or "00") + fraction
-
-
-def _require_radiograph(dataset: Dataset) -> None:
-    modality, sop_class = _text(dataset, "Modality").upper(), _text(dataset, "SOPClassUID")
-    known = sop_class in _SOP_CLASSES
-    if modality not in _MODALITIES or (sop_class and not known and modality in {"", "OT", "SC"}):
-        raise DicomError(
-            Reason.NOT_A_RADIOGRAPH,
-            f"expected modality CR or DX, found {modality[:2] or 'none'} and "
-            f"{'a known' if known else 'another'} kind of object",
-        )
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
-        raise DicomError(
-            Reason.MULTI_FRAME, f"expected one frame, found {int(dataset.NumberOfFrames)}"
-        )
 
 
 def _coded_view(dataset: Dataset) -> str:

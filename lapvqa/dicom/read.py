@@ -22,7 +22,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from lapvqa.data.geometry import Fit, fit_image
 from lapvqa.dicom import grayscale
-from lapvqa.dicom.header import MONOCHROME, READ_TAGS, Header, read_header
+from lapvqa.dicom.header import MONOCHROME, READ_TAGS, Header, read_header, require_radiograph
 from lapvqa.dicom.pixels import DECODERS, NATIVE, decoded_cells, native_cells
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
@@ -71,12 +71,14 @@ def parse(data: bytes) -> ParsedDicom:
         syntax = UID(dataset.file_meta.get("TransferSyntaxUID", ""))
         if syntax not in NATIVE and syntax not in DECODERS:
             raise DicomError(Reason.UNSUPPORTED_SYNTAX, f"no decoder for {syntax.name[:64]!r}")
+        require_radiograph(dataset)
+        if syntax != DeflatedExplicitVRLittleEndian:
+            # First of all: in a file that is cut, everything else may be missing too.
+            vr, pixel_data = _find_pixel_data(data, stream.tell(), syntax)
         header = read_header(dataset, transfer_syntax=str(syntax))
         _require_sizes(dataset)
         if syntax == DeflatedExplicitVRLittleEndian:
             vr, pixel_data = _inflated_pixel_data(data)
-        else:
-            vr, pixel_data = _find_pixel_data(data, stream.tell(), syntax)
     return ParsedDicom(header, dataset, pixel_data, vr)
 
 
@@ -171,9 +173,9 @@ def _as_reason(reason: Reason, expected: str) -> Iterator[None]:
     """
     try:
         yield
-    except (DicomError, MemoryError):
+    except (DicomError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except Exception as error:  # noqa: BLE001 - damaged files raise anything
+    except BaseException as error:  # noqa: BLE001 - a panic of a decoder in Rust is no Exception
         raise DicomError(reason, f"expected {expected}, met {type(error).__name__}") from None
 
 
