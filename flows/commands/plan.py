@@ -37,7 +37,10 @@ def current(layout: Layout) -> list[StageState]:
     from tasks.dvc_graph import load_graph, stale_stages
 
     graph = load_graph(layout.root)
-    stale = stale_stages(layout.root, graph)
+    # What looks for new files runs each time; only what it finds tells whether others have to.
+    looks = {node.name for node in graph if node.always_changed and not node.upstream}
+    stale = stale_stages(layout.root, graph, skip=frozenset(looks))
+    stale |= dict.fromkeys(looks, "always looks for new files; what it finds may concern others")
     return [
         StageState(node.name, node.name in stale, [stale[node.name]] if node.name in stale else [])
         for node in graph

@@ -90,11 +90,11 @@ def check(sample: Sample) -> str:
     """Decode and compare; return what is wrong, empty if nothing. Raises NoDecoderError."""
     try:
         found = decode(sample)
-    except NoDecoderError:
+    except (NoDecoderError, KeyboardInterrupt, SystemExit):
         raise
     except DicomError as error:
         return error.message
-    except Exception as error:  # noqa: BLE001 - decoders raise anything
+    except BaseException as error:  # noqa: BLE001 - a panic of a decoder in Rust is no Exception
         return f"the decoder raised {type(error).__name__}"
     truth = pattern(sample.bits)
     if found.shape != truth.shape:

@@ -1,0 +1,81 @@
+"""The toy project of tests/lineage, and the command line as a user calls it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "lineage"))  # one toy project for both folders
+import toy_project
+
+from flows.cli import main
+from lapvqa import uptodate
+from lapvqa.layout import Layout
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+
+Lapvqa = Callable[..., Answer]
+
+
+@pytest.fixture(scope="session")
+def toy_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("toy")
+    toy_project.make(root)
+    uptodate.remember(Layout(root))
+    return root
+
+
+@pytest.fixture
+def toy(toy_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """A private copy of the toy project as a finished run left it; the working folder."""
+    root = tmp_path / "project"
+    shutil.copytree(toy_template, root)
+    monkeypatch.chdir(root)
+    uptodate.remember(Layout(root))
+    return Layout(root)
+
+
+@pytest.fixture
+def lapvqa(capsys: pytest.CaptureFixture[str]) -> Lapvqa:
+    """Run a command in this process."""
+
+    def call(*arguments: str) -> Answer:
+        capsys.readouterr()
+        code = main(list(arguments))
+        printed = capsys.readouterr()
+        return Answer(code, printed.out, printed.err)
+
+    return call
+
+
+@pytest.fixture
+def process() -> Callable[..., Answer]:
+    """Run a command in a process of its own, as the installed program."""
+
+    def call(*arguments: str, cwd: Path, timeout: float = 120) -> Answer:
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "flows.cli", *arguments],
+            cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout,
+        )  # fmt: skip
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    return call

@@ -1,0 +1,67 @@
+"""The command line answers at once: nothing heavy is loaded before it is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from lapvqa import __version__
+from lapvqa.layout import Layout
+
+HEAVY = ["torch", "prefect", "mlflow", "dvc", "pyarrow", "pandas", "numpy", "pydicom", "cv2"]
+COMMANDS = ["run", "plan", "status", "doctor", "demo", "schedule", "lineage", "sync"]
+
+
+def loaded_by(arguments: list[str], cwd: Path) -> list[str]:
+    """Return the heavy modules that a command leaves in memory; its exit code must be 0."""
+    code = (
+        "import sys\n"
+        "from flows.cli import main\n"
+        f"assert main({arguments!r}) == 0\n"
+        f"sys.stderr.write(','.join(sorted(set({HEAVY!r}) & set(sys.modules))))"
+    )
+    # -P: the toy's folder lapvqa/ must not stand in for the package.
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=cwd, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return [name for name in done.stderr.split(",") if name]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], ["run", "--help"]])
+def test_help_loads_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    assert loaded_by(arguments, tmp_path) == []
+
+
+def test_a_run_with_nothing_to_do_loads_nothing_heavy(toy: Layout) -> None:
+    assert loaded_by(["run"], toy.root) == []
+    assert loaded_by(["plan"], toy.root) == []
+
+
+def test_the_check_above_can_fail(toy: Layout) -> None:
+    toy.uptodate.unlink()  # without it the inventories have to be read
+    assert "pyarrow" in loaded_by(["run"], toy.root)
+
+
+def test_help_names_every_command_and_the_exit_codes() -> None:
+    answer = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"})
+    assert answer.exit_code == 0
+    for name in [*COMMANDS, "Exit codes", "130 interrupted", "70 a fault of LAPVQA"]:
+        assert name in answer.output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    answer = CliRunner().invoke(app, [command, "--help"])
+    assert answer.exit_code == 0
+    assert f"lapvqa {command}" in answer.output or command in answer.output
+
+
+def test_version() -> None:
+    answer = CliRunner().invoke(app, ["--version"])
+    assert (answer.exit_code, answer.output) == (0, f"lapvqa {__version__}\n")

@@ -1,0 +1,143 @@
+"""``lapvqa doctor``: every check can turn red, and every encoding is really decoded."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Answer, Lapvqa
+
+from flows.commands import checks
+from flows.commands.checks import FAIL, OK, WARN
+from lapvqa.dicom import pixels, samples
+from lapvqa.layout import Layout
+
+REPOSITORY = Path(__file__).parents[2]
+DECODABLE = [sample for sample in samples.SAMPLES if sample.file != "jpeg_extended_12"]
+
+
+@pytest.mark.parametrize("sample", DECODABLE, ids=lambda sample: sample.file)
+def test_each_encoding_decodes_to_the_pattern(sample: samples.Sample) -> None:
+    assert samples.check(sample) == ""
+    found = samples.decode(sample)
+    assert np.abs(found - samples.pattern(sample.bits)).max() <= sample.max_error
+    assert len(samples.data_of(sample)) < 10_000
+
+
+@pytest.mark.parametrize("sample", DECODABLE, ids=lambda sample: sample.file)
+def test_damaged_pixels_turn_the_check_red(
+    sample: samples.Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = samples.data_of(sample)
+    middle = len(data) * 2 // 3
+    damaged = data[:middle] + bytes(255 - byte for byte in data[middle : middle + 40])
+    monkeypatch.setattr(samples, "data_of", lambda _: damaged + data[middle + 40 :])
+    assert samples.check(sample) != ""
+
+
+def test_the_pattern_uses_the_whole_range() -> None:
+    for bits in (8, 12):
+        found = samples.pattern(bits)
+        assert (found.min(), found.max()) == (0, 2**bits - 1)
+        assert len(np.unique(found)) > 200
+
+
+def test_each_file_is_of_the_syntax_that_it_is_named_after() -> None:
+    from io import BytesIO
+
+    from pydicom import dcmread
+
+    names = {}
+    for sample in samples.SAMPLES:
+        meta = dcmread(BytesIO(samples.data_of(sample)), stop_before_pixels=True).file_meta
+        names[sample.file] = meta.TransferSyntaxUID
+    assert len(set(names.values())) == len(samples.SAMPLES)
+    assert set(names.values()) >= set(pixels.NATIVE)
+    variants = {"1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"}  # HTJ2K by another name
+    assert set(pixels.DECODERS) - set(names.values()) <= variants
+
+
+def test_a_missing_decoder_is_a_warning_that_says_what_happens(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(pixels, "DECODERS", dict.fromkeys(pixels.DECODERS, "absent"))
+    found = {check.name: check for check in checks.codecs(Layout(tmp_path))}
+    assert found["DICOM RLE lossless"].status == WARN
+    assert "turned away" in found["DICOM RLE lossless"].remedy
+    assert found["DICOM deflated"].status == OK
+
+
+def test_packages_beside_the_lock(tmp_path: Path) -> None:
+    (tmp_path / "requirements").mkdir()
+    lock = tmp_path / "requirements" / "lock.txt"
+
+    def found() -> list[tuple[str, str]]:
+        return [(check.status, check.found) for check in checks.packages(Layout(tmp_path))]
+
+    lock.write_text("typer==0.0.1\nno-such-package==1.0\n")
+    statuses = found()
+    assert statuses[0] == (FAIL, "missing: no-such-package")
+    assert statuses[1][0] == WARN
+    assert "typer" in statuses[1][1]
+    assert "(lock: 0.0.1)" in statuses[1][1]
+    from importlib import metadata
+
+    lock.write_text(f"torch=={metadata.version('torch').split('+')[0]}\n")
+    assert found() == [(OK, "1 as locked")], "a local build of the locked version is that version"
+
+
+def test_stores(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.state.mkdir()
+    assert [check.status for check in checks.mlflow(layout)] == [OK]
+    layout.mlflow_db.write_bytes(b"this is no database" * 100)
+    assert [check.status for check in checks.mlflow(layout)] == [FAIL]
+    layout.mlflow_db.unlink()
+    with sqlite3.connect(layout.mlflow_db) as connection:
+        connection.execute("CREATE TABLE t (x)")
+        connection.commit()
+        assert [check.status for check in checks.mlflow(layout)] == [OK]
+        connection.execute("BEGIN IMMEDIATE")
+        (check,) = checks.mlflow(layout)
+        assert (check.status, check.found) == (OK, "SQLite, in use now")
+    connection.close()
+
+
+def test_a_server_that_does_not_answer_is_a_warning(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.local.write_text("servers: {mlflow_tracking_uri: 'http://127.0.0.1:9'}\n")
+    (check,) = checks.mlflow(layout)
+    assert check.status == WARN
+    assert "does not answer" in check.found
+
+
+def test_a_check_that_breaks_down_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "CHECKS", (checks.settings, checks.git))
+    found = list(checks.run_all(Layout(tmp_path)))
+    assert [check.status for check in found] == [FAIL, WARN]
+    assert "params.yaml" in found[0].found
+
+
+def test_the_whole_doctor_on_this_machine(process: Callable[..., Answer]) -> None:
+    answer = process("doctor", cwd=REPOSITORY)
+    lines = answer.out.splitlines()
+    assert answer.code == 0, answer.out + answer.err
+    assert lines[-1].endswith("this machine is fit for a run")
+    assert sum("DICOM" in line for line in lines) == len(samples.SAMPLES)
+    for name in ("Python", "packages", "torch", "disk", "tokenizer", "Prefect", "MLflow", "git"):
+        assert any(name in line for line in lines), name
+
+
+def test_the_doctor_of_a_sick_project_fails(
+    toy: Layout, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "CHECKS", (checks.settings, checks.git))
+    toy.params.write_text("tokens: {}\n")
+    answer = lapvqa("doctor")
+    assert answer.code == 2
+    assert "1 warn, 1 fail: a run would fail here" in answer.out

@@ -1,0 +1,162 @@
+"""Every error says what happened and what to do, on stderr, with its exit code; golden texts."""
+
+from __future__ import annotations
+
+import fcntl
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Lapvqa
+
+from flows.commands import plan
+from lapvqa.errors import BusyError, RejectBudgetError
+from lapvqa.layout import Layout
+
+GOLDEN = {
+    ("rnu",): (2, "No such command 'rnu'. Did you mean 'run'?", "see `lapvqa --help`"),
+    ("run", "--stgae", "x"): (
+        2, "No such option: --stgae (Possible options: --stage)", "see `lapvqa run --help`",
+    ),
+    ("schedule",): (2, "Missing option '--cron'.", "see `lapvqa schedule --help`"),
+    ("lineage",): (2, "Missing argument 'target'.", "see `lapvqa lineage --help`"),
+    ("run", "--stage", "tokns"): (2, "there is no stage 'tokns'", "did you mean tokens?"),
+    ("run", "--stage", "xyz"): (
+        2,
+        "there is no stage 'xyz'",
+        "stages: inventory, ingest, tokens, evaluate@probe_nih14, evaluate@rrg, report",
+    ),
+    ("run", "--source", "nowhere"): (
+        2,
+        "expected a folder with DICOM files at nowhere, found nothing",
+        "give the folder that holds the archive: lapvqa run --source DIR",
+    ),
+    ("run", "--source", "toy.py"): (
+        2,
+        "expected a folder with DICOM files at toy.py, found a file",
+        "give the folder that holds the archive: lapvqa run --source DIR",
+    ),
+    ("run", "--params", "nowhere.yaml"): (
+        2,
+        "expected a YAML file with parameters at nowhere.yaml, found none",
+        "give a file laid out as params.yaml; it may hold a part of it only",
+    ),
+    ("lineage", "results/rrg/metric.json"): (
+        2,
+        "'results/rrg/metric.json' is no file, metric or run that this project made",
+        "ask for a file (results/rrg/metrics.json, results/probe_nih14/metrics.json), "
+        "a metric (TASK.METRIC) or a run id",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", list(GOLDEN), ids=" ".join)
+def test_golden_texts(toy: Layout, lapvqa: Lapvqa, arguments: tuple[str, ...]) -> None:
+    code, what, to_do = GOLDEN[arguments]
+    answer = lapvqa(*arguments)
+    assert answer.err == f"error: {what}\n  what to do: {to_do}\n"
+    assert (answer.code, answer.out) == (code, "")
+
+
+def test_outside_a_project(tmp_path: Path, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = lapvqa("plan")
+    assert answer.err == (
+        f"error: expected dvc.yaml in {tmp_path} or a folder above it, found none\n"
+        "  what to do: change into the folder of your LAPVQA project (the clone), then run again\n"
+    )
+    assert answer.code == 2
+
+
+def test_the_project_is_found_from_a_folder_below(
+    toy: Layout, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(toy.tokens_dir)
+    assert lapvqa("plan").out == "nothing to do: every stage is up to date\n"
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status"])
+def test_a_wrong_parameter_is_named_with_the_nearest(
+    toy: Layout, lapvqa: Lapvqa, command: str
+) -> None:
+    toy.params.write_text(toy.params.read_text().replace("max_length: 64 ", "max_lenght: 64 "))
+    answer = lapvqa(command)
+    assert answer.code == 2
+    assert answer.err.startswith(
+        "error: params.yaml: tokens.max_lenght is not a known parameter; nearest: max_length\n"
+    )
+
+
+def test_a_missing_archive_is_said_before_any_server_starts(toy: Layout, lapvqa: Lapvqa) -> None:
+    toy.params.write_text(toy.params.read_text().replace("demo/mimic-cxr", "demo/elsewhere"))
+    answer = lapvqa("run")
+    assert answer.err == (
+        f"error: expected an archive of DICOM files and reports at {toy.root}/demo/elsewhere, "
+        "found nothing\n"
+        "  what to do: make the demo archive with `lapvqa demo`, or name yours: "
+        "lapvqa run --source DIR\n"
+    )
+    assert answer.code == 2
+    assert not toy.prefect_home.exists()
+
+
+def test_a_second_run_says_who_holds_the_lock(toy: Layout, lapvqa: Lapvqa) -> None:
+    toy.params.write_text(toy.params.read_text().replace("max_length: 64 ", "max_length: 65 "))
+    with toy.run_lock.open("w") as lock:
+        lock.write("process 4711 on ward-7, since 2026-01-01 00:00:00\n")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for arguments in (["run"], ["run", "--source", "demo"], ["demo"]):
+            answer = lapvqa(*arguments)
+            assert answer.code == 4
+            assert "process 4711 on ward-7, since 2026-01-01 00:00:00" in answer.err
+            assert "lapvqa status" in answer.err
+    assert not toy.local.exists(), "settings must not change while a run is at work"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(RejectBudgetError("7 of 9 files", hint="look"), 3), (BusyError("x"), 4)]
+)
+def test_exit_codes_are_those_of_the_error(
+    toy: Layout, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
+) -> None:
+    monkeypatch.setattr(plan, "execute", _raise(error))
+    assert lapvqa("plan").code == code
+
+
+def test_our_own_fault_hides_its_text_but_names_the_place(
+    toy: Layout, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "execute", _raise(KeyError("Jane Doe")))
+    answer = lapvqa("plan")
+    assert answer.code == 70
+    pattern = r"error: unexpected KeyError at test_errors\.py:\d+; this is a fault of LAPVQA\n"
+    assert re.match(pattern, answer.err)
+    assert "--debug" in answer.err
+    assert "Jane Doe" not in answer.err
+    assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "plan"], ["plan", "--debug"]])
+def test_debug_shows_the_traceback_wherever_it_stands(
+    toy: Layout, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setattr(plan, "execute", _raise(KeyError("x")))
+    assert "Traceback" in lapvqa(*arguments).err
+
+
+def test_interrupted(toy: Layout, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "execute", _raise(KeyboardInterrupt()))
+    answer = lapvqa("plan")
+    assert answer.code == 130
+    assert answer.err == (
+        "error: interrupted\n  what to do: run the same again; it continues from here\n"
+    )
+
+
+def _raise(error: BaseException) -> Callable[..., int]:
+    def execute(layout: Layout) -> int:
+        raise error
+
+    return execute

@@ -1,0 +1,192 @@
+"""``lapvqa status`` and ``plan``: on a fresh project, after a run, while one goes on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from conftest import Lapvqa
+
+from flows.commands import running
+from lapvqa import storage
+from lapvqa.layout import Layout
+from lapvqa.recorder import Recorder
+from lapvqa.schemas import REJECTS
+
+HOLD = """\
+import sys, time
+from pathlib import Path
+from lapvqa import storage
+with storage.lock(Path(sys.argv[1]), what="a run"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder_of(request: pytest.FixtureRequest):
+    """Start a process that holds a lock, as a run or a stage does."""
+
+    def start(lock: Path) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", HOLD, str(lock)], stdout=subprocess.PIPE, text=True
+        )
+        request.addfinalizer(process.wait)
+        request.addfinalizer(process.kill)
+        assert process.stdout is not None
+        request.addfinalizer(process.stdout.close)
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    return start
+
+
+def test_a_lock_is_seen_without_touching_it_and_ends_with_its_process(tmp_path, holder_of) -> None:
+    lock = tmp_path / "run.lock"
+    assert running.holder(lock) == ""
+    process = holder_of(lock)
+    assert running.holder(lock).startswith(f"process {process.pid} on ")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert lock.read_text(), "a killed holder leaves its name behind"
+    assert running.holder(lock) == ""
+
+
+def test_progress_is_the_last_whole_line(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    recorder = Recorder(layout.record("tokens"), stage="tokens", machine_readable=True)
+    recorder.progress(10, 10, unit="reports", note="first")
+    recorder.close()
+    with layout.record("tokens").open("a") as handle:
+        entry = {
+            "t": time.time() - 4, "kind": "progress", "stage": "tokens", "done": 40, "total": 100,
+            "unit": "reports", "rate": 10.0, "eta_s": 6.0, "note": "",
+        }  # fmt: skip
+        handle.write(json.dumps(entry) + "\n" + '{"t": 1, "kind": "pro')
+    found = running.progress(layout, "tokens")
+    assert (found.done, found.total, found.rate) == (40, 100, 10.0)
+    assert found.eta_s == pytest.approx(2.0, abs=0.5), "counted down since the line was written"
+
+
+def test_progress_of_a_long_record_reads_its_end_only(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    recorder = Recorder(layout.record("pretrain"), stage="pretrain", machine_readable=True)
+    for step in range(3000):
+        recorder.metrics({"loss": 1.0, "filler_" + "x" * 50: 0.0}, step=step)
+    recorder.progress(7, 7, unit="steps")
+    recorder.close()
+    found = running.progress(layout, "pretrain")
+    assert found.done == 7
+    assert time.time() - found.started < 60
+
+
+def test_a_fresh_project(toy: Layout, lapvqa: Lapvqa) -> None:
+    for name in ("data", "results", "reports", ".lapvqa"):
+        subprocess.run(["rm", "-r", str(toy.root / name)], check=True)
+    toy.dvc_lock.unlink()
+    answer = lapvqa("status")
+    assert answer.code == 0
+    assert "running: nothing" in answer.out
+    assert answer.out.count("never run") == 6
+    assert "Turned away" not in answer.out
+
+
+def test_after_a_run(toy: Layout, lapvqa: Lapvqa) -> None:
+    facts = {"stage": "tokens", "started": 1.7e9, "seconds": 75.0, "ids": {},
+             "counts": {"tokenised": 181, "rejected": 88}}  # fmt: skip
+    storage.write_json(toy.run_file("tokens"), facts)
+    reject = {"kind": "file", "file": "x.dcm", "stage": "ingest", "reason": "truncated",
+              "detail": "d", "remedy": "r", "sha256": None}  # fmt: skip
+    rows = [reject, reject, reject | {"reason": "not_dicom"}]
+    storage.write_table(toy.rejects, pa.Table.from_pylist(rows, schema=REJECTS), REJECTS)
+    out = lapvqa("status").out
+    assert "up to date" in out
+    tokens = next(line for line in out.splitlines() if " tokens " in line)
+    for part in ("1 min 15 s", "rejected 88, tokenised 181", "2023-11-1"):
+        assert part in tokens
+    turned = [line.split() for line in out.splitlines() if "data/rejects.parquet" in line]
+    assert [(row[5], row[7]) for row in turned] == [("truncated", "2"), ("not_dicom", "1")]
+    assert "x.dcm" not in out
+
+
+def test_while_a_run_goes_on(toy: Layout, lapvqa: Lapvqa, holder_of) -> None:
+    holder_of(toy.run_lock)
+    (toy.state / "work").mkdir(parents=True)
+    holder_of(toy.state / "work" / "evaluate@rrg.lock")
+    recorder = Recorder(toy.record("evaluate@rrg"), stage="evaluate@rrg", machine_readable=True)
+    recorder.progress(3, 3, unit="reports", note="beam")
+    (toy.root / "results/rrg/metrics.json").unlink()  # DVC removes outputs first
+    out = lapvqa("status").out
+    assert "running: process " in out
+    assert "evaluate@rrg: 3/3 reports" in out
+    (row,) = [line for line in out.splitlines() if line.startswith("│ evaluate@rrg")]
+    assert "│ running" in row
+
+
+def test_a_failed_stage_shows_its_error(toy: Layout, lapvqa: Lapvqa) -> None:
+    failure = {
+        "error": "RejectBudgetError",
+        "message": "9 of 10 files",
+        "hint": "h",
+        "exit_code": 3,
+    }
+    storage.write_json(toy.failure("ingest"), failure)
+    assert "failed: 9 of 10 files" in lapvqa("status").out
+
+
+def test_plan_names_exactly_the_stages_concerned(toy: Layout, lapvqa: Lapvqa) -> None:
+    toy.params.write_text(toy.params.read_text().replace("max_length: 64 ", "max_length: 128 "))
+    assert lapvqa("plan").out == (
+        "tokens: params.tokens.max_length 64 -> 128\n"
+        "evaluate@probe_nih14: upstream tokens\n"
+        "evaluate@rrg: upstream tokens\n"
+        "report: upstream evaluate@probe_nih14\n"
+        "report: upstream evaluate@rrg\n"
+        "up to date: inventory, ingest\n"
+    )
+
+
+def test_plan_asks_dvc_where_dvc_yaml_uses_what_is_unknown_here(
+    toy: Layout, lapvqa: Lapvqa
+) -> None:
+    text = toy.dvc_yaml.read_text()
+    toy.dvc_yaml.write_text(text.replace("toy.py tokens\n", "toy.py tokens\n    frozen: false\n"))
+    toy.params.write_text(toy.params.read_text().replace("examples: 8 ", "examples: 9 "))
+    answer = lapvqa("plan")
+    assert answer.code == 0
+    assert answer.out == (
+        "inventory: always looks for new files; what it finds may concern others\n"
+        "report: parameter report modified\n"
+        "up to date: ingest, tokens, evaluate@probe_nih14, evaluate@rrg\n"
+    )
+
+
+def test_plan_runs_nothing(toy: Layout, lapvqa: Lapvqa) -> None:
+    before = toy.dvc_lock.read_bytes()
+    (toy.root / "reports/index.html").unlink()
+    assert "output reports/index.html missing" in lapvqa("plan").out
+    assert toy.dvc_lock.read_bytes() == before
+    assert not (toy.root / "reports/index.html").exists()
+
+
+def test_run_with_nothing_to_do_says_so_stage_by_stage(toy: Layout, lapvqa: Lapvqa) -> None:
+    answer = lapvqa("run")
+    assert answer.code == 0
+    lines = answer.out.splitlines()
+    stages = ["inventory", "ingest", "tokens", "evaluate@probe_nih14", "evaluate@rrg", "report"]
+    assert lines[:-1] == [f"{name}: up to date" for name in stages]
+    assert lines[-1].startswith("nothing to do (")
+
+
+def test_run_of_one_stage_that_is_up_to_date(toy: Layout, lapvqa: Lapvqa) -> None:
+    assert "tokens: up to date\n" in lapvqa("run", "--stage", "tokens").out
+    toy.params.write_text(toy.params.read_text().replace("max_length: 64 ", "max_length: 65 "))
+    assert lapvqa("run", "--stage", "evaluate@rrg").out.startswith(
+        "evaluate@rrg: up to date; but tokens upstream would change it: lapvqa run\n"
+    )
