@@ -36,10 +36,14 @@ class Embedding(nn.Embedding):
 
 
 def init_linears(module: nn.Module) -> None:
-    """Set every projection below ``module`` to N(0, 0.02) weights and zero biases."""
+    """Set every projection below ``module`` to Xavier-uniform weights and zero biases.
+
+    As the original ViT does; a fixed N(0, 0.02) is right at width 1024 only, and so small at the
+    width of a demo that the text model learns long before it sees an image.
+    """
     for child in module.modules():
         if isinstance(child, nn.Linear | nn.Conv2d):
-            nn.init.normal_(child.weight, std=INIT_STD)
+            nn.init.xavier_uniform_(child.weight.flatten(1))
             if child.bias is not None:
                 nn.init.zeros_(child.bias)
 
@@ -152,7 +156,9 @@ class VisionEncoder(nn.Module):
         """Set all weights from torch's current generator."""
         init_linears(self)
         nn.init.normal_(self.cls_token, std=1e-6)
-        nn.init.normal_(self.pos_embed, std=INIT_STD)
+        with torch.no_grad():
+            self.pos_embed[:, :1] = 0
+            self.pos_embed[:, 1:] = grid_waves(self.grid, self.pos_embed.shape[-1])
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [B, 1 or 3, S, S] to pooled tokens [B, g * g, D], row by row."""
@@ -204,3 +210,19 @@ def pooling_matrix(grid: int, pooled: int) -> Tensor:
         start, stop = cell * grid // pooled, -(-(cell + 1) * grid // pooled)
         weights[cell, start:stop] = 1 / (stop - start)
     return weights
+
+
+def grid_waves(grid: int, width: int) -> Tensor:
+    """Return [grid * grid, width] sines and cosines of row and column, amplitude 1.
+
+    Half of the width tells the row, half the column, at wavelengths from 2 pi to 10000 * 2 pi
+    patches (Vaswani et al. 2017, in two dimensions as in MoCo v3).
+    """
+    quarter = width // 4
+    rates = 10000.0 ** -(torch.arange(quarter) / max(quarter, 1))
+    angles = torch.arange(grid).unsqueeze(1) * rates  # [grid, quarter]
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    rows = waves.repeat_interleave(grid, dim=0)
+    columns = waves.repeat(grid, 1)
+    both = torch.cat([rows, columns], dim=1)
+    return nn.functional.pad(both, (0, width - both.shape[1]))

@@ -1,0 +1,158 @@
+"""Pairs, their order, padding, and the transforms that may depend on nothing but the image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import END, image_row, token_row, write_tables
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lapvqa.data import dataset, transforms
+from lapvqa.data.shards import ShardStore
+from lapvqa.layout import Layout
+
+
+def written(root: Path, *, shuffled: bool = False) -> Layout:
+    layout = Layout(root)
+    images = [
+        image_row("a", "a1", "train", row=0, view="LATERAL"),
+        image_row("a", "a2", "train", row=1, view="PA"),
+        image_row("a", "a3", "train", row=2, view="AP"),
+        image_row("a", "a4", "train", row=3, view=""),
+        image_row("b", "b1", "train", row=4, view=""),
+        image_row("b", "b2", "train", row=5, view="LL"),
+        image_row("c", "c1", "train", row=6, view="LATERAL"),
+        image_row("d", "d1", "validate", row=7, view="AP"),
+        image_row("e", "e1", "train", row=8, view="AP"),  # no report
+    ]
+    reports = [
+        token_row("a", "train", [1, 2]), token_row("b", "train", [3]),
+        token_row("c", "train", [4]), token_row("d", "validate", [5, 6, 7]),
+    ]  # fmt: skip
+    if shuffled:
+        images, reports = images[::-1], reports[::-1]
+    write_tables(layout, images, reports)
+    return layout
+
+
+def test_pairs_are_the_frontal_images_with_their_report(tmp_path: Path) -> None:
+    pairs, without_image = dataset.read_pairs(written(tmp_path), "train")
+    found = [(pair.study_key, pair.row, pair.token_ids.tolist()) for pair in pairs]
+    assert found == [
+        ("a", 1, [END, 1, 2, END]),  # both frontal images; the unknown view is not needed
+        ("a", 2, [END, 1, 2, END]),
+        ("b", 4, [END, 3, END]),  # the unknown view stands in
+    ]
+    assert without_image == 1  # c has a lateral image only
+    validate, none_missing = dataset.read_pairs(written(tmp_path), "validate")
+    assert [pair.row for pair in validate] == [7]
+    assert none_missing == 0
+
+
+def test_the_order_of_rows_changes_nothing(tmp_path: Path) -> None:
+    first, _ = dataset.read_pairs(written(tmp_path / "one"), "train")
+    second, _ = dataset.read_pairs(written(tmp_path / "two", shuffled=True), "train")
+    assert dataset.digest_pairs(first) == dataset.digest_pairs(second)
+
+
+def test_the_digest_sees_pixels_and_tokens(tmp_path: Path) -> None:
+    pairs, _ = dataset.read_pairs(written(tmp_path), "train")
+    digest = dataset.digest_pairs(pairs)
+    changed = dataset.Pair("a", "s", 1, "other pixels", pairs[0].token_ids)
+    assert dataset.digest_pairs([changed, *pairs[1:]]) != digest
+    changed = dataset.Pair("a", "s", 1, pairs[0].pixels_sha256, pairs[0].token_ids + 1)
+    assert dataset.digest_pairs([changed, *pairs[1:]]) != digest
+
+
+@given(st.integers(1, 300), st.integers(0, 2**63), st.integers(0, 1000))
+def test_an_epoch_visits_every_pair_once(num_pairs: int, seed: int, epoch: int) -> None:
+    order = dataset.epoch_order(num_pairs, seed=seed, epoch=epoch)
+    assert sorted(order.tolist()) == list(range(num_pairs))
+
+
+def test_the_order_is_a_function_of_seed_and_epoch() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        dataset.epoch_order.cache_clear()
+        return dataset.epoch_order(50, seed=seed, epoch=epoch).tolist()
+
+    assert order(1, 2) == order(1, 2)
+    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_targets_are_the_next_tokens() -> None:
+    reports = [np.array([END, 5, 6, END], np.uint16), np.array([END, 7, END], np.uint16)]
+    inputs, targets = dataset.pad_tokens(reports)
+    assert inputs.tolist()[0] == [END, 5, 6]
+    assert inputs.tolist()[1][:2] == [END, 7]
+    assert targets.tolist() == [[5, 6, END], [7, END, dataset.IGNORED]]
+
+
+def test_a_batch_holds_the_pairs_asked_for(layout: Layout) -> None:
+    pairs, _ = dataset.read_pairs(layout, "train")
+    store = ShardStore(layout.images_dir)
+    batch = dataset.read_batch(pairs, [3, 1], store)
+    assert batch.images.shape == (2, 384, 384)
+    assert batch.images.dtype == torch.uint8
+    alone = dataset.read_batch(pairs, [1], store)
+    assert torch.equal(batch.images[1], alone.images[0])
+    length = len(pairs[1].token_ids) - 1
+    assert torch.equal(batch.targets[1, :length], alone.targets[0])
+
+
+@pytest.mark.parametrize("size", [384, 192, 128, 100])
+def test_input_is_the_area_average(size: int) -> None:
+    images = torch.randint(0, 256, (2, 384, 384), dtype=torch.uint8)
+    found = transforms.to_input(images, size)
+    assert found.shape == (2, 1, size, size)
+    assert found.dtype == torch.float32
+    pixels = (images.double() / 255 - 0.5) / 0.25
+    assert found.mean().item() == pytest.approx(pixels.mean().item(), abs=0.01)
+    if 384 % size == 0:
+        cell = 384 // size
+        expected = pixels.view(2, size, cell, size, cell).mean(dim=(2, 4)).unsqueeze(1)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture
+def inputs() -> torch.Tensor:
+    images = torch.zeros(6, 384, 384, dtype=torch.uint8)
+    images[:, 100:200, 60:120] = 180
+    images[:, 0:30, 0:30] = torch.arange(6, dtype=torch.uint8).view(6, 1, 1) * 40
+    return transforms.to_input(images, 64)
+
+
+def test_augmentation_does_not_see_the_batch(inputs: torch.Tensor) -> None:
+    indices = [4, 9, 2, 7, 0, 3]
+    together = transforms.augment(inputs, seed=1, epoch=5, indices=indices)
+    for row, index in enumerate(indices):
+        alone = transforms.augment(inputs[row : row + 1], seed=1, epoch=5, indices=[index])
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_augmentation_changes_with_seed_epoch_and_index(inputs: torch.Tensor) -> None:
+    image = inputs[:1]
+    seen = [
+        transforms.augment(image, seed=seed, epoch=epoch, indices=[index])
+        for seed, epoch, index in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    ]
+    for first in range(4):
+        for second in range(first):
+            assert (seen[first] - seen[second]).abs().max() > 0.05
+
+
+def test_augmentation_is_small_and_flips_nothing() -> None:
+    """A bright square left of the middle stays left, near its place, within the range of pixels."""
+    image = torch.full((1, 1, 64, 64), -2.0)
+    image[..., 24:40, 8:24] = 1.0
+    columns = torch.arange(64.0)
+    for index in range(50):
+        found = transforms.augment(image, seed=0, epoch=0, indices=[index])
+        weights = (found - found.min()).clamp(min=0)[0, 0]
+        centre = (weights.sum(0) * columns).sum() / weights.sum()
+        assert abs(centre - 15.5) < 8
+        assert found.min() >= -2.0001
+        assert found.max() <= 2.0001

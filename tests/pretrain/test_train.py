@@ -1,0 +1,227 @@
+"""The stage: it learns, it continues exactly after any death, and it says what it cannot do."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import image_row, token_row, write_project, write_tables
+
+from lapvqa import storage
+from lapvqa.config import Machine
+from lapvqa.data.shards import write_shard
+from lapvqa.errors import ConfigError, SourceError, TrainingError
+from lapvqa.layout import Layout
+from lapvqa.params import PretrainParams
+from lapvqa.pretrain import train
+from lapvqa.recorder import Recorder
+
+OUTPUTS = ("model_best.pt", "history.csv", "training.json")
+MACHINE = Machine(workers=1, device="cpu")
+
+
+def run(params: PretrainParams, layout: Layout) -> train.Counts:
+    recorder = Recorder(layout.record("pretrain"), stage="pretrain")
+    try:
+        return train.run(params, layout, MACHINE, recorder)
+    finally:
+        recorder.close()
+
+
+def digests(layout: Layout) -> dict[str, str]:
+    return {name: storage.sha256_file(layout.model_dir("captioning") / name) for name in OUTPUTS}
+
+
+def history(layout: Layout) -> list[dict[str, str]]:
+    lines = (layout.model_dir("captioning") / "history.csv").read_text().splitlines()
+    columns = lines[0].split(",")
+    return [dict(zip(columns, line.split(","), strict=True)) for line in lines[1:]]
+
+
+def test_learns_where_the_square_is(params: PretrainParams, layout: Layout) -> None:
+    params = params.model_copy(update={"epochs": 60, "augment": False})
+    counts = run(params, layout)
+    rows = history(layout)
+    assert list(rows[0]) == ["step", "loss", "val_loss", "lr", "epoch"]
+    assert len(rows) == counts["steps"] == 60 * 5
+    assert float(rows[0]["loss"]) == pytest.approx(np.log(50257), abs=0.5)
+    validated = [float(row["val_loss"]) for row in rows if row["val_loss"]]
+    # Not looking at the image costs 1.39 nats per report of about 5.5 tokens: 0.25 per token.
+    assert float(rows[-1]["loss"]) < 0.05
+    assert min(validated) < 0.05
+    assert len(validated) == 60
+    assert counts["best_val_loss"] == pytest.approx(min(validated), abs=1e-6)
+    assert int(counts["best_step"]) % 5 == 0
+
+
+def test_writes_the_weights_of_the_lowest_validation_loss(
+    params: PretrainParams, layout: Layout
+) -> None:
+    counts = run(params, layout)
+    folder = layout.model_dir("captioning")
+    weights = torch.load(folder / "model_best.pt", weights_only=True)
+    assert weights["decoder.token_embed.weight"].shape == (50257, 32)
+    training = storage.read_json(folder / "training.json", made_by="pretrain")
+    assert training["train_pairs"] == counts["train_pairs"] == 20
+    assert training["validate_pairs"] == 6
+    assert training["best_val_loss"] == counts["best_val_loss"]
+    assert training["params"]["model"]["width"] == 32
+    assert len(training["data_digest"]) == 64
+
+
+def test_twice_gives_the_same_bytes_and_the_second_is_done_at_once(
+    params: PretrainParams, tmp_path: Path
+) -> None:
+    first, second = write_project(tmp_path / "a"), write_project(tmp_path / "b")
+    run(params, first)
+    run(params, second)
+    assert digests(first) == digests(second)
+    made = digests(first)
+    for name in OUTPUTS:
+        (first.model_dir("captioning") / name).unlink()
+    run(params, first)
+    assert digests(first) == made
+    records = first.record("pretrain").read_text()
+    assert "continuing at step 15 of 15" in records
+    assert '"metrics"' not in records  # not one step was taken
+
+
+def test_another_seed_gives_other_bytes(params: PretrainParams, tmp_path: Path) -> None:
+    first, second = write_project(tmp_path / "a"), write_project(tmp_path / "b")
+    run(params, first)
+    run(params.model_copy(update={"seed": 1}), second)
+    assert digests(first)["model_best.pt"] != digests(second)["model_best.pt"]
+
+
+class DiesAt(Recorder):
+    """A recorder whose process dies, as far as training can tell, at a step."""
+
+    step = 7
+
+    def metrics(self, values: dict[str, float], *, step: int) -> None:
+        super().metrics(values, step=step)
+        if step == self.step and "loss" in values:
+            raise KeyboardInterrupt
+
+
+def test_damage_to_the_newest_state_changes_no_byte(params: PretrainParams, tmp_path: Path) -> None:
+    straight, damaged = write_project(tmp_path / "a"), write_project(tmp_path / "b")
+    run(params, straight)
+    recorder = DiesAt(damaged.record("pretrain"), stage="pretrain")
+    with pytest.raises(KeyboardInterrupt):
+        train.run(params, damaged, MACHINE, recorder)
+    recorder.close()
+    states = sorted(damaged.work_dir("pretrain").glob("*/state-*.pt"))
+    assert [path.name for path in states] == ["state-000000005.pt", "state-000000006.pt"]
+    states[-1].write_bytes(states[-1].read_bytes()[:-1])
+    run(params, damaged)
+    assert "continuing at step 5 of 15" in damaged.record("pretrain").read_text()
+    assert digests(damaged) == digests(straight)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from lapvqa.config import Machine
+from lapvqa.layout import Layout
+from lapvqa.params import PretrainParams
+from lapvqa.pretrain import train
+from lapvqa.recorder import Recorder
+
+root, params = Path(sys.argv[1]), PretrainParams.model_validate_json(sys.argv[2])
+layout = Layout(root)
+recorder = Recorder(layout.record("pretrain"), stage="pretrain")
+train.run(params, layout, Machine(workers=1, device="cpu"), recorder)
+"""
+
+
+def start(params: PretrainParams, layout: Layout) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", CHILD, str(layout.root), params.model_dump_json()]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def states(layout: Layout) -> list[Path]:
+    return sorted(layout.work_dir("pretrain").glob("*/state-*.json"))
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(
+    params: PretrainParams, tmp_path: Path
+) -> None:
+    params = params.model_copy(update={"epochs": 60, "checkpoint_every_steps": 3})
+    straight, killed = write_project(tmp_path / "a"), write_project(tmp_path / "b")
+    child = start(params, straight)
+    assert child.wait(timeout=120) == 0, child.stderr.read()
+    chance = random.Random(5)
+    deaths = 0
+    for _ in range(4):
+        before = states(killed)
+        child = start(params, killed)
+        # Imports take seconds and training less: wait for its first new state, then a random time.
+        while child.poll() is None and states(killed) == before:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.4))
+        os.kill(child.pid, signal.SIGKILL)
+        deaths += child.wait() == -signal.SIGKILL
+    assert deaths >= 2, "training ended before it could be killed: this tested nothing"
+    child = start(params, killed)
+    assert child.wait(timeout=120) == 0, child.stderr.read()
+    assert digests(killed) == digests(straight)
+
+
+def test_without_a_validation_split_the_last_weights_count(
+    params: PretrainParams, tmp_path: Path
+) -> None:
+    layout = Layout(tmp_path)
+    pixels = np.zeros((2, 384, 384), np.uint8)
+    write_shard(layout.images_dir / "images-00000.arrow", ["i", "j"], pixels)
+    images = [image_row("a", "i", "train"), image_row("b", "j", "train", row=1)]
+    write_tables(layout, images, [token_row("a", "train", [1]), token_row("b", "train", [2])])
+    counts = run(params, layout)
+    assert counts["best_val_loss"] == "none"
+    assert counts["best_step"] == counts["steps"] == 3
+    path = layout.model_dir("captioning") / "training.json"
+    assert storage.read_json(path, made_by="pretrain")["best_val_loss"] is None
+
+
+def test_nothing_to_train_on_is_said(params: PretrainParams, tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    write_tables(
+        layout, [image_row("a", "i", "train", view="LATERAL")], [token_row("a", "train", [1])]
+    )
+    with pytest.raises(SourceError, match=r"found none \(1 reports there have no frontal image\)"):
+        run(params, layout)
+
+
+def test_reports_longer_than_the_decoder_are_said(params: PretrainParams, tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    write_tables(layout, [image_row("a", "i", "train")], [token_row("a", "train", [1] * 600)])
+    with pytest.raises(ConfigError, match=r"512 positions, the longest report 602 tokens"):
+        run(params, layout)
+
+
+def test_a_loss_that_is_no_number_stops_training(params: PretrainParams, layout: Layout) -> None:
+    params = params.model_copy(update={"lr": 1.0, "grad_clip": 1e9, "epochs": 60})
+    trainer = train.Trainer(params, train.read_corpus(layout), torch.device("cpu"))
+    with torch.no_grad():
+        trainer.model.decoder.norm.weight.fill_(float("nan"))
+    recorder = Recorder(layout.record("pretrain"), stage="pretrain")
+    with pytest.raises(TrainingError, match=r"became nan at step 1 of 300[\s\S]*lower pretrain.lr"):
+        trainer._step(recorder)
+    recorder.close()
+
+
+def test_a_device_that_is_not_here_is_named(params: PretrainParams, layout: Layout) -> None:
+    recorder = Recorder(layout.record("pretrain"), stage="pretrain")
+    for device in ("cuda:99", "quantum"):
+        with pytest.raises(ConfigError, match=device):
+            train.run(params, layout, Machine(workers=1, device=device), recorder)
+    recorder.close()
