@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 from prefect import flow
 from prefect.runtime import flow_run
 
+from lapvqa.runtime import die_with_parent
 from tasks import spool
-from tasks.session import Session, opened
+from tasks.session import Session, current, opened
 from tasks.stages import run_stage
 from tasks.steps import find_stale, publish_results, read_graph, record_lineage, register_encoder
 
@@ -38,8 +40,11 @@ def pipeline(root: str = ".") -> dict[str, str]:
 @contextmanager
 def recorded(root: str) -> Iterator[Session]:
     """Open the session of a flow run, and close its MLflow records as it ends."""
+    if multiprocessing.parent_process() is not None:  # started by a schedule's process
+        die_with_parent()
     with opened(Path(root)) as session:
         session.flow_run = str(flow_run.id)
+        session.records.open()
         status = spool.KILLED
         try:
             yield session
@@ -52,7 +57,5 @@ def recorded(root: str) -> Iterator[Session]:
 
 
 def _looks_around(name: str) -> bool:
-    from tasks.session import current
-
     node = current().graph[name]
     return node.always_changed and not node.upstream

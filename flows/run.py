@@ -53,14 +53,17 @@ def run_pipeline(
     from rich.console import Console
 
     from tasks.display import Display
-    from tasks.embedded import start_server_early
+    from tasks.embedded import forget_address, start_server_early
     from tasks.session import opened
 
     layout = Layout(root.resolve())
     display = Display(console or Console(quiet=True), progress=progress)
     with interruptible(), opened(layout.root, display) as session:
         server = start_server_early(layout)
-        _run_flow(session, server, stage)
+        try:
+            _run_flow(session, server, stage)
+        finally:
+            forget_address(server)
         known = {outcome.name: outcome for outcome in session.outcomes}
         return RunResult(
             stages=[

@@ -102,7 +102,8 @@ def start_server_early(layout: Layout, *, services: str = "run") -> Server:
     Sets what Prefect reads on import, so call it before anything imports Prefect; call
     ``Server.wait`` before the first flow. It ends with this process.
     """
-    known = _started.get(layout.root)
+    root = layout.root.resolve()
+    known = _started.get(root)
     if known is not None and known.services == services:
         return known
     for other in _started.values():
@@ -116,8 +117,17 @@ def start_server_early(layout: Layout, *, services: str = "run") -> Server:
         from prefect.context import refresh_global_settings_context
 
         refresh_global_settings_context()
-    _started[layout.root] = server
+    _started[root] = server
     return server
+
+
+def forget_address(server: Server) -> None:
+    """Take our own server's address out of the environment, where it would pass for a served one.
+
+    Prefect has read it by then.
+    """
+    if server.process is not None and os.environ.get("PREFECT_API_URL") == server.url:
+        del os.environ["PREFECT_API_URL"]
 
 
 def project_tag(layout: Layout) -> str:

@@ -35,10 +35,10 @@ class Encoder(PythonModel):  # type: ignore[misc]
         self.encoder.load_state_dict(load_file(context.artifacts["weights"]))
 
     @torch.inference_mode()
-    def predict(  # type: ignore[no-untyped-def]
+    def predict(
         self,
         context: PythonModelContext,
-        model_input,
+        model_input: np.ndarray,  # type: ignore[type-arg] - MLflow knows this bare type only
         params: dict[str, Any] | None = None,
     ) -> NDArray[np.float32]:
         """Map images [B, H, W] (uint8, or float of 0..255) to features [B, tokens, width].

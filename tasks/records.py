@@ -124,6 +124,7 @@ class Records:
     def __init__(self, layout: Layout, machine: Machine, *, warn: Callable[[str], None]) -> None:
         self._layout, self._machine, self._warn = layout, machine, warn
         self._store: Store | None = None
+        self._opened = False
         self._pipeline = RunRecord(run=uuid.uuid4().hex, stage="", started=time.time())
         self._stage: RunRecord | None = None
         self._stage_run: str | None = None
@@ -132,7 +133,10 @@ class Records:
         """MLflow's id of the parent run; None before the first stage, or if MLflow is down."""
 
     def open(self) -> None:
-        """Reach MLflow and bring in what earlier runs left."""
+        """Reach MLflow and bring in what earlier runs left; a second call does nothing."""
+        if self._opened:
+            return
+        self._opened = True
         try:
             self._store = connect(self._layout, self._machine)
         except RecordsUnavailableError as error:

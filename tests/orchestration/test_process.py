@@ -1,0 +1,124 @@
+"""Children of the pipeline: their lines, their exit codes, and that they never outlive us."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import wait_until
+
+from lapvqa.errors import EXIT_USER, MissingArtifactError
+from lapvqa.layout import Layout
+from tasks import process
+
+FAMILY = """
+import os, pathlib, subprocess, sys, time
+worker = subprocess.Popen(
+    [sys.executable, "-c", "import signal, time; signal.signal(2, signal.SIG_IGN); time.sleep(60)"]
+)
+pathlib.Path("pids").write_text(f"{os.getppid()} {os.getpid()} {worker.pid}")
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def run(code: str, folder: Path, lines: list[str]) -> int:
+    return process.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=folder, environment=dict(os.environ), on_line=lines.append,
+    )  # fmt: skip
+
+
+def gone(folder: Path) -> bool:
+    """Tell whether guard, child and its worker are all dead."""
+    pids = [int(word) for word in (folder / "pids").read_text().split()]
+    alive = [pid for pid in pids if psutil.pid_exists(pid)]
+    return all(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE for pid in alive)
+
+
+def test_lines_come_whole_whatever_ends_them(tmp_path: Path) -> None:
+    lines: list[str] = []
+    code = """
+        import os, sys, time
+        os.write(1, "10 %\\r20 %\\nh\\u00e4lf".encode()[:-3])
+        time.sleep(0.2)
+        os.write(1, "h\\u00e4lf".encode()[-3:] + b" a line\\n\\n")
+        os.write(2, b"from stderr\\nno end")
+    """
+    assert run(code, tmp_path, lines) == 0
+    assert lines == ["10 %", "20 %", "hälf a line", "from stderr", "no end"]
+
+
+def test_the_exit_code_is_the_childs(tmp_path: Path) -> None:
+    assert run("raise SystemExit(3)", tmp_path, []) == 3
+    assert run("import os; os.kill(os.getpid(), 9)", tmp_path, []) == 128 + 9
+
+
+def test_a_child_that_leaves_a_process_behind_does_not_hold_us_up(tmp_path: Path) -> None:
+    code = """
+        import subprocess, sys
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        print(child.pid, flush=True)
+    """
+    lines: list[str] = []
+    began = time.monotonic()
+    assert run(code, tmp_path, lines) == 0
+    assert time.monotonic() - began < 10
+    wait_until(lambda: not psutil.pid_exists(int(lines[0])), seconds=5)
+
+
+def test_an_exception_takes_the_whole_group_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "GRACE_S", 0.5)
+
+    def refuse(_line: str) -> None:
+        raise ValueError("a fault in the listener")
+
+    with pytest.raises(ValueError, match="listener"):
+        process.run(
+            [sys.executable, "-c", FAMILY],
+            cwd=tmp_path, environment=dict(os.environ), on_line=refuse,
+        )  # fmt: skip
+    wait_until(lambda: gone(tmp_path), seconds=5)
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+def test_the_whole_group_dies_with_its_starter(tmp_path: Path, by: signal.Signals) -> None:
+    starter = f"""
+        import os, sys
+        from pathlib import Path
+        from tasks import process
+        process.run([sys.executable, "-c", {FAMILY!r}], cwd=Path.cwd(),
+                    environment=dict(os.environ), on_line=print)
+    """
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(starter)], cwd=tmp_path)
+    wait_until(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text())
+    assert not gone(tmp_path)
+    parent.send_signal(by)
+    parent.wait(timeout=20)
+    wait_until(lambda: gone(tmp_path), seconds=5)
+
+
+def test_a_stages_own_error_comes_back_with_its_class_and_exit_code(tmp_path: Path) -> None:
+    from tasks.stages import _failure, _Output
+
+    (tmp_path / "params.yaml").write_bytes((Path(__file__).parents[2] / "params.yaml").read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-m", "lapvqa.stage", "tokens"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == EXIT_USER, done.stderr
+    layout = Layout(tmp_path)
+    error = _failure(layout, "tokens", 255, _Output(None, "tokens"))  # type: ignore[arg-type]
+    assert isinstance(error, MissingArtifactError)
+    assert error.exit_code == EXIT_USER
+    assert "studies.parquet" in error.message
+    assert "lapvqa run --stage ingest" in error.hint

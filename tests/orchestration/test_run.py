@@ -1,0 +1,283 @@
+"""One run of the toy project, asked from all sides; then what can go wrong with it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from conftest import Finished, Toy, wait_until
+
+from flows.run import run_pipeline
+from lapvqa import uptodate
+from lapvqa.errors import BusyError, ConfigError
+from lapvqa.lineage import ledger
+from lapvqa.lineage.stagefile import locked
+from tasks.records import tracking_uri
+from tasks.registry import MODEL, register_encoder
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("orchestration")]
+
+STAGES = [
+    "inventory", "ingest", "tokens", "pretrain", "export",
+    "evaluate@probe_chexpert", "evaluate@rrg", "report",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def toy(finished: tuple[Toy, Finished]) -> Toy:
+    return finished[0]
+
+
+@pytest.fixture(scope="module")
+def client(toy: Toy):
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{toy.layout.mlflow_db}"
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@pytest.fixture(scope="module")
+def parent(finished: tuple[Toy, Finished], client):
+    return client.get_run(finished[1].result["mlflow"])
+
+
+@pytest.fixture(scope="module")
+def children(client, parent):
+    found = client.search_runs(
+        [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
+    )
+    return {run.data.tags["dvc.stage"]: run for run in found}
+
+
+# --- the run itself ---------------------------------------------------------------------------
+
+
+def test_every_stage_runs_and_says_so(finished: tuple[Toy, Finished]) -> None:
+    run = finished[1]
+    assert run.code == 0, run.text
+    assert run.result["stages"] == dict.fromkeys(STAGES, "ran")
+    assert "Prefect: embedded" in run.text
+    assert "MLflow: embedded" in run.text
+    assert "tokens: something for the person" in run.text
+    assert "one line" not in run.text, "a stage's own chatter belongs into the log"
+    assert "Warning" not in run.text
+    log = (finished[0].layout.log("tokens")).read_text().splitlines()
+    assert "one line" in log
+    assert "and another" in log, "a line may end with a carriage return"
+
+
+def test_nothing_of_it_is_left_running(toy: Toy) -> None:
+    assert toy.processes() == []
+
+
+def test_dvc_repro_leaves_the_same_lock(toy: Toy, new_toy: Callable[[], Toy]) -> None:
+    other = new_toy()
+    other.command("dvc", "repro")
+    assert other.lock == toy.lock
+
+
+def test_the_next_run_is_known_to_have_nothing_to_do(toy: Toy) -> None:
+    stale = {s.name for s in uptodate.check(toy.layout) if s.stale}
+    # The toy lists its input in a way of its own, so only its inventory cannot be judged.
+    assert stale <= {"inventory"}
+
+
+def test_the_ledger_has_a_line_per_stage(finished: tuple[Toy, Finished], children) -> None:
+    toy, run = finished
+    entries = {entry["stage"]: entry for entry in ledger.entries(toy.layout)}
+    assert list(entries) == STAGES
+    for name, lock in locked(toy.layout).items():
+        entry = entries[name]
+        assert (entry["deps"], entry["outs"], entry["params"]) == (
+            lock.deps, lock.outs, lock.params,
+        )  # fmt: skip
+        assert entry["prefect_flow_run"] == run.result["prefect"]
+        assert entry["mlflow_run"] == children[name].info.run_id
+        assert entry["git_dirty"] is False
+        assert len(entry["git_commit"]) == 40
+
+
+# --- Prefect's history ------------------------------------------------------------------------
+
+
+def test_prefect_keeps_the_whole_history(finished: tuple[Toy, Finished]) -> None:
+    toy, run = finished
+    flows = toy.history("select id, state_type, name from flow_run")
+    assert [(flow[0], flow[1]) for flow in flows] == [(run.result["prefect"], "COMPLETED")]
+    tasks = dict(toy.history("select name, state_type from task_run"))
+    assert set(STAGES) <= set(tasks)
+    assert set(tasks.values()) == {"COMPLETED"}
+    assert 10 <= len(tasks) <= 16
+
+
+def test_prefect_shows_results_links_and_progress(toy: Toy) -> None:
+    keys = {key for (key,) in toy.history("select key from artifact")}
+    assert keys >= {"results", "report", "mlflow-run", "progress-tokens", "progress-evaluate-rrg"}
+    (table,) = toy.history("select data from artifact where key = 'results'")
+    assert "0.900" in table[0]
+
+
+def test_prefect_keeps_what_the_stages_say(toy: Toy) -> None:
+    lines = {line for (line,) in toy.history("select message from log")}
+    assert "tokens: something for the person" in lines
+    assert not any(line.startswith("@@progress") for line in lines)
+
+
+# --- MLflow's records -------------------------------------------------------------------------
+
+
+def test_mlflow_has_a_child_per_stage(parent, children) -> None:
+    assert parent.info.status == "FINISHED"
+    assert set(children) == set(STAGES)
+    assert {run.info.status for run in children.values()} == {"FINISHED"}
+
+
+def test_mlflow_has_the_stages_metrics_with_their_times(client, children) -> None:
+    losses = client.get_metric_history(children["pretrain"].info.run_id, "loss")
+    assert [(one.step, one.value) for one in losses] == [(k, 1 / (k + 1)) for k in range(20)]
+    info = children["pretrain"].info
+    assert all(info.start_time <= one.timestamp <= info.end_time for one in losses)
+    assert children["pretrain"].data.metrics["summary.files"] == 1
+    assert children["pretrain"].data.tags["fact.device"] == "cpu"
+    assert children["pretrain"].data.tags["summary.mode"] == "toy"
+
+
+def test_mlflow_has_parameters_flat_and_of_this_stage_only(children) -> None:
+    params = children["pretrain"].data.params
+    assert params["pretrain.lr"] == "0.001"
+    assert params["pretrain.model.width"] == "192"
+    assert all(key.startswith("pretrain.") for key in params)
+    assert "evaluate.common.seed" in children["evaluate@rrg"].data.params
+
+
+def test_mlflow_has_inputs_whose_digests_are_dvcs(toy: Toy, children) -> None:
+    for name, lock in locked(toy.layout).items():
+        inputs = children[name].inputs.dataset_inputs
+        assert {one.dataset.name: one.dataset.digest for one in inputs} == lock.deps
+
+
+def test_mlflow_has_metrics_of_evaluations(children) -> None:
+    metrics = children["evaluate@rrg"].data.metrics
+    assert metrics["trained.mean_auc"] == 0.9
+    assert metrics["trained.mean_auc.low"] == 0.85
+    assert "untrained.mean_auc" not in metrics, "undefined is absent, never 0"
+
+
+def test_tags_lead_to_git_dvc_and_prefect(
+    finished: tuple[Toy, Finished], client, children, parent
+) -> None:
+    toy, run = finished
+    path = "models/captioning/encoder.safetensors"
+    md5 = locked(toy.layout)["export"].outs[path]
+    found = client.search_runs([parent.info.experiment_id], f"tags.`dvc.out.{path}` = '{md5}'")
+    assert [one.info.run_id for one in found] == [children["export"].info.run_id]
+    tags = found[0].data.tags
+    assert tags["prefect.flow_run_id"] == run.result["prefect"]
+    assert len(tags["git.commit"]) == 40
+    assert tags["git.dirty"] == "false"
+
+
+def test_the_encoder_is_registered_once_and_computes(toy: Toy, client) -> None:
+    import mlflow
+
+    from lapvqa.config import Machine
+
+    version = str(client.get_model_version_by_alias(MODEL, "champion").version)
+    assert register_encoder(toy.layout) == version
+    assert len(client.search_model_versions(f"name = '{MODEL}'")) == 1
+    mlflow.set_tracking_uri(tracking_uri(toy.layout, Machine()))
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")
+    images = np.random.default_rng(0).integers(0, 256, (3, 384, 384), dtype=np.uint8)
+    features = model.predict(images)
+    assert features.shape == (3, 4, 8)
+    np.testing.assert_allclose(model.predict(images.astype(np.float32)), features, atol=1e-6)
+    np.testing.assert_allclose(model.predict(images[1:2]), features[1:2], atol=1e-5)
+    with pytest.raises(Exception, match=r"0\.\.255"):
+        model.predict(images.astype(np.float32) - 300)
+
+
+# --- the runs after it ------------------------------------------------------------------------
+
+
+def test_a_run_with_nothing_to_do_leaves_no_trace(toy: Toy, client, parent) -> None:
+    before = toy.lock
+    run = toy.run()
+    assert run.code == 0, run.text
+    assert run.result["stages"] == dict.fromkeys(STAGES, "up to date")
+    assert run.result["mlflow"] is None
+    assert toy.lock == before
+    assert len(ledger.entries(toy.layout)) == len(STAGES)
+    parents = client.search_runs([parent.info.experiment_id], "tags.`lapvqa.stage` = ''")
+    assert len(parents) == 1
+
+
+def test_a_stage_that_fails_ends_with_its_own_exit_code(copied: Toy) -> None:
+    copied.trouble("tokens fail 3")
+    params = copied.layout.params
+    params.write_text(params.read_text().replace("max_length: 64", "max_length: 65"))
+    run = copied.run("tokens")
+    assert run.code == 3, run.text
+    assert "BudgetError: more rejects than allowed" in run.text
+    assert ".lapvqa/logs/tokens.log" in run.text
+    tasks = copied.history(
+        "select state_type from task_run where name = 'tokens' order by start_time"
+    )
+    assert tasks == [("COMPLETED",), ("FAILED",)]
+    flows = copied.history("select state_type from flow_run order by start_time")
+    assert flows[-1] == ("FAILED",)
+    assert locked(copied.layout)["tokens"].params["tokens"]["max_length"] == 64
+
+
+def test_an_unknown_stage_names_the_nearest(toy: Toy) -> None:
+    with pytest.raises(ConfigError, match="nearest: tokens"):
+        run_pipeline(toy.root, stage="token")
+
+
+def test_a_killed_run_leaves_nothing_behind_and_the_next_one_continues(
+    copied: Toy, new_toy: Callable[[], Toy]
+) -> None:
+    (copied.root / "input" / "second.dcm").write_text("more pixels")
+    copied.trouble("pretrain hang")
+    process = copied.start()
+    wait_until((copied.layout.state / "pids").exists)
+    assert len(copied.processes()) >= 6  # driver, server, guard, dvc, stage, its worker
+    with pytest.raises(BusyError, match=f"process {process.pid}"):
+        run_pipeline(copied.root)
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not copied.processes(), seconds=5)
+
+    copied.trouble("")
+    run = copied.run()
+    assert run.code == 0, run.text
+    assert run.result["stages"]["pretrain"] == "ran"
+    assert run.result["stages"]["tokens"] == "up to date"
+    flows = copied.history("select state_type from flow_run order by start_time")
+    assert flows[-2:] == [("CRASHED",), ("COMPLETED",)]
+    fresh = new_toy()
+    (fresh.root / "input" / "second.dcm").write_text("more pixels")
+    fresh.command("dvc", "repro")
+    assert fresh.lock == copied.lock
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{copied.layout.mlflow_db}")
+    killed = client.search_runs(["1"], "attributes.status = 'KILLED'")
+    assert {one.data.tags["lapvqa.stage"] for one in killed} == {"", "pretrain"}
+    assert not client.search_runs(["1"], "attributes.status = 'RUNNING'")
+
+
+def test_sigterm_lets_the_stage_put_its_work_away(copied: Toy) -> None:
+    (copied.root / "input" / "second.dcm").write_text("more pixels")
+    copied.trouble("ingest hang")
+    process = copied.start()
+    wait_until((copied.layout.state / "pids").exists)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=40)
+    assert process.returncode == 130
+    assert (copied.layout.state / "put-away").exists()
+    wait_until(lambda: not copied.processes(), seconds=5)
+    flows = copied.history("select state_type from flow_run order by start_time")
+    assert flows[-1] == ("CRASHED",)
