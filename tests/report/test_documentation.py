@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli import app
+from lapvqa.stage import STAGES
+
 
 def _pages(repository: Path) -> list[Path]:
     found = [*repository.glob("*.md"), *(repository / "docs").rglob("*.md")]
@@ -47,6 +50,18 @@ def test_files_named_in_the_text_exist(repository: Path) -> None:
             if not list(repository.glob(pattern)):
                 missing.append(f"{page.relative_to(repository)}: {path}")
     assert not missing
+
+
+def test_commands_and_stages_named_in_the_text_exist(repository: Path) -> None:
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    unknown = []
+    for page in _pages(repository):
+        text = page.read_text()
+        named = re.findall(r"(?:`|^ {4})lapvqa ([a-z]+)", text, flags=re.MULTILINE)
+        unknown += [f"{page.name}: lapvqa {name}" for name in named if name not in commands]
+        stages = re.findall(r"\bevaluate@\w+", text)
+        unknown += [f"{page.name}: {name}" for name in stages if name not in STAGES]
+    assert not unknown
 
 
 def test_every_direct_dependency_has_its_reason(repository: Path) -> None:
