@@ -47,6 +47,9 @@ class Reason(StrEnum):
 # Fetched again on the next run instead of being remembered: the cause may be gone by then.
 TRANSIENT = frozenset({Reason.UNREADABLE, Reason.CHANGED, Reason.DECODER_CRASHED})
 
+# These files belong to a study that another file stands for; they say nothing of its folder.
+COPIES = frozenset({Reason.DUPLICATE_UID, Reason.DUPLICATE_CONTENT, Reason.PATIENT_MISMATCH})
+
 # Left out on request, so they do not count against ingest.max_reject_rate.
 BY_REQUEST = frozenset({Reason.LATERAL_NOT_ASKED, Reason.VIEW_UNKNOWN})
 

@@ -164,6 +164,8 @@ def open_store(work_dir: Path, source: Path, facts: dict[str, str | int | bool])
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
     store = ResultStore(work_dir / digest)
     store.folder.touch()
+    for partial in store.folder.glob(".*.tmp"):  # of a run that was killed; the stage has a lock
+        partial.unlink()
     stores = [path for path in work_dir.iterdir() if path.is_dir()]
     stores.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for old in stores[_KEPT_STORES:]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from lapvqa.dicom.header import clean_date, clean_time
 from lapvqa.dicom.identity import Keyring
 from lapvqa.dicom.layouts import Archive
-from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.reasons import COPIES, Reason
 from lapvqa.dicom.store import Place
 from lapvqa.dicom.verdicts import Candidate, accepted
 from lapvqa.schemas import CHEXPERT_LABELS, IMAGES, LABELS, REJECTS, STUDIES
@@ -98,14 +98,20 @@ def find_studies(candidates: Sequence[Candidate]) -> list[Study]:
 def read_reports(folder: Path, archive: Archive, studies: Sequence[Study]) -> Reports:
     """Match reports to studies and read them; the others are rejects.
 
-    Files that are out take part in the matching: they still tell whose a folder is.
+    Files that are out take part in the matching, they still tell whose a folder is; but a copy
+    elsewhere does not pull its study's report there.
     """
-    paths = {study.key: [file.result.path for file in study.files] for study in studies}
-    matches = archive.match_reports(paths)
+    places: dict[str, list[str]] = {}
+    copies: dict[str, list[str]] = {}
+    for study in studies:
+        elsewhere = [file.result.path for file in study.files if file.reason in COPIES]
+        own = [file.result.path for file in study.files if file.reason not in COPIES]
+        places[study.key], copies[study.key] = own or elsewhere, elsewhere
+    matches = archive.match_reports(places, copies)
     texts: dict[str, tuple[str, str]] = {}
     rejects: list[dict[str, str | None]] = []
     num_not_utf8 = 0
-    for study, path in matches.items():
+    for key, path in matches.items():
         try:
             data = (folder / path).read_bytes()
         except OSError as error:
@@ -114,7 +120,7 @@ def read_reports(folder: Path, archive: Archive, studies: Sequence[Study]) -> Re
             continue
         text, is_utf8 = _decoded(data)
         num_not_utf8 += not is_utf8
-        texts[study] = (text, hashlib.sha256(data).hexdigest())
+        texts[key] = (text, hashlib.sha256(data).hexdigest())
     matched = set(matches.values())
     rejects += [
         reject_row("report", path, Reason.REPORT_WITHOUT_STUDY, "no study to go with it")

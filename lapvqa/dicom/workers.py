@@ -65,9 +65,8 @@ def process_all(
     while waiting:
         suspects: list[Task] = []
         yield from _until_broken(waiting, suspects, context, workers=workers)
-        # A dead worker takes the whole pool along: find out which file it was, one by one.
-        for task in suspects:
-            yield _alone(task, context)
+        # A dead worker takes the whole pool along: find out which file it was.
+        yield from _one_by_one(suspects, context)
 
 
 def _until_broken(
@@ -109,13 +108,22 @@ def _fill(
     return True
 
 
-def _alone(task: Task, context: Context) -> FileResult:
-    with _pool(1, context) as pool:
-        try:
-            return pool.submit(process_batch, [task]).result()[0]
-        except BrokenProcessPool:
-            result = unread(task, context.keyring, context.split_seed)
-            return rejected(result, Reason.DECODER_CRASHED, "the process that decoded it died")
+def _one_by_one(tasks: Sequence[Task], context: Context) -> Iterator[FileResult]:
+    """Process each task with nothing beside it; one that kills its worker is a reject."""
+    pool: ProcessPoolExecutor | None = None
+    try:
+        for task in tasks:
+            pool = pool or _pool(1, context)
+            try:
+                yield pool.submit(process_batch, [task]).result()[0]
+            except BrokenProcessPool:
+                pool.shutdown()
+                pool = None
+                result = unread(task, context.keyring, context.split_seed)
+                yield rejected(result, Reason.DECODER_CRASHED, "the process that decoded it died")
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
 
 
 def _pool(workers: int, context: Context) -> ProcessPoolExecutor:

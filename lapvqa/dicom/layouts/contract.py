@@ -43,8 +43,14 @@ class Archive(Protocol):
     def listed(self, path: str) -> Listed:
         """Return what the archive's tables say of an image."""
 
-    def match_reports(self, studies: Mapping[str, Sequence[str]]) -> dict[str, str]:
-        """Return the report of each study, given each study's image files by study key."""
+    def match_reports(
+        self, studies: Mapping[str, Sequence[str]], copies: Mapping[str, Sequence[str]]
+    ) -> dict[str, str]:
+        """Return the report of each study by study key.
+
+        ``studies`` holds each study's image files; ``copies`` those that lie elsewhere as copies,
+        which show that a folder is not one study's alone.
+        """
 
     def labels(self) -> Iterable[tuple[str, list[int | None]]]:
         """Yield study id and the 14 CheXpert labels in the order of schemas.CHEXPERT_LABELS."""

@@ -54,7 +54,9 @@ class MimicArchive:
         split = self._split_of_image.get(image) or self._split_of_patient.get(patient)
         return Listed(view, date, time, split)
 
-    def match_reports(self, studies: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    def match_reports(
+        self, studies: Mapping[str, Sequence[str]], copies: Mapping[str, Sequence[str]]
+    ) -> dict[str, str]:
         """Match by subject and study number."""
         matches = {}
         for study, images in studies.items():

@@ -46,9 +46,11 @@ class TreeArchive:
         """Return no labels: a tree has no tables."""
         return ()
 
-    def match_reports(self, studies: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    def match_reports(
+        self, studies: Mapping[str, Sequence[str]], copies: Mapping[str, Sequence[str]]
+    ) -> dict[str, str]:
         """Match by the rules above, studies in order of their first image's path."""
-        own_folders = _folders_of_one_study(studies)
+        own_folders = _folders_of_one_study([*studies.items(), *copies.items()])
         free = set(self.reports)
         matches: dict[str, str] = {}
         for study, images in sorted(studies.items(), key=lambda item: min(item[1])):
@@ -74,10 +76,12 @@ class TreeArchive:
                 yield self._reports_in[above][0]
 
 
-def _folders_of_one_study(studies: Mapping[str, Sequence[str]]) -> dict[str, str | None]:
+def _folders_of_one_study(
+    studies: Iterable[tuple[str, Sequence[str]]],
+) -> dict[str, str | None]:
     """Return for each folder with images at any depth its study, None if there are several."""
     owner: dict[str, str | None] = {}
-    for study, images in studies.items():
+    for study, images in studies:
         for path in images:
             for folder in _upwards(posixpath.dirname(path)):
                 owner[folder] = study if owner.get(folder, study) == study else None

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import hashlib
+import hmac
+import stat
+from pathlib import Path
+
+import pytest
+
+from lapvqa.config import Machine
+from lapvqa.dicom.identity import DEMO_KEY, Keyring, key_id, load_key
+from lapvqa.dicom.splits import split_of, split_point
+from lapvqa.errors import ConfigError
+from lapvqa.layout import Layout
+from lapvqa.params import SplitParams
+from lapvqa.recorder import Recorder
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Recorder:
+    return Recorder(tmp_path / "record.jsonl", stage="inventory")
+
+
+def test_keys_are_keyed_hashes_by_kind() -> None:
+    ring = Keyring(b"a key of some length")
+    digest = hmac.new(b"a key of some length", b"image:abc", hashlib.sha256).hexdigest()
+    assert ring.image("abc") == digest[:16]
+    assert len({ring.image("abc"), ring.study("abc"), ring.patient("abc")}) == 3
+    assert Keyring(b"another key, as long").image("abc") != ring.image("abc")
+    assert Keyring(b"a key of some length", keep_ids=True).patient("abc") == "abc"
+
+
+def test_a_project_makes_its_key_once_and_shows_it_to_nobody(
+    tmp_path: Path, recorder: Recorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout(tmp_path / "project")
+    key = load_key(tmp_path, layout, Machine(), recorder)
+    path = layout.state / "deid.key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert load_key(tmp_path, layout, Machine(), recorder) == key
+    assert load_key(tmp_path, Layout(tmp_path / "other"), Machine(), recorder) != key
+    said = capsys.readouterr().out
+    assert "deid.key" in said
+    assert key.decode() not in said
+    assert len(key_id(key)) == 8
+
+
+def test_the_demo_has_a_published_key_and_a_named_file_goes_first(
+    tmp_path: Path, recorder: Recorder
+) -> None:
+    (tmp_path / "DEMO.json").write_text("{}")
+    layout = Layout(tmp_path)
+    assert load_key(tmp_path, layout, Machine(), recorder) == DEMO_KEY
+    assert not (layout.state / "deid.key").exists()
+    (tmp_path / "my.key").write_text("0123456789abcdef\n")
+    machine = Machine(deid_key_file="my.key")
+    assert load_key(tmp_path, layout, machine, recorder) == b"0123456789abcdef"
+
+
+@pytest.mark.parametrize("content", [None, "short"])
+def test_an_unusable_key_file_is_named(
+    tmp_path: Path, recorder: Recorder, content: str | None
+) -> None:
+    if content is not None:
+        (tmp_path / "my.key").write_text(content)
+    with pytest.raises(ConfigError, match="my.key"):
+        load_key(tmp_path, Layout(tmp_path), Machine(deid_key_file="my.key"), recorder)
+
+
+def test_split_points_are_spread_evenly_and_stay_with_the_patient() -> None:
+    params = SplitParams(validate=0.1, test=0.2, seed=0)
+    splits = [split_of(split_point(0, str(number)), params) for number in range(20_000)]
+    assert abs(splits.count("validate") / 20_000 - 0.1) < 0.01
+    assert abs(splits.count("test") / 20_000 - 0.2) < 0.01
+    assert split_point(0, "7") == split_point(0, "7")
+    assert split_point(0, "7") != split_point(1, "7")
+    larger = SplitParams(validate=0.1, test=0.3, seed=0)
+    moved = [
+        (before, split_of(split_point(0, str(number)), larger))
+        for number, before in enumerate(splits)
+    ]
+    assert {pair for pair in moved if pair[0] != pair[1]} == {("train", "test")}

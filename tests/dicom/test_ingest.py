@@ -1,0 +1,458 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+from made_dicom import copy_archive, dicom_bytes, small_image, write_mimic, write_project
+
+from lapvqa import inventory, storage
+from lapvqa.config import load_machine
+from lapvqa.data.shards import ShardStore
+from lapvqa.dicom import ingest, workers
+from lapvqa.dicom.identity import Keyring, load_key
+from lapvqa.dicom.layouts import Ids
+from lapvqa.dicom.read import read_image
+from lapvqa.dicom.workers import Context, Task, process_all
+from lapvqa.errors import RejectBudgetError, SourceError, SplitLeakError
+from lapvqa.layout import Layout
+from lapvqa.params import load_params
+from lapvqa.recorder import Recorder
+from lapvqa.schemas import IMAGES, LABELS, REJECTS, STUDIES
+
+Rows = list[dict[str, Any]]
+
+
+def run(layout: Layout) -> dict[str, int | float | str]:
+    """Stages inventory and ingest, as python -m lapvqa.stage runs them."""
+    params, machine = load_params(layout.params), load_machine(layout)
+    for name, function, section in (
+        ("inventory", inventory.run, params.inventory),
+        ("ingest", ingest.run, params.ingest),
+    ):
+        layout.work_dir(name).mkdir(parents=True, exist_ok=True)
+        recorder = Recorder(layout.record(name), stage=name)
+        try:
+            counts = function(section, layout, machine, recorder)  # type: ignore[operator]
+        finally:
+            recorder.close()
+    return counts
+
+
+def table(path: Path) -> Rows:
+    schema = {"images": IMAGES, "studies": STUDIES, "rejects": REJECTS, "labels": LABELS}[path.stem]
+    return storage.read_table(path, schema, made_by="ingest").to_pylist()
+
+
+def digests(layout: Layout) -> dict[str, str]:
+    files = [path for path in sorted((layout.root / "data").rglob("*")) if path.is_file()]
+    assert any(path.suffix == ".arrow" for path in files)
+    return {str(path.relative_to(layout.root)): storage.sha256_file(path) for path in files}
+
+
+def reasons(layout: Layout) -> dict[str, str]:
+    return {row["file"]: row["reason"] for row in table(layout.rejects)}
+
+
+def said(layout: Layout) -> str:
+    lines = layout.record("ingest").read_text().splitlines()
+    return "\n".join(entry["text"] for entry in map(json.loads, lines) if entry["kind"] == "say")
+
+
+def write_tree(folder: Path, files: dict[str, bytes | str]) -> Path:
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def image(seed: int, *, patient: str = "P1", study: str = "1.2.1", **attributes: Any) -> bytes:
+    uid = attributes.pop("SOPInstanceUID", f"1.2.3.{seed}")
+    return dicom_bytes(
+        small_image(seed), bits=8, PatientID=patient, StudyInstanceUID=study, SOPInstanceUID=uid,
+        **attributes,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def mimic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_mimic(tmp_path_factory.mktemp("archive") / "mimic")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, mimic: Path) -> Layout:
+    """The MIMIC archive ingested without disturbance, two workers, shards of 5."""
+    layout = write_project(tmp_path_factory.mktemp("done"), mimic, shard_images=5)
+    run(layout)
+    return layout
+
+
+def test_every_image_is_stored_as_it_reads(done: Layout, mimic: Path) -> None:
+    images = table(done.images)
+    assert len(images) == 16
+    assert [row["image_key"] for row in images] == sorted(row["image_key"] for row in images)
+    ring = Keyring(load_key(mimic, done, load_machine(done), Recorder(done.record("x"), stage="x")))
+    by_key = {row["image_key"]: row for row in images}
+    store = ShardStore(done.images_dir)
+    for path in mimic.rglob("*.dcm"):
+        row = by_key[ring.image(path.stem)]
+        expected = read_image(path.read_bytes())
+        stored = store.read([row["shard"]], [row["row"]])[0]
+        assert np.array_equal(stored, expected.pixels)
+        assert row["pixels_sha256"] == hashlib.sha256(stored.tobytes()).hexdigest()
+        assert row["file_sha256"] == storage.sha256_file(path)
+        assert row["study_key"] == ring.study(path.parent.name[1:])
+        assert row["patient_key"] == ring.patient(path.parent.parent.name[1:])
+        assert row["scale"] == expected.fit.scale
+    shards = sorted(done.images_dir.iterdir())
+    assert [len(store.read([shard.name] * 5, range(5))) for shard in shards[:3]] == [5, 5, 5]
+    assert [shard.name for shard in shards] == [f"images-{index:05d}.arrow" for index in range(4)]
+
+
+def test_studies_are_ordered_in_time_and_keep_their_report(done: Layout) -> None:
+    studies = table(done.studies)
+    assert len(studies) == 8
+    for patient in {row["patient_key"] for row in studies}:
+        own = sorted(
+            (row for row in studies if row["patient_key"] == patient),
+            key=lambda row: row["study_order"],
+        )
+        assert [row["study_order"] for row in own] == [0, 1]
+        assert [row["days_since_first"] for row in own] == [0, 31]  # 15 January, 15 February
+        assert len({row["split"] for row in own}) == 1
+    for row in studies:
+        assert row["num_images"] == 2
+        assert row["report"].startswith("FINAL REPORT\n FINDINGS: Number 5000")
+        assert row["report_sha256"] == hashlib.sha256(row["report"].encode()).hexdigest()
+    assert table(done.labels) == []
+    assert "files: 16 in = 16 taken + 0 rejected" in said(done)
+
+
+def test_shards_are_links_into_the_work_store(done: Layout) -> None:
+    assert all(path.stat().st_nlink == 2 for path in done.images_dir.iterdir())
+    stores = [path for path in done.work_dir("ingest").iterdir() if path.is_dir()]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in stores] == [0o700]
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_number_of_workers_leaves_no_trace(
+    tmp_path: Path, done: Layout, mimic: Path, num_workers: int
+) -> None:
+    layout = write_project(tmp_path, mimic, shard_images=5, workers=num_workers)
+    _share_key(done, layout)
+    run(layout)
+    assert digests(layout) == digests(done)
+
+
+def _share_key(source: Layout, target: Layout) -> None:
+    target.state.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source.state / "deid.key", target.state / "deid.key")
+
+
+def test_a_second_run_reads_nothing_again(tmp_path: Path, mimic: Path) -> None:
+    layout = write_project(tmp_path, mimic, shard_images=5)
+    run(layout)
+    before = digests(layout)
+    shutil.rmtree(layout.root / "data")  # as DVC does before it runs a stage
+    run(layout)
+    assert digests(layout) == before
+    assert "16 files are known from before, 0 are new" in said(layout)
+
+
+def test_new_changed_and_removed_files_cost_only_themselves(tmp_path: Path, mimic: Path) -> None:
+    archive = copy_archive(mimic, tmp_path / "archive")
+    grown = write_project(tmp_path / "grown", archive, shard_images=5)
+    run(grown)
+    study = archive / "files/p10/p10000001/s50000010"
+    changed, removed = sorted(study.glob("*.dcm"))
+    changed.write_bytes(image(900))
+    removed.unlink()
+    (study / "00000384-aaaaaaaa.dcm").write_bytes(image(901))
+    run(grown)
+    assert "14 files are known from before, 2 are new" in said(grown)
+    fresh = write_project(tmp_path / "fresh", archive, shard_images=5)
+    _share_key(grown, fresh)
+    run(fresh)
+    assert digests(grown) == digests(fresh)
+    live = {path.stem for path in next(grown.work_dir("ingest").glob("*/")).glob("*.parquet")}
+    shutil.rmtree(archive / "files/p10/p10000003")
+    run(grown)
+    left = {path.stem for path in next(grown.work_dir("ingest").glob("*/")).glob("*.parquet")}
+    assert left < live  # what no file needs any more is gone
+
+
+def test_views_can_change_without_reading_again(tmp_path: Path, mimic: Path) -> None:
+    layout = write_project(tmp_path, mimic, shard_images=5)
+    run(layout)
+    write_project(tmp_path, mimic, shard_images=5, views="frontal")
+    counts = run(layout)
+    assert "16 files are known from before, 0 are new" in said(layout)
+    assert (counts["images"], counts["files_rejected"]) == (8, 8)
+    assert set(reasons(layout).values()) == {"lateral_not_asked"}  # half of all: no budget matter
+    assert {row["view"] for row in table(layout.images)} == {"PA"}
+    assert ShardStore(layout.images_dir).read(["images-00000.arrow"], [2]).any()
+
+
+def test_tables_of_the_archive_decide_view_split_time_and_labels(
+    tmp_path: Path, mimic: Path
+) -> None:
+    archive = copy_archive(mimic, tmp_path / "archive")
+    paths = sorted(archive.rglob("*.dcm"))
+    rows = [(path.stem, path.parent.name[1:], path.parent.parent.name[1:]) for path in paths]
+    split = [
+        f"{dicom},{study},{subject},{'test' if subject.endswith('1') else 'train'}"
+        for dicom, study, subject in rows
+        if not subject.endswith("2")
+    ]
+    (archive / "mimic-cxr-2.0.0-split.csv").write_text(
+        "\n".join(["dicom_id,study_id,subject_id,split", *split])
+    )
+    metadata = [f"{dicom},{study},AP,2149{study[-1]}101,93000" for dicom, study, _ in rows]
+    (archive / "mimic-cxr-2.0.0-metadata.csv").write_text(
+        "\n".join(["dicom_id,study_id,ViewPosition,StudyDate,StudyTime", *metadata])
+    )
+    from lapvqa.schemas import CHEXPERT_LABELS
+
+    (archive / "mimic-cxr-2.0.0-chexpert.csv").write_text(
+        f"subject_id,study_id,{','.join(CHEXPERT_LABELS)}\n"
+        "10000001,50000010,,1.0,,-1.0,,,,,0.0,,,,,\n10000009,59999999,,1.0,,,,,,,,,,,,\n"
+    )
+    layout = write_project(tmp_path / "project", archive, max_reject_rate=0.3)
+    counts = run(layout)
+    assert counts["images"] == 12
+    assert (
+        sorted(reasons(layout).values())
+        == ["no_split"] * 4 + ["report_without_study"] * 2 + ["study_empty"] * 2
+    )
+    assert {row["view"] for row in table(layout.images)} == {"AP"}
+    by_split = [row["split"] for row in table(layout.studies)]
+    assert (by_split.count("test"), by_split.count("train")) == (2, 4)
+    (labels,) = table(layout.labels)
+    assert (labels["Cardiomegaly"], labels["Edema"], labels["Fracture"]) == (1, -1, None)
+    (archive / "mimic-cxr-2.0.0-split.csv").write_text(
+        "dicom_id,study_id,subject_id,split\n"
+        + "\n".join(
+            f"{dicom},{study},x{index},{'train' if index else 'test'}"
+            for index, (dicom, study, _) in enumerate(rows)
+        )
+    )
+    with pytest.raises(SplitLeakError, match="1 patients"):
+        run(layout)
+
+
+def test_a_tree_with_everything_that_goes_wrong(tmp_path: Path) -> None:
+    whole = image(1)
+    archive = write_tree(
+        tmp_path / "archive",
+        {
+            "A/s1/one.dcm": whole,
+            "A/s1.txt": "FINDINGS: Clear.",
+            "A/s2/two.dcm": image(2, study="1.2.2", StudyDate="21500103"),
+            "A/s2/cut.dcm": image(3, study="1.2.2")[:3000],
+            "B/s3/three": image(4, patient="P2", study="1.2.3"),
+            "B/s3/report.txt": b"\xef\xbb\xbfIMPRESSION: gr\xc3\xb6\xc3\x9fer",
+            "B/s4/four.dcm": image(5, patient="P2", study="1.2.4"),
+            "B/s4/note.txt": b"caf\xe9",
+            "C/copy.dcm": whole,
+            "C/same_uid.dcm": image(6, study="1.2.5", SOPInstanceUID="1.2.3.4"),
+            "C/text.dcm": "not a DICOM file",
+            "C/other_patient.dcm": image(7, patient="P9", study="1.2.1"),
+            "C/nobody.dcm": image(8, patient="", study="1.2.8"),
+            "C/lost.txt": "a report that belongs to no study",
+            "README": "not an image, not counted",
+        },
+    )
+    (archive / "C/gone.dcm").symlink_to(archive / "nowhere.dcm")
+    layout = write_project(tmp_path / "project", archive, max_reject_rate=0.9)
+    counts = run(layout)
+    assert reasons(layout) == {
+        "A/s2/cut.dcm": "truncated",
+        "C/copy.dcm": "duplicate_content",
+        "C/gone.dcm": "unreadable",
+        "C/lost.txt": "report_without_study",
+        "C/nobody.dcm": "missing_id",
+        "C/other_patient.dcm": "patient_mismatch",
+        "C/same_uid.dcm": "duplicate_uid",
+        "C/text.dcm": "not_dicom",
+        _study_key(layout, archive, "1.2.5"): "study_empty",
+        _study_key(layout, archive, "1.2.8"): "study_empty",
+    }
+    assert counts == {
+        "files": 11, "images": 4, "files_rejected": 7, "patients": 2, "studies": 4,
+        "studies_rejected": 2, "reports": 3, "reports_rejected": 1,
+    }  # fmt: skip
+    assert sorted(str(row["report"]) for row in table(layout.studies)) == [
+        "FINDINGS: Clear.", "IMPRESSION: größer", "None", "café",
+    ]  # fmt: skip
+    for row in table(layout.rejects):
+        assert row["remedy"]
+        assert row["detail"]
+        assert row["stage"] == "ingest"
+    assert "files: 11 in = 4 taken + 7 rejected" in said(layout)
+
+
+def _study_key(layout: Layout, archive: Path, uid: str) -> str:
+    recorder = Recorder(layout.record("x"), stage="x")
+    return Keyring(load_key(archive, layout, load_machine(layout), recorder)).study(uid)
+
+
+def test_above_the_budget_the_run_fails_and_keeps_the_rejects(tmp_path: Path) -> None:
+    files: dict[str, bytes | str] = {f"s{n}/{n}.dcm": image(n, study=f"1.{n}") for n in range(9)}
+    archive = write_tree(tmp_path / "archive", {**files, "s0.txt": "Clear.", "s1/bad.dcm": "text"})
+    layout = write_project(tmp_path / "project", archive, max_reject_rate=0.09)
+    with pytest.raises(RejectBudgetError, match=r"1 of 10 files.*10\.0%.*not_dicom: 1") as caught:
+        run(layout)
+    assert caught.value.exit_code == 3
+    kept = storage.read_table(
+        layout.work_dir("ingest") / "rejects.parquet", REJECTS, made_by="ingest"
+    )
+    assert kept["file"].to_pylist() == ["s1/bad.dcm"]
+    assert not layout.images.exists()
+    write_project(tmp_path / "project", archive, max_reject_rate=0.1)
+    assert run(layout)["images"] == 9
+    assert "10 files are known from before" in said(layout)
+
+
+@pytest.mark.parametrize("reports", [{}, {"elsewhere/lost.txt": "Clear."}])
+def test_a_source_without_reports_gets_a_clear_answer(
+    tmp_path: Path, reports: dict[str, bytes | str]
+) -> None:
+    archive = write_tree(tmp_path / "archive", {"s1/a.dcm": image(1), **reports})
+    with pytest.raises(SourceError, match="expected reports beside 1 images") as caught:
+        run(write_project(tmp_path / "project", archive))
+    assert "looked for" in caught.value.hint
+
+
+def test_keep_ids_keeps_them(tmp_path: Path, mimic: Path) -> None:
+    layout = write_project(tmp_path, mimic, deid={"keep_ids": True})
+    run(layout)
+    assert {row["patient_key"] for row in table(layout.studies)} == {
+        str(10_000_000 + patient) for patient in range(4)
+    }
+
+
+CANARY = "KANARIENVOGEL"
+
+
+def test_no_identity_gets_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    hidden = (
+        "PatientName", "OtherPatientIDs", "InstitutionName", "ReferringPhysicianName", "StudyID",
+        "AccessionNumber", "StudyDescription", "ImageComments", "DeviceSerialNumber",
+    )  # fmt: skip
+    names = dict.fromkeys(hidden, CANARY)
+    named = image(1, patient=f"{CANARY}1", study="1.2.777777", ViewPosition=CANARY, **names)
+    broken = image(2, patient=f"{CANARY}2", study="1.2.888888", **names)
+    archive = write_tree(
+        tmp_path / "archive",
+        {"s/a.dcm": named, "s/r.txt": "Clear.", "t/b.dcm": broken[: len(broken) // 2]},
+    )
+    layout = write_project(tmp_path / "project", archive, max_reject_rate=0.5)
+    run(layout)
+    output = capfd.readouterr()
+    assert CANARY not in output.out + output.err
+    assert _files_with(layout, CANARY, "1.2.777777", "1.2.888888", "'1.2.3.1'") == []
+    # The search would find it if it were there.
+    kept = write_project(tmp_path / "kept", archive, max_reject_rate=0.5, deid={"keep_ids": True})
+    run(kept)
+    assert {path.name for path in _files_with(kept, f"{CANARY}1")} > {
+        "studies.parquet",
+        "images.parquet",
+    }
+    assert {path.name for path in _files_with(kept, "1.2.777777")} > {"images.parquet"}
+
+
+def _files_with(layout: Layout, *secrets: str) -> list[Path]:
+    """Files of the project that hold a secret, whatever their compression."""
+    found = []
+    files = [path for path in layout.root.rglob("*") if path.is_file()]
+    assert len(files) > 10
+    for path in files:
+        content = path.read_bytes()
+        if path.suffix == ".parquet":
+            read = parquet.read_table(path)
+            content = (str(read.to_pydict()) + str(read.schema.metadata)).encode()
+        if any(secret.encode() in content for secret in secrets):
+            found.append(path)
+    return found
+
+
+def test_a_damaged_chunk_of_work_is_noticed_and_made_again(tmp_path: Path, mimic: Path) -> None:
+    layout = write_project(tmp_path, mimic, shard_images=5)
+    run(layout)
+    before = digests(layout)
+    (store,) = (path for path in layout.work_dir("ingest").iterdir() if path.is_dir())
+    arrows, parquets = sorted(store.glob("*.arrow")), sorted(store.glob("*.parquet"))
+    shutil.rmtree(layout.root / "data")
+    arrows[0].write_bytes(arrows[0].read_bytes()[:1000])
+    parquets[1].write_bytes(b"nothing of use")
+    run(layout)
+    assert said(layout).count("dropped a damaged chunk") == 2
+    assert digests(layout) == before
+
+
+def test_a_file_that_changes_after_the_listing_is_read_next_time(tmp_path: Path) -> None:
+    archive = write_tree(
+        tmp_path / "archive",
+        {"s/a.dcm": image(1), "s/b.dcm": image(2), "s/r.txt": "Clear."},
+    )
+    layout = write_project(tmp_path / "project", archive, max_reject_rate=0.5)
+    run(layout)
+    os.utime(archive / "s/b.dcm", ns=(1, 1))
+    params, machine = load_params(layout.params), load_machine(layout)
+    recorder = Recorder(layout.record("ingest"), stage="ingest")
+    store = next(layout.work_dir("ingest").glob("*/"))
+    shutil.rmtree(store)
+    ingest.run(params.ingest, layout, machine, recorder)
+    assert reasons(layout) == {"s/b.dcm": "changed"}
+    run(layout)
+    assert reasons(layout) == {}
+
+
+class _Bomb(Ids):
+    """Ids that kill the process which receives them, as a decoder with a wild pointer would."""
+
+    def __reduce__(self) -> tuple[Callable[[int], None], tuple[int]]:
+        return os._exit, (139,)
+
+
+def test_a_crash_costs_one_file(tmp_path: Path) -> None:
+    archive = write_tree(tmp_path, {f"{n}.dcm": image(n, study=f"1.{n}") for n in range(12)})
+    facts = {path: size_and_time for path, *size_and_time in inventory.scan(archive)}
+    tasks = [
+        Task(path, *facts[path], _Bomb() if path == "3.dcm" else Ids()) for path in sorted(facts)
+    ]
+    batches = [tasks[start : start + 4] for start in range(0, 12, 4)]
+    context = Context(archive, Keyring(b"0123456789abcdef"), 0)
+    results = {r.path: r.reason for r in process_all(batches, context, workers=2)}
+    assert len(results) == 12
+    assert {path for path, reason in results.items() if reason} == {"3.dcm"}
+    assert results["3.dcm"] == "decoder_crashed"
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_killed_from_outside_costs_nothing(tmp_path: Path) -> None:
+    archive = write_tree(tmp_path, {f"{n:02}.dcm": image(n, study=f"1.{n}") for n in range(24)})
+    tasks = [Task(path, size, time, Ids()) for path, size, time in inventory.scan(archive)]
+    context = Context(archive, Keyring(b"0123456789abcdef"), 0)
+    batches = [tasks[start : start + 2] for start in range(0, 24, 2)]
+    taken = []
+    for result in process_all(batches, context, workers=2):
+        taken.append(result.path)
+        if len(taken) == 3:
+            multiprocessing.active_children()[0].kill()
+        assert result.reason is None
+    assert sorted(taken) == [task.path for task in tasks]
+
+
+def test_process_batch_needs_a_worker() -> None:
+    with pytest.raises(RuntimeError, match="outside a worker"):
+        workers.process_batch([])

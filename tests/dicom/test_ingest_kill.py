@@ -1,0 +1,124 @@
+"""SIGKILL and Ctrl-C at any moment: the next run continues and ends with the same bytes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from made_dicom import dicom_bytes, ramp, write_project
+
+from lapvqa import storage
+from lapvqa.layout import Layout
+
+NUM_FILES = 60
+NUM_KILLS = 5
+
+
+def start(layout: Layout, stage: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lapvqa.stage", stage],
+        cwd=layout.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(layout: Layout, stage: str) -> str:
+    process = start(layout, stage)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return output
+
+
+def digests(layout: Layout) -> dict[str, str]:
+    files = sorted(path for path in (layout.root / "data").rglob("*") if path.is_file())
+    return {str(path.relative_to(layout.root)): storage.sha256_file(path) for path in files}
+
+
+def processes_in(layout: Layout) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(layout.root) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def wait_until_gone(layout: Layout) -> None:
+    deadline = time.monotonic() + 10
+    while processes_in(layout) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not processes_in(layout), "a worker outlived the stage"
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    for number in range(NUM_FILES):
+        study = folder / f"s{number:03}"
+        study.mkdir()
+        pixels = ramp(12, rows=700, cols=500 + number)
+        attributes = {"SOPInstanceUID": f"1.2.{number}", "StudyInstanceUID": f"1.3.{number}"}
+        (study / "a.dcm").write_bytes(dicom_bytes(pixels, PatientID=str(number), **attributes))
+        (folder / f"s{number:03}.txt").write_text(f"FINDINGS: Study {number}.")
+    return folder
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(
+    tmp_path: Path, archive: Path
+) -> None:
+    straight = write_project(tmp_path / "straight", archive, shard_images=4)
+    killed = write_project(tmp_path / "killed", archive, shard_images=4)
+    (tmp_path / "shared.key").write_text("0123456789abcdef")
+    for layout in (straight, killed):
+        with layout.local.open("a") as handle:
+            handle.write(f"\ndeid_key_file: {tmp_path / 'shared.key'}\n")
+        finish(layout, "inventory")
+    started = time.monotonic()
+    finish(straight, "ingest")
+    duration = time.monotonic() - started
+
+    moments = random.Random(0)
+    progressed = []
+    for kill in range(NUM_KILLS):
+        process = start(killed, "ingest")
+        time.sleep(duration * moments.uniform(0.2, 0.9))
+        how = signal.SIGINT if kill == 1 else signal.SIGKILL
+        os.killpg(process.pid, how) if how == signal.SIGINT else process.kill()
+        process.communicate(timeout=60)
+        wait_until_gone(killed)
+        progressed.append(len(list(killed.work_dir("ingest").rglob("*.parquet"))))
+    assert progressed == sorted(progressed), "finished work was lost"
+    assert progressed[-1] > 0
+    finish(killed, "ingest")
+    assert digests(killed) == digests(straight)
+    assert not list(killed.root.rglob("*.tmp")), "a partial file was left behind"
+
+
+def test_ctrl_c_says_that_the_next_run_continues(tmp_path: Path, archive: Path) -> None:
+    layout = write_project(tmp_path, archive, shard_images=4)
+    finish(layout, "inventory")
+    process = start(layout, "ingest")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "files," in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "the next run continues" in output
+    assert "Traceback" not in output
+    wait_until_gone(layout)
