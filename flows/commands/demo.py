@@ -24,7 +24,7 @@ def execute(layout: Layout, *, patients: int, studies: int, seed: int) -> int:
 
     console = screen.console()
     started = time.monotonic()
-    folder = _demo_folder(layout)
+    folder = demo_folder(layout)
     with storage.lock(layout.run_lock, what="a run of this project"):
         _leave_own_source(layout, console)
         # The server needs ten seconds to come up; the archive is drawn meanwhile.
@@ -100,7 +100,8 @@ class _Sparse:
         )
 
 
-def _demo_folder(layout: Layout) -> Path:
+def demo_folder(layout: Layout) -> Path:
+    """Return where the demo archive goes; ConfigError if params.yaml names another archive."""
     from lapvqa.params import load_params
     from lapvqa.synth import mimic
 

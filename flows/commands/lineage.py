@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lapvqa.lineage.targets import Key
 
 _MD5_SHOWN = 12
+_CODE_SHOWN = 6
 
 
 def execute(layout: Layout, *, target: str, as_json: bool) -> int:
@@ -29,7 +30,7 @@ def execute(layout: Layout, *, target: str, as_json: bool) -> int:
     console = screen.console()
     for line in _headline(lineage):
         console.print(line, markup=False)
-    shown: set[Key] = set()
+    shown: set[Any] = set()
     for key in lineage.target.artefacts:
         console.print(_tree(lineage, key, shown))
     return 0
@@ -50,36 +51,49 @@ def _value(found: Any) -> str:
     return str(found)
 
 
-def _tree(lineage: Lineage, key: Key, shown: set[Key], tree: Tree | None = None) -> Tree:
+def _tree(lineage: Lineage, key: Key, shown: set[Any], tree: Tree | None = None) -> Tree:
+    """Draw an artefact above what it was made from; each run of a stage is told once."""
     from rich.tree import Tree
 
     node = lineage.nodes[key]
-    label = "\n".join([f"[bold]{node.path}[/] {node.md5[:_MD5_SHOWN]}", *_facts(node)])
-    if key in shown and node.inputs:
-        label = f"[bold]{node.path}[/] {node.md5[:_MD5_SHOWN]} (see above)"
-    branch = Tree(label) if tree is None else tree.add(label)
-    if key not in shown:
-        shown.add(key)
-        for upstream in node.inputs:
+    run = node.origin and (node.origin.stage, node.origin.started)
+    told = run is not None and run in shown
+    label = f"[bold]{node.path}[/] {node.md5[:_MD5_SHOWN]}"
+    if told:
+        facts = [f"  stage {node.origin.stage} (see above)"] if node.origin else []
+    else:
+        facts = _facts(node, lineage)
+    text = "\n".join([label, *_listed(node), *facts])
+    branch = Tree(text) if tree is None else tree.add(text)
+    shown.add(run)
+    for upstream in () if told else node.inputs:
+        if lineage.nodes[upstream].kind != "code":
             _tree(lineage, upstream, shown, branch)
     return branch
 
 
-def _facts(node: Node) -> list[str]:
+def _listed(node: Node) -> list[str]:
+    if not node.facts:
+        return []
+    size = screen.size(node.facts["bytes"])
+    return [f"  lists {node.facts['files']} files, {size}: the archive itself"]
+
+
+def _facts(node: Node, lineage: Lineage) -> list[str]:
     if node.origin is None:
         return [f"  {node.kind}"]
     origin = node.origin
     lines = [f"  stage {origin.stage}, {_when(origin)}"]
-    if node.facts:
-        size = screen.size(node.facts["bytes"])
-        lines.append(f"  lists {node.facts['files']} files, {size}: the archive itself")
     if origin.params:
         lines.append(
             f"  params {json.dumps(origin.params, ensure_ascii=False)}".replace("[", r"\[")
         )
     if origin.git_commit:
         state = " with local changes" if origin.git_dirty else ""
-        lines.append(f"  code {origin.git_commit[:_MD5_SHOWN]}{state}")
+        lines.append(f"  commit {origin.git_commit[:_MD5_SHOWN]}{state}")
+    code = [key for key in node.inputs if lineage.nodes[key].kind == "code"]
+    if code:
+        lines.append("  code " + ", ".join(f"{path} {md5[:_CODE_SHOWN]}" for path, md5 in code))
     runs = {"Prefect run": origin.prefect_flow_run, "MLflow run": origin.mlflow_run}
     lines += [f"  {name} {run}" for name, run in runs.items() if run]
     return lines

@@ -12,6 +12,8 @@ from lapvqa.uptodate import StageState
 if TYPE_CHECKING:
     from rich.console import Console
 
+_UPSTREAM = "upstream "
+
 
 def execute(layout: Layout) -> int:
     """Print each stage that would run with its reasons, then those that would not."""
@@ -48,5 +50,7 @@ def current(layout: Layout) -> list[StageState]:
 
 
 def _show(state: StageState, console: Console) -> None:
-    for reason in state.reasons:
+    own = [reason for reason in state.reasons if not reason.startswith(_UPSTREAM)]
+    above = [reason.removeprefix(_UPSTREAM) for reason in state.reasons if reason not in own]
+    for reason in [*own, *([_UPSTREAM + ", ".join(above)] if above else [])]:
         console.print(f"{state.name}: {reason}", markup=False, soft_wrap=True)

@@ -94,8 +94,11 @@ def _edit_settings(
     # A run at work would take up the new values halfway.
     with storage.lock(layout.run_lock, what="a run of this project"):
         if params_file is not None:
-            for key, before, now in settings.merge_params(layout, params_file):
+            changes = settings.merge_params(layout, params_file)
+            for key, before, now in changes:
                 console.print(f"params.yaml: {key} {before} -> {now}", markup=False)
+            if not changes:
+                console.print(f"params.yaml: has the values of {params_file} already", markup=False)
         if source is not None:
             console.print(settings.set_source(layout, source), markup=False, soft_wrap=True)
 

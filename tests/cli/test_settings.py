@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands import settings
+from flows.commands import demo, settings
 from lapvqa.config import load_machine
 from lapvqa.errors import ConfigError
 from lapvqa.layout import Layout
@@ -112,3 +112,12 @@ def test_the_default_source_needs_no_local_yaml(project: Layout) -> None:
     said = settings.set_source(project, project.root / "demo" / "mimic-cxr")
     assert said == "source: demo/mimic-cxr, as params.yaml says"
     assert not project.local.exists()
+
+
+def test_the_demo_is_written_where_params_yaml_says_or_not_at_all(project: Layout) -> None:
+    assert demo.demo_folder(project) == project.root / "demo"
+    project.params.write_text(project.params.read_text().replace("demo/mimic-cxr", "/data/mimic"))
+    with pytest.raises(ConfigError) as caught:
+        demo.demo_folder(project)
+    assert "inventory.source is /data/mimic" in caught.value.message
+    assert "lapvqa run --source DIR" in caught.value.hint

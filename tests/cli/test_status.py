@@ -146,8 +146,7 @@ def test_plan_names_exactly_the_stages_concerned(toy: Layout, lapvqa: Lapvqa) ->
         "tokens: params.tokens.max_length 64 -> 128\n"
         "evaluate@probe_nih14: upstream tokens\n"
         "evaluate@rrg: upstream tokens\n"
-        "report: upstream evaluate@probe_nih14\n"
-        "report: upstream evaluate@rrg\n"
+        "report: upstream evaluate@probe_nih14, evaluate@rrg\n"
         "up to date: inventory, ingest\n"
     )
 

@@ -47,6 +47,7 @@ def test_lineage_as_a_tree(toy: Layout, lapvqa: Lapvqa) -> None:
     assert lines[0] == "mean_auc : 0.75"
     assert lines[1].startswith("results/probe_nih14/metrics.json ")
     assert "stage evaluate@probe_nih14" in lines[2]
+    assert out.count("(see above)") == 1, "two inventories of one run"
     assert "lists 2 files, 2 B: the archive itself" in out
     assert out.count("data/studies.parquet") == 1
     assert "made on another machine" in out
