@@ -8,6 +8,8 @@ Names that begin with a dot are left out: they belong to tools, not to an archiv
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,8 +55,8 @@ def scan(folder: Path) -> list[Entry]:
     Links to files and folders are followed (each linked folder once); a broken link is listed
     with size 0, so that whoever reads it says so. Raises SourceError if a folder is unreadable.
     """
-    root = folder.stat()
-    linked = {(root.st_dev, root.st_ino)}
+    with _as_source_error():
+        linked = {_identity(folder.stat())}
     entries: list[Entry] = []
     pending = [(str(folder), "")]
     while pending:
@@ -73,24 +75,31 @@ def scan(folder: Path) -> list[Entry]:
 
 
 def _children(directory: str) -> list[os.DirEntry[str]]:
+    with _as_source_error(), os.scandir(directory) as found:
+        visible = [entry for entry in found if not entry.name.startswith(".")]
+    return sorted(visible, key=lambda entry: entry.name)
+
+
+@contextmanager
+def _as_source_error() -> Iterator[None]:
     try:
-        with os.scandir(directory) as found:
-            visible = [entry for entry in found if not entry.name.startswith(".")]
+        yield
     except OSError as error:
         raise SourceError(
             f"a folder of the archive cannot be read ({error.strerror})",
             hint="find it with `find ARCHIVE -type d ! -readable` and grant access",
         ) from None
-    return sorted(visible, key=lambda entry: entry.name)
 
 
 def _first_visit(entry: os.DirEntry[str], linked: set[tuple[int, int]]) -> bool:
-    status = entry.stat()
-    identity = (status.st_dev, status.st_ino)
-    if identity in linked:
-        return False
+    identity = _identity(entry.stat())
+    new = identity not in linked
     linked.add(identity)
-    return True
+    return new
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _text(name: str) -> str:
