@@ -40,13 +40,12 @@ def execute(
 
 
 def bring_up_to_date(layout: Layout, stage: str | None, console: Console) -> None:
-    """Run the pipeline or one stage, remember the result, and show it."""
+    """Run the pipeline or one stage, and show what came out."""
     from flows.commands import outcome
     from flows.run import run_pipeline
 
     _require_source(layout, stage)
     run_pipeline(layout.root, stage=stage, console=console)
-    uptodate.remember(layout)
     console.print()
     outcome.show(layout, console)
 

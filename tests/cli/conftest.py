@@ -7,29 +7,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "lineage"))  # one toy project for both folders
 import toy_project
+from cli_answer import Answer, Lapvqa
 
 from flows.cli import main
 from lapvqa import uptodate
 from lapvqa.layout import Layout
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command answered."""
-
-    code: int
-    out: str
-    err: str
-
-
-Lapvqa = Callable[..., Answer]
 
 
 @pytest.fixture(scope="session")

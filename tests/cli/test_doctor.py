@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Answer, Lapvqa
+from cli_answer import Answer, Lapvqa
 
 from flows.commands import checks
 from flows.commands.checks import FAIL, OK, WARN

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Lapvqa
+from cli_answer import Lapvqa
 
 from flows.commands import plan
 from lapvqa.errors import BusyError, RejectBudgetError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ def project(tmp_path: Path) -> Layout:
 
 
 def shown(layout: Layout, part: str) -> str:
-    console = Console(width=140, record=True, file=Path("/dev/null").open("w"))  # noqa: SIM115
+    console = Console(width=140, record=True, file=io.StringIO())
     getattr(outcome, part)(layout, console)
     return console.export_text()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from conftest import Lapvqa
+from cli_answer import Lapvqa
 
 from flows.commands import running
 from lapvqa import storage

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from conftest import Answer, Lapvqa
+from cli_answer import Answer, Lapvqa
 
 from lapvqa.layout import Layout
 from lapvqa.lineage import ledger
