@@ -53,7 +53,7 @@ class Anatomy:
 def sample_anatomy(rng: np.random.Generator) -> Anatomy:
     """Draw a patient."""
     female = bool(rng.random() < 0.48)
-    obesity = float(np.clip(rng.gamma(2.0, 0.35), 0.0, 2.0))
+    obesity = float(np.clip(rng.gamma(1.5, 0.6), 0.0, 2.6))
     size = 0.94 if female else 1.03
     return Anatomy(
         height=size * rng.normal(22.0, 1.5),
@@ -61,15 +61,15 @@ def sample_anatomy(rng: np.random.Generator) -> Anatomy:
         depth=float(np.clip(rng.normal(20.5, 1.6) + 2.4 * obesity, 17.0, 29.0)),
         wall=1.6 + 1.1 * obesity + rng.uniform(0.0, 0.8),
         taper=rng.uniform(0.92, 1.06),
-        heart_ratio=rng.uniform(0.38, 0.465),
+        heart_ratio=rng.uniform(0.385, 0.455),
         heart_tilt=rng.uniform(0.0, 1.0),
         aorta=rng.uniform(1.25, 1.9),
         rib_gap=rng.uniform(2.15, 2.5),
         rib_drop=rng.uniform(6.0, 9.0),
         rib_width=rng.uniform(0.85, 1.2),
-        bone=rng.uniform(0.7, 1.3),
-        breast=rng.uniform(1.0, 3.5) if female and rng.random() < 0.8 else 0.0,
-        vessels=rng.uniform(0.75, 1.3),
+        bone=rng.uniform(0.5, 1.5),
+        breast=rng.uniform(1.0, 5.0) if female and rng.random() < 0.8 else 0.0,
+        vessels=float(np.exp(rng.uniform(np.log(0.45), np.log(1.7)))),
         scoliosis=rng.normal(0.0, 0.35),
         seed=int(rng.integers(2**31)),
         female=female,
@@ -89,6 +89,8 @@ class Pose:
     """Turn about the long axis, -1..1: shifts the mediastinum to one side."""
     lift: float
     """How high the shoulders are drawn up, -1..1."""
+    density: float
+    """Of aerated lung, about 1: breath and perfusion change it, without disease."""
 
 
 def sample_pose(rng: np.random.Generator, view: str) -> Pose:
@@ -96,9 +98,10 @@ def sample_pose(rng: np.random.Generator, view: str) -> Pose:
     portable = view == "AP"
     return Pose(
         view=view,
-        inspiration=rng.uniform(0.82, 0.98) if portable else rng.uniform(0.88, 1.04),
-        rotation=rng.normal(0.0, 0.5 if portable else 0.25),
+        inspiration=rng.uniform(0.88, 0.98) if portable else rng.uniform(0.93, 1.03),
+        rotation=rng.normal(0.0, 0.4 if portable else 0.2),
         lift=rng.uniform(-1.0, 1.0),
+        density=float(np.exp(rng.uniform(np.log(0.6), np.log(2.4)))),
     )
 
 
@@ -110,17 +113,18 @@ def sample_frame(
     half = anatomy.width + anatomy.wall
     if pose.view == "LATERAL":
         half = 0.5 * anatomy.depth + 4.5
-    width = max(2 * half * rng.uniform(0.94, 1.10), aspect * (lung + 6.0) * rng.uniform(1.0, 1.10))
-    cols = round(size * min(1.0, aspect))
-    rows = round(cols / aspect)
+    # The technologist opens the collimator to the chest: the longer side spans skin to skin, or
+    # neck to upper abdomen, whichever is more.
+    span = max(2.0 * half, lung + 8.0) * rng.uniform(1.0, 1.10)
+    cols, rows = round(size * min(1.0, aspect)), round(size * min(1.0, 1 / aspect))
     return Frame(
         rows=rows,
         cols=cols,
-        scale=cols / width,
-        tilt=rng.normal(0.0, 0.025),
+        scale=size / span,
+        tilt=rng.normal(0.0, 0.02),
         centre=(
-            rng.normal(0.0, 0.9),
-            0.5 * lung + 1.2 + rng.normal(0.0, 0.8),
+            rng.normal(0.0, 0.5),
+            0.5 * lung + 1.2 + rng.normal(0.0, 0.5),
         ),
     )
 
@@ -160,7 +164,7 @@ def shape_of(anatomy: Anatomy, pose: Pose, findings: Sequence[Finding]) -> Shape
     ratio = anatomy.heart_ratio + (0.02 if pose.view == "AP" else 0.0)
     for finding in findings:
         if finding.kind == CARDIOMEGALY:
-            ratio = 0.575 + 0.125 * finding.grade
+            ratio = 0.59 + 0.12 * finding.grade
         if finding.kind == ATELECTASIS:
             domes[finding.side] -= 1.8 + 1.8 * finding.grade
     heart = 2 * anatomy.width * ratio

@@ -73,7 +73,7 @@ def _patient(seed: int, patient: int, part: str, most: int) -> list[Image]:
         for place, view in enumerate([frontal, "LATERAL"][: 1 + lateral], start=1):
             name = f"view{place}_{'lateral' if view == 'LATERAL' else 'frontal'}.jpg"
             path = f"{FOLDER}/{part}/patient{patient:05d}/study{order}/{name}"
-            aspect = pick(rng, (0.82, 0.84, 1.0, 1.22))
+            aspect = pick(rng, (0.82, 0.9, 1.0, 1.0, 1.1, 1.22))
             key = (seed, _DATASET, patient, order, 10 + place)
             images.append(Image(path, part, view, anatomy, findings, negated, aspect, key))
     return images[:most]

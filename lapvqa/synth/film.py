@@ -24,7 +24,8 @@ class Technique:
     flatten: float
     """Share of the wide-area contrast that the processing takes away."""
     sharpen: float
-    gamma: float
+    middle: float
+    """Where the tone curve puts the film's median: automatic exposure aims, and varies."""
     low: float
     """Where the window begins, relative to the film's own range."""
     high: float
@@ -32,26 +33,26 @@ class Technique:
     """Latitude stored below and above the window, relative to its width."""
     border: tuple[float, float, float, float]
     """Collimator shutters: share of the film dark at top, right, bottom, left."""
-    tilt: float
-    """Fall of exposure across the film, log units per film."""
+    slope: tuple[float, float]
+    """Fall of exposure across and down the film (heel effect, tilted grid), log units per film."""
 
 
 def sample_technique(rng: np.random.Generator) -> Technique:
     """Draw an exposure."""
-    shut = rng.random() < 0.3
-    border = rng.uniform(0.0, 0.035, 4) * (rng.random(4) < 0.7) * shut
+    shut = rng.random() < 0.4
+    border = rng.uniform(0.0, 0.08, 4) * (rng.random(4) < 0.6) * shut
     return Technique(
         scatter=rng.uniform(0.25, 1.0),
-        noise=float(np.exp(rng.uniform(np.log(0.008), np.log(0.035)))),
-        blur=rng.uniform(0.02, 0.07),
-        flatten=rng.uniform(0.0, 0.45),
-        sharpen=rng.uniform(0.0, 0.9),
-        gamma=float(np.exp(rng.uniform(-0.4, 0.4))),
-        low=rng.uniform(-0.12, 0.14),
-        high=rng.uniform(-0.16, 0.25),
+        noise=float(np.exp(rng.uniform(np.log(0.006), np.log(0.06)))),
+        blur=float(np.exp(rng.uniform(np.log(0.02), np.log(0.13)))),
+        flatten=rng.uniform(0.0, 0.65),
+        sharpen=rng.uniform(0.0, 2.2),
+        middle=rng.uniform(0.28, 0.72),
+        low=rng.uniform(-0.25, 0.15),
+        high=rng.uniform(-0.18, 0.38),
         margin=(rng.uniform(0.03, 0.35), rng.uniform(0.03, 0.35)),
         border=(float(border[0]), float(border[1]), float(border[2]), float(border[3])),
-        tilt=rng.normal(0.0, 0.12),
+        slope=(rng.normal(0.0, 0.6), rng.normal(0.0, 0.6)),
     )
 
 
@@ -67,8 +68,10 @@ def expose(attenuation: Map, frame: Frame, technique: Technique, rng: np.random.
     image = -np.log(total)
     image -= technique.flatten * frame.blur(image, 4.0)
     image += technique.sharpen * (image - frame.blur(image, 0.35))
-    ramp = np.linspace(-0.5, 0.5, frame.cols, dtype=np.float32) * np.float32(technique.tilt)
-    return np.asarray(image + ramp, np.float32)
+    across, down = technique.slope
+    image += np.linspace(-0.5 * across, 0.5 * across, frame.cols, dtype=np.float32)
+    image += np.linspace(-0.5 * down, 0.5 * down, frame.rows, dtype=np.float32)[:, None]
+    return np.asarray(image, np.float32)
 
 
 @dataclass(frozen=True)
@@ -88,22 +91,31 @@ class Picture:
 
 
 def develop(image: Map, frame: Frame, technique: Technique) -> Picture:
-    """Choose the window from the film's own range, apply gamma and shutters."""
-    dark, bright = np.percentile(image[::7, ::7], [4, 97])
-    spread = float(bright - dark)
-    low = float(dark) + technique.low * spread
-    high = float(bright) + technique.high * spread
+    """Choose window and tone curve from the film's own range, close the shutters."""
+    rows, cols = image.shape
+    inner = image[rows // 10 : -rows // 10 : 5, cols // 10 : -cols // 10 : 5]
+    dark, median, bright = (float(value) for value in np.percentile(inner, [4, 50, 97]))
+    low = dark + technique.low * (bright - dark)
+    high = bright + technique.high * (bright - dark)
     below, above = technique.margin
-    bottom, width = low - below * (high - low), (1 + below + above) * (high - low)
-    steps = np.linspace(0.0, 1.0, 4096, dtype=np.float32) ** np.float32(technique.gamma)
+    full = 1 + below + above
+    bottom, width = low - below * (high - low), full * (high - low)
+    gamma = _gamma((median - low) / (high - low), technique.middle, below, full)
+    steps = np.linspace(0.0, 1.0, 4096, dtype=np.float32) ** np.float32(gamma)
     index = np.clip((image - np.float32(bottom)) * np.float32(4095 / width), 0, 4095)
     values = steps[index.astype(np.int16)]
     top, right, base, left = technique.border
-    rows, cols = values.shape
     values[: int(top * rows)] = 0.0
     values[rows - int(base * rows) :] = 0.0
     values[:, : int(left * cols)] = 0.0
     values[:, cols - int(right * cols) :] = 0.0
-    full = 1 + below + above
-    window = (below / full) ** technique.gamma, ((below + 1) / full) ** technique.gamma
+    window = (below / full) ** gamma, ((below + 1) / full) ** gamma
     return Picture(values, window)
+
+
+def _gamma(median: float, aim: float, below: float, full: float) -> float:
+    """Return the exponent that shows the film's median at ``aim`` of the window."""
+    candidates = np.linspace(0.45, 2.4, 40)
+    ends = [(place / full) ** candidates for place in (below, below + median, below + 1)]
+    shown = (ends[1] - ends[0]) / (ends[2] - ends[0])
+    return float(candidates[np.argmin(np.abs(shown - aim))])

@@ -210,6 +210,7 @@ def frontal_layers(shape: Shape, frame: Frame) -> Layers:
         bone=draw_skeleton(shape, frame),
         air=_airways(shape, frame),
         metal=np.zeros((frame.rows, frame.cols), np.float32),
+        density=shape.pose.density,
     )
     if shape.anatomy.breast:
         layers.soft += _breasts(shape, frame)

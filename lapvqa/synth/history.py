@@ -38,6 +38,8 @@ _CHANCE = {
     PNEUMOTHORAX: 0.13,
     NODULE: 0.13,
 }
+_ZONE_CHANCE = (0.18, 0.20, 0.62)
+"""Of the upper, mid and lower zone: most pneumonias lie low."""
 _DEVICE = 0.18
 _BILATERAL = 0.22
 _UNCERTAIN = 0.015
@@ -61,7 +63,7 @@ def _fresh(rng: np.random.Generator, kind: str, side: str = "") -> Finding:
         grade=float(rng.uniform(0.02, 0.98)),
         seed=int(rng.integers(2**31)),
         side=(side or str(rng.choice(SIDES))) if sided else "",
-        zone=str(rng.choice(ZONES)) if zoned else "",
+        zone=str(rng.choice(ZONES, p=_ZONE_CHANCE)) if zoned else "",
         device=str(rng.choice(DEVICES)) if kind == DEVICE else "",
         uncertain=bool(rng.random() < _UNCERTAIN) and kind != DEVICE,
     )

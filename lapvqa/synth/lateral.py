@@ -152,6 +152,7 @@ def _healthy(shape: Shape, frame: Frame) -> Layers:
         bone=_bones(shape, frame),
         air=1.6 * frame.lines([trachea], 1.7, blur=0.15),
         metal=np.zeros((frame.rows, frame.cols), np.float32),
+        density=shape.pose.density,
     )
 
 

@@ -37,6 +37,8 @@ class Layers:
     """Air outside the lungs: trachea, stomach."""
     metal: Map
     """Attenuation (not cm) of devices and markers."""
+    density: float = 1.0
+    """Of aerated lung, relative to ``MU_LUNG``."""
     soft: Map = dataclasses.field(init=False)
     """Soft tissue in front of or behind the body outline: breasts."""
     free: Map = dataclasses.field(init=False)
@@ -53,7 +55,7 @@ class Layers:
         np.maximum(tissue, 0.0, out=tissue)
         return np.asarray(
             MU_SOFT * tissue
-            + MU_LUNG * lung
+            + np.float32(MU_LUNG * self.density) * lung
             + (MU_SOFT - MU_LUNG) * self.vessel
             + MU_BONE * self.bone
             + self.metal,

@@ -26,7 +26,7 @@ _DATASET = 1
 _LATERAL = 0.12
 _NO_REPORT = 0.03
 _SIZES = (500, 704)
-_ASPECTS = (0.82, 0.84, 0.9, 1.0, 1.15, 1.22)
+_ASPECTS = (0.83, 0.9, 0.96, 1.0, 1.0, 1.1, 1.2)
 _SHARES = (("train", 0.7), ("validate", 0.1), ("test", 0.2))
 _VIEW_MEANING = {"PA": "postero-anterior", "AP": "antero-posterior", "LATERAL": "lateral"}
 

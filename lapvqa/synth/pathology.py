@@ -84,7 +84,7 @@ def _fill_lung(layers: Layers, side: str, share: Map) -> Map:
 def _effusion(layers: Layers, shape: Shape, finding: Finding) -> list[Box]:
     """Fluid with a meniscus that climbs the lateral wall."""
     frame = layers.frame
-    height = 5.2 + 9.5 * finding.grade
+    height = 6.0 + 9.0 * finding.grade
     top = shape.dome(finding.side) + CP_DEPTH - height
     x = np.abs(frame.grid[0])
     reach = np.clip((x - 2.0) / (shape.anatomy.width - 2.0), 0.0, 1.0)
@@ -125,19 +125,19 @@ def _cloud(frame: Frame, finding: Finding, centre: tuple[float, float], radius: 
     x, y = frame.grid
     for _ in range(7):
         place = np.array(centre) + rng.normal(0.0, 0.42 * radius, 2)
-        size = radius * rng.uniform(0.38, 0.62)
+        size = radius * rng.uniform(0.40, 0.70)
         field += np.exp(-0.5 * ((x - place[0]) ** 2 + (y - place[1]) ** 2) / np.float32(size**2))
-    mottle = 1.0 + 0.35 * frame.noise(rng, 0.7) + 0.2 * frame.noise(rng, 0.35)
-    return np.asarray(step(field * np.maximum(mottle, 0.1) * 0.75), np.float32)
+    mottle = 1.0 + 0.22 * frame.noise(rng, 1.1) + 0.12 * frame.noise(rng, 0.5)
+    return np.asarray(step(0.62 * field * np.maximum(mottle, 0.2)), np.float32)
 
 
 def _consolidation(layers: Layers, shape: Shape, finding: Finding) -> list[Box]:
     """Airless lung in one zone, with air bronchograms."""
     frame = layers.frame
-    radius = 2.6 + 1.5 * finding.grade
+    radius = 3.4 + 1.4 * finding.grade
     centre = zone_centre(shape, finding, 0.9 * radius)
     cloud = _cloud(frame, finding, centre, radius)
-    share = 0.90 * cloud
+    share = 0.88 * cloud
     root = np.array(hilum(shape, finding.side))
     rng = np.random.default_rng([finding.seed, 2])
     ends = np.array(centre) + rng.normal(0.0, 0.5 * radius, (6, 2))
@@ -166,7 +166,7 @@ def _edema(layers: Layers, shape: Shape, finding: Finding) -> list[Box]:
     """Haze that spreads from both hila, blurred broad vessels, septal lines at the bases."""
     frame, boxes = layers.frame, []
     rng = np.random.default_rng([finding.seed, 3])
-    grain = 1.0 + 0.30 * frame.noise(rng, 0.45) + 0.22 * frame.noise(rng, 0.9)
+    grain = 1.0 + 0.10 * frame.noise(rng, 0.6) + 0.13 * frame.noise(rng, 1.6)
     for side in SIDES:
         root = hilum(shape, side)
         x = (frame.grid[0] - np.float32(root[0])) / np.float32(0.36 * shape.anatomy.width)
@@ -176,7 +176,7 @@ def _edema(layers: Layers, shape: Shape, finding: Finding) -> list[Box]:
         taken = layers.lung[side] * np.minimum(share, 0.95)
         layers.lung[side] = layers.lung[side] - taken
         lines = _septal_lines(shape, side, rng)
-        layers.vessel += 0.8 * frame.lines(lines, 0.1) * layers.field[side]
+        layers.vessel += 0.5 * frame.lines(lines, 0.1) * layers.field[side]
         boxes += _boxes((taken > 1.6) & (layers.field[side] > 0), frame)
     upper = step((0.5 * shape.height - frame.grid[1]) / 3.0)
     layers.vessel *= 1.0 + 0.8 * finding.grade * upper

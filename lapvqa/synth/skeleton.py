@@ -24,7 +24,7 @@ def _rib(shape: Shape, index: int, sign: int, *, front: bool) -> Points:
         side / height, [-0.05, 0.05, 0.2, 0.4, 0.7, 1.0], [0.42, 0.6, 0.80, 0.93, 0.99, 1.0]
     )
     reach = anatomy.width * relative + 0.35
-    turn = np.linspace(0.5 * np.pi, 0.80 * np.pi, 14) if front else np.linspace(0.16, 1.75, 18)
+    turn = np.linspace(0.5 * np.pi, 0.80 * np.pi, 14) if front else np.linspace(0.02, 1.75, 18)
     x = reach * np.sin(turn)
     y = start + 0.5 * drop * (1 - np.cos(turn)) - 0.9 * np.sin(2 * turn) * (0 if front else 1)
     return np.column_stack([sign * x, y])
