@@ -6,6 +6,8 @@ MLflow, so that their seconds overlap.
 
 from __future__ import annotations
 
+import difflib
+import errno
 import signal
 import threading
 from collections.abc import Iterator
@@ -15,7 +17,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from lapvqa.errors import ConfigError, StorageFullError
 from lapvqa.layout import Layout
+from lapvqa.lineage.stagefile import declared
+from lapvqa.params import load_params
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,11 +62,21 @@ def run_pipeline(
     from tasks.session import opened
 
     layout = Layout(root.resolve())
+    load_params(layout.params)
+    if stage is not None:
+        _require_stage(layout, stage)
     display = Display(console or Console(quiet=True), progress=progress)
     with interruptible(), opened(layout.root, display) as session:
         server = start_server_early(layout)
         try:
             _run_flow(session, server, stage)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise StorageFullError(
+                "no space left on the disk for the records of this run",
+                hint="free disk space, then run again; nothing was lost",
+            ) from error
         finally:
             forget_address(server)
         known = {outcome.name: outcome for outcome in session.outcomes}
@@ -81,10 +96,10 @@ def _run_flow(session: Session, server: Server, stage: str | None) -> None:
     from prefect import tags
 
     from flows.pipeline import pipeline
-    from flows.stages import choose
+    from flows.stages import make_stage_flow
     from tasks.embedded import crash_leftovers, project_tag, settle
 
-    flow = pipeline if stage is None else choose(session.layout, stage)
+    flow = pipeline if stage is None else make_stage_flow(stage)
     session.records.open()
     server.wait()
     session.display.say(f"{server.describe()}; {session.records.describe()}")
@@ -95,6 +110,15 @@ def _run_flow(session: Session, server: Server, stage: str | None) -> None:
     finally:
         if session.flow_run and not settle(server, session.flow_run, task_runs=session.task_runs):
             session.display.say("Prefect did not store all of this run's history in time")
+
+
+def _require_stage(layout: Layout, stage: str) -> None:
+    """Refuse an unknown stage before anything is started."""
+    known = list(declared(layout))
+    if stage not in known:
+        near = difflib.get_close_matches(stage, known, n=1)
+        guess = f"nearest: {near[0]}" if near else f"stages: {', '.join(known)}"
+        raise ConfigError(f"unknown stage {stage!r}; {guess}", hint="see `lapvqa status`")
 
 
 def _untouched(name: str) -> StageOutcome:

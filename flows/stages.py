@@ -1,34 +1,15 @@
-"""One Prefect flow per stage, made by one factory from the stages of dvc.yaml."""
+"""One Prefect flow per stage, made by one factory."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 from prefect import Flow, flow
 
 from flows.pipeline import recorded
-from lapvqa.errors import ConfigError
-from lapvqa.layout import Layout
-from lapvqa.lineage.stagefile import declared
 from tasks.stages import run_stage
 from tasks.steps import read_graph, record_lineage, register_encoder
-
-
-def stage_flows(layout: Layout) -> dict[str, Flow[..., dict[str, str]]]:
-    """Return a flow for each stage of dvc.yaml, by the stage's name."""
-    return {name: make_stage_flow(name) for name in declared(layout)}
-
-
-def choose(layout: Layout, name: str) -> Flow[..., dict[str, str]]:
-    """Return the flow of one stage; ConfigError names the nearest if there is none."""
-    flows = stage_flows(layout)
-    if name not in flows:
-        near = difflib.get_close_matches(name, flows, n=1)
-        guess = f"nearest: {near[0]}" if near else f"stages: {', '.join(flows)}"
-        raise ConfigError(f"unknown stage {name!r}; {guess}", hint="see `lapvqa status`")
-    return flows[name]
 
 
 def make_stage_flow(stage: str) -> Flow[..., dict[str, str]]:

@@ -6,12 +6,12 @@
     what there is to run and what is stale, asked of DVC in this process
 ``embedded`` ``prefect_server``
     the Prefect server of one run: embedded by default, somebody else's by configuration
-``records`` ``spool`` ``registry`` ``encoder_pyfunc``
-    MLflow: runs, what it has not confirmed yet, the registered encoder
+``records`` ``streaming`` ``spool`` ``registry`` ``encoder_pyfunc``
+    MLflow: runs, metrics while they come, what waits for it, the registered encoder
 ``lineage`` ``results``
     the ledger's entries; the tables and links that Prefect's pages show
-``session`` ``display``
-    what the tasks of one pipeline run share; what a person sees meanwhile
+``steps`` ``session`` ``display`` ``prefect_task``
+    the other tasks of a run; what all share; what a person sees meanwhile
 
 Contracts
     DVC is the only cache and dvc.yaml the only graph: no task decides what is up to date.

@@ -13,7 +13,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import torch
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
@@ -24,7 +24,7 @@ from lapvqa.pretrain.model import build_encoder
 _BATCH = 32
 
 
-class Encoder(PythonModel):  # type: ignore[misc]
+class Encoder(PythonModel):
     """Radiographs in, features out."""
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -38,7 +38,7 @@ class Encoder(PythonModel):  # type: ignore[misc]
     def predict(
         self,
         context: PythonModelContext,
-        model_input: np.ndarray,  # type: ignore[type-arg] - MLflow knows this bare type only
+        model_input: np.ndarray,  # MLflow knows only the bare type
         params: dict[str, Any] | None = None,
     ) -> NDArray[np.float32]:
         """Map images [B, H, W] (uint8, or float of 0..255) to features [B, tokens, width].

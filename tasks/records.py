@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lapvqa import storage
@@ -26,13 +23,12 @@ from lapvqa.errors import LapvqaError
 from lapvqa.layout import Layout
 from tasks import spool
 from tasks.spool import RunRecord
+from tasks.streaming import Stream
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "lapvqa"
-_STREAM_S = 2.0
-_SYSTEM_METRICS_S = 3.0
 _PROBE_S = 3.0
 
 
@@ -53,6 +49,12 @@ def tracking_uri(layout: Layout, machine: Machine) -> str:
     """Return MLflow's address: local.yaml, else MLFLOW_TRACKING_URI, else the embedded store."""
     served = machine.servers.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     return served or _embedded_uri(layout)
+
+
+def public(uri: str) -> str:
+    """Return an address without the user name and password that may stand in it."""
+    scheme, separator, rest = uri.partition("://")
+    return scheme + separator + rest.rpartition("@")[2]
 
 
 def _embedded_uri(layout: Layout) -> str:
@@ -76,7 +78,7 @@ def connect(layout: Layout, machine: Machine) -> Store:
         return Store(client, client.create_experiment(EXPERIMENT, files), uri)
     except Exception as error:
         raise RecordsUnavailableError(
-            f"expected MLflow at {uri}, found: {error}", hint="see servers in local.yaml"
+            f"expected MLflow at {public(uri)}, found: {error}", hint="see servers in local.yaml"
         ) from error
 
 
@@ -128,7 +130,8 @@ class Records:
         self._pipeline = RunRecord(run=uuid.uuid4().hex, stage="", started=time.time())
         self._stage: RunRecord | None = None
         self._stage_run: str | None = None
-        self._watch: _Watch | None = None
+        self._stream: Stream | None = None
+        self._num_stages = 0
         self.pipeline_run: str | None = None
         """MLflow's id of the parent run; None before the first stage, or if MLflow is down."""
 
@@ -147,9 +150,10 @@ class Records:
         """Say which mode this is and where the records lie."""
         uri = tracking_uri(self._layout, self._machine)
         if self._store is None:
-            return f"MLflow: down ({uri}), records wait"
-        embedded = uri == _embedded_uri(self._layout)
-        return "MLflow: embedded, records in .lapvqa/mlflow.db" if embedded else f"MLflow: {uri}"
+            return f"MLflow: down ({public(uri)}), records wait"
+        if uri == _embedded_uri(self._layout):
+            return "MLflow: embedded, records in .lapvqa/mlflow.db"
+        return f"MLflow: served, {public(uri)}"
 
     def begin(
         self,
@@ -181,9 +185,10 @@ class Records:
             lambda store: spool.open_run(store.client, store.experiment, record, parent=parent)
         )
         if self._store and self._stage_run:
-            self._watch = _Watch(
-                self._store, self._stage_run, self._layout.record(stage), record.started
-            )
+            self._stream = Stream(
+                self._store.client, self._stage_run, self._layout.record(stage),
+                uri=self._store.uri, since=record.started,
+            )  # fmt: skip
         return self._stage_run
 
     def end(
@@ -198,11 +203,12 @@ class Records:
         record, run_id = self._stage, self._stage_run
         if record is None:
             return
-        offset = self._watch.stop() if self._watch else 0
-        self._stage = self._stage_run = self._watch = None
+        offset = self._stream.stop() if self._stream else 0
+        self._stage = self._stage_run = self._stream = None
         record.status, record.ended = status, time.time()
         record.tags, record.inputs, record.metrics = {**record.tags, **tags}, inputs, metrics
         spool.keep(record, self._layout.spool, lines=self._layout.record(record.stage))
+        self._num_stages += 1
         if run_id is None:
             return
 
@@ -215,17 +221,23 @@ class Records:
     def discard(self) -> None:
         """Drop the child run of a stage that DVC found unchanged after all."""
         record, run_id = self._stage, self._stage_run
-        if self._watch:
-            self._watch.stop()
-        self._stage = self._stage_run = self._watch = None
+        if self._stream:
+            self._stream.stop()
+        self._stage = self._stage_run = self._stream = None
         if record is not None:
             spool.drop(record, self._layout.spool)
         if run_id is not None:
             self.attempt(lambda store: store.client.delete_run(run_id))
 
     def close(self, status: str) -> None:
-        """Close the parent run, if there is one."""
+        """Close the parent run, if there is one; without a stage that ran it is not kept."""
         if not self._pipeline.tags:
+            return
+        if not self._num_stages and status == spool.FINISHED:
+            spool.drop(self._pipeline, self._layout.spool)
+            empty, self.pipeline_run = self.pipeline_run, None
+            if empty is not None:
+                self.attempt(lambda store: store.client.delete_run(empty))
             return
         self._pipeline.status, self._pipeline.ended = status, time.time()
         spool.keep(self._pipeline, self._layout.spool)
@@ -262,39 +274,6 @@ class Records:
         )
 
 
-class _Watch:
-    """Streams a running stage's metrics into MLflow, and the machine's load beside them."""
-
-    def __init__(self, store: Store, run_id: str, lines: Path, started: float) -> None:
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-        self._store, self._run_id, self._lines, self._started = store, run_id, lines, started
-        self._offset = 0
-        self._over = threading.Event()
-        self._system = SystemMetricsMonitor(
-            run_id, sampling_interval=_SYSTEM_METRICS_S, tracking_uri=store.uri
-        )
-        self._thread = threading.Thread(target=self._stream, name="records", daemon=True)
-        self._system.start()
-        self._thread.start()
-
-    def stop(self) -> int:
-        """Stop both; return how many bytes of the stage's lines MLflow has."""
-        self._over.set()
-        self._thread.join()
-        self._system.finish()
-        return self._offset
-
-    def _stream(self) -> None:
-        # On failure the thread ends: the record is kept whole and shipped from there.
-        with suppress(Exception):
-            while not self._over.wait(_STREAM_S):
-                if spool.began_after(self._lines, self._started):
-                    entries, offset = spool.read_entries(self._lines, self._offset)
-                    spool.log_points(self._store.client, self._run_id, spool.points(entries))
-                    self._offset = offset
-
-
 def _probe(uri: str) -> None:
     """Ask a server for its health before MLflow's client does, which would wait for minutes."""
     if not uri.startswith(("http://", "https://")):
@@ -303,7 +282,7 @@ def _probe(uri: str) -> None:
         urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_PROBE_S).close()
     except (urllib.error.URLError, OSError) as error:
         raise RecordsUnavailableError(
-            f"expected an MLflow server at {uri}, found: {error}",
+            f"expected an MLflow server at {public(uri)}, found: {error}",
             hint="start it, or correct servers.mlflow_tracking_uri in local.yaml",
         ) from error
 

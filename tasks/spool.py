@@ -146,7 +146,7 @@ def points(entries: list[dict[str, Any]]) -> Iterator[Metric]:
 
 def line_tags(entries: list[dict[str, Any]]) -> dict[str, str]:
     """Return the tags that a stage's JSON lines hold: facts, and counts that are text."""
-    tags = {}
+    tags: dict[str, str] = {}
     for entry in entries:
         if entry["kind"] == "facts":
             tags |= {f"fact.{key}": _text(value) for key, value in entry["values"].items()}
@@ -185,14 +185,14 @@ def log_inputs(client: MlflowClient, run_id: str, inputs: dict[str, str]) -> Non
     """Log what was read as dataset inputs, digest = DVC's md5 (32 hex, ``.dir`` for a folder)."""
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.entities import DatasetInput, InputTag
+    from mlflow.entities import Dataset, DatasetInput, InputTag
 
     datasets = []
     for path, md5 in inputs.items():
         source = CodeDatasetSource(tags={"dvc.path": path, "dvc.md5": md5})
         dataset = MetaDataset(source=source, name=path, digest=md5)
         tags = [InputTag("mlflow.data.context", "input")]
-        datasets.append(DatasetInput(dataset._to_mlflow_entity(), tags))
+        datasets.append(DatasetInput(Dataset.from_dictionary(dataset.to_dict()), tags))
     if datasets:
         client.log_inputs(run_id, datasets)
 

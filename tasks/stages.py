@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections import deque
@@ -55,6 +57,7 @@ def run_stage(name: str, reason: str = "") -> str:
     """
     session = current()
     node, began = session.graph[name], time.time()
+    require_inputs(session.layout.root, node, session.graph)
     before = locked(session.layout).get(name)
     session.display.begin(name, reason)
     tags = _begin_tags(session, name)
@@ -65,7 +68,7 @@ def run_stage(name: str, reason: str = "") -> str:
     try:
         code = _repro(session, name, ids, output)
         if code:
-            raise _failure(session.layout, name, code, output)
+            raise failure(session.layout, name, code, output)
     except BaseException as error:
         interrupted = not isinstance(error, Exception)
         if node.always_changed:
@@ -154,6 +157,17 @@ class _Output:
             update_progress_artifact(self._artifact, share)
 
 
+def require_inputs(root: Path, node: Node, graph: dict[str, Node]) -> None:
+    """Raise MissingArtifactError, which names the stage to run, where DVC would just stop."""
+    makers = {out: name for name in node.upstream for out in graph[name].outs}
+    for path in node.deps:
+        if path in makers and not (root / path).exists():
+            raise errors.MissingArtifactError(
+                f"{node.name}: expected {path}, found nothing",
+                hint=f"run `lapvqa run`, or `lapvqa run --stage {makers[path]}` first",
+            )
+
+
 def _repro(session: Session, name: str, ids: Ids, output: _Output) -> int:
     """Run the stage's `dvc repro` and return its exit code."""
     layout = session.layout
@@ -178,7 +192,7 @@ def _repro(session: Session, name: str, ids: Ids, output: _Output) -> int:
         )
 
 
-def _failure(layout: Layout, name: str, code: int, output: _Output) -> errors.LapvqaError:
+def failure(layout: Layout, name: str, code: int, output: _Output) -> errors.LapvqaError:
     """Return the stage's own error; `dvc repro` itself ends with 255 whatever it was."""
     if layout.failure(name).exists():
         facts = json.loads(layout.failure(name).read_bytes())
@@ -187,15 +201,25 @@ def _failure(layout: Layout, name: str, code: int, output: _Output) -> errors.La
             error: errors.LapvqaError = kind(f"{name}: {facts['message']}", hint=facts["hint"])
             return error
     lines = "\n".join(output.tail)
+    if os.strerror(errno.ENOSPC) in lines:
+        return errors.StorageFullError(
+            f"{name}: no space left on the disk",
+            hint="free disk space, then run again; nothing was lost",
+        )
     exits = _EXITED.findall(lines)
+    if not exits and "busy" in lines:
+        return errors.BusyError(
+            f"{name}: another DVC command is at work in this project",
+            hint="wait for it; `lapvqa status` shows what is running",
+        )
     stage_code = int(exits[-1]) if exits else code
-    own = stage_code if stage_code in _KNOWN_EXITS else EXIT_FAULT
     how = f"exit code {stage_code}" if stage_code >= 0 else f"signal {-stage_code}"
+    memory = "; was there too little memory?" if stage_code == -signal.SIGKILL else ""
     log = layout.log(name).relative_to(layout.root)
     return StageFailedError(
-        f"{name}: ended with {how}; its last lines:\n{lines}",
+        f"{name}: ended with {how}{memory}; its last lines:\n{lines}",
         hint=f"see {log}; the next run continues from here",
-        exit_code=own,
+        exit_code=stage_code if stage_code in _KNOWN_EXITS else EXIT_FAULT,
     )
 
 

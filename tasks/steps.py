@@ -8,9 +8,11 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
 from lapvqa import uptodate
+from lapvqa.lineage.stagefile import UnsupportedStagefileError
 from tasks import lineage, registry, results
 from tasks.dvc_graph import load_graph, stale_stages
 from tasks.prefect_task import pipeline_task
+from tasks.records import public
 from tasks.session import current
 
 
@@ -38,7 +40,11 @@ def record_lineage() -> list[str]:
     """Complete the ledger with what ran outside of the pipeline; return those stages."""
     session = current()
     added = lineage.complete(session.layout, session.commit)
-    uptodate.remember(session.layout)
+    try:
+        uptodate.remember(session.layout)
+    except UnsupportedStagefileError as error:
+        # Then `lapvqa run` asks DVC each time, which is slower and no less right.
+        get_run_logger().warning("no quick check of what is up to date: %s", error)
     return added
 
 
@@ -52,9 +58,10 @@ def register_encoder() -> str | None:
         get_run_logger().info("nothing to register, or MLflow is down; the next run does it")
         return None
     folder = session.layout.root / folders[0]
-    return session.records.attempt(
+    found: str | None = session.records.attempt(
         lambda store: registry.register_folder(store, session.layout, folder)
     )
+    return found
 
 
 @pipeline_task(name="publish results")
@@ -69,10 +76,11 @@ def publish_results() -> int:
         create_link_artifact(page.as_uri(), key="report", description="The report page")
     run, store = session.records.pipeline_run, session.records.store
     if run and store:
-        served = store.uri if store.uri.startswith("http") else "http://127.0.0.1:5000"
+        address = public(store.uri)
+        served = address if address.startswith("http") else "http://127.0.0.1:5000"
         create_link_artifact(
             f"{served}/#/experiments/{store.experiment}/runs/{run}",
             key="mlflow-run",
-            description=f"The run in MLflow; embedded: mlflow ui --backend-store-uri {store.uri}",
+            description=f"The run in MLflow (embedded: mlflow ui --backend-store-uri {address})",
         )
     return len(rows)

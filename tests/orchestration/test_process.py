@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import wait_until
+from running_toy import wait_until
 
 from lapvqa.errors import EXIT_USER, MissingArtifactError
 from lapvqa.layout import Layout
@@ -108,7 +108,7 @@ def test_the_whole_group_dies_with_its_starter(tmp_path: Path, by: signal.Signal
 
 
 def test_a_stages_own_error_comes_back_with_its_class_and_exit_code(tmp_path: Path) -> None:
-    from tasks.stages import _failure, _Output
+    from tasks.stages import _Output, failure
 
     (tmp_path / "params.yaml").write_bytes((Path(__file__).parents[2] / "params.yaml").read_bytes())
     done = subprocess.run(
@@ -117,7 +117,7 @@ def test_a_stages_own_error_comes_back_with_its_class_and_exit_code(tmp_path: Pa
     )  # fmt: skip
     assert done.returncode == EXIT_USER, done.stderr
     layout = Layout(tmp_path)
-    error = _failure(layout, "tokens", 255, _Output(None, "tokens"))  # type: ignore[arg-type]
+    error = failure(layout, "tokens", 255, _Output(None, "tokens"))  # type: ignore[arg-type]
     assert isinstance(error, MissingArtifactError)
     assert error.exit_code == EXIT_USER
     assert "studies.parquet" in error.message

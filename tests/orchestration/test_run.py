@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import Finished, Toy, wait_until
+from running_toy import Finished, Toy, wait_until
 
 from flows.run import run_pipeline
 from lapvqa import uptodate
-from lapvqa.errors import BusyError, ConfigError
+from lapvqa.errors import BusyError, ConfigError, MissingArtifactError
 from lapvqa.lineage import ledger
 from lapvqa.lineage.stagefile import locked
 from tasks.records import tracking_uri
@@ -233,6 +234,18 @@ def test_a_stage_that_fails_ends_with_its_own_exit_code(copied: Toy) -> None:
 def test_an_unknown_stage_names_the_nearest(toy: Toy) -> None:
     with pytest.raises(ConfigError, match="nearest: tokens"):
         run_pipeline(toy.root, stage="token")
+
+
+def test_a_stage_without_its_inputs_names_the_stage_that_makes_them(copied: Toy) -> None:
+    from tasks.dvc_graph import load_graph
+    from tasks.stages import require_inputs
+
+    graph = {node.name: node for node in load_graph(copied.root)}
+    require_inputs(copied.root, graph["pretrain"], graph)
+    shutil.rmtree(copied.root / "data" / "tokens")
+    with pytest.raises(MissingArtifactError, match="expected data/tokens, found nothing") as caught:
+        require_inputs(copied.root, graph["pretrain"], graph)
+    assert "lapvqa run --stage tokens" in caught.value.hint
 
 
 def test_a_killed_run_leaves_nothing_behind_and_the_next_one_continues(

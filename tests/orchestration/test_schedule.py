@@ -7,12 +7,14 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Toy, wait_until
+from running_toy import Toy, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("schedule")]
 
@@ -90,15 +92,22 @@ def test_a_served_prefect_takes_the_runs_of_another_project(
     assert (found["state_type"], found["parameters"]) == ("COMPLETED", {"root": str(other.root)})
 
 
-def test_a_served_prefect_that_is_down_is_replaced_and_said(new_toy: Callable[[], Toy]) -> None:
-    toy = new_toy()
-    (toy.root / "local.yaml").write_text("servers:\n  prefect_api_url: http://127.0.0.1:9/api\n")
-    run = toy.run("inventory")
-    assert run.code == 0, run.text
-    assert "Prefect: embedded (the Prefect server at http://127.0.0.1:9/api does not" in run.text
-    states = toy.history("select state_type from task_run")
-    assert states
-    assert set(states) == {("COMPLETED",)}
+def test_a_served_prefect_that_is_down_is_replaced_and_said(tmp_path: Path) -> None:
+    (tmp_path / "local.yaml").write_text("servers:\n  prefect_api_url: http://127.0.0.1:9/api\n")
+    code = """
+        from pathlib import Path
+        from lapvqa.layout import Layout
+        from tasks.embedded import start_server_early
+        print(start_server_early(Layout(Path.cwd())).describe())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == (
+        "Prefect: embedded (the Prefect server at http://127.0.0.1:9/api does not answer), "
+        "history in .lapvqa/prefect"
+    )
 
 
 def test_a_bad_cron_is_the_users_error() -> None:
