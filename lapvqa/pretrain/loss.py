@@ -23,7 +23,8 @@ def caption_loss(
     places = (flat != IGNORED).nonzero().squeeze(1)
     flat, device = flat[places].to(images.device), images.device
     hidden = model.hidden_states(images, inputs.to(device)).flatten(0, 1)
-    logits = model.decoder.logits(hidden.index_select(0, places.to(device))).float()
+    logits = model.decoder.logits(hidden.index_select(0, places.to(device)))
+    # Added in log_count's float32, also where autocast made the logits bfloat16.
     loss = F.cross_entropy(logits + log_count, flat)
     # A token among those that share a row has its share of that row's probability.
     return loss + log_count[flat].mean(), len(places)
