@@ -82,6 +82,11 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
         '`{"task", "status": "not computed", "reason"}`. An undefined number is null, never 0.',
         None,
     ),
+    "results/<task>/headline.json": (
+        "The primary metric alone, `{system: {metric: {value, low, high}}}`: what `dvc metrics` "
+        "shows.",
+        None,
+    ),
     "reports/index.html": ("The page a person reads: one self-contained file.", None),
 }
 PREDICTIONS = {

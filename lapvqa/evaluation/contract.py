@@ -7,6 +7,9 @@ metrics.json, computed:
      "undefined": ["metric: reason"], "protocol": {...}}
 or, without the data: {"task", "status": "not computed", "reason"}.
 Undefined numbers are null. Numbers carry six decimals, so that the bytes are stable.
+
+headline.json is the primary metric alone, {system: {metric: {"value", "low", "high"}}}: what
+`dvc metrics` shows, because it would spread all of metrics.json over hundreds of columns.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from lapvqa.metrics.bootstrap import Measures as Measures  # evaluations find it
 from lapvqa.params import BootstrapParams, load_params
 
 PREDICTIONS, METRICS, CURVES = "predictions.parquet", "metrics.json", "curves.csv"
+HEADLINE = "headline.json"
 OK, NOT_COMPUTED = "ok", "not computed"
 
 _PROTOCOL_KEY = b"lapvqa.protocol"
@@ -118,6 +122,7 @@ def score(evaluation: Evaluation, *, layout: Layout, common: BootstrapParams) ->
     curves = evaluation.curves(predictions) if computed else Table(columns=evaluation.curve_columns)
     storage.write_bytes(folder / CURVES, _csv(curves))
     storage.write_json(folder / METRICS, metrics)
+    storage.write_json(folder / HEADLINE, _headline(metrics))
     return _counts(metrics)
 
 
@@ -242,6 +247,13 @@ def _csv(table: Table) -> bytes:
     writer.writerow(table.columns)
     writer.writerows(["" if one is None else _rounded(one) for one in row] for row in table.rows)
     return text.getvalue().encode()
+
+
+def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    if metrics["status"] != OK:
+        return {"status": metrics["status"]}
+    primary = metrics["primary"]
+    return {system: {primary: found[primary]} for system, found in metrics["systems"].items()}
 
 
 def _counts(metrics: Mapping[str, Any]) -> Counts:
