@@ -1,0 +1,155 @@
+"""The whole path on a small archive: same bytes either way, nothing to do twice, survives kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import BIN, Project, change
+
+from lapvqa import schemas, storage
+from lapvqa.layout import Layout
+from lapvqa.pretrain.files import load_encoder, load_model
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("e2e")]
+
+KILLS = int(os.environ.get("LAPVQA_KILLS", "3"))
+
+
+@pytest.fixture(scope="module")
+def finished(new_project: Callable[[], Project]) -> Project:
+    """A project after ``lapvqa run`` from scratch."""
+    project = new_project()
+    project.lapvqa("run")
+    return project
+
+
+def test_dvc_repro_alone_leaves_the_same_lock(
+    finished: Project, new_project: Callable[[], Project]
+) -> None:
+    other = new_project()
+    other.run(str(BIN / "dvc"), "repro")
+    assert other.lock == finished.lock
+
+
+def test_a_second_run_does_nothing_and_says_so(finished: Project) -> None:
+    before = finished.lock
+    done = finished.lapvqa("run")
+    for stage in ("inventory", "ingest", "tokens", "pretrain", "export", "report"):
+        assert any(
+            stage in line and "up to date" in line for line in done.stdout.splitlines()
+        ), done.stdout
+    assert finished.lock == before
+
+
+def test_what_goes_in_comes_out_or_is_rejected(finished: Project) -> None:
+    layout = Layout(finished.root)
+    read = {
+        "inventory": storage.read_table(
+            layout.inventory("source"), schemas.INVENTORY, made_by="inventory"
+        ),
+        "images": storage.read_table(layout.images, schemas.IMAGES, made_by="ingest"),
+        "studies": storage.read_table(layout.studies, schemas.STUDIES, made_by="ingest"),
+        "rejects": storage.read_table(layout.rejects, schemas.REJECTS, made_by="ingest"),
+        "tokens": storage.read_table(layout.tokens_dir, schemas.TOKENS, made_by="tokens"),
+        "token_rejects": storage.read_table(
+            layout.token_rejects, schemas.REJECTS, made_by="tokens"
+        ),
+    }
+    files = [path for path in read["inventory"]["path"].to_pylist() if path.endswith(".dcm")]
+    rejected = [kind for kind in read["rejects"]["kind"].to_pylist() if kind == "file"]
+    assert len(files) == read["images"].num_rows + len(rejected)
+    assert read["studies"].num_rows == read["tokens"].num_rows + read["token_rejects"].num_rows
+    patients: dict[str, set[str]] = {}
+    for row in read["studies"].select(["patient_key", "split"]).to_pylist():
+        patients.setdefault(row["patient_key"], set()).add(row["split"])
+    assert all(len(splits) == 1 for splits in patients.values())
+
+
+def test_weights_load_from_the_files_alone(finished: Project) -> None:
+    folder = Layout(finished.root).model_dir("captioning")
+    model, encoder = load_model(folder), load_encoder(folder)
+    model.vision_encoder.load_state_dict(
+        torch.load(folder / "encoder_final.pt", map_location="cpu", weights_only=True)
+    )
+    images = torch.zeros(2, 1, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(model.vision_encoder(images), encoder(images))
+        assert encoder(images).shape == (2, 16, 32)
+
+
+def test_every_metric_has_an_interval_that_holds_it(finished: Project) -> None:
+    for task in ("probe_chexpert", "probe_nih14", "rrg"):
+        metrics = json.loads((finished.root / "results" / task / "metrics.json").read_text())
+        assert metrics["status"] == "ok", metrics
+        for system in metrics["systems"].values():
+            for name, estimate in system.items():
+                if estimate["value"] is not None and estimate["low"] is not None:
+                    assert estimate["low"] <= estimate["value"] + 0.3, name
+                    assert estimate["low"] <= estimate["high"], name
+        predictions = pq.read_table(finished.root / "results" / task / "predictions.parquet")
+        assert {"trained", "untrained"} <= set(predictions["system"].to_pylist())
+
+
+def test_lineage_reaches_the_inventory(finished: Project) -> None:
+    done = finished.lapvqa("lineage", "results/probe_chexpert/metrics.json", "--json")
+    text = json.dumps(json.loads(done.stdout))
+    for part in ("data/inventory", "data/images", "data/tokens", "encoder_final.pt"):
+        assert part in text
+
+
+def test_plan_names_exactly_the_stages_concerned(finished: Project) -> None:
+    original = (finished.root / "params.yaml").read_text()
+    try:
+        change(finished.root / "params.yaml", {"evaluate": {"rrg": {"max_new_tokens": 13}}})
+        text = finished.lapvqa("plan").stdout
+        assert "evaluate.rrg.max_new_tokens 12 -> 13" in text
+        stale = {line.split()[0] for line in text.splitlines() if "max_new" in line}
+        assert "evaluate@rrg" in " ".join(stale) or "evaluate@rrg" in text
+        assert "evaluate@probe_chexpert" not in _lines_that_run(text)
+        assert "report" in _lines_that_run(text)
+    finally:
+        (finished.root / "params.yaml").write_text(original)
+
+
+def _lines_that_run(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if "up to date" not in line)
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(
+    finished: Project, new_project: Callable[[], Project]
+) -> None:
+    project = new_project()
+    seed = int(os.environ.get("LAPVQA_KILL_SEED", "0"))
+    moments = random.Random(seed)
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            [str(BIN / "lapvqa"), "run"], cwd=project.root, env=project.environment,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(moments.uniform(1, 35))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    project.lapvqa("run")
+    assert project.lock == finished.lock
+    for name in _outputs(finished.root):
+        same = (project.root / name).read_bytes() == (finished.root / name).read_bytes()
+        assert same, name
+
+
+def _outputs(root: Path) -> list[Path]:
+    return [
+        path.relative_to(root)
+        for folder in ("data", "models", "results", "reports")
+        for path in sorted((root / folder).rglob("*"))
+        if path.is_file() and path.name != ".gitignore"
+    ]
