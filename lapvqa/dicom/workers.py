@@ -101,7 +101,7 @@ def _fill(
     """Submit until ``ahead`` batches run; say whether the pool took them."""
     try:
         while waiting and len(running) < ahead:
-            running[pool.submit(process_batch, waiting[0])] = waiting[0]
+            running[_submit(pool, waiting[0])] = waiting[0]
             waiting.popleft()
     except BrokenProcessPool:
         return False
@@ -115,7 +115,7 @@ def _one_by_one(tasks: Sequence[Task], context: Context) -> Iterator[FileResult]
         for task in tasks:
             pool = pool or _pool(1, context)
             try:
-                yield pool.submit(process_batch, [task]).result()[0]
+                yield _submit(pool, [task]).result()[0]
             except BrokenProcessPool:
                 pool.shutdown()
                 pool = None
@@ -126,19 +126,30 @@ def _one_by_one(tasks: Sequence[Task], context: Context) -> Iterator[FileResult]
             pool.shutdown(cancel_futures=True)
 
 
+def _submit(pool: ProcessPoolExecutor, batch: Batch) -> Future[Outcome]:
+    # Submitting starts workers, and they inherit the mask: Ctrl-C reaches the parent alone, at
+    # the latest when the mask is lifted, and no worker ends in a traceback.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(process_batch, batch)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _pool(workers: int, context: Context) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         max_workers=workers,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start_worker,
-        initargs=(context,),
+        initargs=(context, os.getpid()),
     )
 
 
-def _start_worker(context: Context) -> None:
+def _start_worker(context: Context, parent: int) -> None:
     global _context
     runtime.die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    if os.getppid() != parent:  # killed while this process was starting: nobody would ever call
+        os._exit(1)
     _context = context
 
 
