@@ -56,7 +56,7 @@ def sample_anatomy(rng: np.random.Generator) -> Anatomy:
     obesity = float(np.clip(rng.gamma(1.5, 0.6), 0.0, 2.6))
     size = 0.94 if female else 1.03
     return Anatomy(
-        height=size * rng.normal(22.0, 1.5),
+        height=size * rng.normal(22.0, 1.0),
         width=size * float(np.clip(rng.normal(13.6, 0.7), 12.0, 15.4)),
         depth=float(np.clip(rng.normal(20.5, 1.6) + 2.4 * obesity, 17.0, 29.0)),
         wall=1.6 + 1.1 * obesity + rng.uniform(0.0, 0.8),
@@ -98,8 +98,8 @@ def sample_pose(rng: np.random.Generator, view: str) -> Pose:
     portable = view == "AP"
     return Pose(
         view=view,
-        inspiration=rng.uniform(0.88, 0.98) if portable else rng.uniform(0.93, 1.03),
-        rotation=rng.normal(0.0, 0.4 if portable else 0.2),
+        inspiration=rng.uniform(0.91, 0.98) if portable else rng.uniform(0.95, 1.02),
+        rotation=rng.normal(0.0, 0.3 if portable else 0.15),
         lift=rng.uniform(-1.0, 1.0),
         density=float(np.exp(rng.uniform(np.log(0.6), np.log(2.4)))),
     )
@@ -112,10 +112,10 @@ def sample_frame(
     lung = anatomy.height * pose.inspiration
     half = anatomy.width + anatomy.wall
     if pose.view == "LATERAL":
-        half = 0.5 * anatomy.depth + 4.5
+        half = 0.5 * anatomy.depth + 2.5
     # The technologist opens the collimator to the chest: the longer side spans skin to skin, or
     # neck to upper abdomen, whichever is more.
-    span = max(2.0 * half, lung + 8.0) * rng.uniform(1.0, 1.10)
+    span = max(2.0 * half, lung + 8.0) * rng.uniform(1.0, 1.07)
     cols, rows = round(size * min(1.0, aspect)), round(size * min(1.0, 1 / aspect))
     return Frame(
         rows=rows,
@@ -123,8 +123,8 @@ def sample_frame(
         scale=size / span,
         tilt=rng.normal(0.0, 0.02),
         centre=(
-            rng.normal(0.0, 0.5),
-            0.5 * lung + 1.2 + rng.normal(0.0, 0.5),
+            rng.normal(0.0, 0.35),
+            0.5 * lung + 1.2 + rng.normal(0.0, 0.35),
         ),
     )
 
@@ -166,7 +166,7 @@ def shape_of(anatomy: Anatomy, pose: Pose, findings: Sequence[Finding]) -> Shape
         if finding.kind == CARDIOMEGALY:
             ratio = 0.59 + 0.12 * finding.grade
         if finding.kind == ATELECTASIS:
-            domes[finding.side] -= 1.8 + 1.8 * finding.grade
+            domes[finding.side] -= 2.8 + 1.6 * finding.grade
     heart = 2 * anatomy.width * ratio
     return Shape(
         anatomy=anatomy,

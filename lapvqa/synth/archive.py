@@ -47,7 +47,8 @@ def write_demo(
 
     ``patients`` and ``studies`` size the MIMIC-CXR copy; the others grow with it (600 images each
     of CheXpert and NIH at 800 studies). ``mimic-cxr/DEMO.json`` is written last: an archive that
-    has it with equal parameters is left alone, any other is rebuilt. ``on_progress`` gets (images done, images).
+    has it with equal parameters is left alone, any other is rebuilt. ``on_progress`` gets the
+    number of images done and of all.
 
     Raises ConfigError for impossible sizes and SourceError if ``root`` holds datasets that this
     function did not write.

@@ -56,3 +56,17 @@ def frontal_device(shape: Shape, frame: Frame, finding: Finding) -> tuple[Map, P
     metal = 2.2 * frame.fill(smooth(corners + can), blur=0.03)
     metal += 0.95 * frame.lines(leads, 0.2) + 0.8 * frame.lines([leads[0][-5:], leads[1][-5:]], 0.3)
     return np.asarray(metal, np.float32), np.vstack([corners + can, *leads])
+
+
+def lateral_device(scale: tuple[float, float], frame: Frame, finding: Finding) -> Map:
+    """Return a device's attenuation from the side; ``scale``: half depth and lung height, cm."""
+    if finding.device == "endotracheal tube":
+        tube = np.array([(0.33, -0.6), (0.12, 0.0), (0.06, 0.22)]) * scale
+        return 0.75 * frame.lines([smooth(tube, closed=False)], 0.3)
+    vein = np.array([(-0.3, -0.05), (-0.2, 0.2), (-0.05, 0.45)])
+    if finding.device == "central venous catheter":
+        return 0.85 * frame.lines([smooth(vein * scale, closed=False)], 0.24)
+    heart = np.array([(-0.3, 0.7), (-0.65, 0.95)])
+    lead = smooth(np.vstack([vein, heart]) * scale, closed=False)
+    can = smooth(np.array([(-0.85, 0.10), (-0.66, 0.12), (-0.8, 0.30), (-0.96, 0.28)]) * scale)
+    return np.asarray(2.0 * frame.fill(can) + 0.95 * frame.lines([lead], 0.22), np.float32)

@@ -152,12 +152,13 @@ def _arch(shape: Shape, frame: Frame) -> Map:
     cava = [(-1.0, 0.02 * height), (-2.9, 0.1 * height), (-2.8, 0.5 * height), (-1.0, 0.5 * height)]
     aorta = [(1.0, 0.27 * height), (3.5, 0.27 * height), (2.6, height + 3), (0.6, height + 3)]
     moved = [np.array(part) + [shift, 0.0] for part in (cava, aorta)]
-    return (
+    displaced = (
         7.0 * rounded(frame.inset(knob, 2.2))
         + 5.0 * rounded(frame.inset(trunk, 2.2))
         + 3.5 * frame.fill(smooth(moved[0]), blur=0.15)
         + 3.2 * frame.fill(smooth(moved[1]), blur=0.1)
     )
+    return np.asarray(displaced, np.float32)
 
 
 def _airways(shape: Shape, frame: Frame) -> Map:

@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Map = NDArray[np.float32]
 Points = NDArray[np.float64]
+Values = NDArray[np.floating]
+"""Of either precision: numpy's types cannot tell what a Python number makes of a Map."""
 Box = tuple[float, float, float, float]
 
 _SHIFT = 4
@@ -34,13 +36,13 @@ def smooth(points: ArrayLike, *, closed: bool = True, rounds: int = 3) -> Points
     return curve
 
 
-def rounded(fraction: Map) -> Map:
+def rounded(fraction: Values) -> Map:
     """Return the chord of a round edge: 0 at the rim, 1 from ``fraction`` = 1 inwards."""
     inner = np.clip(fraction, 0.0, 1.0)
     return np.asarray(np.sqrt(inner * (2.0 - inner)), np.float32)
 
 
-def step(value: Map) -> Map:
+def step(value: Values) -> Map:
     """Return a smooth step: 0 up to 0, 1 from 1 on."""
     inner = np.clip(value, 0.0, 1.0)
     return np.asarray(inner * inner * (3.0 - 2.0 * inner), np.float32)
@@ -89,8 +91,7 @@ class Frame:
         canvas = np.zeros((self.rows, self.cols), np.uint8)
         for outline in outlines:
             cv2.fillPoly(canvas, [self._fixed(outline)], 255, cv2.LINE_AA, _SHIFT)
-        mask = canvas.astype(np.float32) * np.float32(1 / 255)
-        return self.blur(mask, blur) if blur else mask
+        return self.soften(canvas, blur)
 
     def inset(self, outline: ArrayLike, depth: float) -> Map:
         """Return distance inside an outline over ``depth`` cm: 0 outside and at the rim."""
@@ -100,19 +101,35 @@ class Frame:
         return np.asarray(distance * np.float32(1 / (depth * self.scale)), np.float32)
 
     def strokes(
-        self, lines: Sequence[ArrayLike], width: float, canvas: NDArray[np.uint8], value: int
+        self,
+        lines: Sequence[ArrayLike] | Points,
+        width: float,
+        canvas: NDArray[np.uint8],
+        value: int,
     ) -> None:
-        """Draw open curves (cm) of ``width`` cm into an 8-bit canvas with ``value``."""
+        """Draw open curves (cm) of ``width`` cm into an 8-bit canvas with ``value``.
+
+        Curves of equal length may come as one array (n, points, 2), which is faster.
+        """
         thickness = max(1, round(width * self.scale))
-        fixed = [self._fixed(line) for line in lines]
+        if isinstance(lines, np.ndarray):
+            fixed = list(self._fixed(lines))
+        else:
+            fixed = [self._fixed(line) for line in lines]
         cv2.polylines(canvas, fixed, False, value, thickness, cv2.LINE_AA, _SHIFT)
 
-    def lines(self, lines: Sequence[ArrayLike], width: float, blur: float = 0.0) -> Map:
+    def lines(self, lines: Sequence[ArrayLike] | Points, width: float, blur: float = 0.0) -> Map:
         """Return open curves (cm) of ``width`` cm as 0..1."""
         canvas = np.zeros((self.rows, self.cols), np.uint8)
         self.strokes(lines, width, canvas, 255)
-        mask = canvas.astype(np.float32) * np.float32(1 / 255)
-        return self.blur(mask, blur) if blur else mask
+        return self.soften(canvas, blur)
+
+    def soften(self, canvas: NDArray[np.uint8], sigma: float) -> Map:
+        """Blur an 8-bit canvas by ``sigma`` cm and return it as 0..1."""
+        pixels = sigma * self.scale
+        if pixels > 0.3:
+            canvas = np.asarray(cv2.GaussianBlur(canvas, (0, 0), pixels), np.uint8)
+        return canvas.astype(np.float32) * np.float32(1 / 255)
 
     def blur(self, image: Map, sigma: float) -> Map:
         """Blur by a Gaussian of ``sigma`` cm; wide ones on a coarser grid, for speed."""

@@ -26,7 +26,7 @@ from lapvqa.synth.findings import (
     Finding,
 )
 from lapvqa.synth.frontal import CP_DEPTH, cage, heart_outline, hilum, sign_of, wall_x
-from lapvqa.synth.geometry import Box, Frame, Map, Points, smooth, step
+from lapvqa.synth.geometry import Box, Frame, Map, Points, step
 from lapvqa.synth.layers import Layers
 
 _ZONE_Y = {"upper": 0.24, "mid": 0.50, "lower": 0.76}
@@ -84,11 +84,11 @@ def _fill_lung(layers: Layers, side: str, share: Map) -> Map:
 def _effusion(layers: Layers, shape: Shape, finding: Finding) -> list[Box]:
     """Fluid with a meniscus that climbs the lateral wall."""
     frame = layers.frame
-    height = 6.0 + 9.0 * finding.grade
+    height = 8.5 + 7.5 * finding.grade
     top = shape.dome(finding.side) + CP_DEPTH - height
     x = np.abs(frame.grid[0])
     reach = np.clip((x - 2.0) / (shape.anatomy.width - 2.0), 0.0, 1.0)
-    surface = top + 3.2 * (1.0 - reach**2.5)
+    surface = top + 2.4 * (1.0 - reach**2.5)
     share = 0.96 * step((frame.grid[1] - surface + 0.4) / 1.6)
     taken = _fill_lung(layers, finding.side, share)
     return _boxes(taken > 0.8, frame)
@@ -128,16 +128,16 @@ def _cloud(frame: Frame, finding: Finding, centre: tuple[float, float], radius: 
         size = radius * rng.uniform(0.40, 0.70)
         field += np.exp(-0.5 * ((x - place[0]) ** 2 + (y - place[1]) ** 2) / np.float32(size**2))
     mottle = 1.0 + 0.22 * frame.noise(rng, 1.1) + 0.12 * frame.noise(rng, 0.5)
-    return np.asarray(step(0.62 * field * np.maximum(mottle, 0.2)), np.float32)
+    return np.asarray(step(0.8 * field * np.maximum(mottle, 0.3)), np.float32)
 
 
 def _consolidation(layers: Layers, shape: Shape, finding: Finding) -> list[Box]:
     """Airless lung in one zone, with air bronchograms."""
     frame = layers.frame
-    radius = 3.4 + 1.4 * finding.grade
+    radius = 4.0 + 1.2 * finding.grade
     centre = zone_centre(shape, finding, 0.9 * radius)
     cloud = _cloud(frame, finding, centre, radius)
-    share = 0.88 * cloud
+    share = 0.92 * cloud
     root = np.array(hilum(shape, finding.side))
     rng = np.random.default_rng([finding.seed, 2])
     ends = np.array(centre) + rng.normal(0.0, 0.5 * radius, (6, 2))
@@ -199,29 +199,26 @@ def _atelectasis(layers: Layers, shape: Shape, finding: Finding) -> list[Box]:
     rng = np.random.default_rng([finding.seed, 4])
     top, width = shape.dome(finding.side), shape.anatomy.width
     mirror = np.array([finding.sign, 1.0])
-    bands = np.zeros((frame.rows, frame.cols), np.float32)
-    points = []
+    plates = []
     for number in range(2 + (finding.grade > 0.5)):
-        lift = 1.1 + 1.5 * number + rng.uniform(0.0, 0.5)
-        inner = 3.0 + rng.uniform(0.0, 1.0) + 0.8 * number
-        outer = min(0.90 * width, inner + 5.5 + 4.0 * finding.grade - number)
-        rise = rng.uniform(-0.4, 1.0)
-        line = smooth(
-            np.array(
-                [
-                    (inner, top - lift + rise),
-                    (0.5 * (inner + outer), top - lift + 0.25 * rise - 0.3),
-                    (outer, top - lift),
-                ]
-            )
-            * mirror,
-            closed=False,
-        )
-        points.append(line)
-        bands = np.maximum(bands, frame.lines([line], 0.75 - 0.1 * number, blur=0.13))
-    _fill_lung(layers, finding.side, np.asarray(0.9 * bands, np.float32))
+        inner = 2.8 + rng.uniform(0.0, 1.0) + 0.8 * number
+        outer = min(0.92 * width, inner + 6.0 + 4.0 * finding.grade - number)
+        level = top - 1.2 - 1.6 * number - rng.uniform(0.0, 0.4)
+        plates.append(_plate(inner, outer, level, rng.uniform(-0.5, 1.0), 1.3) * mirror)
+    share = 0.90 * frame.fill(*plates, blur=0.2)
+    _fill_lung(layers, finding.side, share)
     base = np.array([(2.2, top), (width, top + CP_DEPTH + 1.0), (width, top - 2.0)]) * mirror
-    return [box_around(np.vstack([*points, base]), frame, margin=0.4)]
+    return [box_around(np.vstack([*plates, base]), frame, margin=0.4)]
+
+
+def _plate(inner: float, outer: float, level: float, rise: float, thickness: float) -> Points:
+    """Return a lens from ``inner`` to ``outer`` that climbs by ``rise`` towards the midline."""
+    along = np.linspace(0.0, 1.0, 12)
+    middle = level - rise * (1 - along) ** 2 - 0.4 * np.sin(np.pi * along)
+    half = 0.5 * thickness * np.sqrt(np.sin(np.pi * np.clip(along, 0.02, 0.98)))
+    x = inner + (outer - inner) * along
+    upper, lower = np.column_stack([x, middle - half]), np.column_stack([x, middle + half])
+    return np.vstack([upper, lower[::-1]])
 
 
 def _device(layers: Layers, shape: Shape, finding: Finding) -> list[Box]:

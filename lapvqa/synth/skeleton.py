@@ -38,8 +38,7 @@ def _ribs(shape: Shape, frame: Frame, *, front: bool) -> Map:
     canvas = np.zeros((frame.rows, frame.cols), np.uint8)
     frame.strokes(arcs, width, canvas, 255)
     frame.strokes(arcs, width - 0.26, canvas, 120)
-    tube = canvas.astype(np.float32) * np.float32(1 / 255)
-    return frame.blur(tube, 0.05)
+    return frame.soften(canvas, 0.05)
 
 
 def _spine(shape: Shape, frame: Frame) -> Map:
@@ -102,18 +101,19 @@ def draw_skeleton(shape: Shape, frame: Frame) -> Map:
     back, front = _ribs(shape, frame, front=False), _ribs(shape, frame, front=True)
     # The beam runs along a rib where it turns around the side: more bone in its way.
     side = 1.0 + 0.9 * np.clip(np.abs(frame.grid[0]) / shape.anatomy.width, 0, 1.1) ** 6
-    bone = (0.80 * back + 0.55 * front) * side
-    bone += _spine(shape, frame)
+    bone = (0.80 * back + 0.55 * front) * side + _spine(shape, frame) + _girdle(shape, frame)
+    return np.asarray(bone * shape.anatomy.bone, np.float32)
+
+
+def _girdle(shape: Shape, frame: Frame) -> Map:
+    """Return both clavicles, shoulder blades and arms."""
     clavicles, scapulae, heads = zip(*(_shoulder(shape, sign) for sign in (-1, 1)), strict=True)
     canvas = np.zeros((frame.rows, frame.cols), np.uint8)
     frame.strokes(clavicles, 1.25, canvas, 255)
     frame.strokes(clavicles, 0.85, canvas, 150)
-    bone += 1.1 * frame.blur(canvas.astype(np.float32) / 255, 0.06)
+    bone = 1.1 * frame.soften(canvas, 0.06)
     bone += 0.22 * frame.fill(*scapulae, blur=0.05) + 0.22 * frame.lines(scapulae, 0.22, blur=0.05)
     bone += 0.8 * frame.fill(*heads, blur=0.12)
-    humeri = [
-        np.array([(s * 1.42 * shape.anatomy.width, 3.0), (s * 2.1 * shape.anatomy.width, 14.0)])
-        for s in (-1, 1)
-    ]
-    bone += 0.7 * frame.lines(humeri, 2.3, blur=0.15)
-    return np.asarray(bone * shape.anatomy.bone, np.float32)
+    arm = np.array([(1.42 * shape.anatomy.width, 3.0), (2.1 * shape.anatomy.width, 14.0)])
+    bone += 0.7 * frame.lines([arm, arm * [-1, 1]], 2.3, blur=0.15)
+    return bone

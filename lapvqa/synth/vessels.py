@@ -48,8 +48,8 @@ def draw_vessels(shape: Shape, frame: Frame, fields: dict[str, Map]) -> Map:
         for generation in reversed(range(_GENERATIONS)):
             width = 0.75 * 0.76**generation
             value = int(235 * 0.83**generation)
-            frame.strokes(list(generations[generation]), width, canvas, value)
-        tree = frame.blur(canvas.astype(np.float32) * np.float32(1 / 255), 0.05)
+            frame.strokes(generations[generation], width, canvas, value)
+        tree = frame.soften(canvas, 0.05)
         distance = (frame.grid[0] - np.float32(root[0])) ** 2 / 4.0
         distance += (frame.grid[1] - np.float32(root[1])) ** 2 / 9.0
         core = np.exp(-0.5 * distance)
