@@ -136,11 +136,11 @@ def project_tag(layout: Layout) -> str:
     return f"project-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
 
 
-def crash_leftovers(layout: Layout, *, but: str | None = None) -> int:
+def crash_leftovers(layout: Layout) -> int:
     """Set this project's unfinished flow runs to CRASHED; return their number.
 
     The caller holds the run lock, so the processes of these runs are dead (a SIGKILL leaves them
-    RUNNING for ever). ``but``: the caller's own flow run.
+    RUNNING for ever).
     """
     from prefect import get_client
     from prefect.client.schemas.filters import (
@@ -158,7 +158,7 @@ def crash_leftovers(layout: Layout, *, but: str | None = None) -> int:
         tags=FlowRunFilterTags(all_=[project_tag(layout)]),
     )
     with get_client(sync_client=True) as client:
-        found = [r for r in client.read_flow_runs(flow_run_filter=wanted) if str(r.id) != but]
+        found = client.read_flow_runs(flow_run_filter=wanted)
         for run in found:
             state = Crashed(message="its process died; found by the next run")
             client.set_flow_run_state(run.id, state, force=True)

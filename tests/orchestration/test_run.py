@@ -15,6 +15,7 @@ from lapvqa import uptodate
 from lapvqa.errors import BusyError, ConfigError, MissingArtifactError
 from lapvqa.lineage import ledger
 from lapvqa.lineage.stagefile import locked
+from tasks import lineage
 from tasks.records import tracking_uri
 from tasks.registry import MODEL, register_encoder
 
@@ -77,6 +78,14 @@ def test_dvc_repro_leaves_the_same_lock(toy: Toy, new_toy: Callable[[], Toy]) ->
     other = new_toy()
     other.command("dvc", "repro")
     assert other.lock == toy.lock
+    # What ran without us gets its line from what the stages themselves kept; once.
+    assert lineage.complete(other.layout, lineage.Commit(None, None)) == STAGES
+    assert lineage.complete(other.layout, lineage.Commit(None, None)) == []
+    entries = ledger.entries(other.layout)
+    assert [entry["outs"] for entry in entries] == [
+        entry["outs"] for entry in ledger.entries(toy.layout)
+    ]
+    assert {entry["mlflow_run"] for entry in entries} == {None}
 
 
 def test_the_next_run_is_known_to_have_nothing_to_do(toy: Toy) -> None:
