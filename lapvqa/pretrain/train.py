@@ -34,6 +34,7 @@ from lapvqa.pretrain.files import MODEL_FILE, TRAINING_FILE
 from lapvqa.pretrain.loss import caption_loss
 from lapvqa.pretrain.model import initial_model
 from lapvqa.pretrain.optimizer import build_optimizer, learning_rate, set_learning_rate
+from lapvqa.pretrain.parallel import hide_inputs
 from lapvqa.pretrain.vocabulary import CutVocabulary
 from lapvqa.recorder import Recorder
 
@@ -160,7 +161,10 @@ class Trainer:
         return dataset.read_batch(self.corpus.train, indices, self.corpus.store)
 
     def _loss(self, batch: Batch, *, epoch: int | None) -> tuple[Tensor, int]:
-        """Return the batch's mean loss and its number of tokens; augmented in an epoch only."""
+        """Return the batch's mean loss and its number of tokens.
+
+        Augmentation and parallel prediction belong to an epoch of training alone.
+        """
         size = self.params.model.image_size
         images = transforms.to_input(batch.images.to(self.device), size)
         if epoch is not None and self.params.augment:
@@ -168,6 +172,11 @@ class Trainer:
                 images, seed=self.params.seed, epoch=epoch, indices=batch.indices
             )
         inputs, targets = map(self.vocabulary.number, (batch.inputs, batch.targets))
+        if epoch is not None:
+            inputs = hide_inputs(
+                inputs, self.params.parallel_share,
+                seed=self.params.seed, epoch=epoch, indices=batch.indices,
+            )  # fmt: skip
         with autocast(self.device):
             return caption_loss(self.model, images, inputs, targets, self.log_count)
 
