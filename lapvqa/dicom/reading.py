@@ -11,8 +11,8 @@ from lapvqa.dicom.layouts import Archive, Ids, Listed
 from lapvqa.dicom.reasons import Reason
 from lapvqa.dicom.results import FileResult
 from lapvqa.dicom.store import ResultStore, Stored
-from lapvqa.dicom.verdicts import Candidate, Views, reject_by_view
-from lapvqa.dicom.workers import Context, Task, process_all, rejected, unread
+from lapvqa.dicom.verdicts import Candidate, Views
+from lapvqa.dicom.workers import Context, Task, process_all, unread
 from lapvqa.recorder import Recorder
 
 BATCH_FILES = 8
@@ -45,18 +45,16 @@ def plan(
         task = Task(path, *facts[path], ids or Ids())
         result = unread(task, keyring, split_seed)
         if ids is None:
-            result = rejected(result, Reason.OUTSIDE_LAYOUT, "expected pNN/pSUBJECT/sSTUDY/")
-            settled[path] = Candidate(result, Listed(), None)
-            continue
-        listed = Candidate(result, archive.listed(path), None)
-        if views == "frontal" and listed.view:
-            reject_by_view(listed)
-        if listed.reason is None:
+            candidate = Candidate(result, Listed(), None)
+            candidate.reject(Reason.OUTSIDE_LAYOUT, "expected pNN/pSUBJECT/sSTUDY/ in its path")
+        else:
+            candidate = Candidate(result, archive.listed(path), None)
+            if views == "frontal" and candidate.view:
+                candidate.reject_unless_frontal()
+        if candidate.reason is None:
             tasks.append(task)
         else:
-            settled[path] = Candidate(
-                rejected(result, listed.reason, listed.detail), listed.listed, None
-            )
+            settled[path] = candidate
     return Plan(settled, tasks)
 
 
@@ -75,8 +73,10 @@ def read_files(
     New files are kept in ``store`` by groups of ``shard_images`` files in order of path, each as
     soon as it is complete, so that a group can become a shard as it stands.
     """
-    known = {stored.result.path: stored for stored in store.load(recorder)}
-    current = {task.path: known[task.path] for task in planned.tasks if _is_current(task, known)}
+    known = {_as_listed(stored.result): stored for stored in store.load(recorder)}
+    current = {
+        task.path: known[_as_listed(task)] for task in planned.tasks if _as_listed(task) in known
+    }
     new = [task for task in planned.tasks if task.path not in current]
     if current:
         recorder.say(f"{len(current)} files are known from before, {len(new)} are new")
@@ -90,12 +90,8 @@ def read_files(
     ]
 
 
-def _is_current(task: Task, known: Mapping[str, Stored]) -> bool:
-    stored = known.get(task.path)
-    return stored is not None and (stored.result.size, stored.result.mtime_ns) == (
-        task.size,
-        task.mtime_ns,
-    )
+def _as_listed(file: Task | FileResult) -> tuple[str, int, int]:
+    return file.path, file.size, file.mtime_ns
 
 
 def _read_new(

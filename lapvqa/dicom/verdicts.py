@@ -41,46 +41,41 @@ class Candidate:
         """View by the archive's table, else by the header; empty if unknown."""
         return clean_view(self.listed.view or "") or self.result.view or ""
 
+    def reject(self, reason: Reason, detail: str) -> None:
+        """Turn the file away."""
+        self.reason, self.detail = reason, detail
+
+    def reject_unless_frontal(self) -> None:
+        """Turn the file away if it is not known to be frontal."""
+        if not self.view:
+            self.reject(Reason.VIEW_UNKNOWN, "expected a frontal view, found none stated")
+        elif self.view not in FRONTAL:
+            self.reject(Reason.LATERAL_NOT_ASKED, f"expected a frontal view, found {self.view}")
+
 
 def judge(
     candidates: Sequence[Candidate], archive: Archive, *, views: Views, split: SplitParams
 ) -> None:
-    """Set ``reason`` and ``split`` of every candidate; raises SplitLeakError."""
+    """Give every file its split and, if it is out, its reason; raises SplitLeakError."""
     for candidate in candidates:
         candidate.split = _split(candidate, archive, split)
-        if candidate.result.reason is not None:
-            _reject(candidate, Reason(candidate.result.reason), candidate.result.detail or "")
-        elif views == "frontal":
-            reject_by_view(candidate)
+        if candidate.reason is None and candidate.result.reason is not None:
+            candidate.reject(Reason(candidate.result.reason), candidate.result.detail or "")
+        if candidate.reason is None and views == "frontal":
+            candidate.reject_unless_frontal()
     _reject_repeated(candidates, lambda result: result.file_sha256, Reason.DUPLICATE_CONTENT)
     _reject_repeated(candidates, lambda result: result.image_key, Reason.DUPLICATE_UID)
     _reject_repeated(candidates, lambda result: result.instance_key, Reason.DUPLICATE_UID)
     _reject_second_patient(candidates)
     for candidate in accepted(candidates):
         if not candidate.split:
-            _reject(
-                candidate, Reason.NO_SPLIT, "expected its patient in the split table, found none"
-            )
+            candidate.reject(Reason.NO_SPLIT, "expected its patient in the split table, found none")
     _require_one_split_per_patient(candidates)
 
 
 def accepted(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return the candidates that are in."""
     return [candidate for candidate in candidates if candidate.reason is None]
-
-
-def reject_by_view(candidate: Candidate) -> None:
-    """Turn a file away that is not known to be frontal."""
-    if not candidate.view:
-        _reject(candidate, Reason.VIEW_UNKNOWN, "expected a frontal view, found none stated")
-    elif candidate.view not in FRONTAL:
-        _reject(
-            candidate, Reason.LATERAL_NOT_ASKED, f"expected a frontal view, found {candidate.view}"
-        )
-
-
-def _reject(candidate: Candidate, reason: Reason, detail: str) -> None:
-    candidate.reason, candidate.detail = reason, detail
 
 
 def _reject_repeated(
@@ -92,7 +87,7 @@ def _reject_repeated(
         if key is None:
             continue
         if key in seen:
-            _reject(candidate, reason, "a file earlier in order of path has the same")
+            candidate.reject(reason, "a file earlier in order of path has the same")
         seen.add(key)
 
 
@@ -101,8 +96,8 @@ def _reject_second_patient(candidates: Sequence[Candidate]) -> None:
     for candidate in accepted(candidates):
         patient = candidate.result.patient_key
         if patients.setdefault(candidate.result.study_key, patient) != patient:
-            _reject(
-                candidate, Reason.PATIENT_MISMATCH, "the study's first image names another patient"
+            candidate.reject(
+                Reason.PATIENT_MISMATCH, "the study's first image names another patient"
             )
 
 

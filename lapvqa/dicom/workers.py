@@ -120,7 +120,7 @@ def _one_by_one(tasks: Sequence[Task], context: Context) -> Iterator[FileResult]
                 pool.shutdown()
                 pool = None
                 result = unread(task, context.keyring, context.split_seed)
-                yield rejected(result, Reason.DECODER_CRASHED, "the process that decoded it died")
+                yield _rejected(result, Reason.DECODER_CRASHED, "the process that decoded it died")
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
@@ -171,9 +171,9 @@ def process_file(task: Task, context: Context) -> FileResult:
         _require_ids(result)
         image = render(parsed)
     except DicomError as error:
-        return rejected(result, Reason(error.reason), error.message)
+        return _rejected(result, Reason(error.reason), error.message)
     except MemoryError:
-        return rejected(result, Reason.TOO_LARGE, "expected to fit into memory")
+        return _rejected(result, Reason.TOO_LARGE, "expected to fit into memory")
     return replace(
         result,
         voi=image.voi,
@@ -207,8 +207,7 @@ def unread(task: Task, keyring: Keyring, split_seed: int) -> FileResult:
     return _named(result, task.ids, keyring, split_seed)
 
 
-def rejected(result: FileResult, reason: Reason, detail: str) -> FileResult:
-    """Return ``result`` as a reject."""
+def _rejected(result: FileResult, reason: Reason, detail: str) -> FileResult:
     return replace(result, reason=reason.value, detail=detail)
 
 

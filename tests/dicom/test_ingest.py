@@ -179,6 +179,8 @@ def test_new_changed_and_removed_files_cost_only_themselves(tmp_path: Path, mimi
     (study / "00000384-aaaaaaaa.dcm").write_bytes(image(901))
     run(grown)
     assert "14 files are known from before, 2 are new" in said(grown)
+    run(grown)
+    assert "16 files are known from before, 0 are new" in said(grown)
     fresh = write_project(tmp_path / "fresh", archive, shard_images=5)
     _share_key(grown, fresh)
     run(fresh)
@@ -247,6 +249,23 @@ def test_tables_of_the_archive_decide_view_split_time_and_labels(
     )
     with pytest.raises(SplitLeakError, match="1 patients"):
         run(layout)
+
+
+def test_what_path_and_tables_decide_is_not_read(tmp_path: Path, mimic: Path) -> None:
+    archive = copy_archive(mimic, tmp_path / "archive")
+    write_tree(archive, {"stray/one.dcm": image(500)})
+    stems = [path.stem for path in sorted(archive.rglob("files/**/*.dcm"))]
+    rows = [f"{stem},{'LATERAL' if stem.startswith('00000000') else 'PA'}" for stem in stems]
+    (archive / "mimic-cxr-2.0.0-metadata.csv").write_text(
+        "\n".join(["dicom_id,ViewPosition,StudyDate,StudyTime", *(f"{row},," for row in rows)])
+    )
+    layout = write_project(tmp_path / "project", archive, views="frontal", max_reject_rate=0.06)
+    counts = run(layout)
+    assert (counts["files"], counts["images"]) == (17, 15)
+    assert {row["reason"]: row["sha256"] for row in table(layout.rejects)} == {
+        "outside_layout": None,
+        "lateral_not_asked": None,
+    }
 
 
 def test_a_tree_with_everything_that_goes_wrong(tmp_path: Path) -> None:
