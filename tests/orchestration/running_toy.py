@@ -86,7 +86,7 @@ class Toy:
         """Run it to its end."""
         began = time.monotonic()
         process = self.start(stage)
-        text = process.communicate(timeout=170)[0]
+        text = process.communicate(timeout=280)[0]
         return Finished(process.returncode, text, time.monotonic() - began)
 
     def command(self, *words: str) -> None:
@@ -123,7 +123,7 @@ class Toy:
         return found
 
 
-def wait_until(condition: Callable[[], object], *, seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], object], *, seconds: float = 150) -> None:
     """Return when ``condition`` holds; fail if it does not in time."""
     end = time.monotonic() + seconds
     while not condition():
