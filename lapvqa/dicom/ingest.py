@@ -44,7 +44,7 @@ def run(
     Raises SourceError, SplitLeakError, or RejectBudgetError (rejects are then kept in
     .lapvqa/work/ingest/rejects.parquet too: DVC deletes outputs before the next run).
     """
-    layout.images.unlink(missing_ok=True)  # written last: its existence means "complete"
+    _clear(layout)
     folder = machine.folder("source", load_params(layout.params).inventory, layout)
     listing = storage.read_table(layout.inventory("source"), INVENTORY, made_by="inventory")
     columns = [listing[name].to_pylist() for name in INVENTORY.names]
@@ -92,6 +92,15 @@ def run(
         layout,
     )
     return counts
+
+
+def _clear(layout: Layout) -> None:
+    """Remove the manifest (written last: it means "complete") and what a killed run left."""
+    layout.images.unlink(missing_ok=True)
+    kept_rejects = layout.work_dir("ingest") / layout.rejects.name
+    for path in (layout.images, layout.studies, layout.labels, layout.rejects, kept_rejects):
+        for partial in path.parent.glob(f".{path.name}.*.tmp"):
+            partial.unlink()
 
 
 def _require_reports(archive: Archive, found: int, folder: Path) -> None:
