@@ -47,17 +47,17 @@ def history(layout: Layout) -> list[dict[str, str]]:
 
 
 def test_learns_where_the_square_is(params: PretrainParams, layout: Layout) -> None:
-    params = params.model_copy(update={"epochs": 60, "augment": False})
+    params = params.model_copy(update={"epochs": 80, "augment": False})
     counts = run(params, layout)
     rows = history(layout)
     assert list(rows[0]) == ["step", "loss", "val_loss", "lr", "epoch"]
-    assert len(rows) == counts["steps"] == 60 * 5
+    assert len(rows) == counts["steps"] == 80 * 5
     assert float(rows[0]["loss"]) == pytest.approx(np.log(50257), abs=0.5)
     validated = [float(row["val_loss"]) for row in rows if row["val_loss"]]
     # Not looking at the image costs 1.39 nats per report of about 5.5 tokens: 0.25 per token.
-    assert float(rows[-1]["loss"]) < 0.05
-    assert min(validated) < 0.05
-    assert len(validated) == 60
+    assert float(rows[-1]["loss"]) < 0.1
+    assert min(validated) < 0.1
+    assert len(validated) == 80
     assert counts["best_val_loss"] == pytest.approx(min(validated), abs=1e-6)
     assert int(counts["best_step"]) % 5 == 0
 
