@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -148,13 +148,6 @@ class Shape:
     def dome(self, side: str) -> float:
         """Return y of the top of one hemidiaphragm."""
         return self.dome_right if side == "right" else self.dome_left
-
-    def without(self, kind: str) -> Shape:
-        """Return the shape as it would be without the findings of one kind that move organs."""
-        plain = shape_of(self.anatomy, self.pose, ())
-        if kind == CARDIOMEGALY:
-            return replace(self, heart_right=plain.heart_right, heart_left=plain.heart_left)
-        return replace(self, dome_right=plain.dome_right, dome_left=plain.dome_left)
 
 
 def shape_of(anatomy: Anatomy, pose: Pose, findings: Sequence[Finding]) -> Shape:

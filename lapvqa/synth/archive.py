@@ -81,12 +81,12 @@ class _Plans:
     """What is to be drawn, dataset by dataset."""
 
     def __init__(self, seed: int, patients: int, studies: int) -> None:
-        half, quarter = max(8, studies // 2), max(8, studies // 4)
-        tenth = max(6, studies // 20)
+        half, quarter = studies // 2, studies // 4
+        twentieth = max(2, studies // 20)
         self.mimic = mimic.plan(seed, patients=patients, studies=studies)
         self.chexpert = chexpert.plan(seed, train=half, valid=quarter)
         self.nih14 = nih14.plan(seed, train_val=half, test=quarter)
-        self.vindr = vindr.plan(seed, train=tenth, test=tenth // 2)
+        self.vindr = vindr.plan(seed, train=twentieth, test=twentieth // 2)
 
     def shots(self) -> dict[str, list[Shot]]:
         """Return the images of every dataset."""

@@ -176,7 +176,7 @@ def _airways(shape: Shape, frame: Frame) -> Map:
         size = rng.uniform(1.2, 2.6)
         bubble = np.column_stack([1.3 * size * np.cos(turn), 0.75 * size * np.sin(turn)])
         bubble *= rng.uniform(0.8, 1.2, (14, 1))
-        centre = (rng.uniform(4.5, 7.5), shape.dome_left + 2.2 + 0.75 * size)
+        centre = (rng.uniform(4.5, 7.5), height + 3.5 + 0.75 * size)
         air += 4.0 * frame.fill(smooth(bubble + centre), blur=0.25)
     for _ in range(int(rng.integers(0, 4))):
         turn = np.linspace(0, 2 * np.pi, 10, endpoint=False)
@@ -195,7 +195,7 @@ def _breasts(shape: Shape, frame: Frame) -> Map:
         centre = (sign * 0.60 * anatomy.width, 0.74 * shape.height + 0.4 * anatomy.breast)
         radii = (0.44 * anatomy.width, 4.2 + 0.5 * anatomy.breast)
         outline = np.column_stack([np.cos(turn), np.sin(turn)]) * radii + centre
-        total += anatomy.breast * rounded(frame.inset(outline, 3.2))
+        total += anatomy.breast * rounded(frame.inset(outline, 4.5))
     return total
 
 

@@ -136,7 +136,7 @@ class Frame:
         pixels = sigma * self.scale
         if pixels < 0.3:
             return image
-        factor = int(pixels // 4)
+        factor = int(pixels // 2.5)
         if factor < 2:
             return np.asarray(cv2.GaussianBlur(image, (0, 0), pixels), np.float32)
         small = cv2.resize(

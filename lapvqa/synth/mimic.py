@@ -25,7 +25,7 @@ MOST_STUDIES = 6
 _DATASET = 1
 _LATERAL = 0.12
 _NO_REPORT = 0.03
-_SIZES = (500, 704)
+_SIZES = (500, 660)
 _ASPECTS = (0.83, 0.9, 0.96, 1.0, 1.0, 1.1, 1.2)
 _SHARES = (("train", 0.7), ("validate", 0.1), ("test", 0.2))
 _VIEW_MEANING = {"PA": "postero-anterior", "AP": "antero-posterior", "LATERAL": "lateral"}
@@ -102,7 +102,9 @@ def plan(seed: int, *, patients: int, studies: int) -> list[Study]:
     numbers = 50_000_000 + rng.choice(9_999_999, studies, replace=False)
     counts = share_out(rng, studies, patients, MOST_STUDIES)
     splits = _splits(rng, patients)
-    encodings = sample_encodings(rng, 2 * studies)
+    # Frontal and lateral images apart, so that every encoding is met in a small archive too.
+    encodings = list(zip(*(sample_encodings(rng, studies) for _ in range(2)), strict=True))
+    reported = rng.permutation(np.arange(studies) >= round(_NO_REPORT * studies))
     planned: list[Study] = []
     for index, (subject, count) in enumerate(zip(subjects, counts, strict=True)):
         own = stream(seed, _DATASET, index)
@@ -113,7 +115,8 @@ def plan(seed: int, *, patients: int, studies: int) -> list[Study]:
             planned.append(
                 _study(
                     (seed, _DATASET, index, order), int(subject), int(numbers[at]), splits[index],
-                    moments[order], anatomy, findings, encodings[2 * at : 2 * at + 2],
+                    moments[order], anatomy, findings, encodings[at],
+                    bool(reported[at]),
                 )
             )  # fmt: skip
     return planned
@@ -131,9 +134,9 @@ def _moments(rng: np.random.Generator, count: int) -> list[datetime]:
 
 def _study(
     key: tuple[int, ...], subject: int, number: int, split: str, moment: datetime,
-    anatomy: Anatomy, findings: Findings, encodings: list[Encoding],
+    anatomy: Anatomy, findings: Findings, encodings: tuple[Encoding, ...], reported: bool,
 ) -> Study:  # fmt: skip
-    """Draw the rest of one study: views, formats, whether it has a report."""
+    """Draw the rest of one study: views and formats."""
     rng = stream(*key)
     lateral = bool(rng.random() < _LATERAL)
     view = "PA" if lateral or rng.random() < 0.42 else "AP"
@@ -156,7 +159,7 @@ def _study(
         images=tuple(images),
         examination="CHEST (PA AND LAT)" if view == "PA" else "CHEST (PORTABLE AP)",
         key=key,
-        reported=bool(rng.random() >= _NO_REPORT),
+        reported=reported,
     )
 
 

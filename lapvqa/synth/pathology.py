@@ -203,9 +203,10 @@ def _atelectasis(layers: Layers, shape: Shape, finding: Finding) -> list[Box]:
     for number in range(2 + (finding.grade > 0.5)):
         inner = 2.8 + rng.uniform(0.0, 1.0) + 0.8 * number
         outer = min(0.92 * width, inner + 6.0 + 4.0 * finding.grade - number)
-        level = top - 1.2 - 1.6 * number - rng.uniform(0.0, 0.4)
-        plates.append(_plate(inner, outer, level, rng.uniform(-0.5, 1.0), 1.3) * mirror)
-    share = 0.90 * frame.fill(*plates, blur=0.2)
+        level = top - 1.2 - 1.7 * number - rng.uniform(0.0, 0.5)
+        rise, thickness = rng.uniform(-0.5, 1.0), rng.uniform(1.0, 1.7)
+        plates.append(_plate(inner, outer, level, rise, thickness) * mirror)
+    share = 0.95 * frame.fill(*plates, blur=0.3)
     _fill_lung(layers, finding.side, share)
     base = np.array([(2.2, top), (width, top + CP_DEPTH + 1.0), (width, top - 2.0)]) * mirror
     return [box_around(np.vstack([*plates, base]), frame, margin=0.4)]
