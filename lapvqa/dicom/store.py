@@ -27,6 +27,7 @@ from lapvqa import storage
 from lapvqa.data import geometry
 from lapvqa.data.shards import map_shard, write_shard
 from lapvqa.dicom import grayscale, header, identity, pixels, read, results, splits, workers
+from lapvqa.dicom.layouts import mimic
 from lapvqa.dicom.reasons import TRANSIENT
 from lapvqa.dicom.results import RESULTS, FileResult
 from lapvqa.errors import MissingArtifactError, SchemaError
@@ -34,7 +35,9 @@ from lapvqa.recorder import Recorder
 from lapvqa.schemas import STORED_SIZE
 
 # Whose code and version a stored row or pixel depends on.
-_CODE = (geometry, grayscale, header, identity, pixels, read, results, splits, workers)
+_CODE = (
+    geometry, grayscale, header, identity, mimic, pixels, read, results, splits, workers,
+)  # fmt: skip
 _LIBRARIES = (
     "pydicom", "numpy", "opencv-python-headless", "pillow", "pylibjpeg", "pylibjpeg-openjpeg",
     "pylibjpeg-rle", "pyjpegls", "python-gdcm",
