@@ -118,6 +118,7 @@ class PretrainParams(Section):
     grad_clip: Annotated[float, Field(gt=0)] = 1.0
     augment: bool = True
     parallel_share: Share = 0.0
+    cpu_threads: Count = 1
     checkpoint_every_steps: Count = 100
 
 

@@ -96,7 +96,7 @@ def extract(
     recorder: Recorder,
 ) -> Features:
     """Return the mean over the pooled tokens of each encoder for each image of ``paths``."""
-    make_deterministic(machine)
+    make_deterministic(threads=machine.workers)
     device = choose_device(machine)
     moved = {name: encoder.to(device).eval() for name, encoder in encoders.items()}
     digests = {name: encoder_digest(encoder) for name, encoder in moved.items()}

@@ -85,7 +85,7 @@ def run(
     if not studies:
         reason = f"no study of the split {split} has both a report with text and a frontal image"
         return contract.not_computed(EVALUATION, reason, layout=layout, common=params.common)
-    make_deterministic(machine)
+    make_deterministic(threads=machine.workers)
     written = _write_all(studies, params.rrg, layout, machine, recorder)
     common_text, common_count = most_common(targets)
     written["most_common"] = [common_text] * len(studies)

@@ -29,11 +29,11 @@ def choose_device(machine: Machine) -> torch.device:
     return device
 
 
-def make_deterministic(machine: Machine) -> None:
-    """Let equal input give equal bits on this machine, with ``machine.workers`` threads."""
+def make_deterministic(*, threads: int) -> None:
+    """Let equal input give equal bits with so many CPU threads; another number rounds otherwise."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its start
     torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(machine.workers)
+    torch.set_num_threads(threads)
 
 
 def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:

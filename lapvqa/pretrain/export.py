@@ -40,7 +40,7 @@ def run(params: ExportParams, layout: Layout, machine: Machine, recorder: Record
 
     Raises CheckpointError if a file would not compute what the model computes.
     """
-    make_deterministic(machine)
+    make_deterministic(threads=machine.workers)
     folder = layout.model_dir(load_params(layout.params).pretrain.objective)
     training = storage.read_json(folder / TRAINING_FILE, made_by="pretrain")
     sizes = ModelParams.model_validate(training["params"]["model"])

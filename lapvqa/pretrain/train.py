@@ -70,7 +70,7 @@ def run(params: PretrainParams, layout: Layout, machine: Machine, recorder: Reco
 
     Raises SourceError without training pairs, TrainingError when the loss stops being a number.
     """
-    make_deterministic(machine)
+    make_deterministic(threads=params.cpu_threads)
     corpus = read_corpus(layout)
     digest = run_digest(params, corpus)
     trainer = Trainer(params, corpus, choose_device(machine))
