@@ -46,7 +46,12 @@ class Project:
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command; its output is shown if it fails."""
         done = subprocess.run(
-            command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False
+            command,
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if check and done.returncode:
             pytest.fail(f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
@@ -107,9 +112,7 @@ def template(repository: Path, small_demo: Path, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="session")
-def new_project(
-    template: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[], Project]:
+def new_project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Project]:
     """Return a maker of scratch projects, each a git repository of its own."""
 
     def make() -> Project:

@@ -45,9 +45,9 @@ def test_a_second_run_does_nothing_and_says_so(finished: Project) -> None:
     before = finished.lock
     done = finished.lapvqa("run")
     for stage in ("inventory", "ingest", "tokens", "pretrain", "export", "report"):
-        assert any(
-            stage in line and "up to date" in line for line in done.stdout.splitlines()
-        ), done.stdout
+        assert any(stage in line and "up to date" in line for line in done.stdout.splitlines()), (
+            done.stdout
+        )
     assert finished.lock == before
 
 

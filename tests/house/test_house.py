@@ -89,7 +89,8 @@ def test_nothing_large_is_in_git(repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", [r"(?<!\.lapvqa)/(root|work|home)/[a-z]", r"(?i)pypi\.org|files\.pythonhosted|registry\.npmjs"]
+    "pattern",
+    [r"(?<!\.lapvqa)/(root|work|home)/[a-z]", r"(?i)pypi\.org|files\.pythonhosted|registry\.npmjs"],
 )
 def test_no_machine_paths_and_no_registries(repository: Path, pattern: str) -> None:
     found = []
