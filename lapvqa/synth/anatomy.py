@@ -101,7 +101,7 @@ def sample_pose(rng: np.random.Generator, view: str) -> Pose:
         inspiration=rng.uniform(0.91, 0.98) if portable else rng.uniform(0.95, 1.02),
         rotation=rng.normal(0.0, 0.3 if portable else 0.15),
         lift=rng.uniform(-1.0, 1.0),
-        density=float(np.exp(rng.uniform(np.log(0.6), np.log(2.4)))),
+        density=float(np.exp(rng.uniform(np.log(0.55), np.log(2.8)))),
     )
 
 

@@ -52,7 +52,7 @@ def sample_technique(rng: np.random.Generator) -> Technique:
         high=rng.uniform(-0.18, 0.38),
         margin=(rng.uniform(0.03, 0.35), rng.uniform(0.03, 0.35)),
         border=(float(border[0]), float(border[1]), float(border[2]), float(border[3])),
-        slope=(rng.normal(0.0, 0.6), rng.normal(0.0, 0.6)),
+        slope=(rng.normal(0.0, 0.75), rng.normal(0.0, 0.75)),
     )
 
 

@@ -134,7 +134,7 @@ def _cloud(frame: Frame, finding: Finding, centre: tuple[float, float], radius: 
 def _consolidation(layers: Layers, shape: Shape, finding: Finding) -> list[Box]:
     """Airless lung in one zone, with air bronchograms."""
     frame = layers.frame
-    radius = 4.0 + 1.2 * finding.grade
+    radius = 3.9 + 1.1 * finding.grade
     centre = zone_centre(shape, finding, 0.9 * radius)
     cloud = _cloud(frame, finding, centre, radius)
     share = 0.92 * cloud
@@ -142,7 +142,7 @@ def _consolidation(layers: Layers, shape: Shape, finding: Finding) -> list[Box]:
     rng = np.random.default_rng([finding.seed, 2])
     ends = np.array(centre) + rng.normal(0.0, 0.5 * radius, (6, 2))
     tubes = [np.array([0.55 * root + 0.45 * np.array(centre), end]) for end in ends]
-    share = share * (1.0 - 0.35 * frame.lines(tubes, 0.28, blur=0.05))
+    share = share * (1.0 - 0.25 * frame.lines(tubes, 0.2, blur=0.1))
     taken = _fill_lung(layers, finding.side, share)
     return _boxes(taken > 1.2, frame)
 
