@@ -2,7 +2,7 @@
 
 ``encoder`` ``decoder`` ``model``
     the networks; ``model`` is the published import path
-``vocabulary`` ``optimizer`` ``checkpoint`` ``train``
+``corpus`` ``vocabulary`` ``parallel`` ``loss`` ``optimizer`` ``checkpoint`` ``device`` ``train``
     the stage pretrain: one visible loop with an exact resume
 ``files`` ``export``
     weights on disk, with the sizes that belong to them in card.json
@@ -16,8 +16,8 @@ Contracts
     The same parameters and data give the same bytes, however often the run was killed.
 
 Pitfalls
-    The bits of a result depend on the number of threads (machine.workers) and on the processor:
-    a sum over another partition rounds differently. Equal machine, equal bytes.
+    The bits of a result depend on the number of threads (pretrain.cpu_threads) and on the
+    processor: a sum over another partition rounds differently. Equal machine, equal bytes.
     Training works on a vocabulary cut to the tokens that occur (``vocabulary``); what is written
     to disk has all 50257 rows again.
 """
