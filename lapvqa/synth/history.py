@@ -25,7 +25,7 @@ from lapvqa.synth.findings import (
 
 Findings = tuple[Finding, ...]
 
-_HEALTHY = 0.41
+_HEALTHY = 0.37
 """Share of fresh draws without a finding."""
 
 # Chance of each kind in a fresh draw that is not healthy.

@@ -109,7 +109,7 @@ def _negative(rng: np.random.Generator, findings: Findings) -> tuple[list[str], 
     """Return one or two denials and the kinds they rule out."""
     present = {finding.kind for finding in findings}
     absent = [kind for kind in _DENIABLE if kind not in present]
-    count = 1 if len(findings) > 2 else 2
+    count = 1 if len(findings) > 3 else 2
     picked = [absent[i] for i in sorted(rng.permutation(len(absent))[:count])]
     plain = [kind for kind in picked if kind != CARDIOMEGALY]
     sentences = [f"No {' or '.join(plain)}."] if plain else []

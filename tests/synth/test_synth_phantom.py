@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from lapvqa.synth import mimic
 from lapvqa.synth.anatomy import sample_anatomy, sample_pose, shape_of
 from lapvqa.synth.findings import (
     ATELECTASIS,
@@ -157,7 +158,7 @@ def test_laterals_show_findings_too():
 
 
 def test_prevalences():
-    studies = [f for p in range(500) for f in sample_history(stream(11, p), 1 + p % 5)]
+    studies = [one.findings for one in mimic.plan(11, patients=600, studies=1600)]
     normal = np.mean([is_normal(findings) for findings in studies])
     assert 0.28 <= normal <= 0.38
     for kind in (ATELECTASIS, CARDIOMEGALY, CONSOLIDATION, EDEMA, EFFUSION):
