@@ -125,7 +125,7 @@ class PretrainParams(Section):
 class ExportParams(Section):
     """Stage export."""
 
-    formats: list[Literal["pt", "safetensors"]] = ["pt", "safetensors"]
+    tolerance: Annotated[float, Field(ge=0)] = 1e-6
 
 
 class BootstrapParams(Section):

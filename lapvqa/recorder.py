@@ -28,8 +28,8 @@ class Recorder:
             machine_readable = os.environ.get("LAPVQA_PROGRESS") == "json"
         self._interval = 0.5 if machine_readable else 5.0
         self._machine_readable = machine_readable
-        self._started = time.monotonic()
-        self._last_shown = 0.0
+        self._first: tuple[float, int] | None = None
+        self._last_shown = float("-inf")
         self._write({"kind": "start", "stage": stage, "pid": os.getpid()})
 
     def progress(self, done: int, total: int, *, unit: str, note: str = "") -> None:
@@ -38,8 +38,11 @@ class Recorder:
         if done < total and now - self._last_shown < self._interval:
             return
         self._last_shown = now
-        elapsed = max(now - self._started, 1e-9)
-        rate = done / elapsed
+        # A resumed stage starts at what is done already: that says nothing of its speed.
+        if self._first is None:
+            self._first = (now, done)
+        started, done_before = self._first
+        rate = (done - done_before) / max(now - started, 1e-9)
         eta = (total - done) / rate if rate > 0 else None
         entry = {
             "stage": self.stage, "done": done, "total": total, "unit": unit,

@@ -98,3 +98,17 @@ def test_recorder_keeps_lines_and_prints_progress_for_a_listener(
         if line.startswith(PROGRESS_PREFIX)
     ]
     assert printed[-1]["done"] == printed[-1]["total"] == 2
+
+
+def test_a_resumed_stage_is_not_taken_for_a_fast_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 100.0, 110.0])
+    monkeypatch.setattr("lapvqa.recorder.time.monotonic", lambda: next(clock))
+    recorder = Recorder(tmp_path / "r.jsonl", stage="s", machine_readable=True)
+    for done in (900, 901, 902):
+        recorder.progress(done, 1000, unit="steps")
+    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    shown = [line for line in lines if line["kind"] == "progress"]
+    assert shown[-1]["rate"] == pytest.approx(2 / 110, abs=1e-3)
+    assert shown[-1]["eta_s"] == pytest.approx(98 / (2 / 110), rel=1e-3)
