@@ -58,8 +58,9 @@ def _show_stages(layout: Layout, at_work: dict[str, Progress], console: Console)
     from rich.table import Table
 
     table = Table(title="Stages")
-    for name, wrap in (("stage", False), ("last run", False), ("took", False), ("state", True)):
-        table.add_column(name, no_wrap=not wrap)
+    for name in ("stage", "last run", "took"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("state", min_width=len("up to date"))
     table.add_column("counts")
     for state in uptodate.check(layout):
         facts = _read(layout.run_file(state.name))

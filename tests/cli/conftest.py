@@ -39,8 +39,10 @@ def toy(toy_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def lapvqa(capsys: pytest.CaptureFixture[str]) -> Lapvqa:
-    """Run a command in this process."""
+def lapvqa(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Lapvqa:
+    """Run a command in this process, as if its output went to a file."""
+    # pytest-xdist's workers have COLUMNS=80, which would be taken for a narrow terminal.
+    monkeypatch.delenv("COLUMNS", raising=False)
 
     def call(*arguments: str) -> Answer:
         capsys.readouterr()

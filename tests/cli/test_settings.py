@@ -25,7 +25,7 @@ def project(tmp_path: Path) -> Layout:
 def test_merging_changes_the_named_values_and_nothing_else(project: Layout, tmp_path: Path) -> None:
     before = project.params.read_text().splitlines()
     (tmp_path / "mine.yaml").write_text(
-        "tokens: {max_length: 128}\npretrain:\n  lr: 5.0e-4\n  epochs: 30\n  augment: false\n"
+        "tokens: {max_length: 128}\npretrain:\n  lr: 5.0e-4\n  seed: 0\n  augment: false\n"
     )
     changes = settings.merge_params(project, tmp_path / "mine.yaml")
     assert [(key, before, now) for key, before, now in changes] == [

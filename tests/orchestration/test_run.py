@@ -157,7 +157,7 @@ def test_mlflow_has_the_stages_metrics_with_their_times(client, children) -> Non
 def test_mlflow_has_parameters_flat_and_of_this_stage_only(children) -> None:
     params = children["pretrain"].data.params
     assert params["pretrain.lr"] == "0.001"
-    assert params["pretrain.model.width"] == "192"
+    assert params["pretrain.model.depth"] == "4"
     assert all(key.startswith("pretrain.") for key in params)
     assert "evaluate.common.seed" in children["evaluate@rrg"].data.params
 

@@ -59,7 +59,9 @@ def test_equal_runs_write_equal_bytes(project: Any, params: Any) -> None:
     folder = project.layout.result_dir("rrg")
     project.evaluate(params)
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert sorted(first) == ["curves.csv", "metrics.json", "predictions.parquet"]
+    assert sorted(first) == [
+        "curves.csv", "headline.json", "metrics.json", "predictions.parquet",
+    ]  # fmt: skip
     project.evaluate(params)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
 
