@@ -98,9 +98,3 @@ class DicomError(LapvqaError):
     def __init__(self, reason: str, message: str, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
-
-
-class UndefinedMetricError(LapvqaError):
-    """A metric has no value for this input (one class only, say); recorded as null."""
-
-    exit_code = EXIT_BAD_DATA
