@@ -91,10 +91,16 @@ class StorageFullError(LapvqaError):
 
 
 class DicomError(LapvqaError):
-    """One file cannot become an image; it goes to rejects.parquet under ``reason``."""
+    """One file cannot become an image; it goes to rejects.parquet under ``reason``.
+
+    ``exception`` is the type of what a parser or decoder raised, never its text.
+    """
 
     exit_code = EXIT_BAD_DATA
 
-    def __init__(self, reason: str, message: str, *, hint: str = "") -> None:
+    def __init__(
+        self, reason: str, message: str, *, hint: str = "", exception: str | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
+        self.exception = exception

@@ -50,15 +50,36 @@ class DeidParams(Section):
     """Identity: keyed hashes after ingest unless ``keep_ids``."""
 
     keep_ids: bool = False
+    dates: Literal["drop", "shift", "keep"] = "drop"
+    identity_removed: Literal["accept", "unless_no", "require"] = "unless_no"
+    reports: Literal["flag", "reject"] = "flag"
+
+
+class LimitParams(Section):
+    """What one file may cost a worker process before it is given up."""
+
+    seconds: Annotated[float, Field(gt=0)] = 60
+    memory_mb: Annotated[int, Field(ge=64)] = 2048
+
+
+class RejectBudgetParams(Section):
+    """Shares of files above which the run fails, in all and per folder of the source."""
+
+    overall: Share = 0.05
+    per_folder: Share = 0.25
+    folder_min_files: Count = 20
 
 
 class IngestParams(Section):
     """Stage ingest."""
 
     views: Literal["any", "frontal"] = "any"
+    body_part: Literal["chest", "any"] = "chest"
+    burned_in: Literal["reject", "accept"] = "reject"
     split: SplitParams
     shard_images: Count = 512
-    max_reject_rate: Share = 0.05
+    limits: LimitParams = LimitParams()
+    reject_budget: RejectBudgetParams = RejectBudgetParams()
     deid: DeidParams = DeidParams()
 
 

@@ -72,9 +72,13 @@ STUDIES = pa.schema(
         _field("split", pa.string(), "train | validate | test; one per patient"),
         _field("study_order", pa.int32(), "0 for the patient's first study in time"),
         _field("days_since_first", pa.int32(), "since the patient's first study", null=True),
+        _field("study_date", pa.string(), "yyyymmdd as ingest.deid.dates says", null=True),
         _field("num_images", pa.int32(), "images taken"),
         _field("report", pa.string(), "the report's text as read", null=True),
         _field("report_sha256", pa.string(), "sha256 of the report's bytes", null=True),
+        _field(
+            "identity_flags", pa.list_(pa.string()), "kinds of identifying text found in the report"
+        ),
     ]
 )
 
@@ -95,6 +99,7 @@ REJECTS = pa.schema(
         _field("stage", pa.string(), "stage that turned it away"),
         _field("reason", pa.string(), "reason code: lapvqa.dicom.reasons, lapvqa.text.sections"),
         _field("detail", pa.string(), "what was expected and found; no identity"),
+        _field("exception", pa.string(), "type of what was raised, if anything", null=True),
         _field("remedy", pa.string(), "what to do"),
         _field("sha256", pa.string(), "of the file's bytes, where they could be read", null=True),
     ]
@@ -107,6 +112,9 @@ TOKENS = pa.schema(
         _field("study_key", pa.string(), "keyed hash of the study"),
         _field("patient_key", pa.string(), "keyed hash of the patient"),
         _field("split", pa.string(), "train | validate | test"),
+        _field("report_sha256", pa.string(), "sha256 of the report's bytes, as in studies.parquet"),
+        _field("verdict", pa.string(), "what the text is made of: lapvqa.text.sections.Verdict"),
+        _field("sided", pa.bool_(), "names a side of the body: its image must not be flipped"),
         _field("token_ids", pa.list_(pa.uint16()), "GPT-2 ids, 50256 at begin and end"),
         _field("truncated", pa.bool_(), "text was longer than tokens.max_length"),
         _field("spans", pa.list_(SPAN), "sections used: character offsets in the report"),

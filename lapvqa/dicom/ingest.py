@@ -79,7 +79,7 @@ def run(
     others = [*reports.rejects, *tables.study_rejects(candidates, found, reports)]
     rejects = tables.rejects_table(candidates, others)
     _write_rejects(rejects, layout)
-    _require_budget(candidates, rejects, params.max_reject_rate, recorder)
+    _require_budget(candidates, rejects, params.reject_budget.overall, recorder)
     _require_reports(archive, len(reports.texts), folder)
     studies = tables.studies_table(found, reports)
     counts = _account(candidates, archive, studies, reports, rejects, recorder)
@@ -138,7 +138,7 @@ def _require_budget(
             f"{counted} of {len(candidates)} files were rejected "
             f"({counted / len(candidates):.1%}), allowed are {allowed:.1%}; {listed}",
             hint="see file, reason and remedy in .lapvqa/work/ingest/rejects.parquet; correct the "
-            "archive, or raise ingest.max_reject_rate in params.yaml",
+            "archive, or raise ingest.reject_budget in params.yaml",
         )
 
 

@@ -16,6 +16,9 @@ class Reason(StrEnum):
     BAD_HEADER = "bad_header"
     MISSING_ID = "missing_id"
     NOT_A_RADIOGRAPH = "not_a_radiograph"
+    NOT_A_CHEST = "not_a_chest"
+    BURNED_IN = "burned_in"
+    IDENTITY_NOT_REMOVED = "identity_not_removed"
     NO_PIXEL_DATA = "no_pixel_data"
     TRUNCATED = "truncated"
     WRONG_LENGTH = "wrong_length"
@@ -26,6 +29,8 @@ class Reason(StrEnum):
     DECODER_MISSING = "decoder_missing"
     DECODE_FAILED = "decode_failed"
     DECODER_CRASHED = "decoder_crashed"
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
     TOO_SMALL = "too_small"
     CONSTANT_IMAGE = "constant_image"
     OUTSIDE_LAYOUT = "outside_layout"
@@ -36,6 +41,8 @@ class Reason(StrEnum):
     LATERAL_NOT_ASKED = "lateral_not_asked"
     VIEW_UNKNOWN = "view_unknown"
     REPORT_WITHOUT_STUDY = "report_without_study"
+    BAD_REPORT = "bad_report"
+    IDENTITY_IN_REPORT = "identity_in_report"
     STUDY_EMPTY = "study_empty"
 
     @property
@@ -50,7 +57,7 @@ TRANSIENT = frozenset({Reason.UNREADABLE, Reason.CHANGED, Reason.DECODER_CRASHED
 # These files belong to a study that another file stands for; they say nothing of its folder.
 COPIES = frozenset({Reason.DUPLICATE_UID, Reason.DUPLICATE_CONTENT, Reason.PATIENT_MISMATCH})
 
-# Left out on request, so they do not count against ingest.max_reject_rate.
+# Left out on request, so they do not count against ingest.reject_budget.
 BY_REQUEST = frozenset({Reason.LATERAL_NOT_ASKED, Reason.VIEW_UNKNOWN})
 
 _REMEDIES = {
@@ -63,6 +70,10 @@ _REMEDIES = {
     Reason.MISSING_ID: "keep or fill in SOPInstanceUID, StudyInstanceUID and PatientID "
     "(a pseudonym will do) when exporting",
     Reason.NOT_A_RADIOGRAPH: "export only projection radiographs (modality CR or DX)",
+    Reason.NOT_A_CHEST: "export chest images only, or set ingest.body_part to any",
+    Reason.BURNED_IN: "blank the burned-in text, or set ingest.burned_in to accept",
+    Reason.IDENTITY_NOT_REMOVED: "de-identify it when exporting, or set "
+    "ingest.deid.identity_removed to accept",
     Reason.NO_PIXEL_DATA: "fetch the file again; the copy holds a header only",
     Reason.TRUNCATED: "fetch the file again; the copy ends too early",
     Reason.WRONG_LENGTH: "fetch the file again; header and pixel data do not belong together",
@@ -73,6 +84,10 @@ _REMEDIES = {
     Reason.DECODER_MISSING: "install the project's locked packages; `lapvqa doctor` lists decoders",
     Reason.DECODE_FAILED: "fetch the file again; its compressed data is damaged",
     Reason.DECODER_CRASHED: "fetch the file again; if that does not help, convert it with gdcmconv",
+    Reason.TIMED_OUT: "fetch the file again, or raise ingest.limits.seconds; then "
+    "`lapvqa rejects retry`",
+    Reason.OUT_OF_MEMORY: "check the rows and columns in its header, or raise "
+    "ingest.limits.memory_mb; then `lapvqa rejects retry`",
     Reason.TOO_SMALL: "thumbnails are not used; export the full image",
     Reason.CONSTANT_IMAGE: "look at the image: it is blank, or its window shows none of it",
     Reason.OUTSIDE_LAYOUT: "move it to files/pNN/pSUBJECT/sSTUDY/, or out of the archive",
@@ -83,5 +98,8 @@ _REMEDIES = {
     Reason.LATERAL_NOT_ASKED: "set ingest.views to any if lateral images are wanted",
     Reason.VIEW_UNKNOWN: "fill in ViewPosition, or set ingest.views to any",
     Reason.REPORT_WITHOUT_STUDY: "add the study's images, or name the report as its study's folder",
+    Reason.BAD_REPORT: "fetch the report again; it could not be read as its layout promises",
+    Reason.IDENTITY_IN_REPORT: "remove what names somebody (`lapvqa rejects` gives kind and "
+    "place), or set ingest.deid.reports to flag",
     Reason.STUDY_EMPTY: "see the rejects of the study's files",
 }

@@ -19,6 +19,7 @@ RESULTS = pa.schema(
         pa.field("mtime_ns", pa.int64(), nullable=False),
         pa.field("reason", pa.string()),
         pa.field("detail", pa.string()),
+        pa.field("exception", pa.string()),
         pa.field("file_sha256", pa.string()),
         pa.field("pixels_sha256", pa.string()),
         pa.field("image_key", pa.string()),
@@ -51,6 +52,7 @@ class FileResult:
     mtime_ns: int
     reason: str | None = None
     detail: str | None = None
+    exception: str | None = None
     file_sha256: str | None = None
     pixels_sha256: str | None = None
     image_key: str | None = None

@@ -26,7 +26,17 @@ from numpy.typing import NDArray
 from lapvqa import storage
 from lapvqa.data import geometry
 from lapvqa.data.shards import map_shard, write_shard
-from lapvqa.dicom import grayscale, header, identity, pixels, read, results, splits, workers
+from lapvqa.dicom import (
+    grayscale,
+    header,
+    identity,
+    parse,
+    pixels,
+    render,
+    results,
+    splits,
+    workers,
+)
 from lapvqa.dicom.layouts import mimic
 from lapvqa.dicom.reasons import TRANSIENT
 from lapvqa.dicom.results import RESULTS, FileResult
@@ -36,7 +46,7 @@ from lapvqa.schemas import STORED_SIZE
 
 # Whose code and version a stored row or pixel depends on.
 _CODE = (
-    geometry, grayscale, header, identity, mimic, pixels, read, results, splits, workers,
+    geometry, grayscale, header, identity, mimic, parse, pixels, render, results, splits, workers,
 )  # fmt: skip
 _LIBRARIES = (
     "pydicom", "numpy", "opencv-python-headless", "pillow", "pylibjpeg", "pylibjpeg-openjpeg",

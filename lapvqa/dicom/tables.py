@@ -158,9 +158,11 @@ def studies_table(studies: Sequence[Study], reports: Reports) -> pa.Table:
                     "split": study.first.split,
                     "study_order": order,
                     "days_since_first": (day - first_day).days if day and first_day else None,
+                    "study_date": None,
                     "num_images": len(study.images),
                     "report": text,
                     "report_sha256": digest,
+                    "identity_flags": [],
                 }
             )
     rows.sort(key=lambda row: str(row["study_key"]))
@@ -210,7 +212,14 @@ def rejects_table(
 ) -> pa.Table:
     """Return data/rejects.parquet's rows, sorted by kind and file."""
     rows = [
-        reject_row("file", c.result.path, c.reason, c.detail, sha256=c.result.file_sha256)
+        reject_row(
+            "file",
+            c.result.path,
+            c.reason,
+            c.detail,
+            sha256=c.result.file_sha256,
+            exception=c.result.exception,
+        )
         for c in candidates
         if c.reason is not None
     ]
@@ -219,7 +228,13 @@ def rejects_table(
 
 
 def reject_row(
-    kind: str, file: str, reason: Reason, detail: str, *, sha256: str | None = None
+    kind: str,
+    file: str,
+    reason: Reason,
+    detail: str,
+    *,
+    sha256: str | None = None,
+    exception: str | None = None,
 ) -> dict[str, str | None]:
     """Return one row of rejects.parquet."""
     return {
@@ -228,6 +243,7 @@ def reject_row(
         "stage": STAGE,
         "reason": reason.value,
         "detail": detail,
+        "exception": exception,
         "remedy": reason.remedy,
         "sha256": sha256,
     }

@@ -171,9 +171,9 @@ def process_file(task: Task, context: Context) -> FileResult:
         _require_ids(result)
         image = render(parsed)
     except DicomError as error:
-        return _rejected(result, Reason(error.reason), error.message)
+        return _rejected(result, Reason(error.reason), error.message, error.exception)
     except MemoryError:
-        return _rejected(result, Reason.TOO_LARGE, "expected to fit into memory")
+        return _rejected(result, Reason.OUT_OF_MEMORY, "expected to fit into memory", "MemoryError")
     return replace(
         result,
         voi=image.voi,
@@ -207,8 +207,10 @@ def unread(task: Task, keyring: Keyring, split_seed: int) -> FileResult:
     return _named(result, task.ids, keyring, split_seed)
 
 
-def _rejected(result: FileResult, reason: Reason, detail: str) -> FileResult:
-    return replace(result, reason=reason.value, detail=detail)
+def _rejected(
+    result: FileResult, reason: Reason, detail: str, exception: str | None = None
+) -> FileResult:
+    return replace(result, reason=reason.value, detail=detail, exception=exception)
 
 
 def _described(result: FileResult, header: Header, ids: Ids, context: Context) -> FileResult:

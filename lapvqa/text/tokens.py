@@ -139,6 +139,7 @@ def _reject_table(studies: pa.Table, done: _Tokenised) -> pa.Table:
             "stage": "tokens",
             "reason": str(verdict),
             "detail": _EXPLANATIONS[verdict][0],
+            "exception": None,
             "remedy": _EXPLANATIONS[verdict][1],
             "sha256": None,
         }

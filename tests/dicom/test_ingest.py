@@ -228,7 +228,9 @@ def test_tables_of_the_archive_decide_view_split_time_and_labels(
         f"subject_id,study_id,{','.join(CHEXPERT_LABELS)}\n"
         "10000001,50000010,,1.0,,-1.0,,,,,0.0,,,,,\n10000009,59999999,,1.0,,,,,,,,,,,,\n"
     )
-    layout = write_project(tmp_path / "project", archive, max_reject_rate=0.3)
+    layout = write_project(
+        tmp_path / "project", archive, reject_budget={"overall": 0.3, "per_folder": 1.0}
+    )
     counts = run(layout)
     assert counts["images"] == 12
     assert (
@@ -259,7 +261,12 @@ def test_what_path_and_tables_decide_is_not_read(tmp_path: Path, mimic: Path) ->
     (archive / "mimic-cxr-2.0.0-metadata.csv").write_text(
         "\n".join(["dicom_id,ViewPosition,StudyDate,StudyTime", *(f"{row},," for row in rows)])
     )
-    layout = write_project(tmp_path / "project", archive, views="frontal", max_reject_rate=0.06)
+    layout = write_project(
+        tmp_path / "project",
+        archive,
+        views="frontal",
+        reject_budget={"overall": 0.06, "per_folder": 1.0},
+    )
     counts = run(layout)
     assert (counts["files"], counts["images"]) == (17, 15)
     assert {row["reason"]: row["sha256"] for row in table(layout.rejects)} == {
@@ -291,7 +298,9 @@ def test_a_tree_with_everything_that_goes_wrong(tmp_path: Path) -> None:
         },
     )
     (archive / "C/gone.dcm").symlink_to(archive / "nowhere.dcm")
-    layout = write_project(tmp_path / "project", archive, max_reject_rate=0.9)
+    layout = write_project(
+        tmp_path / "project", archive, reject_budget={"overall": 0.9, "per_folder": 1.0}
+    )
     counts = run(layout)
     assert reasons(layout) == {
         "A/s2/cut.dcm": "truncated",
@@ -327,7 +336,9 @@ def _study_key(layout: Layout, archive: Path, uid: str) -> str:
 def test_above_the_budget_the_run_fails_and_keeps_the_rejects(tmp_path: Path) -> None:
     files: dict[str, bytes | str] = {f"s{n}/{n}.dcm": image(n, study=f"1.{n}") for n in range(9)}
     archive = write_tree(tmp_path / "archive", {**files, "s0.txt": "Clear.", "s1/bad.dcm": "text"})
-    layout = write_project(tmp_path / "project", archive, max_reject_rate=0.09)
+    layout = write_project(
+        tmp_path / "project", archive, reject_budget={"overall": 0.09, "per_folder": 1.0}
+    )
     with pytest.raises(RejectBudgetError, match=r"1 of 10 files.*10\.0%.*not_dicom: 1") as caught:
         run(layout)
     assert caught.value.exit_code == 3
@@ -336,7 +347,7 @@ def test_above_the_budget_the_run_fails_and_keeps_the_rejects(tmp_path: Path) ->
     )
     assert kept["file"].to_pylist() == ["s1/bad.dcm"]
     assert not layout.images.exists()
-    write_project(tmp_path / "project", archive, max_reject_rate=0.1)
+    write_project(tmp_path / "project", archive, reject_budget={"overall": 0.1, "per_folder": 1.0})
     assert run(layout)["images"] == 9
     assert "10 files are known from before" in said(layout)
 
@@ -374,13 +385,20 @@ def test_no_identity_gets_out(tmp_path: Path, capfd: pytest.CaptureFixture[str])
         tmp_path / "archive",
         {"s/a.dcm": named, "s/r.txt": "Clear.", "t/b.dcm": broken[: len(broken) // 2]},
     )
-    layout = write_project(tmp_path / "project", archive, max_reject_rate=0.5)
+    layout = write_project(
+        tmp_path / "project", archive, reject_budget={"overall": 0.5, "per_folder": 1.0}
+    )
     run(layout)
     output = capfd.readouterr()
     assert CANARY not in output.out + output.err
     assert _files_with(layout, CANARY, "1.2.777777", "1.2.888888", "'1.2.3.1'") == []
     # The search would find it if it were there.
-    kept = write_project(tmp_path / "kept", archive, max_reject_rate=0.5, deid={"keep_ids": True})
+    kept = write_project(
+        tmp_path / "kept",
+        archive,
+        reject_budget={"overall": 0.5, "per_folder": 1.0},
+        deid={"keep_ids": True},
+    )
     run(kept)
     assert {path.name for path in _files_with(kept, f"{CANARY}1")} > {
         "studies.parquet",
@@ -423,7 +441,9 @@ def test_a_file_that_changes_after_the_listing_is_read_next_time(tmp_path: Path)
         tmp_path / "archive",
         {"s/a.dcm": image(1), "s/b.dcm": image(2), "s/r.txt": "Clear."},
     )
-    layout = write_project(tmp_path / "project", archive, max_reject_rate=0.5)
+    layout = write_project(
+        tmp_path / "project", archive, reject_budget={"overall": 0.5, "per_folder": 1.0}
+    )
     run(layout)
     os.utime(archive / "s/b.dcm", ns=(1, 1))
     params, machine = load_params(layout.params), load_machine(layout)

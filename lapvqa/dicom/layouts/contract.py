@@ -26,14 +26,29 @@ class Listed:
     split: str | None = None
 
 
+@dataclass(frozen=True)
+class ReportText:
+    """One report as the section parser reads it, and the digest of what the archive holds.
+
+    ``sha256`` is of the report's own bytes (a file, a member of a zip or tgz). A layout whose
+    reports are no plain text composes ``text`` of lines `` FINDINGS: ...`` as MIMIC-CXR writes.
+    """
+
+    text: str
+    sha256: str
+    is_utf8: bool = True
+
+
 class Archive(Protocol):
     """One archive: its image files, its reports and its tables. Paths are relative, with /."""
 
     name: str
     images: Sequence[str]
-    """Files to read as DICOM, sorted."""
+    """Files to read as DICOM or, by their suffix, as PNG or JPEG pictures; sorted."""
     reports: Sequence[str]
-    """Files that may be a study's report, sorted."""
+    """Files, ``x.zip/member`` or ``x.tgz/member``, that may be a study's report; sorted."""
+    looked_for: str
+    """Where reports are looked for, in words, for the error when there is none."""
     has_split: bool
     """The archive brings an official split."""
 
@@ -51,6 +66,15 @@ class Archive(Protocol):
         ``studies`` holds each study's image files; ``copies`` those that lie elsewhere as copies,
         which show that a folder is not one study's alone.
         """
+
+    def report_stamp(self, path: str) -> tuple[int, int]:
+        """Return two numbers that change when the report does: size and mtime, or size and CRC.
+
+        Raises OSError if it cannot be found.
+        """
+
+    def read_report(self, path: str) -> ReportText:
+        """Read one report; raises DicomError with UNREADABLE or BAD_REPORT."""
 
     def labels(self) -> Iterable[tuple[str, list[int | None]]]:
         """Yield study id and the 14 CheXpert labels in the order of schemas.CHEXPERT_LABELS."""
