@@ -13,12 +13,17 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lapvqa.data.area import clamped_sums
 from lapvqa.schemas import CONTENT_SIZE, STORED_SIZE
 
 cv2.setNumThreads(1)  # the callers are already one process per core
 
-Pixel = TypeVar("Pixel", np.uint8, np.uint16, np.float32)
+LANE_END = 1 << 32
+"""Longer side times largest value stay below it: the kernels add up columns in 32 bits."""
+
+Pixel = TypeVar("Pixel", np.uint8, np.uint16)
 Boxes = NDArray[np.float64]
+Sums = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,22 @@ class Fit:
     scale: float
     offset_x: float
     offset_y: float
+
+    @property
+    def content_shape(self) -> tuple[int, int]:
+        """Rows and columns of stored pixels that the image fills."""
+        return round(self.native_rows * self.scale), round(self.native_cols * self.scale)
+
+    @property
+    def content(self) -> tuple[slice, slice]:
+        """Where the image lies in the stored square, rows and columns."""
+        (height, width), top, left = self.content_shape, int(self.offset_y), int(self.offset_x)
+        return slice(top, top + height), slice(left, left + width)
+
+    @property
+    def longest(self) -> int:
+        """The longer side in native pixels."""
+        return max(self.native_rows, self.native_cols)
 
     def to_stored(self, boxes_xyxy: ArrayLike) -> Boxes:
         """Map boxes [N, 4] from native to stored pixels."""
@@ -47,23 +68,64 @@ def _as_boxes(boxes_xyxy: ArrayLike) -> Boxes:
     return np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
 
 
-def fit_image(pixels: NDArray[Pixel]) -> tuple[NDArray[Pixel], Fit]:
-    """Fit ``pixels`` [rows, cols] into [384, 384] of the same dtype, aspect kept, zero-padded.
+def fit_of(rows: int, cols: int) -> Fit:
+    """Return how an image of this size is stored: the longer side 378, the shorter one centred.
 
-    Shrinks by area averaging, enlarges bilinearly; the longer side becomes 378, the shorter is
-    centred. Raises ValueError for an empty image or one over 378 times longer than wide.
+    The number of stored rows and columns is rounded, the scale is not: of the far edge of the
+    shorter side, less than half a stored pixel is cut or filled up. Raises ValueError for an
+    empty image or one over 378 times longer than wide.
     """
-    rows, cols = pixels.shape
     if not rows or not cols or max(rows, cols) > CONTENT_SIZE * min(rows, cols):
         raise ValueError(f"cannot fit an image of {rows} x {cols} pixels")
     scale = CONTENT_SIZE / max(rows, cols)
-    # Given fx and fy instead of a size, cv2 samples at exactly this scale although the number of
-    # columns is rounded: the mapping of boxes stays exact, and of the far edge of the shorter side
-    # less than half a stored pixel is cut. With a size, the image would be stretched to it.
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    content = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=method)
-    height, width = content.shape
+    height, width = Fit(rows, cols, scale, 0.0, 0.0).content_shape
     top, left = (CONTENT_SIZE - height) // 2, (CONTENT_SIZE - width) // 2
-    stored = np.zeros((STORED_SIZE, STORED_SIZE), dtype=pixels.dtype)
-    stored[top : top + height, left : left + width] = content
-    return stored, Fit(rows, cols, scale, float(left), float(top))
+    return Fit(rows, cols, scale, float(left), float(top))
+
+
+def fit_image(pixels: NDArray[Pixel]) -> tuple[NDArray[Pixel], Fit]:
+    """Fit ``pixels`` [rows, cols] into [384, 384] of the same dtype, aspect kept, zero-padded.
+
+    Shrinks by exact area averaging, rounded half up; enlarges bilinearly. Raises ValueError as
+    ``fit_of``, and for a side of 65,538 or more of 16-bit pixels.
+    """
+    fit = fit_of(*pixels.shape)
+    if fit.scale >= 1:
+        # Given fx and fy instead of a size, cv2 samples at exactly this scale although the number
+        # of columns is rounded. With a size, the image would be stretched to it.
+        content = cv2.resize(
+            pixels, None, fx=fit.scale, fy=fit.scale, interpolation=cv2.INTER_LINEAR
+        )
+        return framed(content, fit), fit
+    top = int(np.iinfo(pixels.dtype).max)
+    require_lanes(fit, largest=top)
+    sums = np.empty(fit.content_shape, np.uint64)
+    whole, nothing, one = np.uint32(top), np.uint32(0), np.uint32(1)
+    clamped_sums(pixels, fit.longest, whole, nothing, one, nothing, whole, sums)
+    area = covered(fit)
+    return framed(((sums + area // 2) // area).astype(pixels.dtype), fit), fit
+
+
+def require_lanes(fit: Fit, *, largest: int) -> None:
+    """Raise ValueError if an image of values up to ``largest`` is too long for the kernels."""
+    if fit.longest * largest >= LANE_END:
+        raise ValueError(f"cannot fit an image of {fit.native_rows} x {fit.native_cols} pixels")
+
+
+def covered(fit: Fit) -> Sums:
+    """Return the native area under each stored pixel of the content, in 378ths squared.
+
+    N * N (N the longer side), and less where the far edge of the shorter side covers a part.
+    """
+    rows, cols = (
+        np.minimum(fit.longest, side * CONTENT_SIZE - np.arange(count) * fit.longest)
+        for side, count in zip((fit.native_rows, fit.native_cols), fit.content_shape, strict=True)
+    )
+    return np.multiply.outer(rows, cols).astype(np.uint64)
+
+
+def framed(content: NDArray[Pixel], fit: Fit) -> NDArray[Pixel]:
+    """Put the content into the stored square, zero around it."""
+    stored = np.zeros((STORED_SIZE, STORED_SIZE), dtype=content.dtype)
+    stored[fit.content] = content
+    return stored

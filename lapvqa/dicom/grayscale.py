@@ -1,49 +1,93 @@
-"""From stored cell values to what a radiologist's screen shows, as one table of 256 or 65,536.
+"""From stored values to what a radiologist's screen shows.
 
 Order as PS3.4 N.2 fixes it: stored value (PS3.5 8.1.1), Modality LUT (PS3.3 C.11.1), VOI LUT
 (C.11.2), then the presentation: MONOCHROME1 shows its lowest value white (C.7.6.3.1.2), and
 Presentation LUT Shape INVERSE inverts (C.11.6). Every step is a function of the one stored value,
-so the whole of it is tabulated once per file and the image pays for one lookup.
+so the whole of it is one function: a ``Ramp`` where it is a straight line between black and white
+(a linear window after a linear rescale), a table of every value's grey otherwise.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import MutableSequence, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-Values = NDArray[np.float64]
-Cells = NDArray[np.uint8] | NDArray[np.uint16]
+from lapvqa.data.area import count_values
+from lapvqa.dicom.coding import Cells, Coding, Values
+
+Table = NDArray[np.uint16]
+"""The grey of each value in ascending order, 0 black .. 65535 white."""
 
 PERCENTILES = (0.5, 99.5)
 _SAMPLE_SIDE = 512
 
 
-def stored_values(*, allocated: int, stored: int, high_bit: int, signed: bool) -> Values:
-    """Return the pixel value of each possible cell content 0 .. 2**allocated - 1 (PS3.5 8.1.1).
+@dataclass(frozen=True)
+class Ramp:
+    """Greys that rise, or fall, in a straight line with the stored value between two clamps."""
 
-    Bits above High Bit may hold an overlay of old; they are no part of the value.
+    black: float
+    """The stored value shown black; above ``white`` if the image is inverted."""
+    white: float
+
+
+def display(dataset: Dataset, coding: Coding, cells: Cells) -> tuple[Ramp | Table, str]:
+    """Return the grey of each stored value, and how it was chosen: lut | window | percentile.
+
+    ``cells`` [rows, cols] is looked at only where the file has no usable VOI: then its percentiles
+    0.5 and 99.5 become black and white. Raises ValueError if the attributes make no sense.
     """
-    cells = np.arange(1 << allocated, dtype=np.int64)
-    values = (cells >> (high_bit + 1 - stored)) & ((1 << stored) - 1)
-    if signed:
-        values -= (values >> (stored - 1)) << stored
-    return values.astype(np.float64)
+    if ramp := linear_display(dataset, coding, cells):
+        return ramp
+    return tabulated_display(dataset, coding, cells)
 
 
-def display_table(dataset: Dataset, values: Values, cells: Cells) -> tuple[NDArray[np.uint16], str]:
-    """Return the grey (0 black .. 65535 white) of each cell content, and how it was chosen.
+def linear_display(dataset: Dataset, coding: Coding, cells: Cells) -> tuple[Ramp, str] | None:
+    """Return the display function as a Ramp; None if it is not one."""
+    if dataset.get("ModalityLUTSequence") or dataset.get("VOILUTSequence"):
+        return None
+    if dataset.get("PixelPaddingValue") is not None:
+        return None
+    slope, intercept = _rescale(dataset)
+    chosen = _window_of(dataset)
+    if slope == 0 or (chosen and not chosen.is_linear):
+        return None
+    if chosen:
+        black, white = ((edge - intercept) / slope for edge in chosen.edges())
+    else:
+        found = _percentiles(coding.values(), _counts(coding, cells))
+        if found is None:
+            return None
+        black, white = found if slope > 0 else found[::-1]
+    if is_inverted(dataset):
+        black, white = white, black
+    if not (math.isfinite(black) and math.isfinite(white)) or black == white:
+        return None
+    return Ramp(black, white), "window" if chosen else "percentile"
 
-    ``values`` as from ``stored_values``; ``cells`` [rows, cols] is looked at only where the file
-    has no usable VOI: then the percentiles 0.5 and 99.5 become black and white ("percentile").
-    """
+
+def tabulated_display(dataset: Dataset, coding: Coding, cells: Cells) -> tuple[Table, str]:
+    """Return the display function as a table, whatever its form; raises ValueError."""
+    values = coding.values()
     modality = modality_lut(dataset, values)
     padding = padding_mask(dataset, values)
-    chosen = voi_lut(dataset, modality)
-    grey, voi = chosen or (_percentile_window(modality, padding, cells), "percentile")
+    grey, voi = voi_lut(dataset, modality) or (None, "percentile")
+    if grey is None:
+        counts = np.where(padding, 0, _counts(coding, cells))
+        found = _percentiles(modality, counts)
+        if found is None:
+            return np.zeros(coding.count, np.uint16), voi
+        grey = np.clip((modality - found[0]) / (found[1] - found[0]), 0, 1)
     if is_inverted(dataset):
         grey = 1 - grey
     grey = np.where(padding, 0.0, grey)
+    if not np.isfinite(grey).all():
+        raise ValueError("greys that are no numbers")
     return np.rint(grey * 65535).astype(np.uint16), voi
 
 
@@ -53,9 +97,8 @@ def modality_lut(dataset: Dataset, values: Values) -> Values:
     if sequence:
         table, first, _ = _lut(sequence[0], values)
         return _look_up(table, first, values)
-    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
-    slope = 1.0 if slope is None else float(slope)
-    return values * slope + (0.0 if intercept is None else float(intercept))
+    slope, intercept = _rescale(dataset)
+    return values * slope + intercept
 
 
 def voi_lut(dataset: Dataset, values: Values) -> tuple[Values, str] | None:
@@ -69,23 +112,47 @@ def voi_lut(dataset: Dataset, values: Values) -> tuple[Values, str] | None:
         # Some writers understate the bits; a value above white is white's new place.
         white = max(float((1 << bits) - 1), float(table.max()))
         return _look_up(table, first, values) / white, "lut"
-    center, width = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
-    function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
-    if center is None or width is None or width < (1 if function == "LINEAR" else 1e-9):
-        return None
-    return window(values, center=center, width=width, function=function), "window"
+    chosen = _window_of(dataset)
+    return None if chosen is None else (chosen.greys(values), "window")
 
 
-def window(values: Values, *, center: float, width: float, function: str = "LINEAR") -> Values:
-    """Map values to greys in [0, 1] (PS3.3 C.11.2.1.2.1, C.11.2.1.3.1, C.11.2.1.3.2)."""
-    if function == "SIGMOID":
-        grey: Values = 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
+@dataclass(frozen=True)
+class Window:
+    """A window in modality values, of one of the three functions of PS3.3 C.11.2.1.2 and .3."""
+
+    center: float
+    width: float
+    function: str = "LINEAR"
+
+    @property
+    def is_usable(self) -> bool:
+        """The standard asks for a width of at least 1 (LINEAR) or above 0."""
+        return self.width >= 1 if self.function == "LINEAR" else self.width > 0
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether greys are a straight line between the two edges."""
+        return self.function != "SIGMOID" and self.edges()[0] < self.edges()[1]
+
+    def edges(self) -> tuple[float, float]:
+        """Return the values shown black and white by LINEAR or LINEAR_EXACT."""
+        if self.function == "LINEAR_EXACT":  # C.11.2.1.3.2
+            return self.center - self.width / 2, self.center + self.width / 2
+        middle, reach = self.center - 0.5, (self.width - 1) / 2  # C.11.2.1.2.1
+        return middle - reach, middle + reach
+
+    def greys(self, values: Values) -> Values:
+        """Map values to greys in [0, 1]."""
+        grey: Values
+        if self.function == "SIGMOID":  # C.11.2.1.3.1
+            power = np.clip(-4 * (values - self.center) / self.width, -700, 700)
+            grey = 1 / (1 + np.exp(power))
+            return grey
+        low, high = self.edges()
+        if low == high:  # a width of 1: a step
+            return (values > low).astype(np.float64)
+        grey = np.clip((values - low) / (high - low), 0, 1)
         return grey
-    if function == "LINEAR_EXACT":
-        return _clipped((values - center) / width + 0.5)
-    if width == 1:
-        return (values > center - 0.5).astype(np.float64)
-    return _clipped((values - (center - 0.5)) / (width - 1) + 0.5)
 
 
 def is_inverted(dataset: Dataset) -> bool:
@@ -108,27 +175,40 @@ def padding_mask(dataset: Dataset, values: Values) -> NDArray[np.bool_]:
     return (values >= ends[0]) & (values <= ends[1])
 
 
-def _percentile_window(modality: Values, padding: NDArray[np.bool_], cells: Cells) -> Values:
+def _counts(coding: Coding, cells: Cells) -> NDArray[np.int64]:
+    """Count the values of about a quarter of a million cells or more, evenly spread."""
+    counts = np.zeros(coding.count, np.int64)
     step = max(1, min(cells.shape) // _SAMPLE_SIDE)
-    sample = cells[::step, ::step].ravel()
-    shown = modality[sample[~padding[sample]]]
-    if not shown.size:
-        return _black(modality)
-    low, high = np.percentile(shown, PERCENTILES)
-    if low == high:
-        low, high = shown.min(), shown.max()
-    if low == high:
-        return _black(modality)
-    return _clipped((modality - low) / (high - low))
+    mask, flip, down = (np.uint32(bits) for bits in (coding.mask, coding.flip, coding.down))
+    count_values(cells, step, mask, flip, down, counts)
+    return counts
 
 
-def _black(like: Values) -> Values:
-    return np.zeros(like.shape, dtype=np.float64)
+def _percentiles(values: Values, counts: NDArray[np.int64]) -> tuple[float, float] | None:
+    """Return the percentiles 0.5 and 99.5 of values met ``counts`` times, else their extremes.
+
+    Linear between the two nearest, as NumPy's default. None if all values are the same.
+    """
+    order = np.argsort(values, kind="stable")
+    ends = np.cumsum(counts[order])
+    if not ends[-1]:
+        return None
+    places = [percent / 100 * (ends[-1] - 1) for percent in PERCENTILES]
+    if (found := _at(places, values[order], ends))[0] == found[1]:
+        found = _at([0, ends[-1] - 1], values[order], ends)
+    return None if found[0] == found[1] else (found[0], found[1])
 
 
-def _clipped(grey: Values) -> Values:
-    clipped: Values = np.clip(grey, 0, 1)
-    return clipped
+def _at(places: Sequence[float], values: Values, ends: NDArray[np.int64]) -> list[float]:
+    """Return what stands at ``places`` of the row in which value i ends before ``ends[i]``."""
+    found = []
+    for place in places:
+        before, after = (
+            float(values[np.searchsorted(ends, index, side="right")])
+            for index in (math.floor(place), math.ceil(place))
+        )
+        found.append(before + (after - before) * (place - math.floor(place)))
+    return found
 
 
 def _lut(item: Dataset, values: Values) -> tuple[Values, int, int]:
@@ -155,8 +235,29 @@ def _look_up(table: Values, first: int, values: Values) -> Values:
     return found
 
 
-def _first(value: object) -> float | None:
-    if value is None or value == "":
+def _rescale(dataset: Dataset) -> tuple[float, float]:
+    slope, intercept = _number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")
+    return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
+
+
+def _window_of(dataset: Dataset) -> Window | None:
+    """Return the first window if there is a usable one."""
+    center, width = _number(dataset, "WindowCenter"), _number(dataset, "WindowWidth")
+    if center is None or width is None:
         return None
-    values = np.atleast_1d(np.asarray(value, dtype=np.float64))
-    return float(values[0]) if values.size else None
+    function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
+    known = function if function in ("SIGMOID", "LINEAR_EXACT") else "LINEAR"
+    window = Window(center, width, known)
+    return window if window.is_usable else None
+
+
+def _number(dataset: Dataset, name: str) -> float | None:
+    """Return the first number of an attribute, None if it is empty; raises ValueError."""
+    value = dataset.get(name)
+    first = value[0] if isinstance(value, MutableSequence) and value else value
+    if first is None or first == "" or first == []:
+        return None
+    number = float(first)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is no finite number")
+    return number

@@ -1,4 +1,4 @@
-"""Pixel data to cells [rows, cols] and the value of each possible cell content.
+"""Pixel data to cells [rows, cols] and how the values lie in them.
 
 Native pixels are used where they lie in the bytes; compressed ones go to exactly one decoder per
 transfer syntax, so that the same file gives the same pixels everywhere.
@@ -15,7 +15,7 @@ from pydicom import Dataset
 from pydicom import uid as uids
 from pydicom.pixels.decoders.base import get_decoder
 
-from lapvqa.dicom.grayscale import Cells, Values, stored_values
+from lapvqa.dicom.coding import Cells, Coding
 from lapvqa.dicom.header import MONOCHROME, Header
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
@@ -48,13 +48,13 @@ DECODERS: dict[uids.UID, str] = {
 
 def native_cells(
     header: Header, dataset: Dataset, data: memoryview, *, vr: str
-) -> tuple[Cells, Values]:
-    """Return the cells as they lie in ``data`` and the value of each cell content.
+) -> tuple[Cells, Coding]:
+    """Return the cells as they lie in ``data`` and their coding.
 
     ``vr`` is Pixel Data's, empty under implicit VR. Raises DicomError if the length is wrong.
     """
     if header.photometric not in MONOCHROME:
-        return _luma(_native_colour(header, dataset, data)), _byte_values()
+        return _luma(_native_colour(header, dataset, data)), Coding(8)
     allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
     shape = (int(dataset.Rows), int(dataset.Columns))
     exact = _exactly(data, shape[0] * shape[1] * allocated // 8)
@@ -69,13 +69,11 @@ def native_cells(
     high_bit = int(dataset.get("HighBit", stored - 1))
     if not stored - 1 <= high_bit < allocated:
         raise DicomError(Reason.BAD_HEADER, f"high bit {high_bit} for {stored} bits stored")
-    values = stored_values(
-        allocated=allocated, stored=stored, high_bit=high_bit, signed=_is_signed(dataset)
-    )
-    return cells.reshape(shape), values
+    coding = Coding(stored, signed=_is_signed(dataset), down=high_bit + 1 - stored)
+    return cells.reshape(shape), coding
 
 
-def decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[Cells, Values]:
+def decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[Cells, Coding]:
     """Decompress the encapsulated ``data``; raises DicomError if no decoder is installed.
 
     The decoder aligns the bits and spreads the sign, so cells hold values as they are.
@@ -103,11 +101,11 @@ def decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[C
     )
     if header.photometric not in MONOCHROME:
         is_rgb = facts["photometric_interpretation"] == "RGB"
-        return _luma(pixels) if is_rgb else _first_channel(pixels), _byte_values()
+        return _luma(pixels) if is_rgb else _first_channel(pixels), Coding(8)
     bits, signed = pixels.dtype.itemsize * 8, pixels.dtype.kind == "i"
     whole = np.ascontiguousarray(pixels)
     cells: Cells = whole.view(np.uint8) if bits == 8 else whole.view(np.uint16)
-    return cells, stored_values(allocated=bits, stored=bits, high_bit=bits - 1, signed=signed)
+    return cells, Coding(bits, signed=signed)
 
 
 def _native_colour(header: Header, dataset: Dataset, data: memoryview) -> NDArray[np.uint8]:
@@ -139,10 +137,6 @@ def _colour(pixels: NDArray[Any]) -> NDArray[np.uint8]:
             Reason.UNSUPPORTED_PHOTOMETRIC, f"colour of {pixels.dtype}, expected 3 x 8 bits"
         )
     return np.ascontiguousarray(pixels)
-
-
-def _byte_values() -> Values:
-    return np.arange(256, dtype=np.float64)
 
 
 def _is_signed(dataset: Dataset) -> bool:

@@ -1,22 +1,38 @@
-"""The second half of reading a file: pixel data decoded and shown as a screen would."""
+"""The second half of reading a file: pixel data decoded and shown as a screen would.
+
+The display function comes first and resampling last, as a viewer shows an image smaller than it
+is (PS3.4 N.2: Modality LUT, VOI LUT, Presentation LUT; spatial transformations come after). Where
+that function is a straight line between two clamps (PS3.3 C.11.2.1.2.1), averaging the clamped
+stored values and mapping the average gives the same greys: an average and a straight line may
+change places, a clamp and an average may not. That way costs one pass over the cells.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from lapvqa.data.geometry import Fit, fit_image
+from lapvqa.data.area import clamped_sums, mapped_sums
+from lapvqa.data.geometry import LANE_END, Fit, covered, fit_image, fit_of, framed, require_lanes
 from lapvqa.dicom import grayscale
+from lapvqa.dicom.coding import Cells, Coding, Values
 from lapvqa.dicom.faults import as_reason, quiet
+from lapvqa.dicom.grayscale import Ramp, Table
 from lapvqa.dicom.header import MONOCHROME, Header
 from lapvqa.dicom.parse import ParsedDicom
 from lapvqa.dicom.pixels import NATIVE, decoded_cells, native_cells
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
+
+_WHITE = 255
+_TABLE_STEP = 257
+"""A grey of 255 in the tables' 0 .. 65535."""
+_MAX_FACTOR = 1 << 16
+_MAX_EDGE_ERROR = 0.005
+"""In greys of 255: how far rounding a window's edge may move black or white."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +51,71 @@ def render(parsed: ParsedDicom) -> DicomImage:
     header, dataset = parsed.header, parsed.dataset
     with quiet(), as_reason(Reason.DECODE_FAILED, "decodable pixel data"):
         if header.transfer_syntax in NATIVE:
-            cells, values = native_cells(header, dataset, parsed.pixel_data, vr=parsed.pixel_vr)
+            cells, coding = native_cells(header, dataset, parsed.pixel_data, vr=parsed.pixel_vr)
         else:
-            cells, values = decoded_cells(header, dataset, parsed.pixel_data)
+            cells, coding = decoded_cells(header, dataset, parsed.pixel_data)
     with quiet(), as_reason(Reason.BAD_HEADER, "usable grey transformations"):
         # Of colour only the luma is left, to which the grey transformations do not belong.
         described = dataset if header.photometric in MONOCHROME else Dataset()
-        table, voi = grayscale.display_table(described, values, cells)
-    grey, fit = fit_image(cv2.LUT(cells, table))
-    pixels = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    _require_contrast(pixels, fit)
-    return DicomImage(pixels, fit, voi, header)
+        fit = fit_of(*cells.shape)
+        greys, voi = _greys(described, coding, cells, fit)
+    pixels = np.floor(greys + 0.5).astype(np.uint8)
+    if int(pixels.max()) - int(pixels.min()) < 2:
+        raise DicomError(Reason.CONSTANT_IMAGE, f"one grey everywhere: {int(pixels.min())} of 255")
+    return DicomImage(framed(pixels, fit), fit, voi, header)
 
 
-def _require_contrast(pixels: NDArray[np.uint8], fit: Fit) -> None:
-    top, left = int(fit.offset_y), int(fit.offset_x)
-    height, width = round(fit.native_rows * fit.scale), round(fit.native_cols * fit.scale)
-    content = pixels[top : top + height, left : left + width]
-    if int(content.max()) - int(content.min()) < 2:
-        raise DicomError(Reason.CONSTANT_IMAGE, f"one grey everywhere: {int(content.min())} of 255")
+def _greys(dataset: Dataset, coding: Coding, cells: Cells, fit: Fit) -> tuple[Values, str]:
+    if linear := grayscale.linear_display(dataset, coding, cells):
+        ramp, voi = linear
+        greys = ramped(cells, coding, ramp, fit)
+        if greys is not None:
+            return greys, voi
+    table, voi = grayscale.tabulated_display(dataset, coding, cells)
+    return tabulated(cells, coding, table, fit), voi
+
+
+def ramped(cells: Cells, coding: Coding, ramp: Ramp, fit: Fit) -> Values | None:
+    """Clamp, average, then map: the greys of the content [h, w], 0 .. 255, not yet rounded.
+
+    None where the kernel is not exact enough (a window of few stored values, or a giant image),
+    and for an image that must be enlarged.
+    """
+    unit = 1 << coding.down
+    black, white = ((edge - coding.lowest) * unit for edge in (ramp.black, ramp.white))
+    inside = np.clip(sorted((black, white)), 0, (coding.count - 1) * unit)
+    factor = _edge_factor(inside, fit, allowed=_MAX_EDGE_ERROR / _WHITE * abs(white - black))
+    if fit.scale >= 1 or factor is None:
+        return None
+    low, high = (np.uint32(edge) for edge in np.rint(inside * factor))
+    sums = np.empty(fit.content_shape, np.uint64)
+    mask, flip = np.uint32(coding.mask), np.uint32(coding.flip)
+    clamped_sums(cells, fit.longest, mask, flip, np.uint32(factor), low, high, sums)
+    mean = sums / (covered(fit) * factor)
+    greys: Values = np.clip((mean - black) / (white - black), 0, 1) * _WHITE
+    return greys
+
+
+def _edge_factor(edges: Values, fit: Fit, *, allowed: float) -> int | None:
+    """Return in how many parts of a value to count, since edges may lie between values.
+
+    The more, the nearer an edge is to a whole part, but the lanes are 32 bits wide.
+    """
+    finest = (LANE_END - 1) // (fit.longest * max(1, int(np.ceil(edges[1]))))
+    factor = 1 << (min(finest, _MAX_FACTOR).bit_length() - 1)
+    error = np.abs(np.rint(edges * factor) - edges * factor).max() / factor
+    return factor if error <= allowed else None
+
+
+def tabulated(cells: Cells, coding: Coding, table: Table, fit: Fit) -> Values:
+    """Look up, then average: the greys of the content [h, w], 0 .. 255, not yet rounded."""
+    if fit.scale >= 1:
+        large, _ = fit_image(table[coding.ranks(cells)])
+        enlarged: Values = large[fit.content] / _TABLE_STEP
+        return enlarged
+    require_lanes(fit, largest=_WHITE * _TABLE_STEP)
+    sums = np.empty(fit.content_shape, np.uint64)
+    mask, flip, down = (np.uint32(bits) for bits in (coding.mask, coding.flip, coding.down))
+    mapped_sums(cells, fit.longest, mask, flip, down, table, sums)
+    greys: Values = sums / (covered(fit) * _TABLE_STEP)
+    return greys

@@ -5,12 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_dicom import dataset_of, ramp
+from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from lapvqa.dicom import grayscale
+from lapvqa.dicom.coding import Coding
+from lapvqa.dicom.grayscale import Ramp, Window
 
-TWELVE = grayscale.stored_values(allocated=16, stored=12, high_bit=11, signed=False)
+TWELVE = Coding(12)
+SIGNED_TWELVE = Coding(12, signed=True)
 
 
 def lut_item(first: int, bits: int, data: list[int]) -> Dataset:
@@ -20,24 +24,35 @@ def lut_item(first: int, bits: int, data: list[int]) -> Dataset:
     return item
 
 
+def values_of(coding: Coding, cells: list[int]) -> list[float]:
+    return list(coding.values()[coding.ranks(np.array(cells, np.uint16))])
+
+
+def table_of(dataset: Dataset, coding: Coding, cells: NDArray[np.uint16]) -> NDArray[np.float64]:
+    """The grey, 0 to 65535, of each value in ascending order, by whichever way is taken."""
+    shown, _ = grayscale.display(dataset, coding, cells)
+    if not isinstance(shown, Ramp):
+        return shown.astype(np.float64)
+    grey = (coding.values() - shown.black) / (shown.white - shown.black)
+    return np.clip(grey, 0, 1) * 65535
+
+
 def test_bits_above_the_high_bit_are_no_part_of_the_value() -> None:
-    assert list(TWELVE[[0, 1, 4095, 4096, 0xF005]]) == [0, 1, 4095, 0, 5]
-    shifted = grayscale.stored_values(allocated=16, stored=12, high_bit=15, signed=False)
-    assert list(shifted[[0x0010, 0xFFF0, 0xFFFF]]) == [1, 4095, 4095]
-    signed = grayscale.stored_values(allocated=16, stored=12, high_bit=11, signed=True)
-    assert list(signed[[0, 0x7FF, 0x800, 0xFFF, 0xF7FF]]) == [0, 2047, -2048, -1, 2047]
-    byte = grayscale.stored_values(allocated=8, stored=8, high_bit=7, signed=True)
-    assert list(byte[[127, 128, 255]]) == [127, -128, -1]
+    assert values_of(TWELVE, [0, 1, 4095, 4096, 0xF005]) == [0, 1, 4095, 0, 5]
+    assert values_of(Coding(12, down=4), [0x0010, 0xFFF0, 0xFFFF]) == [1, 4095, 4095]
+    found = values_of(SIGNED_TWELVE, [0, 0x7FF, 0x800, 0xFFF, 0xF7FF])
+    assert found == [0, 2047, -2048, -1, 2047]
+    assert values_of(Coding(8, signed=True), [127, 128, 255]) == [127, -128, -1]
+    assert values_of(Coding(16, signed=True), [0, 0x7FFF, 0x8000, 0xFFFF]) == [0, 32767, -32768, -1]
+    assert values_of(Coding(10, signed=True, down=2), [0x0004, 0x0FFF, 0xF7FC]) == [1, -1, 511]
 
 
 def test_linear_window_is_the_example_of_the_standard() -> None:
     # PS3.3 C.11.2.1.2.1, note 2: c = 2048, w = 1 -> below 2047.5 black, above white;
     # c = 0, w = 100 -> y = 0 up to -50, 255 above 49.
-    values = np.array([2047.0, 2048.0])
-    assert list(grayscale.window(values, center=2048, width=1)) == [0, 1]
+    assert list(Window(2048, 1).greys(np.array([2047.0, 2048.0]))) == [0, 1]
     values = np.array([-51.0, -50.0, -0.5, 49.0, 50.0])
-    expected = [0, 0, 0.5, 1, 1]
-    assert grayscale.window(values, center=0, width=100) == pytest.approx(expected)
+    assert Window(0, 100).greys(values) == pytest.approx([0, 0, 0.5, 1, 1])
 
 
 @given(
@@ -88,7 +103,7 @@ def test_modality_lut_sequence_goes_before_the_window() -> None:
     dataset.ModalityLUTSequence = [lut_item(0, 16, [100, 200, 300, 400])]
     dataset.RescaleSlope = 7  # not used beside a LUT
     dataset.WindowCenter, dataset.WindowWidth, dataset.VOILUTFunction = 250, 300, "LINEAR_EXACT"
-    table, voi = grayscale.display_table(dataset, TWELVE, ramp())
+    table, voi = grayscale.tabulated_display(dataset, TWELVE, ramp())
     assert voi == "window"
     # 100 -> (100 - 250) / 300 + .5 = 0; 200 -> 1/3; 300 -> 2/3; 400 and beyond -> 1
     assert list(table[[0, 1, 2, 3, 4000]]) == [0, 21845, 43690, 65535, 65535]
@@ -109,30 +124,31 @@ def test_lowest_value_is_white_once(photometric: str, shape: str | None, inverte
     dataset.WindowCenter, dataset.WindowWidth = 2048, 4096
     if shape is not None:
         dataset.PresentationLUTShape = shape
-    table, _ = grayscale.display_table(dataset, TWELVE, ramp())
+    table = table_of(dataset, TWELVE, ramp())
     assert (table[0], table[4095]) == ((65535, 0) if inverted else (0, 65535))
 
 
 def test_padding_is_black_and_does_not_move_the_percentiles() -> None:
     cells = ramp()
-    plain, voi = grayscale.display_table(dataset_of(cells), TWELVE, cells)
+    plain, voi = grayscale.display(dataset_of(cells), TWELVE, cells)
     assert voi == "percentile"
     bordered = np.full((500, 500), 4095, np.uint16)
     bordered[:378, :378] = np.minimum(cells, 4000)
     dataset = dataset_of(bordered, PixelPaddingValue=4095, PhotometricInterpretation="MONOCHROME1")
-    table, _ = grayscale.display_table(dataset, TWELVE, bordered)
+    table = table_of(dataset, TWELVE, bordered)
     assert table[4095] == 0
     assert table[0] == 65535
     low, high = np.percentile(np.minimum(cells, 4000), [0.5, 99.5])
     assert int(table[int(low) + 300]) == pytest.approx(65535 * (1 - 300 / (high - low)), abs=30)
-    assert plain[0] == 0
+    assert isinstance(plain, Ramp)
+    assert (plain.black, plain.white) == tuple(np.percentile(cells, [0.5, 99.5]))
 
 
 def test_percentiles_are_black_and_white_whatever_the_outliers() -> None:
     cells = np.random.default_rng(0).integers(1000, 2000, (400, 400)).astype(np.uint16)
     cells[0, :3] = 4095
-    table, voi = grayscale.display_table(dataset_of(cells), TWELVE, cells)
-    assert voi == "percentile"
+    assert grayscale.display(dataset_of(cells), TWELVE, cells)[1] == "percentile"
+    table = table_of(dataset_of(cells), TWELVE, cells)
     assert (table[:1000] == 0).all()
     assert (table[2000:4096] == 65535).all()
     assert int(table[1500]) == pytest.approx(32768, abs=300)
@@ -141,12 +157,12 @@ def test_percentiles_are_black_and_white_whatever_the_outliers() -> None:
 @pytest.mark.parametrize("width", [0, -5])
 def test_an_unusable_window_gives_way_to_percentiles(width: int) -> None:
     dataset = dataset_of(ramp(), WindowCenter=100, WindowWidth=width)
-    assert grayscale.display_table(dataset, TWELVE, ramp())[1] == "percentile"
+    assert grayscale.display(dataset, TWELVE, ramp())[1] == "percentile"
 
 
 def test_a_negative_first_value_written_as_unsigned() -> None:
-    signed = grayscale.stored_values(allocated=16, stored=12, high_bit=11, signed=True)
     dataset = dataset_of(ramp())
     dataset.VOILUTSequence = [lut_item(0x10000 - 2, 8, [0, 51, 102, 153, 204, 255])]
-    shown, _ = grayscale.voi_lut(dataset, signed) or (np.zeros(0), "")
-    assert list(np.rint(shown[[0xFFD, 0xFFE, 0, 3, 9]] * 255)) == [0, 0, 102, 255, 255]
+    shown, _ = grayscale.voi_lut(dataset, SIGNED_TWELVE.values()) or (np.zeros(0), "")
+    ranks = 2048 + np.array([-3, -2, 0, 3, 9])
+    assert list(np.rint(shown[ranks] * 255)) == [0, 0, 102, 255, 255]

@@ -75,14 +75,14 @@ def decode(sample: Sample) -> NDArray[np.float64]:
         parsed = read.parse(data_of(sample))
         header, dataset, data = parsed.header, parsed.dataset, parsed.pixel_data
         if header.transfer_syntax in pixels.NATIVE:
-            cells, values = pixels.native_cells(header, dataset, data, vr=parsed.pixel_vr)
+            cells, coding = pixels.native_cells(header, dataset, data, vr=parsed.pixel_vr)
         else:
-            cells, values = pixels.decoded_cells(header, dataset, data)
+            cells, coding = pixels.decoded_cells(header, dataset, data)
     except DicomError as error:
         if error.reason in (Reason.DECODER_MISSING, Reason.UNSUPPORTED_SYNTAX):
             raise NoDecoderError(sample.name) from error
         raise
-    decoded: NDArray[np.float64] = values[cells]
+    decoded: NDArray[np.float64] = coding.values()[coding.ranks(cells)]
     return decoded
 
 
