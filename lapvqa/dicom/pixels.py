@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom import uid as uids
+from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 
+from lapvqa.dicom import jpeg12
 from lapvqa.dicom.coding import Cells, Coding
 from lapvqa.dicom.header import MONOCHROME, Header
 from lapvqa.dicom.reasons import Reason
@@ -32,7 +34,7 @@ NATIVE = frozenset(
 # Not pyjpegls: it searches a cut stream for 5 to 13 s. Not pylibjpeg for RLE: it panics.
 DECODERS: dict[uids.UID, str] = {
     uids.JPEGBaseline8Bit: "pillow",
-    uids.JPEGExtended12Bit: "pillow",
+    uids.JPEGExtended12Bit: "pillow",  # those of 8 bits; for 12 see jpeg12
     uids.JPEGLossless: "gdcm",
     uids.JPEGLosslessSV1: "gdcm",
     uids.JPEGLSLossless: "gdcm",
@@ -79,11 +81,11 @@ def decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[C
     The decoder aligns the bits and spreads the sign, so cells hold values as they are.
     """
     syntax = uids.UID(header.transfer_syntax)
+    if syntax == uids.JPEGExtended12Bit and header.bits_stored > 8:
+        return _jpeg12_cells(dataset, data)
     decoder, plugin = get_decoder(syntax), DECODERS[syntax]
-    if plugin not in decoder.available_plugins or (
-        syntax == uids.JPEGExtended12Bit and header.bits_stored > 8
-    ):
-        raise DicomError(Reason.DECODER_MISSING, f"no installed decoder for {syntax.name}")
+    if plugin not in decoder.available_plugins:
+        raise _missing(syntax)
     options: dict[str, Any] = {
         "rows": int(dataset.Rows),
         "columns": int(dataset.Columns),
@@ -106,6 +108,22 @@ def decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[C
     whole = np.ascontiguousarray(pixels)
     cells: Cells = whole.view(np.uint8) if bits == 8 else whole.view(np.uint16)
     return cells, Coding(bits, signed=signed)
+
+
+def _jpeg12_cells(dataset: Dataset, data: memoryview) -> tuple[Cells, Coding]:
+    if not jpeg12.is_available():
+        raise _missing(uids.JPEGExtended12Bit)
+    if int(dataset.get("SamplesPerPixel") or 1) != 1:
+        raise DicomError(Reason.UNSUPPORTED_PHOTOMETRIC, "colour of 12 bits, expected 3 x 8 bits")
+    frame = get_frame(data.tobytes(), 0, number_of_frames=1)
+    cells = jpeg12.decode(frame, rows=int(dataset.Rows), cols=int(dataset.Columns))
+    if _is_signed(dataset):
+        return cells, Coding(int(dataset.BitsStored), signed=True)
+    return cells, Coding(16)  # a lossy value may exceed BitsStored
+
+
+def _missing(syntax: uids.UID) -> DicomError:
+    return DicomError(Reason.DECODER_MISSING, f"no installed decoder for {syntax.name}")
 
 
 def _native_colour(header: Header, dataset: Dataset, data: memoryview) -> NDArray[np.uint8]:

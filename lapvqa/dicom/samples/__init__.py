@@ -37,7 +37,7 @@ SAMPLES = (
     Sample("deflated", "deflated", 12),
     Sample("rle", "RLE lossless", 12),
     Sample("jpeg_baseline", "JPEG baseline, 8 bits", 8, max_error=2),
-    Sample("jpeg_extended_12", "JPEG extended, 12 bits", 12, max_error=40),
+    Sample("jpeg_extended_12", "JPEG extended, 12 bits", 12, max_error=1),
     Sample("jpeg_lossless", "JPEG lossless, process 14", 12),
     Sample("jpeg_lossless_sv1", "JPEG lossless, process 14 selection value 1", 12),
     Sample("jpegls_lossless", "JPEG-LS lossless", 12),
