@@ -7,8 +7,10 @@ process (``workers``) and go no further.
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from pydicom import Dataset
 from pydicom.tag import BaseTag, Tag
@@ -20,7 +22,8 @@ READ_TAGS: tuple[BaseTag, ...] = tuple(
     Tag(name)
     for name in (
         "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyDate", "StudyTime",
-        "Modality", "PatientID", "ViewPosition", "StudyInstanceUID", "ViewCodeSequence",
+        "Modality", "PatientID", "PatientIdentityRemoved", "BodyPartExamined", "ViewPosition",
+        "StudyInstanceUID", "ViewCodeSequence", "BurnedInAnnotation",
         "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames",
         "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
         "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth",
@@ -62,6 +65,21 @@ _VIEW_OF_CODE = {
     "left lateral": "LL",
 }
 
+BodyPart = Literal["chest", "other", ""]
+Answer = Literal["yes", "no", ""]
+
+# Body Part Examined (0018,0015) is one of the terms of PS3.16 Annex L; archives write what they
+# like: THORAX, PORT CHEST, CHEST_TO_ABDOMEN, TÓRAX, Lunge. Beginnings of words, in the languages
+# of the public archives; CHEST anywhere, because the standard's own NECKCHEST and CHESTABDOMEN are
+# one word. What shows the chest beside its neighbour is a chest.
+_CHEST = re.compile(
+    r"CHEST|BRUSTKORB|\b(THORAX|TORAX|TORACE|LUNG|PULMO|POUMON|PLEURA|MEDIASTIN|HEART|RIBS?\b|CXR)"
+)
+# The field is filled, and says nothing.
+_NO_PART = frozenset(
+    {"UNKNOWN", "UNDEFINED", "UNSPECIFIED", "NONE", "NULL", "NA", "N A", "OTHER", "DEFAULT"}
+)
+
 
 @dataclass(frozen=True)
 class Header:
@@ -78,6 +96,11 @@ class Header:
     photometric: str
     bits_stored: int
     transfer_syntax: str
+    body_part: BodyPart = ""
+    burned_in: Answer = ""
+    """Whether Burned In Annotation (0028,0301) says that the pixels name the patient."""
+    identity_removed: Answer = ""
+    """What Patient Identity Removed (0012,0062) says."""
 
 
 def require_radiograph(dataset: Dataset) -> None:
@@ -114,7 +137,26 @@ def read_header(dataset: Dataset, *, transfer_syntax: str) -> Header:
         photometric=photometric,
         bits_stored=int(dataset.get("BitsStored") or 0),
         transfer_syntax=transfer_syntax,
+        body_part=chest_stated(_text(dataset, "BodyPartExamined")),
+        burned_in=yes_or_no(_text(dataset, "BurnedInAnnotation")),
+        identity_removed=yes_or_no(_text(dataset, "PatientIdentityRemoved")),
     )
+
+
+def chest_stated(text: str) -> BodyPart:
+    """Return whether a stated body part is the chest or another; nothing if none is stated."""
+    decomposed = unicodedata.normalize("NFKD", text.upper())
+    letters = "".join(char for char in decomposed if not unicodedata.combining(char))
+    words = " ".join(re.findall(r"[A-Z]+", letters))
+    if not words or words in _NO_PART:
+        return ""
+    return "chest" if _CHEST.search(words) else "other"
+
+
+def yes_or_no(text: str) -> Answer:
+    """Return the answer of an attribute whose terms are YES and NO; nothing for all else."""
+    answers: dict[str, Answer] = {"YES": "yes", "NO": "no"}
+    return answers.get(text.strip().upper(), "")
 
 
 def clean_view(text: str) -> str:

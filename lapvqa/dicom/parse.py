@@ -1,14 +1,22 @@
-"""The first half of reading a file: its bytes to a header and the place of its pixel data."""
+"""The first half of reading a file: its bytes to a header and the place of its pixel data.
+
+Nothing is reserved because the file says so: sizes are checked before pixels are touched, and a
+deflated file is inflated as far as its header needs it.
+"""
 
 from __future__ import annotations
 
 import struct
+import zlib
 from dataclasses import dataclass
 from io import BytesIO
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
+from lapvqa.dicom.encapsulated import require_frame_size, whole_items
 from lapvqa.dicom.faults import as_reason, quiet
 from lapvqa.dicom.header import READ_TAGS, Header, read_header, require_radiograph
 from lapvqa.dicom.pixels import DECODERS, NATIVE
@@ -18,10 +26,14 @@ from lapvqa.errors import DicomError
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 64
 MAX_ASPECT = 20
+_MAX_PIXEL_BYTES = 4 * MAX_PIXELS
+_MAX_INFLATED_HEADER = 16 << 20
 _PREAMBLE = 128
-_PIXEL_DATA = (0x7FE0, 0x0010)
+_PIXEL_DATA = 0x7FE00010
+_FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
+_PIXEL_VRS = frozenset({"OB", "OW", "UN"})
 _UNDEFINED = 0xFFFFFFFF
-_SEQUENCE_END = b"\xfe\xff\xdd\xe0"
+_READ_TAGS: list[BaseTag | int] = list(READ_TAGS)
 
 
 @dataclass(frozen=True)
@@ -34,24 +46,54 @@ class ParsedDicom:
     pixel_vr: str
 
 
+@dataclass(frozen=True)
+class _Element:
+    """Pixel Data's VR (empty under implicit VR), announced length, and where its value begins."""
+
+    vr: str
+    length: int
+    start: int
+
+
 def parse(data: bytes) -> ParsedDicom:
     """Read the header and find the pixel data; raises DicomError."""
     _require_preamble(data)
-    stream = BytesIO(data)
     with quiet(), as_reason(Reason.BAD_HEADER, "a readable header"):
-        dataset = dcmread(stream, stop_before_pixels=True, specific_tags=list(READ_TAGS))
-        syntax = UID(dataset.file_meta.get("TransferSyntaxUID", ""))
+        syntax, start = _file_meta(data)
         if syntax not in NATIVE and syntax not in DECODERS:
             raise DicomError(Reason.UNSUPPORTED_SYNTAX, f"no decoder for {syntax.name[:64]!r}")
-        require_radiograph(dataset)
-        if syntax != DeflatedExplicitVRLittleEndian:
-            # First of all: in a file that is cut, everything else may be missing too.
-            vr, pixel_data = _find_pixel_data(data, stream.tell(), syntax)
-        header = read_header(dataset, transfer_syntax=str(syntax))
-        _require_sizes(dataset)
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         if syntax == DeflatedExplicitVRLittleEndian:
-            vr, pixel_data = _inflated_pixel_data(data)
-    return ParsedDicom(header, dataset, pixel_data, vr)
+            data, start = inflater.decompress(data[start:], _MAX_INFLATED_HEADER), 0
+        stream = BytesIO(data)
+        stream.seek(start)
+        dataset = read_dataset(
+            stream,
+            syntax.is_implicit_VR,
+            syntax.is_little_endian,
+            stop_when=_at_pixel_data,
+            specific_tags=_READ_TAGS,
+        )
+        require_radiograph(dataset)
+        # Before all else: in a file that is cut, everything else may be missing too.
+        element = _pixel_element(data, stream.tell(), dataset, inflater)
+        pixel_data = memoryview(data)[element.start :]
+        if syntax in DECODERS:
+            pixel_data, fragment = whole_items(pixel_data)
+        elif element.length == _UNDEFINED:
+            raise DicomError(Reason.WRONG_LENGTH, "native pixel data of undefined length")
+        header = read_header(dataset, transfer_syntax=str(syntax))
+        rows, cols, allocated = _checked_sizes(dataset)
+        if syntax in DECODERS:
+            samples = int(dataset.get("SamplesPerPixel") or 1)
+            require_frame_size(
+                syntax, fragment, rows=rows, cols=cols, samples=samples, allocated=allocated
+            )
+        elif syntax == DeflatedExplicitVRLittleEndian:
+            pixel_data = _inflated(pixel_data, element.length, inflater)
+        else:
+            pixel_data = pixel_data[: element.length]
+    return ParsedDicom(header, dataset, pixel_data, element.vr)
 
 
 def _require_preamble(data: bytes) -> None:
@@ -65,7 +107,26 @@ def _require_preamble(data: bytes) -> None:
     raise DicomError(Reason.NOT_DICOM, f"expected DICM at byte 128 of {len(data)}, found none")
 
 
-def _require_sizes(dataset: Dataset) -> None:
+def _file_meta(data: bytes) -> tuple[UID, int]:
+    """Return the transfer syntax and where the data set begins (PS3.10 7.1)."""
+    stream = BytesIO(data)
+    stream.seek(_PREAMBLE + 4)
+    meta = read_dataset(
+        stream, is_implicit_VR=False, is_little_endian=True, stop_when=_beyond_file_meta
+    )
+    return UID(str(meta.get("TransferSyntaxUID", ""))), stream.tell()
+
+
+def _beyond_file_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag >> 16 != 2
+
+
+def _at_pixel_data(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag == _PIXEL_DATA or tag in _FLOAT_PIXELS
+
+
+def _checked_sizes(dataset: Dataset) -> tuple[int, int, int]:
+    """Return Rows, Columns and Bits Allocated; raises DicomError if they are not usable."""
     rows, cols = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
     if rows * cols == 0:
         raise DicomError(Reason.NO_PIXEL_DATA, "expected Rows and Columns, found none")
@@ -78,34 +139,39 @@ def _require_sizes(dataset: Dataset) -> None:
         raise DicomError(Reason.UNSUPPORTED_BITS, f"{allocated} bits allocated, expected 8 or 16")
     if not 1 <= stored <= allocated:
         raise DicomError(Reason.BAD_HEADER, f"{stored} bits stored in {allocated} allocated")
+    return rows, cols, allocated
 
 
-def _find_pixel_data(data: bytes, start: int, syntax: UID) -> tuple[str, memoryview]:
-    """Return VR and value of Pixel Data, whose element begins at ``start``."""
-    order = "<" if syntax.is_little_endian else ">"
-    size = 8 if syntax.is_implicit_VR else 12
-    element = data[start : start + size]
+def _pixel_element(
+    data: bytes, place: int, dataset: Dataset, inflater: zlib._Decompress
+) -> _Element:
+    """Read the head of Pixel Data, which begins at ``place``; raises DicomError."""
+    # As the data set was read: some say explicit VR in their file meta, and write implicit.
+    is_implicit, is_little = dataset.original_encoding
+    order = "<" if is_little else ">"
+    size = 8 if is_implicit else 12
+    element = data[place : place + size]
     if len(element) < size:
+        if inflater.unconsumed_tail:
+            raise DicomError(Reason.TOO_LARGE, f"header of {len(data)} bytes or more, inflated")
         # A header cut within an element leaves the reader beyond the end.
-        reason = Reason.NO_PIXEL_DATA if start == len(data) else Reason.TRUNCATED
+        reason = Reason.NO_PIXEL_DATA if place == len(data) else Reason.TRUNCATED
         raise DicomError(reason, "expected Pixel Data (7FE0,0010), found the end of the file")
-    if struct.unpack(order + "HH", element[:4]) != _PIXEL_DATA:
+    group, number = struct.unpack(order + "HH", element[:4])
+    if group << 16 | number != _PIXEL_DATA:
         raise DicomError(Reason.NO_PIXEL_DATA, "expected integer Pixel Data (7FE0,0010)")
-    vr = "" if syntax.is_implicit_VR else element[4:6].decode("ascii", "replace")
+    vr = "" if is_implicit else element[4:6].decode("ascii", "replace")
+    if vr and vr not in _PIXEL_VRS:
+        raise DicomError(Reason.BAD_HEADER, "expected Pixel Data of VR OB or OW, found another")
     (length,) = struct.unpack(order + "I", element[-4:])
-    value = memoryview(data)[start + size :]
-    if syntax in NATIVE:
-        if length == _UNDEFINED:
-            raise DicomError(Reason.WRONG_LENGTH, "native pixel data of undefined length")
-        return vr, value[:length]
-    end = data.rfind(_SEQUENCE_END, start + size)
-    if end < 0:
-        raise DicomError(Reason.TRUNCATED, "compressed pixel data without its end mark")
-    return vr, value[: end - start - size + 8]
+    return _Element(vr, length, place + size)
 
 
-def _inflated_pixel_data(data: bytes) -> tuple[str, memoryview]:
-    dataset = dcmread(BytesIO(data), specific_tags=["PixelData"])
-    if "PixelData" not in dataset:
-        raise DicomError(Reason.NO_PIXEL_DATA, "expected Pixel Data (7FE0,0010), found none")
-    return str(dataset["PixelData"].VR), memoryview(dataset.PixelData)
+def _inflated(begun: memoryview, length: int, inflater: zlib._Decompress) -> memoryview:
+    """Return ``length`` bytes of pixel data, of which those ``begun`` are inflated already."""
+    if length > _MAX_PIXEL_BYTES:
+        raise DicomError(Reason.TOO_LARGE, f"{length} bytes of pixels announced in a deflated file")
+    missing = length - len(begun)
+    if missing <= 0:
+        return begun[:length]
+    return memoryview(bytes(begun) + inflater.decompress(inflater.unconsumed_tail, missing))

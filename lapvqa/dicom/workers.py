@@ -1,253 +1,285 @@
-"""Many files in many processes; what kills a process costs one file.
+"""Many files in many processes; what crashes, hangs or eats the memory costs one file.
 
-Each worker reads, hashes and renders its files and returns rows without identifiers. It holds
-one file at a time (its bytes, its cells and their grey values: below 0.5 GB at 100 million
-pixels of 16 bits); the parent holds the results of a few batches per worker.
+A pool of plain child processes (``worker``), not of ``multiprocessing``: it also runs inside a
+daemonic process, such as a Dask worker. A worker has one file in hand and one waiting, so it
+never idles; the pool knows which is in hand, and charges a death or the end of patience to it.
+
+A file is convicted by a fresh worker that holds nothing else: the first death, or lack of memory,
+of a worker that has seen other files sends the file there. So the outcome depends on the file
+alone, and a worker killed from outside costs nothing.
+
+Memory: a worker ``limits.memory_mb``, the pool two results per worker. Results are taken in as
+they are asked for; until then the workers wait. The pool's thread must live as long as the pool:
+Linux ties a worker to the thread that started it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import multiprocessing
+import contextlib
+import fcntl
 import os
+import selectors
 import signal
+import subprocess
+import sys
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
-from lapvqa import runtime
-from lapvqa.dicom.header import Header
-from lapvqa.dicom.identity import Keyring
-from lapvqa.dicom.layouts import Ids
-from lapvqa.dicom.read import parse, render
+from lapvqa.dicom.messages import Inbox, send
+from lapvqa.dicom.process import Batch, Context, Task, process_file, rejected, unread
 from lapvqa.dicom.reasons import Reason
 from lapvqa.dicom.results import FileResult
-from lapvqa.dicom.splits import split_point
-from lapvqa.errors import DicomError
+from lapvqa.errors import LapvqaError
 
-MAX_FILE_BYTES = 1 << 30
-_BATCHES_AHEAD = 3
+__all__ = ["Batch", "Context", "Task", "process_all", "process_file", "unread"]
 
-
-@dataclass(frozen=True)
-class Task:
-    """One file to read, as the inventory lists it."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    ids: Ids
-
-
-@dataclass(frozen=True)
-class Context:
-    """What every worker needs, sent once."""
-
-    folder: Path
-    keyring: Keyring
-    split_seed: int
-
-
-Batch = Sequence[Task]
-Outcome = list[FileResult]
-
-_context: Context | None = None
+_QUEUED = 2
+_START_SECONDS = 120.0
+_START_TRIALS = 3
+_PIPE_BYTES = 1 << 20
+_LAST_WORDS = 4096
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+# What C++, Rust and Python print when they end for lack of memory.
+_OUT_OF_MEMORY = (b"bad_alloc", b"memory allocation of", b"MemoryError")
 
 
 def process_all(
     batches: Iterable[Batch], context: Context, *, workers: int
 ) -> Iterator[FileResult]:
-    """Yield a result for every task, in order of completion."""
-    waiting = deque(batches)
-    while waiting:
-        suspects: list[Task] = []
-        yield from _until_broken(waiting, suspects, context, workers=workers)
-        # A dead worker takes the whole pool along: find out which file it was.
-        yield from _one_by_one(suspects, context)
+    """Yield a result for every task, in order of completion; tasks are drawn as needed.
 
-
-def _until_broken(
-    waiting: deque[Batch], suspects: list[Task], context: Context, *, workers: int
-) -> Iterator[FileResult]:
-    """Work off ``waiting``; if the pool breaks, leave what it held in ``suspects`` and return."""
-    running: dict[Future[Outcome], Batch] = {}
-    pool = _pool(min(workers, len(waiting)), context)
-    broken = False
+    Raises LapvqaError if worker processes cannot be started.
+    """
+    pool = _Pool(chain.from_iterable(batches), context, workers)
     try:
-        while running or (waiting and not broken):
-            broken = broken or not _fill(pool, waiting, running, ahead=workers * _BATCHES_AHEAD)
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                batch = running.pop(future)
-                if isinstance(future.exception(), BrokenProcessPool):
-                    broken = True
-                    suspects.extend(batch)
-                else:
-                    yield from future.result()
+        while pool.assign():
+            yield from pool.wait()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.close()
 
 
-def _fill(
-    pool: ProcessPoolExecutor,
-    waiting: deque[Batch],
-    running: dict[Future[Outcome], Batch],
-    *,
-    ahead: int,
-) -> bool:
-    """Submit until ``ahead`` batches run; say whether the pool took them."""
-    try:
-        while waiting and len(running) < ahead:
-            running[_submit(pool, waiting[0])] = waiting[0]
-            waiting.popleft()
-    except BrokenProcessPool:
-        return False
-    return True
+class _Worker:
+    """The pool's side of one worker process."""
+
+    def __init__(self, context: Context) -> None:
+        self.seconds = context.limits.seconds
+        self.process = _start()
+        streams = self.process.stdin, self.process.stdout, self.process.stderr
+        self.tasks, self.results, self.errors = (stream for stream in streams if stream)
+        for stream in (self.results, self.errors):
+            os.set_blocking(stream.fileno(), False)
+        with contextlib.suppress(OSError):  # room for what is queued: a worker need not wait
+            fcntl.fcntl(self.results, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self.inbox = Inbox()
+        self.queue: deque[Task] = deque()
+        self.is_ready = False
+        self.is_trial = False
+        """It holds one file that may have ended another worker, and gets no second."""
+        self.last_words = b""
+        self.deadline = time.monotonic() + _START_SECONDS
+        self.send((os.getpid(), context))
+
+    @property
+    def in_hand(self) -> bool:
+        """Whether there is something to wait for."""
+        return bool(self.queue) or not self.is_ready
+
+    def give(self, task: Task) -> None:
+        """Queue a task."""
+        if self.is_ready and not self.queue:
+            self.renew()
+        self.queue.append(task)
+        self.send(task)
+
+    def send(self, message: object) -> None:
+        """Write a message; if the worker died, reading from it will tell."""
+        with contextlib.suppress(BrokenPipeError):
+            send(self.tasks, message)
+
+    def renew(self) -> None:
+        """Start the clock for the file in hand."""
+        self.deadline = time.monotonic() + self.seconds
+
+    def end(self) -> int:
+        """Kill, and return the exit status; what it printed last stays in ``last_words``."""
+        self.process.kill()
+        status = self.process.wait()
+        with contextlib.suppress(BlockingIOError):
+            self.hear(os.read(self.errors.fileno(), _PIPE_BYTES))
+        for stream in (self.tasks, self.results, self.errors):
+            stream.close()
+        return status
+
+    def hear(self, words: bytes) -> None:
+        """Keep the end of what it prints; it is searched for known words and never shown."""
+        self.last_words = (self.last_words + words)[-_LAST_WORDS:]
 
 
-def _one_by_one(tasks: Sequence[Task], context: Context) -> Iterator[FileResult]:
-    """Process each task with nothing beside it; one that kills its worker is a reject."""
-    pool: ProcessPoolExecutor | None = None
-    try:
-        for task in tasks:
-            pool = pool or _pool(1, context)
-            try:
-                yield _submit(pool, [task]).result()[0]
-            except BrokenProcessPool:
-                pool.shutdown()
-                pool = None
-                result = unread(task, context.keyring, context.split_seed)
-                yield _rejected(result, Reason.DECODER_CRASHED, "the process that decoded it died")
-    finally:
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
+class _Pool:
+    """Tasks, workers, and who holds what."""
+
+    def __init__(self, tasks: Iterator[Task], context: Context, size: int) -> None:
+        self._tasks = tasks
+        self._context = context
+        self._size = size
+        self._returned: deque[Task] = deque()
+        self._suspects: deque[Task] = deque()
+        self._workers: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
+        self._failed_starts = 0
+
+    def assign(self) -> bool:
+        """Give every worker something to do; say whether there is anything to wait for."""
+        while len(self._workers) < self._size:
+            if self._suspects:
+                worker = self._add_worker()
+                worker.is_trial = True
+                worker.give(self._suspects.popleft())
+            elif task := self._take():
+                self._add_worker().give(task)
+            else:
+                break
+        for queued in range(_QUEUED):
+            for worker in self._workers:
+                free = len(worker.queue) == queued and not worker.is_trial
+                if free and (task := self._take()):
+                    worker.give(task)
+        return any(worker.queue for worker in self._workers)
+
+    def wait(self) -> Iterator[FileResult]:
+        """Yield what the workers have to say next."""
+        deadline = min(worker.deadline for worker in self._workers if worker.in_hand)
+        events = self._selector.select(max(0.0, deadline - time.monotonic()))
+        # Whoever asks for the results may be slow: what ends meanwhile is not late.
+        now = time.monotonic()
+        silent = set(self._workers) - {key.data for key, _ in events}
+        for key, _ in events:
+            worker: _Worker = key.data
+            if worker not in self._workers:  # ended earlier in this round
+                continue
+            piece = os.read(key.fd, _PIPE_BYTES)
+            if key.fileobj is worker.errors:
+                worker.hear(piece)
+                if not piece:
+                    self._selector.unregister(key.fileobj)
+            elif piece:
+                yield from self._answers(worker, piece)
+            else:
+                yield from self._death(worker)
+        for worker in silent:
+            if worker.in_hand and worker.deadline <= now:
+                yield from self._lateness(worker)
+
+    def close(self) -> None:
+        """End all workers, whatever they do."""
+        for worker in [*self._workers]:
+            self._remove(worker)
+        self._selector.close()
+
+    def _take(self) -> Task | None:
+        return self._returned.popleft() if self._returned else next(self._tasks, None)
+
+    def _add_worker(self) -> _Worker:
+        worker = _Worker(self._context)
+        self._workers.append(worker)
+        for stream in (worker.results, worker.errors):
+            self._selector.register(stream, selectors.EVENT_READ, worker)
+        return worker
+
+    def _remove(self, worker: _Worker) -> int:
+        """End a worker, take back what it has not begun, and return its exit status."""
+        self._workers.remove(worker)
+        for stream in (worker.results, worker.errors):
+            if stream in self._selector.get_map():
+                self._selector.unregister(stream)
+        self._returned.extend(worker.queue)
+        worker.queue.clear()
+        return worker.end()
+
+    def _answers(self, worker: _Worker, piece: bytes) -> Iterator[FileResult]:
+        worker.renew()
+        for message in worker.inbox.add(piece):
+            if not worker.is_ready:
+                worker.is_ready = True
+                self._failed_starts = 0
+                continue
+            result, is_worn = message
+            task = worker.queue.popleft()
+            if result.reason == Reason.OUT_OF_MEMORY and not worker.is_trial:
+                self._suspects.append(task)
+                self._remove(worker)
+                return
+            worker.is_trial = False
+            if is_worn:
+                self._remove(worker)
+            yield result
+            if is_worn:
+                return
+
+    def _death(self, worker: _Worker) -> Iterator[FileResult]:
+        if not worker.is_ready:
+            self._failed_start(worker)
+            return
+        task = worker.queue.popleft() if worker.queue else None
+        was_trial = worker.is_trial
+        status = self._remove(worker)
+        if task is not None and was_trial:
+            yield self._dead(task, status, worker.last_words)
+        elif task is not None:
+            self._suspects.append(task)
+
+    def _lateness(self, worker: _Worker) -> Iterator[FileResult]:
+        if not worker.is_ready:
+            self._failed_start(worker)
+            return
+        task = worker.queue.popleft()
+        self._remove(worker)
+        seconds = self._context.limits.seconds
+        yield self._rejected(task, Reason.TIMED_OUT, f"expected to take {seconds:g} s at most")
+
+    def _failed_start(self, worker: _Worker) -> None:
+        self._failed_starts += 1
+        if worker.is_trial:
+            self._suspects.appendleft(worker.queue.popleft())
+        status = self._remove(worker)
+        if self._failed_starts == _START_TRIALS:
+            raise LapvqaError(
+                f"{_START_TRIALS} worker processes ended with status {status} before they read "
+                f"a file",
+                hint="run `python -m lapvqa.dicom.worker </dev/null`: it should end in silence",
+            )
+
+    def _dead(self, task: Task, status: int, last_words: bytes) -> FileResult:
+        if any(words in last_words for words in _OUT_OF_MEMORY):
+            detail = f"expected to fit into {self._context.limits.memory_mb} MB"
+            return self._rejected(task, Reason.OUT_OF_MEMORY, detail, "bad_alloc")
+        names = (known.name for known in signal.Signals if known == -status)
+        name = next(names, f"status {status}")
+        detail = f"the process that decoded it died twice, the second time of {name}"
+        return self._rejected(task, Reason.DECODER_CRASHED, detail, name)
+
+    def _rejected(
+        self, task: Task, reason: Reason, detail: str, exception: str | None = None
+    ) -> FileResult:
+        result = unread(task, self._context.keyring, self._context.split_seed)
+        return rejected(result, reason, detail, exception)
 
 
-def _submit(pool: ProcessPoolExecutor, batch: Batch) -> Future[Outcome]:
-    # Submitting starts workers, and they inherit the mask: Ctrl-C reaches the parent alone, at
-    # the latest when the mask is lifted, and no worker ends in a traceback.
+def _start() -> subprocess.Popen[bytes]:
+    path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)  # noqa: PTH109 - text
+    environment = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), "PYTHONPATH": path}
+    # The child inherits the mask: Ctrl-C reaches this process alone.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return pool.submit(process_batch, batch)
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "lapvqa.dicom.worker"],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+        )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _pool(workers: int, context: Context) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(
-        max_workers=workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(context, os.getpid()),
-    )
-
-
-def _start_worker(context: Context, parent: int) -> None:
-    global _context
-    runtime.die_with_parent()
-    if os.getppid() != parent:  # killed while this process was starting: nobody would ever call
-        os._exit(1)
-    _context = context
-
-
-def process_batch(batch: Batch) -> Outcome:
-    """Process the tasks of one batch, in a worker."""
-    if _context is None:
-        raise RuntimeError("process_batch outside a worker")
-    return [process_file(task, _context) for task in batch]
-
-
-def process_file(task: Task, context: Context) -> FileResult:
-    """Read, hash and render one file; a reject is a result like any other."""
-    result = unread(task, context.keyring, context.split_seed)
-    try:
-        data = _read(context.folder / task.path, task)
-        result = replace(result, file_sha256=hashlib.sha256(data).hexdigest())
-        parsed = parse(data)
-        result = _described(result, parsed.header, task.ids, context)
-        _require_ids(result)
-        image = render(parsed)
-    except DicomError as error:
-        return _rejected(result, Reason(error.reason), error.message, error.exception)
-    except MemoryError:
-        return _rejected(result, Reason.OUT_OF_MEMORY, "expected to fit into memory", "MemoryError")
-    return replace(
-        result,
-        voi=image.voi,
-        native_rows=image.fit.native_rows,
-        native_cols=image.fit.native_cols,
-        scale=image.fit.scale,
-        offset_x=image.fit.offset_x,
-        offset_y=image.fit.offset_y,
-        pixels_sha256=hashlib.sha256(image.pixels.data).hexdigest(),
-        pixels=image.pixels,
-    )
-
-
-def _read(path: Path, task: Task) -> bytes:
-    if task.size > MAX_FILE_BYTES:
-        raise DicomError(Reason.TOO_LARGE, f"{task.size} bytes, at most {MAX_FILE_BYTES} are read")
-    try:
-        with path.open("rb", buffering=0) as handle:
-            data = handle.read()
-            status = os.fstat(handle.fileno())
-    except OSError as error:
-        raise DicomError(Reason.UNREADABLE, f"expected a readable file: {error.strerror}") from None
-    if (len(data), status.st_mtime_ns) != (task.size, task.mtime_ns):
-        raise DicomError(Reason.CHANGED, "the file is no longer as it was listed")
-    return data
-
-
-def unread(task: Task, keyring: Keyring, split_seed: int) -> FileResult:
-    """Return what is known of a file by its path alone."""
-    result = FileResult(path=task.path, size=task.size, mtime_ns=task.mtime_ns)
-    return _named(result, task.ids, keyring, split_seed)
-
-
-def _rejected(
-    result: FileResult, reason: Reason, detail: str, exception: str | None = None
-) -> FileResult:
-    return replace(result, reason=reason.value, detail=detail, exception=exception)
-
-
-def _described(result: FileResult, header: Header, ids: Ids, context: Context) -> FileResult:
-    """Add what the header says; ids of the path go before those of the header."""
-    ids = Ids(
-        ids.image or header.instance_uid,
-        ids.study or header.study_uid,
-        ids.patient or header.patient_id,
-    )
-    return replace(
-        _named(result, ids, context.keyring, context.split_seed),
-        instance_key=context.keyring.image(header.instance_uid) if header.instance_uid else None,
-        study_date=header.study_date,
-        study_time=header.study_time,
-        view=header.view,
-        photometric=header.photometric,
-        bits_stored=header.bits_stored,
-        transfer_syntax=header.transfer_syntax,
-    )
-
-
-def _require_ids(result: FileResult) -> None:
-    needed = {
-        "SOPInstanceUID": result.image_key,
-        "StudyInstanceUID": result.study_key,
-        "PatientID": result.patient_key,
-    }
-    missing = [name for name, key in needed.items() if key is None]
-    if missing:
-        raise DicomError(Reason.MISSING_ID, f"expected {', '.join(missing)}, found nothing")
-
-
-def _named(result: FileResult, ids: Ids, keyring: Keyring, split_seed: int) -> FileResult:
-    return replace(
-        result,
-        image_key=keyring.image(ids.image) if ids.image else None,
-        study_key=keyring.study(ids.study) if ids.study else None,
-        patient_key=keyring.patient(ids.patient) if ids.patient else None,
-        split_point=split_point(split_seed, ids.patient) if ids.patient else None,
-    )
