@@ -57,7 +57,7 @@ def native_cells(
     """
     if header.photometric not in MONOCHROME:
         return _luma(_native_colour(header, dataset, data)), Coding(8)
-    allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
+    allocated = int(dataset.BitsAllocated)
     shape = (int(dataset.Rows), int(dataset.Columns))
     exact = _exactly(data, shape[0] * shape[1] * allocated // 8)
     little = uids.UID(header.transfer_syntax).is_little_endian
@@ -68,17 +68,13 @@ def native_cells(
         cells = np.frombuffer(exact, np.uint8)
     else:
         cells = _swap_pairs(data, len(exact))
-    high_bit = int(dataset.get("HighBit", stored - 1))
-    if not stored - 1 <= high_bit < allocated:
-        raise DicomError(Reason.BAD_HEADER, f"high bit {high_bit} for {stored} bits stored")
-    coding = Coding(stored, signed=_is_signed(dataset), down=high_bit + 1 - stored)
-    return cells.reshape(shape), coding
+    return cells.reshape(shape), _coding(dataset)
 
 
 def decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[Cells, Coding]:
     """Decompress the encapsulated ``data``; raises DicomError if no decoder is installed.
 
-    The decoder aligns the bits and spreads the sign, so cells hold values as they are.
+    Formats but RLE hold values: the decoder spreads the sign, so cells hold values as they are.
     """
     syntax = uids.UID(header.transfer_syntax)
     if syntax == uids.JPEGExtended12Bit and header.bits_stored > 8:
@@ -86,6 +82,7 @@ def decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[C
     decoder, plugin = get_decoder(syntax), DECODERS[syntax]
     if plugin not in decoder.available_plugins:
         raise _missing(syntax)
+    is_rle = syntax == uids.RLELossless
     options: dict[str, Any] = {
         "rows": int(dataset.Rows),
         "columns": int(dataset.Columns),
@@ -94,7 +91,9 @@ def decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[C
         "photometric_interpretation": header.photometric,
         "pixel_representation": int(_is_signed(dataset)),
         "bits_allocated": int(dataset.BitsAllocated),
-        "bits_stored": int(dataset.BitsStored),
+        # RLE packs cells as they are, so their bits are taken apart here and not by pydicom, which
+        # does not look at High Bit. The other formats hold values.
+        "bits_stored": int(dataset.BitsAllocated if is_rle else dataset.BitsStored),
         "planar_configuration": int(dataset.get("PlanarConfiguration") or 0),
         "pixel_keyword": "PixelData",
     }
@@ -107,7 +106,7 @@ def decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[C
     bits, signed = pixels.dtype.itemsize * 8, pixels.dtype.kind == "i"
     whole = np.ascontiguousarray(pixels)
     cells: Cells = whole.view(np.uint8) if bits == 8 else whole.view(np.uint16)
-    return cells, Coding(bits, signed=signed)
+    return cells, _coding(dataset) if is_rle else Coding(bits, signed=signed)
 
 
 def _jpeg12_cells(dataset: Dataset, data: memoryview) -> tuple[Cells, Coding]:
@@ -155,6 +154,14 @@ def _colour(pixels: NDArray[Any]) -> NDArray[np.uint8]:
             Reason.UNSUPPORTED_PHOTOMETRIC, f"colour of {pixels.dtype}, expected 3 x 8 bits"
         )
     return np.ascontiguousarray(pixels)
+
+
+def _coding(dataset: Dataset) -> Coding:
+    allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
+    high_bit = int(dataset.get("HighBit", stored - 1))
+    if not stored - 1 <= high_bit < allocated:
+        raise DicomError(Reason.BAD_HEADER, f"high bit {high_bit} for {stored} bits stored")
+    return Coding(stored, signed=_is_signed(dataset), down=high_bit + 1 - stored)
 
 
 def _is_signed(dataset: Dataset) -> bool:
