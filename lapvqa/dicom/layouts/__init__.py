@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lapvqa.dicom.layouts import mimic
-from lapvqa.dicom.layouts.contract import Archive, Ids, Listed
+from lapvqa.dicom.layouts.contract import Archive, Ids, Listed, ReportText
 from lapvqa.dicom.layouts.mimic import MimicArchive
 from lapvqa.dicom.layouts.tree import TreeArchive
 from lapvqa.errors import SourceError
 
-__all__ = ["Archive", "Ids", "Listed", "open_archive", "recognise"]
+__all__ = ["Archive", "Ids", "Listed", "ReportText", "open_archive", "recognise"]
 
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
 _PREAMBLE = 128
@@ -30,7 +30,7 @@ def open_archive(folder: Path, paths: Sequence[str]) -> Archive:
         raise _unknown(folder, paths)
     if mimic.recognises(images):
         return MimicArchive(folder, paths, images)
-    return TreeArchive(paths, images)
+    return TreeArchive(folder, paths, images)
 
 
 def recognise(folder: Path, paths: Sequence[str]) -> str:

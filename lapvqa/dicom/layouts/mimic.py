@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lapvqa.dicom.layouts.contract import Ids, Listed
+from lapvqa.dicom.layouts import loose
+from lapvqa.dicom.layouts.contract import Ids, Listed, ReportText
 from lapvqa.errors import SourceError, SplitLeakError
 from lapvqa.schemas import CHEXPERT_LABELS
 
@@ -25,8 +26,10 @@ class MimicArchive:
     """An archive in MIMIC-CXR's layout; ids come from the paths, not from the headers."""
 
     name = "mimic-cxr"
+    looked_for = "files/pNN/pSUBJECT/sSTUDY.txt beside the folder of each study"
 
     def __init__(self, folder: Path, paths: Sequence[str], images: Sequence[str]) -> None:
+        self._folder = folder
         self.images = images
         self._report_of_study: dict[tuple[str, str], str] = {}
         self.reports: Sequence[str] = [path for path in paths if _REPORT.search(path)]
@@ -65,6 +68,14 @@ class MimicArchive:
             if report is not None:
                 matches[study] = report
         return matches
+
+    def report_stamp(self, path: str) -> tuple[int, int]:
+        """Return size and modification time."""
+        return loose.stamp(self._folder / path)
+
+    def read_report(self, path: str) -> ReportText:
+        """Read a text file."""
+        return loose.decode(loose.read(self._folder / path))
 
     def labels(self) -> Iterator[tuple[str, list[int | None]]]:
         """Yield study_id and labels: 1, 0, -1 as in the table, None where it is blank."""

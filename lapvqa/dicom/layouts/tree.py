@@ -13,8 +13,10 @@ from __future__ import annotations
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
-from lapvqa.dicom.layouts.contract import Ids, Listed
+from lapvqa.dicom.layouts import loose
+from lapvqa.dicom.layouts.contract import Ids, Listed, ReportText
 
 REPORT_SUFFIX = ".txt"
 
@@ -23,9 +25,13 @@ class TreeArchive:
     """Any folder of DICOM files, with or without .txt reports."""
 
     name = "tree"
+    looked_for = (
+        "STUDY_FOLDER.txt, a .txt named like an image, or one .txt in a folder of one study"
+    )
     has_split = False
 
-    def __init__(self, paths: Sequence[str], images: Sequence[str]) -> None:
+    def __init__(self, folder: Path, paths: Sequence[str], images: Sequence[str]) -> None:
+        self._folder = folder
         self.images = images
         self.reports: Sequence[str] = [
             path for path in paths if path.lower().endswith(REPORT_SUFFIX)
@@ -60,6 +66,14 @@ class TreeArchive:
                 matches[study] = report
                 free.discard(report)
         return matches
+
+    def report_stamp(self, path: str) -> tuple[int, int]:
+        """Return size and modification time."""
+        return loose.stamp(self._folder / path)
+
+    def read_report(self, path: str) -> ReportText:
+        """Read a text file."""
+        return loose.decode(loose.read(self._folder / path))
 
     def _candidates(
         self, study: str, images: Sequence[str], own_folders: Mapping[str, str | None]
