@@ -46,6 +46,12 @@ DECODERS: dict[uids.UID, str] = {
     uids.HTJ2K: "pylibjpeg",
     uids.RLELossless: "pydicom",
 }
+_LOSSLESS = frozenset(
+    {
+        uids.JPEGLossless, uids.JPEGLosslessSV1, uids.JPEGLSLossless, uids.JPEG2000Lossless,
+        uids.HTJ2KLossless, uids.HTJ2KLosslessRPCL, uids.RLELossless,
+    }
+)  # fmt: skip
 
 
 def native_cells(
@@ -74,7 +80,7 @@ def native_cells(
 def decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[Cells, Coding]:
     """Decompress the encapsulated ``data``; raises DicomError if no decoder is installed.
 
-    Formats but RLE hold values: the decoder spreads the sign, so cells hold values as they are.
+    RLE packs cells as they are; the other formats hold values, and their decoders spread the sign.
     """
     syntax = uids.UID(header.transfer_syntax)
     if syntax == uids.JPEGExtended12Bit and header.bits_stored > 8:
@@ -83,6 +89,12 @@ def decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[C
     if plugin not in decoder.available_plugins:
         raise _missing(syntax)
     is_rle = syntax == uids.RLELossless
+    if header.photometric in MONOCHROME and _coding(dataset).down and not is_rle:
+        # Some encoders write the value here, some the whole cell: both would be a guess.
+        raise DicomError(
+            Reason.UNSUPPORTED_BITS,
+            f"high bit {dataset.HighBit} for {dataset.BitsStored} bits stored in {syntax.name}",
+        )
     options: dict[str, Any] = {
         "rows": int(dataset.Rows),
         "columns": int(dataset.Columns),
@@ -91,8 +103,7 @@ def decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[C
         "photometric_interpretation": header.photometric,
         "pixel_representation": int(_is_signed(dataset)),
         "bits_allocated": int(dataset.BitsAllocated),
-        # RLE packs cells as they are, so their bits are taken apart here and not by pydicom, which
-        # does not look at High Bit. The other formats hold values.
+        # The bits of RLE's cells are taken apart here: pydicom does not look at High Bit.
         "bits_stored": int(dataset.BitsAllocated if is_rle else dataset.BitsStored),
         "planar_configuration": int(dataset.get("PlanarConfiguration") or 0),
         "pixel_keyword": "PixelData",
@@ -106,7 +117,9 @@ def decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[C
     bits, signed = pixels.dtype.itemsize * 8, pixels.dtype.kind == "i"
     whole = np.ascontiguousarray(pixels)
     cells: Cells = whole.view(np.uint8) if bits == 8 else whole.view(np.uint16)
-    return cells, _coding(dataset) if is_rle else Coding(bits, signed=signed)
+    if syntax not in _LOSSLESS:  # values a little beyond Bits Stored must not wrap around
+        return cells, Coding(bits, signed=signed)
+    return cells, _coding(dataset)
 
 
 def _jpeg12_cells(dataset: Dataset, data: memoryview) -> tuple[Cells, Coding]:

@@ -23,6 +23,8 @@ from pydicom import uid as uids
 from lapvqa.dicom.coding import Coding
 from lapvqa.dicom.pixels import NATIVE, decoded_cells, native_cells
 from lapvqa.dicom.read import parse
+from lapvqa.dicom.reasons import Reason
+from lapvqa.errors import DicomError
 
 ROWS, COLS = 75, 68
 DCMTK = ("dcmconv", "dcmcjpeg", "dcmdjpeg", "dcmcjpls", "dcmdjpls", "dcmcrle", "dcmdrle")
@@ -226,30 +228,38 @@ def test_near_lossless_jpeg_ls_is_read_as_dcmtk_reads_it(bits: int, tmp_path: Pa
     assert 0 < np.abs(found - values).max() <= 3
 
 
+STRAY: dict[str, tuple[int, Callable[[NDArray[np.uint16]], NDArray[Any]]]] = {
+    "high bit 15": (15, lambda cells: cells << 4),
+    "overlay above": (11, lambda cells: cells | 0x9000),
+    "overlay on both sides": (13, lambda cells: (cells << 2) | 0x4001),
+}
+STORED_WHOLE = {"native": ("dcmconv", "+te"), "RLE": ("dcmcrle",)}
+STORED_AS_VALUES = {
+    "JPEG lossless": ("dcmcjpeg", "+e1"),
+    "JPEG-LS": ("dcmcjpls", "+el"),
+}
+
+
 @needs_dcmtk
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda cells: (cells << 4, {"HighBit": 15}),
-        lambda cells: (cells | 0x9000, {}),
-        lambda cells: ((cells << 2) | 0x4001, {"HighBit": 13}),
-    ],
-    ids=["high bit 15", "overlay above", "overlay on both sides"],
-)
-def test_bits_beside_the_value_are_ignored_in_rle_too(
-    change: Callable[[NDArray[np.uint16]], tuple[NDArray[Any], dict[str, Any]]], tmp_path: Path
+@pytest.mark.parametrize("name", [*STORED_WHOLE, *STORED_AS_VALUES])
+@pytest.mark.parametrize("stray", STRAY)
+def test_bits_beside_the_value_are_never_taken_for_it(
+    stray: str, name: str, tmp_path: Path
 ) -> None:
     values = values_of(12, signed=False)
-    cells, attributes = change(values.astype(np.uint16))
-    dataset = file_of(cells, 16, signed=False, photometric="MONOCHROME2")
-    dataset.BitsStored, dataset.HighBit = 12, 11
-    for name, value in attributes.items():
-        setattr(dataset, name, value)
-    plain = bytes_of(dataset)
-    assert np.array_equal(ours(plain), values)
-    (tmp_path / "plain.dcm").write_bytes(plain)
-    run(("dcmcrle",), tmp_path / "plain.dcm", tmp_path / "written.dcm")
-    assert np.array_equal(ours((tmp_path / "written.dcm").read_bytes()), values)
+    high_bit, spread = STRAY[stray]
+    cells = spread(values.astype(np.uint16))
+    dataset = file_of(cells.astype(np.uint16), 16, signed=False, photometric="MONOCHROME2")
+    dataset.BitsStored, dataset.HighBit = 12, high_bit
+    (tmp_path / "plain.dcm").write_bytes(bytes_of(dataset))
+    run((STORED_WHOLE | STORED_AS_VALUES)[name], tmp_path / "plain.dcm", tmp_path / "written.dcm")
+    data = (tmp_path / "written.dcm").read_bytes()
+    if name in STORED_AS_VALUES and high_bit != 11:
+        with pytest.raises(DicomError) as caught:
+            ours(data)
+        assert caught.value.reason == Reason.UNSUPPORTED_BITS
+    else:
+        assert np.array_equal(ours(data), values)
 
 
 def test_the_check_can_fail() -> None:
