@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import time
+from io import BytesIO
+from statistics import median
+
+import pytest
+from made_dicom import bytes_of, dataset_of, dicom_bytes, ramp
+from pydicom import dcmread
+from pydicom import uid as uids
+
+from lapvqa.dicom.header import chest_stated, yes_or_no
+from lapvqa.dicom.parse import parse
+
+CHESTS = [
+    "CHEST", "chest", "PORT CHEST", "CHEST_TO_ABDOMEN", "CHESTABDOMEN", "NECKCHEST", "THORAX",
+    "TORAX", "T\u00f3rax", "LUNG", "LUNGS", "RIB", "RIBS", "HEART", "CHEST PA/LAT", "CXR", "Torace",
+]  # fmt: skip
+OTHERS = [
+    "ABDOMEN", "SKULL", "HAND", "BREAST", "PELVIS", "KNEE", "TSPINE", "THORACIC SPINE", "SHOULDER",
+    "CLAVICLE", "TRIBE", "LUNAR",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", CHESTS)
+def test_chests_under_their_many_names(text: str) -> None:
+    assert chest_stated(text) == "chest"
+
+
+@pytest.mark.parametrize("text", OTHERS)
+def test_another_part_is_not_a_chest(text: str) -> None:
+    assert chest_stated(text) == "other"
+
+
+@pytest.mark.parametrize("text", ["", " ", "UNKNOWN", "n/a", "-", "123", "None"])
+def test_a_field_that_says_nothing_states_nothing(text: str) -> None:
+    assert chest_stated(text) == ""
+
+
+def test_terms_are_yes_and_no_and_nothing_else_leaves_the_file() -> None:
+    assert [yes_or_no(text) for text in ("YES", "no ", "Canary", "")] == ["yes", "no", "", ""]
+
+
+@pytest.mark.parametrize("syntax", [uids.ImplicitVRLittleEndian, uids.ExplicitVRBigEndian])
+def test_facts_are_read_but_not_judged(syntax: uids.UID) -> None:
+    stated = dicom_bytes(
+        ramp(),
+        syntax=syntax,
+        BodyPartExamined="KNEE",
+        BurnedInAnnotation="YES",
+        PatientIdentityRemoved="NO",
+    )
+    header = parse(stated).header
+    assert (header.body_part, header.burned_in, header.identity_removed) == ("other", "yes", "no")
+    header = parse(dicom_bytes(ramp(), syntax=syntax)).header
+    assert (header.body_part, header.burned_in, header.identity_removed) == ("", "", "")
+
+
+def test_a_data_set_written_in_implicit_vr_against_its_file_meta_is_read() -> None:
+    plain = dcmread(BytesIO(bytes_of(dataset_of(ramp(), syntax=uids.ImplicitVRLittleEndian))))
+    data = bytes_of(plain)
+    assert data.count(b"1.2.840.10008.1.2\0") == 1
+    claimed = data.replace(b"1.2.840.10008.1.2\0", b"1.2.840.10008.1.2.1\0", 1)
+    # The value became two bytes longer: its own length, and that of the group.
+    place = claimed.index(b"1.2.840.10008.1.2.1\0") - 2
+    claimed = claimed[:place] + b"\x14\x00" + claimed[place + 2 :]
+    group = int.from_bytes(claimed[140:144], "little") + 2
+    claimed = claimed[:140] + group.to_bytes(4, "little") + claimed[144:]
+    found = parse(claimed)
+    assert bytes(found.pixel_data) == ramp().tobytes()
+
+
+def test_a_header_costs_less_than_half_a_millisecond_beside_pydicoms_own() -> None:
+    dataset = dataset_of(ramp(rows=500, cols=500))
+    for number in range(100):  # as many attributes as modalities write
+        dataset.add_new(0x00091000 + number, "LO", f"private {number}")
+    data = bytes_of(dataset)
+    parse(data)
+    ratios = []
+    for _ in range(15):
+        started = time.perf_counter()
+        dcmread(BytesIO(data), stop_before_pixels=True)
+        between = time.perf_counter()
+        parse(data)
+        ratios.append((time.perf_counter() - between) / (between - started))
+    assert median(ratios) < 3
