@@ -58,11 +58,17 @@ VIEWS = frozenset(
     }
 )  # fmt: skip
 FRONTAL = frozenset({"AP", "PA"})
-_VIEW_OF_CODE = {
+# Code Meanings of View Code Sequence (0054,0220), PS3.16 CID 4010, in small letters.
+_VIEW_OF_MEANING = {
     "antero-posterior": "AP",
     "postero-anterior": "PA",
     "lateral": "LATERAL",
     "left lateral": "LL",
+    "right lateral": "RL",
+    "left anterior oblique": "LAO",
+    "left posterior oblique": "LPO",
+    "right anterior oblique": "RAO",
+    "right posterior oblique": "RPO",
 }
 
 BodyPart = Literal["chest", "other", ""]
@@ -165,6 +171,11 @@ def clean_view(text: str) -> str:
     return view if view in VIEWS else ""
 
 
+def view_of_meaning(text: str) -> str:
+    """Return the view that the meaning of a view code stands for, nothing if it is another."""
+    return _VIEW_OF_MEANING.get(text.strip().lower(), "")
+
+
 def clean_date(text: str) -> str:
     """Return yyyymmdd; nothing if ``text`` is no date (DA, PS3.5 6.2; old form yyyy.mm.dd)."""
     digits = text.strip().replace(".", "")
@@ -185,8 +196,7 @@ def clean_time(text: str) -> str:
 
 def _coded_view(dataset: Dataset) -> str:
     codes = dataset.get("ViewCodeSequence") or []
-    meaning = str(codes[0].get("CodeMeaning", "")).strip().lower() if codes else ""
-    return _VIEW_OF_CODE.get(meaning, "")
+    return view_of_meaning(str(codes[0].get("CodeMeaning", ""))) if codes else ""
 
 
 def _text(dataset: Dataset, name: str) -> str:
