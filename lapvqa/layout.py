@@ -23,6 +23,11 @@ class Layout:
         return self.root / "local.yaml"
 
     @property
+    def waivers(self) -> Path:
+        """waivers.yaml: rejects that a person has waived; may be absent."""
+        return self.root / "waivers.yaml"
+
+    @property
     def dvc_yaml(self) -> Path:
         """dvc.yaml: the stage graph."""
         return self.root / "dvc.yaml"

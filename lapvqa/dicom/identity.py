@@ -11,6 +11,7 @@ import hmac
 import os
 import secrets
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
 from lapvqa import storage
@@ -22,6 +23,7 @@ from lapvqa.recorder import Recorder
 DEMO_MARK = "DEMO.json"
 DEMO_KEY = b"published key of the synthetic demo archive: it hides nobody"
 _MIN_BYTES = 16
+_MAX_SHIFT = 3650
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class Keyring:
     def patient(self, patient_id: str) -> str:
         """Key of a patient: of the Patient ID, or of MIMIC-CXR's subject_id (digits only)."""
         return self._hash("patient", patient_id)
+
+    def shifted(self, patient_key: str, day: date) -> date:
+        """Return ``day`` earlier by 1 to 3650 days, the same for all of a patient's studies."""
+        digest = hmac.digest(self.key, f"days:{patient_key}".encode(), "sha256")
+        return day - timedelta(days=1 + int.from_bytes(digest[:8], "big") % _MAX_SHIFT)
 
     def _hash(self, kind: str, identifier: str) -> str:
         if self.keep_ids:

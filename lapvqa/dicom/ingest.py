@@ -4,15 +4,18 @@ Files are read once, in worker processes; finished work is kept in ``store`` (it
 how), so a killed run continues and an archive that grew costs its new files only. The outputs
 are made of the store's rows at the end and depend on the archive and the parameters alone.
 
-Memory: a worker holds one file; this process holds the images of the shards being filled
-(ingest.shard_images x 147 kB, about twice) and a few kB per file of the archive.
+Memory: a worker holds one file, at most ingest.limits.memory_mb; this process holds the images of
+the shards being filled (ingest.shard_images x 147 kB, about twice), the reports, and a few kB per
+file of the archive.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,17 +26,30 @@ from lapvqa.config import Machine
 from lapvqa.dicom import tables
 from lapvqa.dicom.identity import Keyring, key_id, load_key
 from lapvqa.dicom.layouts import Archive, open_archive
-from lapvqa.dicom.reading import plan, read_files
-from lapvqa.dicom.reasons import BY_REQUEST
+from lapvqa.dicom.reading import Plan, plan, read_files
+from lapvqa.dicom.rejects import load_waivers, require_budget
+from lapvqa.dicom.reports import ReportResult, flag_counts, open_reports, read_reports
 from lapvqa.dicom.store import ResultStore, open_store
 from lapvqa.dicom.tables import Reports, Shard
 from lapvqa.dicom.verdicts import Candidate, accepted, judge
 from lapvqa.dicom.workers import Context
-from lapvqa.errors import RejectBudgetError, SourceError
+from lapvqa.errors import SourceError
 from lapvqa.layout import Layout
 from lapvqa.params import IngestParams, load_params
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import IMAGES, INVENTORY, LABELS, REJECTS, STUDIES
+
+
+@dataclass(frozen=True)
+class Source:
+    """The archive opened for reading: what is to be read, with what, and where it is kept."""
+
+    folder: Path
+    archive: Archive
+    keyring: Keyring
+    store: ResultStore
+    context: Context
+    planned: Plan
 
 
 def run(
@@ -45,53 +61,94 @@ def run(
     .lapvqa/work/ingest/rejects.parquet too: DVC deletes outputs before the next run).
     """
     _clear(layout)
+    source = open_source(params, layout, machine, recorder)
+    archive = source.archive
+    recorder.say(
+        f"{len(archive.images)} image files and {len(archive.reports)} reports in layout "
+        f"{archive.name}, {machine.workers} workers"
+    )
+    candidates = read_files(
+        source.planned,
+        archive,
+        source.store,
+        source.context,
+        shard_images=params.shard_images,
+        workers=machine.workers,
+        recorder=recorder,
+    )
+    judge(candidates, archive, params)
+    found = tables.find_studies(candidates)
+    results, reports = _reports(source, found, params, layout, recorder)
+    others = [*reports.rejects, *tables.study_rejects(candidates, found, reports)]
+    rejects = tables.rejects_table(candidates, others)
+    _write_rejects(rejects, layout)
+    require_budget(archive.images, rejects, params.reject_budget, load_waivers(layout), recorder)
+    _require_reports(archive, len(reports.texts), source.folder)
+    studies = tables.studies_table(found, reports, _days(params, source.keyring))
+    counts = _account(candidates, archive, studies, reports, rejects, recorder)
+    shards = tables.make_shards(candidates)
+    images = tables.images_table(shards)
+    counts["content"] = tables.content_digest(images, studies)
+    recorder.facts({**_encodings(candidates), **_report_facts(results, recorder)})
+    labels = tables.labels_table(archive, source.keyring, studies)
+    _write_outputs(shards, images, studies, labels, source.store, layout)
+    return counts
+
+
+def open_source(
+    params: IngestParams, layout: Layout, machine: Machine, recorder: Recorder
+) -> Source:
+    """Open the archive that the inventory lists, and the store of what was read of it before."""
     folder = machine.folder("source", load_params(layout.params).inventory, layout)
     listing = storage.read_table(layout.inventory("source"), INVENTORY, made_by="inventory")
     columns = [listing[name].to_pylist() for name in INVENTORY.names]
     facts = {path: (size, mtime) for path, size, mtime in zip(*columns, strict=True)}
     archive = open_archive(folder, columns[0])
     _require_reports(archive, len(archive.reports), folder)
-
     key = load_key(folder, layout, machine, recorder)
     keyring = Keyring(key, keep_ids=params.deid.keep_ids)
     seed = params.split.seed
-    recorder.say(
-        f"{len(archive.images)} image files and {len(archive.reports)} reports in layout "
-        f"{archive.name}, {machine.workers} workers"
-    )
-    store = open_store(
-        layout.work_dir("ingest"),
+    return Source(
         folder,
-        {"key": key_id(key), "keep_ids": params.deid.keep_ids, "seed": seed},
-    )
-    candidates = read_files(
-        plan(archive, facts, views=params.views, keyring=keyring, split_seed=seed),
         archive,
-        store,
-        Context(folder, keyring, seed),
-        shard_images=params.shard_images,
-        workers=machine.workers,
-        recorder=recorder,
+        keyring,
+        open_store(
+            layout.work_dir("ingest"),
+            folder,
+            {"key": key_id(key), "keep_ids": params.deid.keep_ids, "seed": seed},
+        ),
+        Context(folder, keyring, seed, params.limits),
+        plan(archive, facts, views=params.views, keyring=keyring, split_seed=seed),
     )
-    judge(candidates, archive, views=params.views, split=params.split)
-    found = tables.find_studies(candidates)
-    reports = tables.read_reports(folder, archive, found)
-    others = [*reports.rejects, *tables.study_rejects(candidates, found, reports)]
-    rejects = tables.rejects_table(candidates, others)
-    _write_rejects(rejects, layout)
-    _require_budget(candidates, rejects, params.reject_budget.overall, recorder)
-    _require_reports(archive, len(reports.texts), folder)
-    studies = tables.studies_table(found, reports)
-    counts = _account(candidates, archive, studies, reports, rejects, recorder)
-    recorder.facts(_encodings(candidates, reports))
-    _write_outputs(
-        tables.make_shards(candidates, params.shard_images),
-        studies,
-        tables.labels_table(archive, keyring, studies),
-        store,
-        layout,
-    )
-    return counts
+
+
+def _reports(
+    source: Source,
+    studies: Sequence[tables.Study],
+    params: IngestParams,
+    layout: Layout,
+    recorder: Recorder,
+) -> tuple[dict[str, ReportResult], Reports]:
+    matches = tables.match_reports(source.archive, studies)
+    folder = open_reports(layout.work_dir("ingest"), source.folder)
+    results = read_reports(source.archive, sorted(matches.values()), folder, recorder)
+    return results, tables.judge_reports(source.archive, matches, results, params.deid.reports)
+
+
+def _days(params: IngestParams, keyring: Keyring) -> Callable[[str, date], date | None]:
+    """Return what date to write for a patient's (key) study."""
+    if params.deid.dates == "shift":
+        return keyring.shifted
+    return (lambda _, day: day) if params.deid.dates == "keep" else (lambda _, day: None)
+
+
+def _report_facts(results: dict[str, ReportResult], recorder: Recorder) -> dict[str, object]:
+    flags = flag_counts(results)
+    if flags:
+        listed = ", ".join(f"{kind} in {number}" for kind, number in flags.items())
+        recorder.say(f"reports with text that may identify somebody: {listed}")
+    not_utf8 = sum(result.is_utf8 is False for result in results.values())
+    return {"reports_not_utf8": not_utf8, "reports_flagged": flags}
 
 
 def _clear(layout: Layout) -> None:
@@ -106,40 +163,16 @@ def _clear(layout: Layout) -> None:
 def _require_reports(archive: Archive, found: int, folder: Path) -> None:
     if found:
         return
-    looked_for = (
-        "files/pNN/pSUBJECT/sSTUDY.txt"
-        if archive.name == "mimic-cxr"
-        else "STUDY_FOLDER.txt, a .txt named like an image, or one .txt in a study's folder"
-    )
     raise SourceError(
         f"expected reports beside {len(archive.images)} images in {folder}, found none that "
         "belongs to a study",
-        hint=f"pretraining learns from reports; looked for {looked_for}",
+        hint=f"pretraining learns from reports; looked for {archive.looked_for}",
     )
 
 
 def _write_rejects(rejects: pa.Table, layout: Layout) -> None:
     storage.write_table(layout.rejects, rejects, REJECTS)
     storage.write_table(layout.work_dir("ingest") / "rejects.parquet", rejects, REJECTS)
-
-
-def _require_budget(
-    candidates: Sequence[Candidate], rejects: pa.Table, allowed: float, recorder: Recorder
-) -> None:
-    """Say the counts by reason; raise RejectBudgetError above the allowed share of files."""
-    kinds = zip(rejects["kind"].to_pylist(), rejects["reason"].to_pylist(), strict=True)
-    by_reason = Counter(f"{kind} {reason}" for kind, reason in kinds)
-    listed = ", ".join(f"{reason}: {count}" for reason, count in by_reason.most_common())
-    if listed:
-        recorder.say(f"rejected by reason: {listed}")
-    counted = sum(c.reason is not None and c.reason not in BY_REQUEST for c in candidates)
-    if counted > allowed * len(candidates) or not accepted(candidates):
-        raise RejectBudgetError(
-            f"{counted} of {len(candidates)} files were rejected "
-            f"({counted / len(candidates):.1%}), allowed are {allowed:.1%}; {listed}",
-            hint="see file, reason and remedy in .lapvqa/work/ingest/rejects.parquet; correct the "
-            "archive, or raise ingest.reject_budget in params.yaml",
-        )
 
 
 def _account(
@@ -174,21 +207,23 @@ def _account(
     }
 
 
-def _encodings(candidates: Sequence[Candidate], reports: Reports) -> dict[str, object]:
+def _encodings(candidates: Sequence[Candidate]) -> dict[str, object]:
     taken = [candidate.result for candidate in accepted(candidates)]
     counted = {
-        "transfer_syntax": Counter(UID(str(result.transfer_syntax)).name for result in taken),
+        "transfer_syntax": Counter(_syntax_name(result.transfer_syntax) for result in taken),
         "photometric": Counter(str(result.photometric) for result in taken),
         "voi": Counter(str(result.voi) for result in taken),
     }
-    facts: dict[str, object] = {
-        name: dict(sorted(counts.items())) for name, counts in counted.items()
-    }
-    return {**facts, "reports_not_utf8": reports.num_not_utf8}
+    return {name: dict(sorted(counts.items())) for name, counts in counted.items()}
+
+
+def _syntax_name(syntax: str | None) -> str:
+    return UID(str(syntax)).name
 
 
 def _write_outputs(
     shards: Sequence[Shard],
+    images: pa.Table,
     studies: pa.Table,
     labels: pa.Table,
     store: ResultStore,
@@ -197,8 +232,8 @@ def _write_outputs(
     if layout.images_dir.exists():
         shutil.rmtree(layout.images_dir)
     for shard in shards:
-        keys = [str(image.result.image_key) for image in shard.images]
-        store.export(layout.images_dir / shard.name, keys, shard.places)
+        taken = [image.result for image in shard.images]
+        store.export(layout.images_dir / shard.name, shard.stored, taken)
     storage.write_table(layout.studies, studies, STUDIES)
     storage.write_table(layout.labels, labels, LABELS)
-    storage.write_table(layout.images, tables.images_table(shards), IMAGES)
+    storage.write_table(layout.images, images, IMAGES)

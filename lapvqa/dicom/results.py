@@ -30,6 +30,9 @@ RESULTS = pa.schema(
         pa.field("study_date", pa.string()),
         pa.field("study_time", pa.string()),
         pa.field("view", pa.string()),
+        pa.field("body_part", pa.string()),
+        pa.field("burned_in", pa.string()),
+        pa.field("identity_removed", pa.string()),
         pa.field("photometric", pa.string()),
         pa.field("bits_stored", pa.int16()),
         pa.field("transfer_syntax", pa.string()),
@@ -39,6 +42,8 @@ RESULTS = pa.schema(
         pa.field("scale", pa.float64()),
         pa.field("offset_x", pa.float64()),
         pa.field("offset_y", pa.float64()),
+        pa.field("shard", pa.string()),
+        pa.field("row", pa.int32()),
     ]
 )
 
@@ -65,6 +70,12 @@ class FileResult:
     study_date: str | None = None
     study_time: str | None = None
     view: str | None = None
+    body_part: str | None = None
+    """Body Part Examined (0018,0015): chest | other, empty if not stated."""
+    burned_in: str | None = None
+    """Burned In Annotation (0028,0301): yes | no, empty if not stated."""
+    identity_removed: str | None = None
+    """Patient Identity Removed (0012,0062): yes | no, empty if not stated."""
     photometric: str | None = None
     bits_stored: int | None = None
     transfer_syntax: str | None = None
@@ -74,5 +85,11 @@ class FileResult:
     scale: float | None = None
     offset_x: float | None = None
     offset_y: float | None = None
+    shard: str | None = None
+    """File of the store that holds the stored image; None if rejected, or not stored yet."""
+    row: int | None = None
+    """Its row there."""
     pixels: NDArray[np.uint8] | None = None
-    """Stored image [384, 384]; None if rejected."""
+    """Stored image [384, 384], until it lies in a shard."""
+    held_in: str = ""
+    """File of the store that holds this row."""

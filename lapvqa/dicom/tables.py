@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 
+from lapvqa.data.shards import shard_name
 from lapvqa.dicom.header import clean_date, clean_time
 from lapvqa.dicom.identity import Keyring
 from lapvqa.dicom.layouts import Archive
 from lapvqa.dicom.reasons import COPIES, Reason
-from lapvqa.dicom.store import Place
+from lapvqa.dicom.reports import ReportResult
 from lapvqa.dicom.verdicts import Candidate, accepted
 from lapvqa.schemas import CHEXPERT_LABELS, IMAGES, LABELS, REJECTS, STUDIES
 
@@ -25,15 +27,12 @@ _UNKNOWN_LAST = "~"  # sorts behind every digit
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of data/images/: its images in order."""
+    """One file of data/images/: its images in order of their rows in the store's shard."""
 
     name: str
+    stored: str
+    """The store's shard, of which this is all or a part."""
     images: Sequence[Candidate]
-
-    @property
-    def places(self) -> list[Place]:
-        """Where the images lie in the work store."""
-        return [image.place for image in self.images if image.place is not None]
 
 
 @dataclass(frozen=True)
@@ -56,22 +55,24 @@ class Study:
 
 @dataclass(frozen=True)
 class Reports:
-    """The reports that were read, by study key, and the rejects among them."""
+    """The reports that are in, by study key, and the rejects among them."""
 
-    texts: Mapping[str, tuple[str, str]]
-    """Study key to (text, sha256 of the bytes)."""
+    texts: Mapping[str, ReportResult]
     rejects: Sequence[dict[str, str | None]]
-    num_not_utf8: int
 
 
-def make_shards(candidates: Sequence[Candidate], shard_images: int) -> list[Shard]:
-    """Group the files by position in order of path, so a group depends on the archive alone."""
-    groups = (
-        accepted(candidates[start : start + shard_images])
-        for start in range(0, len(candidates), shard_images)
-    )
-    filled = [group for group in groups if group]
-    return [Shard(f"images-{number:05d}.arrow", group) for number, group in enumerate(filled)]
+def make_shards(candidates: Sequence[Candidate]) -> list[Shard]:
+    """Group the images that are in by the store's shards, sorted by name."""
+    stored: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in accepted(candidates):
+        stored[str(candidate.result.shard)].append(candidate)
+    shards = []
+    for name, images in stored.items():
+        images.sort(key=lambda image: image.result.row or 0)
+        keys = [str(image.result.image_key) for image in images]
+        digests = [str(image.result.pixels_sha256) for image in images]
+        shards.append(Shard(shard_name(keys, digests), name, images))
+    return sorted(shards, key=lambda shard: shard.name)
 
 
 def images_table(shards: Sequence[Shard]) -> pa.Table:
@@ -86,6 +87,18 @@ def images_table(shards: Sequence[Shard]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=IMAGES)
 
 
+def content_digest(images: pa.Table, studies: pa.Table) -> str:
+    """Return a sha256 of what the tables say, wherever the images lie.
+
+    Two archives that hold the same have the same, in whatever order their files came.
+    """
+    digest = hashlib.sha256()
+    for table in (images.drop_columns(["shard", "row"]), studies):
+        for row in table.to_pylist():
+            digest.update(json.dumps(list(row.values())).encode())
+    return digest.hexdigest()
+
+
 def find_studies(candidates: Sequence[Candidate]) -> list[Study]:
     """Return the studies with a patient and a split, each with all its files in order of path."""
     files: dict[str, list[Candidate]] = defaultdict(list)
@@ -95,8 +108,8 @@ def find_studies(candidates: Sequence[Candidate]) -> list[Study]:
     return [Study(key, files[key]) for key in sorted(files)]
 
 
-def read_reports(folder: Path, archive: Archive, studies: Sequence[Study]) -> Reports:
-    """Match reports to studies and read them; the others are rejects.
+def match_reports(archive: Archive, studies: Sequence[Study]) -> dict[str, str]:
+    """Return the path of each study's report by study key.
 
     Files that are out take part in the matching, they still tell whose a folder is; but a copy
     elsewhere does not pull its study's report there.
@@ -107,38 +120,50 @@ def read_reports(folder: Path, archive: Archive, studies: Sequence[Study]) -> Re
         elsewhere = [file.result.path for file in study.files if file.reason in COPIES]
         own = [file.result.path for file in study.files if file.reason not in COPIES]
         places[study.key], copies[study.key] = own or elsewhere, elsewhere
-    matches = archive.match_reports(places, copies)
-    texts: dict[str, tuple[str, str]] = {}
-    rejects: list[dict[str, str | None]] = []
-    num_not_utf8 = 0
+    return archive.match_reports(places, copies)
+
+
+def judge_reports(
+    archive: Archive,
+    matches: Mapping[str, str],
+    results: Mapping[str, ReportResult],
+    policy: Literal["flag", "reject"],
+) -> Reports:
+    """Sort the reports into those that are in and those that are not, by what was asked for."""
+    texts: dict[str, ReportResult] = {}
+    rejects = []
     for key, path in matches.items():
-        try:
-            data = (folder / path).read_bytes()
-        except OSError as error:
-            detail = f"expected a readable report: {error.strerror}"
-            rejects.append(reject_row("report", path, Reason.UNREADABLE, detail))
-            continue
-        text, is_utf8 = _decoded(data)
-        num_not_utf8 += not is_utf8
-        texts[key] = (text, hashlib.sha256(data).hexdigest())
+        result = results[path]
+        if result.reason is not None:
+            rejects.append(_report_reject(result, Reason(result.reason), result.detail or ""))
+        elif result.flags and policy == "reject":
+            kinds = ", ".join(sorted(set(result.flags)))
+            detail = f"expected no identifying text, found {kinds}"
+            rejects.append(_report_reject(result, Reason.IDENTITY_IN_REPORT, detail))
+        else:
+            texts[key] = result
     matched = set(matches.values())
     rejects += [
         reject_row("report", path, Reason.REPORT_WITHOUT_STUDY, "no study to go with it")
         for path in archive.reports
         if path not in matched
     ]
-    return Reports(texts, rejects, num_not_utf8)
+    return Reports(texts, rejects)
 
 
-def _decoded(data: bytes) -> tuple[str, bool]:
-    try:
-        return data.decode("utf-8-sig"), True
-    except UnicodeDecodeError:
-        return data.decode("cp1252", errors="replace"), False
+def _report_reject(result: ReportResult, reason: Reason, detail: str) -> dict[str, str | None]:
+    return reject_row(
+        "report", result.path, reason, detail, sha256=result.sha256, exception=result.exception
+    )
 
 
-def studies_table(studies: Sequence[Study], reports: Reports) -> pa.Table:
-    """Return data/studies.parquet's rows, sorted by study key: those with image or report."""
+def studies_table(
+    studies: Sequence[Study], reports: Reports, days: Callable[[str, date], date | None]
+) -> pa.Table:
+    """Return data/studies.parquet's rows, sorted by study key: those with image or report.
+
+    ``days`` gives the date to write for a patient's (key) study.
+    """
     taken_at = {study.key: min(map(_taken_at, study.images or study.files)) for study in studies}
     studies_of: dict[str, list[Study]] = defaultdict(list)
     for study in studies:
@@ -150,7 +175,8 @@ def studies_table(studies: Sequence[Study], reports: Reports) -> pa.Table:
         first_day = _date(taken_at[own[0].key])
         for order, study in enumerate(own):
             day = _date(taken_at[study.key])
-            text, digest = reports.texts.get(study.key, (None, None))
+            report = reports.texts.get(study.key)
+            shown = days(patient, day) if day else None
             rows.append(
                 {
                     "study_key": study.key,
@@ -158,11 +184,11 @@ def studies_table(studies: Sequence[Study], reports: Reports) -> pa.Table:
                     "split": study.first.split,
                     "study_order": order,
                     "days_since_first": (day - first_day).days if day and first_day else None,
-                    "study_date": None,
+                    "study_date": shown.strftime("%Y%m%d") if shown else None,
                     "num_images": len(study.images),
-                    "report": text,
-                    "report_sha256": digest,
-                    "identity_flags": [],
+                    "report": report.text if report else None,
+                    "report_sha256": report.sha256 if report else None,
+                    "identity_flags": sorted(set(report.flags or ())) if report else [],
                 }
             )
     rows.sort(key=lambda row: str(row["study_key"]))

@@ -15,11 +15,17 @@ from lapvqa.dicom.layouts import Archive, Listed
 from lapvqa.dicom.reasons import Reason
 from lapvqa.dicom.results import FileResult
 from lapvqa.dicom.splits import split_of
-from lapvqa.dicom.store import Place
 from lapvqa.errors import SplitLeakError
-from lapvqa.params import SplitParams
+from lapvqa.params import IngestParams, SplitParams
 
 Views = Literal["any", "frontal"]
+
+# What (0012,0062) may say under each setting of ingest.deid.identity_removed; "": nothing.
+_REMOVED: dict[str, set[str | None]] = {
+    "accept": {"yes", "no", "", None},
+    "unless_no": {"yes", "", None},
+    "require": {"yes"},
+}
 
 
 @dataclass(slots=True)
@@ -28,8 +34,6 @@ class Candidate:
 
     result: FileResult
     listed: Listed
-    place: Place | None
-    """Where its result lies in the store; None if there was no need to read it."""
     reason: Reason | None = None
     """None: the file is in."""
     detail: str = ""
@@ -45,23 +49,37 @@ class Candidate:
         """Turn the file away."""
         self.reason, self.detail = reason, detail
 
-    def reject_unless_frontal(self) -> None:
-        """Turn the file away if it is not known to be frontal."""
+    def reject_unless_frontal(self) -> bool:
+        """Turn the file away if it is not known to be frontal; say whether it was."""
         if not self.view:
             self.reject(Reason.VIEW_UNKNOWN, "expected a frontal view, found none stated")
         elif self.view not in FRONTAL:
             self.reject(Reason.LATERAL_NOT_ASKED, f"expected a frontal view, found {self.view}")
+        return self.reason is not None
+
+    def reject_unless_permitted(self, params: IngestParams) -> None:
+        """Turn the file away if what its header states is not wanted."""
+        result = self.result
+        if params.body_part == "chest" and result.body_part == "other":
+            self.reject(Reason.NOT_A_CHEST, "expected a chest, the header names another part")
+        elif params.burned_in == "reject" and result.burned_in == "yes":
+            self.reject(Reason.BURNED_IN, "the header says that text is burned into the image")
+        elif result.identity_removed not in _REMOVED[params.deid.identity_removed]:
+            found = result.identity_removed or "no word of it"
+            self.reject(
+                Reason.IDENTITY_NOT_REMOVED, f"expected Patient Identity Removed, found {found}"
+            )
 
 
-def judge(
-    candidates: Sequence[Candidate], archive: Archive, *, views: Views, split: SplitParams
-) -> None:
+def judge(candidates: Sequence[Candidate], archive: Archive, params: IngestParams) -> None:
     """Give every file its split and, if it is out, its reason; raises SplitLeakError."""
     for candidate in candidates:
-        candidate.split = _split(candidate, archive, split)
+        candidate.split = _split(candidate, archive, params.split)
         if candidate.reason is None and candidate.result.reason is not None:
             candidate.reject(Reason(candidate.result.reason), candidate.result.detail or "")
-        if candidate.reason is None and views == "frontal":
+        if candidate.reason is None:
+            candidate.reject_unless_permitted(params)
+        if candidate.reason is None and params.views == "frontal":
             candidate.reject_unless_frontal()
     _reject_repeated(candidates, lambda result: result.file_sha256, Reason.DUPLICATE_CONTENT)
     _reject_repeated(candidates, lambda result: result.image_key, Reason.DUPLICATE_UID)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import stat
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from made_dicom import copy_archive, dicom_bytes, small_image, write_mimic, writ
 
 from lapvqa import inventory, storage
 from lapvqa.config import load_machine
-from lapvqa.data.shards import ShardStore
-from lapvqa.dicom import ingest, workers
+from lapvqa.data.shards import ShardStore, verify_shards
+from lapvqa.dicom import ingest
 from lapvqa.dicom.identity import Keyring, load_key
 from lapvqa.dicom.layouts import Ids
 from lapvqa.dicom.read import read_image
@@ -113,9 +114,9 @@ def test_every_image_is_stored_as_it_reads(done: Layout, mimic: Path) -> None:
         assert row["study_key"] == ring.study(path.parent.name[1:])
         assert row["patient_key"] == ring.patient(path.parent.parent.name[1:])
         assert row["scale"] == expected.fit.scale
-    shards = sorted(done.images_dir.iterdir())
-    assert [len(store.read([shard.name] * 5, range(5))) for shard in shards[:3]] == [5, 5, 5]
-    assert [shard.name for shard in shards] == [f"images-{index:05d}.arrow" for index in range(4)]
+    shards = [shard.name for shard in done.images_dir.iterdir()]
+    assert sorted(Counter(row["shard"] for row in images).values()) == [1, 5, 5, 5]
+    assert verify_shards(done.images_dir, shards) == 16
 
 
 def test_studies_are_ordered_in_time_and_keep_their_report(done: Layout) -> None:
@@ -140,7 +141,8 @@ def test_studies_are_ordered_in_time_and_keep_their_report(done: Layout) -> None
 def test_shards_are_links_into_the_work_store(done: Layout) -> None:
     assert all(path.stat().st_nlink == 2 for path in done.images_dir.iterdir())
     stores = [path for path in done.work_dir("ingest").iterdir() if path.is_dir()]
-    assert [stat.S_IMODE(path.stat().st_mode) for path in stores] == [0o700]
+    assert {path.name.split("-")[0] for path in stores} == {"files", "reports"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in stores} == {0o700}
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
@@ -168,30 +170,6 @@ def test_a_second_run_reads_nothing_again(tmp_path: Path, mimic: Path) -> None:
     assert "16 files are known from before, 0 are new" in said(layout)
 
 
-def test_new_changed_and_removed_files_cost_only_themselves(tmp_path: Path, mimic: Path) -> None:
-    archive = copy_archive(mimic, tmp_path / "archive")
-    grown = write_project(tmp_path / "grown", archive, shard_images=5)
-    run(grown)
-    study = archive / "files/p10/p10000001/s50000010"
-    changed, removed = sorted(study.glob("*.dcm"))
-    changed.write_bytes(image(900))
-    removed.unlink()
-    (study / "00000384-aaaaaaaa.dcm").write_bytes(image(901))
-    run(grown)
-    assert "14 files are known from before, 2 are new" in said(grown)
-    run(grown)
-    assert "16 files are known from before, 0 are new" in said(grown)
-    fresh = write_project(tmp_path / "fresh", archive, shard_images=5)
-    _share_key(grown, fresh)
-    run(fresh)
-    assert digests(grown) == digests(fresh)
-    live = {path.stem for path in next(grown.work_dir("ingest").glob("*/")).glob("*.parquet")}
-    shutil.rmtree(archive / "files/p10/p10000003")
-    run(grown)
-    left = {path.stem for path in next(grown.work_dir("ingest").glob("*/")).glob("*.parquet")}
-    assert left < live  # what no file needs any more is gone
-
-
 def test_views_can_change_without_reading_again(tmp_path: Path, mimic: Path) -> None:
     layout = write_project(tmp_path, mimic, shard_images=5)
     run(layout)
@@ -201,7 +179,7 @@ def test_views_can_change_without_reading_again(tmp_path: Path, mimic: Path) -> 
     assert (counts["images"], counts["files_rejected"]) == (8, 8)
     assert set(reasons(layout).values()) == {"lateral_not_asked"}  # half of all: no budget matter
     assert {row["view"] for row in table(layout.images)} == {"PA"}
-    assert ShardStore(layout.images_dir).read(["images-00000.arrow"], [2]).any()
+    assert verify_shards(layout.images_dir, {row["shard"] for row in table(layout.images)}) == 8
 
 
 def test_tables_of_the_archive_decide_view_split_time_and_labels(
@@ -314,6 +292,7 @@ def test_a_tree_with_everything_that_goes_wrong(tmp_path: Path) -> None:
         _study_key(layout, archive, "1.2.5"): "study_empty",
         _study_key(layout, archive, "1.2.8"): "study_empty",
     }
+    assert len(str(counts.pop("content"))) == 64
     assert counts == {
         "files": 11, "images": 4, "files_rejected": 7, "patients": 2, "studies": 4,
         "studies_rejected": 2, "reports": 3, "reports_rejected": 1,
@@ -426,13 +405,17 @@ def test_a_damaged_chunk_of_work_is_noticed_and_made_again(tmp_path: Path, mimic
     layout = write_project(tmp_path, mimic, shard_images=5)
     run(layout)
     before = digests(layout)
-    (store,) = (path for path in layout.work_dir("ingest").iterdir() if path.is_dir())
-    arrows, parquets = sorted(store.glob("*.arrow")), sorted(store.glob("*.parquet"))
+    (store,) = layout.work_dir("ingest").glob("files-*/")
+    (reports,) = layout.work_dir("ingest").glob("reports-*/*.parquet")
+    shards, rows = sorted(store.glob("*.arrow")), sorted(store.glob("*.parquet"))
     shutil.rmtree(layout.root / "data")
-    arrows[0].write_bytes(arrows[0].read_bytes()[:1000])
-    parquets[1].write_bytes(b"nothing of use")
+    shards[0].write_bytes(shards[0].read_bytes()[:1000])
+    rows[1].write_bytes(b"nothing of use")
+    reports.write_bytes(b"nothing of use")
     run(layout)
-    assert said(layout).count("dropped a damaged chunk") == 2
+    assert said(layout).count("dropped a damaged shard") == 1
+    assert said(layout).count("dropped damaged rows") == 1
+    assert said(layout).count("dropped damaged reports") == 1
     assert digests(layout) == before
 
 
@@ -448,7 +431,7 @@ def test_a_file_that_changes_after_the_listing_is_read_next_time(tmp_path: Path)
     os.utime(archive / "s/b.dcm", ns=(1, 1))
     params, machine = load_params(layout.params), load_machine(layout)
     recorder = Recorder(layout.record("ingest"), stage="ingest")
-    store = next(layout.work_dir("ingest").glob("*/"))
+    store = next(layout.work_dir("ingest").glob("files-*/"))
     shutil.rmtree(store)
     ingest.run(params.ingest, layout, machine, recorder)
     assert reasons(layout) == {"s/b.dcm": "changed"}
@@ -476,22 +459,3 @@ def test_a_crash_costs_one_file(tmp_path: Path) -> None:
     assert {path for path, reason in results.items() if reason} == {"3.dcm"}
     assert results["3.dcm"] == "decoder_crashed"
     assert not multiprocessing.active_children()
-
-
-def test_a_worker_killed_from_outside_costs_nothing(tmp_path: Path) -> None:
-    archive = write_tree(tmp_path, {f"{n:02}.dcm": image(n, study=f"1.{n}") for n in range(24)})
-    tasks = [Task(path, size, time, Ids()) for path, size, time in inventory.scan(archive)]
-    context = Context(archive, Keyring(b"0123456789abcdef"), 0)
-    batches = [tasks[start : start + 2] for start in range(0, 24, 2)]
-    taken = []
-    for result in process_all(batches, context, workers=2):
-        taken.append(result.path)
-        if len(taken) == 3:
-            multiprocessing.active_children()[0].kill()
-        assert result.reason is None
-    assert sorted(taken) == [task.path for task in tasks]
-
-
-def test_process_batch_needs_a_worker() -> None:
-    with pytest.raises(RuntimeError, match="outside a worker"):
-        workers.process_batch([])
