@@ -11,14 +11,37 @@ over the rows of one stored row) at most N times it: callers keep that below 2**
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from numba import int64, njit, types, uint8, uint16, uint32, uint64, void
 
 from lapvqa.schemas import CONTENT_SIZE
 
 _PART = CONTENT_SIZE
 
+# With their types named, kernels are compiled (once on a machine, then cached) when this module is
+# imported, and not while a file is read. Cells are "C", aligned, and may be read-only.
+_CELLS = tuple(types.Array(kind, 2, "C", readonly=True) for kind in (uint8, uint16))
+_TABLE = types.Array(uint16, 1, "C", readonly=True)
+_SUMS = types.Array(uint64, 2, "C")
+_BITS = (uint32, uint32, uint32)
 
-@njit(cache=True, nogil=True)
+
+@njit(void(uint32[::1], int64, uint64[::1]), cache=True, nogil=True)
+def _sum_across(lanes, longest, line_sums):  # type: ignore[no-untyped-def]
+    """Fill one row of sums from the lanes of its native columns."""
+    edge = len(lanes) * _PART
+    for stored_col in range(len(line_sums)):
+        left = stored_col * longest
+        right = min(left + longest, edge)
+        total = np.uint64(0)
+        for col in range(left // _PART, (right + _PART - 1) // _PART):
+            weight = np.uint64(min(right, (col + 1) * _PART) - max(left, col * _PART))
+            total += weight * np.uint64(lanes[col])
+        line_sums[stored_col] = total
+
+
+@njit(
+    [void(cells, int64, *_BITS, uint32, uint32, _SUMS) for cells in _CELLS], cache=True, nogil=True
+)
 def clamped_sums(cells, longest, mask, flip, factor, low, high, sums):  # type: ignore[no-untyped-def]
     """Fill ``sums`` [h, w] with the weighted sums of ((cell & mask) ^ flip) * factor, clamped.
 
@@ -39,7 +62,7 @@ def clamped_sums(cells, longest, mask, flip, factor, low, high, sums):  # type: 
         _sum_across(lanes, longest, sums[stored_row])
 
 
-@njit(cache=True, nogil=True)
+@njit([void(cells, int64, *_BITS, _TABLE, _SUMS) for cells in _CELLS], cache=True, nogil=True)
 def mapped_sums(cells, longest, mask, flip, down, table, sums):  # type: ignore[no-untyped-def]
     """Fill ``sums`` [h, w] with the weighted sums of table[((cell & mask) ^ flip) >> down].
 
@@ -60,24 +83,10 @@ def mapped_sums(cells, longest, mask, flip, down, table, sums):  # type: ignore[
         _sum_across(lanes, longest, sums[stored_row])
 
 
-@njit(cache=True, nogil=True)
+@njit([void(cells, int64, *_BITS, int64[::1]) for cells in _CELLS], cache=True, nogil=True)
 def count_values(cells, step, mask, flip, down, counts):  # type: ignore[no-untyped-def]
     """Add to ``counts`` how often each value is met on every ``step``-th row and column."""
     rows, cols = cells.shape
     for row in range(0, rows, step):
         for col in range(0, cols, step):
             counts[np.uint32(np.uint32(cells[row, col] & mask) ^ flip) >> down] += 1
-
-
-@njit(cache=True, nogil=True)
-def _sum_across(lanes, longest, line_sums):  # type: ignore[no-untyped-def]
-    """Fill one row of sums from the lanes of its native columns."""
-    edge = len(lanes) * _PART
-    for stored_col in range(len(line_sums)):
-        left = stored_col * longest
-        right = min(left + longest, edge)
-        total = np.uint64(0)
-        for col in range(left // _PART, (right + _PART - 1) // _PART):
-            weight = np.uint64(min(right, (col + 1) * _PART) - max(left, col * _PART))
-            total += weight * np.uint64(lanes[col])
-        line_sums[stored_col] = total

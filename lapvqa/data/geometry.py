@@ -101,7 +101,8 @@ def fit_image(pixels: NDArray[Pixel]) -> tuple[NDArray[Pixel], Fit]:
     require_lanes(fit, largest=top)
     sums = np.empty(fit.content_shape, np.uint64)
     whole, nothing, one = np.uint32(top), np.uint32(0), np.uint32(1)
-    clamped_sums(pixels, fit.longest, whole, nothing, one, nothing, whole, sums)
+    cells = np.require(pixels, requirements=["C", "A"])
+    clamped_sums(cells, fit.longest, whole, nothing, one, nothing, whole, sums)
     area = covered(fit)
     return framed(((sums + area // 2) // area).astype(pixels.dtype), fit), fit
 

@@ -69,7 +69,9 @@ def native_cells(
     little = uids.UID(header.transfer_syntax).is_little_endian
     cells: Cells
     if allocated == 16:
-        cells = np.frombuffer(exact, "<u2" if little else ">u2").astype(np.uint16, copy=False)
+        words = np.frombuffer(exact, "<u2" if little else ">u2")
+        # Aligned: an odd length somewhere in the header shifts all that follows.
+        cells = np.require(words, np.uint16, "A")
     elif little or vr != "OW":
         cells = np.frombuffer(exact, np.uint8)
     else:

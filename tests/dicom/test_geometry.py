@@ -54,6 +54,15 @@ def test_averages_are_those_of_whole_number_arithmetic(shape: tuple[int, int]) -
         assert int(stored[fit.content][o, q]) == (2 * total + area) // (2 * area)
 
 
+def test_views_into_other_arrays_are_taken_as_they_are() -> None:
+    image = np.random.default_rng(2).integers(0, 65_536, (500, 600)).astype(np.uint16)
+    expected, _ = fit_image(image)
+    for view in (np.asfortranarray(image), np.repeat(image, 2, axis=1)[:, ::2]):
+        assert np.array_equal(fit_image(view)[0], expected)
+    image.flags.writeable = False
+    assert np.array_equal(fit_image(image)[0], expected)
+
+
 def test_the_longest_lanes_do_not_overflow() -> None:
     image = np.full((200, 65_000), 65_535, np.uint16)
     stored, fit = fit_image(image)

@@ -152,6 +152,15 @@ def test_jpeg_baseline_is_close_to_what_was_encoded() -> None:
     assert np.abs(found - pixels.astype(np.int64)).max() <= 3
 
 
+@pytest.mark.parametrize("side", [378, 756])
+def test_an_odd_length_before_the_pixels_does_not_matter(side: int) -> None:
+    pixels = ramp(12, rows=side, cols=side)
+    plain = dicom_bytes(pixels, ViewPosition="PA", **WHOLE_RANGE)
+    place = plain.index(b"CS\x02\x00PA")
+    odd = plain[: place + 2] + b"\x01\x00P" + plain[place + 6 :]
+    assert np.array_equal(read_image(odd).pixels, read_image(plain).pixels)
+
+
 def test_colour_becomes_its_luma() -> None:
     red = ramp(8).astype(np.uint8)
     green, blue = red.T.copy(), np.full_like(red, 40)
