@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -13,7 +14,7 @@ from test_ingest import image, run, said, table
 
 from lapvqa import storage
 from lapvqa.data.shards import ShardStore, verify_shards
-from lapvqa.errors import SchemaError
+from lapvqa.errors import SchemaError, SourceError
 from lapvqa.layout import Layout
 
 STUDY = "files/p10/p10000001/s50000010"
@@ -92,7 +93,7 @@ def test_arrival_order_leaves_no_trace_in_the_content(tmp_path: Path, mimic: Pat
             for path in delivery:
                 (archive / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(mimic / path, archive / path)
-            if any(path.suffix == ".txt" for path in delivery):
+            with contextlib.suppress(SourceError):  # no report has its images yet
                 counts = run(layout)
         contents.add(counts["content"])
         tables.add(tuple(map(storage.sha256_file, (layout.studies, layout.labels, layout.rejects))))
@@ -101,13 +102,13 @@ def test_arrival_order_leaves_no_trace_in_the_content(tmp_path: Path, mimic: Pat
 
 @pytest.mark.parametrize("how", ["renamed", "moved", "redelivered"])
 def test_the_same_image_elsewhere_or_later_changes_no_shard(
-    layout: Layout, archive: Path, how: str, tmp_path: Path
+    tmp_path: Path, mimic: Path, how: str
 ) -> None:
     tree = tmp_path / "tree"
-    for number, path in enumerate(sorted(archive.rglob("*.dcm"))):
+    for number, path in enumerate(sorted(mimic.rglob("*.dcm"))):
         (tree / f"s{number}").mkdir(parents=True)
         shutil.copy2(path, tree / f"s{number}/a.dcm")
-    (tree / "s0/r.txt").write_text("FINDINGS: Clear.")
+    (tree / "s0/a.txt").write_text("FINDINGS: Clear.")
     project = write_project(tmp_path / "tree-project", tree, shard_images=5)
     content, before = run(project)["content"], shards(project)
     victim = tree / "s3/a.dcm"
