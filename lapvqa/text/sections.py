@@ -96,20 +96,38 @@ class Section:
 
 
 class Verdict(StrEnum):
-    """What came of a report; all but ``OK`` are reject reasons."""
+    """What came of a report: what its text is made of, or why it has none (reject reasons)."""
 
-    OK = "ok"
+    FINDINGS_AND_IMPRESSION = "findings+impression"
+    FINDINGS = "findings"
+    IMPRESSION = "impression"
+    LAST_PARAGRAPH = "last_paragraph"
+    FULL_REPORT = "full_report"
     NO_REPORT = "no_report"
     EMPTY_REPORT = "empty_report"
     NO_SECTION = "no_section"
     EMPTY_SECTION = "empty_section"
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is a text to learn."""
+        return self in _MADE_OF.values()
+
+
+_MADE_OF = {
+    ("findings", "impression"): Verdict.FINDINGS_AND_IMPRESSION,
+    ("findings",): Verdict.FINDINGS,
+    ("impression",): Verdict.IMPRESSION,
+    (LAST_PARAGRAPH,): Verdict.LAST_PARAGRAPH,
+    (FULL_REPORT,): Verdict.FULL_REPORT,
+}
 
 
 @dataclass(frozen=True)
 class Target:
     """The text to learn, where it stood in the report, and the verdict.
 
-    ``text`` is empty and ``spans`` is () unless ``verdict`` is OK.
+    ``text`` is empty and ``spans`` is () unless ``verdict.has_text``.
     """
 
     text: str
@@ -181,7 +199,7 @@ def target_text(report: str | None, wanted: Wanted) -> Target:
     if not spans:
         return Target("", (), Verdict.EMPTY_SECTION)
     text = " ".join(normalise(section.text(report)) for section in spans)
-    return Target(text, spans, Verdict.OK)
+    return Target(text, spans, _MADE_OF[tuple(section.name for section in spans)])
 
 
 def _choose(last: dict[str, Section], wanted: Wanted) -> list[str]:

@@ -18,6 +18,7 @@ from lapvqa.layout import Layout
 from lapvqa.params import TokensParams
 from lapvqa.recorder import Recorder
 from lapvqa.text.bpe import EOT, encoding
+from lapvqa.text.laterality import names_side
 from lapvqa.text.sections import Section, Verdict, target_text
 
 # Reports per step of progress; small enough for a live display, large enough to cost nothing.
@@ -50,6 +51,8 @@ class _Tokenised:
     rows: list[int] = field(default_factory=list)
     ids: list[np.ndarray] = field(default_factory=list)
     truncated: list[bool] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    sided: list[bool] = field(default_factory=list)
     spans: list[list[dict[str, int | str]]] = field(default_factory=list)
     rejects: list[tuple[int, Verdict]] = field(default_factory=list)
 
@@ -89,13 +92,15 @@ def _tokenise(studies: pa.Table, params: TokensParams, recorder: Recorder) -> _T
     bpe, done = encoding(), _Tokenised()
     for row, report in enumerate(_reports(studies, recorder)):
         target = target_text(report, params.sections)
-        if target.verdict is not Verdict.OK:
+        if not target.verdict.has_text:
             done.rejects.append((row, target.verdict))
             continue
         ids, truncated = encode(target.text, bpe, max_length=params.max_length)
         done.rows.append(row)
         done.ids.append(ids)
         done.truncated.append(truncated)
+        done.verdicts.append(target.verdict)
+        done.sided.append(names_side(target.text))
         done.spans.append([_span(section) for section in target.spans])
     return done
 
@@ -114,13 +119,15 @@ def _span(section: Section) -> dict[str, int | str]:
 
 
 def _token_table(studies: pa.Table, done: _Tokenised) -> pa.Table:
-    taken = studies.select(["study_key", "patient_key", "split"]).take(
+    taken = studies.select(["study_key", "patient_key", "split", "report_sha256"]).take(
         pa.array(done.rows, pa.int64())
     )
     lengths = np.array([len(ids) for ids in done.ids], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     values = np.concatenate([np.empty(0, dtype=np.uint16), *done.ids])
     columns = {
+        "verdict": pa.array(done.verdicts, pa.string()),
+        "sided": pa.array(done.sided, pa.bool_()),
         "token_ids": pa.ListArray.from_arrays(pa.array(offsets), pa.array(values)),
         "truncated": pa.array(done.truncated, pa.bool_()),
         "spans": pa.array(done.spans, pa.list_(schemas.SPAN)),

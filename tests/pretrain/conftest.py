@@ -74,9 +74,12 @@ def image_row(
     }  # fmt: skip
 
 
-def token_row(study_key: str, split: str, token_ids: list[int]) -> dict[str, object]:
+def token_row(
+    study_key: str, split: str, token_ids: list[int], *, sided: bool = False
+) -> dict[str, object]:
     return {
         "study_key": study_key, "patient_key": f"p-{study_key}", "split": split,
+        "report_sha256": f"sha256 of {study_key}", "verdict": "findings", "sided": sided,
         "token_ids": [END, *token_ids, END], "truncated": False, "spans": [],
     }  # fmt: skip
 

@@ -140,6 +140,7 @@ def _studies() -> list[Json]:
         {
             "study_key": study_key(index), "patient_key": f"patient{index // 2:025x}",
             "split": _split(index), "study_order": index % 2, "days_since_first": 30 * (index % 2),
+            "study_date": None, "identity_flags": [],
             "num_images": 1, "report": None if index == 11 else "FINDINGS: The heart is enlarged.",
             "report_sha256": None if index == 11 else f"{index:064x}",
         }
@@ -152,6 +153,7 @@ def _tokens() -> list[Json]:
         {
             "study_key": study_key(index), "patient_key": f"patient{index // 2:025x}",
             "split": _split(index), "token_ids": [50256, 1, 50256], "truncated": index == 0,
+            "report_sha256": f"{index:064x}", "verdict": "findings", "sided": False,
             "spans": [{"name": "findings", "start": 10, "end": 32}],
         }
         for index in range(NUM_STUDIES - 1)
@@ -161,8 +163,8 @@ def _tokens() -> list[Json]:
 def _reject(kind: str, stage: str, reason: str, remedy: str) -> Json:
     return {
         "kind": kind, "file": "files/p10/p10001234/s50005678/secret.dcm", "stage": stage,
-        "reason": reason, "detail": "expected an image, found none", "remedy": remedy,
-        "sha256": None,
+        "reason": reason, "detail": "expected an image, found none", "exception": None,
+        "remedy": remedy, "sha256": None,
     }  # fmt: skip
 
 

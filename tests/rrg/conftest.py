@@ -177,9 +177,11 @@ def _write_studies(layout: Layout) -> None:
             "split": SPLITS[index],
             "study_order": 0,
             "days_since_first": None,
+            "study_date": None,
             "num_images": 1,
             "report": f"FINAL REPORT\n FINDINGS: \n \n {SAYS[corner][0]}\n",
-            "report_sha256": None,
+            "report_sha256": f"{index:064x}",
+            "identity_flags": [],
         }
         for index, corner in enumerate(CORNERS)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,9 +28,11 @@ def write_studies(tmp_path: Path) -> WriteStudies:
                 "split": (splits or {}).get(key, "train"),
                 "study_order": 0,
                 "days_since_first": None,
+                "study_date": None,
                 "num_images": 1,
                 "report": report,
-                "report_sha256": None,
+                "report_sha256": None if report is None else _sha256(report),
+                "identity_flags": [],
             }
             for key, report in reports.items()
         ]
@@ -38,3 +41,7 @@ def write_studies(tmp_path: Path) -> WriteStudies:
         return layout
 
     return write
+
+
+def _sha256(report: str) -> str:
+    return hashlib.sha256(report.encode("utf-8", "surrogatepass")).hexdigest()
