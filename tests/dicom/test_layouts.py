@@ -99,7 +99,7 @@ def test_files_are_found_by_suffix_or_by_preamble(tmp_path: Path) -> None:
 
 def test_an_unknown_archive_says_what_was_looked_for(tmp_path: Path) -> None:
     paths = write(tmp_path, {"a.jpg": b"", "b.jpg": b"", "readme": b""})
-    with pytest.raises(SourceError, match=r"3 files \(2 .jpg, 1 \(no suffix\)\)") as caught:
+    with pytest.raises(SourceError, match=r"3 files \(2 .jpg, 1 \(no suffix\); 3 at \*\)") as caught:
         recognise(tmp_path, paths)
     assert "MIMIC-CXR" in caught.value.hint
     with pytest.raises(SourceError):

@@ -124,8 +124,8 @@ def test_same_files_same_bytes_and_a_new_key_is_seen(tmp_path: Path) -> None:
     ("files", "expected"),
     [
         (None, "found nothing"),
-        ((), "none among 0 files"),
-        (("notes.txt", "a.jpg", "LICENSE"), "none among 3 files"),
+        ((), "among 0 files"),
+        (("notes.txt", "a.jpg", "LICENSE"), "among 3 files"),
     ],
 )
 def test_a_missing_or_empty_source_gets_a_clear_answer(

@@ -1,71 +1,70 @@
 """Layouts of archives, one small file each, behind one protocol (``contract.Archive``).
 
-A new layout: a module with a class that has the protocol's members, and a line in
-``open_archive``. MIMIC-CXR is asked first; everything else is a plain tree.
+    ``mimic``         MIMIC-CXR; ``mimic_jpg`` MIMIC-CXR-JPG; ``mimic_tables`` the tables of both
+    ``openi``         Open-i; ``openi_report`` its XML
+    ``tree``          any other tree of DICOM files
+    ``report_files``  reports, ``loose`` or packed (``zipped``, ``tarred``); ``csvs`` tables
+    ``files``         which files are images; ``unknown`` the error if none are
+
+A new layout: a module with a class that has the protocol's members and a ``pattern`` of its images'
+paths, and its name in ``_NAMED``. The named layouts are asked first, in that order; each takes an
+archive if it knows most of its image files. DICOM files that no layout knows are a plain tree.
+Pictures (PNG, JPEG) count where a layout knows them and there are more of them than DICOM files:
+an archive that holds both forms is read as DICOM.
 """
 
 from __future__ import annotations
 
-import posixpath
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from lapvqa.dicom.layouts import mimic
 from lapvqa.dicom.layouts.contract import Archive, Ids, Listed, ReportText
+from lapvqa.dicom.layouts.files import find_images
 from lapvqa.dicom.layouts.mimic import MimicArchive
+from lapvqa.dicom.layouts.mimic_jpg import MimicJpgArchive
+from lapvqa.dicom.layouts.openi import OpenIArchive
 from lapvqa.dicom.layouts.tree import TreeArchive
-from lapvqa.errors import SourceError
+from lapvqa.dicom.layouts.unknown import unknown_layout
 
 __all__ = ["Archive", "Ids", "Listed", "ReportText", "open_archive", "recognise"]
 
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
-_PREAMBLE = 128
+Named = type[MimicArchive] | type[OpenIArchive]
+_NAMED: tuple[Named, ...] = (MimicArchive, MimicJpgArchive, OpenIArchive)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    layout: Named | type[TreeArchive]
+    images: Sequence[str]
 
 
 def open_archive(folder: Path, paths: Sequence[str]) -> Archive:
-    """Open the archive in ``folder`` whose files are ``paths``; SourceError if unknown."""
-    images = _image_files(folder, paths)
-    if not images:
-        raise _unknown(folder, paths)
-    if mimic.recognises(images):
-        return MimicArchive(folder, paths, images)
-    return TreeArchive(folder, paths, images)
+    """Open the archive in ``folder`` whose files are ``paths``, sorted; SourceError if unknown."""
+    choice = _choose(folder, paths)
+    return choice.layout(folder, paths, choice.images)
 
 
 def recognise(folder: Path, paths: Sequence[str]) -> str:
     """Return the layout's name without reading any table; SourceError if unknown."""
-    images = _image_files(folder, paths)
-    if not images:
-        raise _unknown(folder, paths)
-    return MimicArchive.name if mimic.recognises(images) else TreeArchive.name
+    return _choose(folder, paths).layout.name
 
 
-def _image_files(folder: Path, paths: Sequence[str]) -> list[str]:
-    return [path for path in paths if _is_image_file(folder, path)]
+def _choose(folder: Path, paths: Sequence[str]) -> _Choice:
+    found = find_images(folder, paths)
+    named, known = _named_layout(found.pictures)
+    if named is not None and known > len(found.dicom):
+        # The others are images too, so that they are rejected by name, not passed over.
+        return _Choice(named, sorted([*found.pictures, *found.dicom]))
+    if found.dicom:
+        return _Choice(_named_layout(found.dicom)[0] or TreeArchive, found.dicom)
+    raise unknown_layout(folder, paths)
 
 
-def _is_image_file(folder: Path, path: str) -> bool:
-    suffix = posixpath.splitext(path)[1].lower()
-    if suffix in DICOM_SUFFIXES:
-        return True
-    # Exports often name files IM0001 or by a UID, whose last part looks like a suffix.
-    if suffix and not suffix[1:].isdigit():
-        return False
-    try:
-        with (folder / path).open("rb") as handle:
-            return handle.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
-    except OSError:
-        return False
-
-
-def _unknown(folder: Path, paths: Sequence[str]) -> SourceError:
-    suffixes = Counter(posixpath.splitext(path)[1].lower() or "(no suffix)" for path in paths)
-    found = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(4))
-    return SourceError(
-        f"expected DICOM images in {folder}, found none among {len(paths)} files"
-        + (f" ({found})" if found else ""),
-        hint="looked for MIMIC-CXR (files/pNN/pSUBJECT/sSTUDY/*.dcm) and for any tree with "
-        "*.dcm, *.dicom, *.dic, *.ima, or files without suffix that hold DICOM; "
-        "JPEG and PNG archives are not read",
-    )
+def _named_layout(images: Sequence[str]) -> tuple[Named | None, int]:
+    """Return the layout that knows most of the images, and how many it knows."""
+    for layout in _NAMED:
+        known = sum(layout.pattern.search(path) is not None for path in images)
+        if 2 * known > len(images):
+            return layout, known
+    return None, 0

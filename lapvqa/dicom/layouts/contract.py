@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,6 +51,8 @@ class Archive(Protocol):
     """Where reports are looked for, in words, for the error when there is none."""
     has_split: bool
     """The archive brings an official split."""
+    missing: Mapping[str, int]
+    """Of each list of files that the archive brings (by its path), how many are not there."""
 
     def ids(self, path: str) -> Ids | None:
         """Return the ids in an image's path, None if it lies outside the layout."""
@@ -59,12 +61,17 @@ class Archive(Protocol):
         """Return what the archive's tables say of an image."""
 
     def match_reports(
-        self, studies: Mapping[str, Sequence[str]], copies: Mapping[str, Sequence[str]]
+        self,
+        studies: Mapping[str, Sequence[str]],
+        copies: Mapping[str, Sequence[str]],
+        *,
+        study_key: Callable[[str], str] | None = None,
     ) -> dict[str, str]:
         """Return the report of each study by study key.
 
         ``studies`` holds each study's image files; ``copies`` those that lie elsewhere as copies,
-        which show that a folder is not one study's alone.
+        which show that a folder is not one study's alone. ``study_key`` hashes a Study Instance
+        UID, so that a report named by it can be matched although only keys are known.
         """
 
     def report_stamp(self, path: str) -> tuple[int, int]:

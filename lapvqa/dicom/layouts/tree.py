@@ -1,24 +1,31 @@
 """A plain tree of DICOM files: patient and study come from the DICOM header.
 
 A study's folder is the deepest one that holds all its image files. Its report is, in this order,
-1. ``<study folder>.txt`` beside the folder,
-2. a .txt beside an image and named like it (IM1.dcm, IM1.txt),
-3. the only .txt in the study's folder,
-then 1 and 3 again for the folders above. A folder counts only if this study alone has images in
-it: in a folder shared by several studies only rule 2 can tell whose report it is.
+1. ``<Study Instance UID>.txt`` anywhere in the tree,
+2. ``<study folder>.txt`` beside the folder,
+3. a .txt beside an image and named like it (IM1.dcm, IM1.txt),
+4. the only .txt in the study's folder,
+then 2 and 4 again for the folders above. A folder counts only if this study alone has images in
+it: in a folder shared by several studies only rules 1 and 3 can tell whose report it is.
+
+Accession Number, by which hospitals name reports too, is not among the attributes that are read
+(``header``). Pictures (.png, .jpg) are no images here: nothing names their study.
 """
 
 from __future__ import annotations
 
 import posixpath
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from lapvqa.dicom.layouts import loose
 from lapvqa.dicom.layouts.contract import Ids, Listed, ReportText
 
 REPORT_SUFFIX = ".txt"
+_UID = re.compile(r"[0-9]+(?:\.[0-9]+)+")
 
 
 class TreeArchive:
@@ -26,9 +33,11 @@ class TreeArchive:
 
     name = "tree"
     looked_for = (
-        "STUDY_FOLDER.txt, a .txt named like an image, or one .txt in a folder of one study"
+        "STUDY_INSTANCE_UID.txt, STUDY_FOLDER.txt, a .txt named like an image, or one .txt in a "
+        "folder of one study"
     )
     has_split = False
+    missing: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, folder: Path, paths: Sequence[str], images: Sequence[str]) -> None:
         self._folder = folder
@@ -53,13 +62,19 @@ class TreeArchive:
         return ()
 
     def match_reports(
-        self, studies: Mapping[str, Sequence[str]], copies: Mapping[str, Sequence[str]]
+        self,
+        studies: Mapping[str, Sequence[str]],
+        copies: Mapping[str, Sequence[str]],
+        *,
+        study_key: Callable[[str], str] | None = None,
     ) -> dict[str, str]:
         """Match by the rules above, studies in order of their first image's path."""
         own_folders = _folders_of_one_study([*studies.items(), *copies.items()])
-        free = set(self.reports)
-        matches: dict[str, str] = {}
+        matches = self._named_by_uid(studies, study_key) if study_key else {}
+        free = set(self.reports) - set(matches.values())
         for study, images in sorted(studies.items(), key=lambda item: min(item[1])):
+            if study in matches:
+                continue
             candidates = self._candidates(study, images, own_folders)
             report = next((path for path in candidates if path in free), None)
             if report is not None:
@@ -74,6 +89,16 @@ class TreeArchive:
     def read_report(self, path: str) -> ReportText:
         """Read a text file."""
         return loose.decode(loose.read(self._folder / path))
+
+    def _named_by_uid(
+        self, studies: Mapping[str, Sequence[str]], study_key: Callable[[str], str]
+    ) -> dict[str, str]:
+        matches: dict[str, str] = {}
+        for path in self.reports:
+            stem = posixpath.basename(path)[: -len(REPORT_SUFFIX)]
+            if _UID.fullmatch(stem) and (key := study_key(stem)) in studies:
+                matches.setdefault(key, path)
+        return matches
 
     def _candidates(
         self, study: str, images: Sequence[str], own_folders: Mapping[str, str | None]
