@@ -50,6 +50,13 @@ def write_shard(path: Path, keys: Sequence[str], pixels: NDArray[np.uint8]) -> N
         writer.write_batch(batch)
 
 
+def add_shard(folder: Path, keys: Sequence[str], pixels: NDArray[np.uint8]) -> str:
+    """Write a shard as ``write_shard`` does under the name it has to have; return the name."""
+    name = shard_name(keys, [hashlib.sha256(image.data).hexdigest() for image in pixels])
+    write_shard(folder / name, keys, pixels)
+    return name
+
+
 class ShardStore:
     """Random access to the images of a folder of shards; each shard stays mapped once opened."""
 

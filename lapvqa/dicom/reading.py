@@ -106,7 +106,7 @@ def read_files(
     """Return every image file with its result, in order of path; new files are read now.
 
     New files are kept in ``store`` by groups of ``shard_images`` files in order of path, each as
-    soon as it is complete.
+    soon as it and those before it are complete.
     """
     known = look_up(planned.tasks, store, recorder)
     found = list(known.current.values())
@@ -133,11 +133,13 @@ def _read_new(
     group_of = {task.path: index for index, group in enumerate(grouped) for task in group}
     filling: dict[int, list[FileResult]] = defaultdict(list)
     stored: list[FileResult] = []
+    complete = 0
     for done, result in enumerate(process_all(grouped, context, workers=workers), start=1):
-        index = group_of[result.path]
-        filling[index].append(result)
-        if len(filling[index]) == len(grouped[index]):
-            stored += store.write(at_known_places(filling.pop(index), known.orphans))
+        filling[group_of[result.path]].append(result)
+        # In order of the groups: what a killed run leaves to do is then cut as it would have been.
+        while complete < len(grouped) and len(filling[complete]) == len(grouped[complete]):
+            stored += store.write(at_known_places(filling.pop(complete), known.orphans))
+            complete += 1
         recorder.progress(done, len(known.new), unit="files")
     return stored
 

@@ -17,7 +17,7 @@ import torch
 from lapvqa import storage
 from lapvqa.config import Machine
 from lapvqa.data.dataset import read_pairs
-from lapvqa.data.shards import ShardStore
+from lapvqa.data.shards import ShardStore, verify_shards
 from lapvqa.data.transforms import to_input
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation import contract
@@ -180,6 +180,7 @@ def _write_all(
     """Return system -> texts of the trained and the untrained model, in the order of studies."""
     folder = contract.encoder_folder(layout)
     store = ShardStore(layout.images_dir)
+    verify_shards(layout.images_dir, {study.shard for study in studies})
     device = choose_device(machine)
     models = {"trained": load_model(folder), "untrained": untrained_model(folder)}
     written: dict[str, list[str]] = {system: [] for system in models}

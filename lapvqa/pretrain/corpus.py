@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lapvqa.data import dataset
 from lapvqa.data.dataset import Pair
-from lapvqa.data.shards import ShardStore
+from lapvqa.data.shards import ShardStore, verify_shards
 from lapvqa.errors import ConfigError, SourceError
 from lapvqa.layout import Layout
 from lapvqa.pretrain.decoder import MAX_LENGTH
@@ -27,7 +27,8 @@ class Corpus:
 
 
 def read_corpus(layout: Layout) -> Corpus:
-    """Read the pairs; SourceError if there is nothing to train on."""
+    """Read the pairs; SourceError if there is nothing to train on, SchemaError if a shard is damaged.
+    """
     train, train_without = dataset.read_pairs(layout, "train")
     validate, validate_without = dataset.read_pairs(layout, "validate")
     if not train:
@@ -44,4 +45,5 @@ def read_corpus(layout: Layout) -> Corpus:
         )
     digest = dataset.digest_pairs(train + validate)
     store = ShardStore(layout.images_dir)
+    verify_shards(layout.images_dir, {pair.shard for pair in train + validate})
     return Corpus(train, validate, store, train_without + validate_without, digest)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from lapvqa import storage
-from lapvqa.data.shards import write_shard
+from lapvqa.data.shards import add_shard
 from lapvqa.layout import Layout
 from lapvqa.params import ModelParams, PretrainParams
 from lapvqa.schemas import IMAGES, TOKENS
@@ -51,8 +51,11 @@ def write_project(root: Path) -> Layout:
         top, left = 192 * (corner // 2), 192 * (corner % 2)
         image[top : top + 192, left : left + 192] += 150
     keys = [f"image{index:02d}" for index in range(len(splits))]
-    write_shard(layout.images_dir / "images-00000.arrow", keys, pixels)
-    images = [image_row(f"study{i:02d}", keys[i], split, row=i) for i, split in enumerate(splits)]
+    shard = add_shard(layout.images_dir, keys, pixels)
+    images = [
+        image_row(f"study{i:02d}", keys[i], split, row=i, shard=shard)
+        for i, split in enumerate(splits)
+    ]
     reports = [
         # "square in corner c", of a length that depends on the corner
         token_row(f"study{i:02d}", split, [100, 7, 300 + corners[i], *range(40, 40 + corners[i])])
@@ -63,11 +66,17 @@ def write_project(root: Path) -> Layout:
 
 
 def image_row(
-    study_key: str, image_key: str, split: str, *, row: int = 0, view: str = "PA"
+    study_key: str,
+    image_key: str,
+    split: str,
+    *,
+    row: int = 0,
+    view: str = "PA",
+    shard: str = "images-0000000000000000.arrow",
 ) -> dict[str, object]:
     return {
         "image_key": image_key, "study_key": study_key, "patient_key": f"p-{study_key}",
-        "split": split, "view": view, "shard": "images-00000.arrow", "row": row,
+        "split": split, "view": view, "shard": shard, "row": row,
         "native_rows": 384, "native_cols": 384, "scale": 1.0, "offset_x": 0.0, "offset_y": 0.0,
         "photometric": "MONOCHROME2", "bits_stored": 8, "transfer_syntax": "1.2.840.10008.1.2",
         "voi": "window", "file_sha256": image_key, "pixels_sha256": f"pixels of {image_key}",

@@ -17,7 +17,7 @@ from conftest import image_row, token_row, write_project, write_tables
 
 from lapvqa import storage
 from lapvqa.config import Machine
-from lapvqa.data.shards import write_shard
+from lapvqa.data.shards import add_shard
 from lapvqa.errors import ConfigError, SourceError, TrainingError
 from lapvqa.layout import Layout
 from lapvqa.params import PretrainParams
@@ -182,8 +182,11 @@ def test_without_a_validation_split_the_last_weights_count(
 ) -> None:
     layout = Layout(tmp_path)
     pixels = np.zeros((2, 384, 384), np.uint8)
-    write_shard(layout.images_dir / "images-00000.arrow", ["i", "j"], pixels)
-    images = [image_row("a", "i", "train"), image_row("b", "j", "train", row=1)]
+    shard = add_shard(layout.images_dir, ["i", "j"], pixels)
+    images = [
+        image_row("a", "i", "train", shard=shard),
+        image_row("b", "j", "train", row=1, shard=shard),
+    ]
     write_tables(layout, images, [token_row("a", "train", [1]), token_row("b", "train", [2])])
     counts = run(params, layout)
     assert counts["best_val_loss"] == "none"

@@ -15,7 +15,7 @@ import pytest
 from lapvqa import storage
 from lapvqa.config import Machine
 from lapvqa.data.geometry import fit_image
-from lapvqa.data.shards import write_shard
+from lapvqa.data.shards import add_shard
 from lapvqa.layout import Layout
 from lapvqa.params import ReportParams
 from lapvqa.recorder import Recorder
@@ -66,7 +66,8 @@ def project(tmp_path: Path, repository: Path) -> Project:
     shutil.copy(repository / "params.yaml", tmp_path)
     layout = made.layout
     images, keys, pixels = _images()
-    write_shard(layout.images_dir / "images-00000.arrow", keys, pixels)
+    shard = add_shard(layout.images_dir, keys, pixels)
+    images = [{**image, "shard": shard} for image in images]
     storage.write_table(layout.images, _table(images, IMAGES), IMAGES)
     storage.write_table(layout.studies, _table(_studies(), STUDIES), STUDIES)
     storage.write_table(layout.rejects, _table(_rejects(), REJECTS), REJECTS)
@@ -120,7 +121,7 @@ def _images() -> tuple[list[Json], list[str], np.ndarray]:
             {
                 "image_key": keys[-1], "study_key": study_key(index),
                 "patient_key": f"patient{index // 2:025x}", "split": _split(index),
-                "view": ["PA", "AP", ""][index % 3], "shard": "images-00000.arrow", "row": index,
+                "view": ["PA", "AP", ""][index % 3], "shard": "", "row": index,
                 "native_rows": fit.native_rows, "native_cols": fit.native_cols,
                 "scale": fit.scale, "offset_x": fit.offset_x, "offset_y": fit.offset_y,
                 "photometric": ["MONOCHROME2", "MONOCHROME1"][index % 2], "bits_stored": 12,

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from lapvqa import schemas, storage
 from lapvqa.config import Machine
-from lapvqa.data.shards import write_shard
+from lapvqa.data.shards import add_shard
 from lapvqa.evaluation import rrg
 from lapvqa.layout import Layout
 from lapvqa.params import (
@@ -143,9 +143,9 @@ def _write_images(layout: Layout) -> None:
         top, left = 192 * (corner // 2), 192 * (corner % 2)
         image[top : top + 192, left : left + 192] += 150
     keys = [f"image{index:02d}" for index in range(len(CORNERS))]
-    write_shard(layout.images_dir / "images-00000.arrow", keys, pixels)
+    shard = add_shard(layout.images_dir, keys, pixels)
     rows = [
-        _image_row(f"study{index:02d}", keys[index], split, row=index)
+        _image_row(f"study{index:02d}", keys[index], split, row=index, shard=shard)
         for index, split in enumerate(SPLITS)
     ]
     storage.write_table(layout.images, pa.Table.from_pylist(rows, schemas.IMAGES), schemas.IMAGES)
@@ -158,11 +158,17 @@ def image_row() -> Callable[..., dict[str, Any]]:
 
 
 def _image_row(
-    study_key: str, image_key: str, split: str, *, row: int, view: str = "PA"
+    study_key: str,
+    image_key: str,
+    split: str,
+    *,
+    row: int,
+    view: str = "PA",
+    shard: str = "images-0000000000000000.arrow",
 ) -> dict[str, Any]:
     return {
         "image_key": image_key, "study_key": study_key, "patient_key": f"p-{study_key}",
-        "split": split, "view": view, "shard": "images-00000.arrow", "row": row,
+        "split": split, "view": view, "shard": shard, "row": row,
         "native_rows": 384, "native_cols": 384, "scale": 1.0, "offset_x": 0.0, "offset_y": 0.0,
         "photometric": "MONOCHROME2", "bits_stored": 8, "transfer_syntax": "1.2.840.10008.1.2",
         "voi": "window", "file_sha256": image_key, "pixels_sha256": f"pixels of {image_key}",
