@@ -24,8 +24,8 @@ $(VENV)/.runtime: requirements/lock.txt pyproject.toml
 
 setup-dev: $(VENV)/.dev
 
-$(VENV)/.dev: requirements/lock-dev.txt $(VENV)/.runtime
-	$(BIN)/python -m pip install --quiet -r requirements/lock-dev.txt
+$(VENV)/.dev: requirements/lock-dev.txt requirements/lock-dask.txt $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet -r requirements/lock-dev.txt -r requirements/lock-dask.txt
 	touch $@
 
 demo: setup ## make the demo archive and run the whole pipeline on it
