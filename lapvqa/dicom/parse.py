@@ -130,16 +130,21 @@ def _checked_sizes(dataset: Dataset) -> tuple[int, int, int]:
     rows, cols = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
     if rows * cols == 0:
         raise DicomError(Reason.NO_PIXEL_DATA, "expected Rows and Columns, found none")
-    if rows * cols > MAX_PIXELS:
-        raise DicomError(Reason.TOO_LARGE, f"{rows} x {cols} pixels, at most {MAX_PIXELS} are read")
-    if min(rows, cols) < max(MIN_SIDE, max(rows, cols) / MAX_ASPECT):
-        raise DicomError(Reason.TOO_SMALL, f"{rows} x {cols} pixels, expected {MIN_SIDE} or more")
+    require_size(rows, cols)
     allocated, stored = int(dataset.get("BitsAllocated") or 0), int(dataset.get("BitsStored") or 0)
     if allocated not in (8, 16):
         raise DicomError(Reason.UNSUPPORTED_BITS, f"{allocated} bits allocated, expected 8 or 16")
     if not 1 <= stored <= allocated:
         raise DicomError(Reason.BAD_HEADER, f"{stored} bits stored in {allocated} allocated")
     return rows, cols, allocated
+
+
+def require_size(rows: int, cols: int) -> None:
+    """Raise DicomError if an image of this size is not read: too large, too small, too narrow."""
+    if rows * cols > MAX_PIXELS:
+        raise DicomError(Reason.TOO_LARGE, f"{rows} x {cols} pixels, at most {MAX_PIXELS} are read")
+    if min(rows, cols) < max(MIN_SIDE, max(rows, cols) / MAX_ASPECT):
+        raise DicomError(Reason.TOO_SMALL, f"{rows} x {cols} pixels, expected {MIN_SIDE} or more")
 
 
 def _pixel_element(

@@ -42,7 +42,7 @@ class DicomImage:
     pixels: NDArray[np.uint8]
     fit: Fit
     voi: str
-    """lut | window | percentile: how intensity was chosen."""
+    """lut | window | percentile, and rendered for a picture: how intensity was chosen."""
     meta: Header
 
 
@@ -54,9 +54,14 @@ def render(parsed: ParsedDicom) -> DicomImage:
             cells, coding = native_cells(header, dataset, parsed.pixel_data, vr=parsed.pixel_vr)
         else:
             cells, coding = decoded_cells(header, dataset, parsed.pixel_data)
+    # Of colour only the luma is left, to which the grey transformations do not belong.
+    described = dataset if header.photometric in MONOCHROME else Dataset()
+    return show(described, coding, cells, header)
+
+
+def show(described: Dataset, coding: Coding, cells: Cells, header: Header) -> DicomImage:
+    """Show ``cells`` [rows, cols] as ``described``'s grey attributes say; raises DicomError."""
     with quiet(), as_reason(Reason.BAD_HEADER, "usable grey transformations"):
-        # Of colour only the luma is left, to which the grey transformations do not belong.
-        described = dataset if header.photometric in MONOCHROME else Dataset()
         fit = fit_of(*cells.shape)
         greys, voi = _greys(described, coding, cells, fit)
     pixels = np.floor(greys + 0.5).astype(np.uint8)
