@@ -30,11 +30,20 @@ def pipeline(root: str = ".") -> dict[str, str]:
         first = [name for name in order if _looks_around(name)]
         statuses = {name: run_stage(name, "looks for new files") for name in first}
         for name, reason in find_stale(first).items():
+            prepare(name)
             statuses[name] = run_stage(name, reason)
         record_lineage()
         register_encoder()
         publish_results()
     return {name: statuses.get(name, "up to date") for name in order}
+
+
+def prepare(stage: str) -> None:
+    """Do what a stage may have done for it beforehand on other machines."""
+    if stage == "ingest" and current().machine.execution.engine == "dask":
+        from tasks.spread import read_ahead
+
+        read_ahead()
 
 
 @contextmanager

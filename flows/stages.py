@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import Flow, flow
 
-from flows.pipeline import recorded
+from flows.pipeline import prepare, recorded
 from tasks.stages import run_stage
 from tasks.steps import read_graph, record_lineage, register_encoder
 
@@ -18,6 +18,7 @@ def make_stage_flow(stage: str) -> Flow[..., dict[str, str]]:
     def one_stage(root: str = ".") -> dict[str, str]:
         with recorded(root):
             read_graph()
+            prepare(stage)
             status = run_stage(stage, "asked for")
             record_lineage()
             if stage == "export":

@@ -6,8 +6,9 @@ Absent file or key: the default. Every stage receives a ``Machine``.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lapvqa.layout import Layout
 from lapvqa.params import InventoryParams, Section, read_yaml, validate
@@ -29,11 +30,25 @@ class Servers(Section):
     mlflow_tracking_uri: str | None = None
 
 
+class Execution(Section):
+    """Where ingest reads files: in worker processes here, or on a Dask cluster's machines."""
+
+    engine: Literal["local", "dask"] = "local"
+    dask_scheduler: str | None = None
+
+    @model_validator(mode="after")
+    def _has_scheduler(self) -> Execution:
+        if self.engine == "dask" and not self.dask_scheduler:
+            raise ValueError("engine dask needs dask_scheduler, such as tcp://10.0.0.1:8786")
+        return self
+
+
 class Machine(Section):
     """Machine facts."""
 
     paths: Paths = Paths()
     servers: Servers = Servers()
+    execution: Execution = Execution()
     workers: int = Field(default_factory=available_cores, ge=1)
     device: str = "auto"
     deid_key_file: str | None = None

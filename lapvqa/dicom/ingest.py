@@ -24,12 +24,12 @@ from pydicom.uid import UID
 from lapvqa import storage
 from lapvqa.config import Machine
 from lapvqa.dicom import tables
-from lapvqa.dicom.identity import Keyring, key_id, load_key
+from lapvqa.dicom.identity import Keyring, load_key
 from lapvqa.dicom.layouts import Archive, open_archive
 from lapvqa.dicom.reading import Plan, plan, read_files
 from lapvqa.dicom.rejects import load_waivers, require_budget
 from lapvqa.dicom.reports import ReportResult, flag_counts, open_reports, read_reports
-from lapvqa.dicom.store import ResultStore, open_store
+from lapvqa.dicom.store import ResultStore, open_files
 from lapvqa.dicom.tables import Reports, Shard
 from lapvqa.dicom.verdicts import Candidate, accepted, judge
 from lapvqa.dicom.workers import Context
@@ -112,11 +112,7 @@ def open_source(
         folder,
         archive,
         keyring,
-        open_store(
-            layout.work_dir("ingest"),
-            folder,
-            {"key": key_id(key), "keep_ids": params.deid.keep_ids, "seed": seed},
-        ),
+        open_files(layout.work_dir("ingest"), folder, params, key),
         Context(folder, keyring, seed, params.limits),
         plan(archive, facts, views=params.views, keyring=keyring, split_seed=seed),
     )

@@ -29,14 +29,26 @@ from numpy.typing import NDArray
 
 from lapvqa import data, dicom, storage
 from lapvqa.data.shards import map_shard, shard_name, write_shard
+from lapvqa.dicom.identity import key_id
 from lapvqa.dicom.reasons import TRANSIENT
 from lapvqa.dicom.results import RESULTS, FileResult
 from lapvqa.errors import MissingArtifactError, SchemaError
+from lapvqa.params import IngestParams
 from lapvqa.recorder import Recorder
 
 # What is done with a stored row, and so does not change it; all else in this room may.
 _AFTERWARDS = frozenset(
-    {"__init__", "ingest", "reading", "rejects", "reports", "store", "tables", "verdicts"}
+    {
+        "__init__",
+        "ingest",
+        "reading",
+        "rejects",
+        "reports",
+        "spread",
+        "store",
+        "tables",
+        "verdicts",
+    }  # fmt: skip
 )
 _SHARED = ("geometry", "area")
 _LIBRARIES = (
@@ -193,15 +205,17 @@ def forget(work_dir: Path, unwanted: Callable[[FileResult], bool]) -> int:
     return len(paths)
 
 
-def open_store(work_dir: Path, source: Path, facts: dict[str, str | int | bool]) -> ResultStore:
-    """Open the store for this source, code and ``facts``; delete all but the latest two."""
+def open_files(work_dir: Path, source: Path, params: IngestParams, key: bytes) -> ResultStore:
+    """Open the store for this source, code, key and settings; delete all but the latest two."""
     room = Path(str(dicom.__file__)).parent
     shared = Path(str(data.__file__)).parent
     code = [path for path in sorted(room.rglob("*.py")) if _makes_rows(path.relative_to(room))]
-    code += [path for name in _SHARED for path in sorted(shared.glob(f"{name}.py"))]
+    code += [shared / f"{name}.py" for name in _SHARED]
     described = {
-        **facts,
         "source": str(source.resolve()),
+        "key": key_id(key),
+        "keep_ids": params.deid.keep_ids,
+        "seed": params.split.seed,
         "code": [storage.sha256_file(path) for path in code],
         "libraries": [_version(name) for name in _LIBRARIES],
     }

@@ -1,0 +1,71 @@
+"""Ingest's files read by the workers of a Dask cluster, one Prefect task per future shard.
+
+The stage itself runs afterwards as always, finds every file known, and writes the tables: what
+comes out is the same with and without a cluster.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import as_completed
+
+from lapvqa import storage
+from lapvqa.errors import ConfigError
+from lapvqa.layout import Layout
+from lapvqa.recorder import Recorder
+from tasks.session import current
+
+_RETRIES = 3
+
+
+@task(name="read files", retries=_RETRIES, cache_policy=NO_CACHE, persist_result=False)
+def read_files(root: str, name: str) -> int:
+    """Read one group of files, on a worker of the cluster; return their number."""
+    from lapvqa.dicom.spread import read_group
+
+    with tempfile.TemporaryDirectory() as scratch:
+        recorder = Recorder(Path(scratch) / "record.jsonl", stage="ingest")
+        try:
+            return read_group(Layout(Path(root)), name, recorder)
+        finally:
+            recorder.close()
+
+
+def read_ahead() -> int:
+    """Read the new files on the cluster that local.yaml names; return their number."""
+    session = current()
+    layout, scheduler = session.layout, session.machine.execution.dask_scheduler
+    try:
+        from prefect_dask import DaskTaskRunner
+    except ModuleNotFoundError:
+        raise ConfigError(
+            "execution.engine is dask, but prefect-dask is not installed",
+            hint="pip install -r requirements/lock-dask.txt, here and on every worker",
+        ) from None
+    runner = DaskTaskRunner(address=scheduler)
+    spread = flow(name="ingest-on-dask", task_runner=runner, persist_result=False)(_spread)
+    with storage.lock(layout.work_dir("ingest").with_suffix(".lock"), what="stage ingest"):
+        return spread(str(layout.root))
+
+
+def _spread(root: str) -> int:
+    from lapvqa.dicom.spread import write_groups
+
+    session = current()
+    recorder = Recorder(session.layout.record("ingest"), stage="ingest")
+    try:
+        names = write_groups(session.layout, recorder)
+    finally:
+        recorder.close()
+    session.display.say(f"ingest: {len(names)} groups of files for the Dask cluster")
+    futures = [read_files.submit(root, name) for name in names]
+    done = 0
+    for future in as_completed(futures):
+        done += future.result()
+    if names:
+        session.display.say(f"ingest: {done} files were read on the cluster")
+    return done

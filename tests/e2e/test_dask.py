@@ -1,0 +1,88 @@
+"""Ingest over a real Dask cluster, one of whose workers is killed: the same bytes come out."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import Project, change
+
+from lapvqa import storage
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("e2e")]
+
+
+@contextmanager
+def cluster(project: Project, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
+    """A scheduler and its workers on loopback, each a process of its own."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*command: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dask", *command],
+            cwd=project.root,
+            env=project.environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    try:
+        scheduler = start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+        address = ""
+        assert scheduler.stderr is not None
+        for line in scheduler.stderr:
+            if found := re.search(r"tcp://127\.0\.0\.1:\d+", line):
+                address = found[0]
+                break
+        started = [
+            start("worker", address, "--no-nanny", "--nthreads", "1", "--no-dashboard")
+            for _ in range(workers)
+        ]
+        yield address, started
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.communicate()
+
+
+def digests(project: Project) -> dict[str, str]:
+    files = sorted(path for path in (project.root / "data").rglob("*") if path.is_file())
+    return {str(path.relative_to(project.root)): storage.sha256_file(path) for path in files}
+
+
+def test_a_cluster_that_loses_a_worker_gives_what_one_machine_gives(
+    new_project: Callable[[], Project],
+) -> None:
+    local, spread = new_project(), new_project()
+    for project in (local, spread):
+        change(project.root / "params.yaml", {"ingest": {"shard_images": 4}})
+        project.lapvqa("run", "--stage", "inventory")
+    local.lapvqa("run", "--stage", "ingest")
+    with cluster(spread, 2) as (address, workers):
+        (spread.root / "local.yaml").write_text(
+            f"workers: 1\nexecution:\n  engine: dask\n  dask_scheduler: {address}\n"
+        )
+        run = subprocess.Popen(
+            [str(Path(sys.executable).parent / "lapvqa"), "run", "--stage", "ingest"],
+            cwd=spread.root, env=spread.environment, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        work = spread.root / ".lapvqa/work/ingest"
+        while run.poll() is None and len(list(work.rglob("rows-*.parquet"))) < 2:
+            time.sleep(0.01)
+        workers[0].kill()
+        output, _ = run.communicate(timeout=240)
+    assert run.returncode == 0, output
+    assert "files were read on the cluster" in output
+    log = (spread.root / ".lapvqa/logs/ingest.log").read_text()
+    assert "are known from before, 0 are new" in log
+    assert digests(spread) == digests(local)
