@@ -1,8 +1,8 @@
 """Stage ``inventory``: list path, size and modification time of the input folders, nothing else.
 
 The archives are too large to hash (4.7 TB); the later stages depend on these listings, and read
-each file's bytes once. ``scan`` alone answers "did anything change?" and imports nothing heavy.
-Names that begin with a dot are left out: they belong to tools, not to an archive.
+each file's bytes once. ``list_folder`` alone answers "did anything change?" and imports nothing
+heavy. Names that begin with a dot are left out: they belong to tools, not to an archive.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lapvqa.recorder import Recorder
 
 NAMES = ("source", "chexpert", "nih14")
+BESIDE = ("mimic-cxr-reports.zip", "NLMCXR_reports.tgz")
+"""Packed reports that publishers put next to the folder of images; listed as ``../name``."""
 Entry = tuple[str, int, int]
 
 
@@ -38,7 +40,7 @@ def run(
         folder = machine.folder(name, params, layout)
         if name == "source":
             _require_source(folder)
-        entries = scan(folder) if folder.is_dir() else []
+        entries = list_folder(name, folder)
         facts = {}
         if name == "source":
             facts = _source_facts(folder, entries, layout, machine, recorder)
@@ -47,6 +49,16 @@ def run(
         found = f"{len(entries)} files" if folder.is_dir() else "no such folder, listed as empty"
         recorder.say(f"{name}: {found}")
     return counts
+
+
+def list_folder(name: str, folder: Path) -> list[Entry]:
+    """Return the files of one of ``NAMES``, empty if there is no such folder; see ``scan``.
+
+    The source's packed reports that lie next to it are its files too: ingest reads them.
+    """
+    if not folder.is_dir():
+        return []
+    return sorted([*_beside(folder), *scan(folder)]) if name == "source" else scan(folder)
 
 
 def scan(folder: Path) -> list[Entry]:
@@ -72,6 +84,14 @@ def scan(folder: Path) -> list[Entry]:
             elif entry.is_symlink():
                 entries.append((path, 0, 0))
     return sorted(entries)
+
+
+def _beside(folder: Path) -> Iterator[Entry]:
+    for name in BESIDE:
+        path = f"../{name}"
+        if (folder / path).is_file():
+            status = (folder / path).stat()
+            yield path, status.st_size, status.st_mtime_ns
 
 
 def _children(directory: str) -> list[os.DirEntry[str]]:

@@ -4,15 +4,18 @@ A picture holds no identifiers and no word on how to show it: 8 bits are greys a
 them ("rendered"); 16 bits are windowed between percentiles, as a DICOM file without any window.
 Orientation tags, colour profiles and transparency are ignored.
 
-PNG has checksums, and each is compared: its decoder does not. JPEG has none: a cut file is
-noticed, a flipped bit within the scan is not.
+PNG has checksums, and each is compared. JPEG has none: a cut file is noticed, a flipped bit within
+the scan need not be. OpenCV decodes PNG and Pillow JPEG, because each of them makes an image of a
+cut file of the other kind.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from io import BytesIO
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,25 +33,25 @@ from lapvqa.errors import DicomError
 
 RENDERED = "rendered"
 _PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
-_JPEG_END = b"\xff\xd9"
 _PNG_GREY = 0
-_COLOURS = frozenset({"RGB", "RGBA", "P"})
-_GREYS = frozenset({"L", "LA", "I;16"})
+_JPEG = b"\xff\xd8\xff"
+_JPEG_SCAN = b"\xff\xda"
+_JPEG_END = b"\xff\xd9"
 
 
 def read_picture(data: bytes) -> DicomImage:
     """Read one PNG or JPEG file's bytes; raises DicomError with its reason."""
-    if data.startswith(_PNG):
-        _require_whole_png(data)
-        kind, bits = "image/png", _png_bits(data)
-    elif data.startswith(_JPEG):
-        kind, bits = "image/jpeg", 8
-    elif not data or _PNG.startswith(data[: len(_PNG)]) or _JPEG.startswith(data[: len(_JPEG)]):
-        raise DicomError(Reason.TRUNCATED, f"expected a picture, found {len(data)} bytes")
-    else:
-        raise DicomError(Reason.DECODE_FAILED, "expected a PNG or JPEG, found another kind of file")
-    cells = _cells(data, kind)
+    bits = 8
+    with quiet(), as_reason(Reason.DECODE_FAILED, "a decodable picture"):
+        if data.startswith(_PNG):
+            kind, bits = "image/png", _checked_png(data)
+            cells = _png_cells(data)
+        elif data.startswith(_JPEG):
+            kind, cells = "image/jpeg", _jpeg_cells(data)
+        elif _PNG.startswith(data[: len(_PNG)]) or _JPEG.startswith(data[: len(_JPEG)]):
+            raise DicomError(Reason.TRUNCATED, f"expected a picture, found {len(data)} bytes")
+        else:
+            raise DicomError(Reason.DECODE_FAILED, "expected a PNG or JPEG, found another file")
     header = Header(
         instance_uid="", study_uid="", patient_id="", study_date="", study_time="", view="",
         photometric="MONOCHROME2", bits_stored=bits, transfer_syntax=kind,
@@ -66,23 +69,15 @@ def _as_it_is() -> Dataset:
     return described
 
 
-def _require_whole_png(data: bytes) -> None:
-    """Walk the chunks up to IEND; raises DicomError if the file is cut or a checksum is wrong."""
-    place, kind = len(_PNG), b""
-    while kind != b"IEND":
-        head = data[place : place + 8]
-        end = place + 12 + (struct.unpack(">I", head[:4])[0] if len(head) == 8 else 0)
-        if end > len(data) or len(head) < 8:
-            raise DicomError(Reason.TRUNCATED, "expected a whole PNG, found its end within a chunk")
-        (checksum,) = struct.unpack(">I", data[end - 4 : end])
-        if zlib.crc32(memoryview(data)[place + 4 : end - 4]) != checksum:
-            raise DicomError(Reason.DECODE_FAILED, "a chunk's checksum is not that of its bytes")
-        place, kind = end, head[4:]
-
-
-def _png_bits(data: bytes) -> int:
-    """Return the bits of a sample; raises DicomError if they are not usable."""
-    bits, colour = data[24], data[25]  # of IHDR, which comes first
+def _checked_png(data: bytes) -> int:
+    """Return the bits of a sample; raises DicomError if the file is damaged or not usable."""
+    kinds = list(_chunks(data))
+    if kinds[0] != b"IHDR":
+        raise DicomError(Reason.DECODE_FAILED, "a PNG that does not begin with its header")
+    cols, rows, bits, colour = struct.unpack_from(">IIBB", data, 16)
+    require_size(rows, cols)
+    if b"acTL" in kinds:
+        raise DicomError(Reason.MULTI_FRAME, "expected one picture, found several")
     if bits not in (8, 16):
         raise DicomError(Reason.UNSUPPORTED_BITS, f"{bits} bits a sample, expected 8 or 16")
     if bits == 16 and colour != _PNG_GREY:
@@ -90,49 +85,47 @@ def _png_bits(data: bytes) -> int:
     return int(bits)
 
 
-def _cells(data: bytes, kind: str) -> Cells:
-    """Decode to greys [rows, cols]; sizes are checked before anything is decoded."""
-    with quiet(), as_reason(Reason.DECODE_FAILED, "a decodable picture"):
-        try:
-            picture = Image.open(BytesIO(data), formats=("PNG", "JPEG"))
-        except Image.DecompressionBombError:
-            raise DicomError(Reason.TOO_LARGE, "more pixels than are read") from None
-        with picture:
-            cols, rows = picture.size
-            require_size(rows, cols)
-            if getattr(picture, "is_animated", False):
-                raise DicomError(Reason.MULTI_FRAME, "expected one picture, found several")
-            if picture.mode not in _GREYS | _COLOURS:
+def _chunks(data: bytes) -> Iterator[bytes]:
+    """Yield the kind of each chunk; raises DicomError if one is cut or damaged."""
+    place, kind = len(_PNG), b""
+    while kind != b"IEND":
+        head = data[place : place + 8]
+        end = place + 12 + (struct.unpack(">I", head[:4])[0] if len(head) == 8 else 0)
+        if end > len(data):
+            raise DicomError(Reason.TRUNCATED, "expected a whole PNG, found its end within a chunk")
+        (checksum,) = struct.unpack(">I", data[end - 4 : end])
+        if zlib.crc32(memoryview(data)[place + 4 : end - 4]) != checksum:
+            raise DicomError(Reason.DECODE_FAILED, "a chunk's checksum is not that of its bytes")
+        place, kind = end, head[4:]
+        yield kind
+
+
+def _png_cells(data: bytes) -> Cells:
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None:
+        raise DicomError(Reason.DECODE_FAILED, "the PNG's rows are not those of its header")
+    return _luma(decoded[..., 2::-1]) if decoded.ndim == 3 else decoded
+
+
+def _jpeg_cells(data: bytes) -> Cells:
+    # A thumbnail before the scan has an end of its own; within a scan FF stands before 00 only.
+    if data.rfind(_JPEG_END) < data.rfind(_JPEG_SCAN) or _JPEG_SCAN not in data:
+        raise DicomError(Reason.TRUNCATED, "expected a whole JPEG, found no end mark")
+    try:
+        with Image.open(BytesIO(data), formats=("JPEG",)) as picture:
+            require_size(picture.height, picture.width)
+            if picture.mode not in ("L", "RGB"):
                 raise DicomError(
                     Reason.UNSUPPORTED_PHOTOMETRIC, f"expected grey or RGB, found {picture.mode}"
                 )
-            if kind == "image/jpeg":
-                picture.draft("L", None)  # the Y of YCbCr, as it is stored
-            _load(picture, data)
-            return _grey(picture)
+            picture.draft("L", None)  # the Y of YCbCr, as it is stored
+            decoded = np.array(picture)
+    except Image.DecompressionBombError:
+        raise DicomError(Reason.TOO_LARGE, "more pixels than are read") from None
+    return _luma(decoded) if decoded.ndim == 3 else decoded
 
 
-def _load(picture: Image.Image, data: bytes) -> None:
-    try:
-        picture.load()
-    except OSError as error:
-        # Pillow tells neither by a type of its own; a JPEG that ends without its mark is cut.
-        is_cut = data.startswith(_JPEG) and not data.rstrip(b"\0\r\n").endswith(_JPEG_END)
-        reason = Reason.TRUNCATED if is_cut else Reason.DECODE_FAILED
-        name = type(error).__name__
-        raise DicomError(
-            reason, f"expected a decodable picture, met {name}", exception=name
-        ) from None
-
-
-def _grey(picture: Image.Image) -> Cells:
-    if picture.mode == "I;16":
-        deep: NDArray[np.uint16] = np.asarray(picture).astype(np.uint16)
-        return deep
-    if picture.mode in _COLOURS:
-        # .299 R + .587 G + .114 B, the Y of YBR_FULL (PS3.3 C.7.6.3.1.2), as of colour in DICOM.
-        rgb = np.ascontiguousarray(picture.convert("RGB"), dtype=np.uint8)
-        luma: NDArray[np.uint8] = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-        return luma
-    grey = np.asarray(picture)
-    return np.ascontiguousarray(grey[..., 0] if picture.mode == "LA" else grey)
+def _luma(rgb: NDArray[Any]) -> Cells:
+    """Return .299 R + .587 G + .114 B, the Y of YBR_FULL (PS3.3 C.7.6.3.1.2)."""
+    luma: Cells = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
+    return luma

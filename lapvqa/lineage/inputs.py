@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lapvqa import storage
 from lapvqa.errors import SourceError
-from lapvqa.inventory import NAMES, scan
+from lapvqa.inventory import NAMES, list_folder
 from lapvqa.layout import Layout
 from lapvqa.lineage import hashes
 
@@ -82,7 +82,7 @@ def change(layout: Layout, name: str, *, places: Places, known: Listing | None) 
     if name == "source" and not folder.is_dir():
         return f"{folder} is not there"
     try:
-        rows = scan(folder) if folder.is_dir() else []  # the two evaluation sets are optional
+        rows = list_folder(name, folder)  # empty if absent: the two evaluation sets are optional
     except SourceError as error:
         return error.message
     if known is None or known.mtime_ns != path.stat().st_mtime_ns:
