@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lapvqa.data.area import clamped_sums
+from lapvqa.data.area import clamped_means
 from lapvqa.schemas import CONTENT_SIZE, STORED_SIZE
 
 cv2.setNumThreads(1)  # the callers are already one process per core
@@ -23,7 +23,6 @@ LANE_END = 1 << 32
 
 Pixel = TypeVar("Pixel", np.uint8, np.uint16)
 Boxes = NDArray[np.float64]
-Sums = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -99,30 +98,17 @@ def fit_image(pixels: NDArray[Pixel]) -> tuple[NDArray[Pixel], Fit]:
         return framed(content, fit), fit
     top = int(np.iinfo(pixels.dtype).max)
     require_lanes(fit, largest=top)
-    sums = np.empty(fit.content_shape, np.uint64)
+    means = np.empty(fit.content_shape)
     whole, nothing, one = np.uint32(top), np.uint32(0), np.uint32(1)
     cells = np.require(pixels, requirements=["C", "A"])
-    clamped_sums(cells, fit.longest, whole, nothing, one, nothing, whole, sums)
-    area = covered(fit)
-    return framed(((sums + area // 2) // area).astype(pixels.dtype), fit), fit
+    clamped_means(cells, fit.longest, whole, nothing, one, nothing, whole, means)
+    return framed(np.floor(means + 0.5).astype(pixels.dtype), fit), fit
 
 
 def require_lanes(fit: Fit, *, largest: int) -> None:
     """Raise ValueError if an image of values up to ``largest`` is too long for the kernels."""
     if fit.longest * largest >= LANE_END:
         raise ValueError(f"cannot fit an image of {fit.native_rows} x {fit.native_cols} pixels")
-
-
-def covered(fit: Fit) -> Sums:
-    """Return the native area under each stored pixel of the content, in 378ths squared.
-
-    N * N (N the longer side), and less where the far edge of the shorter side covers a part.
-    """
-    rows, cols = (
-        np.minimum(fit.longest, side * CONTENT_SIZE - np.arange(count) * fit.longest)
-        for side, count in zip((fit.native_rows, fit.native_cols), fit.content_shape, strict=True)
-    )
-    return np.multiply.outer(rows, cols).astype(np.uint64)
 
 
 def framed(content: NDArray[Pixel], fit: Fit) -> NDArray[Pixel]:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from lapvqa.data.area import clamped_sums, mapped_sums
-from lapvqa.data.geometry import LANE_END, Fit, covered, fit_image, fit_of, framed, require_lanes
+from lapvqa.data.area import clamped_means, mapped_means
+from lapvqa.data.geometry import LANE_END, Fit, fit_image, fit_of, framed, require_lanes
 from lapvqa.dicom import grayscale
 from lapvqa.dicom.coding import Cells, Coding, Values
 from lapvqa.dicom.faults import as_reason, quiet
@@ -64,7 +64,7 @@ def show(described: Dataset, coding: Coding, cells: Cells, header: Header) -> Di
     with quiet(), as_reason(Reason.BAD_HEADER, "usable grey transformations"):
         fit = fit_of(*cells.shape)
         greys, voi = _greys(described, coding, cells, fit)
-    pixels = np.floor(greys + 0.5).astype(np.uint8)
+    pixels = (greys + 0.5).astype(np.uint8)
     if int(pixels.max()) - int(pixels.min()) < 2:
         raise DicomError(Reason.CONSTANT_IMAGE, f"one grey everywhere: {int(pixels.min())} of 255")
     return DicomImage(framed(pixels, fit), fit, voi, header)
@@ -93,12 +93,13 @@ def ramped(cells: Cells, coding: Coding, ramp: Ramp, fit: Fit) -> Values | None:
     if fit.scale >= 1 or factor is None:
         return None
     low, high = (np.uint32(edge) for edge in np.rint(inside * factor))
-    sums = np.empty(fit.content_shape, np.uint64)
+    greys = np.empty(fit.content_shape)
     mask, flip = np.uint32(coding.mask), np.uint32(coding.flip)
-    clamped_sums(cells, fit.longest, mask, flip, np.uint32(factor), low, high, sums)
-    mean = sums / (covered(fit) * factor)
-    greys: Values = np.clip((mean - black) / (white - black), 0, 1) * _WHITE
-    return greys
+    clamped_means(cells, fit.longest, mask, flip, np.uint32(factor), low, high, greys)
+    greys -= black * factor
+    greys /= (white - black) * factor
+    greys *= _WHITE
+    return np.clip(greys, 0, _WHITE, out=greys)
 
 
 def _edge_factor(edges: Values, fit: Fit, *, allowed: float) -> int | None:
@@ -119,8 +120,8 @@ def tabulated(cells: Cells, coding: Coding, table: Table, fit: Fit) -> Values:
         enlarged: Values = large[fit.content] / _TABLE_STEP
         return enlarged
     require_lanes(fit, largest=_WHITE * _TABLE_STEP)
-    sums = np.empty(fit.content_shape, np.uint64)
+    greys = np.empty(fit.content_shape)
     mask, flip, down = (np.uint32(bits) for bits in (coding.mask, coding.flip, coding.down))
-    mapped_sums(cells, fit.longest, mask, flip, down, table, sums)
-    greys: Values = sums / (covered(fit) * _TABLE_STEP)
+    mapped_means(cells, fit.longest, mask, flip, down, table, greys)
+    greys /= _TABLE_STEP
     return greys

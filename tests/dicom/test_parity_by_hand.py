@@ -219,9 +219,8 @@ def test_colours_become_the_luma_worked_out_by_hand() -> None:
     [
         ({"NumberOfFrames": 3}, Reason.MULTI_FRAME),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, Reason.UNSUPPORTED_PHOTOMETRIC),
-        ({"PhotometricInterpretation": "YBR_FULL"}, Reason.UNSUPPORTED_PHOTOMETRIC),
         ({"PhotometricInterpretation": "CMYK"}, Reason.UNSUPPORTED_PHOTOMETRIC),
-        ({"RescaleSlope": 0, **linear(100, 10)}, Reason.CONSTANT_IMAGE),
+        ({"RescaleSlope": 0, "RescaleIntercept": 5, **linear(100, 10)}, Reason.CONSTANT_IMAGE),
         ({"HighBit": 16}, Reason.BAD_HEADER),
         ({"HighBit": 10}, Reason.BAD_HEADER),
         ({"VOILUTSequence": lut(0, 12, [])}, Reason.BAD_HEADER),
@@ -234,6 +233,13 @@ def test_what_no_rule_covers_is_turned_away(attributes: dict[str, Any], reason: 
     with pytest.raises(DicomError) as caught:
         read_image(stripes(case, 378))
     assert caught.value.reason == reason
+
+
+def test_uncompressed_luma_and_chroma_are_turned_away() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 100, 3)).astype(np.uint8)
+    with pytest.raises(DicomError) as caught:
+        read_image(dicom_bytes(pixels, bits=8, PhotometricInterpretation="YBR_FULL"))
+    assert caught.value.reason == Reason.UNSUPPORTED_PHOTOMETRIC
 
 
 @pytest.mark.parametrize(
