@@ -133,6 +133,55 @@ def status() -> int:
     return execute(project.find())
 
 
+rejects_app = typer.Typer(
+    help="What was turned away and why; read it again, or waive it.",
+    invoke_without_command=True,
+    no_args_is_help=False,
+)
+app.add_typer(rejects_app, name="rejects")
+
+_Reason = Annotated[str | None, typer.Option(help="Only this reason code.")]
+_File = Annotated[str | None, typer.Option("--file", help="Only this file of the archive.")]
+
+
+@rejects_app.callback()
+def rejects(
+    context: typer.Context,
+    reason: _Reason = None,
+    kind: Annotated[str | None, typer.Option(help="Only file, report or study.")] = None,
+    files: Annotated[bool, typer.Option("--files", help="List each one.")] = False,
+) -> int:
+    """List what was turned away, by reason, with what to do."""
+    if context.invoked_subcommand is not None:
+        return 0
+    from flows.commands import project
+    from flows.commands.rejects import show
+
+    return show(project.find(), reason=reason, kind=kind, files=files)
+
+
+@rejects_app.command()
+def retry(reason: _Reason = None, file: _File = None) -> int:
+    """Read rejected files again at the next run."""
+    from flows.commands import project
+    from flows.commands.rejects import retry as execute
+
+    return execute(project.find(), reason=reason, path=file)
+
+
+@rejects_app.command()
+def waive(
+    reason: Annotated[str, typer.Option(help="The reason code to accept.")],
+    note: Annotated[str, typer.Option(help="Why it is no cause to stop; kept.")],
+    file: _File = None,
+) -> int:
+    """Keep rejected files from counting against the budget (waivers.yaml)."""
+    from flows.commands import project
+    from flows.commands.rejects import waive as execute
+
+    return execute(project.find(), reason=reason, path=file, note=note)
+
+
 @app.command()
 def doctor() -> int:
     """Check this machine: packages, GPU, disk, every DICOM codec, tokenizer, stores."""

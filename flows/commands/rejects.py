@@ -1,0 +1,135 @@
+"""``lapvqa rejects``: what was turned away and why; read it again, or waive it.
+
+Paths are shown as the archive names them, on this terminal only: they may hold patients' numbers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.commands import screen
+from lapvqa import storage
+from lapvqa.errors import ConfigError
+from lapvqa.layout import Layout
+
+Row = dict[str, str | None]
+
+
+def show(layout: Layout, *, reason: str | None, kind: str | None, files: bool) -> int:
+    """Print the rejects by reason with what to do, or each file."""
+    from rich.table import Table
+
+    from lapvqa.dicom.rejects import load_waivers, mark
+
+    rows = select(layout, reason=reason, kind=kind)
+    console = screen.console()
+    if not rows:
+        console.print("nothing was turned away")
+        return 0
+    waived = load_waivers(layout).marks
+    if files:
+        for row in rows:
+            note = " (waived)" if (mark(row), row["reason"]) in waived else ""
+            text = f"{row['kind']} {row['file']}: {row['reason']}{note}; {row['detail']}"
+            console.print(text, markup=False, soft_wrap=True)
+        return 0
+    table = Table()
+    for name in ("stage", "kind", "reason"):
+        table.add_column(name, no_wrap=True)
+    for name in ("how many", "waived"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("what to do")
+    groups = Counter((str(row["stage"]), str(row["kind"]), str(row["reason"])) for row in rows)
+    remedies = {str(row["reason"]): str(row["remedy"]) for row in rows}
+    waivers = Counter(str(row["reason"]) for row in rows if (mark(row), row["reason"]) in waived)
+    for (stage, kind_, reason_), number in groups.most_common():
+        shown = str(waivers[reason_]) if waivers[reason_] else ""
+        table.add_row(stage, kind_, reason_, str(number), shown, remedies[reason_])
+    console.print(table)
+    console.print(
+        "each file: --files; read again: lapvqa rejects retry; accept: lapvqa rejects waive"
+    )
+    return 0
+
+
+def retry(layout: Layout, *, reason: str | None, path: str | None) -> int:
+    """Forget the rejected files, so that the next run reads them again."""
+    from lapvqa.dicom.results import FileResult
+    from lapvqa.dicom.store import forget
+
+    known = {(row["file"], row["reason"]) for row in select(layout, reason=reason, kind="file")}
+
+    def unwanted(result: FileResult) -> bool:
+        asked = path is None or result.path == path
+        return asked and (result.path, result.reason) in known
+
+    with storage.lock(layout.run_lock, what="a run of this project"):
+        number = forget(layout.work_dir("ingest"), unwanted)
+        if number:  # an output that is missing makes the stage stale
+            layout.rejects.unlink(missing_ok=True)
+    console = screen.console()
+    if number:
+        console.print(f"{number} files will be read again by the next `lapvqa run`")
+    else:
+        console.print(
+            "no such rejected file was read by itself: rejects by comparison (duplicates, splits, "
+            "views) and those of a passing cause are judged anew by every run"
+        )
+    return 0
+
+
+def waive(layout: Layout, *, reason: str, path: str | None, note: str) -> int:
+    """Write the rejected files into waivers.yaml: they no longer count against the budget."""
+    from ruamel.yaml import YAML
+
+    from lapvqa.dicom.rejects import load_waivers, mark
+
+    rows = [
+        row
+        for row in select(layout, reason=reason, kind="file")
+        if path is None or row["file"] == path
+    ]
+    if not rows:
+        raise ConfigError(
+            f"no rejected file with reason {reason}" + (" at that path" if path else ""),
+            hint="see `lapvqa rejects --files`",
+        )
+    known = load_waivers(layout)
+    new: list[dict[str, Any]] = [
+        {"file": mark(row), "reason": reason, "note": note}
+        for row in rows
+        if (mark(row), reason) not in known.marks
+    ]
+    entries = [waiver.model_dump() for waiver in known.waivers] + new
+    yaml = YAML()
+    with storage.atomic_path(layout.waivers) as temporary, temporary.open("w") as handle:
+        yaml.dump({"waivers": entries}, handle)
+    screen.console().print(
+        f"{len(new)} waived in {layout.waivers.name}, {len(rows) - len(new)} were already; "
+        "keep the file in git"
+    )
+    return 0
+
+
+def select(layout: Layout, *, reason: str | None, kind: str | None) -> list[Row]:
+    """Return the rejects of ingest and tokens that are asked for; ConfigError if none can be."""
+    from lapvqa.dicom.rejects import read_rejects
+    from lapvqa.schemas import REJECTS
+
+    rows = read_rejects(layout)
+    if layout.token_rejects.exists():
+        rows += _table(layout.token_rejects, REJECTS)
+    reasons = sorted({str(row["reason"]) for row in rows})
+    if reason is not None and reason not in reasons:
+        raise ConfigError(
+            f"nothing was turned away as {reason!r}", hint=f"reasons found: {', '.join(reasons)}"
+        )
+    return [row for row in rows if reason in (None, row["reason"]) and kind in (None, row["kind"])]
+
+
+def _table(path: Path, schema: Any) -> Sequence[Row]:
+    rows: list[Row] = storage.read_table(path, schema, made_by="tokens").to_pylist()
+    return rows

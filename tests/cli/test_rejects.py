@@ -1,0 +1,89 @@
+"""``lapvqa rejects``: list, retry, waive, on a real ingest of a real small archive."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from cli_answer import Lapvqa
+
+from lapvqa import inventory
+from lapvqa.config import load_machine
+from lapvqa.dicom import ingest
+from lapvqa.errors import RejectBudgetError
+from lapvqa.layout import Layout
+from lapvqa.params import load_params
+from lapvqa.recorder import Recorder
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "dicom"))
+from made_dicom import write_mimic, write_project
+
+BAD = "files/p10/p10000000/s50000000/0000ffff-00000000.dcm"
+
+
+def run(layout: Layout) -> str:
+    """Stages inventory and ingest; return what ingest said."""
+    params, machine = load_params(layout.params), load_machine(layout)
+    for name, function, section in (
+        ("inventory", inventory.run, params.inventory),
+        ("ingest", ingest.run, params.ingest),
+    ):
+        layout.work_dir(name).mkdir(parents=True, exist_ok=True)
+        recorder = Recorder(layout.record(name), stage=name)
+        try:
+            function(section, layout, machine, recorder)  # type: ignore[operator]
+        finally:
+            recorder.close()
+    return layout.record("ingest").read_text()
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """A project whose budget one damaged file exceeds."""
+    archive = write_mimic(tmp_path / "archive")
+    (archive / BAD).write_bytes(b"no picture at all")
+    layout = write_project(
+        tmp_path / "project", archive, reject_budget={"overall": 0.0, "per_folder": 1.0}
+    )
+    (layout.root / "dvc.yaml").write_text("stages: {}\n")
+    with pytest.raises(RejectBudgetError, match="1 of 17 files"):
+        run(layout)
+    monkeypatch.chdir(layout.root)
+    return layout
+
+
+def test_rejects_are_listed_waived_and_read_again(project: Layout, lapvqa: Lapvqa) -> None:
+    listed = lapvqa("rejects")
+    assert "not_dicom" in listed.out
+    assert BAD not in listed.out
+    assert BAD in lapvqa("rejects", "--files").out
+
+    wrong = lapvqa("rejects", "waive", "--reason", "not_dcm", "--note", "x")
+    assert wrong.code == 2
+    assert "not_dicom" in wrong.out + wrong.err
+
+    lapvqa("rejects", "waive", "--reason", "not_dicom", "--note", "a test file")
+    waivers = project.waivers.read_text()
+    assert "a test file" in waivers
+    assert "p10000000" not in waivers
+    said = run(project)
+    assert "1 rejected files are waived" in said
+    assert "17 files are known from before, 0 are new" in said
+    assert "(waived)" in lapvqa("rejects", "--files").out
+
+    again = lapvqa("rejects", "retry", "--reason", "not_dicom")
+    assert "1 files will be read again" in again.out
+    assert not project.rejects.exists()
+    assert "16 files are known from before, 1 are new" in run(project)
+
+
+def test_the_budget_of_a_folder_names_no_folder(project: Layout, tmp_path: Path) -> None:
+    write_project(
+        project.root,
+        tmp_path / "archive",
+        reject_budget={"overall": 1.0, "per_folder": 0.1, "folder_min_files": 2},
+    )
+    with pytest.raises(RejectBudgetError, match=r"1 of 5 files in folder 1 of 4") as caught:
+        run(project)
+    assert "p10000000" not in str(caught.value)
