@@ -114,6 +114,21 @@ def codecs(layout: Layout) -> Iterator[Check]:
             yield Check(name, OK, f"decoded, {exact}")
 
 
+def shards(layout: Layout) -> Iterator[Check]:
+    """The stored images, every byte, if there are any."""
+    from lapvqa.data.shards import verify_shards
+
+    names = [path.name for path in layout.images_dir.glob("*.arrow")]
+    if not names:
+        return
+    try:
+        images = verify_shards(layout.images_dir, names)
+    except LapvqaError as error:
+        yield Check("stored images", FAIL, error.message, error.hint)
+        return
+    yield Check("stored images", OK, f"{images} in {len(names)} shards have their checksums")
+
+
 def tokenizer(layout: Layout) -> Iterator[Check]:
     """GPT-2 tokens without a network."""
     from lapvqa.text import bpe
@@ -196,7 +211,8 @@ def ledger(layout: Layout) -> Iterator[Check]:
 
 
 CHECKS: tuple[Callable[[Layout], Iterator[Check]], ...] = (
-    python, packages, torch, disk, git, settings, tokenizer, codecs, dvc, prefect, mlflow, ledger,
+    python, packages, torch, disk, git, settings, tokenizer, codecs, shards, dvc, prefect, mlflow,
+    ledger,
 )  # fmt: skip
 
 

@@ -126,9 +126,10 @@ def _reports(
     recorder: Recorder,
 ) -> tuple[dict[str, ReportResult], Reports]:
     matches = tables.match_reports(source.archive, studies)
-    folder = open_reports(layout.work_dir("ingest"), source.folder)
-    results = read_reports(source.archive, sorted(matches.values()), folder, recorder)
-    return results, tables.judge_reports(source.archive, matches, results, params.deid.reports)
+    policy = params.deid.reports
+    folder = open_reports(layout.work_dir("ingest"), source.folder, policy)
+    results = read_reports(source.archive, sorted(matches.values()), folder, policy, recorder)
+    return results, tables.judge_reports(source.archive, matches, results)
 
 
 def _days(params: IngestParams, keyring: Keyring) -> Callable[[str, date], date | None]:

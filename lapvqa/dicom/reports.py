@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 
@@ -22,6 +23,9 @@ from lapvqa.dicom.store import open_folder
 from lapvqa.errors import DicomError, SchemaError
 from lapvqa.recorder import Recorder
 from lapvqa.text import identity
+
+Policy = Literal["flag", "reject"]
+"""What becomes of a report with text that may identify somebody: ingest.deid.reports."""
 
 REPORTS = pa.schema(
     [
@@ -59,9 +63,12 @@ class ReportResult:
 
 
 def read_reports(
-    archive: Archive, paths: Sequence[str], folder: Path, recorder: Recorder
+    archive: Archive, paths: Sequence[str], folder: Path, policy: Policy, recorder: Recorder
 ) -> dict[str, ReportResult]:
-    """Return what each report at ``paths`` came to; new ones are read and kept in ``folder``."""
+    """Return what each report at ``paths`` came to; new ones are read and kept in ``folder``.
+
+    Under the policy "reject", a text that may identify somebody is not even kept there.
+    """
     known = {result.path: result for result in _load(folder, recorder)}
     found: dict[str, ReportResult] = {}
     new: list[ReportResult] = []
@@ -74,7 +81,7 @@ def read_reports(
             continue
         result = known.get(path)
         if result is None or (result.size, result.stamp) != (size, stamp):
-            new.append(_read(archive, ReportResult(path=path, size=size, stamp=stamp)))
+            new.append(_read(archive, ReportResult(path=path, size=size, stamp=stamp), policy))
             recorder.progress(done, len(paths), unit="reports")
         else:
             found[path] = result
@@ -85,12 +92,13 @@ def read_reports(
     return found
 
 
-def open_reports(work_dir: Path, source: Path) -> Path:
-    """Open the folder of finished reports for this archive and code."""
+def open_reports(work_dir: Path, source: Path, policy: Policy) -> Path:
+    """Open the folder of finished reports for this archive, policy and code."""
     room = Path(str(layouts.__file__)).parent
     code = [*sorted(room.glob("*.py")), Path(str(identity.__file__))]
     described: dict[str, object] = {
         "source": str(source.resolve()),
+        "policy": policy,
         "code": [storage.sha256_file(path) for path in code],
     }
     return open_folder(work_dir, "reports", described)
@@ -105,18 +113,18 @@ def flag_counts(results: Mapping[str, ReportResult]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _read(archive: Archive, listed: ReportResult) -> ReportResult:
+def _read(archive: Archive, listed: ReportResult, policy: Policy) -> ReportResult:
     try:
         report = archive.read_report(listed.path)
     except DicomError as error:
         return replace(listed, reason=error.reason, detail=error.message, exception=error.exception)
-    return replace(
-        listed,
-        sha256=report.sha256,
-        text=report.text,
-        is_utf8=report.is_utf8,
-        flags=[mark.kind for mark in identity.search(report.text)],
-    )
+    flags = [mark.kind for mark in identity.search(report.text)]
+    result = replace(listed, sha256=report.sha256, is_utf8=report.is_utf8, flags=flags)
+    if flags and policy == "reject":
+        kinds = ", ".join(sorted(set(flags)))
+        detail = f"expected no identifying text, found {kinds}"
+        return replace(result, reason=Reason.IDENTITY_IN_REPORT.value, detail=detail)
+    return replace(result, text=report.text)
 
 
 def _load(folder: Path, recorder: Recorder) -> list[ReportResult]:

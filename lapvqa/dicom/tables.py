@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal
 
 import pyarrow as pa
 
@@ -124,22 +123,15 @@ def match_reports(archive: Archive, studies: Sequence[Study]) -> dict[str, str]:
 
 
 def judge_reports(
-    archive: Archive,
-    matches: Mapping[str, str],
-    results: Mapping[str, ReportResult],
-    policy: Literal["flag", "reject"],
+    archive: Archive, matches: Mapping[str, str], results: Mapping[str, ReportResult]
 ) -> Reports:
-    """Sort the reports into those that are in and those that are not, by what was asked for."""
+    """Sort the reports into those that are in and those that are not."""
     texts: dict[str, ReportResult] = {}
     rejects = []
     for key, path in matches.items():
         result = results[path]
         if result.reason is not None:
             rejects.append(_report_reject(result, Reason(result.reason), result.detail or ""))
-        elif result.flags and policy == "reject":
-            kinds = ", ".join(sorted(set(result.flags)))
-            detail = f"expected no identifying text, found {kinds}"
-            rejects.append(_report_reject(result, Reason.IDENTITY_IN_REPORT, detail))
         else:
             texts[key] = result
     matched = set(matches.values())

@@ -1,0 +1,108 @@
+"""Canaries in every corner of the archive: none is found in anything that the pipeline leaves."""
+
+from __future__ import annotations
+
+import gzip
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow.parquet as parquet
+import pytest
+from conftest import Project, change
+from pydicom import Dataset, dcmread
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("e2e")]
+
+CANARY = "Kanarienvogel"
+UID = "1.2.999.424242"
+REPORT = f"FINAL REPORT\n FINDINGS: Seen by Dr. {CANARY} on 12/31/2010. Lungs are clear.\n"
+NAMES = (
+    "PatientName", "OtherPatientIDs", "PatientAddress", "PatientTelephoneNumbers",
+    "InstitutionName", "ReferringPhysicianName", "OperatorsName", "StudyID", "AccessionNumber",
+    "StudyDescription", "SeriesDescription", "ImageComments", "DeviceSerialNumber", "StationName",
+    "ProtocolName", "PatientComments", "RequestedProcedureDescription",
+)  # fmt: skip
+FREE_TEXT_IN_READ_TAGS = ("ViewPosition", "BodyPartExamined", "PatientID")
+
+
+def plant(path: Path) -> None:
+    """Write canaries into header, sequence, private tags, overlay and UIDs of a DICOM file."""
+    dataset = dcmread(path)
+    for name in (*NAMES, *FREE_TEXT_IN_READ_TAGS):
+        setattr(dataset, name, CANARY[:16])
+    dataset.StudyInstanceUID = dataset.SOPInstanceUID = UID
+    dataset.file_meta.MediaStorageSOPInstanceUID = UID
+    item = Dataset()
+    item.ReferencedSOPInstanceUID, item.PatientName = UID, CANARY
+    dataset.ReferencedImageSequence = [item]
+    block = dataset.private_block(0x0099, "LAPVQA CANARY", create=True)
+    block.add_new(1, "LO", CANARY)
+    block.add_new(2, "OB", CANARY.encode() * 2)
+    dataset.add_new(0x60000010, "US", 8)
+    dataset.add_new(0x60000011, "US", 8)
+    dataset.add_new(0x60000022, "LO", CANARY)
+    dataset.add_new(0x60003000, "OW", CANARY.encode() + b"\0" * (len(CANARY) % 2))
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def contents(path: Path) -> Iterator[bytes]:
+    """What a file holds, whatever its packing."""
+    data = path.read_bytes()
+    yield data
+    if path.suffix == ".parquet":
+        table = parquet.read_table(path)
+        yield (str(table.to_pydict()) + str(table.schema.metadata)).encode()
+    elif data[:2] == b"\x1f\x8b":
+        yield gzip.decompress(data)
+    elif data[:16] == b"SQLite format 3\0":
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+            yield "\n".join(database.iterdump()).encode()
+    elif data[:1] == b"x":
+        try:
+            yield zlib.decompress(data)
+        except zlib.error:
+            return
+
+
+def holding(folder: Path, *canaries: str) -> set[str]:
+    """Files under ``folder`` that hold a canary, the archive itself left out."""
+    found = set()
+    for path in folder.rglob("*"):
+        inside = path.relative_to(folder)
+        if not path.is_file() or inside.parts[0] in {"demo", ".git"}:
+            continue
+        wanted = [canary.encode() for canary in canaries]
+        if any(one in content for content in contents(path) for one in wanted):
+            found.add(str(inside))
+    return found
+
+
+def test_no_canary_gets_out(new_project: Callable[[], Project]) -> None:
+    project = new_project()
+    archive = project.root / "demo/mimic-cxr"
+    studies = sorted(path.parent for path in archive.rglob("*.dcm"))
+    taken, cut, named = studies[0], studies[-1], studies[len(studies) // 2]
+    for study in {taken, cut}:
+        for path in study.glob("*.dcm"):
+            plant(path)
+    victim = next(cut.glob("*.dcm"))
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+    named.with_suffix(".txt").write_text(REPORT)
+    change(
+        project.root / "params.yaml",
+        {"ingest": {"deid": {"reports": "reject", "dates": "shift"}, "body_part": "any"}},
+    )
+    done = project.lapvqa("run")
+    assert CANARY not in done.stdout + done.stderr
+    assert "identity_in_report" in project.lapvqa("rejects").stdout
+    assert len(list(project.root.rglob("*.parquet"))) > 10
+    assert (project.root / ".lapvqa/mlflow.db").exists()
+    assert (project.root / ".lapvqa/prefect/prefect.db").exists()
+    assert holding(project.root, CANARY, CANARY[:16], UID) == set()
+
+    # The search would find them if they were there.
+    change(project.root / "params.yaml", {"ingest": {"deid": {"reports": "flag"}}})
+    project.lapvqa("run", "--stage", "ingest")
+    assert "data/studies.parquet" in holding(project.root, CANARY)
