@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lapvqa.dicom.identity import Keyring
 from lapvqa.dicom.layouts import Ids, open_archive, recognise
 from lapvqa.errors import SourceError, SplitLeakError
 from lapvqa.schemas import CHEXPERT_LABELS
@@ -99,11 +100,42 @@ def test_files_are_found_by_suffix_or_by_preamble(tmp_path: Path) -> None:
 
 def test_an_unknown_archive_says_what_was_looked_for(tmp_path: Path) -> None:
     paths = write(tmp_path, {"a.jpg": b"", "b.jpg": b"", "readme": b""})
-    with pytest.raises(SourceError, match=r"3 files \(2 .jpg, 1 \(no suffix\); 3 at \*\)") as caught:
+    with pytest.raises(
+        SourceError, match=r"3 files \(2 .jpg, 1 \(no suffix\); 3 at \*\)"
+    ) as caught:
         recognise(tmp_path, paths)
     assert "MIMIC-CXR" in caught.value.hint
     with pytest.raises(SourceError):
         open_archive(tmp_path, [])
+
+
+def test_the_error_for_an_unknown_archive_names_nobody(tmp_path: Path) -> None:
+    files = {
+        "Doe^John 19400101/s1.doe": b"", "Doe^John 19400101/1.2.840.113.4711": b"",
+        "files/p10/p10000032/s50414267/a.dcm.gz": b"", "images/MUELLER/b.zip": b"",
+    }  # fmt: skip
+    with pytest.raises(SourceError) as caught:
+        recognise(tmp_path, write(tmp_path, files))
+    found = str(caught.value).replace(str(tmp_path), "")
+    assert "1 at files/pNN/pSUBJECT/sSTUDY/*" in found
+    assert "1 at images/*/*" in found
+    assert "unpack the images (.zip, .gz)" in caught.value.hint
+    for layout in ("MIMIC-CXR ", "MIMIC-CXR-JPG", "Open-i", "any tree"):
+        assert layout in caught.value.hint
+    for name in ("Doe", "doe", "1940", "MUELLER", "4711", "10000032", "50414267"):
+        assert name not in found
+
+
+def test_a_report_named_by_the_study_uid_is_found_anywhere(tmp_path: Path) -> None:
+    ring = Keyring(b"0123456789abcdef")
+    one, two = ring.study("1.2.3.4"), ring.study("1.2.3.5")
+    studies = {one: ["mixed/a.dcm"], two: ["mixed/b.dcm"]}
+    reports = ["elsewhere/1.2.3.4.txt", "elsewhere/1.2.3.9.txt", "mixed/a.txt", "mixed/b.txt"]
+    images = ["mixed/a.dcm", "mixed/b.dcm"]
+    archive = open_archive(tmp_path, sorted([*reports, *images]))
+    named = archive.match_reports(studies, {}, study_key=ring.study)
+    assert named == {one: "elsewhere/1.2.3.4.txt", two: "mixed/b.txt"}
+    assert archive.match_reports(studies, {}) == {one: "mixed/a.txt", two: "mixed/b.txt"}
 
 
 TREES: dict[str, tuple[Sequence[str], Mapping[str, Sequence[str]], Mapping[str, str]]] = {

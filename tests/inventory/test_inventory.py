@@ -81,11 +81,20 @@ def test_a_name_that_is_not_utf8_is_listed_escaped(tmp_path: Path) -> None:
     assert [path for path, _, _ in inventory.scan(tmp_path)] == ["caf\\xe9.dcm"]
 
 
+def test_packed_reports_next_to_the_source_are_listed_with_it(tmp_path: Path) -> None:
+    write(tmp_path, "files/a.dcm", "files/~b.dcm", *inventory.BESIDE, "other.zip")
+    source = [path for path, _, _ in inventory.list_folder("source", tmp_path / "files")]
+    assert source == ["../NLMCXR_reports.tgz", "../mimic-cxr-reports.zip", "a.dcm", "~b.dcm"]
+    others = [path for path, _, _ in inventory.list_folder("nih14", tmp_path / "files")]
+    assert others == ["a.dcm", "~b.dcm"]
+    assert inventory.list_folder("nih14", tmp_path / "absent") == []
+
+
 def test_scan_imports_nothing_heavy() -> None:
     heavy = "{'numpy', 'pyarrow', 'pandas', 'pydicom', 'cv2', 'pydantic', 'torch', 'prefect'}"
     code = (
-        "import sys; from pathlib import Path; from lapvqa.inventory import scan; "
-        f"scan(Path('.')); sys.exit(len({heavy} & set(sys.modules)))"
+        "import sys; from pathlib import Path; from lapvqa.inventory import list_folder; "
+        f"list_folder('source', Path('.')); sys.exit(len({heavy} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

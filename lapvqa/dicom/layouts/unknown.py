@@ -16,15 +16,17 @@ _LOOKED_FOR = (
     "*.dicom, *.dic, *.ima, or files without suffix that hold DICOM"
 )
 _PACKED = (".zip", ".tgz", ".gz", ".tar", ".7z", ".rar")
-# Folders of published archives may be named; any other name could be a patient's.
+# Of names, only what these lists know is shown: any other part of one could be a patient's.
 _SHAPES = (
     (re.compile(r"files|images|train|valid|test|physionet\.org|mimic-cxr(-jpg)?|NLMCXR_\w+"), None),
     (re.compile(r"p\d\d"), "pNN"),
     (re.compile(r"p\d{8}"), "pSUBJECT"),
     (re.compile(r"s\d{8}"), "sSTUDY"),
 )
+_KINDS = frozenset(
+    [".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".nii", ".nrrd", ".mha", ".mhd", ".raw", ".npy", ".npz", ".h5", ".parquet", ".zip", ".tgz", ".gz", ".tar", ".7z", ".rar", ".txt", ".csv", ".tsv", ".xls", ".xlsx", ".xml", ".json", ".yaml", ".html", ".pdf", ".doc", ".docx", ".md", ".py", ".ini", ".db"]
+)
 _SHOWN = 4
-_LONGEST_SUFFIX = 6
 
 
 def unknown_layout(folder: Path, paths: Sequence[str]) -> SourceError:
@@ -68,8 +70,7 @@ def _shown(folder: str) -> str:
 
 
 def _kind(path: str) -> str:
-    """Return the suffix, unless it may be a part of an identifier."""
     suffix = suffix_of(path)
     if not suffix:
         return "(no suffix)"
-    return suffix if suffix[1:].isalpha() and len(suffix) <= _LONGEST_SUFFIX else "(other)"
+    return suffix if suffix in _KINDS else "(other)"
