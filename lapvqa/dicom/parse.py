@@ -18,7 +18,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from lapvqa.dicom.encapsulated import require_frame_size, whole_items
 from lapvqa.dicom.faults import as_reason, quiet
-from lapvqa.dicom.header import READ_TAGS, Header, read_header, require_radiograph
+from lapvqa.dicom.header import MONOCHROME, READ_TAGS, Header, read_header, require_radiograph
 from lapvqa.dicom.pixels import DECODERS, NATIVE
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
@@ -28,10 +28,12 @@ MIN_SIDE = 64
 MAX_ASPECT = 20
 _MAX_PIXEL_BYTES = 4 * MAX_PIXELS
 _MAX_INFLATED_HEADER = 16 << 20
+_MAX_INFLATED_REST = 1 << 20
 _PREAMBLE = 128
 _PIXEL_DATA = 0x7FE00010
 _FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
 _PIXEL_VRS = frozenset({"OB", "OW", "UN"})
+_VOI_FUNCTIONS = frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"})
 _UNDEFINED = 0xFFFFFFFF
 _READ_TAGS: list[BaseTag | int] = list(READ_TAGS)
 
@@ -80,12 +82,14 @@ def parse(data: bytes) -> ParsedDicom:
         pixel_data = memoryview(data)[element.start :]
         if syntax in DECODERS:
             pixel_data, fragment = whole_items(pixel_data)
+            if element.length not in (_UNDEFINED, len(pixel_data)):
+                raise DicomError(Reason.WRONG_LENGTH, "compressed pixel data of another length")
         elif element.length == _UNDEFINED:
             raise DicomError(Reason.WRONG_LENGTH, "native pixel data of undefined length")
         header = read_header(dataset, transfer_syntax=str(syntax))
         rows, cols, allocated = _checked_sizes(dataset)
+        samples = _checked_meaning(dataset)
         if syntax in DECODERS:
-            samples = int(dataset.get("SamplesPerPixel") or 1)
             require_frame_size(
                 syntax, fragment, rows=rows, cols=cols, samples=samples, allocated=allocated
             )
@@ -139,6 +143,23 @@ def _checked_sizes(dataset: Dataset) -> tuple[int, int, int]:
     return rows, cols, allocated
 
 
+def _checked_meaning(dataset: Dataset) -> int:
+    """Return Samples per Pixel; raises DicomError if what a pixel means would be a guess."""
+    is_grey = dataset.PhotometricInterpretation.strip().upper() in MONOCHROME
+    expected = {"SamplesPerPixel": (1 if is_grey else 3,), "PixelRepresentation": (0, 1)}
+    if not is_grey:
+        expected["PlanarConfiguration"] = (0, 1)
+    for name, allowed in expected.items():  # all of type 1 here (PS3.3 C.7.6.3)
+        if dataset.get(name) not in allowed:
+            raise DicomError(Reason.BAD_HEADER, f"expected {name} {' or '.join(map(str, allowed))}")
+    rescale = [dataset.get(name) for name in ("RescaleSlope", "RescaleIntercept")]
+    if sum(value is None or value == "" for value in rescale) == 1:
+        raise DicomError(Reason.BAD_HEADER, "expected Rescale Slope and Intercept, found one")
+    if str(dataset.get("VOILUTFunction") or "LINEAR").strip(" \0").upper() not in _VOI_FUNCTIONS:
+        raise DicomError(Reason.BAD_HEADER, "expected VOI LUT Function LINEAR, found another")
+    return expected["SamplesPerPixel"][0]
+
+
 def require_size(rows: int, cols: int) -> None:
     """Raise DicomError if an image of this size is not read: too large, too small, too narrow."""
     if rows * cols > MAX_PIXELS:
@@ -177,6 +198,11 @@ def _inflated(begun: memoryview, length: int, inflater: zlib._Decompress) -> mem
     if length > _MAX_PIXEL_BYTES:
         raise DicomError(Reason.TOO_LARGE, f"{length} bytes of pixels announced in a deflated file")
     missing = length - len(begun)
-    if missing <= 0:
-        return begun[:length]
-    return memoryview(bytes(begun) + inflater.decompress(inflater.unconsumed_tail, missing))
+    pixels = bytes(begun[:length])
+    if missing > 0:
+        pixels += inflater.decompress(inflater.unconsumed_tail, missing)
+    inflater.decompress(inflater.unconsumed_tail, _MAX_INFLATED_REST)  # what stands behind them
+    if not inflater.eof:
+        reason = Reason.TOO_LARGE if inflater.unconsumed_tail else Reason.TRUNCATED
+        raise DicomError(reason, "expected the end of the deflated data behind the pixels")
+    return memoryview(pixels)

@@ -354,13 +354,19 @@ def test_bombs_cost_themselves_and_no_memory(tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 1_000_000
 
 
-def test_a_deflated_file_is_read_as_far_as_it_announces(tmp_path: Path) -> None:
+def test_a_deflated_file_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
     pixels = small_image(3)
-    whole = deflated(dataset_of(pixels, bits=8), _zeros_deflated(1000))
-    tasks = write(tmp_path / "a", {"a.dcm": whole, "b.dcm": dicom_bytes(pixels, bits=8)})
+    head, end = dataset_of(pixels, bits=8), zlib.compressobj(9, wbits=-zlib.MAX_WBITS).flush()
+    files = {
+        "whole.dcm": deflated(head, end),
+        "no end.dcm": deflated(head, b""),
+        "10 GB behind.dcm": deflated(head, _zeros_deflated(1000)),
+        "plain.dcm": dicom_bytes(pixels, bits=8),
+    }
+    tasks = write(tmp_path / "a", files)
     found = outcomes(tasks, context_of(tmp_path / "a", seconds=20.0, memory_mb=256))
-    assert reasons(found) == {}
-    assert found["a.dcm"].pixels_sha256 == found["b.dcm"].pixels_sha256
+    assert reasons(found) == {"no end.dcm": "truncated", "10 GB behind.dcm": "too_large"}
+    assert found["whole.dcm"].pixels_sha256 == found["plain.dcm"].pixels_sha256
 
 
 def test_a_file_larger_than_the_memory_costs_itself(tmp_path: Path) -> None:
