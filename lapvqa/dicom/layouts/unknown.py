@@ -24,8 +24,13 @@ _SHAPES = (
     (re.compile(r"s\d{8}"), "sSTUDY"),
 )
 _KINDS = frozenset(
-    [".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".nii", ".nrrd", ".mha", ".mhd", ".raw", ".npy", ".npz", ".h5", ".parquet", ".zip", ".tgz", ".gz", ".tar", ".7z", ".rar", ".txt", ".csv", ".tsv", ".xls", ".xlsx", ".xml", ".json", ".yaml", ".html", ".pdf", ".doc", ".docx", ".md", ".py", ".ini", ".db"]
-)
+    {
+        ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".nii", ".nrrd", ".mha",
+        ".mhd", ".raw", ".npy", ".npz", ".h5", ".parquet", ".zip", ".tgz", ".gz", ".tar", ".7z",
+        ".rar", ".txt", ".csv", ".tsv", ".xls", ".xlsx", ".xml", ".json", ".yaml", ".html", ".pdf",
+        ".doc", ".docx", ".md", ".py", ".ini", ".db",
+    }
+)  # fmt: skip
 _SHOWN = 4
 
 
