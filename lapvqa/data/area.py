@@ -15,9 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numba import float64, int64, njit, types, uint8, uint16, uint32, uint64, void
 
-from lapvqa.schemas import CONTENT_SIZE
-
-_PART = CONTENT_SIZE
+# schemas.CONTENT_SIZE, written out: the cache of compiled kernels follows changes of this file only.
+PART = 378
 
 # With their types named, kernels are compiled (once on a machine, then cached) when this module is
 # imported, and not while a file is read. Cells are "C", aligned, and may be read-only.
@@ -36,11 +35,11 @@ def _mean_across(lanes, upto, longest, height, means):  # type: ignore[no-untype
         upto[col + 1] = total
     left, before = 0, np.uint64(0)
     for stored_col in range(len(means)):
-        right = min(left + longest, cols * _PART)
-        whole = right // _PART
-        after = np.uint64(_PART) * upto[whole]
-        if right > whole * _PART:
-            after += np.uint64(right - whole * _PART) * np.uint64(lanes[whole])
+        right = min(left + longest, cols * PART)
+        whole = right // PART
+        after = np.uint64(PART) * upto[whole]
+        if right > whole * PART:
+            after += np.uint64(right - whole * PART) * np.uint64(lanes[whole])
         means[stored_col] = float64(after - before) / float64(height * (right - left))
         left, before = right, after
 
@@ -59,10 +58,10 @@ def clamped_means(cells, longest, mask, flip, factor, low, high, means):  # type
     lanes, upto = np.empty(cols, np.uint32), np.zeros(cols + 1, np.uint64)
     for stored_row in range(means.shape[0]):
         top = stored_row * longest
-        bottom = min(top + longest, rows * _PART)
+        bottom = min(top + longest, rows * PART)
         lanes[:] = 0
-        for row in range(top // _PART, (bottom + _PART - 1) // _PART):
-            weight = np.uint32(min(bottom, (row + 1) * _PART) - max(top, row * _PART))
+        for row in range(top // PART, (bottom + PART - 1) // PART):
+            weight = np.uint32(min(bottom, (row + 1) * PART) - max(top, row * PART))
             line = cells[row]
             for col in range(cols):
                 value = np.uint32(np.uint32(np.uint32(line[col] & mask) ^ flip) * factor)
@@ -84,10 +83,10 @@ def mapped_means(cells, longest, mask, flip, down, table, means):  # type: ignor
     lanes, upto = np.empty(cols, np.uint32), np.zeros(cols + 1, np.uint64)
     for stored_row in range(means.shape[0]):
         top = stored_row * longest
-        bottom = min(top + longest, rows * _PART)
+        bottom = min(top + longest, rows * PART)
         lanes[:] = 0
-        for row in range(top // _PART, (bottom + _PART - 1) // _PART):
-            weight = np.uint32(min(bottom, (row + 1) * _PART) - max(top, row * _PART))
+        for row in range(top // PART, (bottom + PART - 1) // PART):
+            weight = np.uint32(min(bottom, (row + 1) * PART) - max(top, row * PART))
             line = cells[row]
             for col in range(cols):
                 rank = np.uint32(np.uint32(line[col] & mask) ^ flip) >> down

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from lapvqa.data.area import PART
 from lapvqa.data.geometry import fit_image
+from lapvqa.schemas import CONTENT_SIZE
 
 sides = st.integers(min_value=40, max_value=900)
 
@@ -19,6 +21,10 @@ def area_weights(native: int, stored: int, scale: float) -> NDArray[np.float64]:
         for i in range(int(begin), min(int(np.ceil(end)), native)):
             weights[o, i] = min(end, i + 1) - max(begin, i)
     return weights / weights.sum(axis=1, keepdims=True)
+
+
+def test_the_kernels_count_in_the_size_of_the_content() -> None:
+    assert PART == CONTENT_SIZE
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -13,9 +14,10 @@ from made_dicom import SIDE, bytes_of, dataset_of, dicom_bytes, ramp
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom import uid as uids
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import pixel_array
 
+from lapvqa.dicom import samples
 from lapvqa.dicom.read import read_image
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
@@ -161,6 +163,37 @@ def test_an_odd_length_before_the_pixels_does_not_matter(side: int) -> None:
     assert np.array_equal(read_image(odd).pixels, read_image(plain).pixels)
 
 
+def extended_jpeg() -> Dataset:
+    """The doctor's sample of 12-bit JPEG, 64 x 64."""
+    sample = next(one for one in samples.SAMPLES if one.file == "jpeg_extended_12")
+    return dcmread(BytesIO(samples.data_of(sample)))
+
+
+def test_jpeg_of_12_bits_is_read_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    found = read_image(bytes_of(extended_jpeg()))
+    expected = read_image(dicom_bytes(samples.pattern(12)))
+    assert found.meta.bits_stored == 12
+    assert np.abs(found.pixels.astype(int) - expected.pixels).max() <= 1
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_jpeg_of_12_bits_that_is_cut_is_turned_away(share: float) -> None:
+    dataset = extended_jpeg()
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    dataset.PixelData = encapsulate([frame[: int(len(frame) * share)]])
+    with pytest.raises(DicomError) as caught:
+        read_image(bytes_of(dataset))
+    assert caught.value.reason == Reason.DECODE_FAILED
+
+
+def test_jpeg_of_12_bits_without_its_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gdcm", None)  # what an absent package looks like
+    with pytest.raises(DicomError) as caught:
+        read_image(bytes_of(extended_jpeg()))
+    assert caught.value.reason == Reason.DECODER_MISSING
+
+
 def test_colour_becomes_its_luma() -> None:
     red = ramp(8).astype(np.uint8)
     green, blue = red.T.copy(), np.full_like(red, 40)
@@ -217,8 +250,6 @@ def cut_stream(syntax: uids.UID) -> bytes:
     """A whole DICOM file around a compressed stream that ends too early."""
     dataset = dataset_of(ramp())
     dataset.compress(syntax)
-    from pydicom.encaps import generate_frames
-
     frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
     dataset.PixelData = encapsulate([frame[: len(frame) // 2]])
     return bytes_of(dataset)
