@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numba import float64, int64, njit, types, uint8, uint16, uint32, uint64, void
 
-# schemas.CONTENT_SIZE, written out: the cache of compiled kernels follows changes of this file only.
+# schemas.CONTENT_SIZE written out: the cache of compiled kernels follows this file only.
 PART = 378
 
 # With their types named, kernels are compiled (once on a machine, then cached) when this module is
