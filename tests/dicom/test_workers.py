@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import itertools
 import multiprocessing
 import os
@@ -20,6 +21,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import psutil
 import pytest
@@ -156,6 +158,17 @@ def test_a_file_that_ends_its_process_costs_itself(
     assert reasons(found) == {"03.dcm": reason}
     assert found["03.dcm"].exception == exception
     assert len(found) == 12
+
+
+def test_pictures_and_dicom_files_go_the_same_way(tmp_path: Path) -> None:
+    encoded, png = cv2.imencode(".png", small_image(5))
+    assert encoded
+    files = {"a.PNG": png.tobytes(), "b.png": png.tobytes()[:300], "c.dcm": image(5)}
+    tasks = [Task(t.path, t.size, t.mtime_ns, IDS) for t in write(tmp_path / "a", files)]
+    found = outcomes(tasks, context_of(tmp_path / "a"))
+    assert reasons(found) == {"b.png": "truncated"}
+    assert found["a.PNG"].file_sha256 == hashlib.sha256(png.tobytes()).hexdigest()
+    assert found["a.PNG"].study_key == found["c.dcm"].study_key
 
 
 def test_many_crashes_leave_nothing_behind(tmp_path: Path) -> None:
