@@ -67,6 +67,9 @@ def run(
         f"{len(archive.images)} image files and {len(archive.reports)} reports in layout "
         f"{archive.name}, {machine.workers} workers"
     )
+    for listed, absent in sorted(archive.missing.items()):
+        if absent:
+            recorder.say(f"{absent} files that {listed} names are not here: an incomplete copy?")
     candidates = read_files(
         source.planned,
         archive,
@@ -125,7 +128,7 @@ def _reports(
     layout: Layout,
     recorder: Recorder,
 ) -> tuple[dict[str, ReportResult], Reports]:
-    matches = tables.match_reports(source.archive, studies)
+    matches = tables.match_reports(source.archive, studies, source.keyring.study)
     policy = params.deid.reports
     folder = open_reports(layout.work_dir("ingest"), source.folder, policy)
     results = read_reports(source.archive, sorted(matches.values()), folder, policy, recorder)
@@ -215,7 +218,7 @@ def _encodings(candidates: Sequence[Candidate]) -> dict[str, object]:
 
 
 def _syntax_name(syntax: str | None) -> str:
-    return UID(str(syntax)).name
+    return str(syntax) if str(syntax).startswith("image/") else UID(str(syntax)).name
 
 
 def _write_outputs(

@@ -65,7 +65,7 @@ def plan(
         task = Task(path, *facts[path], ids or Ids())
         if ids is None:
             candidate = Candidate(unread(task, keyring, split_seed), Listed())
-            candidate.reject(Reason.OUTSIDE_LAYOUT, "expected pNN/pSUBJECT/sSTUDY/ in its path")
+            candidate.reject(Reason.OUTSIDE_LAYOUT, f"expected a place and name of layout {archive.name}")
             settled[path] = candidate
             continue
         tasks.append(task)

@@ -90,7 +90,7 @@ _REMEDIES = {
     "ingest.limits.memory_mb; then `lapvqa rejects retry`",
     Reason.TOO_SMALL: "thumbnails are not used; export the full image",
     Reason.CONSTANT_IMAGE: "look at the image: it is blank, or its window shows none of it",
-    Reason.OUTSIDE_LAYOUT: "move it to files/pNN/pSUBJECT/sSTUDY/, or out of the archive",
+    Reason.OUTSIDE_LAYOUT: "move it to where its layout has such files, or out of the archive",
     Reason.DUPLICATE_UID: "nothing, if the first copy is the right one; otherwise remove that one",
     Reason.DUPLICATE_CONTENT: "nothing: the same bytes were taken once",
     Reason.PATIENT_MISMATCH: "correct the PatientID: one study names two patients",

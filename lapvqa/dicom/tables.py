@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -41,7 +42,7 @@ class Study:
     key: str
     files: Sequence[Candidate]
 
-    @property
+    @cached_property
     def images(self) -> list[Candidate]:
         """The files that are in; a study of none still counts if it has a report."""
         return accepted(self.files)
@@ -107,8 +108,10 @@ def find_studies(candidates: Sequence[Candidate]) -> list[Study]:
     return [Study(key, files[key]) for key in sorted(files)]
 
 
-def match_reports(archive: Archive, studies: Sequence[Study]) -> dict[str, str]:
-    """Return the path of each study's report by study key.
+def match_reports(
+    archive: Archive, studies: Sequence[Study], study_key: Callable[[str], str]
+) -> dict[str, str]:
+    """Return the path of each study's report by study key; ``study_key`` hashes a study's id.
 
     Files that are out take part in the matching, they still tell whose a folder is; but a copy
     elsewhere does not pull its study's report there.
@@ -119,7 +122,7 @@ def match_reports(archive: Archive, studies: Sequence[Study]) -> dict[str, str]:
         elsewhere = [file.result.path for file in study.files if file.reason in COPIES]
         own = [file.result.path for file in study.files if file.reason not in COPIES]
         places[study.key], copies[study.key] = own or elsewhere, elsewhere
-    return archive.match_reports(places, copies)
+    return archive.match_reports(places, copies, study_key=study_key)
 
 
 def judge_reports(
