@@ -23,6 +23,7 @@ from lapvqa.dicom.coding import Cells, Coding, Values
 Table = NDArray[np.uint16]
 """The grey of each value in ascending order, 0 black .. 65535 white."""
 
+TABLE_WHITE = 65_535
 PERCENTILES = (0.5, 99.5)
 _SAMPLE_SIDE = 512
 
@@ -88,7 +89,7 @@ def tabulated_display(dataset: Dataset, coding: Coding, cells: Cells) -> tuple[T
     grey = np.where(padding, 0.0, grey)
     if not np.isfinite(grey).all():
         raise ValueError("greys that are no numbers")
-    return np.rint(grey * 65535).astype(np.uint16), voi
+    return np.rint(grey * TABLE_WHITE).astype(np.uint16), voi
 
 
 def modality_lut(dataset: Dataset, values: Values) -> Values:

@@ -12,16 +12,19 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from lapvqa.dicom.header import Header
 from lapvqa.dicom.identity import Keyring
 from lapvqa.dicom.layouts.contract import Ids
-from lapvqa.dicom.read import DicomImage, parse, render
 from lapvqa.dicom.reasons import Reason
 from lapvqa.dicom.results import FileResult
 from lapvqa.dicom.splits import split_point
 from lapvqa.errors import DicomError
 from lapvqa.params import LimitParams
+
+if TYPE_CHECKING:
+    from lapvqa.dicom.read import DicomImage
 
 MAX_FILE_BYTES = 1 << 30
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
@@ -56,6 +59,9 @@ def process_file(task: Task, context: Context) -> FileResult:
     try:
         data = _read(context.folder / task.path, task)
         result = replace(result, file_sha256=hashlib.sha256(data).hexdigest())
+        # Only here: the kernels take half a second to load, which the parent need not wait for.
+        from lapvqa.dicom.read import parse, render
+
         if PurePosixPath(task.path).suffix.lower() in PICTURE_SUFFIXES:
             from lapvqa.dicom.picture import read_picture
 

@@ -65,7 +65,8 @@ def plan(
         task = Task(path, *facts[path], ids or Ids())
         if ids is None:
             candidate = Candidate(unread(task, keyring, split_seed), Listed())
-            candidate.reject(Reason.OUTSIDE_LAYOUT, f"expected a place and name of layout {archive.name}")
+            detail = f"expected a place and name of layout {archive.name}"
+            candidate.reject(Reason.OUTSIDE_LAYOUT, detail)
             settled[path] = candidate
             continue
         tasks.append(task)

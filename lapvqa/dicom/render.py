@@ -20,16 +20,16 @@ from lapvqa.data.geometry import LANE_END, Fit, fit_image, fit_of, framed, requi
 from lapvqa.dicom import grayscale
 from lapvqa.dicom.coding import Cells, Coding, Values
 from lapvqa.dicom.faults import as_reason, quiet
-from lapvqa.dicom.grayscale import Ramp, Table
+from lapvqa.dicom.grayscale import TABLE_WHITE, Ramp, Table
 from lapvqa.dicom.header import MONOCHROME, Header
 from lapvqa.dicom.parse import ParsedDicom
 from lapvqa.dicom.pixels import NATIVE, decoded_cells, native_cells
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
 
+Greys = NDArray[np.uint16]
+
 _WHITE = 255
-_TABLE_STEP = 257
-"""A grey of 255 in the tables' 0 .. 65535."""
 _MAX_FACTOR = 1 << 16
 _MAX_EDGE_ERROR = 0.005
 """In greys of 255: how far rounding a window's edge may move black or white."""
@@ -64,13 +64,13 @@ def show(described: Dataset, coding: Coding, cells: Cells, header: Header) -> Di
     with quiet(), as_reason(Reason.BAD_HEADER, "usable grey transformations"):
         fit = fit_of(*cells.shape)
         greys, voi = _greys(described, coding, cells, fit)
-    pixels = (greys + 0.5).astype(np.uint8)
+    pixels = greys.astype(np.uint8)
     if int(pixels.max()) - int(pixels.min()) < 2:
         raise DicomError(Reason.CONSTANT_IMAGE, f"one grey everywhere: {int(pixels.min())} of 255")
     return DicomImage(framed(pixels, fit), fit, voi, header)
 
 
-def _greys(dataset: Dataset, coding: Coding, cells: Cells, fit: Fit) -> tuple[Values, str]:
+def _greys(dataset: Dataset, coding: Coding, cells: Cells, fit: Fit) -> tuple[Greys, str]:
     if linear := grayscale.linear_display(dataset, coding, cells):
         ramp, voi = linear
         greys = ramped(cells, coding, ramp, fit)
@@ -80,26 +80,26 @@ def _greys(dataset: Dataset, coding: Coding, cells: Cells, fit: Fit) -> tuple[Va
     return tabulated(cells, coding, table, fit), voi
 
 
-def ramped(cells: Cells, coding: Coding, ramp: Ramp, fit: Fit) -> Values | None:
-    """Clamp, average, then map: the greys of the content [h, w], 0 .. 255, not yet rounded.
+def ramped(
+    cells: Cells, coding: Coding, ramp: Ramp, fit: Fit, *, white: int = _WHITE
+) -> Greys | None:
+    """Clamp, average, then map: the greys of the content, uint16 [h, w], 0 .. ``white``.
 
     None where the kernel is not exact enough (a window of few stored values, or a giant image),
     and for an image that must be enlarged.
     """
     unit = 1 << coding.down
-    black, white = ((edge - coding.lowest) * unit for edge in (ramp.black, ramp.white))
-    inside = np.clip(sorted((black, white)), 0, (coding.count - 1) * unit)
-    factor = _edge_factor(inside, fit, allowed=_MAX_EDGE_ERROR / _WHITE * abs(white - black))
+    begin, end = ((edge - coding.lowest) * unit for edge in (ramp.black, ramp.white))
+    inside = np.clip(sorted((begin, end)), 0, (coding.count - 1) * unit)
+    factor = _edge_factor(inside, fit, allowed=_MAX_EDGE_ERROR / _WHITE * abs(end - begin))
     if fit.scale >= 1 or factor is None:
         return None
     low, high = (np.uint32(edge) for edge in np.rint(inside * factor))
-    greys = np.empty(fit.content_shape)
-    mask, flip = np.uint32(coding.mask), np.uint32(coding.flip)
-    clamped_means(cells, fit.longest, mask, flip, np.uint32(factor), low, high, greys)
-    greys -= black * factor
-    greys /= (white - black) * factor
-    greys *= _WHITE
-    return np.clip(greys, 0, _WHITE, out=greys)
+    greys = np.empty(fit.content_shape, np.uint16)
+    bits = (np.uint32(number) for number in (coding.mask, coding.flip, factor))
+    step = (end - begin) * factor / white
+    clamped_means(cells, fit.longest, *bits, low, high, begin * factor, step, float(white), greys)
+    return greys
 
 
 def _edge_factor(edges: Values, fit: Fit, *, allowed: float) -> int | None:
@@ -113,15 +113,16 @@ def _edge_factor(edges: Values, fit: Fit, *, allowed: float) -> int | None:
     return factor if error <= allowed else None
 
 
-def tabulated(cells: Cells, coding: Coding, table: Table, fit: Fit) -> Values:
-    """Look up, then average: the greys of the content [h, w], 0 .. 255, not yet rounded."""
+def tabulated(
+    cells: Cells, coding: Coding, table: Table, fit: Fit, *, white: int = _WHITE
+) -> Greys:
+    """Look up, then average: the greys of the content, uint16 [h, w], 0 .. ``white``."""
+    step = TABLE_WHITE / white
     if fit.scale >= 1:
         large, _ = fit_image(table[coding.ranks(cells)])
-        enlarged: Values = large[fit.content] / _TABLE_STEP
-        return enlarged
-    require_lanes(fit, largest=_WHITE * _TABLE_STEP)
-    greys = np.empty(fit.content_shape)
-    mask, flip, down = (np.uint32(bits) for bits in (coding.mask, coding.flip, coding.down))
-    mapped_means(cells, fit.longest, mask, flip, down, table, greys)
-    greys /= _TABLE_STEP
+        return np.floor(large[fit.content] / step + 0.5).astype(np.uint16)
+    require_lanes(fit, largest=TABLE_WHITE)
+    greys = np.empty(fit.content_shape, np.uint16)
+    bits = (np.uint32(number) for number in (coding.mask, coding.flip, coding.down))
+    mapped_means(cells, fit.longest, *bits, table, 0.0, step, float(white), greys)
     return greys
