@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import tarfile
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,3 +47,22 @@ def write_studies(tmp_path: Path) -> WriteStudies:
 
 def _sha256(report: str) -> str:
     return hashlib.sha256(report.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def openi(corpus: Path) -> dict[str, str]:
+    """All 3,955 Open-i reports, written as MIMIC-CXR would; an empty section keeps its header."""
+    reports = {}
+    with tarfile.open(corpus / "openi" / "NLMCXR_reports.tgz") as members:
+        for member in members:
+            handle = members.extractfile(member)
+            if handle is None or not member.name.endswith(".xml"):
+                continue
+            root = ElementTree.parse(handle).getroot()
+            parts = {
+                part.attrib["Label"]: (part.text or "").strip()
+                for part in root.iter("AbstractText")
+            }
+            body = "".join(f" {name}:  {text}\n\n" for name, text in parts.items())
+            reports[Path(member.name).stem] = " " * 33 + "FINAL REPORT\n" + body
+    return reports

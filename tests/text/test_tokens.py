@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -158,8 +156,8 @@ def test_the_corpus_reports_are_all_tokenised(
 
 
 @pytest.mark.corpus
-def test_openi_verdicts(corpus: Path, write_studies: Callable[..., Layout]) -> None:
-    reports = _openi_reports(corpus / "openi" / "NLMCXR_reports.tgz")
+def test_openi_verdicts(openi: dict[str, str], write_studies: Callable[..., Layout]) -> None:
+    reports = openi
     layout = write_studies(reports)
     verdicts: dict[str, dict[str, int]] = {}
     for sections in ("findings", "impression", "both"):
@@ -174,21 +172,3 @@ def test_openi_verdicts(corpus: Path, write_studies: Callable[..., Layout]) -> N
         "impression": {"ok": 3955 - 34, "no_section": 34},
         "both": {"ok": 3955 - 28, "no_section": 28},
     }
-
-
-def _openi_reports(archive: Path) -> dict[str, str]:
-    """Write each XML report as MIMIC-CXR would; an empty section keeps its header."""
-    reports = {}
-    with tarfile.open(archive) as members:
-        for member in members:
-            handle = members.extractfile(member)
-            if handle is None or not member.name.endswith(".xml"):
-                continue
-            root = ElementTree.parse(handle).getroot()
-            parts = {
-                part.attrib["Label"]: (part.text or "").strip()
-                for part in root.iter("AbstractText")
-            }
-            body = "".join(f" {name}:  {text}\n\n" for name, text in parts.items())
-            reports[Path(member.name).stem] = " " * 33 + "FINAL REPORT\n" + body
-    return reports
