@@ -98,11 +98,13 @@ def fit_image(pixels: NDArray[Pixel]) -> tuple[NDArray[Pixel], Fit]:
         return framed(content, fit), fit
     top = int(np.iinfo(pixels.dtype).max)
     require_lanes(fit, largest=top)
-    means = np.empty(fit.content_shape)
-    whole, nothing, one = np.uint32(top), np.uint32(0), np.uint32(1)
+    content = np.empty(fit.content_shape, np.uint16)
     cells = np.require(pixels, requirements=["C", "A"])
-    clamped_means(cells, fit.longest, whole, nothing, one, nothing, whole, means)
-    return framed(np.floor(means + 0.5).astype(pixels.dtype), fit), fit
+    whole, nothing, one = np.uint32(top), np.uint32(0), np.uint32(1)
+    clamped_means(
+        cells, fit.longest, whole, nothing, one, nothing, whole, 0.0, 1.0, 1.0, float(top), content
+    )
+    return framed(content.astype(pixels.dtype, copy=False), fit), fit
 
 
 def require_lanes(fit: Fit, *, largest: int) -> None:

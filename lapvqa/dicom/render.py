@@ -97,8 +97,8 @@ def ramped(
     low, high = (np.uint32(edge) for edge in np.rint(inside * factor))
     greys = np.empty(fit.content_shape, np.uint16)
     bits = (np.uint32(number) for number in (coding.mask, coding.flip, factor))
-    step = (end - begin) * factor / white
-    clamped_means(cells, fit.longest, *bits, low, high, begin * factor, step, float(white), greys)
+    zero, span, top = begin * factor, (end - begin) * factor, float(white)
+    clamped_means(cells, fit.longest, *bits, low, high, zero, top, span, top, greys)
     return greys
 
 
@@ -124,5 +124,5 @@ def tabulated(
     require_lanes(fit, largest=TABLE_WHITE)
     greys = np.empty(fit.content_shape, np.uint16)
     bits = (np.uint32(number) for number in (coding.mask, coding.flip, coding.down))
-    mapped_means(cells, fit.longest, *bits, table, 0.0, step, float(white), greys)
+    mapped_means(cells, fit.longest, *bits, table, 0.0, 1.0, step, float(white), greys)
     return greys
