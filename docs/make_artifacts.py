@@ -27,7 +27,7 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
         schemas.INVENTORY,
     ),
     "data/images": (
-        "Shards `images-NNNNN.arrow`: Arrow IPC, uncompressed, one record batch each, read by "
+        "Shards `images-<digest>.arrow`: Arrow IPC, uncompressed, one record batch each, read by "
         "memory mapping. `pixels` is 384 x 384 uint8, row by row.",
         SHARD,
     ),

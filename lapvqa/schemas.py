@@ -58,8 +58,10 @@ IMAGES = pa.schema(
         _field("offset_y", pa.float64(), "stored pixels"),
         _field("photometric", pa.string(), "Photometric Interpretation (0028,0004)"),
         _field("bits_stored", pa.int16(), "Bits Stored (0028,0101)"),
-        _field("transfer_syntax", pa.string(), "Transfer Syntax UID (0002,0010); image/png or image/jpeg of a picture"),
-        _field("voi", pa.string(), "lut | window | percentile | rendered: how intensity was chosen"),
+        _field("transfer_syntax", pa.string(), "UID (0002,0010), or image/png, image/jpeg"),
+        _field(
+            "voi", pa.string(), "lut | window | percentile | rendered: how intensity was chosen"
+        ),
         _field("file_sha256", pa.string(), "sha256 of the file as read"),
         _field("pixels_sha256", pa.string(), "sha256 of the stored 384 x 384 bytes"),
     ]

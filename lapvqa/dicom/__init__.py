@@ -3,11 +3,16 @@
 Rooms
     ``layouts``    where an archive keeps its files, reports and tables; one small file each
     ``header``     the allow-list of attributes that are read, and nothing else
-    ``read``       one file's bytes to one stored image; ``pixels`` decodes, ``grayscale`` shows
+    ``read``       one file's bytes to one stored image: ``parse``, then ``render``; ``pixels``
+                   decodes what ``encapsulated`` has looked through, ``grayscale`` shows it
+    ``picture``    one PNG or JPEG to one stored image, for archives that publish pictures
     ``identity``   keyed hashes in place of identifiers; ``splits`` by patient
-    ``workers``    many files in many processes; a crash costs one file
+    ``process``    one file to one result; ``worker`` does so in a process of its own, limited in
+                   time and memory; ``workers`` is the pool of them
     ``store``      finished work, kept outside DVC's outputs, so that a killed run continues
-    ``reading``    what is known, what is new; ``verdicts``: who is in, and why not (``reasons``)
+    ``reading``    what is known, what is new; ``spread``: the same over many machines
+    ``reports``    the reports' texts, read once
+    ``verdicts``   who is in, and why not (``reasons``); ``rejects``: how many may be out
     ``tables``     the results of all files to images, studies, labels and rejects
     ``ingest``     the stage
     ``samples``    a tiny file of each transfer syntax, to prove that its decoder works

@@ -27,7 +27,9 @@ class Corpus:
 
 
 def read_corpus(layout: Layout) -> Corpus:
-    """Read the pairs; SourceError if there is nothing to train on, SchemaError if a shard is damaged.
+    """Read the pairs.
+
+    Raises SourceError if there is nothing to train on, SchemaError if a shard is damaged.
     """
     train, train_without = dataset.read_pairs(layout, "train")
     validate, validate_without = dataset.read_pairs(layout, "validate")
