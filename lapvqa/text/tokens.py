@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
-import tiktoken
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from lapvqa import schemas, storage
 from lapvqa.config import Machine
@@ -17,12 +18,13 @@ from lapvqa.errors import SourceError
 from lapvqa.layout import Layout
 from lapvqa.params import TokensParams
 from lapvqa.recorder import Recorder
-from lapvqa.text.bpe import EOT, encoding
+from lapvqa.text.fast_bpe import Encoded, FastBpe
 from lapvqa.text.laterality import names_side
-from lapvqa.text.sections import Section, Verdict, target_text
+from lapvqa.text.sections import Section, Target, Verdict, target_text
+from lapvqa.text.store import CHUNK, Chunk, Group, link_shards, open_store, plan, row_digests
 
-# Reports per step of progress; small enough for a live display, large enough to cost nothing.
-_BATCH = 2048
+# Reports per step of progress; bounds the memory of the encoder, and large enough to cost nothing.
+_BATCH = 4096
 
 _EXPLANATIONS = {
     Verdict.NO_REPORT: (
@@ -43,166 +45,218 @@ _EXPLANATIONS = {
     ),
 }
 
-
-@dataclass
-class _Tokenised:
-    """Columns gathered while the studies pass by."""
-
-    rows: list[int] = field(default_factory=list)
-    ids: list[np.ndarray] = field(default_factory=list)
-    truncated: list[bool] = field(default_factory=list)
-    verdicts: list[Verdict] = field(default_factory=list)
-    sided: list[bool] = field(default_factory=list)
-    spans: list[list[dict[str, int | str]]] = field(default_factory=list)
-    rejects: list[tuple[int, Verdict]] = field(default_factory=list)
+Counts = dict[str, int | float | str]
 
 
-def run(
-    params: TokensParams, layout: Layout, machine: Machine, recorder: Recorder
-) -> dict[str, int | float | str]:
-    """Write data/tokens/tokens-NNNNN.parquet and data/token_rejects.parquet from studies.parquet.
+def run(params: TokensParams, layout: Layout, machine: Machine, recorder: Recorder) -> Counts:
+    """Write data/tokens/tokens-<hex>.parquet and data/token_rejects.parquet from studies.parquet.
 
-    Rows are sorted by study key. Raises SourceError if no study of the train split has tokens.
+    Rows are sorted by study key within a file; ``store`` says which study stands in which file.
+    Raises SourceError if no study of the train split has tokens.
     """
     studies = storage.read_table(layout.studies, schemas.STUDIES, made_by="ingest")
-    studies = studies.sort_by("study_key")
+    studies = studies.sort_by("study_key").combine_chunks()
+    store = open_store(layout.work_dir("tokens"), params)
+    keys, digests = studies["study_key"].to_pylist(), row_digests(studies)
+    groups = plan(keys, digests, store.load(recorder), shard_reports=params.shard_reports)
+    new = sum(len(group.fresh) for group in groups)
+    recorder.say(f"{len(keys) - new} reports known, {new} new")
+
+    tokeniser = Tokeniser(params, recorder, total=new)
     started = time.perf_counter()
-    done = _tokenise(studies, params, recorder)
-    seconds = time.perf_counter() - started
-    table, rejects = _token_table(studies, done), _reject_table(studies, done)
-    counts = _counts(studies, table, done, seconds)
-    recorder.say(_closing_line(counts, done))
-    storage.write_table(layout.token_rejects, rejects, schemas.REJECTS)
-    _require_training_text(table, studies, params)
-    _write_shards(layout, table, params.shard_reports)
-    return counts
-
-
-def encode(text: str, bpe: tiktoken.Encoding, *, max_length: int) -> tuple[np.ndarray, bool]:
-    """Encode ``text`` as uint16 ids between two 50256, at most ``max_length`` in all.
-
-    Returns the ids and whether the text was cut; the closing 50256 is always there.
-    """
-    ids = bpe.encode_ordinary(text)
-    kept = ids[: max_length - 2]
-    return np.array([EOT, *kept, EOT], dtype=np.uint16), len(kept) < len(ids)
-
-
-def _tokenise(studies: pa.Table, params: TokensParams, recorder: Recorder) -> _Tokenised:
-    bpe, done = encoding(), _Tokenised()
-    for row, report in enumerate(_reports(studies, recorder)):
-        target = target_text(report, params.sections)
-        if not target.verdict.has_text:
-            done.rejects.append((row, target.verdict))
+    chunks = []
+    for group in groups:
+        if group.known is not None and group.complete:
+            chunks.append(group.known)
             continue
-        ids, truncated = encode(target.text, bpe, max_length=params.max_length)
-        done.rows.append(row)
-        done.ids.append(ids)
-        done.truncated.append(truncated)
-        done.verdicts.append(target.verdict)
-        done.sided.append(names_side(target.text))
-        done.spans.append([_span(section) for section in target.spans])
-    return done
+        finished, rows = tokeniser.tokenise(studies, digests, group.fresh)
+        chunks.append(store.write(*_with_known(finished, rows, group, keys)))
+    seconds = time.perf_counter() - started
+
+    rejects = _reject_table(chunks)
+    storage.write_table(layout.token_rejects, rejects, schemas.REJECTS)
+    _require_training_text(chunks, studies, params)
+    link_shards(chunks, layout.tokens_dir)
+    store.prune(chunks)
+    counts = _account(studies.num_rows, chunks, rejects, layout, params, recorder)
+    rate = round(tokeniser.num_tokens / max(seconds, 1e-9))
+    return {**counts, "known": len(keys) - new, "new": new, "tokens_per_s": rate}
 
 
-def _reports(studies: pa.Table, recorder: Recorder) -> Iterator[str | None]:
-    """Yield the reports in row order and show progress."""
-    passed = 0
-    for batch in studies.select(["report"]).to_batches(max_chunksize=_BATCH):
-        yield from batch.column(0).to_pylist()
-        passed += batch.num_rows
-        recorder.progress(passed, studies.num_rows, unit="reports")
+class Tokeniser:
+    """Sections, ids and sides of reports; shows progress over all of them."""
+
+    def __init__(self, params: TokensParams, recorder: Recorder, *, total: int) -> None:
+        self._params, self._recorder = params, recorder
+        self._total, self._done = total, 0
+        self._bpe = FastBpe()
+        self.num_tokens = 0
+        """Ids made so far, before any cut."""
+
+    def tokenise(
+        self, studies: pa.Table, digests: Sequence[str], rows: Sequence[int]
+    ) -> tuple[pa.Table, pa.Table]:
+        """Return a row per study (``CHUNK``) and a row per study with a text (``TOKENS``)."""
+        parts = []
+        for start in range(0, len(rows), _BATCH):
+            own = rows[start : start + _BATCH]
+            parts.append(self._batch(studies.take(own), [digests[row] for row in own]))
+            self._done += len(own)
+            self._recorder.progress(self._done, self._total, unit="reports")
+        empty = (CHUNK.empty_table(), schemas.TOKENS.empty_table())
+        finished, tokens = zip(*parts or [empty], strict=True)
+        return pa.concat_tables(finished), pa.concat_tables(tokens)
+
+    def _batch(self, studies: pa.Table, digests: list[str]) -> tuple[pa.Table, pa.Table]:
+        targets = [
+            target_text(report, self._params.sections) for report in studies["report"].to_pylist()
+        ]
+        with_text = [row for row, target in enumerate(targets) if target.verdict.has_text]
+        kept = [targets[row] for row in with_text]
+        texts = pa.array([target.text for target in kept], pa.string())
+        encoded = self._bpe.encode(texts, max_length=self._params.max_length)
+        num_tokens = np.zeros(len(targets), np.int32)
+        num_tokens[with_text] = encoded.num_tokens
+        self.num_tokens += int(num_tokens.sum())
+        finished = {
+            "study_key": studies["study_key"],
+            "digest": digests,
+            "verdict": [str(target.verdict) for target in targets],
+            "num_tokens": num_tokens,
+            "report_sha256": studies["report_sha256"],
+        }
+        tokens = _token_table(studies.take(pa.array(with_text, pa.int64())), kept, encoded)
+        return pa.table(finished, schema=CHUNK), tokens
+
+
+def _token_table(studies: pa.Table, targets: Sequence[Target], encoded: Encoded) -> pa.Table:
+    ids = pa.ListArray.from_arrays(encoded.ends.astype(np.int32), encoded.ids)
+    columns = {
+        **{name: studies[name] for name in ("study_key", "patient_key", "split", "report_sha256")},
+        "verdict": [str(target.verdict) for target in targets],
+        "sided": [names_side(target.text) for target in targets],
+        "token_ids": ids,
+        "truncated": encoded.cut,
+        "spans": [[_span(section) for section in target.spans] for target in targets],
+    }
+    return pa.table(columns, schema=schemas.TOKENS)
 
 
 def _span(section: Section) -> dict[str, int | str]:
     return {"name": section.name, "start": section.start, "end": section.end}
 
 
-def _token_table(studies: pa.Table, done: _Tokenised) -> pa.Table:
-    taken = studies.select(["study_key", "patient_key", "split", "report_sha256"]).take(
-        pa.array(done.rows, pa.int64())
-    )
-    lengths = np.array([len(ids) for ids in done.ids], dtype=np.int64)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    values = np.concatenate([np.empty(0, dtype=np.uint16), *done.ids])
-    columns = {
-        "verdict": pa.array(done.verdicts, pa.string()),
-        "sided": pa.array(done.sided, pa.bool_()),
-        "token_ids": pa.ListArray.from_arrays(pa.array(offsets), pa.array(values)),
-        "truncated": pa.array(done.truncated, pa.bool_()),
-        "spans": pa.array(done.spans, pa.list_(schemas.SPAN)),
-    }
-    for name, column in columns.items():
-        taken = taken.append_column(name, column)
-    return taken
+def _with_known(
+    finished: pa.Table, tokens: pa.Table, group: Group, keys: Sequence[str]
+) -> tuple[pa.Table, pa.Table]:
+    """Add the rows of the group that its old chunk holds; both tables by study key."""
+    if group.known is None:
+        return finished, tokens
+    fresh = set(group.fresh)
+    kept = pa.array([keys[row] for row in group.rows if row not in fresh], pa.string())
+
+    def merged(old: pa.Table, new: pa.Table) -> pa.Table:
+        still = old.filter(pc.is_in(old["study_key"], value_set=kept))
+        return pa.concat_tables([still.cast(new.schema), new]).sort_by("study_key")
+
+    finished = merged(group.known.studies, finished)
+    if group.known.shard is not None:
+        old = storage.read_table(group.known.shard, schemas.TOKENS, made_by="tokens")
+        tokens = merged(old, tokens)
+    return finished, tokens
 
 
-def _reject_table(studies: pa.Table, done: _Tokenised) -> pa.Table:
-    keys = studies.column("study_key").to_pylist()
-    rows = [
-        {
-            "kind": "study",
-            "file": keys[row],
-            "stage": "tokens",
-            "reason": str(verdict),
-            "detail": _EXPLANATIONS[verdict][0],
-            "exception": None,
-            "remedy": _EXPLANATIONS[verdict][1],
-            "sha256": None,
-        }
-        for row, verdict in done.rejects
-    ]
+def _reject_table(chunks: Sequence[Chunk]) -> pa.Table:
+    """Return data/token_rejects.parquet's rows, sorted by study key."""
+    columns = ("study_key", "verdict", "report_sha256")
+    rows = []
+    for key, name, sha256 in chain.from_iterable(
+        zip(*(chunk.studies[column].to_pylist() for column in columns), strict=True)
+        for chunk in chunks
+    ):
+        verdict = Verdict(name)
+        if not verdict.has_text:
+            detail, remedy = _EXPLANATIONS[verdict]
+            rows.append(
+                {
+                    "kind": "study",
+                    "file": key,
+                    "stage": "tokens",
+                    "reason": name,
+                    "detail": detail,
+                    "exception": None,
+                    "remedy": remedy,
+                    "sha256": sha256,
+                }
+            )
+    rows.sort(key=lambda row: row["file"])
     return pa.Table.from_pylist(rows, schema=schemas.REJECTS)
 
 
-def _counts(
-    studies: pa.Table, table: pa.Table, done: _Tokenised, seconds: float
-) -> dict[str, int | float | str]:
-    if table.num_rows + len(done.rejects) != studies.num_rows:
-        raise AssertionError(
-            f"{studies.num_rows} studies in, {table.num_rows} tokenised "
-            f"and {len(done.rejects)} rejected out"
-        )
-    reasons = Counter(f"rejected_{verdict}" for _, verdict in done.rejects)
-    tokens = sum(map(len, done.ids))
-    return {
-        "studies": studies.num_rows,
-        "tokenised": table.num_rows,
-        "rejected": len(done.rejects),
-        **dict(sorted(reasons.items())),
-        "truncated": sum(done.truncated),
-        "tokens": tokens,
-        "tokens_per_s": round(tokens / max(seconds, 1e-9)),
-    }
-
-
-def _closing_line(counts: dict[str, int | float | str], done: _Tokenised) -> str:
-    by_reason = Counter(str(verdict) for _, verdict in done.rejects)
-    reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(by_reason.items()))
-    return (
-        f"{counts['studies']} studies = {counts['tokenised']} tokenised + "
-        f"{counts['rejected']} rejected ({reasons or 'none'}); {counts['tokens']} tokens, "
-        f"{counts['truncated']} texts cut to tokens.max_length"
-    )
-
-
-def _require_training_text(table: pa.Table, studies: pa.Table, params: TokensParams) -> None:
-    if "train" in table.column("split").to_pylist():
-        return
-    training = studies.column("split").to_pylist().count("train")
+def _require_training_text(
+    chunks: Sequence[Chunk], studies: pa.Table, params: TokensParams
+) -> None:
+    tokenised = 0
+    for chunk in chunks:
+        if chunk.shard is not None:
+            splits = pq.read_table(chunk.shard, columns=["split"])["split"].to_pylist()
+            if "train" in splits:
+                return
+            tokenised += len(splits)
+    training = studies["split"].to_pylist().count("train")
     raise SourceError(
         f"expected reports with text in the train split, found none: {training} studies in train, "
-        f"{table.num_rows} tokenised in all splits (tokens.sections = {params.sections})",
+        f"{tokenised} tokenised in all splits (tokens.sections = {params.sections})",
         hint="captioning needs reports: put one .txt beside each study and run again; "
         "data/token_rejects.parquet gives the reason for every study",
     )
 
 
-def _write_shards(layout: Layout, table: pa.Table, shard_reports: int) -> None:
-    """Write the shards and remove those of an earlier, longer run."""
-    starts = range(0, table.num_rows, shard_reports)
-    paths = [layout.tokens_dir / f"tokens-{number:05d}.parquet" for number in range(len(starts))]
-    for path, start in zip(paths, starts, strict=True):
-        storage.write_table(path, table.slice(start, shard_reports), schemas.TOKENS)
-    for stale in set(layout.tokens_dir.glob("tokens-*.parquet")) - set(paths):
-        stale.unlink()
+def _account(
+    num_studies: int,
+    chunks: Sequence[Chunk],
+    rejects: pa.Table,
+    layout: Layout,
+    params: TokensParams,
+    recorder: Recorder,
+) -> Counts:
+    """Check what went in against what the written files hold; say it, and return the counts."""
+    footers = [pq.read_metadata(path) for path in layout.tokens_dir.glob("*.parquet")]
+    tokenised = sum(footer.num_rows for footer in footers)
+    by_reason = dict(sorted(Counter(rejects["reason"].to_pylist()).items()))
+    if num_studies != tokenised + sum(by_reason.values()):
+        raise AssertionError(
+            f"studies: {num_studies} in, {tokenised} tokenised, {by_reason} rejected"
+        )
+    lengths = np.concatenate([chunk.studies["num_tokens"].to_numpy() for chunk in chunks])
+    cut = np.maximum(lengths - (params.max_length - 2), 0)
+    kept = sum(map(_num_ids, footers)) - 2 * tokenised
+    if lengths.sum() != kept + cut.sum():
+        raise AssertionError(f"tokens: {lengths.sum()} in, {kept} kept, {cut.sum()} cut")
+    reasons = ", ".join(f"{number} {reason}" for reason, number in by_reason.items())
+    recorder.say(
+        f"studies: {num_studies} in = {tokenised} tokenised + {rejects.num_rows} rejected "
+        f"({reasons or 'none'})"
+    )
+    recorder.say(
+        f"tokens: {lengths.sum()} in = {kept} kept + {cut.sum()} cut by tokens.max_length, "
+        f"in {np.count_nonzero(cut)} texts"
+    )
+    return {
+        "studies": num_studies,
+        "tokenised": tokenised,
+        "rejected": rejects.num_rows,
+        **{f"rejected_{reason}": number for reason, number in by_reason.items()},
+        "truncated": int(np.count_nonzero(cut)),
+        "tokens": kept,
+        "tokens_cut": int(cut.sum()),
+    }
+
+
+def _num_ids(footer: pq.FileMetaData) -> int:
+    """Return the number of ids in a shard, as its Parquet footer counts them; no list is empty."""
+    groups = (footer.row_group(number) for number in range(footer.num_row_groups))
+    columns = (group.column(place) for group in groups for place in range(group.num_columns))
+    return sum(
+        column.num_values for column in columns if column.path_in_schema.startswith("token_ids.")
+    )

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from runs import run_tokens, shard_keys, token_rows
 
 from lapvqa import schemas, storage
-from lapvqa.config import Machine
 from lapvqa.errors import MissingArtifactError, SourceError
 from lapvqa.layout import Layout
-from lapvqa.params import TokensParams
-from lapvqa.recorder import Recorder
 from lapvqa.text.bpe import EOT, encoding
 from lapvqa.text.sections import target_text
-from lapvqa.text.tokens import encode, run
 
 REPORTS: dict[str, str | None] = {
     "c": "\n FINDINGS: Lungs are clear.\n IMPRESSION: Normal.",
@@ -31,18 +28,6 @@ REPORTS: dict[str, str | None] = {
 }
 
 
-def _run(layout: Layout, **values: Any) -> dict[str, Any]:
-    recorder = Recorder(layout.record("tokens"), stage="tokens")
-    try:
-        return run(TokensParams(**values), layout, Machine(workers=1), recorder)
-    finally:
-        recorder.close()
-
-
-def _tokens(layout: Layout) -> list[dict[str, Any]]:
-    return storage.read_table(layout.tokens_dir, schemas.TOKENS, made_by="tokens").to_pylist()
-
-
 def _rejects(layout: Layout) -> list[dict[str, Any]]:
     table = storage.read_table(layout.token_rejects, schemas.REJECTS, made_by="tokens")
     return table.to_pylist()
@@ -52,8 +37,8 @@ def test_every_study_is_tokenised_or_rejected(
     write_studies: Callable[..., Layout], capsys: pytest.CaptureFixture[str]
 ) -> None:
     layout = write_studies(REPORTS)
-    counts = _run(layout)
-    rows, rejects = _tokens(layout), _rejects(layout)
+    counts = run_tokens(layout)
+    rows, rejects = token_rows(layout), _rejects(layout)
     assert [row["study_key"] for row in rows] == ["a", "c"]
     assert {row["file"]: row["reason"] for row in rejects} == {
         "b": "no_report",
@@ -64,13 +49,21 @@ def test_every_study_is_tokenised_or_rejected(
     assert all(row["kind"] == "study" and row["detail"] and row["remedy"] for row in rejects)
     assert (counts["studies"], counts["tokenised"], counts["rejected"]) == (6, 2, 4)
     assert counts["rejected_no_report"] == 1
-    assert "6 studies = 2 tokenised + 4 rejected (1 empty_report" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "0 reports known, 6 new" in printed
+    assert "studies: 6 in = 2 tokenised + 4 rejected (1 empty_report" in printed
+    ids = [
+        encoding().encode_ordinary(text)
+        for text in ("No pneumothorax.", "Lungs are clear. Normal.")
+    ]
+    num_ids = sum(map(len, ids))
+    assert f"tokens: {num_ids} in = {num_ids} kept + 0 cut" in printed
 
 
 def test_rows_hold_ids_and_spans(write_studies: Callable[..., Layout]) -> None:
     layout = write_studies(REPORTS, {"c": "test"})
-    _run(layout)
-    row = _tokens(layout)[1]
+    run_tokens(layout)
+    row = token_rows(layout)[1]
     ids = row["token_ids"]
     assert ids[0] == ids[-1] == EOT
     assert EOT not in ids[1:-1]
@@ -82,48 +75,32 @@ def test_rows_hold_ids_and_spans(write_studies: Callable[..., Layout]) -> None:
         "impression": "Normal.",
     }
     assert (row["split"], row["patient_key"], row["truncated"]) == ("test", "patient-c", False)
+    assert (row["verdict"], row["sided"]) == ("findings+impression", False)
+    assert row["report_sha256"] == hashlib.sha256(report.encode()).hexdigest()
 
 
 def test_a_long_text_is_cut_and_still_ends(write_studies: Callable[..., Layout]) -> None:
     layout = write_studies({"a": "clear " * 50, "b": "clear clear"})
-    counts = _run(layout, max_length=8)
-    long, short = _tokens(layout)
+    counts = run_tokens(layout, max_length=8)
+    long, short = token_rows(layout)
     assert len(long["token_ids"]) == 8
     assert (long["token_ids"][0], long["token_ids"][-1]) == (EOT, EOT)
     assert (long["truncated"], short["truncated"]) == (True, False)
+    assert encoding().decode(long["token_ids"][1:-1]) == "clear clear clear clear clear clear"
     assert counts["truncated"] == 1
+    assert (counts["tokens"], counts["tokens_cut"]) == (6 + 2, 50 - 6)
 
 
-@settings(deadline=None)
-@given(st.text(max_size=50), st.integers(min_value=4, max_value=40))
-def test_ids_give_the_text_back_unless_cut(text: str, max_length: int) -> None:
-    ids, truncated = encode(text, encoding(), max_length=max_length)
-    full = encoding().encode_ordinary(text)
-    assert ids.dtype == "uint16"
-    assert len(ids) <= max_length
-    assert truncated == (len(full) + 2 > max_length)
-    assert ids.tolist() == [EOT, *full[: max_length - 2], EOT]
-    if not truncated:
-        assert encoding().decode(ids[1:-1].tolist()) == text
-
-
-def test_bytes_do_not_depend_on_arrival(tmp_path: Path, write_studies: Any) -> None:
+def test_the_order_of_arrival_changes_no_byte_of_a_firstrun_tokens(write_studies: Any) -> None:
     reports = {f"{number:03d}": f"Report {number}. No effusion." for number in range(40)}
     layout = write_studies(reports)
-    _run(layout, shard_reports=16)
+    run_tokens(layout, shard_reports=16)
     first = {file.name: file.read_bytes() for file in layout.tokens_dir.iterdir()}
-    assert sorted(first) == [f"tokens-0000{number}.parquet" for number in range(3)]
+    assert sorted(map(len, shard_keys(layout))) == [8, 16, 16]
+    shutil.rmtree(layout.state)
     write_studies(dict(reversed(reports.items())))
-    _run(layout, shard_reports=16)
+    run_tokens(layout, shard_reports=16)
     assert {file.name: file.read_bytes() for file in layout.tokens_dir.iterdir()} == first
-
-
-def test_shards_of_a_longer_run_do_not_stay(write_studies: Callable[..., Layout]) -> None:
-    layout = write_studies({f"{number}": "clear" for number in range(6)})
-    _run(layout, shard_reports=2)
-    write_studies({"0": "clear"})
-    _run(layout, shard_reports=2)
-    assert [row["study_key"] for row in _tokens(layout)] == ["0"]
 
 
 def test_no_text_to_train_on_is_an_error_that_says_so(
@@ -131,14 +108,14 @@ def test_no_text_to_train_on_is_an_error_that_says_so(
 ) -> None:
     layout = write_studies({"a": None, "b": "clear"}, {"b": "test"})
     with pytest.raises(SourceError, match=r"train split, found none: 1 studies in train, 1 tok"):
-        _run(layout)
+        run_tokens(layout)
     assert [row["reason"] for row in _rejects(layout)] == ["no_report"]
     assert not layout.tokens_dir.exists()
 
 
 def test_without_studies_the_stage_to_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingArtifactError, match="ingest"):
-        _run(Layout(tmp_path))
+        run_tokens(Layout(tmp_path))
 
 
 @pytest.mark.corpus
@@ -147,10 +124,10 @@ def test_the_corpus_reports_are_all_tokenised(
 ) -> None:
     files = sorted((corpus / "mimic-cxr" / "files").rglob("*.txt"))
     layout = write_studies({file.stem: file.read_bytes().decode() for file in files})
-    counts = _run(layout, max_length=2048)
+    counts = run_tokens(layout, max_length=2048)
     assert (counts["studies"], counts["tokenised"], counts["truncated"]) == (181, 181, 0)
     reports = {file.stem: file.read_bytes().decode() for file in files}
-    for row in _tokens(layout):
+    for row in token_rows(layout):
         text = encoding().decode(row["token_ids"][1:-1])
         assert text == target_text(reports[row["study_key"]], "both").text
 
@@ -161,7 +138,7 @@ def test_openi_verdicts(openi: dict[str, str], write_studies: Callable[..., Layo
     layout = write_studies(reports)
     verdicts: dict[str, dict[str, int]] = {}
     for sections in ("findings", "impression", "both"):
-        counts = _run(layout, sections=sections, max_length=512)
+        counts = run_tokens(layout, sections=sections, max_length=512)
         reasons = Counter(row["reason"] for row in _rejects(layout))
         assert counts["tokenised"] + sum(reasons.values()) == len(reports) == 3955
         verdicts[sections] = {"ok": counts["tokenised"], **reasons}

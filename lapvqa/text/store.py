@@ -1,0 +1,216 @@
+"""Finished token shards, kept outside DVC's outputs: ten more reports cost ten reports.
+
+DVC deletes a stage's outputs before it runs, so shards live in .lapvqa/work/tokens/<digest>/ and
+are linked into data/tokens/. A shard never changes; it belongs to a chunk, the at most
+tokens.shard_reports studies that it was made from:
+
+    tokens-<hex>.parquet   rows of the chunk's studies that have a text, by study key
+    chunk-<hex>.parquet    a row per study of the chunk, and the shard's name; written last
+
+A name is the beginning of the sha256 of the file's bytes, so damage shows. A chunk is used again
+as long as all its studies are there with the same row; else it is made anew from the rows that
+still count. Studies that no chunk knows make new ones. So the order in which reports arrive
+decides which rows share a file, and nothing else.
+
+The digest covers what a row depends on: the code of this room, its libraries, the parameters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import pyarrow as pa
+
+from lapvqa import schemas, storage
+from lapvqa.errors import MissingArtifactError, SchemaError
+from lapvqa.params import TokensParams
+from lapvqa.recorder import Recorder
+
+CHUNK = pa.schema(
+    [
+        pa.field("study_key", pa.string(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
+        pa.field("verdict", pa.string(), nullable=False),
+        pa.field("num_tokens", pa.int32(), nullable=False),
+        pa.field("report_sha256", pa.string()),
+    ]
+)
+"""A study of a chunk: ``digest`` of its row (``row_digests``), ``num_tokens`` before any cut."""
+
+_ROW = ("study_key", "patient_key", "split", "report_sha256", "report")
+_CODE = (
+    "bpe.py", "bpe_kernels.py", "fast_bpe.py", "laterality.py", "sections.py", "store.py",
+    "tokens.py",
+)  # fmt: skip
+_LIBRARIES = ("pyarrow", "tiktoken")
+_SHARD = b"shard"
+_KEPT_STORES = 2
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Studies that were finished together; ``shard`` is None if none of them has a text."""
+
+    path: Path
+    shard: Path | None
+    studies: pa.Table
+
+
+@dataclass(frozen=True)
+class Group:
+    """Studies to stand in one chunk, by row of the sorted studies table.
+
+    ``known`` is a chunk that holds some of their rows, or all, and then nothing has to be done.
+    """
+
+    rows: Sequence[int]
+    fresh: Sequence[int]
+    known: Chunk | None = None
+    complete: bool = False
+
+
+class TokenStore:
+    """Chunks under one digest."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for partial in [*folder.glob(".*.tmp"), folder / "new.parquet"]:
+            partial.unlink(missing_ok=True)  # of a run that was killed; the stage holds a lock
+
+    def load(self, recorder: Recorder) -> list[Chunk]:
+        """Return the chunks that are whole; a damaged one is said, dropped and so made again."""
+        chunks = []
+        for path in sorted(self.folder.glob("chunk-*.parquet")):
+            try:
+                chunks.append(self._read(path))
+            except (SchemaError, MissingArtifactError) as error:
+                recorder.say(f"dropped damaged finished work: {error.message}")
+                path.unlink()
+        return chunks
+
+    def write(self, studies: pa.Table, tokens: pa.Table) -> Chunk:
+        """Add a chunk, whole or not at all."""
+        shard = self._write("tokens", tokens, schemas.TOKENS) if tokens.num_rows else None
+        named = {_SHARD: shard.name.encode() if shard else b""}
+        path = self._write("chunk", studies.replace_schema_metadata(named), CHUNK)
+        return Chunk(path, shard, studies)
+
+    def prune(self, live: Sequence[Chunk]) -> None:
+        """Delete what no chunk in use needs."""
+        kept = {path for chunk in live for path in (chunk.path, chunk.shard)}
+        for path in self.folder.glob("*.parquet"):
+            if path not in kept:
+                path.unlink()
+
+    def _write(self, kind: str, table: pa.Table, schema: pa.Schema) -> Path:
+        unnamed = self.folder / "new.parquet"
+        storage.write_table(unnamed, table, schema)
+        path = self.folder / f"{kind}-{storage.sha256_file(unnamed)[:16]}.parquet"
+        unnamed.replace(path)
+        return path
+
+    def _read(self, path: Path) -> Chunk:
+        _check(path)
+        studies = storage.read_table(path, CHUNK, made_by="tokens")
+        name = (studies.schema.metadata or {}).get(_SHARD, b"").decode()
+        shard = path.with_name(name) if name else None
+        if shard is not None:
+            _check(storage.require(shard, made_by="tokens"))
+        return Chunk(path, shard, studies.replace_schema_metadata(None))
+
+
+def _check(path: Path) -> None:
+    found = storage.sha256_file(path)[:16]
+    if found != path.stem.rpartition("-")[2]:
+        raise SchemaError(
+            f"{path.name}: expected bytes whose sha256 begins as its name says, found {found}..."
+        )
+
+
+def open_store(work_dir: Path, params: TokensParams) -> TokenStore:
+    """Open the store of this code and these parameters; delete all but the latest two."""
+    room = Path(__file__).parent
+    described = {
+        "params": params.model_dump(mode="json"),
+        "code": [storage.sha256_file(room / name) for name in _CODE],
+        "libraries": [metadata.version(name) for name in _LIBRARIES],
+    }
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+    store = TokenStore(work_dir / digest)
+    store.folder.touch()
+    stores = [path for path in work_dir.iterdir() if path.is_dir()]
+    stores.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for old in stores[_KEPT_STORES:]:
+        shutil.rmtree(old)
+    return store
+
+
+def row_digests(studies: pa.Table) -> list[str]:
+    """Return a digest per study of all that its token row depends on."""
+    rows = zip(*(studies[name].to_pylist() for name in _ROW), strict=True)
+    return [hashlib.blake2b(repr(row).encode(), digest_size=16).hexdigest() for row in rows]
+
+
+def plan(
+    keys: Sequence[str], digests: Sequence[str], chunks: Sequence[Chunk], *, shard_reports: int
+) -> list[Group]:
+    """Say which chunks stand, which are made anew of what is left of them, and which are new.
+
+    ``keys`` and ``digests`` are those of all studies, by key.
+    """
+    row_of = {key: row for row, key in enumerate(keys)}
+    groups: list[Group] = []
+    taken: set[int] = set()
+    broken: list[tuple[Chunk, dict[str, str]]] = []
+    for chunk in chunks:
+        known = _known(chunk)
+        rows = [row_of[key] for key in known if key in row_of]
+        whole = len(rows) == len(known) and all(known[keys[row]] == digests[row] for row in rows)
+        # A run that was killed may have left a chunk beside the one that replaces it.
+        if whole and taken.isdisjoint(rows):
+            groups.append(Group(rows, [], chunk, complete=True))
+            taken.update(rows)
+        else:
+            broken.append((chunk, known))
+    for chunk, known in broken:
+        left = sorted(row_of[key] for key in known if key in row_of and row_of[key] not in taken)
+        fresh = [row for row in left if known[keys[row]] != digests[row]]
+        if left:
+            groups.append(Group(left, fresh, chunk))
+            taken.update(left)
+    new = [row for row in range(len(keys)) if row not in taken]
+    for start in range(0, len(new), shard_reports):
+        rows = new[start : start + shard_reports]
+        groups.append(Group(rows, rows))
+    return groups
+
+
+def _known(chunk: Chunk) -> dict[str, str]:
+    columns = (chunk.studies[name].to_pylist() for name in ("study_key", "digest"))
+    return dict(zip(*columns, strict=True))
+
+
+def link_shards(chunks: Iterable[Chunk], folder: Path) -> None:
+    """Make ``folder`` hold the chunks' shards and nothing else.
+
+    A link costs neither space nor time; nobody ever writes into a shard.
+    """
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    for chunk in chunks:
+        if chunk.shard is None:
+            continue
+        path = folder / chunk.shard.name
+        try:
+            path.hardlink_to(chunk.shard)
+        except OSError:  # another file system, or one without links
+            with storage.atomic_path(path) as temporary:
+                shutil.copyfile(chunk.shard, temporary)

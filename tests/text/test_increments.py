@@ -1,0 +1,245 @@
+"""New reports cost themselves alone; shards never change; a kill at any moment loses nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import run_tokens, shard_keys, token_rows
+
+from lapvqa import storage
+from lapvqa.layout import Layout
+from lapvqa.text import store, tokens
+
+Reports = dict[str, str | None]
+WriteStudies = Callable[..., Layout]
+
+
+def _reports(numbers: range) -> Reports:
+    """Every fifth study has no report."""
+    return {
+        f"{number:03d}": f"Report {number}. No left effusion." if number % 5 else None
+        for number in numbers
+    }
+
+
+def _files(layout: Layout) -> dict[str, tuple[int, bytes]]:
+    """Inode and bytes of every shard."""
+    paths = layout.tokens_dir.iterdir()
+    return {path.name: (path.stat().st_ino, path.read_bytes()) for path in paths}
+
+
+def _store_files(layout: Layout) -> list[Path]:
+    return sorted(path for path in layout.work_dir("tokens").rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """The reports whose sections were looked for, in order."""
+    passed: list[str | None] = []
+    target_text = tokens.target_text
+
+    def watched(report: str | None, wanted: Any) -> Any:
+        passed.append(report)
+        return target_text(report, wanted)
+
+    monkeypatch.setattr(tokens, "target_text", watched)
+    return passed
+
+
+def test_ten_more_studies_process_exactly_ten(
+    write_studies: WriteStudies, seen: list[str | None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = write_studies(_reports(range(30)))
+    run_tokens(layout, shard_reports=20)
+    before = _files(layout)
+    seen.clear()
+    write_studies(_reports(range(-5, 35)))  # five sort before all the others
+    counts = run_tokens(layout, shard_reports=20)
+    after = _files(layout)
+    assert before.items() <= after.items()  # same bytes, and the same file
+    assert len(after) == len(before) + 1
+    ten = [*_reports(range(-5, 0)).values(), *_reports(range(30, 35)).values()]
+    assert sorted(map(str, seen)) == sorted(map(str, ten))
+    assert (counts["known"], counts["new"], counts["studies"]) == (30, 10, 40)
+    assert "30 reports known, 10 new" in capsys.readouterr().out
+    seen.clear()
+    assert run_tokens(layout, shard_reports=20)["new"] == 0
+    assert seen == []
+    assert _files(layout) == after
+
+
+@pytest.mark.parametrize("change", ["vanished", "new text", "new split"])
+def test_only_the_shard_of_a_changed_study_is_made_again(
+    write_studies: WriteStudies, seen: list[str | None], change: str
+) -> None:
+    reports = _reports(range(40))
+    layout = write_studies(reports)
+    run_tokens(layout, shard_reports=10)
+    before = _files(layout)
+    seen.clear()
+    splits = {}
+    if change == "vanished":
+        del reports["013"]
+    elif change == "new text":
+        reports["013"] = "Another text."
+    else:
+        splits = {"013": "test"}
+    write_studies(reports, splits)
+    counts = run_tokens(layout, shard_reports=10)
+    assert len(before.items() & _files(layout).items()) == 3
+    assert len(_files(layout)) == 4
+    assert seen == ([] if change == "vanished" else [reports["013"]])
+    assert counts["studies"] == len(reports)
+    assert _rows_of_a_first_run(layout) == token_rows(layout)
+    again = _files(layout)
+    assert run_tokens(layout, shard_reports=10)["new"] == 0
+    assert _files(layout) == again
+
+
+def test_a_report_that_comes_late_or_goes(write_studies: WriteStudies) -> None:
+    reports = _reports(range(12))
+    layout = write_studies(reports)
+    run_tokens(layout, shard_reports=6)
+    reports["005"], reports["007"] = "It came late.", None
+    write_studies(reports)
+    counts = run_tokens(layout, shard_reports=6)
+    assert (counts["known"], counts["new"], counts["rejected"]) == (10, 2, 3)
+    assert _rows_of_a_first_run(layout) == token_rows(layout)
+
+
+def test_a_chunk_without_any_text(write_studies: WriteStudies) -> None:
+    layout = write_studies({"a": None, "b": None, "c": "clear"})
+    counts = run_tokens(layout, shard_reports=2)
+    assert shard_keys(layout) == [["c"]]
+    assert (counts["tokenised"], counts["rejected"]) == (1, 2)
+    assert run_tokens(layout, shard_reports=2)["new"] == 0
+
+
+def _rows_of_a_first_run(layout: Layout) -> list[dict[str, Any]]:
+    """What a project with the same studies and no history has."""
+    fresh = Layout(layout.root / "fresh")
+    fresh.studies.parent.mkdir(parents=True, exist_ok=True)
+    fresh.studies.write_bytes(layout.studies.read_bytes())
+    run_tokens(fresh)
+    return token_rows(fresh)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_order_of_arrival_shows_in_the_grouping_alone(
+    write_studies: WriteStudies, seed: int
+) -> None:
+    generator = random.Random(seed)
+    waiting = list(_reports(range(1, 50)).items())
+    generator.shuffle(waiting)
+    arrived: Reports = {}
+    while waiting:
+        for _ in range(min(len(waiting), generator.randint(3, 20))):
+            arrived.update([waiting.pop()])
+        layout = write_studies(arrived)
+        run_tokens(layout, shard_reports=7)
+    assert token_rows(layout) == _rows_of_a_first_run(layout)
+    shards = shard_keys(layout)
+    assert all(keys == sorted(keys) and len(keys) <= 7 for keys in shards)
+    rejects = storage.read_table(layout.token_rejects, tokens.schemas.REJECTS, made_by="tokens")
+    assert rejects["file"].to_pylist() == [f"{number:03d}" for number in range(5, 50, 5)]
+
+
+@pytest.mark.parametrize("kind", ["tokens", "chunk"])
+@pytest.mark.parametrize("harm", ["one bit", "cut", "gone"])
+def test_damaged_work_is_named_and_made_again(
+    write_studies: WriteStudies, capsys: pytest.CaptureFixture[str], kind: str, harm: str
+) -> None:
+    layout = write_studies(_reports(range(30)))
+    run_tokens(layout, shard_reports=10)
+    good = {name: data for name, (_, data) in _files(layout).items()}
+    victim = next(path for path in _store_files(layout) if path.name.startswith(kind))
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.unlink()
+    if harm != "gone":
+        victim.write_bytes(data if harm == "one bit" else data[:-9])
+    capsys.readouterr()
+    counts = run_tokens(layout, shard_reports=10)
+    assert counts["new"] == 10
+    if (kind, harm) != ("chunk", "gone"):
+        assert "dropped damaged finished work: " in (said := capsys.readouterr().out)
+        assert victim.name in said
+    assert {name: data for name, (_, data) in _files(layout).items()} == good
+
+
+def test_the_store_keeps_what_is_in_use_of_two_settings(write_studies: WriteStudies) -> None:
+    layout = write_studies(_reports(range(12)))
+    assert run_tokens(layout, max_length=8)["new"] == 12
+    assert run_tokens(layout, max_length=9)["new"] == 12
+    assert run_tokens(layout, max_length=8)["new"] == 0
+    assert run_tokens(layout, max_length=10)["new"] == 12
+    assert run_tokens(layout, max_length=9)["new"] == 12  # the one not used for longest is gone
+    assert len(list(layout.work_dir("tokens").iterdir())) == 2
+    write_studies(_reports(range(6, 12)))
+    run_tokens(layout, max_length=9)
+    assert len(_store_files(layout)) == 4  # chunk and shard of either setting, no more
+
+
+def test_where_links_are_impossible_shards_are_copied(
+    write_studies: WriteStudies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    layout = write_studies(_reports(range(12)))
+    run_tokens(layout)
+    (shard,) = layout.tokens_dir.iterdir()
+    assert shard.stat().st_nlink == 1
+    assert len(token_rows(layout)) == 9
+
+
+def test_a_kill_at_any_moment_loses_and_doubles_nothing(write_studies: WriteStudies) -> None:
+    """Reports arrive, a run is killed, more arrive and change: the end is that of one run."""
+    generator = random.Random(0)
+    reports: Reports = {}
+    number, killed = 0, 0
+    for _ in range(50):
+        for _ in range(generator.randint(1, 12)):
+            number += 1
+            reports[f"{generator.randrange(10**6):06d}"] = f"Report {number}. Normal."
+        changed = generator.choice(sorted(reports))
+        reports[changed] = f"Changed {number}."
+        layout = write_studies(reports)
+        killed += _run_killed(layout, after=generator.uniform(0, 0.05))
+    assert killed > 10
+    counts = run_tokens(layout, shard_reports=16)
+    assert counts["studies"] == counts["tokenised"] == len(reports)
+    assert token_rows(layout) == _rows_of_a_first_run(layout)
+    live = {path.name for path in layout.tokens_dir.iterdir()}
+    kept = {path.name for path in _store_files(layout)}
+    assert {name for name in kept if not name.startswith("chunk-")} == live
+    assert len(kept) == 2 * len(live)
+
+
+def _run_killed(layout: Layout, *, after: float) -> bool:
+    """Run the stage in a process of its own and kill that; return whether the kill came in time."""
+    child = os.fork()
+    if child == 0:
+        os.close(1)
+        try:
+            run_tokens(layout, shard_reports=16)
+        finally:
+            os._exit(0)
+    time.sleep(after)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+def test_all_code_that_decides_a_row_is_part_of_the_digest() -> None:
+    room = Path(store.__file__).parent
+    outside = {"__init__.py", "coverage.py", "identity.py", "pack_ranks.py"}
+    assert set(store._CODE) == {path.name for path in room.glob("*.py")} - outside
