@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from lapvqa.text.bpe import EOT
-
+# numba's cache sees this file alone: a constant imported from elsewhere could be stale.
+EOT = 50256
 _OTHER, _LETTER, _DIGIT, _WHITE = 0, 1, 2, 3
 _APOSTROPHE, _SPACE = ord("'"), ord(" ")
 

@@ -11,8 +11,10 @@ kept with their oddities so that targets are the ones published tables were made
 4. Blank findings and impressions are dropped. If neither is left, the last section is cut at
    its first blank line (newline, space, newline), and what follows is "last_paragraph".
 
-Of several sections of one name the last counts. MIMIC-CXR's list of studies treated by hand is
-not applied here.
+Of several sections of one name the last counts: wet reads and addenda stand above the final
+report, so theirs give way to its own, and count only where it has none. (An addendum below the
+report, which MIMIC-CXR does not have, would replace it; under plain headers it does not.)
+MIMIC-CXR's list of 54 studies treated by hand is not applied: it is theirs to distribute.
 """
 
 from __future__ import annotations
@@ -187,7 +189,7 @@ def target_text(report: str | None, wanted: Wanted) -> Target:
     last = {section.name: section for section in parse(report)}
     headless = set(last) <= {FULL_REPORT, LAST_PARAGRAPH}
     if headless or not _choose(last, wanted):
-        plain = {section.name: section for section in parse_plain(report)}
+        plain = _before_addenda(parse_plain(report))
         if not headless:  # its last paragraph is no target: MIMIC-CXR's rules saw none
             last = {name: plain[name] for name in _TARGETS if name in plain}
         elif FULL_REPORT not in plain:
@@ -200,6 +202,18 @@ def target_text(report: str | None, wanted: Wanted) -> Target:
         return Target("", (), Verdict.EMPTY_SECTION)
     text = " ".join(normalise(section.text(report)) for section in spans)
     return Target(text, spans, _MADE_OF[tuple(section.name for section in spans)])
+
+
+def _before_addenda(sections: list[Section]) -> dict[str, Section]:
+    """Return the last section of each name, where an addendum below the report replaces none."""
+    last: dict[str, Section] = {}
+    before: set[str] = set()
+    for section in sections:
+        if section.name == "addendum" and not before:
+            before = set(last)
+        if section.name not in before:
+            last[section.name] = section
+    return last
 
 
 def _choose(last: dict[str, Section], wanted: Wanted) -> list[str]:

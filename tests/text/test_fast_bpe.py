@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from lapvqa.text import bpe_kernels
 from lapvqa.text.bpe import EOT, encoding
 from lapvqa.text.fast_bpe import Encoded, FastBpe, check
 
@@ -51,6 +52,10 @@ def test_ids_are_those_of_tiktoken(texts: list[str], max_length: int) -> None:
     full = [len(encoding().encode_ordinary(text)) for text in texts]
     assert encoded.num_tokens.tolist() == full
     assert encoded.cut.tolist() == [length > max_length - 2 for length in full]
+
+
+def test_the_kernels_know_the_end_of_text() -> None:
+    assert bpe_kernels.EOT == EOT
 
 
 def test_every_string_of_three_ascii_characters_that_matter() -> None:

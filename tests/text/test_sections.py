@@ -116,8 +116,76 @@ def test_rule_4_last_paragraph() -> None:
 
 
 def test_the_last_section_of_a_name_counts() -> None:
-    report = "\n IMPRESSION: wet read text\n IMPRESSION: final text"
+    report = "\n IMPRESSION: first text\n IMPRESSION: final text"
     assert target_text(report, "impression").text == "final text"
+
+
+LINE = " " + "_" * 78 + "\n"
+WET_READ = " WET READ: ___ ___ ___ 9:02 PM\n  Right effusion.\n  WET READ VERSION #1\n" + LINE
+ADDENDUM = (
+    " " * 33 + "FINAL ADDENDUM\n ADDENDUM:  A nodule is seen.\n\n IMPRESSION:  Nodule.\n" + LINE
+)
+
+
+@pytest.mark.parametrize("above", ["", WET_READ, ADDENDUM, WET_READ + ADDENDUM, 2 * ADDENDUM])
+def test_wet_reads_and_addenda_above_do_not_hide_the_report(above: str) -> None:
+    target = target_text(above + REPORT, "both")
+    assert target.text == target_text(REPORT, "both").text
+    held = [normalise(span.text(above + REPORT)) for span in target.spans]
+    assert " ".join(held) == target.text
+    bare = REPORT[: REPORT.index(" FINDINGS")] + " The heart is large.\n \n Lungs are clear.\n"
+    found = target_text(above + bare, "both")
+    if "IMPRESSION" in above:  # the report has none of its own
+        assert (found.text.split()[0], found.verdict) == ("Nodule.", Verdict.IMPRESSION)
+    else:
+        assert found.verdict is Verdict.LAST_PARAGRAPH
+
+
+def test_a_report_that_is_a_wet_read_alone() -> None:
+    target = target_text("\n" + WET_READ.replace(LINE, "") + " \n Lungs are clear.\n", "both")
+    assert (target.text, target.verdict) == ("Lungs are clear.", Verdict.LAST_PARAGRAPH)
+
+
+def test_an_addendum_below_a_report() -> None:
+    plain = "Findings: Clear.\nImpression: Normal.\nAddendum: call.\nImpression: Nodule.\n"
+    assert target_text(plain, "both").text == "Clear. Normal."
+    above = "Addendum: call.\nImpression: Nodule.\nFindings: Clear.\nImpression: Normal.\n"
+    assert target_text(above, "both").text == "Clear. Normal."
+    # MIMIC-CXR has them above only; its rule, the last one counts, is kept to the letter.
+    theirs = "\n FINDINGS: Clear.\n IMPRESSION: Normal.\n ADDENDUM: call.\n IMPRESSION: Nodule."
+    assert target_text(theirs, "both").text == "Clear. Nodule."
+
+
+@pytest.mark.parametrize(
+    ("report", "text", "verdict"),
+    [
+        # The first line has no line end before it, so its header is not seen.
+        (" FINDINGS: Clear.\n IMPRESSION: Normal.", "Normal.", "impression"),
+        # If nothing else is seen either, plain headers are looked for.
+        (" FINDINGS: Clear.\n", "Clear.", "findings"),
+        # Two on one line: the second is text.
+        ("\n FINDINGS: Clear. IMPRESSION: Normal.", "Clear. IMPRESSION: Normal.", "findings"),
+        # Digits and small letters are no header in a report that has others.
+        ("\n FINDINGS: Clear.\n VIEW 2: Same.", "Clear. VIEW 2: Same.", "findings"),
+        ("\n FINDINGS: Clear.\n Impression: x", "Clear. Impression: x", "findings"),
+        # Misspelt ones, and findings under the name of the examination.
+        ("\n FINDNGS: Clear.\n IMPRESSOIN: Normal.", "Clear. Normal.", "findings+impression"),
+        ("\n CHEST, PA AND LATERAL: Clear.", "Clear.", "findings"),
+        ("\n PORTABLE UPRIGHT RADIOGRAPH: Clear.\n CONCLUSION: Ok.", "Clear. Ok.",
+         "findings+impression"),
+        # A title that is an examination and stands above the real sections is blank, so it goes.
+        ("\n CHEST, TWO VIEWS:\n \n INDICATION: Cough.\n FINDINGS: Clear.", "Clear.", "findings"),
+        # The trap: an indication without its first letter is taken for the impression.
+        ("\n NDICATION: Cough.\n FINDINGS: Clear.", "Clear. Cough.", "findings+impression"),
+        # No section at all: the paragraphs after the first one of the last section.
+        ("\n HISTORY: Cough.\n \n Clear.\n \n No effusion.", "Clear. No effusion.",
+         "last_paragraph"),
+        ("The lungs are clear.", "The lungs are clear.", "full_report"),
+    ],
+)  # fmt: skip
+def test_traps(report: str, text: str, verdict: str) -> None:
+    target = target_text(report, "both")
+    assert (target.text, target.verdict) == (text, verdict)
 
 
 @pytest.mark.parametrize(
