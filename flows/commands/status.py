@@ -28,6 +28,7 @@ def execute(layout: Layout) -> int:
     _show_running(layout, at_work, console)
     _show_stages(layout, at_work, console)
     _show_rejects(layout, console)
+    _show_coverage(layout, console)
     _show_disk(layout, console)
     return 0
 
@@ -104,6 +105,21 @@ def _show_rejects(layout: Layout, console: Console) -> None:
                 table.add_row(str(path.relative_to(layout.root)), kind, reason, str(number))
     if table.row_count:
         console.print(table)
+
+
+def _show_coverage(layout: Layout, console: Console) -> None:
+    from rich.table import Table
+
+    from lapvqa.text.coverage import coverage
+
+    if not (layout.tokens_dir.exists() and layout.token_rejects.exists()):
+        return
+    table = Table(title="What the reports' texts are made of")
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("studies", justify="right")
+    for verdict, number in coverage(layout):
+        table.add_row(verdict, str(number))
+    console.print(table)
 
 
 def _show_disk(layout: Layout, console: Console) -> None:
