@@ -2,7 +2,8 @@
 
 Contracts
     A stored image is uint8 [384, 384]: content in the top-left 378 x 378 (27 patches of 14),
-    zeros elsewhere. ``geometry`` fits a native image into that square and maps boxes both ways;
+    zeros elsewhere. ``geometry`` fits a native image into that square and maps boxes both ways
+    (``area``: the kernels);
     ``shards`` writes and reads ``data/images/*.arrow``.
 
 Pitfalls

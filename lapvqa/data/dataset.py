@@ -32,6 +32,7 @@ class Pair:
     """One image and its report.
 
     ``token_ids`` uint16, 50256 at begin and end; ``shard`` and ``row`` say where the pixels are.
+    ``sided``: the report names a side of the body.
     """
 
     study_key: str
@@ -39,11 +40,14 @@ class Pair:
     row: int
     pixels_sha256: str
     token_ids: NDArray[np.uint16]
+    sided: bool
 
 
 @dataclass(frozen=True)
 class Batch:
     """``indices`` of the pairs, ``images`` uint8 [B, 384, 384], ``inputs`` and ``targets`` [B, T].
+
+    ``sided`` says of each report whether it names a side of the body.
 
     ``targets`` are the next tokens, -100 on padding; T is the longest report of the batch.
     """
@@ -52,6 +56,7 @@ class Batch:
     images: Tensor
     inputs: Tensor
     targets: Tensor
+    sided: list[bool]
 
 
 def read_pairs(layout: Layout, split: str) -> tuple[list[Pair], int]:
@@ -68,16 +73,16 @@ def read_pairs(layout: Layout, split: str) -> tuple[list[Pair], int]:
         if image["split"] == split:
             of_study[image["study_key"]].append(image)
     pairs, without_image = [], 0
-    kept = zip(*(tokens[name].to_pylist() for name in ("study_key", "split")), strict=True)
+    kept = zip(*(tokens[name].to_pylist() for name in ("study_key", "split", "sided")), strict=True)
     offsets, flat = _flat_tokens(tokens["token_ids"])
-    for report, (study_key, report_split) in enumerate(kept):
+    for report, (study_key, report_split, sided) in enumerate(kept):
         if report_split != split:
             continue
         frontal = choose_frontal(of_study[study_key])
         without_image += not frontal
         token_ids = flat[offsets[report] : offsets[report + 1]]
         pairs += [
-            Pair(study_key, one["shard"], one["row"], one["pixels_sha256"], token_ids)
+            Pair(study_key, one["shard"], one["row"], one["pixels_sha256"], token_ids, sided)
             for one in sorted(frontal, key=lambda one: one["image_key"])
         ]
     return sorted(pairs, key=lambda pair: pair.study_key), without_image
@@ -96,10 +101,11 @@ def choose_frontal(images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def digest_pairs(pairs: Sequence[Pair]) -> str:
-    """Return a sha256 over every pixel (by its own digest) and token, in order."""
+    """Return a sha256 over every pixel (by its own digest), token and side, in order."""
     digest = hashlib.sha256()
     for pair in pairs:
-        digest.update(f"{pair.study_key} {pair.pixels_sha256} {len(pair.token_ids)}\n".encode())
+        facts = f"{pair.study_key} {pair.pixels_sha256} {len(pair.token_ids)} {pair.sided}\n"
+        digest.update(facts.encode())
         digest.update(pair.token_ids.tobytes())
     return digest.hexdigest()
 
@@ -118,7 +124,8 @@ def read_batch(pairs: Sequence[Pair], indices: Sequence[int], store: ShardStore)
     chosen = [pairs[index] for index in indices]
     images = store.read([pair.shard for pair in chosen], [pair.row for pair in chosen])
     inputs, targets = pad_tokens([pair.token_ids for pair in chosen])
-    return Batch(list(indices), torch.from_numpy(images), inputs, targets)
+    sided = [pair.sided for pair in chosen]
+    return Batch(list(indices), torch.from_numpy(images), inputs, targets, sided)
 
 
 def pad_tokens(reports: Sequence[NDArray[np.uint16]]) -> tuple[Tensor, Tensor]:

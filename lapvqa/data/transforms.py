@@ -17,8 +17,7 @@ from torch.nn import functional as F
 MEAN, STD = 0.5, 0.25
 """Of pixels in 0..1; the same for every image, so that nothing depends on the archive."""
 
-# Largest change of one image, each way. Positioning and exposure vary so much between studies;
-# there is no flip, because a heart on the right is a finding.
+# Largest change of one image, each way. Positioning and exposure vary so much between studies.
 MAX_ROTATION = math.radians(8)
 MAX_SHIFT = 0.06  # of the side
 MAX_ZOOM = 0.12
@@ -27,7 +26,8 @@ MAX_BIAS = 0.08  # of the full range
 MAX_LOG_GAMMA = 0.25
 _DRAWS = 7
 
-_AUGMENT_STREAM = 1
+# 0 is the order of samples, 2 what parallel prediction hides.
+_AUGMENT_STREAM, _MIRROR_STREAM = 1, 3
 
 
 def to_input(images: Tensor, image_size: int) -> Tensor:
@@ -36,6 +36,22 @@ def to_input(images: Tensor, image_size: int) -> Tensor:
     if pixels.shape[-1] != image_size:
         pixels = F.interpolate(pixels, size=(image_size, image_size), mode="area")
     return (pixels / 255 - MEAN) / STD
+
+
+def mirror(
+    images: Tensor, *, seed: int, epoch: int, indices: Sequence[int], sided: Sequence[bool]
+) -> Tensor:
+    """Mirror about half of the images [B, 1, S, S] whose report is not ``sided``, left to right.
+
+    A report that names a side would be untrue of the mirrored image, which so stays as it is.
+    A pure function of (seed, epoch, index) and ``sided``, as ``augment``.
+    """
+    flipped = [
+        not names_side and _stream(seed, epoch, index, _MIRROR_STREAM).random() < 0.5
+        for index, names_side in zip(indices, sided, strict=True)
+    ]
+    chosen = torch.tensor(flipped, device=images.device).view(-1, 1, 1, 1)
+    return torch.where(chosen, images.flip(-1), images)
 
 
 def augment(images: Tensor, *, seed: int, epoch: int, indices: Sequence[int]) -> Tensor:
@@ -52,8 +68,12 @@ def augment(images: Tensor, *, seed: int, epoch: int, indices: Sequence[int]) ->
 
 def _draw(seed: int, epoch: int, index: int) -> NDArray[np.float32]:
     """Return the image's numbers, uniform in [-1, 1): a counter-based generator has no history."""
-    stream = np.random.Philox(key=seed, counter=[0, index, epoch, _AUGMENT_STREAM])
-    return np.random.Generator(stream).random(_DRAWS, dtype=np.float32) * 2 - 1
+    stream = _stream(seed, epoch, index, _AUGMENT_STREAM)
+    return stream.random(_DRAWS, dtype=np.float32) * 2 - 1
+
+
+def _stream(seed: int, epoch: int, index: int, purpose: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, index, epoch, purpose]))
 
 
 def _move(images: Tensor, angle: Tensor, shift_x: Tensor, shift_y: Tensor, zoom: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ Rooms
     ``layouts``    where an archive keeps its files, reports and tables; one small file each
     ``header``     the allow-list of attributes that are read, and nothing else
     ``read``       one file's bytes to one stored image: ``parse``, then ``render``; ``pixels``
-                   decodes what ``encapsulated`` has looked through, ``grayscale`` shows it
+                   decodes what ``encapsulated`` has looked through (``jpeg12``: 12-bit JPEG),
+                   ``coding`` says how a value lies in its cell, ``grayscale`` how it is shown
     ``picture``    one PNG or JPEG to one stored image, for archives that publish pictures
     ``identity``   keyed hashes in place of identifiers; ``splits`` by patient
     ``process``    one file to one result; ``worker`` does so in a process of its own, limited in

@@ -52,8 +52,8 @@ _AFTERWARDS = frozenset(
 )
 _SHARED = ("geometry", "area")
 _LIBRARIES = (
-    "pydicom", "numpy", "opencv-python-headless", "pillow", "pylibjpeg", "pylibjpeg-openjpeg",
-    "pylibjpeg-rle", "python-gdcm",
+    "pydicom", "numpy", "numba", "opencv-python-headless", "pillow", "pylibjpeg",
+    "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm",
 )  # fmt: skip
 _KEPT_STORES = 2
 
