@@ -138,6 +138,7 @@ class PretrainParams(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     grad_clip: Annotated[float, Field(gt=0)] = 1.0
     augment: bool = True
+    flip: bool = False
     parallel_share: Share = 0.0
     cpu_threads: Count = 1
     checkpoint_every_steps: Count = 100

@@ -163,10 +163,15 @@ class Trainer:
     def _loss(self, batch: Batch, *, epoch: int | None) -> tuple[Tensor, int]:
         """Return the batch's mean loss and its number of tokens.
 
-        Augmentation and parallel prediction belong to an epoch of training alone.
+        Mirroring, augmentation and parallel prediction belong to an epoch of training alone.
         """
         size = self.params.model.image_size
         images = transforms.to_input(batch.images.to(self.device), size)
+        if epoch is not None and self.params.flip:
+            images = transforms.mirror(
+                images, seed=self.params.seed, epoch=epoch, indices=batch.indices,
+                sided=batch.sided,
+            )  # fmt: skip
         if epoch is not None and self.params.augment:
             images = transforms.augment(
                 images, seed=self.params.seed, epoch=epoch, indices=batch.indices

@@ -8,22 +8,21 @@ import re
 _BEFORE, _AFTER = "(?<![A-Za-z0-9])", "(?![A-Za-z0-9])"
 
 _WORDS = (
-    r"(?:left|right)(?:ward|wards|sided|side|most)?",
+    r"(?:mid|mid-)?(?:left|right)(?:ward|wards|sided|side|most)?",
     r"(?:lt|rt)",
-    r"(?:dextro|levo|laevo|sinistro)[a-z-]+",
+    r"(?:dextro|levo|laevo|sinistro)[a-z]*",
     r"situs",
     # One-sided places: the lingula is left; the middle lobe and the minor fissure are right.
     r"lingula[a-z]*",
     r"middle[ -]lobes?",
-    r"(?:minor|horizontal|azygos|azygous) fissures?",
-    r"az?ygous? lobes?",
+    r"(?:minor|horizontal) fissures?",
+    r"azygo(?:u)?s (?:fissure|lobe)s?",
 )
 _ABBREVIATIONS = (
-    r"[LR](?=\s*[>/&+<=]\s*[LR])",
-    r"[LR](?!/[OS])(?!-?spine)(?!['.]?s\b)",  # but r/o, r/s, L-spine
+    r"[LR](?!/[OS]\b)(?!-?spine)(?!['’]?s\b)",  # but r/o, r/s, L-spine
     r"[LR][ULM]L",  # lobes
-    r"[LR][UL][QE]",  # quadrants, extremities
-    r"[LR](?:IJ|SC|SCV|A|V|VH|AE|BBB|PA|MCA|LZ|UZ|LLZ)",  # lines, chambers, vessels, zones
+    r"[LR][UL][QEZ]",  # quadrants, extremities, zones
+    r"[LR](?:IJ|SC|SCV|A|V|AE|VH|PA|MZ|BBB)",  # lines, chambers, vessels
 )
 _SIDE = re.compile(
     f"{_BEFORE}(?:(?i:{'|'.join(_WORDS)})|{'|'.join(_ABBREVIATIONS)}){_AFTER}",

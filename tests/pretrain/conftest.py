@@ -40,7 +40,7 @@ def layout(tmp_path: Path) -> Layout:
     return write_project(tmp_path)
 
 
-def write_project(root: Path) -> Layout:
+def write_project(root: Path, *, sided: bool = False) -> Layout:
     """Write data/ for studies whose report says where the bright square of the image is."""
     layout = Layout(root)
     splits = ["train"] * 20 + ["validate"] * 6 + ["test"] * 4
@@ -58,8 +58,8 @@ def write_project(root: Path) -> Layout:
     ]
     reports = [
         # "square in corner c", of a length that depends on the corner
-        token_row(f"study{i:02d}", split, [100, 7, 300 + corners[i], *range(40, 40 + corners[i])])
-        for i, split in enumerate(splits)
+        token_row(f"study{i:02d}", split, [100, 7, 300 + c, *range(40, 40 + c)], sided=sided)
+        for i, (split, c) in enumerate(zip(splits, corners, strict=True))
     ]
     write_tables(layout, images, reports)
     return layout

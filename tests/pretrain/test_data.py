@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +63,11 @@ def test_the_order_of_rows_changes_nothing(tmp_path: Path) -> None:
 def test_the_digest_sees_pixels_and_tokens(tmp_path: Path) -> None:
     pairs, _ = dataset.read_pairs(written(tmp_path), "train")
     digest = dataset.digest_pairs(pairs)
-    changed = dataset.Pair("a", "s", 1, "other pixels", pairs[0].token_ids)
+    changed = replace(pairs[0], pixels_sha256="other pixels")
     assert dataset.digest_pairs([changed, *pairs[1:]]) != digest
-    changed = dataset.Pair("a", "s", 1, pairs[0].pixels_sha256, pairs[0].token_ids + 1)
+    changed = replace(pairs[0], token_ids=pairs[0].token_ids + 1)
+    assert dataset.digest_pairs([changed, *pairs[1:]]) != digest
+    changed = replace(pairs[0], sided=True)
     assert dataset.digest_pairs([changed, *pairs[1:]]) != digest
 
 
@@ -156,3 +159,45 @@ def test_augmentation_is_small_and_flips_nothing() -> None:
         assert abs(centre - 15.5) < 8
         assert found.min() >= -2.0001
         assert found.max() <= 2.0001
+
+
+def test_augmentation_draws_what_it_always_drew() -> None:
+    """First numbers of the stream, as released: another stream would change every model."""
+    found = transforms._draw(seed=3, epoch=2, index=5)
+    released = [
+        0.28735018,
+        -0.05644953,
+        0.45312846,
+        0.53822696,
+        -0.64984190,
+        0.92042494,
+        -0.8515141,
+    ]
+    assert found.tolist() == pytest.approx(released, abs=1e-7)
+
+
+def test_a_mirrored_image_is_its_mirror_image_and_sided_ones_never_are(
+    inputs: torch.Tensor,
+) -> None:
+    indices = [4, 9, 2, 7, 0, 3]
+    sided = [True, False, False, True, False, False]
+    flips = np.zeros(6, dtype=int)
+    for epoch in range(300):
+        found = transforms.mirror(inputs, seed=1, epoch=epoch, indices=indices, sided=sided)
+        for row in range(6):
+            kept = torch.equal(found[row], inputs[row])
+            assert kept or torch.equal(found[row], inputs[row].flip(-1))
+            assert not kept or not torch.equal(inputs[row], inputs[row].flip(-1))
+            flips[row] += not kept
+    assert flips[[0, 3]].tolist() == [0, 0]
+    assert ((flips[[1, 2, 4, 5]] > 110) & (flips[[1, 2, 4, 5]] < 190)).all(), flips
+
+
+def test_mirroring_does_not_see_the_batch(inputs: torch.Tensor) -> None:
+    indices = [4, 9, 2, 7, 0, 3]
+    together = transforms.mirror(inputs, seed=1, epoch=5, indices=indices, sided=[False] * 6)
+    for row, index in enumerate(indices):
+        alone = transforms.mirror(
+            inputs[row : row + 1], seed=1, epoch=5, indices=[index], sided=[False]
+        )
+        assert torch.equal(together[row : row + 1], alone)

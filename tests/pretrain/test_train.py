@@ -62,6 +62,20 @@ def test_learns_where_the_square_is(params: PretrainParams, layout: Layout) -> N
     assert int(counts["best_step"]) % 5 == 0
 
 
+@pytest.mark.parametrize("sided", [True, False])
+def test_flip_mirrors_what_names_no_side_and_nothing_else(
+    params: PretrainParams, tmp_path: Path, sided: bool
+) -> None:
+    """With every report sided, flip changes no number; else it changes the training."""
+    losses = []
+    for flip in (False, True):
+        layout = write_project(tmp_path / str(flip), sided=sided)
+        run(params.model_copy(update={"flip": flip, "augment": False}), layout)
+        losses.append([row["loss"] for row in history(layout)])
+    assert (losses[0] == losses[1]) == sided
+    assert losses[0][-1] != losses[0][0]
+
+
 def test_writes_the_weights_of_the_lowest_validation_loss(
     params: PretrainParams, layout: Layout
 ) -> None:

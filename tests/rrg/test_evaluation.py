@@ -77,7 +77,7 @@ def test_references_are_not_cut_where_tokens_are(project: Any, params: Any) -> N
     spans = [[{"name": "findings", "start": 12, "end": 12 + len(long)}]] * len(tokens)
     column = tokens.schema.get_field_index("spans")
     tokens = tokens.set_column(column, "spans", pa.array(spans, pa.list_(schemas.SPAN)))
-    path = project.layout.tokens_dir / "tokens-00000.parquet"
+    (path,) = project.layout.tokens_dir.iterdir()
     storage.write_table(path, tokens, schemas.TOKENS)
     project.evaluate(params)
     assert {row["reference"] for row in project.predictions()} == {long}
