@@ -88,7 +88,7 @@ def images_table(shards: Sequence[Shard]) -> pa.Table:
 
 
 def content_digest(images: pa.Table, studies: pa.Table) -> str:
-    """Return a sha256 of what the tables say, wherever the images lie.
+    """Return 16 hex digits of a sha256 of what the tables say, wherever the images lie.
 
     Two archives that hold the same have the same, in whatever order their files came.
     """
@@ -96,7 +96,7 @@ def content_digest(images: pa.Table, studies: pa.Table) -> str:
     for table in (images.drop_columns(["shard", "row"]), studies):
         for row in table.to_pylist():
             digest.update(json.dumps(list(row.values())).encode())
-    return digest.hexdigest()
+    return digest.hexdigest()[:16]
 
 
 def find_studies(candidates: Sequence[Candidate]) -> list[Study]:
