@@ -88,12 +88,16 @@ def _piece(text, start, stop):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _same(text, start, end, spelling, first, last):  # type: ignore[no-untyped-def]
+    """Return whether text[start:end] and spelling[first:last] are the same bytes."""
     if last - first != end - start:
         return False
-    offset, length = 0, end - start
-    while offset < length and text[start + offset] == spelling[first + offset]:
-        offset += 1
-    return offset == length
+    # Unsigned: a place that cannot be negative spares a test per byte.
+    here, there, one = np.uint64(start), np.uint64(first), np.uint64(1)
+    stop = np.uint64(end)
+    while here < stop and text[here] == spelling[there]:
+        here += one
+        there += one
+    return here == stop
 
 
 @njit(cache=True, nogil=True)
@@ -173,15 +177,16 @@ def write_ids(pieces, piece_ends, tokens, token_ends, ids, id_ends):  # type: ig
             continue
         ids[target] = EOT
         target += 1
-        for place in range(piece_ends[row], piece_ends[row + 1]):
+        place = piece_ends[row]
+        while target < last:
             word = pieces[place]
-            for token in range(token_ends[word], token_ends[word + 1]):
-                if target == last:
-                    break
+            token = token_ends[word]
+            stop = min(token_ends[word + 1], token + last - target)
+            while token < stop:
                 ids[target] = tokens[token]
+                token += 1
                 target += 1
-            if target == last:
-                break
+            place += 1
         ids[last] = EOT
 
 

@@ -24,6 +24,7 @@ from lapvqa.text import bpe_kernels as kernels
 from lapvqa.text.bpe import EOT, RANKS, encoding, read_ranks
 
 _LINE_END = 198
+_WHITE = np.frombuffer(b"\t\n\v\f\r ", np.uint8)
 _FIRST_WORDS, _FIRST_SPELLING = 1 << 16, 1 << 20
 
 _T = TypeVar("_T", bound=np.generic)
@@ -116,37 +117,40 @@ class FastBpe:
     def _learn(self) -> None:
         """Have tiktoken encode the words that are new since the last call."""
         known = len(self._token_ends) - 1
-        first, last = self._spelling_ends[known], self._spelling_ends[self._num_words]
-        letters = self._spelling[first:last].tobytes().decode("ascii")
-        cuts = (self._spelling_ends[known : self._num_words + 1] - first).tolist()
-        words = [letters[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
-        ids, lengths = _encode_words(words, self._reference)
+        ends = self._spelling_ends[known : self._num_words + 1]
+        ids, lengths = _encode_words(
+            self._spelling[ends[0] : ends[-1]], np.diff(ends), self._reference
+        )
         self._tokens = np.concatenate([self._tokens, ids])
-        ends = self._token_ends[-1] + np.cumsum(lengths)
-        self._token_ends = np.concatenate([self._token_ends, ends])
+        self._token_ends = np.concatenate(
+            [self._token_ends, self._token_ends[-1] + np.cumsum(lengths)]
+        )
 
 
 def _encode_words(
-    words: list[str], reference: tiktoken.Encoding
-) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
-    """Return the words' ids and how many each has.
+    letters: NDArray[np.uint8], lengths: Ends, reference: tiktoken.Encoding
+) -> tuple[NDArray[np.uint16], Ends]:
+    """Return the ids of words given one after the other, and how many each has.
 
     They go to tiktoken as the lines of one text: between two words a line end stays a word of its
-    own. White space is encoded alone.
+    own. White space, which no other word ends with, is encoded alone.
     """
-    spaces = [row for row, word in enumerate(words) if word.isspace()]
-    text = "".join(f"{word}\n" for word in words if not word.isspace())
-    flat = reference.encode_to_numpy(text)
-    line_ends = np.flatnonzero(flat == _LINE_END)
-    lengths = np.zeros(len(words), np.int64)
-    lengths[np.delete(np.arange(len(words)), spaces)] = np.diff(line_ends, prepend=-1) - 1
-    ids = np.delete(flat, line_ends).astype(np.uint16)
     ends = np.cumsum(lengths)
-    for row in reversed(spaces):
-        own = reference.encode_ordinary(words[row])
-        ids = np.insert(ids, ends[row], own)
-        lengths[row] = len(own)
-    return ids, lengths
+    is_white = np.isin(letters[ends - 1], _WHITE)
+    in_line = np.repeat(~is_white, lengths)
+    lines = np.insert(letters[in_line], np.cumsum(lengths[~is_white]), ord("\n"))
+    ids = reference.encode_to_numpy(lines.tobytes().decode("ascii"))
+    line_ends = np.flatnonzero(ids == _LINE_END)
+    num_ids = np.zeros(len(lengths), np.int64)
+    num_ids[~is_white] = np.diff(line_ends, prepend=-1) - 1
+    ids = np.delete(ids, line_ends).astype(np.uint16)
+    places = np.cumsum(num_ids)
+    for word in np.flatnonzero(is_white)[::-1]:
+        white = letters[ends[word] - lengths[word] : ends[word]].tobytes().decode("ascii")
+        own = reference.encode_ordinary(white)
+        ids = np.insert(ids, places[word], own)
+        num_ids[word] = len(own)
+    return ids, num_ids
 
 
 def check(encoded: Encoded, texts: pa.Array) -> None:
