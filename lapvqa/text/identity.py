@@ -1,4 +1,20 @@
-"""Identifying text in reports: a safety net under a de-identified archive, not a de-identifier."""
+"""Identifying text in reports: a safety net under a de-identified archive, not a de-identifier.
+
+Found, where the archive's own ___ or XXXX did not remove them: names given away by a title, a
+degree or a label ("Dr. Smith", "Smith, M.D.", "signed by", "Patient:"); dates with at least month
+and year or month and day; numbers of records (labelled, or seven digits in a row), of telephones
+and pagers; e-mail addresses; streets with a house number, P.O. boxes, ZIP codes after a state.
+
+Not promised: names that nothing gives away ("Patient Jane Doe", "Nurse Jane"), MR. and MS. in
+capitals (they are diagnoses and techniques), a day without its month's name unless the number
+rules it out as a fraction ("since 5/6"), ages, bare years, hospitals, cities, languages other than
+English. Seven digits or more are a record number whatever they are. A report without marks is
+not thereby free of identities.
+
+Measured: no mark in the 3,955 reports of Open-i; three, all of them true dates, in 181 case
+reports in MIMIC-CXR's format. Planted identities: see tests/text/test_identity.py. A report of
+800 characters takes 40-65 microseconds on one core.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +41,9 @@ def _either_case(*words: str) -> str:
 _UPPER = "A-ZÀ-ÖØ-Þ"
 _NOT_A_NAME = (
     r"(?!(?i:X{2,}|a|about|all|also|an|and|are|as|at|attending|available|by|can|cardiology|chest"
-    r"|department|ed|emergency|er|female|findings|for|from|has|have|he|her|his|history|house|icu"
-    r"|impression|in|indication|intern|is|it|male|man|may|medical|medicine|na|no|none|not|nurse"
-    r"|nursing|of|office|on|or|patient|phone|physician|pulmonary|radiologists?|radiology"
+    r"|department|doctor|dr|ed|emergency|er|female|findings|for|from|has|have|he|her|his|history|house|icu"
+    r"|impression|in|indication|intern|is|it|male|man|may|medical|medicine|mrs?|ms|na|no|none|not|nurse"
+    r"|nursing|of|office|on|or|patient|phone|physician|prof|professor|pulmonary|radiologists?|radiology"
     r"|regarding|resident|s|she|staff|surgery|team|telephone|that|the|this|to|unknown|via|was"
     r"|were|who|will|with|woman|years?)\b)"
 )
@@ -36,12 +52,13 @@ _ANY_PART = rf"{_NOT_A_NAME}[^\W\d_](?:[^\W\d_]|[-'’](?=[{_UPPER}])){{1,30}}\b
 _INITIAL = rf"[{_UPPER}](?:\.[ \t]?|[ \t])"
 _PARTICLE = r"(?:(?:van|von|de|del|la|der|den|di|da|bin|al)[ \t]){1,2}"
 _ONE = rf"(?:{_INITIAL}){{0,2}}(?:{_PARTICLE})?{_PART}"
-_NAME = rf"{_ONE}(?:[ \t]{_ONE}){{0,2}}"
-_LISTED = rf"{_ONE}(?:,?[ \t]{_ONE}){{0,2}}"
-_FULL = rf"{_ONE}(?:,?[ \t]{_ONE}){{1,2}}"
+_NAME = rf"{_ONE}(?:[ \t]{_ONE}){{0,3}}"
+_LISTED = rf"{_ONE}(?:,?[ \t]{_ONE}){{0,3}}"
+_FULL = rf"{_ONE}(?:,?[ \t]{_ONE}){{1,3}}"
 _GAP = r"[ \t]{0,3}\n?[ \t]{0,3}"
 _COLON = rf"(?:{_GAP}:{_GAP}|[ \t]{{1,3}})"
-_DEGREE = r"(?:M\.?D|D\.?O|Ph\.?D|R\.?N|MBBS|FRCR|P\.?A-?C)\b\.?"
+_LONGEST_NAME = 40
+_DEGREE = r"(?:(?<=M)(?:\.?D|BBS)|(?<=D)\.?O|(?<=P)(?:h\.?D|\.?A-?C)|(?<=R)\.?N|(?<=F)RCR)\b\.?"
 
 # Dates. Case matters in "May 5"; months in capitals need a year.
 _MONTH = (
@@ -60,81 +77,145 @@ _STREET = (
     r"|Pkwy|Hwy)\b\.?)"
 )
 
-_WORDS = re.compile(
-    rf"""\b(?:
-    (?:[Dd]r\b\.?|DR\.|{_either_case("doctor")})(?:[ \t]{{1,3}}|{_GAP}(?<=\s)|(?<=\.))
-        (?P<name_1>{_NAME})
-  | (?:dr\b\.?|mrs\.|mr\.|ms\.)[ \t](?P<name_2>{_ANY_PART})
-  | (?:Mrs|Mr|Ms|Miss|Prof|Professor|MRS(?=\.)|PROF(?=\.))\b\.?{_GAP}(?<=[\s.])(?P<name_3>{_NAME})
-  | (?P<name_4>{_NAME}),?[ \t]{{1,2}}(?:{_DEGREE})(?![\w])
-  | (?:{_either_case("patient name", "patient's name", "name", "patient")})[ \t]?:{_GAP}
-        (?P<name_5>{_LISTED})
-  | (?:{
-        _either_case(
+
+@dataclass(frozen=True)
+class _Rule:
+    """A kind's pattern; it is tried only if a cue (in lower case) occurs, which is cheap to see."""
+
+    kind: str
+    cues: tuple[str, ...]
+    pattern: re.Pattern[str]
+
+
+def _rule(kind: str, cues: tuple[str, ...], before: str, thing: str) -> _Rule:
+    return _Rule(kind, cues, re.compile(rf"\b(?:{before})(?P<thing>{thing})"))
+
+
+def _labelled(
+    kind: str, words: tuple[str, ...], between: str, thing: str, *, cues: tuple[str, ...] = ()
+) -> _Rule:
+    """Return a rule for any of ``words`` in upper or lower case; they are their own cues."""
+    return _rule(kind, cues or words, rf"(?:{_either_case(*words)}){between}", thing)
+
+
+_MONTH_NAMES = re.findall(
+    r"\w+",
+    "january february march april june july august september october november december"
+    " jan feb mar apr jun jul aug sep sept oct nov dec",
+)
+# "may" is a common verb: only with a digit is it worth a look.
+_MONTH_CUES = (
+    *(f"{name}{end}" for name in _MONTH_NAMES for end in (" ", ". ", "\t")),
+    *(f"may {digit}" for digit in range(10)),
+)
+_NUMBER_SIGN = rf"\b\.?(?i:[ \t]?(?:number|num|no|id|nr|is)\b\.?)?[ \t]?[:#]?[ \t]?[:#]?{_GAP}"
+_RULES = (
+    _rule(
+        "name",
+        ("dr.", "dr ", "mr", "ms.", "ms ", "miss ", "prof", "doctor "),
+        rf"(?:[Dd]r\b\.?|DR\.|[Dd]octor|M(?:rs?|s)\b\.?|Miss|MRS\.|Prof(?:essor)?\b\.?|PROF\.)"
+        rf"{_GAP}(?<=[\s.])",
+        _NAME,
+    ),
+    _rule("name", ("dr.", "dr ", "mr.", "mrs.", "ms."), r"(?:dr\b\.?|mrs?\.|ms\.)[ \t]", _ANY_PART),
+    _labelled(
+        "name",
+        ("patient", "name"),
+        rf"(?i:['’]s name| name)?[ \t]?:{_GAP}",
+        _LISTED,
+        cues=("patient:", "patient :", "name"),
+    ),
+    _labelled(
+        "name",
+        (
             "physician",
             "radiologist",
             "attending",
             "resident",
             "referring",
             "technologist",
+            "provider",
             "dictator",
             "transcriptionist",
-            "provider",
-        )
-    })(?i:[ \t]physician|[ \t]radiologist|[ \t]doctor)?[ \t]?:{_GAP}(?P<name_6>{_LISTED})
-  | (?:{_either_case("signed", "dictated", "transcribed")})(?i:[ \t]by){_COLON}(?P<name_7>{_LISTED})
-  | (?:{
-        _either_case(
-            "read",
-            "reviewed",
-            "interpreted",
-            "verified",
-            "approved",
-            "reported",
-            "entered",
-            "performed",
-            "requested",
-            "ordered",
-            "referred",
-        )
-    })(?i:[ \t]by){_COLON}(?P<name_8>{_FULL})
-  | (?:{
-        _either_case(
-            "discussed", "conveyed", "communicated", "reported", "spoke", "spoken", "paged", "given"
-        )
-    })(?i:[ \t](?:with|to)){_COLON}(?P<name_9>{_FULL})
-  | (?P<date_1>{_MONTH}[ \t](?:{_DAY}(?:st|nd|rd|th)?\b(?![/.:-]?\d)(?:,?[ \t]{_YEAR})?|{_YEAR}))
-  | (?P<date_2>{_MONTH_CAPITALS}\.?[ \t]
-        (?:{_DAY}(?:ST|ND|RD|TH)?,?[ \t])?{_YEAR})
-  | (?P<date_3>(?:jan|feb|mar|apr|jun|jul|aug|sep|oct|nov|dec|may)[a-z]{{0,6}}\.?[ \t]
-        {_DAY}(?:st|nd|rd|th)?,?[ \t]{_YEAR})
-  | (?:{_either_case("dob", "d.o.b.", "date of birth", "born on")})[ \t]?:?{_GAP}
-        (?P<date_4>\d[\d/.-]{{2,9}}(?<=\d)(?!\d))
-  | (?:{
-        _either_case(
+        ),
+        rf"(?i:[ \t](?:physician|radiologist|doctor))?[ \t]?:{_GAP}",
+        _LISTED,
+    ),
+    _labelled("name", ("signed by", "dictated by", "transcribed by"), _COLON, _LISTED),
+    _labelled(
+        "name",
+        (
+            "read by",
+            "reviewed by",
+            "interpreted by",
+            "verified by",
+            "approved by",
+            "reported by",
+            "entered by",
+            "performed by",
+            "requested by",
+            "ordered by",
+            "referred by",
+            "discussed with",
+            "conveyed to",
+            "communicated to",
+            "communicated with",
+            "reported to",
+            "spoke with",
+            "spoke to",
+            "spoken to",
+            "paged to",
+            "given to",
+        ),
+        _COLON,
+        _FULL,
+    ),
+    _rule(
+        "date",
+        _MONTH_CUES,
+        "",
+        rf"{_MONTH}[ \t](?:{_DAY}(?:st|nd|rd|th)?\b(?![/.:-]?\d|[ ]?%)(?:,?[ \t]{_YEAR})?|{_YEAR})"
+        rf"|(?:{_MONTH_CAPITALS}|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{{0,6}})"
+        rf"\.?[ \t](?:{_DAY}(?i:st|nd|rd|th)?,?[ \t])?{_YEAR}",
+    ),
+    _labelled(
+        "date",
+        ("dob", "d.o.b.", "date of birth", "born on", "born in"),
+        rf"[ \t]?:?{_GAP}",
+        r"\d[\d/.-]{2,9}(?<=\d)(?!\d)",
+    ),
+    _labelled(
+        "record_number",
+        (
             "mrn",
-            "medical record",
             "record",
-            "accession",
             "acc",
+            "accession",
             "account",
             "patient id",
             "ssn",
             "study id",
-            "case number",
-            "case #",
-        )
-    })\b\.?(?i:[ \t]?(?:number|num|no|id|nr)\b\.?)?[ \t]?[:#]?[ \t]?[:#]?{_GAP}
-        (?P<record_number_1>[A-Z]{{0,4}}-?\d[\d-]{{1,18}}\d\b)
-  | (?:{
-        _either_case("pager", "beeper", "phone", "telephone", "tel", "fax", "ext", "extension")
-    })\b\.?(?i:[ \t](?:number|num|no|is)\b\.?)?[ \t]?[:#]?[ \t]?[:#]?{_GAP}
-        (?P<phone_1>[(+]?\d[\d(). -]{{1,16}}\d\b)
-  | (?P<address_1>P\.?O\.?[ ]Box[ ]\d{{1,6}}\b)
-    )""",
-    re.VERBOSE,
+            "unit",
+            "chart",
+            "mr#",
+            "case",
+        ),
+        _NUMBER_SIGN,
+        r"[A-Z]{0,4}-?\d[\d-]{1,18}\d\b",
+    ),
+    _labelled(
+        "phone",
+        ("pager", "beeper", "phone", "telephone", "tel", "fax", "ext"),
+        _NUMBER_SIGN,
+        r"[(+]?\d[\d(). -]{1,16}\d\b",
+        cues=("pager", "beeper", "phone", "tel ", "tel.", "tel:", "fax", "ext ", "ext.", "ext:"),
+    ),
+    _rule("address", ("box ",), "", r"P\.?O\.?[ ]Box[ ]\d{1,6}\b"),
 )
-"""Marks that begin with a word."""
+"""Marks that a word gives away."""
+
+_DEGREES = re.compile(rf"[MDPRF](?<=[, ].){_DEGREE}(?!\w)")
+_HOLDER = re.compile(rf"(?<![\w.'’-])(?:{_LISTED}),?\Z")
 
 _NUMBERS = re.compile(
     rf"""(?:(?<![\w/])(?<!\d[.-])(?:
@@ -165,7 +246,7 @@ _NUMBERS = re.compile(
 
 _NUMBER_STARTS = re.compile(r"[0-9(+](?:(?<=[0-9])[0-9]*|)")
 _AT = re.compile(r"@[\w-]{1,63}(?:\.[\w-]{1,63}){1,5}")
-_MAILBOX = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}\Z")
+_MAILBOX = re.compile(r"[\w.+-]{1,64}")
 
 
 def search(text: str) -> list[Mark]:
@@ -174,30 +255,56 @@ def search(text: str) -> list[Mark]:
     Kinds: name, date, record_number, phone, email, address. A mark holds the thing itself, not
     the word that gave it away ("Dr.", "MRN"). Time is linear in the text's length.
     """
-    found = [_mark(match) for match in _WORDS.finditer(text)]
-    end = 0
-    for start in _NUMBER_STARTS.finditer(text):
-        match = _NUMBERS.match(text, start.start()) if start.start() >= end else None
-        if match is not None:
-            end = match.end()
-            found.append(_mark(match))
+    lowered = text.lower()
+    found = _numbers(text)
+    for rule in _RULES:
+        if _occurs(rule.cues, lowered):
+            for match in rule.pattern.finditer(text):
+                found.append(Mark(rule.kind, *match.span("thing")))
+    found += _holders(text)
     if "@" in text:
         found += _emails(text)
     return _apart(found) if len(found) > 1 else found
 
 
-def _mark(match: re.Match[str]) -> Mark:
-    group = str(match.lastgroup)
-    return Mark(group.rsplit("_", 1)[0], *match.span(group))
+def _occurs(cues: tuple[str, ...], lowered: str) -> bool:
+    for cue in cues:  # any() with a generator takes three times as long  # noqa: SIM110
+        if cue in lowered:
+            return True
+    return False
+
+
+def _numbers(text: str) -> list[Mark]:
+    marks: list[Mark] = []
+    for start in _NUMBER_STARTS.finditer(text):
+        if marks and start.start() < marks[-1].end:
+            continue
+        match = _NUMBERS.match(text, start.start())
+        if match is not None:
+            kind = str(match.lastgroup).rsplit("_", 1)[0]
+            marks.append(Mark(kind, match.start(), match.end()))
+    return marks
+
+
+def _holders(text: str) -> list[Mark]:
+    """Return the names before a degree: Smith, M.D."""
+    marks = []
+    for degree in _DEGREES.finditer(text):
+        first = max(0, degree.start() - _LONGEST_NAME)
+        holder = _HOLDER.search(text[first : degree.start() - 1])
+        if holder is not None:
+            end = degree.start() - 1 - holder[0].endswith(",")
+            marks.append(Mark("name", first + holder.start(), end))
+    return marks
 
 
 def _emails(text: str) -> list[Mark]:
     marks = []
     for domain in _AT.finditer(text):
-        first = max(0, domain.start() - 64)
-        mailbox = _MAILBOX.search(text[first : domain.start()])
-        if mailbox is not None:
-            marks.append(Mark("email", first + mailbox.start(), domain.end()))
+        before = text[max(0, domain.start() - 64) : domain.start()]
+        mailbox = _MAILBOX.match(before[::-1])
+        if mailbox is not None and "__" not in mailbox[0] and "XXX" not in mailbox[0]:
+            marks.append(Mark("email", domain.start() - mailbox.end(), domain.end()))
     return marks
 
 
