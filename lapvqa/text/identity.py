@@ -98,16 +98,11 @@ def _labelled(
     return _rule(kind, cues or words, rf"(?:{_either_case(*words)}){between}", thing)
 
 
-_MONTH_NAMES = re.findall(
-    r"\w+",
-    "january february march april june july august september october november december"
-    " jan feb mar apr jun jul aug sep sept oct nov dec",
-)
-# "may" is a common verb: only with a digit is it worth a look.
+# "primary", "decreased", "may" are common words: a month's short form is cued by what ends it.
 _MONTH_CUES = (
-    *(f"{name}{end}" for name in _MONTH_NAMES for end in (" ", ". ", "\t")),
-    *(f"may {digit}" for digit in range(10)),
-)
+    "jan", "feb", "mar ", "mar.", "march ", "apr", "may ", "jun", "jul",
+    "aug", "sep", "oct", "nov", "dec ", "dec.", "december",
+)  # fmt: skip
 _NUMBER_SIGN = rf"\b\.?(?i:[ \t]?(?:number|num|no|id|nr|is)\b\.?)?[ \t]?[:#]?[ \t]?[:#]?{_GAP}"
 _RULES = (
     _rule(
