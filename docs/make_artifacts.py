@@ -42,7 +42,10 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
         "`images.parquet` + rows of kind `file` here.",
         schemas.REJECTS,
     ),
-    "data/tokens": ("Shards `tokens-NNNNN.parquet`: one row per study with text.", schemas.TOKENS),
+    "data/tokens": (
+        "Shards `tokens-<digest>.parquet`: one row per study with text.",
+        schemas.TOKENS,
+    ),
     "data/token_rejects.parquet": (
         "Studies that got no tokens, and why. Studies = rows of `data/tokens` + rows here.",
         schemas.REJECTS,

@@ -43,7 +43,7 @@ class Layout:
 
     @property
     def images_dir(self) -> Path:
-        """Arrow shards, ``images-NNNNN.arrow``: column ``pixels``, 384 x 384 uint8 each."""
+        """Arrow shards, ``images-<digest>.arrow``: column ``pixels``, 384 x 384 uint8 each."""
         return self.root / "data" / "images"
 
     @property
@@ -68,7 +68,7 @@ class Layout:
 
     @property
     def tokens_dir(self) -> Path:
-        """Token shards, ``tokens-NNNNN.parquet``."""
+        """Token shards, ``tokens-<digest>.parquet``."""
         return self.root / "data" / "tokens"
 
     @property

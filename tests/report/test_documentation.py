@@ -54,6 +54,7 @@ def test_files_named_in_the_text_exist(repository: Path) -> None:
 
 def test_commands_and_stages_named_in_the_text_exist(repository: Path) -> None:
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    commands |= {group.name for group in app.registered_groups}
     unknown = []
     for page in _pages(repository):
         text = page.read_text()

@@ -249,23 +249,18 @@ def test_the_demo_archive_names_nobody() -> None:
     ],
 )  # fmt: skip
 def test_time_is_linear(piece: str) -> None:
-    text = piece * (100_000 // len(piece))
-    start = time.process_time()
-    search(text)
-    assert time.process_time() - start < 0.2
+    long = piece * (200_000 // len(piece))
+    # Ten times the text in ten times the time; steps that grow with it would make it a hundred.
+    assert _best(long) < 40 * _best(long[: len(long) // 10])
 
 
-def test_a_typical_report_takes_microseconds() -> None:
-    reports = [study.report.text for study in mimic.plan(3, patients=100, studies=200)]
-    text = " ".join(reports)[:800]
-    best = min(_seconds(text) for _ in range(200))
-    assert best < 150e-6  # 50 on an idle core; the bound leaves room for a busy one
-
-
-def _seconds(text: str) -> float:
-    start = time.perf_counter()
-    search(text)
-    return time.perf_counter() - start
+def _best(text: str) -> float:
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        search(text)
+        times.append(time.process_time() - start)
+    return max(min(times), 1e-6)
 
 
 @pytest.mark.corpus
