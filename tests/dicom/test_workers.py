@@ -438,15 +438,17 @@ SCRIPT = """
     from lapvqa.dicom.workers import process_all
     folder = Path(sys.argv[1])
     tasks = write(folder, {{}}) * 100_000
+    said = False
     for number, result in enumerate(process_all([tasks], context_of(folder), workers=2)):
-        if number == 5:
+        if not said and number >= 5 and len(workers_alive()) == 2:
+            said = True
             print(*(worker.pid for worker in workers_alive()), flush=True)
 """
 
 
 @pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGKILL])
 def test_workers_end_with_their_parent_and_without_a_word(
-    tmp_path: Path, signal_sent: signal.Signals
+    tmp_path: Path, signal_sent: signal.Signals, request: pytest.FixtureRequest
 ) -> None:
     write(tmp_path / "a", {f"{n:02}.dcm": image(n) for n in range(4)})
     script = textwrap.dedent(SCRIPT).format(tests=str(Path(__file__).parent))
@@ -457,6 +459,7 @@ def test_workers_end_with_their_parent_and_without_a_word(
         start_new_session=True,
         text=True,
     )
+    request.addfinalizer(process.kill)
     assert process.stdout
     workers = [int(pid) for pid in process.stdout.readline().split()]
     assert len(workers) == 2
