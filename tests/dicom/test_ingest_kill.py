@@ -127,7 +127,7 @@ def test_ctrl_c_says_that_the_next_run_continues(tmp_path: Path, archive: Path) 
     process = start(layout, "ingest")
     assert process.stdout is not None
     for line in process.stdout:
-        if "files," in line:
+        if "workers" in line:
             break
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
