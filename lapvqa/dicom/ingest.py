@@ -5,8 +5,8 @@ how), so a killed run continues and an archive that grew costs its new files onl
 are made of the store's rows at the end and depend on the archive and the parameters alone.
 
 Memory: a worker holds one file, at most ingest.limits.memory_mb; this process holds the images of
-the shards being filled (ingest.shard_images x 147 kB, about twice), the reports, and a few kB per
-file of the archive.
+the shards being filled (ingest.shard_images x 147 kB, about twice), the reports, and about 6 kB
+per file of the archive.
 """
 
 from __future__ import annotations
