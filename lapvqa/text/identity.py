@@ -12,8 +12,8 @@ English. Seven digits or more are a record number whatever they are. A report wi
 not thereby free of identities.
 
 Measured: no mark in the 3,955 reports of Open-i; three, all of them true dates, in 181 case
-reports in MIMIC-CXR's format. Planted identities: see tests/text/test_identity_search.py. A report of
-800 characters takes 40-65 microseconds on one core.
+reports in MIMIC-CXR's format. Planted identities: see tests/text/test_identity_search.py. A
+report of 800 characters takes 40-65 microseconds on one core.
 """
 
 from __future__ import annotations
