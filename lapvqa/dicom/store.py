@@ -136,6 +136,8 @@ class ResultStore:
 
     def prune(self, current: Sequence[FileResult]) -> None:
         """Delete the files that no current result needs."""
+        for group in self.folder.glob("group-*.json"):  # of a cluster that has read it
+            group.unlink()
         needed = {result.held_in for result in current} | _shards(current)
         for path in [*self.folder.glob("rows-*.parquet"), *self.folder.glob("images-*.arrow")]:
             if path.name not in needed:
