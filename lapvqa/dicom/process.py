@@ -11,12 +11,13 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lapvqa.dicom.header import Header
 from lapvqa.dicom.identity import Keyring
 from lapvqa.dicom.layouts.contract import Ids
+from lapvqa.dicom.layouts.files import PICTURE_SUFFIXES, suffix_of
 from lapvqa.dicom.reasons import Reason
 from lapvqa.dicom.results import FileResult
 from lapvqa.dicom.splits import split_point
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from lapvqa.dicom.read import DicomImage
 
 MAX_FILE_BYTES = 1 << 30
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def process_file(task: Task, context: Context) -> FileResult:
         # Only here: the kernels take half a second to load, which the parent need not wait for.
         from lapvqa.dicom.read import parse, render
 
-        if PurePosixPath(task.path).suffix.lower() in PICTURE_SUFFIXES:
+        if suffix_of(task.path) in PICTURE_SUFFIXES:
             from lapvqa.dicom.picture import read_picture
 
             image = read_picture(data)
