@@ -92,7 +92,10 @@ class TokensParams(Section):
 
 
 class ModelParams(Section):
-    """Sizes of encoder and decoder; the defaults are the published ones."""
+    """Sizes; the defaults are the published ones.
+
+    ``decoder_*`` is captioning's, ``text_*`` and ``embed_dim`` are those of the pair objectives.
+    """
 
     image_size: Count = 384
     patch_size: Count = 14
@@ -103,12 +106,17 @@ class ModelParams(Section):
     decoder_width: Count = 512
     decoder_depth: Count = 6
     decoder_heads: Count = 8
+    text_width: Count = 512
+    text_depth: Count = 6
+    text_heads: Count = 8
+    embed_dim: Count = 512
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> ModelParams:
         for width, heads, name in (
             (self.width, self.heads, "heads"),
             (self.decoder_width, self.decoder_heads, "decoder_heads"),
+            (self.text_width, self.text_heads, "text_heads"),
         ):
             if width % heads:
                 raise ValueError(f"{name} is {heads}; must divide the width {width}")
@@ -127,11 +135,12 @@ class ModelParams(Section):
 class PretrainParams(Section):
     """Stage pretrain."""
 
-    objective: Literal["captioning"] = "captioning"
+    objective: Literal["captioning", "contrastive", "sigmoid"] = "captioning"
     seed: Annotated[int, Field(ge=0)] = 0
     model: ModelParams = ModelParams()
     epochs: Count
-    batch_size: Count
+    batch_size: Annotated[int, Field(ge=1)]
+    accumulate: Count = 1
     lr: Annotated[float, Field(gt=0, le=1)]
     min_lr: Annotated[float, Field(ge=0, le=1)] = 0.0
     warmup_steps: Annotated[int, Field(ge=0)] = 0
@@ -140,8 +149,17 @@ class PretrainParams(Section):
     augment: bool = True
     flip: bool = False
     parallel_share: Share = 0.0
+    keep_patches: Annotated[float, Field(gt=0, le=1)] = 1.0
+    skip_budget: Annotated[int, Field(ge=0)] = 10
+    spike_factor: Annotated[float, Field(gt=1)] = 3.0
+    checkpoint_activations: bool = False
+    compile: bool = False
+    deterministic: bool = True
     cpu_threads: Count = 1
     checkpoint_every_steps: Count = 100
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    save_every_epochs: Annotated[int, Field(ge=0)] = 0
+    samples: Annotated[int, Field(ge=0, le=64)] = 4
 
 
 class ExportParams(Section):

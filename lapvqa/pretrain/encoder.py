@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 NORM_EPS = 1e-6  # timm's
 INIT_STD = 0.02
@@ -75,12 +76,12 @@ class Attention(nn.Module):
         self.qkv = Linear(width, 3 * width)
         self.proj = Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, N, D] to [B, N, D]."""
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Map [B, N, D] to [B, N, D]; ``seen`` bool [B, 1, 1, N] leaves padding out."""
         batch, length, width = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, N, D / heads]
-        attended = F.scaled_dot_product_attention(q, k, v)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
         projected: Tensor = self.proj(attended.transpose(1, 2).reshape(batch, length, width))
         return projected
 
@@ -109,9 +110,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
         self.mlp = Mlp(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, N, D] to [B, N, D]."""
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Map [B, N, D] to [B, N, D]; ``seen`` as in ``Attention``."""
+        x = x + self.attn(self.norm1(x), seen)
         mapped: Tensor = x + self.mlp(self.norm2(x))
         return mapped
 
@@ -125,6 +126,8 @@ class VisionEncoder(nn.Module):
     """
 
     pooling: Tensor
+    checkpointing: bool = False
+    """Recompute each block in the backward pass instead of keeping its activations."""
 
     def __init__(
         self,
@@ -160,15 +163,19 @@ class VisionEncoder(nn.Module):
             self.pos_embed[:, :1] = 0
             self.pos_embed[:, 1:] = grid_waves(self.grid, self.pos_embed.shape[-1])
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images [B, 1 or 3, S, S] to pooled tokens [B, g * g, D], row by row."""
-        return self.pool(self.patch_tokens(images))
+    def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Map images [B, 1 or 3, S, S] to pooled tokens [B, g * g, D], row by row.
 
-    def patch_tokens(self, images: Tensor) -> Tensor:
+        With ``keep`` int64 [B, K] only those patches are looked at: [B, K, D], not pooled.
+        """
+        tokens = self.patch_tokens(images, keep)
+        return self.pool(tokens) if keep is None else tokens
+
+    def patch_tokens(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """Map images [B, 1 or 3, S, S] to all patch tokens [B, N, D], for tasks that need place."""
-        return self.forward_features(images)[:, 1:]
+        return self.forward_features(images, keep)[:, 1:]
 
-    def forward_features(self, images: Tensor) -> Tensor:
+    def forward_features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """Map images [B, 1 or 3, S, S] to class token and patch tokens [B, 1 + N, D], normed.
 
         Raises ValueError for an input of another shape.
@@ -178,11 +185,16 @@ class VisionEncoder(nn.Module):
             raise ValueError(
                 f"expected images [B, 1 or 3, {size}, {size}], found {list(images.shape)}"
             )
-        patches = self.patch_embed(images)
-        x = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
-        x = x + self.pos_embed
+        patches = self.patch_embed(images) + self.pos_embed[:, 1:]
+        if keep is not None:
+            patches = patches.gather(1, keep.unsqueeze(2).expand(-1, -1, self.width))
+        first = self.cls_token + self.pos_embed[:, :1]
+        x = torch.cat([first.expand(len(patches), -1, -1), patches], dim=1)
         for block in self.blocks:
-            x = block(x)
+            if self.checkpointing and self.training:
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
         normed: Tensor = self.norm(x)
         return normed
 
