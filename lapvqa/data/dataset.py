@@ -25,6 +25,7 @@ IGNORED = -100
 """Target of a position without one; torch's own default."""
 
 _ORDER_STREAM = 0
+_IMAGES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -141,12 +142,41 @@ def read_batch(
     chosen = [pairs[index] for index in indices]
     images = _empty_images(len(chosen), pin=pin)
     store.read_into(images.numpy(), [pair.shard for pair in chosen], [pair.row for pair in chosen])
+    return _batch(chosen, indices, images, pin=pin)
+
+
+def pick_batch(
+    pairs: Sequence[Pair], indices: Sequence[int], images: Tensor, *, pin: bool = False
+) -> Batch:
+    """Do as ``read_batch`` with the ``images`` of all pairs in memory, on whatever device.
+
+    The batch's images are on that device; the rest is as ever.
+    """
+    chosen = [pairs[index] for index in indices]
+    picked = images.index_select(0, torch.tensor(indices, device=images.device))
+    return _batch(chosen, indices, picked, pin=pin)
+
+
+def _batch(chosen: list[Pair], indices: Sequence[int], images: Tensor, *, pin: bool) -> Batch:
     inputs, targets = pad_tokens([pair.token_ids for pair in chosen])
     if pin:
         inputs, targets = inputs.pin_memory(), targets.pin_memory()
     sided = [pair.sided for pair in chosen]
     groups = torch.tensor([pair.group for pair in chosen], dtype=torch.int64)
     return Batch(list(indices), images, inputs, targets, sided, groups)
+
+
+def read_images(pairs: Sequence[Pair], store: ShardStore, device: torch.device) -> Tensor:
+    """Read the images of all pairs into one tensor on ``device``, uint8 [N, 384, 384].
+
+    147,456 bytes an image: 55.6 GB for the 377,110 of MIMIC-CXR, which one H200 holds.
+    """
+    images = torch.empty((len(pairs), STORED_SIZE, STORED_SIZE), dtype=torch.uint8, device=device)
+    for start in range(0, len(pairs), _IMAGES_AT_ONCE):
+        some = pairs[start : start + _IMAGES_AT_ONCE]
+        read = store.read([pair.shard for pair in some], [pair.row for pair in some])
+        images[start : start + len(some)] = torch.from_numpy(read)
+    return images
 
 
 def _empty_images(count: int, *, pin: bool) -> Tensor:

@@ -13,8 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
-from lapvqa.data.dataset import Batch, Pair, epoch_order, read_batch
+from lapvqa.data.dataset import Batch, Pair, epoch_order, pick_batch, read_batch
 from lapvqa.data.shards import ShardStore
 from lapvqa.errors import ConfigError
 
@@ -93,6 +94,9 @@ class Loader:
     process would have to copy each batch once more. ``pin`` (CUDA alone) puts batches into
     page-locked memory, out of which ``to(device, non_blocking=True)`` does not wait.
 
+    Given the ``images`` of all pairs (``dataset.read_images``), no image is read: batches are
+    picked from them on the device they are on. That needs no workers.
+
     ``wait_s`` is how many seconds the last step was waited for.
     """
 
@@ -104,11 +108,12 @@ class Loader:
         *,
         workers: int,
         pin: bool = False,
+        images: Tensor | None = None,
     ) -> None:
         if plan.num_pairs != len(pairs) or workers < 0:
             raise ValueError(f"{len(pairs)} pairs and {workers} workers for {plan}")
         self.pairs, self.store, self.plan = pairs, store, plan
-        self.workers, self.pin = workers, pin
+        self.workers, self.pin, self.images = workers, pin, images
         self.wait_s = 0.0
         self._num_targets = np.array([len(pair.token_ids) - 1 for pair in pairs], dtype=np.int64)
 
@@ -148,7 +153,9 @@ class Loader:
             pool.shutdown(cancel_futures=True)
 
     def _read(self, step: int) -> list[Batch]:
-        return [
-            read_batch(self.pairs, indices, self.store, pin=self.pin)
-            for indices in self.plan.micro_batches(step)
-        ]
+        return [self._batch(indices) for indices in self.plan.micro_batches(step)]
+
+    def _batch(self, indices: list[int]) -> Batch:
+        if self.images is not None:
+            return pick_batch(self.pairs, indices, self.images, pin=self.pin)
+        return read_batch(self.pairs, indices, self.store, pin=self.pin)

@@ -35,7 +35,8 @@ def to_input(images: Tensor, image_size: int) -> Tensor:
     pixels = images.unsqueeze(1).float()
     if pixels.shape[-1] != image_size:
         pixels = F.interpolate(pixels, size=(image_size, image_size), mode="area")
-    return (pixels / 255 - MEAN) / STD
+    # In place: pixels are this function's own, and each new array would cost a pass of page faults.
+    return pixels.div_(255).sub_(MEAN).div_(STD)
 
 
 def mirror(
@@ -89,7 +90,7 @@ def _move(images: Tensor, angle: Tensor, shift_x: Tensor, shift_y: Tensor, zoom:
     )
     # grid_sample fills with 0; black is -MEAN / STD here.
     black = -MEAN / STD
-    return F.grid_sample(images - black, grid, mode="bilinear", align_corners=False) + black
+    return F.grid_sample(images - black, grid, mode="bilinear", align_corners=False).add_(black)
 
 
 def _expose(images: Tensor, gain: Tensor, bias: Tensor, gamma: Tensor) -> Tensor:
@@ -99,6 +100,6 @@ def _expose(images: Tensor, gain: Tensor, bias: Tensor, gamma: Tensor) -> Tensor
         torch.exp(MAX_LOG_GAIN * gain).view(-1, 1, 1, 1),
         (MAX_BIAS * bias).view(-1, 1, 1, 1),
     )
-    pixels = (images * STD + MEAN).clamp(0, 1)
-    exposed = (pixels.pow(exponent) * factor + offset).clamp(0, 1)
-    return (exposed - MEAN) / STD
+    pixels = (images * STD).add_(MEAN).clamp_(0, 1)  # its own from here on: in place
+    exposed = pixels.pow_(exponent).mul_(factor).add_(offset).clamp_(0, 1)
+    return exposed.sub_(MEAN).div_(STD)

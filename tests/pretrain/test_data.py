@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lapvqa.data import dataset, transforms
+from lapvqa.data.dataset import Pair
 from lapvqa.data.shards import ShardStore
 from lapvqa.layout import Layout
 
@@ -104,6 +105,32 @@ def test_a_batch_holds_the_pairs_asked_for(layout: Layout) -> None:
     assert torch.equal(batch.images[1], alone.images[0])
     length = len(pairs[1].token_ids) - 1
     assert torch.equal(batch.targets[1, :length], alone.targets[0])
+
+
+def test_a_batch_tells_which_reports_are_the_same(layout: Layout) -> None:
+    pairs, _ = dataset.read_pairs(layout, "train")
+    others, _ = dataset.read_pairs(layout, "validate")
+    groups = dataset.read_batch(pairs, range(len(pairs)), ShardStore(layout.images_dir)).groups
+    assert groups.dtype == torch.int64
+    assert groups.min() >= 0
+    assert len(set(groups.tolist())) == 4  # the four corners
+    for first, group in zip(pairs, groups.tolist(), strict=True):
+        for second in pairs + others:
+            same = np.array_equal(first.token_ids, second.token_ids)
+            assert (group == second.group) == same
+    alone = dataset.read_batch(pairs, [3], ShardStore(layout.images_dir)).groups
+    assert alone.tolist() == groups[3:4].tolist()
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=4), min_size=2, max_size=8))
+def test_groups_are_equal_if_and_only_if_all_tokens_are(reports: list[list[int]]) -> None:
+    groups = [
+        Pair("study", "shard", 0, "pixels", np.array(report, np.uint16), sided=False).group
+        for report in reports
+    ]
+    for first, one in zip(reports, groups, strict=True):
+        for second, other in zip(reports, groups, strict=True):
+            assert (one == other) == (first == second)
 
 
 @pytest.mark.parametrize("size", [384, 192, 128, 100])
