@@ -6,7 +6,7 @@ Absent file or key: the default. Every stage receives a ``Machine``.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -43,12 +43,36 @@ class Execution(Section):
         return self
 
 
+Strategy = Literal["ddp", "fsdp"]
+
+
+class Training(Section):
+    """How many processes pretrain, each with a GPU of its own if there are any.
+
+    ``rendezvous`` host:port is needed for more than one node; every node sees this folder.
+    """
+
+    processes: Annotated[int, Field(ge=1)] = 1
+    nodes: Annotated[int, Field(ge=1)] = 1
+    rendezvous: str | None = None
+    strategy: Strategy = "ddp"
+    restarts: Annotated[int, Field(ge=0)] = 3
+    loader_threads: Annotated[int, Field(ge=0)] = 2
+
+    @model_validator(mode="after")
+    def _meets_somewhere(self) -> Training:
+        if self.nodes > 1 and not self.rendezvous:
+            raise ValueError("nodes above 1 need rendezvous, such as node0:29500")
+        return self
+
+
 class Machine(Section):
     """Machine facts."""
 
     paths: Paths = Paths()
     servers: Servers = Servers()
     execution: Execution = Execution()
+    training: Training = Training()
     workers: int = Field(default_factory=available_cores, ge=1)
     device: str = "auto"
     deid_key_file: str | None = None

@@ -20,17 +20,34 @@ PROGRESS_PREFIX = "@@progress "
 class Recorder:
     """Records of one run of one stage."""
 
-    def __init__(self, path: Path, *, stage: str, machine_readable: bool | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        stage: str,
+        machine_readable: bool | None = None,
+        proceed: bool = False,
+        quiet: bool = False,
+    ) -> None:
+        """Begin the records of a run, or ``proceed`` with them from another process of it.
+
+        ``quiet``: print nothing.
+        """
+        self._quiet = quiet
         self.stage = stage
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("w", encoding="utf-8")
+        if not proceed:
+            path.unlink(missing_ok=True)
+        # Each line is one write at the end of the file, so two processes may share it.
+        self._file = path.open("a", encoding="utf-8")
         if machine_readable is None:
             machine_readable = os.environ.get("LAPVQA_PROGRESS") == "json"
         self._interval = 0.5 if machine_readable else 5.0
         self._machine_readable = machine_readable
         self._first: tuple[float, int] | None = None
         self._last_shown = float("-inf")
-        self._write({"kind": "start", "stage": stage, "pid": os.getpid()})
+        if not proceed:
+            self._write({"kind": "start", "stage": stage, "pid": os.getpid()})
 
     def progress(self, done: int, total: int, *, unit: str, note: str = "") -> None:
         """Show ``done`` of ``total``; cheap to call often, shown at most every half second."""
@@ -84,5 +101,7 @@ class Recorder:
         self._file.flush()
 
     def _print(self, text: str) -> None:
+        if self._quiet:
+            return
         sys.stdout.write(text + "\n")
         sys.stdout.flush()

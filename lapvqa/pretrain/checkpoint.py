@@ -1,4 +1,4 @@
-"""States of an unfinished training, whole or not there.
+"""States of an unfinished training, whole or not there, written while training goes on.
 
 A state is ``state-<step>.pt``, and beside it, written last, ``state-<step>.json`` with its sha256:
 a state without its json, or with another digest, does not count.
@@ -10,10 +10,14 @@ import hashlib
 import io
 import json
 import shutil
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any, cast
 
 import torch
+from torch import Tensor
 
 from lapvqa import storage
 
@@ -28,26 +32,65 @@ def serialise(value: Any) -> bytes:
 
 
 class Checkpoints:
-    """The states in one folder, of which the last ``keep`` stay."""
+    """The states in one folder, of which the last ``keep`` stay.
+
+    Used as a context: leaving it waits for what is still being written.
+    """
 
     def __init__(self, folder: Path, *, keep: int = 2) -> None:
         self.folder = folder
         self.keep = keep
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._writer.shutdown(wait=True)
+        if error is None:
+            self.wait()
 
     def save(self, step: int, state: State) -> None:
-        """Write the state after ``step`` steps and delete those that are too old."""
-        data = serialise(state)
+        """Write the state after ``step`` steps beside the training that goes on.
+
+        Its tensors must not change any more (see ``snapshot``). At most one is on its way: a
+        second waits for the first, and raises what went wrong with it.
+        """
+        self.wait()
+        self._pending = self._writer.submit(self._write, step, state)
+
+    def wait(self) -> None:
+        """Return once the last state is on disk; raise what went wrong with it."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _write(self, step: int, state: State) -> None:
         path = self.folder / f"state-{step:09d}.pt"
-        storage.write_bytes(path, data)
-        storage.write_json(path.with_suffix(".json"), {"sha256": hashlib.sha256(data).hexdigest()})
+        with storage.atomic_path(path) as temporary, temporary.open("wb") as handle:
+            hashing = _Hashing(handle)
+            torch.save(state, cast("IO[bytes]", hashing))
+        storage.write_json(path.with_suffix(".json"), {"sha256": hashing.digest.hexdigest()})
         self.prune(self.keep)
 
-    def newest(self) -> State | None:
-        """Return the newest whole state, or None; a damaged one falls back to the one before."""
+    def newest(self, *, at_most: int | None = None) -> State | None:
+        """Return the newest whole state, or None; a damaged one falls back to the one before.
+
+        ``at_most``: none after more steps than that.
+        """
         for manifest in sorted(self.folder.glob("state-*.json"), reverse=True):
-            data = _read_whole(manifest)
-            if data is not None:
-                state: State = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            if at_most is not None and int(manifest.stem.removeprefix("state-")) > at_most:
+                continue
+            if _is_whole(manifest):
+                state: State = torch.load(
+                    manifest.with_suffix(".pt"), map_location="cpu", weights_only=True
+                )
                 return state
         return None
 
@@ -58,13 +101,36 @@ class Checkpoints:
             manifest.with_suffix(".pt").unlink(missing_ok=True)
 
 
-def _read_whole(manifest: Path) -> bytes | None:
+class _Hashing:
+    """A file to write to that knows the sha256 of what it was given."""
+
+    def __init__(self, handle: io.BufferedWriter) -> None:
+        self._handle = handle
+        self.digest = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return self._handle.write(data)
+
+    def flush(self) -> None:
+        self._handle.flush()
+
+
+def snapshot(value: Any) -> Any:
+    """Return a copy of nested tensors on the CPU, which training cannot change any more."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: snapshot(one) for key, one in value.items()}
+    return value
+
+
+def _is_whole(manifest: Path) -> bool:
     try:
         expected = json.loads(manifest.read_bytes())["sha256"]
-        data = manifest.with_suffix(".pt").read_bytes()
+        return bool(storage.sha256_file(manifest.with_suffix(".pt")) == expected)
     except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return data if hashlib.sha256(data).hexdigest() == expected else None
+        return False
 
 
 def prune_runs(folder: Path, *, current: str, keep: int = 3) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lapvqa.params import PretrainParams
+from lapvqa.pretrain.checkpoint import snapshot
+from lapvqa.pretrain.distributed import parts_like, whole
 
 _BETAS = (0.9, 0.98)
 _NOT_DECAYED = ("cls_token", "pos_embed", "token_embed.weight")
@@ -18,6 +21,8 @@ def build_optimizer(model: nn.Module, params: PretrainParams) -> torch.optim.Ada
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         is_free = parameter.ndim < 2 or name.endswith(_NOT_DECAYED)
         (free if is_free else decayed).append(parameter)
     groups = [
@@ -40,3 +45,27 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the rate of every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def optimizer_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, dict[str, Tensor]]:
+    """Return what the optimizer knows of each parameter, by its name: whole, on the CPU."""
+    return {
+        name: {key: snapshot(whole(value)) for key, value in optimizer.state[parameter].items()}
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
+    }
+
+
+def load_optimizer_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, dict[str, Any]]
+) -> None:
+    """Give the optimizer what ``optimizer_state`` returned, however the parameters are sharded."""
+    for name, parameter in model.named_parameters():
+        if name in state:
+            optimizer.state[parameter] = {
+                # The count of steps has no shape; all else has the parameter's.
+                key: parts_like(value, parameter) if value.ndim else value.to(parameter.device)
+                for key, value in state[name].items()
+            }

@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lapvqa.pretrain.decoder import GPT2_VOCABULARY
-from lapvqa.pretrain.model import CaptioningModel
-
-_TABLE = "decoder.token_embed.weight"
+from lapvqa.pretrain.model import PretrainedModel
 
 
 class CutVocabulary:
@@ -47,13 +45,20 @@ class CutVocabulary:
         """Map GPT-2 ids of any shape to numbers of the cut vocabulary; -100 stays."""
         return torch.where(token_ids < 0, token_ids, self._number[token_ids.clamp(min=0)])
 
-    def cut(self, model: CaptioningModel) -> None:
+    def cut(self, model: PretrainedModel) -> None:
         """Replace the model's table by the kept rows and one zero row for all others."""
-        embedding = model.decoder.token_embed
+        _, embedding = model.token_table
         table = embedding.weight.detach()
         rows = torch.cat([table[self.kept], table.new_zeros(1, table.shape[1])])
         embedding.weight, embedding.num_embeddings = nn.Parameter(rows), len(rows)
 
-    def restore(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    def restore(self, model: PretrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the weights of a cut model with a table of all 50257 rows."""
-        return {**weights, _TABLE: weights[_TABLE][self._number]}
+        name, _ = model.token_table
+        return {**weights, name: weights[name][self._number]}
+
+    def spell(self, numbers: Iterable[int]) -> list[int]:
+        """Map numbers of the cut vocabulary to GPT-2 ids; the shared row to the first it has."""
+        first = int((self._number == len(self.kept)).nonzero()[0, 0]) if self.others else -1
+        ids = [*self.kept.tolist(), first]
+        return [ids[number] for number in numbers]

@@ -18,6 +18,7 @@ END = 50256
 SIZES = ModelParams(
     image_size=32, patch_size=8, width=32, depth=2, heads=2, pooled_grid=2,
     decoder_width=32, decoder_depth=1, decoder_heads=2,
+    text_width=32, text_depth=1, text_heads=2, embed_dim=16,
 )  # fmt: skip
 
 

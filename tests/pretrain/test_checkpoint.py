@@ -17,6 +17,7 @@ def saved(folder: Path, steps: int = 3) -> Checkpoints:
     checkpoints = Checkpoints(folder)
     for step in range(1, steps + 1):
         checkpoints.save(step, {"step": step, "weights": torch.full((4,), float(step))})
+    checkpoints.wait()
     return checkpoints
 
 

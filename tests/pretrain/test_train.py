@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,14 @@ from conftest import image_row, token_row, write_project, write_tables
 
 from lapvqa import storage
 from lapvqa.config import Machine
+from lapvqa.data.dataset import Batch
 from lapvqa.data.shards import add_shard
 from lapvqa.errors import ConfigError, SourceError, TrainingError
 from lapvqa.layout import Layout
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import train
+from lapvqa.pretrain.checkpoint import Checkpoints
+from lapvqa.pretrain.trainer import Trainer
 from lapvqa.recorder import Recorder
 
 OUTPUTS = ("model_best.pt", "history.csv", "training.json")
@@ -50,7 +54,7 @@ def test_learns_where_the_square_is(params: PretrainParams, layout: Layout) -> N
     params = params.model_copy(update={"epochs": 80, "augment": False})
     counts = run(params, layout)
     rows = history(layout)
-    assert list(rows[0]) == ["step", "loss", "val_loss", "lr", "epoch"]
+    assert list(rows[0]) == ["step", "loss", "val_loss", "lr", "epoch", "skipped", "chain"]
     assert len(rows) == counts["steps"] == 80 * 5
     assert float(rows[0]["loss"]) == pytest.approx(np.log(50257), abs=0.5)
     validated = [float(row["val_loss"]) for row in rows if row["val_loss"]]
@@ -148,6 +152,8 @@ from lapvqa.config import Machine
 from lapvqa.layout import Layout
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import train
+from lapvqa.pretrain.checkpoint import Checkpoints
+from lapvqa.pretrain.trainer import Trainer
 from lapvqa.recorder import Recorder
 
 root, params = Path(sys.argv[1]), PretrainParams.model_validate_json(sys.argv[2])
@@ -225,15 +231,48 @@ def test_reports_longer_than_the_decoder_are_said(params: PretrainParams, tmp_pa
         run(params, layout)
 
 
-def test_a_loss_that_is_no_number_stops_training(params: PretrainParams, layout: Layout) -> None:
-    params = params.model_copy(update={"lr": 1.0, "grad_clip": 1e9, "epochs": 60})
-    trainer = train.Trainer(params, train.read_corpus(layout), torch.device("cpu"))
+def test_steps_of_no_use_change_nothing_and_stop_training_above_the_budget(
+    params: PretrainParams, layout: Layout
+) -> None:
+    params = params.model_copy(update={"epochs": 60, "skip_budget": 2})
+    trainer = Trainer(params, train.read_corpus(layout), torch.device("cpu"))
     with torch.no_grad():
         trainer.model.decoder.norm.weight.fill_(float("nan"))
+    before = trainer.weights()
     recorder = Recorder(layout.record("pretrain"), stage="pretrain")
-    with pytest.raises(TrainingError, match=r"became nan at step 1 of 300[\s\S]*lower pretrain.lr"):
-        trainer._step(recorder)
+    with (
+        Checkpoints(layout.work_dir("pretrain")) as checkpoints,
+        pytest.raises(TrainingError, match=r"3 steps.*step 3 of 300.*nan[\s\S]*lower pretrain.lr"),
+    ):
+        trainer.train(checkpoints, recorder)
     recorder.close()
+    after = trainer.weights()
+    assert all(torch.equal(after[name].nan_to_num(), before[name].nan_to_num()) for name in before)
+    lines = layout.record("pretrain").read_text()
+    assert "step 1 skipped: the loss is nan (1 of 2 allowed)" in lines
+
+
+class Spoilt(Trainer):
+    """A trainer that meets one batch of ten times the usual loss."""
+
+    at = 55
+
+    def gradients(self, micro: Sequence[Batch], step: int) -> tuple[float, float, int]:
+        loss, norm, num_targets = super().gradients(micro, step)
+        return (loss * 10 if step == self.at else loss), norm, num_targets
+
+
+def test_a_spike_of_the_loss_is_skipped_and_counted(
+    params: PretrainParams, layout: Layout
+) -> None:
+    params = params.model_copy(update={"epochs": 14})
+    trainer = Spoilt(params, train.read_corpus(layout), torch.device("cpu"))
+    recorder = Recorder(layout.record("pretrain"), stage="pretrain")
+    with Checkpoints(layout.work_dir("pretrain")) as checkpoints:
+        trainer.train(checkpoints, recorder)
+    recorder.close()
+    skipped = [one.step for one in trainer.progress.history if one.skipped]
+    assert skipped == [56]
 
 
 def test_a_device_that_is_not_here_is_named(params: PretrainParams, layout: Layout) -> None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lapvqa.data.dataset import IGNORED, pad_tokens
 from lapvqa.params import ModelParams
-from lapvqa.pretrain.loss import caption_loss
+from lapvqa.pretrain.loss import LOGIT_BYTES, head_loss
 from lapvqa.pretrain.model import CaptioningModel, initial_model
 from lapvqa.pretrain.vocabulary import CutVocabulary
 
@@ -34,7 +34,7 @@ def models(
     cut, full = initial_model(sizes, seed=0), initial_model(sizes, seed=0)
     vocabulary.cut(cut)
     torch.nn.init.normal_(cut.decoder.token_embed.weight)
-    full.load_state_dict(vocabulary.restore(cut.state_dict()))
+    full.load_state_dict(vocabulary.restore(cut, cut.state_dict()))
     return cut.double(), full.double()
 
 
@@ -45,18 +45,41 @@ def full_loss(model: CaptioningModel, images: torch.Tensor, reports: list[np.nda
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
 
+def cut_loss(
+    model: CaptioningModel,
+    images: torch.Tensor,
+    reports: list[np.ndarray],
+    vocabulary: CutVocabulary,
+    *,
+    limit: int = LOGIT_BYTES,
+) -> torch.Tensor:
+    """The loss that training takes, per token."""
+    inputs, targets = pad_tokens(reports)
+    places = (targets.flatten() != IGNORED).nonzero().squeeze(1)
+    hidden = model.hidden_states(images, vocabulary.number(inputs)).flatten(0, 1)[places]
+    numbers = vocabulary.number(targets.flatten()[places])
+    log_count = vocabulary.log_count.to(hidden.dtype)
+    table = model.decoder.token_embed.weight
+    return head_loss(hidden, table, log_count, numbers, limit=limit) / len(places)
+
+
+@pytest.mark.parametrize("limit", [LOGIT_BYTES, 1, 50], ids=["at once", "one by one", "by twos"])
 @pytest.mark.parametrize("reports", [REPORTS, [REPORTS[0], UNSEEN]], ids=["seen", "unseen"])
 def test_loss_and_gradients_are_those_of_the_full_softmax(
     models: tuple[CaptioningModel, CaptioningModel],
     vocabulary: CutVocabulary,
     reports: list[np.ndarray],
+    limit: int,
 ) -> None:
+    """However many logits may exist at once."""
     cut, full = models
     images = torch.randn(2, 1, 32, 32).double()
-    inputs, targets = map(vocabulary.number, pad_tokens(reports))
-    loss, num_tokens = caption_loss(cut, images, inputs, targets, vocabulary.log_count.double())
+    loss = cut_loss(cut, images, reports, vocabulary, limit=limit)
     expected = full_loss(full, images, reports)
-    assert num_tokens == sum(len(report) - 1 for report in reports)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            cut_loss(cut, images, reports, vocabulary, limit=limit), expected.detach()
+        )
     torch.testing.assert_close(loss, expected)
     loss.backward()
     expected.backward()
@@ -102,8 +125,30 @@ def test_a_vocabulary_of_all_tokens_is_left_as_it_is(sizes: ModelParams) -> None
     cut, full = initial_model(sizes, seed=0), initial_model(sizes, seed=0)
     vocabulary.cut(cut)
     images = torch.randn(2, 1, 32, 32)
-    inputs, targets = map(vocabulary.number, pad_tokens(REPORTS))
-    loss, _ = caption_loss(cut, images, inputs, targets, vocabulary.log_count)
+    loss = cut_loss(cut, images, REPORTS, vocabulary)
     torch.testing.assert_close(loss, full_loss(full, images, REPORTS), rtol=1e-5, atol=1e-5)
     loss.backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in cut.parameters())
+
+
+def test_numbers_are_spelt_as_the_ids_they_came_from(vocabulary: CutVocabulary) -> None:
+    assert vocabulary.spell([3, 0, 2, 1]) == [50256, 5, 31000, 900]
+    unknown = vocabulary.spell([4])[0]
+    assert unknown not in vocabulary.kept.tolist()
+    assert 0 <= unknown < 50257
+
+
+def test_a_text_encoder_is_cut_and_restored_too(
+    sizes: ModelParams, vocabulary: CutVocabulary
+) -> None:
+    model = initial_model(sizes, seed=0, objective="contrastive")
+    full = initial_model(sizes, seed=0, objective="contrastive")
+    vocabulary.cut(model)
+    assert model.text_encoder.token_embed.weight.shape == (5, sizes.text_width)
+    weights = vocabulary.restore(model, model.state_dict())
+    full.load_state_dict(weights)
+    inputs, targets = pad_tokens(REPORTS)
+    valid = targets != IGNORED
+    torch.testing.assert_close(
+        model.embed_reports(vocabulary.number(inputs), valid), full.embed_reports(inputs, valid)
+    )

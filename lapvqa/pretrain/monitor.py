@@ -1,0 +1,130 @@
+"""How fast training is, and how fast it could be.
+
+FLOPs are counted for matrix products alone, two for each multiplication and addition, the
+backward pass as twice the forward pass; what is recomputed is not counted (model FLOPs).
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+
+import torch
+
+from lapvqa.params import PretrainParams
+
+DATA_SHEET = {"H100": 989.5e12, "H200": 989.5e12, "A100": 312e12}
+"""Dense bf16 FLOP/s by the makers' data sheets, which papers divide by."""
+
+
+def flops_per_step(
+    params: PretrainParams, *, images: int, positions: int, targets: int, vocabulary: int
+) -> float:
+    """Return the FLOPs of a step over ``images``.
+
+    ``positions`` is all their tokens with padding, ``targets`` those that reach the head.
+    """
+    sizes = params.model
+    grid = sizes.image_size // sizes.patch_size
+    kept = max(1, round(params.keep_patches * grid**2))
+    seen = kept + 1
+    forward = images * (
+        2 * 3 * sizes.patch_size**2 * sizes.width * grid**2
+        + sizes.depth * block_flops(seen, sizes.width)
+    )
+    length = positions / images
+    if params.objective == "captioning":
+        memory = sizes.pooled_grid**2 if params.keep_patches == 1 else kept
+        width = sizes.decoder_width
+        per_layer = (
+            block_flops(length, width)
+            + 4 * length * width**2  # queries and output of cross-attention
+            + 4 * memory * width**2  # its keys and values
+            + 4 * length * memory * width
+        )
+        forward += images * (2 * memory * sizes.width * width + sizes.decoder_depth * per_layer)
+        forward += 2 * targets * width * vocabulary
+    else:
+        forward += images * sizes.text_depth * block_flops(length, sizes.text_width)
+        forward += 2 * images * (sizes.width + sizes.text_width) * sizes.embed_dim
+    return 3.0 * forward
+
+
+def block_flops(tokens: float, width: int) -> float:
+    """Return the FLOPs of a transformer block: qkv, attention, projection, MLP of four widths."""
+    return 24 * tokens * width**2 + 4 * tokens**2 * width
+
+
+def measured_peak(device: torch.device, *, repeats: int = 5) -> float:
+    """Return the FLOP/s of large products here: bf16 on a GPU, float32 on a CPU."""
+    on_gpu = device.type == "cuda"
+    size, dtype = (8192, torch.bfloat16) if on_gpu else (768, torch.float32)
+    left = torch.ones(size, size, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(repeats):
+        started = time.perf_counter()
+        product = left @ left
+        if on_gpu:
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * len(product) ** 3 / best
+
+
+def data_sheet_peak(device: torch.device) -> float | None:
+    """Return the data sheet's bf16 FLOP/s of a known GPU."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for known, peak in DATA_SHEET.items() if known in name), None)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes in use so far: torch's on a GPU, the process's on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Meter:
+    """Turns what a step did into metrics, each with its denominator."""
+
+    def __init__(self, params: PretrainParams, device: torch.device, *, vocabulary: int) -> None:
+        self.params, self.device, self.vocabulary = params, device, vocabulary
+        self.peak = measured_peak(device)
+        self.data_sheet = data_sheet_peak(device)
+
+    def facts(self) -> dict[str, str]:
+        """Return the denominators of MFU."""
+        found = {
+            "peak_measured": f"{self.peak / 1e12:.3f} TFLOP/s, large products on {self.device}"
+        }
+        if self.data_sheet:
+            found["peak_data_sheet"] = f"{self.data_sheet / 1e12:.1f} TFLOP/s, dense bf16"
+        return found
+
+    def measure(
+        self, *, seconds: float, waited: float, images: int, positions: int, targets: int
+    ) -> dict[str, float]:
+        """Return the metrics of a step of this process."""
+        rate = flops_per_step(
+            self.params, images=images, positions=positions, targets=targets,
+            vocabulary=self.vocabulary,
+        ) / seconds  # fmt: skip
+        found = {
+            "images_per_s": images / seconds,
+            "tokens_per_s": targets / seconds,
+            "mfu": rate / self.peak,
+            "data_wait": waited / seconds,
+            "peak_memory_gb": peak_memory(self.device) / 1e9,
+        }
+        if self.data_sheet:
+            found["mfu_data_sheet"] = rate / self.data_sheet
+        return found
+
+    def line(self, metrics: dict[str, float]) -> str:
+        """Return the same for a person."""
+        return (
+            f"{metrics['images_per_s']:.0f} images/s, {metrics['tokens_per_s']:.0f} tokens/s, "
+            f"MFU {metrics['mfu']:.0%} of {self.peak / 1e12:.3g} TFLOP/s measured, "
+            f"data wait {metrics['data_wait']:.1%}, peak memory {metrics['peak_memory_gb']:.1f} GB"
+        )

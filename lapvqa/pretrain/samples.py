@@ -1,0 +1,59 @@
+"""A few reports as the model writes them, epoch by epoch, for a person to look at.
+
+They stay in the working folder: what a model has learnt by heart may repeat what a report said.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from lapvqa.data.dataset import read_batch
+from lapvqa.pretrain.decoder import MAX_LENGTH
+from lapvqa.pretrain.generate import BEGIN, continue_prompts
+from lapvqa.pretrain.model import CaptioningModel
+from lapvqa.text.bpe import encoding
+
+if TYPE_CHECKING:
+    from lapvqa.pretrain.trainer import Trainer
+
+SAMPLES_FILE = "samples.jsonl"
+
+
+def append(trainer: Trainer, path: Path) -> None:
+    """Add what the model now writes for the first studies of validate, beside their reports.
+
+    Nothing for a model that does not write. A resumed run may repeat an epoch's line.
+    """
+    model, count = trainer.model, trainer.params.samples
+    pairs = trainer.corpus.validate[:count] or trainer.corpus.train[:count]
+    if not isinstance(model, CaptioningModel):
+        return
+    model.eval()
+    inputs = trainer.preparer.plain(read_batch(pairs, range(len(pairs)), trainer.corpus.store))
+    begin = int(trainer.vocabulary.number(torch.tensor(BEGIN)))
+    longest = max(len(pair.token_ids) for pair in trainer.corpus.train)
+    with torch.no_grad():
+        written = continue_prompts(
+            model.decoder,
+            model.vision_encoder(inputs.images),
+            torch.full((len(pairs), 1), begin, device=trainer.device),
+            max_new_tokens=min(longest, MAX_LENGTH - 1),
+            end=begin,
+        )
+    if not trainer.world.is_main:
+        return
+    decode = encoding().decode
+    samples = [
+        {
+            "generated": decode(trainer.vocabulary.spell(numbers)),
+            "report": decode(pair.token_ids[1:-1].tolist()),
+        }
+        for numbers, pair in zip(written, pairs, strict=True)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps({"step": trainer.progress.step, "samples": samples}) + "\n")

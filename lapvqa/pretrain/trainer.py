@@ -1,0 +1,292 @@
+"""The loop: one step after another, the same for every objective and any number of processes.
+
+All that decides a step is a pure function of the parameters and the step (order of samples,
+augmentation, learning rate), so weights, optimizer and history continue from a state to the same
+bytes as a run that was never disturbed.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from lapvqa.config import Training
+from lapvqa.data.dataset import Batch, Pair, read_batch
+from lapvqa.data.loader import Loader, Plan
+from lapvqa.errors import TrainingError
+from lapvqa.params import PretrainParams
+from lapvqa.pretrain import history, random_state
+from lapvqa.pretrain.checkpoint import Checkpoints, State, snapshot
+from lapvqa.pretrain.corpus import Corpus
+from lapvqa.pretrain.distributed import World, assign, average_scalars, whole
+from lapvqa.pretrain.history import Record
+from lapvqa.pretrain.inputs import Preparer
+from lapvqa.pretrain.model import CaptioningModel, initial_model
+from lapvqa.pretrain.monitor import Meter
+from lapvqa.pretrain.objective import Captioning, Measured, Objective, Pairs
+from lapvqa.pretrain.optimizer import (
+    build_optimizer,
+    learning_rate,
+    load_optimizer_state,
+    optimizer_state,
+    set_learning_rate,
+)
+from lapvqa.pretrain.vocabulary import CutVocabulary
+from lapvqa.recorder import Recorder
+
+_RECENT = 50
+"""Steps whose median loss tells what a spike is; none is called so before there are as many."""
+
+
+@dataclass
+class Progress:
+    """What training has reached; ``best_weights`` belong to the lowest validation loss so far."""
+
+    step: int = 0
+    best_step: int = 0
+    best_loss: float | None = None
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    history: list[Record] = field(default_factory=list)
+
+
+class Trainer:
+    """The model, its optimizer, what they have reached, and the loop."""
+
+    def __init__(
+        self,
+        params: PretrainParams,
+        corpus: Corpus,
+        device: torch.device,
+        *,
+        world: World | None = None,
+        training: Training | None = None,
+    ) -> None:
+        self.params, self.corpus, self.device = params, corpus, device
+        self.world = world or World()
+        self.training = training or Training()
+        self.vocabulary = CutVocabulary(pair.token_ids for pair in corpus.train)
+        self.model = initial_model(params.model, seed=params.seed, objective=params.objective)
+        self.vocabulary.cut(self.model)
+        self.model.to(device)
+        self._prepare_blocks()
+        self.preparer = Preparer(params, self.vocabulary, device)
+        self.objective = self._objective()
+        self.optimizer = build_optimizer(self.model, params)
+        plan = Plan(
+            len(corpus.train), params.batch_size, params.seed,
+            self.world.size, self.world.rank, params.accumulate,
+        )  # fmt: skip
+        self.loader = Loader(
+            corpus.train, corpus.store, plan,
+            workers=self.training.loader_threads, pin=device.type == "cuda",
+        )  # fmt: skip
+        self.steps_per_epoch = plan.steps_per_epoch
+        self.total_steps = params.epochs * plan.steps_per_epoch
+        self.meter = Meter(params, device, vocabulary=len(self.vocabulary))
+        self.progress = Progress()
+
+    def _prepare_blocks(self) -> None:
+        self.model.vision_encoder.checkpointing = self.params.checkpoint_activations
+        if self.params.compile:
+            for module in self.model.modules():
+                if isinstance(module, nn.ModuleList):
+                    for block in module:
+                        block.compile()
+
+    def _objective(self) -> Objective:
+        model, world, strategy = self.model, self.world, self.training.strategy
+        if isinstance(model, CaptioningModel):
+            log_count = self.vocabulary.log_count.to(self.device)
+            return Captioning(model, log_count, world, strategy, self.device)
+        return Pairs(model, self.params.objective, world, strategy, self.device)
+
+    def train(
+        self,
+        checkpoints: Checkpoints,
+        recorder: Recorder,
+        *,
+        after_epoch: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Run the steps that are left; validate where an epoch ends, keep states as told.
+
+        Every process runs this; the main one writes.
+        """
+        started = time.perf_counter()
+        with closing(self.loader.batches(self.progress.step, self.total_steps)) as steps:
+            for micro in steps:
+                self.progress.history.append(self._step(micro, recorder, started))
+                self.progress.step += 1
+                started = time.perf_counter()
+                if self._ends_epoch():
+                    self._finish_epoch(recorder)
+                    started = time.perf_counter()
+                if (
+                    self._ends_epoch()
+                    or self.progress.step % self.params.checkpoint_every_steps == 0
+                ):
+                    state = self.state()
+                    if self.world.is_main:
+                        checkpoints.save(self.progress.step, state)
+
+    def _ends_epoch(self) -> bool:
+        return self.progress.step % self.steps_per_epoch == 0
+
+    def _is_kept(self) -> bool:
+        return self._ends_epoch() or self.progress.step % self.params.checkpoint_every_steps == 0
+
+    def _finish_epoch(self, recorder: Recorder) -> None:
+        metrics = self.validate()
+        self.progress.history[-1].val_loss = metrics.get("val_loss")
+        self._keep_best(metrics.get("val_loss"))
+        if metrics:
+            recorder.metrics(metrics, step=self.progress.step)
+
+    def _step(self, micro: Sequence[Batch], recorder: Recorder, started: float) -> Record:
+        """Take one step of the optimizer, or skip it if its loss or gradient is no use."""
+        step = self.progress.step
+        epoch, _ = self.loader.plan.place(step)
+        rate = learning_rate(step, self.total_steps, self.params)
+        set_learning_rate(self.optimizer, rate)
+        loss, norm, num_targets = self.gradients(micro, step)
+        fault = self._fault(loss, norm)
+        if fault is None:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        measured = self.meter.measure(
+            seconds=time.perf_counter() - started,
+            waited=self.loader.wait_s,
+            images=sum(len(batch.indices) for batch in micro),
+            positions=sum(batch.inputs.numel() for batch in micro),
+            targets=num_targets // self.world.size,
+        )
+        recorder.metrics({"loss": loss, "lr": rate, "grad_norm": norm, **measured}, step=step + 1)
+        note = f"loss {loss:.2f}, {self.meter.line(measured)}"
+        recorder.progress(step + 1, self.total_steps, unit="steps", note=note)
+        if fault is not None:
+            self._count_skipped(fault, step, recorder)
+        return Record(step + 1, loss, rate, epoch + 1, skipped=int(fault is not None))
+
+    def gradients(self, micro: Sequence[Batch], step: int) -> tuple[float, float, int]:
+        """Compute a step's gradients, clipped; return loss, their norm before, tokens in all."""
+        epoch, _ = self.loader.plan.place(step)
+        self.model.train()
+        inputs = [self.preparer.training(batch, epoch) for batch in micro]
+        num_targets = self.loader.num_targets(self.loader.plan.global_indices(step))
+        local = self.objective.backward(inputs, num_targets)
+        if self.training.strategy == "fsdp" and self.world.size > 1:
+            average_scalars(self.model, self.world)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.params.grad_clip)
+        return self.world.mean(local), whole(norm).item(), num_targets
+
+    def _fault(self, loss: float, norm: float) -> str | None:
+        """Say why a step must not change the weights, or None."""
+        if not math.isfinite(loss):
+            return f"the loss is {loss}"
+        if not math.isfinite(norm):
+            return f"the gradient's norm is {norm}"
+        recent = [one.loss for one in self.progress.history[-2 * _RECENT :] if not one.skipped]
+        if len(recent) >= _RECENT:
+            usual = statistics.median(recent[-_RECENT:])
+            if loss > self.params.spike_factor * usual:
+                return f"the loss is {loss:.3f}, usual {usual:.3f}"
+        return None
+
+    def _count_skipped(self, fault: str, step: int, recorder: Recorder) -> None:
+        skipped = 1 + sum(one.skipped for one in self.progress.history)
+        recorder.metrics({"skipped_steps": skipped}, step=step + 1)
+        recorder.say(
+            f"step {step + 1} skipped: {fault} ({skipped} of {self.params.skip_budget} allowed)"
+        )
+        if skipped > self.params.skip_budget:
+            raise TrainingError(
+                f"{skipped} steps had to be skipped, the last at step {step + 1} of "
+                f"{self.total_steps} because {fault}",
+                hint=f"lower pretrain.lr (now {self.params.lr}), raise pretrain.warmup_steps "
+                f"(now {self.params.warmup_steps}), or, if the data is known to be so, raise "
+                f"pretrain.skip_budget (now {self.params.skip_budget})",
+            )
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Return what the split validate gives; nothing without such a split.
+
+        Processes share the batches, and each takes part in as many forward passes: one that has
+        none left repeats the last, which is not counted.
+        """
+        pairs, size = self.corpus.validate, self.params.batch_size // self.params.accumulate
+        if not pairs:
+            return {}
+        self.model.eval()
+        starts = range(0, len(pairs), size)
+        measured: list[Measured] = []
+        for first in range(0, len(starts), self.world.size):
+            start = starts[min(first + self.world.rank, len(starts) - 1)]
+            measured += self.world.gather(self._measure(pairs, start, size))
+        return self.objective.summarise(measured[: len(starts)])
+
+    def _measure(self, pairs: Sequence[Pair], start: int, size: int) -> Measured:
+        indices = range(start, min(start + size, len(pairs)))
+        batch = read_batch(pairs, indices, self.corpus.store)
+        return self.objective.measure(self.preparer.plain(batch))
+
+    def _keep_best(self, value: float | None) -> None:
+        """Keep the weights if their loss is the lowest; without validation the last count."""
+        progress = self.progress
+        if value is not None and not math.isfinite(value):
+            return
+        if value is None or progress.best_loss is None or value < progress.best_loss:
+            progress.best_loss, progress.best_step = value, progress.step
+            progress.best_weights = self.weights()
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return a copy of the model's weights on the CPU; every process must ask for it."""
+        return {name: snapshot(whole(tensor)) for name, tensor in self.model.state_dict().items()}
+
+    def state(self) -> State:
+        """Return all that a later process needs to continue; every process must ask for it."""
+        progress = self.progress
+        return {
+            "model": self.weights(),
+            "optimizer": optimizer_state(self.model, self.optimizer),
+            "random": random_state.get(),
+            "step": progress.step,
+            "data_digest": self.corpus.digest,
+            "best_step": progress.best_step,
+            "best_loss": progress.best_loss,
+            "best_weights": progress.best_weights,
+            "history": history.to_tensor(progress.history),
+        }
+
+    def load_state(self, state: State) -> None:
+        """Continue from what ``state`` returned, in any number of processes."""
+        for name, tensor in self.model.state_dict().items():
+            assign(tensor, state["model"][name])
+        load_optimizer_state(self.model, self.optimizer, state["optimizer"])
+        random_state.restore(state["random"])
+        self.progress = Progress(
+            step=state["step"],
+            best_step=state["best_step"],
+            best_loss=state["best_loss"],
+            best_weights=state["best_weights"],
+            history=history.from_tensor(state["history"]),
+        )
+
+    def facts(self) -> dict[str, str | int]:
+        """Return what describes this training to a person."""
+        return {
+            "device": str(self.device),
+            "processes": self.world.size,
+            "strategy": self.training.strategy if self.world.size > 1 else "one process",
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "vocabulary_used": len(self.vocabulary.kept),
+            "data_digest": self.corpus.digest,
+            "threads": torch.get_num_threads(),
+            **self.meter.facts(),
+        }

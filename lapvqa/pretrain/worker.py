@@ -1,0 +1,53 @@
+"""One of the processes that torchrun starts: python -m lapvqa.pretrain.worker, in the project."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from lapvqa import runtime, storage
+from lapvqa.config import load_machine
+from lapvqa.errors import EXIT_INTERRUPTED, LapvqaError
+from lapvqa.layout import Layout
+from lapvqa.params import load_params
+from lapvqa.pretrain.device import choose_device
+from lapvqa.pretrain.distributed import joined
+from lapvqa.pretrain.train import train
+from lapvqa.recorder import Recorder
+
+
+def main() -> int:
+    """Train as one of several; keep the error that a restart would only meet again."""
+    runtime.die_with_parent()
+    layout = Layout(Path.cwd())
+    failure = layout.work_dir("pretrain") / "failure.json"
+    if failure.exists():  # torchrun restarts whatever failed; this would fail again
+        return 1
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    recorder = _recorder(layout, rank)
+    try:
+        params, machine = load_params(layout.params).pretrain, load_machine(layout)
+        with joined(choose_device(machine, local_rank)) as world:
+            train(params, layout, machine, recorder, world)
+    except LapvqaError as error:
+        facts = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+        storage.write_json(failure, facts)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    finally:
+        recorder.close()
+    return 0
+
+
+def _recorder(layout: Layout, rank: int) -> Recorder:
+    """Return the stage's records for the main process; the others' stay beside the states."""
+    if rank == 0:
+        return Recorder(layout.record("pretrain"), stage="pretrain", proceed=True)
+    path = layout.work_dir("pretrain") / f"rank-{rank}.jsonl"
+    return Recorder(path, stage="pretrain", quiet=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
