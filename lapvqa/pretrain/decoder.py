@@ -224,6 +224,7 @@ class CaptionDecoder(nn.Module):
         """Map hidden states [..., D] to logits [..., V]."""
         return F.linear(hidden, self.token_embed.weight)
 
+    @torch.no_grad()
     def start(self, visual: Tensor, length: int) -> Cache:
         """Return an empty cache for ``length`` tokens over visual tokens [B, M, visual width]."""
         projected = self.visual_proj(visual)
@@ -235,6 +236,7 @@ class CaptionDecoder(nn.Module):
             keys_values[0], keys_values[1] = block.cross.memory(projected)
         return Cache(projected.new_empty((*sizes, length, head_width)), memory)
 
+    @torch.no_grad()
     def extend(self, token_ids: Tensor, cache: Cache) -> Tensor:
         """Add token ids [R, T] to ``cache``; return the logits [R, V] of the token after them.
 
