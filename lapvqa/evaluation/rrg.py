@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -24,9 +25,9 @@ from lapvqa.evaluation import contract
 from lapvqa.layout import Layout
 from lapvqa.params import EvaluateParams, RrgParams
 from lapvqa.pretrain.device import choose_device, make_deterministic
-from lapvqa.pretrain.files import load_model, untrained_model
+from lapvqa.pretrain.files import load_captioner, read_objective, untrained_captioner
 from lapvqa.pretrain.generate import generate
-from lapvqa.pretrain.model import CaptioningModel
+from lapvqa.pretrain.model import OBJECTIVES, CaptioningModel
 from lapvqa.recorder import Recorder
 from lapvqa.rrg import scoring
 from lapvqa.schemas import CHEXPERT_LABELS, LABELS, RRG_PREDICTIONS, STUDIES, TOKENS
@@ -80,13 +81,21 @@ def run(
     Raises ConfigError if rrg.max_new_tokens exceeds the decoder's positions.
     """
     split = params.rrg.split
+    folder = contract.encoder_folder(layout)
+    objective = read_objective(folder)
+    if OBJECTIVES[objective] is not CaptioningModel:
+        reason = (
+            f"the model of the objective {objective} compares images with reports and writes none; "
+            "set pretrain.objective to captioning"
+        )
+        return contract.not_computed(EVALUATION, reason, layout=layout, common=params.common)
     targets = read_targets(layout)
     studies, without_image = read_studies(layout, targets, split=split)
     if not studies:
         reason = f"no study of the split {split} has both a report with text and a frontal image"
         return contract.not_computed(EVALUATION, reason, layout=layout, common=params.common)
     make_deterministic(threads=machine.workers)
-    written = _write_all(studies, params.rrg, layout, machine, recorder)
+    written = _write_all(folder, studies, params.rrg, layout, machine, recorder)
     common_text, common_count = most_common(targets)
     written["most_common"] = [common_text] * len(studies)
     predictions = _predictions(studies, written)
@@ -171,6 +180,7 @@ def write_reports(
 
 
 def _write_all(
+    folder: Path,
     studies: Sequence[Study],
     params: RrgParams,
     layout: Layout,
@@ -178,11 +188,10 @@ def _write_all(
     recorder: Recorder,
 ) -> dict[str, list[str]]:
     """Return system -> texts of the trained and the untrained model, in the order of studies."""
-    folder = contract.encoder_folder(layout)
     store = ShardStore(layout.images_dir)
     verify_shards(layout.images_dir, {study.shard for study in studies})
     device = choose_device(machine)
-    models = {"trained": load_model(folder), "untrained": untrained_model(folder)}
+    models = {"trained": load_captioner(folder), "untrained": untrained_captioner(folder)}
     written: dict[str, list[str]] = {system: [] for system in models}
     for number, (system, model) in enumerate(models.items()):
         texts = write_reports(

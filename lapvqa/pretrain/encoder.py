@@ -189,7 +189,7 @@ class VisionEncoder(nn.Module):
         if keep is not None:
             patches = patches.gather(1, keep.unsqueeze(2).expand(-1, -1, self.width))
         first = self.cls_token + self.pos_embed[:, :1]
-        x = torch.cat([first.expand(len(patches), -1, -1), patches], dim=1)
+        x = torch.cat([first.expand(patches.shape[0], -1, -1), patches], dim=1)
         for block in self.blocks:
             if self.checkpointing and self.training:
                 x = checkpoint(block, x, use_reentrant=False)

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from lapvqa import storage
 from lapvqa.errors import CheckpointError, ConfigError
 from lapvqa.params import ModelParams, validate
-from lapvqa.pretrain.model import CaptioningModel, VisionEncoder, initial_model
+from lapvqa.pretrain.model import (
+    OBJECTIVES,
+    CaptioningModel,
+    ContrastiveModel,
+    VisionEncoder,
+    build_encoder,
+    initial_model,
+)
 
 MODEL_FILE, TRAINING_FILE = "model_best.pt", "training.json"
 ENCODER_FILE, SAFETENSORS_FILE, CARD_FILE = (
@@ -33,26 +40,37 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def load_model(folder: Path) -> CaptioningModel:
-    """Return the trained model of a folder, in eval mode.
+def load_model(folder: Path) -> CaptioningModel | ContrastiveModel:
+    """Return the trained model of a folder, of the class that its objective trains, in eval mode.
 
     Raises MissingArtifactError without its files, CheckpointError if they do not fit.
     """
-    model = initial_model(_sizes(folder), seed=0)
+    model = _build(folder, seed=0)
     load_weights(model, storage.require(folder / MODEL_FILE, made_by="pretrain"))
     return model.eval()
 
 
 def load_encoder(folder: Path) -> VisionEncoder:
     """Return the trained encoder of a folder, in eval mode; raises as ``load_model`` does."""
-    encoder = initial_model(_sizes(folder), seed=0).vision_encoder
+    with torch.random.fork_rng(devices=[]):
+        encoder = build_encoder(_sizes(folder))
     load_weights(encoder, storage.require(folder / ENCODER_FILE, made_by="export"))
     return encoder.eval()
 
 
-def untrained_model(folder: Path) -> CaptioningModel:
-    """Return a model of the same sizes as it was before its first step, in eval mode."""
-    return initial_model(_sizes(folder), seed=read_card(folder)["init_seed"]).eval()
+def untrained_model(folder: Path) -> CaptioningModel | ContrastiveModel:
+    """Return the folder's model as it was before its first step, in eval mode."""
+    return _build(folder, seed=read_card(folder)["init_seed"]).eval()
+
+
+def load_captioner(folder: Path) -> CaptioningModel:
+    """Return ``load_model``'s; CheckpointError if it is one that writes no reports."""
+    return _captioner(load_model(folder), folder)
+
+
+def untrained_captioner(folder: Path) -> CaptioningModel:
+    """Return ``untrained_model``'s; CheckpointError if it is one that writes no reports."""
+    return _captioner(untrained_model(folder), folder)
 
 
 def untrained_encoder(folder: Path) -> VisionEncoder:
@@ -94,6 +112,30 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             hint=f"accepted: a plain state dict, or one under {' or '.join(_WRAPPERS)}",
         )
     return dict(value)
+
+
+def read_objective(folder: Path) -> str:
+    """Return the objective that the folder's model was trained with: a key of OBJECTIVES."""
+    found = read_card(folder).get("objective")
+    if found not in OBJECTIVES:
+        raise CheckpointError(
+            f"expected an objective in {CARD_FILE}, found {found!r}",
+            hint=f"known: {', '.join(OBJECTIVES)}; run `lapvqa run --stage export` again",
+        )
+    return str(found)
+
+
+def _captioner(model: CaptioningModel | ContrastiveModel, folder: Path) -> CaptioningModel:
+    if not isinstance(model, CaptioningModel):
+        raise CheckpointError(
+            f"expected a model that writes reports, found the objective {read_objective(folder)}",
+            hint="set pretrain.objective to captioning, or use `load_model` for embeddings",
+        )
+    return model
+
+
+def _build(folder: Path, *, seed: int) -> CaptioningModel | ContrastiveModel:
+    return initial_model(_sizes(folder), seed=seed, objective=read_objective(folder))
 
 
 def _sizes(folder: Path) -> ModelParams:

@@ -53,7 +53,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
 @pytest.fixture
 def copy(folder: Path, tmp_path: Path) -> Path:
     for path in folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path
 
 
