@@ -1,0 +1,105 @@
+"""Where MLflow is, and whether it answers: asked in seconds, never in MLflow's own minutes."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import os
+import re
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lapvqa.config import Machine
+from lapvqa.errors import LapvqaError
+from lapvqa.layout import Layout
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "lapvqa"
+_PROBE_S = 3.0
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/@]*(:[^\s@]*)?@")
+
+
+class RecordsUnavailableError(LapvqaError):
+    """MLflow does not answer."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """An MLflow store that answers."""
+
+    client: MlflowClient
+    experiment: str
+    uri: str
+
+
+def tracking_uri(layout: Layout, machine: Machine) -> str:
+    """Return MLflow's address: local.yaml, else MLFLOW_TRACKING_URI, else the embedded store."""
+    served = machine.servers.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return served or embedded_uri(layout)
+
+
+def embedded_uri(layout: Layout) -> str:
+    """Return the address of the store under .lapvqa/."""
+    return f"sqlite:///{layout.mlflow_db}"
+
+
+def public(text: str) -> str:
+    """Return an address, or an error's text, without user names and passwords in addresses."""
+    return _CREDENTIALS.sub("", text)
+
+
+def connect(layout: Layout, machine: Machine) -> Store:
+    """Import MLflow (3 s) and reach its store; RecordsUnavailableError if it does not answer."""
+    uri = tracking_uri(layout, machine)
+    probe(uri)
+    _quieten()
+    from mlflow import MlflowClient
+
+    layout.state.mkdir(parents=True, exist_ok=True)
+    try:
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return Store(client, str(found.experiment_id), uri)
+        files = layout.mlflow_artifacts.as_uri() if uri == embedded_uri(layout) else None
+        return Store(client, client.create_experiment(EXPERIMENT, files), uri)
+    except Exception as error:  # noqa: BLE001 - whatever MLflow raises
+        # `from None`: the cause's own text may carry the password of the address.
+        raise RecordsUnavailableError(
+            f"expected MLflow at {public(uri)}, found: {public(str(error))}",
+            hint="see servers in local.yaml",
+        ) from None
+
+
+def probe(uri: str) -> None:
+    """Ask a server for its health before MLflow's client does, which would wait much longer."""
+    if not uri.startswith(("http://", "https://")):
+        return
+    address = public(uri)  # urllib takes user:password@host for a host's name
+    try:
+        urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=_PROBE_S).close()
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+        raise RecordsUnavailableError(
+            f"expected an MLflow server at {address}, found: {error}",
+            hint="start it, or correct servers.mlflow_tracking_uri in local.yaml",
+        ) from error
+
+
+def _quieten() -> None:
+    """Set what MLflow reads: no telemetry, no chatter, short waits.
+
+    No retries of its own either: a request that was answered too late and sent again makes a
+    second run, and we try again ourselves.
+    """
+    os.environ["DO_NOT_TRACK"] = "true"  # MLflow does not understand "1"
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    logging.getLogger("alembic").setLevel(logging.ERROR)
