@@ -5,6 +5,8 @@ Contracts
     zeros elsewhere. ``geometry`` fits a native image into that square and maps boxes both ways
     (``area``: the kernels);
     ``shards`` writes and reads ``data/images/*.arrow``.
+    ``dataset`` pairs images with reports, ``loader`` says which pairs a training step sees and
+    reads them ahead, ``transforms`` makes the model's input of them on the device.
 
 Pitfalls
     The six pixels 378..383 are always padding: a stride-14 patch embedding drops them. A shard is
