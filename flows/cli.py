@@ -230,6 +230,17 @@ def lineage(
 
 
 @app.command()
+def replay(
+    steps: Annotated[str, typer.Option(help="FIRST:LAST steps of history.csv, from 1.")],
+) -> int:
+    """Compute a stretch of the training again and compare it with the logged losses."""
+    from flows.commands import project
+    from flows.commands.replay import execute
+
+    return execute(project.find(), steps=steps)
+
+
+@app.command()
 def sync() -> int:
     """Bring records that waited for MLflow into it."""
     from flows.commands import project

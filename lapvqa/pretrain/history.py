@@ -69,7 +69,7 @@ def to_csv(history: list[Record]) -> bytes:
     for one, link in zip(history, chain(history), strict=True):
         val_loss = "" if one.val_loss is None else f"{one.val_loss:.6f}"
         lines.append(
-            f"{one.step},{one.loss:.9g},{val_loss},{one.lr:.6e},{one.epoch},{one.skipped},{link}"
+            f"{one.step},{one.loss!r},{val_loss},{one.lr:.6e},{one.epoch},{one.skipped},{link}"
         )
     return ("\n".join(lines) + "\n").encode()
 

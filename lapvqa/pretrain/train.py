@@ -78,7 +78,6 @@ def train(
             )  # fmt: skip
     if world.is_main:
         write_results(trainer, layout.model_dir(params.objective), folder)
-        Checkpoints(folder).prune(1)
         prune_runs(layout.work_dir("pretrain"), current=digest)
 
 

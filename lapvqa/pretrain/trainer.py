@@ -8,7 +8,6 @@ bytes as a run that was never disturbed.
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -42,7 +41,7 @@ from lapvqa.pretrain.vocabulary import CutVocabulary
 from lapvqa.recorder import Recorder
 
 _RECENT = 50
-"""Steps whose median loss tells what a spike is; none is called so before there are as many."""
+"""Steps whose highest loss tells what a spike is; none is called so before there are as many."""
 
 
 @dataclass
@@ -118,19 +117,13 @@ class Trainer:
 
         Every process runs this; the main one writes.
         """
-        started = time.perf_counter()
         with closing(self.loader.batches(self.progress.step, self.total_steps)) as steps:
             for micro in steps:
-                self.progress.history.append(self._step(micro, recorder, started))
-                self.progress.step += 1
-                started = time.perf_counter()
+                self.take_step(micro, recorder)
                 if self._ends_epoch():
                     self._finish_epoch(recorder)
-                    started = time.perf_counter()
-                if (
-                    self._ends_epoch()
-                    or self.progress.step % self.params.checkpoint_every_steps == 0
-                ):
+                    after_epoch()
+                if self._is_kept():
                     state = self.state()
                     if self.world.is_main:
                         checkpoints.save(self.progress.step, state)
@@ -148,8 +141,9 @@ class Trainer:
         if metrics:
             recorder.metrics(metrics, step=self.progress.step)
 
-    def _step(self, micro: Sequence[Batch], recorder: Recorder, started: float) -> Record:
+    def take_step(self, micro: Sequence[Batch], recorder: Recorder) -> None:
         """Take one step of the optimizer, or skip it if its loss or gradient is no use."""
+        started = time.perf_counter() - self.loader.wait_s
         step = self.progress.step
         epoch, _ = self.loader.plan.place(step)
         rate = learning_rate(step, self.total_steps, self.params)
@@ -171,7 +165,10 @@ class Trainer:
         recorder.progress(step + 1, self.total_steps, unit="steps", note=note)
         if fault is not None:
             self._count_skipped(fault, step, recorder)
-        return Record(step + 1, loss, rate, epoch + 1, skipped=int(fault is not None))
+        self.progress.history.append(
+            Record(step + 1, loss, rate, epoch + 1, skipped=int(fault is not None))
+        )
+        self.progress.step += 1
 
     def gradients(self, micro: Sequence[Batch], step: int) -> tuple[float, float, int]:
         """Compute a step's gradients, clipped; return loss, their norm before, tokens in all."""
@@ -193,9 +190,9 @@ class Trainer:
             return f"the gradient's norm is {norm}"
         recent = [one.loss for one in self.progress.history[-2 * _RECENT :] if not one.skipped]
         if len(recent) >= _RECENT:
-            usual = statistics.median(recent[-_RECENT:])
-            if loss > self.params.spike_factor * usual:
-                return f"the loss is {loss:.3f}, usual {usual:.3f}"
+            highest = max(recent[-_RECENT:])
+            if loss > self.params.spike_factor * highest:
+                return f"the loss is {loss:.3f}, {highest:.3f} at most in {_RECENT} steps before"
         return None
 
     def _count_skipped(self, fault: str, step: int, recorder: Recorder) -> None:

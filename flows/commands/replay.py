@@ -1,0 +1,54 @@
+"""``lapvqa replay``: compute a stretch of the training again, and compare."""
+
+from __future__ import annotations
+
+from flows.commands import screen
+from lapvqa.config import load_machine
+from lapvqa.errors import EXIT_BAD_DATA, ConfigError
+from lapvqa.layout import Layout
+from lapvqa.params import load_params
+
+
+def execute(layout: Layout, *, steps: str) -> int:
+    """Print how the recomputed losses compare; EXIT_BAD_DATA if they differ."""
+    first, last = _parse(steps)
+    from lapvqa.pretrain.replay import replay
+    from lapvqa.recorder import Recorder
+
+    recorder = Recorder(layout.record("replay"), stage="replay", quiet=True)
+    try:
+        params, machine = load_params(layout.params).pretrain, load_machine(layout)
+        found = replay(params, layout, machine, recorder, first=first, last=last)
+    finally:
+        recorder.close()
+    console = screen.console()
+    start = f"the state after step {found.began}" if found.began else "the first step"
+    console.print(f"replayed steps {first} to {last} from {start}", soft_wrap=True)
+    if not found.differing and found.chain_agrees:
+        console.print(
+            f"{len(found.steps)} losses are the logged ones, bit by bit, and so is their chain"
+        )
+        return 0
+    if not found.differing:
+        console.print("the losses agree, their chain does not: earlier steps were other ones")
+        return EXIT_BAD_DATA
+    one = found.differing[0]
+    largest = max(abs(each.logged - each.found) for each in found.differing)
+    console.print(
+        f"{len(found.differing)} of {len(found.steps)} losses differ, by {largest:.1e} at most; "
+        f"the first at step {one.step}: logged {one.logged!r}, found {one.found!r}",
+        soft_wrap=True,
+    )
+    console.print(
+        "  another processor, number of threads or processes, or version of torch rounds "
+        "differently; larger differences mean other code or a changed history.csv",
+        soft_wrap=True,
+    )
+    return EXIT_BAD_DATA
+
+
+def _parse(steps: str) -> tuple[int, int]:
+    first, _, last = steps.partition(":")
+    if not (first.isdecimal() and last.isdecimal()):
+        raise ConfigError(f"expected FIRST:LAST, found {steps!r}", hint="such as --steps 100:120")
+    return int(first), int(last)

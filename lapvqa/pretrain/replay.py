@@ -1,0 +1,107 @@
+"""Compute a stretch of a finished training again, and compare it with what was logged.
+
+The same losses, bit by bit, show that history.csv and the model beside it came from these
+parameters, this data and this code.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+
+from lapvqa import storage
+from lapvqa.config import Machine
+from lapvqa.errors import ConfigError
+from lapvqa.layout import Layout
+from lapvqa.params import PretrainParams
+from lapvqa.pretrain import history
+from lapvqa.pretrain.checkpoint import Checkpoints
+from lapvqa.pretrain.corpus import Corpus, read_corpus
+from lapvqa.pretrain.device import choose_device, make_deterministic
+from lapvqa.pretrain.files import TRAINING_FILE
+from lapvqa.pretrain.history import HISTORY_FILE
+from lapvqa.pretrain.train import run_digest
+from lapvqa.pretrain.trainer import Trainer
+from lapvqa.recorder import Recorder
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One step: its loss as logged and as computed again."""
+
+    step: int
+    logged: float
+    found: float
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What ``replay`` found; ``began`` is the step of the state that it started from."""
+
+    began: int
+    steps: list[Compared]
+    chain_agrees: bool
+
+    @property
+    def differing(self) -> list[Compared]:
+        """The steps whose losses differ in any bit."""
+        return [one for one in self.steps if one.logged != one.found]
+
+
+def replay(
+    params: PretrainParams,
+    layout: Layout,
+    machine: Machine,
+    recorder: Recorder,
+    *,
+    first: int,
+    last: int,
+) -> Replay:
+    """Compute the steps ``first`` to ``last`` (from 1, both included) again, in one process.
+
+    It starts from the newest state before them, or from the beginning; nothing is changed.
+    Raises ConfigError if the logged training had other parameters, data or fewer steps.
+    """
+    make_deterministic(threads=params.cpu_threads, exact=params.deterministic)
+    corpus = read_corpus(layout)
+    folder = layout.model_dir(params.objective)
+    _require_same(storage.read_json(folder / TRAINING_FILE, made_by="pretrain"), params, corpus)
+    path = storage.require(folder / HISTORY_FILE, made_by="pretrain")
+    logged = history.read_csv(path.read_bytes())
+    if not 1 <= first <= last <= len(logged):
+        raise ConfigError(
+            f"expected steps within 1:{len(logged)}, found {first}:{last}",
+            hint="give --steps FIRST:LAST of history.csv",
+        )
+    trainer = Trainer(params, corpus, choose_device(machine), training=machine.training)
+    states = Checkpoints(layout.work_dir("pretrain") / run_digest(params, corpus))
+    state = states.newest(at_most=first - 1)
+    if state is not None:
+        trainer.load_state(state)
+    began = trainer.progress.step
+    with closing(trainer.loader.batches(began, last)) as steps:
+        for micro in steps:
+            trainer.take_step(micro, recorder)
+    again = trainer.progress.history
+    compared = [
+        Compared(record.step, record.loss, again[record.step - 1].loss)
+        for record, _ in logged[first - 1 : last]
+    ]
+    return Replay(began, compared, history.chain(again)[-1] == logged[last - 1][1])
+
+
+def _require_same(training: dict[str, object], params: PretrainParams, corpus: Corpus) -> None:
+    differing = [
+        name
+        for name, expected, found in (
+            ("parameters", params.model_dump(mode="json"), training["params"]),
+            ("data", corpus.digest, training["data_digest"]),
+        )
+        if expected != found
+    ]
+    if differing:
+        raise ConfigError(
+            f"the logged training had other {' and '.join(differing)} than there are now",
+            hint="restore params.yaml and data of that run (`git checkout`, `dvc checkout`), or "
+            "`lapvqa run` first",
+        )

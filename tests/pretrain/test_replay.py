@@ -1,0 +1,88 @@
+"""A stretch computed again agrees with what was logged, and a changed log does not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import write_project
+
+from lapvqa.config import Machine
+from lapvqa.errors import ConfigError
+from lapvqa.layout import Layout
+from lapvqa.params import PretrainParams
+from lapvqa.pretrain import history, train
+from lapvqa.pretrain.replay import Replay, replay
+from lapvqa.recorder import Recorder
+
+MACHINE = Machine(workers=1, device="cpu")
+
+
+@pytest.fixture(scope="module", params=["captioning", "contrastive", "sigmoid"])
+def trained(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[PretrainParams, Layout]:
+    from conftest import SIZES
+
+    layout = write_project(tmp_path_factory.mktemp(request.param))
+    params = PretrainParams(
+        objective=request.param, model=SIZES, epochs=4, batch_size=4, lr=3e-3, warmup_steps=2,
+        checkpoint_every_steps=3, keep_checkpoints=4, accumulate=2, keep_patches=0.5,
+    )  # fmt: skip
+    recorder = Recorder(layout.record("pretrain"), stage="pretrain", quiet=True)
+    train.run(params, layout, MACHINE, recorder)
+    recorder.close()
+    return params, layout
+
+
+def again(params: PretrainParams, layout: Layout, first: int, last: int) -> Replay:
+    recorder = Recorder(layout.record("replay"), stage="replay", quiet=True)
+    try:
+        return replay(params, layout, MACHINE, recorder, first=first, last=last)
+    finally:
+        recorder.close()
+
+
+@pytest.mark.parametrize(("first", "last", "began"), [(1, 4, 0), (17, 20, 15), (20, 20, 18)])
+def test_the_logged_losses_come_again(
+    trained: tuple[PretrainParams, Layout], first: int, last: int, began: int
+) -> None:
+    params, layout = trained
+    found = again(params, layout, first, last)
+    assert found.began == began
+    assert [one.step for one in found.steps] == list(range(first, last + 1))
+    assert not found.differing
+    assert found.chain_agrees
+
+
+def test_a_changed_log_is_noticed(trained: tuple[PretrainParams, Layout]) -> None:
+    params, layout = trained
+    path = layout.model_dir(params.objective) / "history.csv"
+    content = path.read_bytes()
+    rows = history.read_csv(content)
+    lines = content.decode().splitlines()
+    fields = lines[2].split(",")
+    fields[1] = repr(rows[1][0].loss + 1e-6)
+    path.write_text("\n".join([*lines[:2], ",".join(fields), *lines[3:]]) + "\n")
+    try:
+        assert [one.step for one in again(params, layout, 1, 3).differing] == [2]
+        fields[1] = repr(rows[1][0].loss)
+        fields[-1] = "0" * 16
+        path.write_text("\n".join([*lines[:2], ",".join(fields), *lines[3:]]) + "\n")
+        assert not again(params, layout, 2, 2).chain_agrees
+    finally:
+        path.write_bytes(content)
+
+
+def test_another_training_is_refused(trained: tuple[PretrainParams, Layout]) -> None:
+    params, layout = trained
+    with pytest.raises(ConfigError, match="other parameters"):
+        again(params.model_copy(update={"seed": 9}), layout, 1, 2)
+    with pytest.raises(ConfigError, match=r"within 1:20, found 3:21"):
+        again(params, layout, 3, 21)
+    path = layout.model_dir(params.objective) / "training.json"
+    content = path.read_bytes()
+    path.write_text(json.dumps({**json.loads(content), "data_digest": "other"}))
+    with pytest.raises(ConfigError, match="other data"):
+        again(params, layout, 1, 2)
+    path.write_bytes(content)
