@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel, VisionEncoderDecoderModel, ViTConfig, ViTModel
 from transformers.modeling_outputs import BaseModelOutput
+from transformers_decoder import make_peer, peer_texts
 
 from lapvqa.params import ModelParams
 from lapvqa.pretrain.decoder import CaptionDecoder, close_gaps
@@ -51,78 +51,6 @@ def make_visual(seed: int, batch: int = 6) -> Tensor:
     return shared + torch.randn(batch, 5, VISUAL_WIDTH, generator=generator)
 
 
-def make_peer(decoder: CaptionDecoder) -> VisionEncoderDecoderModel:
-    """Return transformers' model of the same weights; its encoder is not used."""
-    visual_width, end = decoder.visual_proj.in_features, len(decoder.token_embed.weight) - 1
-    config = GPT2Config(
-        vocab_size=end + 1, n_positions=decoder.max_length, n_embd=decoder.width,
-        n_layer=len(decoder.blocks), n_head=decoder.heads, activation_function="gelu",
-        layer_norm_epsilon=1e-6, add_cross_attention=True, resid_pdrop=0.0, embd_pdrop=0.0,
-        attn_pdrop=0.0, bos_token_id=end, eos_token_id=end, pad_token_id=end,
-    )  # fmt: skip
-    encoder = ViTModel(
-        ViTConfig(hidden_size=visual_width, num_hidden_layers=1, num_attention_heads=1)
-    )
-    peer = VisionEncoderDecoderModel(encoder=encoder, decoder=GPT2LMHeadModel(config)).eval()
-    ours, weights = decoder.state_dict(), {}
-    for name, value in peer.state_dict().items():
-        if not name.startswith("encoder."):
-            found = ours[our_name(name)]
-            transposed = name.endswith(
-                (".c_attn.weight", ".q_attn.weight", ".c_proj.weight", ".c_fc.weight")
-            )
-            weights[name] = found.T if transposed else found
-            assert weights[name].shape == value.shape, name
-    assert set(map(our_name, weights)) == set(ours), "some of our weights went nowhere"
-    peer.load_state_dict(weights, strict=False)
-    peer.generation_config.update(
-        decoder_start_token_id=end, bos_token_id=end, eos_token_id=end, pad_token_id=end
-    )
-    return peer
-
-
-NAMES = {
-    "decoder.lm_head.weight": "token_embed.weight",
-    "decoder.transformer.wte.weight": "token_embed.weight",
-    "decoder.transformer.wpe.weight": "pos_embed",
-    "decoder.transformer.ln_f": "norm",
-    "decoder.transformer.h.": "blocks.",
-    "enc_to_dec_proj": "visual_proj",
-    "ln_1": "norm1",
-    "ln_cross_attn": "norm_cross",
-    "ln_2": "norm2",
-    "crossattention.q_attn": "cross.q",
-    "crossattention.c_attn": "cross.kv",
-    "crossattention.c_proj": "cross.proj",
-    "attn.c_attn": "attn.qkv",
-    "attn.c_proj": "attn.proj",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-}
-
-
-def our_name(name: str) -> str:
-    """Return our name of transformers' parameter."""
-    for theirs, ours in NAMES.items():
-        name = name.replace(theirs, ours)
-    return name
-
-
-@torch.no_grad()
-def peer_texts(
-    peer: VisionEncoderDecoderModel, visual: Tensor, prompts: Tensor, *, beams: int, penalty: float
-) -> list[list[int]]:
-    """Return what transformers writes after the prompts, cut at the first end."""
-    written = peer.generate(
-        encoder_outputs=BaseModelOutput(last_hidden_state=visual), decoder_input_ids=prompts,
-        max_new_tokens=MAX_NEW, num_beams=beams, length_penalty=penalty, early_stopping=False,
-        do_sample=False, use_cache=True,
-    )  # fmt: skip
-    end = peer.generation_config.eos_token_id
-    texts = written[:, prompts.shape[1] :].tolist()
-    return [text[: text.index(end)] if end in text else text for text in texts]
-
-
 def begin(visual: Tensor) -> Tensor:
     return torch.full((len(visual), 1), LAST)
 
@@ -138,7 +66,9 @@ def test_tokens_are_those_of_transformers(beams: int, penalty: float) -> None:
         decoder, visual = make_decoder(seed), make_visual(seed)
         peer = make_peer(decoder)
         for prompts in (begin(visual), prompts_of(seed)):
-            expected = peer_texts(peer, visual, prompts, beams=beams, penalty=penalty)
+            expected = peer_texts(
+                peer, visual, prompts, max_new_tokens=MAX_NEW, beams=beams, penalty=penalty
+            )
             found = ours(decoder, visual, prompts, num_beams=beams, length_penalty=penalty)
             assert found == expected, f"seed {seed}"
             lengths |= {len(text) for text in expected}
@@ -258,7 +188,8 @@ def test_whole_model_over_the_vocabulary_of_gpt2(beams: int) -> None:
         visual = model.vision_encoder(images)
     prompts = torch.full((8, 1), BEGIN)
     peer = make_peer(model.decoder)
-    assert found == peer_texts(peer, visual, prompts, beams=beams, penalty=1.0)
+    expected = peer_texts(peer, visual, prompts, max_new_tokens=MAX_NEW, beams=beams)
+    assert found == expected
 
 
 def test_beams_share_the_memory_of_their_image() -> None:
