@@ -1,6 +1,8 @@
 """Weights on disk: build a model from its folder's card.json and load what lies beside it.
 
-Accepted forms: a plain state dict, or one under ``model_state`` or ``encoder_state``.
+Accepted forms: a plain state dict as .pt or .safetensors; one under ``model_state`` or
+``encoder_state``; with the names that DDP and torch.compile give; a whole model where its encoder
+is wanted. Files never run code: all are read with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -10,12 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lapvqa import storage
 from lapvqa.errors import CheckpointError, ConfigError
 from lapvqa.params import ModelParams, validate
+from lapvqa.pretrain import exchange
 from lapvqa.pretrain.model import (
     OBJECTIVES,
     CaptioningModel,
@@ -79,26 +84,31 @@ def untrained_encoder(folder: Path) -> VisionEncoder:
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a weights file into ``module``; CheckpointError says what does not fit."""
+    """Load a weights file into ``module``; CheckpointError says what does not fit.
+
+    Where ``module`` is an encoder and the file a whole model, its encoder is taken.
+    """
     weights = read_weights(path)
+    if isinstance(module, VisionEncoder):
+        weights = exchange.encoder_part(weights)
     expected = module.state_dict()
     faults = _faults(expected, weights)
     if faults:
         raise CheckpointError(
             f"{path.name} does not fit {type(module).__name__}: {'; '.join(faults)}",
-            hint="card.json and the weights must come from one run: `lapvqa run --stage export`",
+            hint=_remedy(expected, weights),
         )
     module.load_state_dict(weights)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, plain or under ``model_state`` or ``encoder_state``.
+    """Read a state dict in any of the accepted forms, without its wrappers.
 
     Raises CheckpointError for a damaged file or one that holds something else.
     """
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        value = _read(path)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
         raise CheckpointError(
             f"expected weights in {path.name}, found a damaged or unsafe file",
             hint="get the file again, or run the stage that makes it",
@@ -106,12 +116,36 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     for name in _WRAPPERS:
         if isinstance(value, Mapping) and isinstance(value.get(name), Mapping):
             value = value[name]
-    if not isinstance(value, Mapping) or not all(isinstance(one, Tensor) for one in value.values()):
+    if not _is_state_dict(value):
         raise CheckpointError(
-            f"expected a state dict in {path.name}, found {type(value).__name__}",
+            f"expected a state dict in {path.name}, found {_content(value)}",
             hint=f"accepted: a plain state dict, or one under {' or '.join(_WRAPPERS)}",
         )
-    return dict(value)
+    return exchange.without_wrappers(value)
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return safetensors.torch.load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(name, str) for name in value)
+        and all(isinstance(tensor, Tensor) for tensor in value.values())
+    )
+
+
+def _content(value: Any) -> str:
+    """Describe what stands where a state dict should; names only, never values."""
+    if not isinstance(value, Mapping):
+        return type(value).__name__
+    names = [str(name) for name in value]
+    more = " ..." if len(names) > _NAMED_AT_MOST else ""
+    return f"{type(value).__name__} with {', '.join(names[:_NAMED_AT_MOST]) or 'nothing'}{more}"
 
 
 def read_objective(folder: Path) -> str:
@@ -146,6 +180,20 @@ def _sizes(folder: Path) -> ModelParams:
             f"expected the model's sizes in {CARD_FILE}: {error}",
             hint="run `lapvqa run --stage export` again",
         ) from error
+
+
+def _remedy(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """Say what to do about weights of another kind."""
+    whole = {name for name in expected if name.startswith(exchange.ENCODER_PREFIX)}
+    if whole and set(found) == {name.removeprefix(exchange.ENCODER_PREFIX) for name in whole}:
+        return "this is an encoder alone: load it into `model.vision_encoder`"
+    if exchange.has_torch_layers(found):
+        return (
+            "its layers are torch's nn.TransformerEncoder, whose file does not say whether norms "
+            "come first nor which activation it had; if pre-norm and GELU, rename with "
+            "`lapvqa.pretrain.exchange.from_torch_layers`"
+        )
+    return "card.json and the weights must come from one run: `lapvqa run --stage export`"
 
 
 def _faults(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:

@@ -221,7 +221,7 @@ def test_the_published_snippet_runs_at_full_size(tmp_path: Path) -> None:
 
 
 def test_an_encoder_of_any_size_is_built_from_parameters(sizes: ModelParams) -> None:
-    encoder = CaptioningModel.from_params(sizes).vision_encoder
+    encoder = CaptioningModel(sizes).vision_encoder
     assert isinstance(encoder, VisionEncoder)
     assert encoder(IMAGES).shape == (2, 4, 32)
     assert encoder.patch_tokens(IMAGES).shape == (2, 16, 32)
