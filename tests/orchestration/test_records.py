@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import socket
+import sqlite3
+import threading
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from running_toy import wait_until
 
 from lapvqa.config import Machine, Servers
 from lapvqa.layout import Layout
 from lapvqa.recorder import Recorder
-from tasks import spool
-from tasks.records import Records, sync_records
+from tasks import shipping, spool, streaming
+from tasks.mlflow_store import RecordsUnavailableError, connect
+from tasks.records import Records, RecordsRefusedError, sync_records
 
 pytestmark = pytest.mark.xdist_group("orchestration")
 
@@ -141,3 +150,184 @@ def test_what_a_killed_run_left_is_closed_by_the_next(tmp_path: Path) -> None:
     }
     assert [(step, value) for step, _, value in found["pretrain"][5]["loss"]] == [(0, "1.0")]
     assert not list(layout.spool.rglob("*.json*"))
+
+
+def test_a_lost_mark_doubles_nothing(tmp_path: Path) -> None:
+    """As when the server took a batch and was killed before it said so."""
+    layout = Layout(tmp_path)
+    records = Records(layout, Machine(), warn=pytest.fail)
+    records.open()
+    records.begin("pretrain", {}, {"git.commit": "c0ffee"})
+    write_losses(layout, 1500)
+    wait_until(lambda: len(losses(layout)) == 1500, seconds=30)
+    next(layout.spool.rglob("shipped.json")).unlink()
+    records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
+    records.close(spool.FINISHED)
+    assert losses(layout) == list(range(1500))
+
+
+def test_what_is_marked_is_not_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(tmp_path)
+    records = Records(layout, Machine(), warn=pytest.fail)
+    records.open()
+    records.begin("pretrain", {}, {"git.commit": "c0ffee"})
+    write_losses(layout, 2500)
+    wait_until(lambda: len(losses(layout)) == 2500, seconds=30)
+    sizes: list[int] = []
+    monkeypatch.setattr(shipping, "log_points", lambda *a: sizes.append(len(a[2])))
+    records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
+    assert sizes == []
+
+
+def test_one_request_carries_a_thousand_points_at_most(tmp_path: Path) -> None:
+    lines = write_losses(Layout(tmp_path), 2500)
+    first = list(shipping.batches(lines, 0))
+    assert [len(metrics) for metrics, _ in first] == [1000, 1000, 500]
+    [(rest, end)] = shipping.batches(lines, first[1][1])
+    assert [one.step for one in rest] == list(range(2000, 2500))
+    assert list(shipping.batches(lines, end)) == []
+
+
+def test_odd_names_and_damaged_lines_stop_nothing(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    records = Records(layout, Machine(), warn=pytest.fail)
+    records.open()
+    records.begin("pretrain", {"recall@": 5}, {"git.commit": "c0ffee"})
+    lines = layout.record("pretrain")
+    recorder = Recorder(lines, stage="pretrain", machine_readable=True)
+    recorder.metrics({"recall@5 (text)": 0.5}, step=0)
+    recorder.close()
+    with lines.open("ab") as handle:
+        handle.write(b'{"t": 1.0, "kind": "met\n')
+    records.end(spool.FINISHED, tags={"dvc.out.a&b": "0"}, inputs={}, metrics={})
+    _, _, _, params, tags, histories, _, _ = everything(layout)["pretrain"]
+    assert params == {"recall_": "5"}
+    assert histories["recall_5 _text_"][0][2] == "0.5"
+    assert tags["dvc.out.a_b"] == "0"
+    assert tags["records.damaged_lines"] == "1", "nothing is skipped silently"
+
+
+def test_a_run_deleted_meanwhile_is_opened_anew(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    records = Records(layout, Machine(), warn=lambda _: None)
+    records.open()
+    deleted = records.begin("pretrain", {}, {"git.commit": "c0ffee"})
+    client = MlflowClient(tracking_uri=f"sqlite:///{layout.mlflow_db}")
+    client.delete_run(deleted)
+    write_losses(layout, 10)
+    wait_until(lambda: losses(layout) == list(range(10)), seconds=30)
+    records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
+    records.close(spool.FINISHED)
+    assert losses(layout) == list(range(10))
+    assert client.get_run(deleted).info.lifecycle_stage == "deleted"
+
+
+def test_a_refused_record_does_not_keep_the_others_back(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    records = Records(layout, DOWN, warn=lambda _: None)
+    records.open()
+    one_stage(records, layout)
+    records.close(spool.FINISHED)
+    bad = spool.RunRecord(
+        "0" * 32,
+        "tokens",
+        1.0,
+        spool.FINISHED,
+        2.0,
+        inputs={"data": "a digest of over 36 letters" * 2},
+    )
+    spool.keep(bad, layout.spool)
+    with pytest.raises(RecordsRefusedError, match="tokens"):
+        sync_records(layout)
+    assert everything(layout)["pretrain"][0] == "FINISHED"
+    assert [one.stage for one in spool.waiting(layout.spool)] == ["tokens"]
+
+
+def test_a_discarded_stage_leaves_nothing(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    records = Records(layout, Machine(), warn=pytest.fail)
+    records.open()
+    records.begin("pretrain", {}, {"git.commit": "c0ffee"})
+    records.discard()
+    records.close(spool.FINISHED)
+    assert everything(layout) == {}
+    assert not list(layout.spool.rglob("*.json*"))
+
+
+def test_the_machine_s_load_is_recorded_while_mlflow_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "_LOAD_S", 0.05)
+    layout = Layout(tmp_path)
+    records = Records(layout, DOWN, warn=lambda _: None)
+    records.open()
+    records.begin("pretrain", {}, {"git.commit": "c0ffee"})
+    wait_until(lambda: load_lines(layout) > 30, seconds=30)
+    records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
+    records.close(spool.FINISHED)
+    sync_records(layout)
+    history = everything(layout)["pretrain"][5]["system/cpu_utilization_percentage"]
+    assert sorted(step for step, _, _ in history) == list(range(len(history)))
+    assert len(history) >= 10
+
+
+@pytest.mark.parametrize("port", [9, 0])
+def test_no_password_in_what_is_said(tmp_path: Path, port: int) -> None:
+    """Port 9: nobody there. 0: a server that is healthy and then fails, whose error names it."""
+    with failing_server() as address:
+        host = address if port == 0 else f"127.0.0.1:{port}"
+        uri = f"http://somebody:secret@{host}"
+        warnings: list[str] = []
+        machine = Machine(servers=Servers(mlflow_tracking_uri=uri))
+        records = Records(Layout(tmp_path), machine, warn=warnings.append)
+        records.open()
+    assert host in warnings[0]
+    assert "secret" not in warnings[0]
+    assert "secret" not in records.describe()
+    with pytest.raises(RecordsUnavailableError) as caught:
+        connect(Layout(tmp_path), machine)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+def write_losses(layout: Layout, steps: int) -> Path:
+    recorder = Recorder(layout.record("pretrain"), stage="pretrain", machine_readable=True)
+    for step in range(steps):
+        recorder.metrics({"loss": 1 / (step + 1)}, step=step)
+    recorder.close()
+    return layout.record("pretrain")
+
+
+def losses(layout: Layout) -> list[int]:
+    """Return the steps whose loss MLflow's store has, as often as it has them."""
+    query = (
+        "select step from metrics m join runs r using (run_uuid) "
+        "where key = 'loss' and r.lifecycle_stage = 'active' order by step"
+    )
+    with closing(sqlite3.connect(layout.mlflow_db, timeout=30)) as database:
+        return [step for (step,) in database.execute(query)]
+
+
+def load_lines(layout: Layout) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in layout.spool.rglob("load.jsonl"))
+
+
+@contextmanager
+def failing_server() -> Iterator[str]:
+    """Yield the address of a server whose health is good and that breaks every other call."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/health":
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            else:
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
