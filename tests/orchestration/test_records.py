@@ -281,11 +281,11 @@ def test_no_password_in_what_is_said(tmp_path: Path, port: int) -> None:
         machine = Machine(servers=Servers(mlflow_tracking_uri=uri))
         records = Records(Layout(tmp_path), machine, warn=warnings.append)
         records.open()
+        with pytest.raises(RecordsUnavailableError) as caught:
+            connect(Layout(tmp_path), machine)
     assert host in warnings[0]
     assert "secret" not in warnings[0]
     assert "secret" not in records.describe()
-    with pytest.raises(RecordsUnavailableError) as caught:
-        connect(Layout(tmp_path), machine)
     assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
