@@ -159,10 +159,10 @@ def pick_batch(
 
 def _batch(chosen: list[Pair], indices: Sequence[int], images: Tensor, *, pin: bool) -> Batch:
     inputs, targets = pad_tokens([pair.token_ids for pair in chosen])
-    if pin:
-        inputs, targets = inputs.pin_memory(), targets.pin_memory()
-    sided = [pair.sided for pair in chosen]
     groups = torch.tensor([pair.group for pair in chosen], dtype=torch.int64)
+    if pin:
+        inputs, targets, groups = (one.pin_memory() for one in (inputs, targets, groups))
+    sided = [pair.sided for pair in chosen]
     return Batch(list(indices), images, inputs, targets, sided, groups)
 
 
