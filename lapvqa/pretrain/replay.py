@@ -73,8 +73,10 @@ def replay(
             f"expected steps within 1:{len(logged)}, found {first}:{last}",
             hint="give --steps FIRST:LAST of history.csv",
         )
-    trainer = Trainer(params, corpus, choose_device(machine), training=machine.training)
-    states = Checkpoints(layout.work_dir("pretrain") / run_digest(params, corpus))
+    digest = run_digest(params, corpus)
+    device = choose_device(machine)
+    trainer = Trainer(params, corpus, device, training=machine.training, run=digest)
+    states = Checkpoints(layout.work_dir("pretrain") / digest)
     state = states.newest(at_most=first - 1)
     if state is not None:
         trainer.load_state(state)

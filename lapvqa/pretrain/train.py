@@ -63,7 +63,7 @@ def train(
     corpus = read_corpus(layout)
     digest = run_digest(params, corpus)
     device = choose_device(machine, world.local_rank)
-    trainer = Trainer(params, corpus, device, world=world, training=machine.training)
+    trainer = Trainer(params, corpus, device, world=world, training=machine.training, run=digest)
     folder = layout.work_dir("pretrain") / digest
     with Checkpoints(folder, keep=params.keep_checkpoints) as checkpoints:
         state = checkpoints.newest()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lapvqa.config import Training
 from lapvqa.data.dataset import Batch, Pair, read_batch
 from lapvqa.data.loader import Loader, Plan
-from lapvqa.errors import TrainingError
+from lapvqa.errors import CheckpointError, TrainingError
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import history, random_state
 from lapvqa.pretrain.checkpoint import Checkpoints, State, snapshot
@@ -66,7 +66,10 @@ class Trainer:
         *,
         world: World | None = None,
         training: Training | None = None,
+        run: str = "",
     ) -> None:
+        """Build the model at its first step; ``run`` is the digest that its states carry."""
+        self.run = run
         self.params, self.corpus, self.device = params, corpus, device
         self.world = world or World()
         self.training = training or Training()
@@ -253,8 +256,9 @@ class Trainer:
             "model": self.weights(),
             "optimizer": optimizer_state(self.model, self.optimizer),
             "random": random_state.get(),
-            "step": progress.step,
+            "run": self.run,
             "data_digest": self.corpus.digest,
+            "step": progress.step,
             "best_step": progress.best_step,
             "best_loss": progress.best_loss,
             "best_weights": progress.best_weights,
@@ -262,7 +266,16 @@ class Trainer:
         }
 
     def load_state(self, state: State) -> None:
-        """Continue from what ``state`` returned, in any number of processes."""
+        """Continue from what ``state`` returned, in any number of processes.
+
+        Raises CheckpointError for the state of another run: other parameters, data or code.
+        """
+        found = (state["run"], state["data_digest"])
+        if found != (self.run, self.corpus.digest):
+            raise CheckpointError(
+                f"expected a state of run {self.run}, found one of {found[0]}",
+                hint="states belong to the folder they were written in; remove the copied one",
+            )
         for name, tensor in self.model.state_dict().items():
             assign(tensor, state["model"][name])
         load_optimizer_state(self.model, self.optimizer, state["optimizer"])
