@@ -29,6 +29,12 @@ DOWN = Machine(servers=Servers(mlflow_tracking_uri="http://127.0.0.1:9"))
 LOSSES = [1.0, float("nan"), 0.25]
 
 
+@pytest.fixture(autouse=True)
+def quick_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ship every fifth of a second, not every other one."""
+    monkeypatch.setattr(streaming, "_INTERVAL_S", 0.2)
+
+
 def one_stage(records: Records, layout: Layout) -> None:
     """Record a run of one stage, as ``run_stage`` does."""
     records.begin("pretrain", {"pretrain": {"lr": 1e-3, "grid": [1, 2]}}, {"git.commit": "c0ffee"})
@@ -271,6 +277,39 @@ def test_the_machine_s_load_is_recorded_while_mlflow_is_away(
     assert len(history) >= 10
 
 
+def test_a_backlog_holds_a_run_up_for_so_long_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path)
+    monkeypatch.setattr("tasks.records.BUDGET_S", -1.0)
+    warnings: list[str] = []
+    records = Records(layout, Machine(), warn=warnings.append)
+    records.open()
+    one_stage(records, layout)
+    records.close(spool.FINISHED)
+    assert "time allows" in warnings[0]
+    assert sync_records(layout) == 2, "whoever asks for it waits for all"
+    assert len(losses(layout)) == len(LOSSES)
+
+
+def test_a_server_that_is_healthy_and_hangs_costs_one_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As MLflow does when its database has gone."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    warnings: list[str] = []
+    with failing_server(hang=True) as address:
+        machine = Machine(servers=Servers(mlflow_tracking_uri=f"http://{address}"))
+        began = time.monotonic()
+        records = Records(Layout(tmp_path), machine, warn=warnings.append)
+        records.open()
+        one_stage(records, Layout(tmp_path))
+        records.close(spool.FINISHED)
+        assert time.monotonic() - began < 2 + 2 + streaming.PATIENCE_S
+    assert len(warnings) == 1
+    assert sync_records(Layout(tmp_path)) == 2
+
+
 @pytest.mark.parametrize("port", [9, 0])
 def test_no_password_in_what_is_said(tmp_path: Path, port: int) -> None:
     """Port 9: nobody there. 0: a server that is healthy and then fails, whose error names it."""
@@ -312,8 +351,9 @@ def load_lines(layout: Layout) -> int:
 
 
 @contextmanager
-def failing_server() -> Iterator[str]:
+def failing_server(*, hang: bool = False) -> Iterator[str]:
     """Yield the address of a server whose health is good and that breaks every other call."""
+    over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -322,6 +362,7 @@ def failing_server() -> Iterator[str]:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
             else:
+                over.wait(60 if hang else 0)
                 self.connection.shutdown(socket.SHUT_RDWR)
 
         def log_message(self, *_: object) -> None:
@@ -330,4 +371,5 @@ def failing_server() -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"127.0.0.1:{server.server_port}"
+        over.set()
         server.shutdown()
