@@ -53,7 +53,7 @@ class Case:
         return f"{search}_batch_{self.batch}_visual_{self.visual_tokens}"
 
 
-CASES = (Case(8, 729), Case(32, 256), Case(8, 256, beams=4))
+CASES = (Case(8, 729), Case(16, 256), Case(4, 256, beams=4))
 
 
 def make_decoder(seed: int = 0) -> CaptionDecoder:
@@ -68,7 +68,7 @@ def make_decoder(seed: int = 0) -> CaptionDecoder:
             if parameter.ndim > 1:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
         table, places = decoder.token_embed.weight.mul_(10), decoder.pos_embed.mul_(30)
-        places.add_(torch.arange(len(places)).unsqueeze(1) * table[END] * 0.9)
+        places.add_(torch.arange(len(places)).unsqueeze(1) * table[END] * 1.1)
     return decoder
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lapvqa.pretrain.decoder import Cache, CaptionDecoder, close_gaps
+from lapvqa.pretrain.decoder import Cache, TextDecoder, close_gaps
 
 
 @dataclass
@@ -34,7 +34,7 @@ class _Beams:
 
 
 def beam_search(
-    decoder: CaptionDecoder,
+    decoder: TextDecoder,
     cache: Cache,
     logits: Tensor,
     *,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lapvqa.pretrain.beam import beam_search
-from lapvqa.pretrain.decoder import Cache, CaptionDecoder, close_gaps
+from lapvqa.pretrain.decoder import Cache, TextDecoder, close_gaps
 from lapvqa.pretrain.model import CaptioningModel
 
 BEGIN = END = 50256
@@ -42,7 +42,7 @@ def generate(
 
 @torch.no_grad()
 def continue_prompts(
-    decoder: CaptionDecoder,
+    decoder: TextDecoder,
     visual: Tensor,
     prompt_ids: Tensor,
     *,
@@ -78,7 +78,7 @@ def continue_prompts(
 
 
 def _greedy_search(
-    decoder: CaptionDecoder, cache: Cache, logits: Tensor, max_new_tokens: int, end: int
+    decoder: TextDecoder, cache: Cache, logits: Tensor, max_new_tokens: int, end: int
 ) -> list[list[int]]:
     """Take the most likely token until every row has ended; ``logits`` [B, V] of the first."""
     texts: list[list[int]] = [[] for _ in range(len(logits))]
@@ -99,7 +99,7 @@ def _greedy_search(
 
 
 def _check(
-    decoder: CaptionDecoder,
+    decoder: TextDecoder,
     visual: Tensor,
     prompt_ids: Tensor,
     max_new_tokens: int,
@@ -107,7 +107,6 @@ def _check(
     num_beams: int,
 ) -> None:
     """Raise ValueError for arguments that have no answer."""
-    vocabulary = len(decoder.token_embed.weight)
     prompt_length = prompt_ids.shape[1]
     if len(visual) != len(prompt_ids) or not prompt_length:
         raise ValueError(
@@ -117,8 +116,8 @@ def _check(
     limit = decoder.max_length + 1 - prompt_length
     if not 1 <= max_new_tokens <= limit:
         raise ValueError(f"max_new_tokens is {max_new_tokens}, expected 1..{limit} (positions)")
-    if not 1 <= num_beams <= vocabulary // 2:
-        raise ValueError(f"num_beams is {num_beams}, expected 1..{vocabulary // 2}")
+    if not 1 <= num_beams <= decoder.vocabulary // 2:
+        raise ValueError(f"num_beams is {num_beams}, expected 1..{decoder.vocabulary // 2}")
     highest = max(end, int(prompt_ids.max())) if len(prompt_ids) else end
-    if highest >= vocabulary:
-        raise ValueError(f"token {highest} is not in the table of {vocabulary} tokens")
+    if highest >= decoder.vocabulary:
+        raise ValueError(f"token {highest} is not in the table of {decoder.vocabulary} tokens")
