@@ -28,14 +28,16 @@ from tasks.records import Records, sync_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("mlflow-server")]
 
-# A stage: two metrics, a hundred times a second; its last line tells how long it was held up.
+# A stage: two metrics, a hundred times a second, until it is told to stop; it prints how long it
+# was held up.
 STAGE = """
 import json, sys, time
 from pathlib import Path
 from lapvqa.recorder import Recorder
 recorder = Recorder(Path(sys.argv[1]), stage="pretrain", machine_readable=True)
-longest, step, end = 0.0, 0, time.monotonic() + float(sys.argv[2])
-while time.monotonic() < end:
+stop = Path(sys.argv[2])
+longest, step, end = 0.0, 0, time.monotonic() + 120
+while not stop.exists() and time.monotonic() < end:
     began = time.perf_counter()
     loss = float("nan") if step % 97 == 0 else 1 / (step + 1)
     recorder.metrics({"loss": loss, "recall@5": step / 7}, step=step)
@@ -47,6 +49,7 @@ recorder.close()
 print(json.dumps({"steps": step, "longest": longest}))
 """
 MEANT_TO_BE_SHORT_S = 2.0
+MORE_S = 1.5  # of writing, after what a test has done to the server
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +77,21 @@ class Project:
             {"git.commit": "c0ffee", "dvc.stage": "pretrain"},
         )
 
-    def write(self, seconds: float) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", STAGE, str(self.layout.record("pretrain")), str(seconds)]
+    def write(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", STAGE, str(self.layout.record("pretrain")), str(self.stop)]
         return subprocess.Popen(command, text=True, stdout=subprocess.PIPE)
+
+    def told(self, stage: subprocess.Popen[str]) -> int:
+        """Stop the stage and return its steps; a line must never have been held up."""
+        time.sleep(MORE_S)
+        self.stop.touch()
+        facts = json.loads(stage.communicate(timeout=60)[0])
+        assert facts["longest"] < MEANT_TO_BE_SHORT_S
+        return int(facts["steps"])
+
+    @property
+    def stop(self) -> Path:
+        return self.layout.root / "stop"
 
     def end(self) -> None:
         self.records.end(
@@ -115,13 +130,6 @@ def project(
         return Project(layout, records, warnings)
 
     return make
-
-
-def told(stage: subprocess.Popen[str]) -> int:
-    """Return how many steps a stage wrote; it must never have been held up."""
-    facts = json.loads(stage.communicate(timeout=60)[0])
-    assert facts["longest"] < MEANT_TO_BE_SHORT_S
-    return int(facts["steps"])
 
 
 def stage_run(server: MlflowServer, project: Project) -> Any:
@@ -189,11 +197,11 @@ def test_killed_in_the_middle_and_synced_later(
 ) -> None:
     ours = project(server.uri)
     ours.begin()
-    stage = ours.write(6)
+    stage = ours.write()
     wait_until(lambda: points(server, ours) > 100, seconds=30)
     server.kill()
     shipped = points(server, ours)
-    steps = told(stage)
+    steps = ours.told(stage)
     ending, closing_ = timed(ours.end), timed(lambda: ours.records.close(spool.FINISHED))
     assert ending < streaming.PATIENCE_S + MEANT_TO_BE_SHORT_S
     assert closing_ < MEANT_TO_BE_SHORT_S
@@ -218,7 +226,7 @@ def test_back_during_the_run_the_stream_goes_on(
     server.kill()
     ours.begin()  # without a server, so the stream opens the run as well
     assert ours.warnings
-    stage = ours.write(14)
+    stage = ours.write()
     wait_until(lambda: ours.layout.record("pretrain").exists(), seconds=30)
     server.start()
     wait_until(lambda: points(server, ours) > 100, seconds=30)
@@ -227,7 +235,7 @@ def test_back_during_the_run_the_stream_goes_on(
     shipped = points(server, ours)
     server.start()
     wait_until(lambda: points(server, ours) > shipped, seconds=30)
-    steps = told(stage)
+    steps = ours.told(stage)
     wait_until(lambda: points(server, ours) == 2 * steps, seconds=30)
     ours.end()
     ours.records.close(spool.FINISHED)
@@ -240,11 +248,11 @@ def test_halted_server_holds_nobody_up(
 ) -> None:
     ours = project(server.uri)
     ours.begin()
-    stage = ours.write(3)
+    stage = ours.write()
     wait_until(lambda: points(server, ours) > 100, seconds=30)
     server.send(signal.SIGSTOP)
     try:
-        steps = told(stage)
+        steps = ours.told(stage)
         ending, closing_ = timed(ours.end), timed(lambda: ours.records.close(spool.FINISHED))
     finally:
         server.send(signal.SIGCONT)
@@ -259,8 +267,8 @@ def test_server_that_accepts_and_never_answers(project: Callable[[str], Project]
     with closing(socket.create_server(("127.0.0.1", 0), backlog=64)) as deaf:
         ours = project(f"http://127.0.0.1:{deaf.getsockname()[1]}")
         beginning = timed(ours.begin)
-        stage = ours.write(2)
-        told(stage)
+        stage = ours.write()
+        ours.told(stage)
         ending, closing_ = timed(ours.end), timed(lambda: ours.records.close(spool.FINISHED))
     assert beginning < 3.0 + MEANT_TO_BE_SHORT_S, "one look for it, not one per call"
     assert ending < streaming.PATIENCE_S + MEANT_TO_BE_SHORT_S
