@@ -207,3 +207,16 @@ def test_gaps_are_filled_from_the_back() -> None:
     assert close_gaps([1, 2, 5]) == [5, 1, 2]
     assert close_gaps([3, 4]) == [3, 4]
     assert close_gaps([]) == []
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_autocast_halves_the_cache(beams: int) -> None:
+    decoder, visual = make_decoder(0), make_visual(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert decoder.start(visual, 9).memory.dtype == torch.bfloat16
+        half = search(decoder, visual, beams, 1.0)
+    assert any(
+        mine == exact
+        for mine, exact in zip(half, search(decoder, visual, beams, 1.0), strict=True)
+        if mine
+    )
