@@ -6,8 +6,9 @@
     what there is to run and what is stale, asked of DVC in this process
 ``embedded`` ``prefect_server``
     the Prefect server of one run: embedded by default, somebody else's by configuration
-``records`` ``streaming`` ``spool`` ``registry`` ``encoder_pyfunc``
-    MLflow: runs, metrics while they come, what waits for it, the registered encoder
+``records`` ``streaming`` ``spool`` ``shipping`` ``mlflow_store`` ``registry`` ``encoder_pyfunc``
+    MLflow: runs, metrics while they come, what waits on disk, how it gets there, where it is,
+    the registered encoder
 ``lineage`` ``results``
     the ledger's entries; the tables and links that Prefect's pages show
 ``steps`` ``session`` ``display`` ``prefect_task``
@@ -19,7 +20,7 @@ Contracts
     The library below knows nothing of this; `dvc repro` alone leaves the same dvc.lock.
 
 Pitfalls
-    Prefect and MLflow read their settings on import: ``embedded`` and ``records`` set the
+    Prefect and MLflow read their settings on import: ``embedded`` and ``mlflow_store`` set the
     environment first, so nothing here imports either of them at module level unless the flow
     run already exists (``stages`` and the modules of the flows do).
     MLflow may be down: a run goes on, its records wait in .lapvqa/spool (``spool``).

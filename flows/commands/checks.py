@@ -195,7 +195,7 @@ def mlflow(layout: Layout) -> Iterator[Check]:
         yield _answers("MLflow, served", f"{uri.rstrip('/')}/health", uri)
     else:
         yield _database("MLflow, embedded", layout.mlflow_db, layout)
-    waiting = sum(1 for _ in layout.spool.glob("*.json")) if layout.spool.exists() else 0
+    waiting = sum(1 for _ in layout.spool.glob("*/*/record.json"))
     if waiting:
         yield Check("MLflow records", WARN, f"{waiting} wait", "lapvqa sync")
 
@@ -260,8 +260,11 @@ def _database(name: str, path: Path, layout: Layout) -> Check:
 
 
 def _answers(name: str, health: str, url: str) -> Check:
+    from tasks.mlflow_store import public
+
+    url = public(url)  # without a password
     try:
-        with urllib.request.urlopen(health, timeout=5):
+        with urllib.request.urlopen(public(health), timeout=5):
             return Check(name, OK, url)
     except (urllib.error.URLError, OSError, ValueError) as error:
         # Runs go on without it (embedded server, spooled records), so this is no failure.

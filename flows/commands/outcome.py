@@ -68,10 +68,10 @@ def show_results(layout: Layout, screen: Console) -> None:
 
 def show_places(layout: Layout, screen: Console) -> None:
     """Print the commands and pages that show more."""
-    from tasks.records import tracking_uri
+    from tasks.mlflow_store import public, tracking_uri
 
     machine = load_machine(layout)
-    records = tracking_uri(layout, machine)
+    records = public(tracking_uri(layout, machine))
     embedded = records.startswith("sqlite:")
     places = {
         "report page": _relative(layout.report_page),
