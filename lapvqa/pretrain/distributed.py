@@ -12,11 +12,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from lapvqa.config import Strategy
+from lapvqa.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -47,20 +48,38 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
+    def require_same(self, what: str, value: Any) -> None:
+        """Raise ConfigError if ``what`` is not the same in every process."""
+        found = self.gather(value)
+        if any(one != found[0] for one in found):
+            listed = ", ".join(f"{one} in process {rank}" for rank, one in enumerate(found))
+            raise ConfigError(
+                f"expected the same {what} in all processes, found {listed}",
+                hint="every node must see this project folder with the same code and data; "
+                "see docs/training.md",
+            )
+
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """Join the processes that torchrun started; alone, without its variables."""
+    """Join the processes that torchrun started; alone, without its variables.
+
+    On GPUs ``device`` becomes the current one; without an index it is that of the local rank.
+    After an error the process is to end without waiting for the others: they may be waiting for
+    it in turn, and torchrun ends them.
+    """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield World()
         return
+    local_rank = int(os.environ["LOCAL_RANK"])
     if device.type == "cuda":
+        device = torch.device("cuda", local_rank if device.index is None else device.index)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield World(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
-    finally:
-        dist.destroy_process_group()
+        dist.init_process_group("nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")
+    yield World(dist.get_rank(), dist.get_world_size(), local_rank)
+    dist.destroy_process_group()
 
 
 def spread(task: nn.Module, world: World, strategy: Strategy, device: torch.device) -> nn.Module:
@@ -72,7 +91,11 @@ def spread(task: nn.Module, world: World, strategy: Strategy, device: torch.devi
     if world.size == 1:
         return task
     if strategy == "ddp":
-        return DistributedDataParallel(task, device_ids=[device] if device.type == "cuda" else None)
+        return DistributedDataParallel(
+            task,
+            device_ids=[device] if device.type == "cuda" else None,
+            forward_sync_buffers=False,  # they are constants
+        )
     # Autocast chooses the precision; sharding must not choose another.
     policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     mesh = init_device_mesh(device.type, (world.size,))
@@ -83,6 +106,22 @@ def spread(task: nn.Module, world: World, strategy: Strategy, device: torch.devi
     scalars = {one for one in task.parameters() if one.ndim == 0}  # cannot be sharded
     fully_shard(task, mesh=mesh, mp_policy=policy, ignored_params=scalars)
     return task
+
+
+@contextlib.contextmanager
+def gathered(task: nn.Module) -> Iterator[None]:
+    """Hold whole parameters, for calls that are not the forward pass that FSDP watches.
+
+    Every process must enter.
+    """
+    sharded = [module for module in task.modules() if isinstance(module, FSDPModule)]
+    for module in sharded:
+        module.unshard()
+    try:
+        yield
+    finally:
+        for module in sharded:
+            module.reshard()
 
 
 def average_scalars(task: nn.Module, world: World) -> None:
@@ -100,7 +139,8 @@ def only_last_synchronises(task: nn.Module, *, last: bool) -> Iterator[None]:
         with task.no_sync():
             yield
     else:
-        # FSDP2 reduces in every pass, and adds up what it reduced: right, if not cheapest.
+        # FSDP2 reduces in every pass and adds up what it reduced. To reduce once it would have to
+        # keep whole gradients between the passes, for models too large for that.
         yield
 
 
@@ -119,5 +159,6 @@ def parts_like(value: Tensor, target: Tensor) -> Tensor:
     """Return ``value`` on the device, and in the parts, of ``target``."""
     value = value.to(target.device)
     if isinstance(target, DTensor):
-        return distribute_tensor(value, target.device_mesh, target.placements)
+        # Every process has the whole value: each takes its part, and none is sent.
+        return distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None)
     return value

@@ -1,19 +1,25 @@
 """Start torchrun as a child of the stage: several processes train, and die with it.
 
-`python -m lapvqa.pretrain.launch ARGUMENTS` is torchrun that dies with its parent; on the second
-and further nodes of a cluster the same is started by hand, see docs/training.md.
+`python -m lapvqa.pretrain.launch`, in the project, is torchrun with the arguments that local.yaml
+stands for. The stage starts it on its own node; on every other node of a cluster the same is
+started by hand, see docs/training.md.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 from lapvqa import errors, runtime, storage
-from lapvqa.config import Machine
+from lapvqa.config import Machine, Training, load_machine
+from lapvqa.errors import EXIT_INTERRUPTED, EXIT_USER, ConfigError, LapvqaError
 from lapvqa.layout import Layout
 
 WORKER = "lapvqa.pretrain.worker"
+PARENT = "LAPVQA_PARENT_PID"
+"""Variable with the id of the process that a launcher, or a worker, must not outlive."""
 
 
 def wanted(machine: Machine) -> bool:
@@ -21,9 +27,13 @@ def wanted(machine: Machine) -> bool:
     return machine.training.processes * machine.training.nodes > 1
 
 
-def arguments(machine: Machine) -> list[str]:
-    """Return torchrun's arguments for this node."""
-    training = machine.training
+def failure_file(layout: Layout) -> Path:
+    """Return where a worker keeps the error that ended it, for the stage and its restarts."""
+    return layout.work_dir("pretrain") / "failure.json"
+
+
+def arguments(training: Training) -> list[str]:
+    """Return torchrun's arguments for a node."""
     meeting = (
         ["--standalone"]
         if training.nodes == 1
@@ -44,35 +54,68 @@ def workers(layout: Layout, machine: Machine) -> None:
 
     Raises the error that one of them could not mend, TrainingError if they died otherwise.
     """
-    failure = layout.work_dir("pretrain") / "failure.json"
+    failure = failure_file(layout)
     failure.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "lapvqa.pretrain.launch", *arguments(machine)]
-    child = subprocess.Popen(command, cwd=layout.root)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "lapvqa.pretrain.launch"],
+        cwd=layout.root,
+        env={**os.environ, PARENT: str(os.getpid())},
+    )
     try:
         code = child.wait()
     except BaseException:
         child.terminate()
         child.wait()
         raise
-    if not code:
-        return
     if failure.exists():
         facts = storage.read_json(failure, made_by="pretrain")
         raise getattr(errors, facts["error"])(facts["message"], hint=facts["hint"])
-    raise errors.TrainingError(
-        f"the {machine.training.processes} training processes ended with code {code}, after "
-        f"{machine.training.restarts} restarts",
-        hint="their last lines are above; the next run continues from the newest state",
-    )
+    if code:
+        raise errors.TrainingError(
+            f"the training processes ended with code {code}, after "
+            f"{machine.training.restarts} restarts",
+            hint="their last lines are above; the next run continues from the newest state",
+        )
 
 
-def main() -> None:
-    """Be torchrun, and die with the stage."""
-    runtime.die_with_parent()
-    from torch.distributed.run import main as torchrun
+def main() -> int:
+    """Be torchrun, for this node, until the processes end or the stage does."""
+    stage = os.environ.get(PARENT)
+    if stage is not None:
+        runtime.die_with_parent(int(stage))
+    os.environ[PARENT] = str(os.getpid())
+    # torchrun says at length what it would set, and warns of what the stage explains itself.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("LOGLEVEL", "CRITICAL")
+    try:
+        training = load_machine(Layout(Path.cwd())).training
+        if stage is None and training.nodes == 1:
+            raise ConfigError(
+                "local.yaml: training.nodes is 1, so there is no other node to start",
+                hint="`lapvqa run` starts the processes of this one",
+            )
+        return _torchrun(arguments(training))
+    except LapvqaError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return EXIT_USER
 
-    torchrun(sys.argv[1:])
+
+def _torchrun(command_line: list[str]) -> int:
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    try:
+        run(parse_args(command_line))  # type: ignore[no-untyped-call]
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        how = failure.signal_name() if failure.exitcode < 0 else f"code {failure.exitcode}"
+        sys.stderr.write(f"training process {rank} ended with {how}\n")
+        return 1
+    except (KeyboardInterrupt, SignalException):
+        return EXIT_INTERRUPTED
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

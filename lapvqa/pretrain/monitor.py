@@ -103,16 +103,26 @@ class Meter:
         return found
 
     def measure(
-        self, *, seconds: float, waited: float, images: int, positions: int, targets: int
+        self,
+        *,
+        seconds: float,
+        waited: float,
+        images: int,
+        positions: int,
+        targets: int,
+        processes: int = 1,
     ) -> dict[str, float]:
-        """Return the metrics of a step of this process."""
+        """Return the metrics of a step that this process took, one of several ``processes``.
+
+        Images and tokens per second are those of all, MFU and memory those of one device.
+        """
         rate = flops_per_step(
             self.params, images=images, positions=positions, targets=targets,
             vocabulary=self.vocabulary,
         ) / seconds  # fmt: skip
         found = {
-            "images_per_s": images / seconds,
-            "tokens_per_s": targets / seconds,
+            "images_per_s": processes * images / seconds,
+            "tokens_per_s": processes * targets / seconds,
             "mfu": rate / self.peak,
             "data_wait": waited / seconds,
             "peak_memory_gb": peak_memory(self.device) / 1e9,

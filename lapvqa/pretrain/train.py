@@ -23,7 +23,7 @@ from lapvqa.pretrain import history, launch, samples
 from lapvqa.pretrain.checkpoint import Checkpoints, prune_runs, serialise
 from lapvqa.pretrain.corpus import Corpus, read_corpus
 from lapvqa.pretrain.device import choose_device, make_deterministic
-from lapvqa.pretrain.distributed import World
+from lapvqa.pretrain.distributed import World, gathered
 from lapvqa.pretrain.files import MODEL_FILE, TRAINING_FILE
 from lapvqa.pretrain.history import HISTORY_FILE
 from lapvqa.pretrain.trainer import Trainer
@@ -62,6 +62,7 @@ def train(
     make_deterministic(threads=params.cpu_threads, exact=params.deterministic)
     corpus = read_corpus(layout)
     digest = run_digest(params, corpus)
+    world.require_same("run (parameters, data, code, torch)", digest)
     device = choose_device(machine, world.local_rank)
     trainer = Trainer(params, corpus, device, world=world, training=machine.training, run=digest)
     folder = layout.work_dir("pretrain") / digest
@@ -70,6 +71,7 @@ def train(
         if state is not None:
             trainer.load_state(state)
             recorder.say(f"continuing at step {trainer.progress.step} of {trainer.total_steps}")
+        world.require_same("step to continue at", trainer.progress.step)
         recorder.facts({**trainer.facts(), "run": digest})
         with explained(trainer):
             trainer.train(
@@ -116,12 +118,14 @@ def _after_epoch(trainer: Trainer, folder: Path) -> None:
     params = trainer.params
     epoch = trainer.progress.step // trainer.steps_per_epoch
     if params.save_every_epochs and epoch % params.save_every_epochs == 0:
-        weights = trainer.vocabulary.restore(trainer.model, trainer.weights())
+        weights = trainer.weights()
         if trainer.world.is_main:
+            weights = trainer.vocabulary.restore(trainer.model, weights)
             path = folder / EPOCHS_DIR / f"model_epoch{epoch:03d}.pt"
             storage.write_bytes(path, serialise(weights))
     if params.samples:
-        samples.append(trainer, folder / samples.SAMPLES_FILE)
+        with gathered(trainer.objective.task):
+            samples.append(trainer, folder / samples.SAMPLES_FILE)
 
 
 def write_results(trainer: Trainer, folder: Path, work: Path) -> None:

@@ -162,6 +162,7 @@ class Trainer:
             images=sum(len(batch.indices) for batch in micro),
             positions=sum(batch.inputs.numel() for batch in micro),
             targets=num_targets // self.world.size,
+            processes=self.world.size,
         )
         recorder.metrics({"loss": loss, "lr": rate, "grad_norm": norm, **measured}, step=step + 1)
         note = f"loss {loss:.2f}, {self.meter.line(measured)}"
@@ -246,13 +247,22 @@ class Trainer:
             progress.best_weights = self.weights()
 
     def weights(self) -> dict[str, Tensor]:
-        """Return a copy of the model's weights on the CPU; every process must ask for it."""
-        return {name: snapshot(whole(tensor)) for name, tensor in self.model.state_dict().items()}
+        """Return a copy of the model's weights on the CPU; every process must ask for it.
+
+        The main one alone gets it: on a machine with eight GPUs eight copies are too many.
+        """
+        weights = {}
+        for name, tensor in self.model.state_dict().items():
+            value = whole(tensor)
+            if self.world.is_main:
+                weights[name] = snapshot(value)
+        return weights
 
     def state(self) -> State:
         """Return all that a later process needs to continue; every process must ask for it."""
         progress = self.progress
         return {
+            # First: it lets FSDP shard again what validation has gathered.
             "model": self.weights(),
             "optimizer": optimizer_state(self.model, self.optimizer),
             "random": random_state.get(),
@@ -284,7 +294,7 @@ class Trainer:
             step=state["step"],
             best_step=state["best_step"],
             best_loss=state["best_loss"],
-            best_weights=state["best_weights"],
+            best_weights=state["best_weights"] if self.world.is_main else {},
             history=history.from_tensor(state["history"]),
         )
 

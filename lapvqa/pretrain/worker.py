@@ -1,4 +1,7 @@
-"""One of the processes that torchrun starts: python -m lapvqa.pretrain.worker, in the project."""
+"""One of the processes that torchrun starts: python -m lapvqa.pretrain.worker, in the project.
+
+torch is imported late: what must not be outlived, and an error that is known, come before.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +14,20 @@ from lapvqa.config import load_machine
 from lapvqa.errors import EXIT_INTERRUPTED, LapvqaError
 from lapvqa.layout import Layout
 from lapvqa.params import load_params
-from lapvqa.pretrain.device import choose_device
-from lapvqa.pretrain.distributed import joined
-from lapvqa.pretrain.train import train
+from lapvqa.pretrain.launch import PARENT, failure_file
 from lapvqa.recorder import Recorder
 
 
 def main() -> int:
     """Train as one of several; keep the error that a restart would only meet again."""
-    runtime.die_with_parent()
+    runtime.die_with_parent(int(os.environ[PARENT]))
     layout = Layout(Path.cwd())
-    failure = layout.work_dir("pretrain") / "failure.json"
-    if failure.exists():  # torchrun restarts whatever failed; this would fail again
-        return 1
-    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-    recorder = _recorder(layout, rank)
+    failure = failure_file(layout)
+    if failure.exists():  # this is a restart after an error that is there to stay: end them all
+        return 0
+    recorder = _recorder(layout, int(os.environ["RANK"]))
     try:
-        params, machine = load_params(layout.params).pretrain, load_machine(layout)
-        with joined(choose_device(machine, local_rank)) as world:
-            train(params, layout, machine, recorder, world)
+        _train(layout, recorder)
     except LapvqaError as error:
         facts = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
         storage.write_json(failure, facts)
@@ -39,6 +37,18 @@ def main() -> int:
     finally:
         recorder.close()
     return 0
+
+
+def _train(layout: Layout, recorder: Recorder) -> None:
+    from lapvqa.pretrain.device import choose_device
+    from lapvqa.pretrain.distributed import joined
+    from lapvqa.pretrain.train import train
+
+    params, machine = load_params(layout.params).pretrain, load_machine(layout)
+    if int(os.environ["TORCHELASTIC_RESTART_COUNT"]):
+        recorder.say("a training process died; all start again")
+    with joined(choose_device(machine, int(os.environ["LOCAL_RANK"]))) as world:
+        train(params, layout, machine, recorder, world)
 
 
 def _recorder(layout: Layout, rank: int) -> Recorder:
