@@ -7,7 +7,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup setup-dev demo test lint bench docs clean
+.PHONY: help setup setup-export setup-dev demo test lint bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -22,10 +22,14 @@ $(VENV)/.runtime: requirements/lock.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
+setup-export: setup ## what export.onnx needs besides
+	$(BIN)/python -m pip install --quiet -r requirements/lock.txt -r requirements/lock-export.txt
+
 setup-dev: $(VENV)/.dev
 
-$(VENV)/.dev: requirements/lock-dev.txt requirements/lock-dask.txt $(VENV)/.runtime
-	$(BIN)/python -m pip install --quiet -r requirements/lock-dev.txt -r requirements/lock-dask.txt
+$(VENV)/.dev: requirements/lock-dev.txt requirements/lock-dask.txt requirements/lock-export.txt requirements/lock-parity.txt $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet -r requirements/lock-dev.txt -r requirements/lock-dask.txt -r requirements/lock-export.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/lock-parity.txt
 	touch $@
 
 demo: setup ## make the demo archive and run the whole pipeline on it

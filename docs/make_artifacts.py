@@ -59,14 +59,26 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
         "How the model was trained: parameters, sizes, steps, losses.",
         None,
     ),
+    "models/<objective>/epochs": (
+        "`model_epochNNN.pt`, the whole model after every `save_every_epochs` epochs; empty if "
+        "that is 0.",
+        None,
+    ),
     "models/<objective>/history.csv": (
         "Columns `step`, `loss`, `val_loss` (empty where not measured), `lr`, `epoch`.",
         None,
     ),
     "models/<objective>/encoder_final.pt": ("The encoder alone: a plain state dict.", None),
     "models/<objective>/encoder.safetensors": ("The same tensors as safetensors.", None),
+    "models/<objective>/exports": (
+        "The encoder as graph and weights, which computes without this code, for any number of "
+        "images: float32 [B, 1, S, S], normalised, to pooled tokens [B, g * g, D]. `encoder.pt2` "
+        "(torch.export) always, `encoder.onnx` (opset 18) where `export.onnx` is true.",
+        None,
+    ),
     "models/<objective>/card.json": (
-        "What the encoder is: sizes, preprocessing, training facts, sha256 of the weights files.",
+        "What the model is: sizes, preprocessing, training facts; of every file of weights what it "
+        "holds, how it is loaded, its sha256.",
         None,
     ),
     "results/<task>/predictions.parquet": (

@@ -163,9 +163,11 @@ class PretrainParams(Section):
 
 
 class ExportParams(Section):
-    """Stage export."""
+    """Stage export; tolerances are relative to the largest output."""
 
     tolerance: Annotated[float, Field(ge=0)] = 1e-6
+    onnx: bool = False
+    onnx_tolerance: Annotated[float, Field(ge=0)] = 1e-5
 
 
 class BootstrapParams(Section):

@@ -30,10 +30,11 @@ from lapvqa.pretrain.model import (
     initial_model,
 )
 
-MODEL_FILE, TRAINING_FILE = "model_best.pt", "training.json"
-ENCODER_FILE, SAFETENSORS_FILE, CARD_FILE = (
-    "encoder_final.pt", "encoder.safetensors", "card.json",
-)  # fmt: skip
+MODEL_FILE, TRAINING_FILE, EPOCHS_DIR = "model_best.pt", "training.json", "epochs"
+ENCODER_FILE, SAFETENSORS_FILE = "encoder_final.pt", "encoder.safetensors"
+EXPORTS_DIR = "exports"
+PROGRAM_FILE, ONNX_FILE = f"{EXPORTS_DIR}/encoder.pt2", f"{EXPORTS_DIR}/encoder.onnx"
+CARD_FILE = "card.json"
 
 _WRAPPERS = ("model_state", "encoder_state")
 _NAMED_AT_MOST = 3

@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ViTConfig, ViTModel
 
+from lapvqa.errors import CheckpointError
 from lapvqa.pretrain.encoder import VisionEncoder
+from lapvqa.pretrain.exchange import from_torch_layers, to_transformers
 
 DEPTH, WIDTH = 24, 1024
-
-
-def converted(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename timm's tensors to those of transformers' ViTModel."""
-    names = {
-        "cls_token": "embeddings.cls_token",
-        "pos_embed": "embeddings.position_embeddings",
-        "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
-        "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
-        "norm.weight": "layernorm.weight",
-        "norm.bias": "layernorm.bias",
-    }
-    parts = {
-        "norm1": "layernorm_before",
-        "norm2": "layernorm_after",
-        "attn.proj": "attention.o_proj",
-        "mlp.fc1": "mlp.fc1",
-        "mlp.fc2": "mlp.fc2",
-    }
-    renamed = {}
-    for name, tensor in weights.items():
-        if name in names:
-            renamed[names[name]] = tensor
-            continue
-        _, layer, rest = name.split(".", 2)
-        part, kind = rest.rsplit(".", 1)
-        if part == "attn.qkv":
-            for letter, third in zip("qkv", tensor.chunk(3), strict=True):
-                renamed[f"layers.{layer}.attention.{letter}_proj.{kind}"] = third
-        else:
-            renamed[f"layers.{layer}.{parts[part]}.{kind}"] = tensor
-    return renamed
 
 
 @pytest.mark.parametrize(
@@ -67,7 +43,7 @@ def test_computes_what_transformers_computes(
         layer_norm_eps=1e-6, hidden_act="gelu",
     )  # fmt: skip
     theirs = ViTModel(config, add_pooling_layer=False).eval()
-    theirs.load_state_dict(converted(ours.state_dict()), strict=True)
+    theirs.load_state_dict(to_transformers(ours.state_dict()), strict=True)
     images = torch.randn(3, 3, image_size, image_size)
     with torch.no_grad():
         expected = theirs(pixel_values=images).last_hidden_state
@@ -75,31 +51,107 @@ def test_computes_what_transformers_computes(
         torch.testing.assert_close(ours.patch_tokens(images), expected[:, 1:], rtol=1e-5, atol=1e-5)
 
 
-def test_published_encoder_has_timms_294_tensors() -> None:
+def small_encoder() -> VisionEncoder:
+    encoder = VisionEncoder(image_size=70, width=64, depth=3, heads=4, pooled_grid=2).eval()
+    for parameter in encoder.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def timm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Ours and images, and timm's answer: tokens of its own weights, and of ours in its ViT."""
+    folder = tmp_path_factory.mktemp("timm")
+    ours, images = small_encoder(), torch.randn(3, 3, 70, 70)
+    sizes = {"img_size": 70, "patch_size": 14, "embed_dim": 64, "depth": 3, "num_heads": 4}
+    job = {"sizes": sizes, "weights": ours.state_dict(), "images": images}
+    torch.save(job, folder / "job.pt")
+    script = Path(__file__).with_name("timm_vit.py")
+    subprocess.run(
+        [sys.executable, script, folder / "job.pt", folder / "answer.pt"],
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    answer = torch.load(folder / "answer.pt", weights_only=True)
+    return {**answer, "ours": ours, "images": images}
+
+
+@torch.no_grad()
+def test_timms_weights_load_unchanged_and_compute_the_same(timm: dict[str, Any]) -> None:
+    ours = small_encoder()
+    ours.load_state_dict(timm["own"], strict=True)
+    tokens = ours.forward_features(timm["images"])
+    torch.testing.assert_close(tokens, timm["own_tokens"], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_our_weights_load_into_timm_and_compute_the_same(timm: dict[str, Any]) -> None:
+    ours, images = timm["ours"], timm["images"]
+    tokens = ours.forward_features(images)
+    torch.testing.assert_close(tokens, timm["tokens"], rtol=1e-5, atol=1e-5)
+    ours.blocks[1].norm2.bias.data[3] += 0.01
+    changed = ours.forward_features(images)
+    assert not torch.allclose(changed, timm["tokens"], rtol=1e-5, atol=1e-5)
+
+
+def test_the_published_encoder_has_timms_names_and_shapes(timm: dict[str, Any]) -> None:
     with torch.device("meta"):
-        found = {name: tuple(t.shape) for name, t in VisionEncoder().state_dict().items()}
-    expected: dict[str, tuple[int, ...]] = {
-        "cls_token": (1, 1, WIDTH),
-        "pos_embed": (1, 1 + 27 * 27, WIDTH),
-        "patch_embed.proj.weight": (WIDTH, 3, 14, 14),
-        "patch_embed.proj.bias": (WIDTH,),
-        "norm.weight": (WIDTH,),
-        "norm.bias": (WIDTH,),
-    }
-    for layer in range(DEPTH):
-        block = f"blocks.{layer}"
-        for norm in ("norm1", "norm2"):
-            expected |= {f"{block}.{norm}.weight": (WIDTH,), f"{block}.{norm}.bias": (WIDTH,)}
-        for name, outputs, inputs in (
-            ("attn.qkv", 3 * WIDTH, WIDTH),
-            ("attn.proj", WIDTH, WIDTH),
-            ("mlp.fc1", 4 * WIDTH, WIDTH),
-            ("mlp.fc2", WIDTH, 4 * WIDTH),
-        ):
-            expected[f"{block}.{name}.weight"] = (outputs, inputs)
-            expected[f"{block}.{name}.bias"] = (outputs,)
-    assert found == expected
-    assert len(found) == 294
+        published = VisionEncoder().state_dict()
+    assert {name: list(t.shape) for name, t in published.items()} == timm["published"]
+    assert len(published) == 294
+
+
+def test_the_published_encoder_has_the_names_of_transformers() -> None:
+    config = ViTConfig(
+        hidden_size=WIDTH, num_hidden_layers=DEPTH, num_attention_heads=16,
+        intermediate_size=4 * WIDTH, image_size=384, patch_size=14,
+    )  # fmt: skip
+    with torch.device("meta"):
+        theirs = ViTModel(config, add_pooling_layer=False).state_dict()
+        ours = to_transformers(VisionEncoder().state_dict())
+    assert {name: t.shape for name, t in ours.items()} == {n: t.shape for n, t in theirs.items()}
+
+
+class TorchViT(nn.Module):
+    """A ViT as one writes it around torch's own layers; 294 tensors at 24 of them, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 64, kernel_size=14, stride=14)
+        self.cls = nn.Parameter(torch.randn(1, 1, 64))
+        self.positions = nn.Parameter(torch.randn(1, 26, 64))
+        layer = nn.TransformerEncoderLayer(
+            64, 4, 256, dropout=0, activation="gelu", layer_norm_eps=1e-6, batch_first=True,
+            norm_first=True,
+        )  # fmt: skip
+        self.transformer = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+        self.ln_post = nn.LayerNorm(64, eps=1e-6)
+        for parameter in self.parameters():
+            parameter.data.add_(torch.randn_like(parameter) * 0.1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = self.conv(images).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.cls.expand(len(images), -1, -1), patches], dim=1)
+        normed: Tensor = self.ln_post(self.transformer(tokens + self.positions))
+        return normed
+
+
+@torch.no_grad()
+def test_weights_of_torchs_own_layers_compute_the_same() -> None:
+    theirs = TorchViT().eval()
+    ours = small_encoder()
+    ours.load_state_dict(from_torch_layers(theirs.state_dict()), strict=True)
+    images = torch.randn(3, 3, 70, 70)
+    torch.testing.assert_close(ours.forward_features(images), theirs(images), rtol=1e-5, atol=1e-5)
+
+
+def test_what_has_no_place_beside_torchs_layers_is_named() -> None:
+    weights = {**TorchViT().state_dict(), "head.weight": torch.zeros(2, 64)}
+    with pytest.raises(CheckpointError, match=r"head\.weight \[2, 64\] has no place"):
+        from_torch_layers(weights)
+    weights = {**TorchViT().state_dict(), "second.weight": torch.zeros(64)}
+    with pytest.raises(CheckpointError, match=r"second\.weight \[64\] has no place"):
+        from_torch_layers(weights)
 
 
 @pytest.mark.parametrize(("grid", "pooled"), [(27, 16), (5, 2), (4, 3), (4, 4), (7, 1)])

@@ -3,51 +3,37 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
 from conftest import write_project
-from ruamel.yaml import YAML
+from exporting import SIZES, pretrain_and_export
 
 from lapvqa import storage
-from lapvqa.config import Machine
 from lapvqa.errors import CheckpointError, MissingArtifactError
-from lapvqa.layout import Layout
-from lapvqa.params import ExportParams, ModelParams, PretrainParams, read_yaml
-from lapvqa.pretrain import export, files, train
+from lapvqa.params import ModelParams
+from lapvqa.pretrain import files
 from lapvqa.pretrain.encoder import VisionEncoder
-from lapvqa.pretrain.model import CaptioningModel, initial_model
-from lapvqa.recorder import Recorder
-
-MACHINE = Machine(workers=1, device="cpu")
-
-
-def pretrain_and_export(params: PretrainParams, layout: Layout, repository: Path) -> Path:
-    """Run both stages; export reads the objective from params.yaml."""
-    whole = read_yaml(repository / "params.yaml")
-    whole["pretrain"] = params.model_dump(mode="json")
-    with layout.params.open("w") as handle:
-        YAML().dump(whole, handle)
-    recorder = Recorder(layout.record("pretrain"), stage="pretrain")
-    train.run(params, layout, MACHINE, recorder)
-    export.run(ExportParams(), layout, MACHINE, recorder)
-    recorder.close()
-    return layout.model_dir("captioning")
+from lapvqa.pretrain.model import CaptioningModel, ContrastiveModel, initial_model
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
-    params = PretrainParams(
-        model=ModelParams(
-            image_size=32, patch_size=8, width=32, depth=2, heads=2, pooled_grid=2,
-            decoder_width=32, decoder_depth=1, decoder_heads=2,
-        ),
-        epochs=1, batch_size=4, lr=3e-3, seed=11,
-    )  # fmt: skip
     layout = write_project(tmp_path_factory.mktemp("project"))
-    return pretrain_and_export(params, layout, repository)
+    return pretrain_and_export(layout, repository, "captioning")
+
+
+@pytest.fixture(scope="module", params=["contrastive", "sigmoid"])
+def pair_folder(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, repository: Path
+) -> Path:
+    layout = write_project(tmp_path_factory.mktemp(request.param))
+    return pretrain_and_export(layout, repository, request.param)
 
 
 @pytest.fixture
@@ -80,9 +66,6 @@ def test_the_card_says_what_the_weights_are(folder: Path) -> None:
     assert card["input"]["shape"] == ["B", "1 or 3", 32, 32]
     assert card["input"]["normalisation"] == {"divide": 255, "mean": 0.5, "std": 0.25}
     assert card["output"] == {"pooled_tokens": 4, "patch_tokens": 16, "width": 32}
-    assert set(card["sha256"]) == {"model_best.pt", "encoder_final.pt", "encoder.safetensors"}
-    for name, digest in card["sha256"].items():
-        assert storage.sha256_file(folder / name) == digest
 
 
 def test_the_untrained_model_is_the_one_before_the_first_step(folder: Path) -> None:
@@ -178,39 +161,146 @@ def test_missing_files_name_the_stage(copy: Path) -> None:
         files.read_card(copy)
 
 
-def test_export_twice_gives_the_same_bytes(folder: Path) -> None:
-    names = ("encoder_final.pt", "encoder.safetensors", "card.json")
-    before = {name: storage.sha256_file(folder / name) for name in names}
-    layout = Layout(folder.parents[1])
-    recorder = Recorder(layout.record("export"), stage="export")
-    counts = export.run(ExportParams(), layout, MACHINE, recorder)
-    recorder.close()
-    assert {name: storage.sha256_file(folder / name) for name in names} == before
-    assert counts["encoder_tensors"] == 30
+@torch.no_grad()
+def test_a_pair_models_folder_gives_its_class(pair_folder: Path) -> None:
+    model = files.load_model(pair_folder)
+    assert isinstance(model, ContrastiveModel)
+    assert not model.training
+    assert torch.equal(files.load_encoder(pair_folder)(IMAGES), model.vision_encoder(IMAGES))
+    embeddings = model.embed_images(IMAGES)
+    assert embeddings.shape == (2, 16)
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(2))
+    with pytest.raises(CheckpointError, match=f"found the objective {pair_folder.name}") as error:
+        files.load_captioner(pair_folder)
+    assert "pretrain.objective" in error.value.hint
+    with pytest.raises(CheckpointError, match="expected a model that writes reports"):
+        files.untrained_captioner(pair_folder)
 
 
-def test_export_refuses_weights_that_compute_something_else(sizes: ModelParams) -> None:
-    encoder = initial_model(sizes, seed=0).vision_encoder
-    weights = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
-    export.check_parity(encoder, weights, sizes, "same.pt", 1e-6)
-    weights["blocks.1.mlp.fc2.bias"][3] += 1e-3
-    with pytest.raises(CheckpointError, match=r"other\.pt: outputs differ by"):
-        export.check_parity(encoder, weights, sizes, "other.pt", 1e-6)
+def test_the_untrained_pair_model_starts_as_its_objective_does(pair_folder: Path) -> None:
+    untrained = files.untrained_model(pair_folder)
+    assert isinstance(untrained, ContrastiveModel)
+    bias = -10.0 if pair_folder.name == "sigmoid" else 0.0
+    assert untrained.logit_bias.item() == bias
+    before = initial_model(SIZES, seed=11, objective=pair_folder.name).state_dict()
+    found = untrained.state_dict()
+    assert before.keys() == found.keys()
+    assert all(torch.equal(before[name], found[name]) for name in before)
+
+
+@pytest.mark.parametrize("objective", ["captoining", None])
+def test_an_unknown_objective_is_named(copy: Path, objective: str | None) -> None:
+    card = json.loads((copy / "card.json").read_text())
+    card["objective"] = objective
+    storage.write_json(copy / "card.json", card)
+    with pytest.raises(CheckpointError, match=f"found {objective!r}"):
+        files.load_model(copy)
+
+
+def test_weights_of_another_objective_do_not_fit(copy: Path) -> None:
+    card = json.loads((copy / "card.json").read_text())
+    card["objective"] = "contrastive"
+    storage.write_json(copy / "card.json", card)
+    with pytest.raises(
+        CheckpointError, match=r"model_best\.pt does not fit ContrastiveModel: missing"
+    ):
+        files.load_model(copy)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda name: f"module.{name}",
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"module._orig_mod.{name}",
+        lambda name: name.replace("blocks.1.", "blocks.1._orig_mod._checkpoint_wrapped_module."),
+    ],
+    ids=["ddp", "compile", "both", "block by block"],
+)
+def test_wrapped_names_load(copy: Path, wrapped: Callable[[str], str]) -> None:
+    for name in ("encoder_final.pt", "model_best.pt"):
+        weights = torch.load(copy / name, weights_only=True)
+        torch.save({wrapped(key): tensor for key, tensor in weights.items()}, copy / name)
+    assert torch.equal(
+        files.load_encoder(copy)(IMAGES), files.load_model(copy).vision_encoder(IMAGES)
+    )
+
+
+def test_two_tensors_of_one_name_are_refused(copy: Path) -> None:
+    weights = torch.load(copy / "encoder_final.pt", weights_only=True)
+    weights["_orig_mod.cls_token"] = weights["cls_token"] + 1
+    torch.save(weights, copy / "encoder_final.pt")
+    with pytest.raises(CheckpointError, match="31 tensors have only 30 names"):
+        files.load_encoder(copy)
+
+
+@pytest.mark.parametrize("wrapper", [None, "model_state"])
+def test_a_whole_model_gives_its_encoder(copy: Path, wrapper: str | None) -> None:
+    whole = torch.load(copy / "model_best.pt", weights_only=True)
+    torch.save({wrapper: whole} if wrapper else whole, copy / "encoder_final.pt")
+    expected = files.load_model(copy).vision_encoder(IMAGES)
+    assert torch.equal(files.load_encoder(copy)(IMAGES), expected)
+
+
+def test_an_encoder_in_place_of_a_model_is_said(copy: Path) -> None:
+    (copy / "model_best.pt").write_bytes((copy / "encoder_final.pt").read_bytes())
+    with pytest.raises(CheckpointError, match=r"load it into `model\.vision_encoder`"):
+        files.load_model(copy)
+
+
+def test_torchs_own_layers_are_refused_by_name(copy: Path) -> None:
+    layer = torch.nn.TransformerEncoderLayer(32, 2, 128)
+    theirs = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).state_dict()
+    torch.save({"encoder_state": theirs}, copy / "encoder_final.pt")
+    with pytest.raises(CheckpointError, match="does not say whether norms come first") as error:
+        files.load_encoder(copy)
+    assert "exchange.from_torch_layers" in error.value.hint
+
+
+def test_safetensors_are_read_and_damaged_ones_said(copy: Path) -> None:
+    encoder = files.untrained_encoder(copy)
+    path = copy / "encoder.safetensors"
+    files.load_weights(encoder, path)
+    assert torch.equal(encoder(IMAGES), files.load_encoder(copy)(IMAGES))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(CheckpointError, match=r"expected weights in encoder\.safetensors"):
+        files.load_weights(encoder, path)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ({}, "dict with nothing"),
+        ({"epoch": 3, "optimizer": {}}, "dict with epoch, optimizer"),
+        ({1: torch.zeros(1)}, "dict with 1"),
+    ],
+)
+def test_a_dictionary_of_something_else_is_described(copy: Path, value: Any, found: str) -> None:
+    torch.save(value, copy / "encoder_final.pt")
+    with pytest.raises(CheckpointError, match=f"found {found}"):
+        files.load_encoder(copy)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The files of a captioning card at their full size, with initial weights."""
+    folder = tmp_path_factory.mktemp("published")
+    made = CaptioningModel()
+    torch.save(made.state_dict(), folder / "model_best.pt")
+    torch.save(made.vision_encoder.state_dict(), folder / "encoder_final.pt")
+    del made
+    yield folder
+    shutil.rmtree(folder)  # 2.6 GB
 
 
 @pytest.mark.slow
-def test_the_published_snippet_runs_at_full_size(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
-    made = CaptioningModel()
-    torch.save(made.state_dict(), tmp_path / "model_best.pt")
-    torch.save(made.vision_encoder.state_dict(), tmp_path / "encoder_final.pt")
-    del made
-
+@pytest.mark.xdist_group("published")
+def test_the_published_snippet_runs_at_full_size(published: Path) -> None:
     model = CaptioningModel()
-    model.load_state_dict(torch.load(tmp_path / "model_best.pt", map_location="cpu"))
+    model.load_state_dict(torch.load(published / "model_best.pt", map_location="cpu"))
     model.eval()
     model.vision_encoder.load_state_dict(
-        torch.load(tmp_path / "encoder_final.pt", map_location="cpu")
+        torch.load(published / "encoder_final.pt", map_location="cpu")
     )
     with torch.no_grad():
         tokens = model.vision_encoder(torch.randn(1, 3, 384, 384))
@@ -218,6 +308,25 @@ def test_the_published_snippet_runs_at_full_size(tmp_path: Path) -> None:
     assert torch.isfinite(tokens).all()
     assert len(model.vision_encoder.state_dict()) == 294
     assert sum(parameter.numel() for parameter in model.vision_encoder.parameters()) == 303_663_104
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("published")
+def test_the_published_snippet_of_pairs_runs_at_full_size(published: Path) -> None:
+    """The encoder is the same for all objectives, so its file is."""
+    model = ContrastiveModel()
+    model.vision_encoder.load_state_dict(
+        torch.load(published / "encoder_final.pt", map_location="cpu")
+    )
+    model.eval()
+    assert len(model.vision_encoder.state_dict()) == 294
+    token_ids = torch.tensor([[50256, 464, 21726, 389, 1598, 13, 50256, 50256]])
+    valid = torch.tensor([[True] * 7 + [False]])
+    with torch.no_grad():
+        images, reports = model(torch.randn(1, 3, 384, 384), token_ids, valid)
+    for embeddings in (images, reports):
+        assert embeddings.shape == (1, 512)
+        torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(1))
 
 
 def test_an_encoder_of_any_size_is_built_from_parameters(sizes: ModelParams) -> None:
