@@ -82,6 +82,11 @@ def joined(device: torch.device) -> Iterator[World]:
     dist.destroy_process_group()
 
 
+def lost_another(error: RuntimeError) -> bool:
+    """Tell whether an error says that another process is gone, and nothing of this one."""
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
+
+
 def spread(task: nn.Module, world: World, strategy: Strategy, device: torch.device) -> nn.Module:
     """Return ``task`` as a module whose backward pass averages gradients over the processes.
 

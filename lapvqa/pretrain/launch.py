@@ -7,6 +7,7 @@ started by hand, see docs/training.md.
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -84,9 +85,7 @@ def main() -> int:
     if stage is not None:
         runtime.die_with_parent(int(stage))
     os.environ[PARENT] = str(os.getpid())
-    # torchrun says at length what it would set, and warns of what the stage explains itself.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("LOGLEVEL", "CRITICAL")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun would, and say so at length
     try:
         training = load_machine(Layout(Path.cwd())).training
         if stage is None and training.nodes == 1:
@@ -105,6 +104,7 @@ def _torchrun(command_line: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     try:
         run(parse_args(command_line))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lapvqa.config import Training
 from lapvqa.data.dataset import Batch, Pair, read_batch
@@ -121,7 +122,9 @@ class Trainer:
         Every process runs this; the main one writes.
         """
         with closing(self.loader.batches(self.progress.step, self.total_steps)) as steps:
-            for micro in steps:
+            for number, micro in enumerate(steps):
+                if number == 0:
+                    self._settle(micro)
                 self.take_step(micro, recorder)
                 if self._ends_epoch():
                     self._finish_epoch(recorder)
@@ -130,6 +133,16 @@ class Trainer:
                     state = self.state()
                     if self.world.is_main:
                         checkpoints.save(self.progress.step, state)
+
+    def _settle(self, micro: Sequence[Batch]) -> None:
+        """Let DDP arrange gradients as it will for good, which it does after a first pass.
+
+        A sum over three or more processes rounds as they are arranged: without this, the first
+        step after a resume would differ in its last bits from the same step within a run.
+        """
+        if isinstance(self.objective.task, DistributedDataParallel):
+            self.gradients(micro, self.progress.step)
+            self.optimizer.zero_grad(set_to_none=True)
 
     def _ends_epoch(self) -> bool:
         return self.progress.step % self.steps_per_epoch == 0

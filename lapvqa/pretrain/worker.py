@@ -41,14 +41,21 @@ def main() -> int:
 
 def _train(layout: Layout, recorder: Recorder) -> None:
     from lapvqa.pretrain.device import choose_device
-    from lapvqa.pretrain.distributed import joined
+    from lapvqa.pretrain.distributed import joined, lost_another
     from lapvqa.pretrain.train import train
 
     params, machine = load_params(layout.params).pretrain, load_machine(layout)
     if int(os.environ["TORCHELASTIC_RESTART_COUNT"]):
         recorder.say("a training process died; all start again")
     with joined(choose_device(machine, int(os.environ["LOCAL_RANK"]))) as world:
-        train(params, layout, machine, recorder, world)
+        try:
+            train(params, layout, machine, recorder, world)
+        except RuntimeError as error:
+            if not lost_another(error):
+                raise
+            # Its traceback would say nothing but where this one waited; torchrun says who died.
+            sys.stderr.write(f"pretrain: process {world.rank} lost another one\n")
+            sys.exit(1)
 
 
 def _recorder(layout: Layout, rank: int) -> Recorder:
