@@ -123,10 +123,10 @@ def recipe_of(
 
 
 class Average:
-    """An exponential moving average of a model's weights, young weights forgotten sooner.
+    """An exponential moving average of a model's weights, freed of where it began.
 
-    The decay of update n is min(decay, (1 + n) / (10 + n)), as TensorFlow's
-    ExponentialMovingAverage has it with ``num_updates``.
+    After n updates the weights of update k count as decay ** (n - k), those from before the first
+    do not: Adam's bias correction (arXiv:1412.6980, algorithm 1).
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -136,9 +136,9 @@ class Average:
     def update(self, model: nn.Module) -> None:
         """Take in the weights after a step."""
         self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        share = (1 - self.decay) / (1 - self.decay**self.updates)
         for name, one in model.state_dict().items():
-            self.weights[name].lerp_(one, 1 - decay)
+            self.weights[name].lerp_(one, share)
 
 
 class Watch:

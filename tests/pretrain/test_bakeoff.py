@@ -100,12 +100,11 @@ def test_an_average_forgets_as_it_says():
     model = torch.nn.Linear(1, 1, bias=False)
     values = np.random.default_rng(0).normal(size=200)
     model.weight.data.fill_(values[0])
-    average, expected = bakeoff.Average(model, 0.9), values[0]
-    for n, value in enumerate(values[1:], start=1):
+    average = bakeoff.Average(model, 0.9)
+    for value in values[1:]:
         model.weight.data.fill_(value)
         average.update(model)
-        decay = min(0.9, (1 + n) / (10 + n))
-        expected = decay * expected + (1 - decay) * value
+    expected = np.average(values[1:], weights=0.9 ** np.arange(len(values) - 2, -1, -1))
     assert average.weights["weight"].item() == pytest.approx(expected, abs=1e-6)
     seen = []
     bakeoff.with_weights(model, average.weights, lambda: seen.append(model.weight.item()))
