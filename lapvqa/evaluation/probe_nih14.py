@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-import pyarrow as pa
-
 from lapvqa.config import Machine
-from lapvqa.evaluation import contract, features
+from lapvqa.evaluation import contract, linear_probe
+from lapvqa.evaluation.linear_probe import ProbeTask
 from lapvqa.layout import Layout
 from lapvqa.params import EvaluateParams
-from lapvqa.probe import nih14, recipe, scoring
+from lapvqa.probe import nih14
 from lapvqa.recorder import Recorder
-from lapvqa.schemas import PROBE_PREDICTIONS
 
-
-def _curves(predictions: pa.Table) -> contract.Table:
-    rows = scoring.mean_curves(predictions, labels=nih14.LABELS)
-    return contract.Table(columns=scoring.CURVE_COLUMNS, rows=rows)
-
-
-EVALUATION = contract.Evaluation(
-    task="probe_nih14",
-    schema=PROBE_PREDICTIONS,
-    primary="mean_auc",
-    measure=partial(scoring.measure, labels=nih14.LABELS),
-    curves=_curves,
-    curve_columns=scoring.CURVE_COLUMNS,
-)
+EVALUATION = linear_probe.evaluation("probe_nih14", nih14.LABELS)
 
 ABSENT = (
     "no NIH ChestX-ray14 images here: set inventory.nih14 in params.yaml, or paths.nih14 in "
@@ -38,35 +21,13 @@ ABSENT = (
 def run(
     params: EvaluateParams, layout: Layout, machine: Machine, recorder: Recorder
 ) -> contract.Counts:
-    """Write results/probe_nih14: predictions, then metrics and curves; raises SourceError."""
-    source = features.open_folder("nih14", layout, machine)
-    if source is None:
-        return contract.not_computed(EVALUATION, ABSENT, layout=layout, common=params.common)
-    listed = nih14.read_nih14(source.folder, source.files)
-    listed.check(source.present(listed.images))
-    found = features.extract(
-        features.load_systems(contract.encoder_folder(layout)),
-        source,
-        listed.images,
-        layout=layout,
-        machine=machine,
-        recorder=recorder,
+    """Write results/probe_nih14; raises SourceError."""
+    task = ProbeTask(
+        evaluation=EVALUATION,
+        folder="nih14",
+        absent=ABSENT,
+        read=lambda source: nih14.read_nih14(source.folder, source.files),
+        c_grid=params.probe_nih14.c_grid,
+        protocol={"views": "PA and AP", "finding_not_named": "0"},
     )
-    dataset = listed.keep(found.readable)
-    predictions, protocol = recipe.predict(
-        dataset, found.systems, c_grid=params.probe_nih14.c_grid, workers=machine.workers
-    )
-    if not predictions.num_rows:
-        return contract.not_computed(
-            EVALUATION, recipe.UNDEFINED, layout=layout, common=params.common
-        )
-    described = {
-        **protocol,
-        "views": "PA and AP",
-        "finding_not_named": "0",
-        **recipe.describe_unreadable(listed, dataset),
-        **{f"encoder_sha256_{name}": digest for name, digest in found.encoders.items()},
-    }
-    return contract.publish(
-        EVALUATION, predictions, protocol=described, layout=layout, common=params.common
-    )
+    return linear_probe.run(task, params.common, layout, machine, recorder)
