@@ -51,8 +51,9 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
         schemas.REJECTS,
     ),
     "models/<objective>/model_best.pt": (
-        "Weights of encoder and decoder at the lowest validation loss: a plain state dict, read "
-        "with `torch.load(..., weights_only=True)`.",
+        "Weights of the whole model at the lowest validation loss (encoder and decoder, or both "
+        "encoders and their projections): a plain state dict, read with "
+        "`torch.load(..., weights_only=True)`.",
         None,
     ),
     "models/<objective>/training.json": (

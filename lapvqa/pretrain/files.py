@@ -80,8 +80,12 @@ def untrained_captioner(folder: Path) -> CaptioningModel:
 
 
 def untrained_encoder(folder: Path) -> VisionEncoder:
-    """Return the encoder of ``untrained_model``."""
-    return untrained_model(folder).vision_encoder
+    """Return the encoder of ``untrained_model``.
+
+    The card may know no objective: every model takes its encoder's weights from the seed first.
+    """
+    seed = read_card(folder)["init_seed"]
+    return initial_model(_sizes(folder), seed=seed).vision_encoder.eval()
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

@@ -186,6 +186,8 @@ def test_the_untrained_pair_model_starts_as_its_objective_does(pair_folder: Path
     found = untrained.state_dict()
     assert before.keys() == found.keys()
     assert all(torch.equal(before[name], found[name]) for name in before)
+    encoder = files.untrained_encoder(pair_folder).state_dict()
+    assert all(torch.equal(found[f"vision_encoder.{name}"], encoder[name]) for name in encoder)
 
 
 @pytest.mark.parametrize("objective", ["captoining", None])

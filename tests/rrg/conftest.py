@@ -47,6 +47,7 @@ SPLITS = ["train"] * 52 + ["validate"] * 8 + ["test"] * 16
 MODEL = ModelParams(
     image_size=32, patch_size=8, width=32, depth=2, heads=2, pooled_grid=2,
     decoder_width=32, decoder_depth=1, decoder_heads=2,
+    text_width=32, text_depth=1, text_heads=2, embed_dim=16,
 )  # fmt: skip
 PRETRAIN = PretrainParams(model=MODEL, epochs=25, batch_size=8, lr=4e-3, warmup_steps=5)
 
@@ -123,6 +124,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     project.run(train.run, PRETRAIN)
     project.run(export.run, ExportParams())
     return project.layout.root
+
+
+@pytest.fixture(params=["contrastive", "sigmoid"])
+def pair_project(request: pytest.FixtureRequest, project: Project) -> Project:
+    """The same project with a model of pairs, which has no decoder."""
+    training = PRETRAIN.model_copy(update={"objective": request.param, "epochs": 1})
+    whole = read_yaml(project.layout.params)
+    whole["pretrain"] = training.model_dump(mode="json")
+    project.layout.params.unlink()  # a link: the other projects read it too
+    with project.layout.params.open("w") as handle:
+        YAML().dump(whole, handle)
+    project.run(train.run, training)
+    project.run(export.run, ExportParams())
+    return project
 
 
 @pytest.fixture

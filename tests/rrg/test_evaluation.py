@@ -13,7 +13,8 @@ from lapvqa import schemas, storage
 from lapvqa.errors import ConfigError, MissingArtifactError, SchemaError
 from lapvqa.evaluation import contract, rrg
 from lapvqa.evaluation.rrg import Target, most_common
-from lapvqa.params import BootstrapParams
+from lapvqa.params import BootstrapParams, load_params
+from lapvqa.report.results import TASKS, read_evaluation
 from lapvqa.rrg import scoring
 
 COMMON = BootstrapParams(bootstrap_draws=50)
@@ -116,6 +117,25 @@ def test_nothing_to_write_about_is_said(project: Any, params: Any) -> None:
     assert metrics["status"] == "not computed"
     assert "split test" in metrics["reason"]
     assert project.predictions() == []
+
+
+def test_a_model_of_pairs_has_no_result_and_the_page_says_why(
+    pair_project: Any, params: Any
+) -> None:
+    layout = pair_project.layout
+    metrics = pair_project.evaluate(params)
+    assert metrics["status"] == "not computed"
+    objective = load_params(layout.params).pretrain.objective
+    assert metrics["reason"] == (
+        f"the model of the objective {objective} compares images with reports and writes none; "
+        "set pretrain.objective to captioning"
+    )
+    assert pair_project.predictions() == []
+    written = {path.name for path in layout.result_dir("rrg").iterdir()}
+    assert written == {"curves.csv", "headline.json", "metrics.json", "predictions.parquet"}
+    evaluation = read_evaluation(next(task for task in TASKS if task.name == "rrg"), layout)
+    assert not evaluation.computed
+    assert evaluation.reason == metrics["reason"]
 
 
 def test_a_decoder_without_so_many_positions(project: Any, evaluate_params: Any) -> None:
