@@ -21,7 +21,7 @@ Workspace = Callable[..., int]
 """Bytes that a kernel takes and returns within one call, from the call's arguments."""
 
 
-class Ledger(TorchDispatchMode):
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts every storage from the operation that makes it until it is freed.
 
     ``label`` is what new storages are for; ``granularity`` what an allocator rounds up to.
@@ -32,7 +32,7 @@ class Ledger(TorchDispatchMode):
     def __init__(
         self, *, granularity: int = 1, workspaces: Mapping[Any, Workspace] | None = None
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.granularity, self.workspaces = granularity, workspaces or {}
         self.label = "other"
         self.live: Counter[str] = Counter()

@@ -10,7 +10,7 @@ torch.compile saves, and FSDP, for which the plan is that of DDP.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -22,19 +22,17 @@ from lapvqa.params import PretrainParams
 from lapvqa.pretrain.decoder import GPT2_VOCABULARY
 from lapvqa.pretrain.distributed import World
 from lapvqa.pretrain.inputs import Inputs
-from lapvqa.pretrain.ledger import Ledger
+from lapvqa.pretrain.ledger import Ledger, Workspace
 from lapvqa.pretrain.model import CaptioningModel, ContrastiveModel, initial_model
 from lapvqa.pretrain.objective import Captioning, Objective, Pairs
 from lapvqa.pretrain.optimizer import build_optimizer
 from lapvqa.schemas import STORED_SIZE
 
 # Assumed, not measured: context and libraries, and the share that lies in holes between blocks.
-_CONTEXT, _HOLES = 1e9, 0.03
+_CONTEXT, _HOLES = 1e9, 0.05
 _CUDA_BLOCK = 512  # bytes that torch's CUDA allocator rounds up to
 _COPIES_OF_LOGITS = 6  # both ways: the product, the masked, its log-softmax
 _aten = torch.ops.aten
-
-
 
 
 def _flash_backward(grad: Tensor, query: Tensor, *_: Any) -> int:
@@ -47,8 +45,8 @@ def _logsumexp(values: Tensor, *_: Any) -> int:
     return values.nbytes
 
 
-_WORKSPACES = {_aten.logsumexp.default: _logsumexp}
-_CUDA_WORKSPACES = {
+_WORKSPACES: dict[Any, Workspace] = {_aten.logsumexp.default: _logsumexp}
+_CUDA_WORKSPACES: dict[Any, Workspace] = {
     **_WORKSPACES,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward.default: _flash_backward,
 }
@@ -58,15 +56,16 @@ _CUDA_WORKSPACES = {
 class Work:
     """What decides the memory besides the parameters.
 
-    ``length`` is of the longest reports of a micro-batch, ``targets`` how many tokens it has to
-    predict at most, ``vocabulary`` how many rows the table has; ``autocast``: as on a GPU.
+    ``length`` is of the longest report of a micro-batch, ``targets`` how many tokens a report has
+    to predict on average, ``vocabulary`` how many rows the table has. ``on_gpu``: with autocast
+    to bfloat16, and blocks as CUDA's allocator makes them.
     """
 
     length: int
-    targets_per_row: float
+    targets: float
     vocabulary: int = GPT2_VOCABULARY
     processes: int = 1
-    autocast: bool = True
+    on_gpu: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,26 +83,28 @@ class Forecast:
     moment: str
 
 
+@cache
 def forecast(params: PretrainParams, work: Work) -> Forecast:
     """Return what pretraining with ``params`` takes at its peak on each process."""
     ledger = Ledger(
-        granularity=_CUDA_BLOCK if work.autocast else 1,
-        workspaces=_CUDA_WORKSPACES if work.autocast else _WORKSPACES,
+        granularity=_CUDA_BLOCK if work.on_gpu else 1,
+        workspaces=_CUDA_WORKSPACES if work.on_gpu else _WORKSPACES,
     )
     rows = params.batch_size // (params.accumulate * work.processes)
     moments: dict[str, tuple[int, dict[str, int]]] = {}
     with FakeTensorMode(allow_non_fake_inputs=True), ledger:
         step = _Step(params, work, ledger)
-        for _ in range(2):  # the first makes the optimizer's state
+        if not work.on_gpu:  # which gets a model that was made on the CPU, its table already cut
+            moments["making the model"] = (ledger.peak, ledger.at_peak)
+        step.make_optimizer_state()
+        for moment, act, count in (
+            ("step", step.take, rows),
+            ("validation", step.validate, params.batch_size // params.accumulate),
+            ("preparing images", step.prepare, rows),
+        ):
             ledger.start_again()
-            step.take(rows)
-        moments["step"] = (ledger.peak, ledger.at_peak)
-        ledger.start_again()
-        step.validate(params.batch_size // params.accumulate)
-        moments["validation"] = (ledger.peak, ledger.at_peak)
-        ledger.start_again()
-        step.prepare(rows)
-        moments["preparing images"] = (ledger.peak, ledger.at_peak)
+            act(count)
+            moments[moment] = (ledger.peak, ledger.at_peak)
     moment, (peak, parts) = max(moments.items(), key=lambda one: one[1][0])
     constant = _beside_the_step(step.model, params, work)
     return Forecast(
@@ -112,38 +113,45 @@ def forecast(params: PretrainParams, work: Work) -> Forecast:
     )  # fmt: skip
 
 
-def alternatives(params: PretrainParams, work: Work, memory: float) -> list[Forecast]:
-    """Return the largest micro-batch that fits into ``memory`` bytes, without and with
-    ``checkpoint_activations``; fewer than two where nothing fits.
+def that_fit(params: PretrainParams, work: Work, room: float) -> list[Forecast]:
+    """Return the largest micro-batch that fits into ``room`` bytes, without and with checkpointing.
+
+    Fewer than two where not even one image fits.
     """
     found = []
     for checkpointing in (False, True):
         chosen = params.model_copy(update={"checkpoint_activations": checkpointing})
-        best = _largest(chosen, work, memory)
+        best = _largest(chosen, work, room)
         if best is not None:
             found.append(best)
     return found
 
 
+def smallest(params: PretrainParams, work: Work) -> Forecast:
+    """Return what one image at a time with checkpointing takes: nothing takes less."""
+    cut = {"accumulate": params.batch_size // work.processes, "checkpoint_activations": True}
+    return forecast(params.model_copy(update=cut), work)
+
+
 def usable(memory: float) -> float:
     """Return how many bytes of a card's ``memory`` tensors can have."""
-    return memory * (1 - _HOLES) - _CONTEXT
+    return without_holes(memory - _CONTEXT)
 
 
-def cuts(params: PretrainParams, processes: int) -> list[int]:
-    """Return the values of ``accumulate`` that cut the batch evenly, ascending."""
-    rows = params.batch_size // processes
-    return [count for count in range(1, rows + 1) if rows % count == 0]
+def without_holes(room: float) -> float:
+    """Return how many of ``room`` bytes tensors can have."""
+    return room * (1 - _HOLES)
 
 
-def _largest(params: PretrainParams, work: Work, memory: float) -> Forecast | None:
+def _largest(params: PretrainParams, work: Work, room: float) -> Forecast | None:
     """Search by halves: a smaller micro-batch never takes more."""
-    choices = cuts(params, work.processes)
-    low, high, best = 0, len(choices), None
+    rows = params.batch_size // work.processes
+    cuts = [count for count in range(1, rows + 1) if rows % count == 0]
+    low, high, best = 0, len(cuts), None
     while low < high:
         middle = (low + high) // 2
-        tried = forecast(params.model_copy(update={"accumulate": choices[middle]}), work)
-        if tried.peak <= usable(memory):
+        tried = forecast(params.model_copy(update={"accumulate": cuts[middle]}), work)
+        if tried.peak <= room:
             best, high = tried, middle
         else:
             low = middle + 1
@@ -160,13 +168,14 @@ class _Step:
             self._cut_vocabulary()
         self.model.vision_encoder.checkpointing = params.checkpoint_activations
         self.objective = self._objective()
-        self.objective.task = _Autocast(self.objective.task, enabled=work.autocast)
+        self.objective.task = _Autocast(self.objective.task, enabled=work.on_gpu)
         self.optimizer = build_optimizer(self.model, params)
         self._watch()
 
     def _cut_vocabulary(self) -> None:
         _, table = self.model.token_table
-        table.weight = nn.Parameter(torch.empty(self.work.vocabulary, table.weight.shape[1]))
+        kept = torch.empty(self.work.vocabulary, table.weight.shape[1])
+        table.weight, table.num_embeddings = nn.Parameter(kept), len(kept)
 
     def _objective(self) -> Objective:
         world, device = World(), torch.device("cpu")
@@ -183,9 +192,9 @@ class _Step:
             module.register_forward_pre_hook(partial(self._now, label))
             module.register_forward_hook(partial(self._now, "head and loss"))
         for parameter in self.model.parameters():
-            if not parameter.requires_grad:
-                continue
-            parameter.register_post_accumulate_grad_hook(self._is_gradient)
+            if parameter.requires_grad:
+                hook = self._is_gradient
+                parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
 
     def _now(self, label: str, *_: Any) -> None:
         self.ledger.label = label if torch.is_grad_enabled() else "forward pass"
@@ -193,6 +202,15 @@ class _Step:
     def _is_gradient(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
         self.ledger.relabel([parameter.grad], "gradients")
+
+    def make_optimizer_state(self) -> None:
+        """Do what the first step of a run does before all others."""
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.empty_like(parameter)
+        with self.ledger.labelled("optimizer states"):
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
 
     def take(self, rows: int) -> None:
         """Do what ``Trainer.take_step`` does."""
@@ -203,7 +221,7 @@ class _Step:
         with self.ledger.labelled("head and loss"):
             self.objective.backward(micro, rows)
         del micro, waiting
-        with self.ledger.labelled("optimizer"):
+        with self.ledger.labelled("clipping"):
             nn.utils.clip_grad_norm_(self.model.parameters(), self.params.grad_clip)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
@@ -221,9 +239,7 @@ class _Step:
         made = [self._inputs(rows) for _ in range(self.params.accumulate - 1)]
         with self.ledger.labelled("inputs"):
             # Not on the CPU, where numpy has the memory of images: as many bytes, not counted.
-            stored = torch.empty(
-                rows, STORED_SIZE, STORED_SIZE, dtype=torch.uint8, device="meta"
-            )
+            stored = torch.empty(rows, STORED_SIZE, STORED_SIZE, dtype=torch.uint8, device="meta")
             images = transforms.to_input(stored, self.params.model.image_size)
             if self.params.augment:
                 transforms.augment(images, seed=0, epoch=0, indices=range(rows))
@@ -231,7 +247,7 @@ class _Step:
 
     def _inputs(self, rows: int) -> Inputs:
         sizes, length = self.params.model, self.work.length
-        targets = max(1, round(rows * self.work.targets_per_row))
+        targets = max(1, round(rows * self.work.targets))
         patches = (sizes.image_size // sizes.patch_size) ** 2
         kept = max(1, round(self.params.keep_patches * patches))
         with self.ledger.labelled("inputs"):

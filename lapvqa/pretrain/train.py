@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +17,10 @@ import torch
 
 from lapvqa import storage
 from lapvqa.config import Machine
-from lapvqa.errors import CheckpointError, TrainingError
+from lapvqa.errors import CheckpointError
 from lapvqa.layout import Layout
 from lapvqa.params import PretrainParams
-from lapvqa.pretrain import history, launch, samples
+from lapvqa.pretrain import history, launch, samples, shortage
 from lapvqa.pretrain.checkpoint import Checkpoints, prune_runs, serialise
 from lapvqa.pretrain.corpus import Corpus, read_corpus
 from lapvqa.pretrain.device import choose_device, make_deterministic
@@ -85,17 +86,16 @@ def train(
 
 @contextlib.contextmanager
 def explained(trainer: Trainer) -> Iterator[None]:
-    """Turn a lack of memory into an error that says which setting helps."""
+    """Turn a lack of memory into an error that says which setting helps, and by how much."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        params, world = trainer.params, trainer.world
-        rows = params.batch_size // (params.accumulate * world.size)
-        raise TrainingError(
-            f"out of memory on {trainer.device} with micro-batches of {rows} images",
-            hint=f"set pretrain.accumulate to {2 * params.accumulate} (now {params.accumulate}): "
-            "the same batch in smaller pieces; `lapvqa plan-memory` says how much each needs",
-        ) from error
+    except (RuntimeError, MemoryError) as error:
+        if not shortage.is_lack(error):
+            raise
+        # The step's tensors hang on its frames; the plan must not be short of memory too.
+        traceback.clear_frames(error.__traceback__)
+        trainer.optimizer.zero_grad(set_to_none=True)
+        raise shortage.explain(trainer) from error
 
 
 def run_digest(params: PretrainParams, corpus: Corpus) -> str:
