@@ -241,6 +241,21 @@ def replay(
 
 
 @app.command()
+def score(
+    task: Annotated[str, typer.Argument(help="probe_chexpert, probe_nih14 or rrg.")],
+    predictions: Annotated[
+        Path, typer.Argument(help="A file with the columns of results/TASK/predictions.parquet.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> int:
+    """Score anybody's predictions as the pipeline scores its own; write nothing."""
+    from flows.commands import project
+    from flows.commands.score import execute
+
+    return execute(project.find(), task=task, predictions=predictions, as_json=as_json)
+
+
+@app.command()
 def sync() -> int:
     """Bring records that waited for MLflow into it."""
     from flows.commands import project

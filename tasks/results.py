@@ -41,7 +41,7 @@ def result_rows(layout: Layout) -> list[dict[str, str]]:
         for metric in {name: None for metrics in systems.values() for name in metrics}:
             row = {"task": task, "metric": metric}
             for system, metrics in systems.items():
-                row[system] = _shown(metrics.get(metric))
+                row[system] = shown(metrics.get(metric))
             if metric == document.get("primary"):
                 row["note"] = "primary"
             rows.append(row)
@@ -53,7 +53,8 @@ def _systems(document: dict[str, Any]) -> dict[str, Any]:
     return {**document.get("systems", {}), **document.get("differences", {})}
 
 
-def _shown(estimate: dict[str, float | None] | None) -> str:
+def shown(estimate: dict[str, float | None] | None) -> str:
+    """Return an estimate as text: ``0.910 [0.880, 0.940]``."""
     if estimate is None or estimate["value"] is None:
         return "undefined"
     if estimate["low"] is None or estimate["high"] is None:

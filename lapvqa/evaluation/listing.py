@@ -1,0 +1,28 @@
+"""The evaluations by name; each is imported when it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+
+from lapvqa.errors import ConfigError
+from lapvqa.evaluation.contract import Evaluation
+
+EVALUATIONS = {
+    "probe_chexpert": "lapvqa.evaluation.probe_chexpert",
+    "probe_nih14": "lapvqa.evaluation.probe_nih14",
+    "rrg": "lapvqa.evaluation.rrg",
+}
+"""Task -> the module that computes it (``run``) and says how it is scored (``EVALUATION``)."""
+
+
+def find(task: str) -> Evaluation:
+    """Return the evaluation of a task; ConfigError names the nearest known one."""
+    if task not in EVALUATIONS:
+        near = difflib.get_close_matches(task, EVALUATIONS, n=1)
+        raise ConfigError(
+            f"expected a task of {', '.join(EVALUATIONS)}, found {task!r}",
+            hint=f"did you mean {near[0]}?" if near else "see `lapvqa score --help`",
+        )
+    evaluation: Evaluation = importlib.import_module(EVALUATIONS[task]).EVALUATION
+    return evaluation
