@@ -1,11 +1,11 @@
 """Linear probe: logistic regressions on the features of a frozen encoder.
 
-``chexpert`` ``nih14``
+``chexpert`` ``nih14`` ``nih14_extras``
     readers of the two public layouts: names, columns, splits and traps of the published files
 ``dataset``
     what a reader hands on; validation is carved from training patients; leaks are refused
-``tables`` ``images``
-    csv files by column name; image files to stored 384 x 384 pixels
+``images``
+    image files to stored 384 x 384 pixels
 ``linear``
     the classifiers: standardised features, L2, regularisation chosen on validation patients
 ``recipe`` ``scoring``

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lapvqa.datasets.keys import key as key  # readers and evaluations find it here
+from lapvqa.datasets.keys import lowest
 from lapvqa.errors import SourceError, SplitLeakError
 
 MAX_UNREADABLE_SHARE = 0.01
@@ -50,13 +51,17 @@ class Rows:
 
 @dataclass(frozen=True)
 class ProbeDataset:
-    """A labelled dataset in three splits; raises SplitLeakError or SourceError when made badly."""
+    """A labelled dataset in three splits; raises SplitLeakError or SourceError when made badly.
+
+    ``left_out``: how many listed images no split holds, by reason.
+    """
 
     name: str
     labels: tuple[str, ...]
     train: Rows
     validate: Rows
     test: Rows
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_disjoint(self)
@@ -97,24 +102,13 @@ class ProbeDataset:
         )
 
 
-def key(dataset: str, name: str) -> str:
-    """Return a short key for a patient or image of a public dataset.
-
-    Their numbers are pseudonyms given by the publisher, so the hash needs no secret; it keeps
-    them out of results, and the same on every machine.
-    """
-    return hashlib.sha256(f"{dataset}/{name}".encode()).hexdigest()[:16]
-
-
 def carve_validation(rows: Rows, *, share: float = VALIDATE_SHARE) -> tuple[Rows, Rows]:
     """Split rows into (train, validate) by patient: those with the lowest hashes validate.
 
     A pure function of the set of patients: the order of rows does not matter. Of two patients or
     more at least one is on each side.
     """
-    patients = sorted(set(rows.patients), key=lambda one: key("validate", one))
-    number = min(max(1, round(share * len(patients))), len(patients) - 1)
-    chosen = set(patients[:number])
+    chosen = lowest(rows.patients, share, "validate")
     validates = np.array([patient in chosen for patient in rows.patients], dtype=bool)
     return rows.select(~validates), rows.select(validates)
 

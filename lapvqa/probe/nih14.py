@@ -3,7 +3,8 @@
     <folder>/Data_Entry_2017_v2020.csv  train_val_list.txt  test_list.txt
     <folder>/images/*.png  or  <folder>/images_001/images/*.png ... images_012/
 
-The official lists are disjoint by patient; validate is carved from train_val by patient.
+The official lists are disjoint by patient; validate is carved from train_val by patient. What else
+the dataset brings (age, sex, view, boxes) is read by ``nih14_extras``.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from lapvqa.datasets.tables import find, nearest, read_lines, read_rows
 from lapvqa.errors import SourceError
 from lapvqa.probe.dataset import ProbeDataset, Rows, carve_validation, key, refuse_duplicates
-from lapvqa.probe.tables import nearest, read_lines, read_rows
 
 NAME = "NIH ChestX-ray14"
 LABELS = (
@@ -50,14 +51,15 @@ def read_nih14(folder: Path, files: Iterable[str]) -> ProbeDataset:
     A finding that is not named is 0. Images in neither list are not used. Raises SourceError,
     SplitLeakError.
     """
-    present = (name for name in ENTRY_FILES if (folder / name).is_file())
-    entries = _read(folder / next(present, ENTRY_FILES[0]), files)
+    entries = _read(find(folder, ENTRY_FILES), files)
     listed = {name: read_lines(folder / name) for name in (TRAIN_LIST, TEST_LIST)}
     for name, lines in listed.items():
         refuse_duplicates(name, lines)
     train, validate = carve_validation(_pick(entries, listed[TRAIN_LIST], TRAIN_LIST))
     test = _pick(entries, listed[TEST_LIST], TEST_LIST)
-    return ProbeDataset(NAME, LABELS, train=train, validate=validate, test=test)
+    unlisted = len(set(entries.samples).difference(*listed.values()))
+    left_out = {"image in neither list": unlisted}
+    return ProbeDataset(NAME, LABELS, train, validate, test, left_out)
 
 
 def _read(path: Path, files: Iterable[str]) -> Rows:

@@ -1,0 +1,270 @@
+"""Read MIMIC-Diff-VQA (Hu et al., KDD 2023): questions about a study and one before it.
+
+    mimic_pair_questions.csv  study_id, subject_id, ref_id, question_type, question, answer, split
+    mimic_all.csv             study_id -> dicom_id, with study_date and study_order
+
+Every row names a reference study; only a "difference" is asked about both, all other types are
+about the main image. Without mimic_all.csv a study's image is its first AP or PA image by key, and
+its place in time the archive's own.
+
+Reversed pairs (the reference is later than the main image) are known in release 1.0.0: their
+answers hold for the other direction. They are found by date, not by number: study ids are random.
+The released split is not known to be disjoint by patient and has nothing to do with MIMIC-CXR's:
+see ``leaks``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from lapvqa.datasets import leaks, tables
+from lapvqa.datasets.keys import key
+from lapvqa.datasets.questions import (
+    COMMON,
+    SPLIT_WORDS,
+    QuestionSet,
+    SplitSource,
+    finish,
+    is_closed,
+    normalise,
+)
+from lapvqa.datasets.stored import StoredImage, StoredImages
+from lapvqa.errors import SourceError
+
+NAME = "MIMIC-Diff-VQA"
+PAIRS, STUDIES = "mimic_pair_questions.csv", "mimic_all.csv"
+TYPES = ("abnormality", "presence", "view", "location", "level", "type", "difference")
+
+SCHEMA = pa.schema(
+    [
+        *COMMON,
+        pa.field("question_type", pa.string(), False, {"doc": "one of TYPES"}),
+        pa.field("reference_key", pa.string(), False, {"doc": "the reference study's image"}),
+        pa.field(
+            "reversed",
+            pa.bool_(),
+            True,
+            {"doc": "the reference is later than the main image; null if dates do not tell"},
+        ),
+    ]
+)
+
+_COLUMNS = (
+    "study_id", "subject_id", "ref_id", "question_type", "question", "answer", "split",
+)  # fmt: skip
+_DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})(?:\.0|[ T].*)?")
+
+Moment = tuple[str, int | None]
+"""Date as yyyymmdd (empty if not known) and place in the patient's studies."""
+
+
+@dataclass(frozen=True)
+class _Study:
+    """One study of mimic_all.csv; ``moment`` says when."""
+
+    dicom_id: str
+    subject_id: str
+    moment: Moment
+
+
+def read_diff_vqa(
+    folder: Path,
+    stored: StoredImages,
+    *,
+    split: SplitSource = "released",
+    shared_patients: leaks.Policy = "raise",
+    pretrained_patients: leaks.Policy = "report",
+    reversed_pairs: Literal["flag", "exclude"] = "flag",
+) -> QuestionSet:
+    """Read the pair questions; the table has the columns of ``SCHEMA``.
+
+    ``shared_patients``, ``pretrained_patients``: see ``leaks``. ``reversed_pairs``: flagged in
+    column reversed, or left out. Raises SourceError, SplitLeakError.
+    """
+    path = tables.find(folder, [PAIRS])
+    listing = tables.find_optional(folder, [STUDIES])
+    studies = None if listing is None else _read_studies(listing)
+    left_out: Counter[str] = Counter()
+    rows = []
+    pairs: dict[tuple[str, str, str], dict[str, Any] | str] = {}
+    for place, row in _read_questions(path):
+        ids = (row["study_id"], row["ref_id"], row["subject_id"])
+        if ids not in pairs:
+            pairs[ids] = _pair(*ids, studies, stored)
+        pair = pairs[ids]
+        why = pair if isinstance(pair, str) else _fault(row, pair, reversed_pairs)
+        if isinstance(pair, str) or why is not None:
+            left_out[why or ""] += 1
+        else:
+            rows.append(_question(row, pair, place))
+    used = [pair for pair in pairs.values() if isinstance(pair, dict)]
+    return finish(
+        NAME,
+        rows,
+        SCHEMA,
+        left_out,
+        stored,
+        file=path.name,
+        split=split,
+        shared_patients=shared_patients,
+        pretrained_patients=pretrained_patients,
+        facts={
+            "pairs": len(used),
+            "pairs_reversed": sum(pair["reversed"] is True for pair in used),
+            "pairs_of_unknown_order": sum(pair["reversed"] is None for pair in used),
+        },
+        protocol={
+            "image_of_study": STUDIES if studies is not None else "first AP or PA image by key",
+            "reversed_pairs": reversed_pairs,
+            "reversed_by": f"study_date, then study_order of {STUDIES}"
+            if studies is not None
+            else "order of the archive's studies",
+        },
+    )
+
+
+def _read_questions(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (place, row) with checked type and split, the split in our words."""
+    types = dict.fromkeys(TYPES)
+    for line, row in tables.read_rows(path, _COLUMNS):
+        place = f"{path.name}, line {line}"
+        tables.choice(row["question_type"], types, "question_type", place)
+        row["split"] = tables.choice(row["split"], SPLIT_WORDS, "split", place)
+        for column in ("study_id", "subject_id", "ref_id"):
+            row[column] = _digits(row[column], column, place)
+        yield place, row
+
+
+def _read_studies(path: Path) -> dict[str, _Study]:
+    """Return study_id -> image and time; SourceError if a study has two images."""
+    studies: dict[str, _Study] = {}
+    columns = ("study_id", "subject_id", "dicom_id")
+    times = ("study_date", "study_order")
+    if not set(times) & set(tables.read_header(path)):
+        raise SourceError(
+            f"{path.name}: expected the column study_date or study_order, found neither",
+            hint=f"use {path.name} as published, or remove it: the archive's dates are used then",
+        )
+    for line, row in tables.read_rows(path, columns, optional=times):
+        place = f"{path.name}, line {line}"
+        study = _digits(row["study_id"], "study_id", place)
+        if study in studies:
+            raise SourceError(
+                f"{place}: expected each study once, found one for the second time",
+                hint=f"use {path.name} as published",
+            )
+        subject = _digits(row["subject_id"], "subject_id", place)
+        studies[study] = _Study(row["dicom_id"], subject, _moment(row, place))
+    return studies
+
+
+def _digits(text: str, column: str, place: str) -> str:
+    """Return a number's digits: pandas writes 50414267.0 where a column has gaps."""
+    digits = text.removesuffix(".0")
+    if not digits.isdigit():
+        raise SourceError(
+            f"{place}: expected a number in column {column}, found other text",
+            hint="use the file as published",
+        )
+    return digits
+
+
+def _moment(row: Mapping[str, str], place: str) -> Moment:
+    day, order = row.get("study_date", ""), row.get("study_order", "")
+    match = _DATE.fullmatch(day)
+    if day and match is None:
+        raise SourceError(
+            f"{place}: column study_date is not of the form yyyymmdd or yyyy-mm-dd",
+            hint="use the file as published",
+        )
+    number = tables.whole(order, "study_order", place) if order else None
+    return "".join(match.groups()) if match else "", number
+
+
+def _pair(
+    study: str,
+    reference: str,
+    subject: str,
+    studies: Mapping[str, _Study] | None,
+    stored: StoredImages,
+) -> dict[str, Any] | str:
+    """Return the columns that a pair's questions share, or why it cannot be used."""
+    if study == reference:
+        return "reference is the main study itself"
+    main = _image_of(study, studies, stored)
+    if isinstance(main, str):
+        return f"main {main}"
+    before = _image_of(reference, studies, stored)
+    if isinstance(before, str):
+        return f"reference {before}"
+    patient = stored.keyring.patient(subject)
+    if {main.patient_key, before.patient_key} != {patient}:
+        return "images are not of the row's patient"
+    return {
+        "patient_key": patient,
+        "image_key": main.image_key,
+        "reference_key": before.image_key,
+        "reversed": _is_reversed(study, reference, studies, stored),
+    }
+
+
+def _image_of(
+    study: str, studies: Mapping[str, _Study] | None, stored: StoredImages
+) -> StoredImage | str:
+    if studies is None:
+        return stored.frontal(stored.keyring.study(study)) or "study has no frontal image stored"
+    if study not in studies:
+        return f"study is not in {STUDIES}"
+    return stored.image(studies[study].dicom_id) or "image is not stored"
+
+
+def _is_reversed(
+    study: str, reference: str, studies: Mapping[str, _Study] | None, stored: StoredImages
+) -> bool | None:
+    """Return whether the reference is later; None if nothing tells the two apart."""
+    if studies is None:
+        orders = [stored.order_of.get(stored.keyring.study(one)) for one in (study, reference)]
+        return _later("", "", *orders)
+    (day, order), (before, place) = studies[study].moment, studies[reference].moment
+    return _later(day, before, order, place)
+
+
+def _later(day: str, before: str, order: int | None, place: int | None) -> bool | None:
+    if day and before and day != before:
+        return before > day
+    if order is None or place is None or order == place:
+        return None
+    return place > order
+
+
+def _fault(
+    row: Mapping[str, str], pair: Mapping[str, Any], reversed_pairs: Literal["flag", "exclude"]
+) -> str | None:
+    if not row["answer"]:
+        return "empty answer"
+    if not row["question"]:
+        return "empty question"
+    if reversed_pairs == "exclude" and pair["reversed"]:
+        return "pair is reversed"
+    return None
+
+
+def _question(row: Mapping[str, str], pair: Mapping[str, Any], place: str) -> dict[str, Any]:
+    question, answer = normalise(row["question"]), normalise(row["answer"])
+    about = f"{pair['image_key']}/{pair['reference_key']}/{row['question_type']}"
+    return {
+        **pair,
+        "sample": key(NAME, f"{about}/{question}/{answer}"),
+        "split": row["split"],
+        "question": question,
+        "answer": answer,
+        "closed": is_closed(answer),
+        "question_type": row["question_type"],
+    }
