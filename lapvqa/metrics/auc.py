@@ -7,10 +7,13 @@ once per call; here one sort serves all weightings, which makes a bootstrap chea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from lapvqa.metrics.bootstrap import Array, Statistic
+from lapvqa.metrics.panel import Panel, class_names, class_reasons, with_mean
 
 UNKNOWN = -1
 """Target of a sample that has no value for a label; it is left out for that label."""
@@ -53,13 +56,24 @@ def mean_and_class_aurocs(targets: NDArray[np.int8], scores: Array) -> Statistic
             ],
             axis=1,
         )
-        defined = np.isfinite(classes)
-        number = defined.sum(axis=1)
-        total = np.where(defined, classes, 0).sum(axis=1)
-        mean = np.divide(total, number, out=np.full(len(weights), np.nan), where=number > 0)
-        return np.column_stack([mean, classes])
+        return with_mean(classes)
 
     return statistic
+
+
+def auroc_panel(targets: NDArray[np.int8], scores: Array, *, labels: Sequence[str]) -> Panel:
+    """Return mean_auc and auc/<label>; ``targets``, ``scores`` [n, L]."""
+    return Panel(
+        names=class_names("auc", labels),
+        statistic=mean_and_class_aurocs(targets, scores),
+        undefined=class_reasons("auc", undefined_classes(targets, labels)),
+    )
+
+
+def undefined_classes(targets: NDArray[np.int8], labels: Sequence[str]) -> dict[str, str]:
+    """Return label -> why its AUROC (and AUPRC) has no value; ``targets`` [n, L]."""
+    found = {label: why_undefined(one) for label, one in zip(labels, targets.T, strict=True)}
+    return {label: reason for label, reason in found.items() if reason}
 
 
 def why_undefined(targets: NDArray[np.int8]) -> str | None:

@@ -68,15 +68,21 @@ def bleu_counts(
 
 def corpus_bleu(counts: BleuCounts, weights: Array) -> Array:
     """Return BLEU-1 to BLEU-4 for each row of ``weights`` [D, n]: [D, 4] in 0..1."""
-    correct, guessed = weights @ counts.correct, weights @ counts.guessed
-    orders = np.arange(1, MAX_ORDER + 1)
-    precisions = (correct + _TINY) / (guessed + _SMALL)
-    bleu = np.cumprod(precisions, axis=1) ** (1 / orders)
-    ratio = (weights @ counts.hypothesis_length + _TINY) / (
-        weights @ counts.reference_length + _SMALL
+    return _bleu(
+        weights @ counts.correct,
+        weights @ counts.guessed,
+        weights @ counts.hypothesis_length,
+        weights @ counts.reference_length,
     )
-    penalty = np.exp(np.minimum(0.0, 1 - 1 / ratio))
-    return np.asarray(bleu * penalty[:, None])
+
+
+def item_bleu(counts: BleuCounts) -> Array:
+    """Return BLEU-1 to BLEU-4 of each sample alone: [n, 4], coco-caption's second result.
+
+    A correct answer of one word has no pair to match, so its BLEU-2 is 1e-3 and its BLEU-4
+    3e-5: the mean over samples is not the corpus's BLEU and is no substitute for it.
+    """
+    return _bleu(counts.correct, counts.guessed, counts.hypothesis_length, counts.reference_length)
 
 
 def rouge_f1(references: Sequence[str], hypotheses: Sequence[str]) -> Array:
@@ -97,6 +103,16 @@ def rouge_f1(references: Sequence[str], hypotheses: Sequence[str]) -> Array:
 def weighted_mean(values: Array, weights: Array) -> Array:
     """Return the mean of ``values`` [n, k] under each row of ``weights`` [D, n]: [D, k]."""
     return np.asarray(weights @ values / weights.sum(axis=1, keepdims=True))
+
+
+def _bleu(correct: Array, guessed: Array, length: Array, reference_length: Array) -> Array:
+    """Return coco-caption's BLEU-1 to BLEU-4 of counts [m, 4] and lengths [m]: [m, 4]."""
+    precisions = (correct + _TINY) / (guessed + _SMALL)
+    bleu = np.cumprod(precisions, axis=1) ** (1 / np.arange(1, MAX_ORDER + 1))
+    ratio = (length + _TINY) / (reference_length + _SMALL)
+    # A ratio of about 1e-15 (empty hypothesis) gives exp(-1e15), 0.
+    penalty = np.exp(np.minimum(0.0, 1 - 1 / ratio))
+    return np.asarray(bleu * penalty[:, None])
 
 
 def _matches(reference: Sequence[str], hypothesis: Sequence[str], order: int) -> int:
