@@ -8,7 +8,7 @@ used: the key's id stands in the inventory, and another key is refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -57,11 +57,11 @@ class StoredImages:
     study key -> key of its AP or PA image, of several the first.
     """
 
-    keyring: Keyring
-    rows: Mapping[str, Row]
-    split_of: Mapping[str, str]
-    order_of: Mapping[str, int]
-    frontal_of: Mapping[str, str]
+    keyring: Keyring = field(repr=False)
+    rows: Mapping[str, Row] = field(repr=False)
+    split_of: Mapping[str, str] = field(repr=False)
+    order_of: Mapping[str, int] = field(repr=False)
+    frontal_of: Mapping[str, str] = field(repr=False)
 
     def image(self, dicom_id: str) -> StoredImage | None:
         """Return the image that MIMIC-CXR calls so; None if it is not stored."""

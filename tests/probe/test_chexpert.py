@@ -51,6 +51,16 @@ def test_labels_and_policies(write_chexpert, chexpert_row, many, uncertain, expe
     assert found == [expected, 1, 0, 0, expected]
 
 
+def test_mixed_policy_is_ones_for_two_and_zeros_for_three(write_chexpert, chexpert_row, many):
+    train, valid = many
+    train[0] = chexpert_row(path(1), **{label.replace(" ", "_"): "-1.0" for label in LABELS})
+    dataset = read_chexpert(write_chexpert(train, valid), uncertain="mixed")
+    found = everything(dataset)["train/patient00001/study1/view1_frontal.jpg"]
+    assert dict(zip(LABELS, found, strict=True)) == {
+        "Atelectasis": 1, "Cardiomegaly": 0, "Consolidation": 0, "Edema": 1, "Pleural Effusion": 0,
+    }  # fmt: skip
+
+
 def test_uncertain_in_the_test_is_not_known_whatever_the_policy(write_chexpert, chexpert_row, many):
     train, valid = many
     valid[0] = chexpert_row(path(64541, split="valid"), Edema="-1.0")
@@ -149,6 +159,60 @@ def test_a_repeated_image_is_refused(write_chexpert, many):
 def test_no_test_images_is_an_error(write_chexpert, many):
     with pytest.raises(SourceError, match="expected images for test, found none"):
         read_chexpert(write_chexpert(many[0], []), uncertain="zeros")
+
+
+@pytest.mark.parametrize("prefix", ["CheXpert-v1.0-small/", "CheXpert-v1.0/", "a/b/CheXpert/", ""])
+def test_whatever_stands_before_the_split_is_dropped(write_chexpert, many, prefix):
+    for row in many[0]:
+        row["Path"] = prefix + row["Path"].split("/", 1)[1]
+    dataset = read_chexpert(write_chexpert(*many), uncertain="zeros")
+    assert "train/patient00001/study1/view1_frontal.jpg" in dataset.images
+
+
+def test_lateral_views_are_counted(write_chexpert, chexpert_row, many):
+    many[0].append(chexpert_row(path(1, view="view2_lateral"), view="Lateral"))
+    dataset = read_chexpert(write_chexpert(*many), uncertain="zeros")
+    assert dict(dataset.left_out) == {"lateral view in train.csv": 1}
+
+
+def write_labels(folder, name: str, paths: list[str]) -> None:
+    """As CheXlocalize releases them: Path and labels, no column of views."""
+    lines = [f"Path,{','.join(LABELS)}", *(f"{one},1.0,0.0,0.0,1.0,0.0" for one in paths)]
+    (folder / name).write_text("\n".join(lines) + "\n")
+
+
+def test_official_test_set_with_valid_for_choices(write_chexpert, many):
+    folder = write_chexpert(*many)
+    paths = [path(64741, split="test"), path(64741, view="view2_lateral", split="test")]
+    write_labels(folder, "test_labels.csv", [paths[0].split("/", 1)[1], paths[1]])
+    dataset = read_chexpert(folder, uncertain="zeros", test="test")
+    assert dataset.test.images == ("test/patient64741/study1/view1_frontal.jpg",)
+    assert dataset.test.targets.tolist() == [[1, 0, 0, 1, 0]]
+    assert {image.split("/")[1] for image in dataset.validate.images} == {
+        "patient64541", "patient64542",
+    }  # fmt: skip
+    assert len(dataset.train) == 16
+    assert dataset.left_out["lateral view in test_labels.csv"] == 1
+
+
+def test_chexlocalizes_name_for_the_validation_set(write_chexpert, many):
+    folder = write_chexpert(*many)
+    (folder / "valid.csv").unlink()
+    write_labels(folder, "val_labels.csv", [path(64541, split="val")])
+    dataset = read_chexpert(folder, uncertain="zeros")
+    assert dataset.test.images == ("val/patient64541/study1/view1_frontal.jpg",)
+
+
+def test_the_official_test_needs_its_labels(write_chexpert, many):
+    with pytest.raises(SourceError, match=r"expected test_labels\.csv or test\.csv"):
+        read_chexpert(write_chexpert(*many), uncertain="zeros", test="test")
+
+
+def test_a_name_that_tells_no_view_is_an_error(write_chexpert, many):
+    folder = write_chexpert(*many)
+    write_labels(folder, "test_labels.csv", ["test/patient64741/study1/image.jpg"])
+    with pytest.raises(SourceError, match=r"test_labels.csv, line 2: expected frontal or lateral"):
+        read_chexpert(folder, uncertain="zeros", test="test")
 
 
 def test_labels_are_the_five_in_their_order():

@@ -52,6 +52,7 @@ def test_first_release_with_its_trailing_comma(write_nih):
 def test_an_image_in_neither_list_is_not_used(write_nih):
     dataset = read_nih14(write_nih(entries(), TRAIN, TEST[:2]), FILES)
     assert len(dataset.images) == 18
+    assert dict(dataset.left_out) == {"image in neither list": 2}
 
 
 def test_validation_is_an_eighth_of_the_patients(write_nih):

@@ -1,0 +1,83 @@
+"""A project with the demo archive ingested, and a few stored images made by hand."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from stored_by_hand import stored_of
+
+from lapvqa import inventory
+from lapvqa.config import Machine
+from lapvqa.datasets.stored import StoredImages, open_stored
+from lapvqa.dicom import ingest
+from lapvqa.layout import Layout
+from lapvqa.params import load_params
+from lapvqa.recorder import Recorder
+from lapvqa.synth.archive import write_demo
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo archive; its project finds it in data/demo, as params.yaml says."""
+    root = tmp_path_factory.mktemp("project") / "demo"
+    write_demo(root, patients=20, studies=48, seed=3, workers=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def project(demo: Path, repository: Path) -> Layout:
+    """Stages inventory and ingest, done."""
+    layout = Layout(demo.parent)
+    shutil.copy(repository / "params.yaml", layout.root)
+    params, machine = load_params(layout.params), Machine(workers=1, device="cpu")
+    for name, function, section in (
+        ("inventory", inventory.run, params.inventory),
+        ("ingest", ingest.run, params.ingest),
+    ):
+        layout.work_dir(name).mkdir(parents=True, exist_ok=True)
+        recorder = Recorder(layout.record(name), stage=name, quiet=True)
+        function(section, layout, machine, recorder)
+        recorder.close()
+    return layout
+
+
+@pytest.fixture
+def recorder(tmp_path: Path):
+    made = Recorder(tmp_path / "record.jsonl", stage="evaluate", quiet=True)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def demo_stored(project: Layout) -> StoredImages:
+    recorder = Recorder(project.record("evaluate"), stage="evaluate", quiet=True)
+    stored = open_stored(project, Machine(workers=1), recorder)
+    recorder.close()
+    return stored
+
+
+@pytest.fixture
+def stored() -> StoredImages:
+    """Patients 1 (train), 2 (validate), 3 and 4 (test), two studies each, 2000 x 1000 pixels.
+
+    Study 5000001n is patient n's first, 5000002n the second; the image of study s is ``dicom(s)``.
+    """
+    return stored_of({1: "train", 2: "validate", 3: "test", 4: "test"})
+
+
+@pytest.fixture
+def write_table(tmp_path: Path) -> Callable[..., Path]:
+    """Write a csv file below the folder ``dataset``; return that folder."""
+
+    def write(name: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
+        path = tmp_path / "dataset" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as handle:
+            csv.writer(handle).writerows([header, *rows])
+        return tmp_path / "dataset"
+
+    return write
