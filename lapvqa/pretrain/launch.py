@@ -104,6 +104,9 @@ def _torchrun(command_line: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
+    # Shared, torch 2.13 keeps the store of a restarted group, and its processes find in it the
+    # addresses of those that died: they hang, or are refused. Otherwise each group has its own.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     try:
         run(parse_args(command_line))  # type: ignore[no-untyped-call]
