@@ -25,12 +25,10 @@ from lapvqa.pretrain.checkpoint import Checkpoints, prune_runs, serialise
 from lapvqa.pretrain.corpus import Corpus, read_corpus
 from lapvqa.pretrain.device import choose_device, make_deterministic
 from lapvqa.pretrain.distributed import World, gathered
-from lapvqa.pretrain.files import MODEL_FILE, TRAINING_FILE
+from lapvqa.pretrain.files import EPOCHS_DIR, MODEL_FILE, TRAINING_FILE
 from lapvqa.pretrain.history import HISTORY_FILE
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.recorder import Recorder
-
-EPOCHS_DIR = "epochs"
 
 # How often a state is saved, and how many stay, changes no result.
 _WITHOUT_EFFECT = {"checkpoint_every_steps", "keep_checkpoints", "samples"}
