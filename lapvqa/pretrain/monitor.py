@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from lapvqa.params import PretrainParams
+from lapvqa.params import ModelParams, PretrainParams
 
 DATA_SHEET = {"H100": 989.5e12, "H200": 989.5e12, "A100": 312e12}
 """Dense bf16 FLOP/s by the makers' data sheets, which papers divide by."""
@@ -20,34 +20,61 @@ DATA_SHEET = {"H100": 989.5e12, "H200": 989.5e12, "A100": 312e12}
 def flops_per_step(
     params: PretrainParams, *, images: int, positions: int, targets: int, vocabulary: int
 ) -> float:
-    """Return the FLOPs of a step over ``images``.
+    """Return the FLOPs of a step over ``images``, forward and backward.
 
-    ``positions`` is all their tokens with padding, ``targets`` those that reach the head.
+    ``positions`` is all their tokens with padding, ``targets`` those that reach the head. What is
+    counted is what is computed: one channel (the three kernels are summed first), the decoder's
+    reading of pooled tokens, attention without leaving out what the causal mask hides.
     """
-    sizes = params.model
-    grid = sizes.image_size // sizes.patch_size
-    kept = max(1, round(params.keep_patches * grid**2))
-    seen = kept + 1
-    forward = images * (
-        2 * 3 * sizes.patch_size**2 * sizes.width * grid**2
-        + sizes.depth * block_flops(seen, sizes.width)
+    # No gradient of pixels is taken: one product backward instead of two.
+    return 2.0 * images * patch_flops(params.model) + 3.0 * (
+        images * encoder_flops(params)
+        + text_flops(params, images=images, positions=positions)
+        + (2 * targets * params.model.decoder_width * vocabulary if _writes(params) else 0)
     )
-    length = positions / images
-    if params.objective == "captioning":
-        memory = sizes.pooled_grid**2 if params.keep_patches == 1 else kept
-        width = sizes.decoder_width
-        per_layer = (
-            block_flops(length, width)
-            + 4 * length * width**2  # queries and output of cross-attention
-            + 4 * memory * width**2  # its keys and values
-            + 4 * length * memory * width
-        )
-        forward += images * (2 * memory * sizes.width * width + sizes.decoder_depth * per_layer)
-        forward += 2 * targets * width * vocabulary
-    else:
-        forward += images * sizes.text_depth * block_flops(length, sizes.text_width)
-        forward += 2 * images * (sizes.width + sizes.text_width) * sizes.embed_dim
-    return 3.0 * forward
+
+
+def patch_flops(sizes: ModelParams) -> float:
+    """Return the FLOPs of an image's patch embedding, forward."""
+    return 2 * sizes.patch_size**2 * sizes.width * (sizes.image_size // sizes.patch_size) ** 2
+
+
+def encoder_flops(params: PretrainParams) -> float:
+    """Return the FLOPs of an image's way through blocks and pooling, forward."""
+    sizes = params.model
+    grid, pooled = sizes.image_size // sizes.patch_size, sizes.pooled_grid
+    patches = kept_patches(params)
+    flops = sizes.depth * block_flops(patches + 1, sizes.width)
+    if patches == grid**2 and pooled != grid:
+        flops += 2 * sizes.width * (pooled * grid**2 + pooled**2 * grid)
+    return flops
+
+
+def text_flops(params: PretrainParams, *, images: int, positions: int) -> float:
+    """Return the FLOPs of the text side, forward, without the head."""
+    sizes, length = params.model, positions / images
+    if not _writes(params):
+        projections = 2 * (sizes.width + sizes.text_width) * sizes.embed_dim
+        return images * (sizes.text_depth * block_flops(length, sizes.text_width) + projections)
+    memory = sizes.pooled_grid**2 if params.keep_patches == 1 else kept_patches(params)
+    width = sizes.decoder_width
+    per_layer = (
+        block_flops(length, width)
+        + 4 * length * width**2  # queries and output of cross-attention
+        + 4 * memory * width**2  # its keys and values
+        + 4 * length * memory * width
+    )
+    return images * (2 * memory * sizes.width * width + sizes.decoder_depth * per_layer)
+
+
+def kept_patches(params: PretrainParams) -> int:
+    """Return how many patches of an image are looked at."""
+    patches = (params.model.image_size // params.model.patch_size) ** 2
+    return max(1, round(params.keep_patches * patches))
+
+
+def _writes(params: PretrainParams) -> bool:
+    return params.objective == "captioning"
 
 
 def block_flops(tokens: float, width: int) -> float:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lapvqa.config import Training
 from lapvqa.data.dataset import Pair
 from lapvqa.data.shards import ShardStore, add_shard
 from lapvqa.params import PretrainParams
@@ -40,7 +41,9 @@ def corpus(folder: Path, *, count: int, length: int, words: int = 1000) -> Corpu
 
 
 def trainer(folder: Path, params: PretrainParams, length: int) -> Trainer:
-    return Trainer(params, corpus(folder, count=params.batch_size, length=length), CPU)
+    pairs = corpus(folder, count=params.batch_size, length=length)
+    # No threads: the C library reserves 64 MB of addresses for each.
+    return Trainer(params, pairs, CPU, training=Training(loader_threads=0))
 
 
 def work(one: Trainer, length: int) -> Work:

@@ -1,0 +1,88 @@
+"""FLOPs are those that torch counts; memory is this process's own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from lapvqa.params import ModelParams, PretrainParams
+from lapvqa.pretrain.distributed import World
+from lapvqa.pretrain.inputs import Inputs
+from lapvqa.pretrain.model import CaptioningModel, initial_model
+from lapvqa.pretrain.monitor import encoder_flops, flops_per_step, patch_flops, peak_memory
+from lapvqa.pretrain.objective import Captioning, Objective, Pairs
+
+SMALL = ModelParams(
+    image_size=64, patch_size=16, width=64, depth=2, heads=2, pooled_grid=3, decoder_width=96,
+    decoder_depth=1, decoder_heads=2, text_width=48, text_depth=2, text_heads=2, embed_dim=64,
+)  # fmt: skip
+MEDIUM = ModelParams(
+    image_size=224, patch_size=16, width=384, depth=12, heads=6, pooled_grid=7, decoder_width=256,
+    decoder_depth=4, decoder_heads=4, text_width=256, text_depth=4, text_heads=4, embed_dim=256,
+)  # fmt: skip
+CPU = torch.device("cpu")
+
+
+def counted(params: PretrainParams, *, length: int, targets: int) -> int:
+    """Return what torch counts in the real backward pass of an objective, on fake tensors."""
+    rows, sizes = params.batch_size, params.model
+    patches = (sizes.image_size // sizes.patch_size) ** 2
+    kept = round(params.keep_patches * patches)
+    # Flash attention for CPUs is none of what FlopCounterMode knows; plain products are.
+    with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):
+        model = initial_model(sizes, seed=0, objective=params.objective).train()
+        objective: Objective
+        if isinstance(model, CaptioningModel):
+            objective = Captioning(model, torch.zeros(50257), World(), "ddp", CPU)
+        else:
+            objective = Pairs(model, params.objective, World(), "ddp", CPU)
+        inputs = Inputs(
+            images=torch.empty(rows, 1, sizes.image_size, sizes.image_size),
+            tokens=torch.zeros(rows, length, dtype=torch.int64),
+            valid=torch.ones(rows, length, dtype=torch.bool),
+            places=torch.zeros(targets, dtype=torch.int64),
+            targets=torch.zeros(targets, dtype=torch.int64),
+            groups=torch.zeros(rows, dtype=torch.int64),
+            keep=None if kept == patches else torch.zeros(rows, kept, dtype=torch.int64),
+        )
+        with FlopCounterMode(display=False) as counter:
+            objective.backward([inputs], targets)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("keep_patches", [1.0, 0.5])
+@pytest.mark.parametrize("sizes", [SMALL, MEDIUM, ModelParams()], ids=["small", "medium", "vitl"])
+@pytest.mark.parametrize("objective", ["captioning", "contrastive", "sigmoid"])
+def test_flops_are_those_that_torch_counts(
+    objective: str, sizes: ModelParams, keep_patches: float
+) -> None:
+    params = PretrainParams(
+        model=sizes, objective=objective, epochs=1, batch_size=4, lr=1e-3, keep_patches=keep_patches
+    )
+    found = flops_per_step(params, images=4, positions=4 * 100, targets=230, vocabulary=50257)
+    assert found == pytest.approx(counted(params, length=100, targets=230), rel=0.01)
+
+
+def test_an_image_through_vit_l_14_is_493_gflop() -> None:
+    """Each known figure is arithmetic: 24 x (24 N d^2 + 4 N^2 d), N = 729 + 1, d = 1024."""
+    params = PretrainParams(epochs=1, batch_size=1, lr=1e-3)
+    assert patch_flops(params.model) == pytest.approx(0.293e9, rel=0.002)  # of one channel
+    # 440.29 + 52.24 without a class token, which adds 1 / 729 and twice that.
+    assert encoder_flops(params) == pytest.approx(492.53e9, rel=0.003)
+    assert encoder_flops(params) > 492.53e9
+
+
+def test_peak_memory_is_not_that_of_the_process_that_started_this_one() -> None:
+    """ru_maxrss is handed down through fork and exec, and so would a small process look large."""
+    ballast = bytearray(b"x") * (600 * 2**20)
+    code = "from lapvqa.pretrain.monitor import peak_memory as p; import torch; "
+    code += "print(p(torch.device('cpu')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert peak_memory(CPU) > len(ballast)
+    assert int(done.stdout) < len(ballast)
