@@ -1,10 +1,10 @@
 """Readers of the public datasets that the heads are trained and judged on.
 
-``vindr``
+``vindr`` ``vindr_tables``
     VinDr-CXR, PhysioNet's and Kaggle's form: boxes of 14 findings, three readers fused
 ``ms_cxr``
     MS-CXR 0.1 and 1.1: phrases of reports with their boxes
-``diff_vqa`` ``ext_vqa``
+``diff_vqa`` ``ext_vqa`` ``questions``
     MIMIC-Diff-VQA and MIMIC-Ext-MIMIC-CXR-VQA: questions about one image or two
 ``stored``
     the project's own images, found by the identifiers that a dataset uses

@@ -90,7 +90,7 @@ def read_diff_vqa(
     """
     path = tables.find(folder, [PAIRS])
     listing = tables.find_optional(folder, [STUDIES])
-    studies = None if listing is None else _read_studies(listing)
+    studies, repeated = (None, 0) if listing is None else _read_studies(listing)
     left_out: Counter[str] = Counter()
     rows = []
     pairs: dict[tuple[str, str, str], dict[str, Any] | str] = {}
@@ -119,6 +119,7 @@ def read_diff_vqa(
             "pairs": len(used),
             "pairs_reversed": sum(pair["reversed"] is True for pair in used),
             "pairs_of_unknown_order": sum(pair["reversed"] is None for pair in used),
+            "studies_listed_again": repeated,
         },
         protocol={
             "image_of_study": STUDIES if studies is not None else "first AP or PA image by key",
@@ -142,9 +143,13 @@ def _read_questions(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         yield place, row
 
 
-def _read_studies(path: Path) -> dict[str, _Study]:
-    """Return study_id -> image and time; SourceError if a study has two images."""
+def _read_studies(path: Path) -> tuple[dict[str, _Study], int]:
+    """Return study_id -> image and time, and how many rows name a study again.
+
+    Of several rows of a study the first counts.
+    """
     studies: dict[str, _Study] = {}
+    repeated = 0
     columns = ("study_id", "subject_id", "dicom_id")
     times = ("study_date", "study_order")
     if not set(times) & set(tables.read_header(path)):
@@ -156,13 +161,11 @@ def _read_studies(path: Path) -> dict[str, _Study]:
         place = f"{path.name}, line {line}"
         study = _digits(row["study_id"], "study_id", place)
         if study in studies:
-            raise SourceError(
-                f"{place}: expected each study once, found one for the second time",
-                hint=f"use {path.name} as published",
-            )
+            repeated += 1
+            continue
         subject = _digits(row["subject_id"], "subject_id", place)
         studies[study] = _Study(row["dicom_id"], subject, _moment(row, place))
-    return studies
+    return studies, repeated
 
 
 def _digits(text: str, column: str, place: str) -> str:

@@ -231,9 +231,11 @@ def test_a_study_table_without_time_is_refused(write, stored):
         read_diff_vqa(write(all_header=header), stored)
 
 
-def test_a_study_listed_twice_is_refused(write, stored):
-    with pytest.raises(SourceError, match=r"mimic_all.csv, line 10: expected each study once"):
-        read_diff_vqa(write(every=[*EVERY, EVERY[0]]), stored)
+def test_of_a_study_listed_twice_the_first_row_counts(write, stored):
+    again = [*EVERY[0][:2], dicom(study(4, 0)), *EVERY[0][3:]]
+    dataset = read_diff_vqa(write(every=[*EVERY, again]), stored)
+    assert dataset.table.equals(read_diff_vqa(write(), stored).table)
+    assert dataset.facts["studies_listed_again"] == 1
 
 
 @pytest.mark.parametrize(
