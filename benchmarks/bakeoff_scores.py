@@ -88,7 +88,7 @@ def summarise(runs: Sequence[Run], common: BootstrapParams) -> dict[str, Any]:
     rows = []
     for name, group in groups.items():
         for system in group[0].values[tasks[0]]:
-            scores = {task: _scores(group, task, system, start, common) for task in tasks}
+            scores = {task: _scores(group, task, system, (start, end), common) for task in tasks}
             rows.append({**_describe(name, system, group), **scores})
     differences = {
         f"{a} - {b}": {
@@ -101,12 +101,13 @@ def summarise(runs: Sequence[Run], common: BootstrapParams) -> dict[str, Any]:
 
 
 def _scores(
-    group: Sequence[Run], task: str, system: str, start: str, common: BootstrapParams
+    group: Sequence[Run], task: str, system: str, ends: tuple[str, str], common: BootstrapParams
 ) -> dict[str, Any]:
-    mean = _mean(group, task, system)
+    mean, start, end = (_mean(group, task, one) for one in (system, *ends))
     return {
         **_estimate(mean, common),
-        "gain": _estimate(mean - _mean(group, task, start), common),
+        "gain": _estimate(mean - start, common),
+        "beside_last": _estimate(mean - end, common),
         "seeds": [float(run.values[task][system][0]) for run in group],
         "probe_validation": [
             run.facts["protocols"][task][f"validation_mean_auc_{system}"] for run in group
@@ -226,7 +227,8 @@ def circumstances(runs: Sequence[Run], *, processes: int) -> dict[str, Any]:
     return {
         "what": "linear probe of frozen encoders, mean AUC over classes; value: mean over seeds; "
         "low, high: its 95 % interval over patients of the test, seeds as they are; gain: over "
-        "the same contender before its first step; probe_validation: the probe's own validation",
+        "the same contender before its first step; beside_last: over its last step; "
+        "probe_validation: the probe's own validation",
         "warning": "the test is predicted at each point: the curves describe, nothing may be "
         "chosen by them; the recipe was chosen earlier by this test, for captioning",
         "val_loss": "captioning: nats per token; InfoNCE and sigmoid: of batches, comparable only "

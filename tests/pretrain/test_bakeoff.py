@@ -167,6 +167,7 @@ def test_means_are_over_seeds_and_differences_are_paired():
     assert found["a", 8]["low"] == pytest.approx(0.85 - 0.095)
     # The same draws on both sides: what patients do to both cancels.
     assert found["a", 8]["gain"] == pytest.approx({"value": 0.25, "low": 0.25, "high": 0.25})
+    assert found["a", 0]["beside_last"]["value"] == pytest.approx(-0.25)
     difference = summary["differences_at_the_end"]["a - b"]["nih14"]
     assert difference == pytest.approx({"value": 0.15, "low": 0.15, "high": 0.15})
 
