@@ -20,9 +20,6 @@ BOX_FILE = "BBox_List_2017.csv"
 MAX_AGE = 95
 """The highest age of the revised file; the first one has ages such as 414, in other units."""
 
-IMAGE_SIZE = 1024
-"""Sides of the released PNG files, in whose pixels the boxes are."""
-
 # The header means nine columns where the lines have six: the comma within "Bbox [x,y,w,h]" splits
 # one name into four, and three empty ones follow. By name, the first six are right.
 _BOX_COLUMNS = ("Bbox [x", "y", "w", "h]")
@@ -42,7 +39,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Box:
-    """A finding's place: xyxy in pixels of the 1024 x 1024 image; ``sample`` as in ProbeDataset."""
+    """A finding's place: xyxy in pixels of the released image, which is 1024 x 1024.
+
+    ``sample`` as in ProbeDataset.
+    """
 
     sample: str
     label: str
