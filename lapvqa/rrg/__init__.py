@@ -1,5 +1,7 @@
-"""Report generation: what a written report says, and how it is scored.
+"""Report generation: the head that writes, what a report says, and how it is scored.
 
+``heads``
+    ``ReportGenerationHead``, as published; the only module here that imports torch
 ``labeler``
     the findings a text asserts, by rules; CheXpert's label names
 ``scoring``
@@ -7,7 +9,7 @@
 
 Contracts
     Scoring sees predictions only. The truth of a study is what its archive labels; where no study
-    has labels, it is what the labeler finds in the reference text. No torch in this room.
+    has labels, it is what the labeler finds in the reference text. Scoring knows no torch.
 
 Pitfalls
     * BLEU-4 moves by points with the tokenisation: the protocol in metrics.json names it.

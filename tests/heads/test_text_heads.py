@@ -30,7 +30,7 @@ from lapvqa.pretrain.decoder import Cache
 
 KINDS = [TinyVQA, TinyDiffVQA, TinyReport]
 MAX_NEW = 24
-SEEDS = 8
+SEEDS = 5
 
 
 @torch.no_grad()
@@ -216,7 +216,7 @@ def test_a_head_learns_what_only_the_images_and_questions_say(kind: type[TextHea
     optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
     first = head.loss(**inputs, lesson=lesson).item()
     assert abs(first - math.log(VOCABULARY)) < 1
-    for _ in range(250):
+    for _ in range(160):
         optimizer.zero_grad()
         loss = head.loss(**inputs, lesson=lesson)
         loss.backward()
@@ -265,7 +265,11 @@ def test_layers_start_with_weights_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("kind", "changed", "message"),
     [
-        (TinyVQA, {"vis_tokens": torch.zeros(6, 5, 13)}, r"vis_tokens: .* 12\], found \[6, 5, 13\]"),
+        (
+            TinyVQA,
+            {"vis_tokens": torch.zeros(6, 5, 13)},
+            r"vis_tokens: .* 12\], found \[6, 5, 13\]",
+        ),
         (TinyVQA, {"vis_tokens": torch.zeros(6, 12)}, r"expected \[B, N, 12\], found \[6, 12\]"),
         (TinyDiffVQA, {"ref_vis": torch.zeros(6, 5, 9)}, r"ref_vis: expected \[B, N, 12\]"),
         (TinyDiffVQA, {"ref_vis": torch.zeros(5, 5, 12)}, "a reference for each of 6 .* found 5"),
@@ -286,3 +290,18 @@ def test_arguments_without_an_answer(
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="multiple of 5 heads, found 32"):
         TinyReport(VIS_DIM, 32, 2, 5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_heads_learn_and_write_under_autocast(kind: type[TextHead]) -> None:
+    head = make(kind, 11).eval()
+    inputs, prompts = inputs_of(head, 11), prompts_of(11, 2)
+    lesson = teach(prompts.tolist(), [[1, 2]] * 6, bos_id=END, eos_id=END, max_length=POSITIONS)
+    exact = head.loss(**inputs, lesson=lesson)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = head.loss(**inputs, lesson=lesson)
+        texts = write(head, inputs, prompts, max_new_tokens=3)
+    loss.backward()
+    assert loss.item() == pytest.approx(exact.item(), rel=0.02)
+    assert [len(text) <= 3 for text in texts] == [True] * 6
+    assert all(p.grad is not None for p in head.decoder.parameters())

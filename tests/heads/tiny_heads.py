@@ -16,9 +16,7 @@ from lapvqa.vqa.model import VQAHead
 VIS_DIM, TOKENS = 12, 5
 VOCABULARY, END = 23, 22
 POSITIONS = 40
-SIZES = TextSizes(
-    max_length=POSITIONS, d_model=32, num_layers=2, nhead=4, vocabulary=VOCABULARY
-)
+SIZES = TextSizes(max_length=POSITIONS, d_model=32, num_layers=2, nhead=4, vocabulary=VOCABULARY)
 
 
 class TinyVQA(VQAHead):
