@@ -1,0 +1,353 @@
+"""Several processes as one: the same numbers, however many, and after any death."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SIZES, write_project
+from ruamel.yaml import YAML
+
+from lapvqa import storage
+from lapvqa.config import Machine, Training
+from lapvqa.errors import EXIT_INTERRUPTED, EXIT_USER
+from lapvqa.layout import Layout
+from lapvqa.params import PretrainParams
+from lapvqa.pretrain import launch, train
+from lapvqa.pretrain.checkpoint import Checkpoints
+from lapvqa.pretrain.distributed import World, gathered, joined
+from lapvqa.pretrain.trainer import Trainer
+from lapvqa.recorder import Recorder
+
+CPU = torch.device("cpu")
+PARAMS = PretrainParams(
+    model=SIZES, epochs=2, batch_size=4, lr=3e-3, warmup_steps=2, samples=2,
+    checkpoint_every_steps=2, grad_clip=5.0,
+)  # fmt: skip
+OBJECTIVES = ("captioning", "contrastive", "sigmoid")
+STRATEGIES = ("ddp", "fsdp")
+PIECES = 2  # of 2 rows: validation then has three batches, which two processes cannot share
+STEPS = 6
+
+
+def build(root: Path, objective: str, world: World, strategy: str) -> Trainer:
+    params = PARAMS.model_copy(update={"objective": objective, "accumulate": PIECES // world.size})
+    training = Training(strategy=strategy, loader_threads=0)
+    return Trainer(params, train.read_corpus(Layout(root)), CPU, world=world, training=training)
+
+
+def take(trainer: Trainer, recorder: Recorder, until: int) -> None:
+    """Take the steps up to ``until`` as the loop does."""
+    for micro in trainer.loader.batches(trainer.progress.step, until):
+        trainer.take_step(micro, recorder)
+
+
+def found(trainer: Trainer, path: Path) -> dict[str, object]:
+    """Return the losses and what validation gives; keep the weights beside ``path``."""
+    metrics = trainer.validate()
+    weights = trainer.weights()
+    if trainer.world.is_main:
+        path.with_suffix(".pt").parent.mkdir(parents=True, exist_ok=True)
+        torch.save(weights, path.with_suffix(".pt"))
+    return {"losses": [one.loss for one in trainer.progress.history], "metrics": metrics}
+
+
+def move(root: Path, trainer: Trainer, recorder: Recorder, until: int) -> None:
+    """Continue from the newest state in root/moved, and leave another there."""
+    with Checkpoints(root / "moved", keep=9) as checkpoints:
+        state = checkpoints.newest()
+        if state is not None:
+            trainer.load_state(state)
+        trainer.world.require_same("step", trainer.progress.step)
+        take(trainer, recorder, until)
+        state = trainer.state()
+        if trainer.world.is_main:
+            checkpoints.save(until, state)
+    trainer.world.gather(None)  # the state is on disk before anyone reads it
+
+
+def several(root: Path) -> None:
+    """Do, as one of the processes that torchrun started, all that the tests below compare."""
+    with joined(CPU) as world:
+        recorder = Recorder(root / f"{world.rank}.jsonl", stage="pretrain", quiet=True)
+        results = {}
+        for objective in OBJECTIVES:
+            for strategy in STRATEGIES:
+                trainer = build(root, objective, world, strategy)
+                take(trainer, recorder, STEPS)
+                name = f"{objective}-{strategy}"
+                results[name] = found(trainer, root / "found" / name)
+                if name == "captioning-fsdp":
+                    with gathered(trainer.objective.task):
+                        train.samples.append(trainer, root / "samples-fsdp.jsonl")
+        for strategy, until in (("ddp", 4), ("fsdp", 6)):
+            move(root, build(root, "contrastive", world, strategy), recorder, until)
+        if world.is_main:
+            (root / "results.json").write_text(json.dumps(results))
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which one process, then two, then one, did the same steps."""
+    root = tmp_path_factory.mktemp("together")
+    write_project(root)
+    torch.set_num_threads(1)
+    recorder = Recorder(root / "one.jsonl", stage="pretrain", quiet=True)
+    alone = {}
+    for objective in OBJECTIVES:
+        trainer = build(root, objective, World(), "ddp")
+        take(trainer, recorder, STEPS)
+        alone[objective] = found(trainer, root / "found" / objective)
+        if objective == "captioning":
+            train.samples.append(trainer, root / "samples.jsonl")
+        if objective == "contrastive":
+            take(trainer, recorder, 8)
+            alone["straight"] = found(trainer, root / "found" / "straight")
+    move(root, build(root, "contrastive", World(), "ddp"), recorder, 2)
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__, str(root)]
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    trainer = build(root, "contrastive", World(), "ddp")
+    move(root, trainer, recorder, 8)
+    alone["moved"] = found(trainer, root / "found" / "moved")
+    (root / "alone.json").write_text(json.dumps(alone))
+    return root
+
+
+def compare(root: Path, one: str, other: str) -> None:
+    """Check losses to 1e-5, what validation found to 1e-4, weights to 1e-4."""
+    results = {
+        **json.loads((root / "alone.json").read_text()),
+        **json.loads((root / "results.json").read_text()),
+    }
+    assert results[other]["losses"] == pytest.approx(results[one]["losses"], abs=1e-5)
+    assert results[other]["metrics"] == pytest.approx(results[one]["metrics"], abs=1e-4)
+    first, second = (torch.load(root / "found" / f"{name}.pt") for name in (one, other))
+    assert first.keys() == second.keys()
+    for name, weight in first.items():
+        difference = (weight - second[name]).abs()
+        if name.endswith(("qkv.bias", "kv.bias")):
+            # A bias of keys moves no attention: its gradient is rounding, which AdamW enlarges.
+            third = len(difference) // (3 if name.endswith("qkv.bias") else 2)
+            keys = slice(third, 2 * third) if name.endswith("qkv.bias") else slice(0, third)
+            difference[keys] = 0
+        assert difference.max() < 1e-4, name
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_two_processes_give_what_one_gives(together: Path, objective: str, strategy: str) -> None:
+    compare(together, objective, f"{objective}-{strategy}")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
+def test_a_state_moves_from_one_to_two_to_sharded_and_back(together: Path) -> None:
+    """Steps 1-2 in one process, 3-4 in two, 5-6 in two with FSDP2, 7-8 in one."""
+    compare(together, "straight", "moved")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
+def test_sharded_parameters_write_the_same_samples(together: Path) -> None:
+    assert (together / "samples-fsdp.jsonl").read_text() == (together / "samples.jsonl").read_text()
+
+
+def test_processes_that_see_different_things_are_told_so() -> None:
+    class Two(World):
+        def gather(self, value: object) -> list[object]:
+            return [value, "another"]
+
+    with pytest.raises(Exception, match=r"expected the same run.*a in process 0, another in proc"):
+        Two().require_same("run", "a")
+
+
+# The stage, as `dvc repro` starts it.
+
+
+def project(root: Path, *, training: dict[str, object], **changes: object) -> Layout:
+    """Write a project whose local.yaml asks for several processes."""
+    layout = write_project(root)
+    yaml = YAML()
+    params = yaml.load(Path(__file__).parents[2] / "params.yaml")
+    section = {**PARAMS.model_dump(mode="json"), "batch_size": 6, "samples": 0, **changes}
+    params["pretrain"] = section
+    yaml.dump(params, layout.params)
+    yaml.dump({"device": "cpu", "workers": 1, "training": training}, layout.local)
+    return layout
+
+
+def start(layout: Layout, module: str = "lapvqa.stage", *arguments: str) -> subprocess.Popen[str]:
+    """Start a module in the project, its output kept in out.txt."""
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    with (layout.root / "out.txt").open("a") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=layout.root, stdout=out, stderr=out, text=True, env=environment,
+        )  # fmt: skip
+
+
+def output(layout: Layout) -> str:
+    return (layout.root / "out.txt").read_text()
+
+
+def processes(layout: Layout, *words: str) -> list[int]:
+    """Return the ids of processes that run in the project, with ``words`` in their command."""
+    ids = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                where = (entry / "cwd").readlink()
+                command = (entry / "cmdline").read_bytes().decode()
+            except OSError:  # it ended meanwhile, or is not ours
+                continue
+            if where == layout.root.resolve() and all(word in command for word in words):
+                ids.append(int(entry.name))
+    return sorted(ids)
+
+
+def wait_for(condition: Callable[[], object], *, seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "waited too long"
+        time.sleep(0.01)
+
+
+def newest(layout: Layout) -> int:
+    """Return the step of the newest state."""
+    states = layout.work_dir("pretrain").glob("*/state-*.json")
+    return max((int(path.stem.removeprefix("state-")) for path in states), default=0)
+
+
+def die_at(layout: Layout, step: int, by: signal.Signals) -> int:
+    """Start the stage, send it a signal at a step, see that all processes end; return its code."""
+    stage = start(layout, "lapvqa.stage", "pretrain")
+    wait_for(lambda: newest(layout) >= step or stage.poll() is not None, seconds=100)
+    assert len(processes(layout, "pretrain.worker")) == 2, output(layout)
+    os.kill(stage.pid, by)
+    wait_for(lambda: not processes(layout, "lapvqa"), seconds=5)
+    return stage.wait()
+
+
+def outcome(layout: Layout) -> dict[str, str]:
+    folder = layout.model_dir("captioning")
+    return {name: storage.sha256_file(folder / name) for name in ("model_best.pt", "history.csv")}
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
+def test_killed_in_any_way_two_processes_end_with_the_same_bytes(tmp_path: Path) -> None:
+    """The stage interrupted, the stage killed, a process killed: then as if nothing had been."""
+    long = {"epochs": 40, "checkpoint_every_steps": 3}
+    training = {"processes": 2, "restarts": 3}
+    straight = project(tmp_path / "a", training=training, **long)
+    assert start(straight, "lapvqa.stage", "pretrain").wait(200) == 0, output(straight)
+
+    killed = project(tmp_path / "b", training=training, **long)
+    assert die_at(killed, 3, signal.SIGINT) == EXIT_INTERRUPTED, output(killed)
+    assert die_at(killed, newest(killed) + 3, signal.SIGKILL) == -signal.SIGKILL
+    reached = newest(killed)
+    stage = start(killed, "lapvqa.stage", "pretrain")
+    wait_for(lambda: newest(killed) > reached or stage.poll() is not None, seconds=100)
+    os.kill(processes(killed, "pretrain.worker")[-1], signal.SIGKILL)
+    assert stage.wait(200) == 0, output(killed)
+
+    assert outcome(killed) == outcome(straight)
+    said = output(killed)
+    assert said.count("a training process died; all start again") == 1
+    assert said.count("continuing at step") == 3
+    for noise in ("OMP_NUM_THREADS", "Traceback", "Warning", "====="):
+        assert noise not in said, said
+    lines = [json.loads(line) for line in killed.record("pretrain").read_text().splitlines()]
+    steps = [one["step"] for one in lines if one["kind"] == "metrics" and "loss" in one["values"]]
+    total = len((killed.model_dir("captioning") / "history.csv").read_text().splitlines()) - 1
+    assert set(steps) == set(range(min(steps), total + 1))
+    assert [one["kind"] for one in lines].count("start") == 1
+    assert lines[-1]["kind"] == "summary"
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
+def test_an_error_of_a_process_is_the_stage_s_and_is_not_tried_again(tmp_path: Path) -> None:
+    layout = project(tmp_path, training={"processes": 2, "restarts": 3}, batch_size=5)
+    stage = start(layout, "lapvqa.stage", "pretrain")
+    assert stage.wait(100) == EXIT_USER
+    said = output(layout)
+    assert "ConfigError: a batch of 5 cannot be cut into 2 processes" in said
+    assert "what to do: set pretrain.batch_size to 4 or 6" in said
+    assert "start again" not in said
+    assert "Traceback" not in said
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("processes")
+def test_two_nodes_train_as_one(tmp_path: Path) -> None:
+    """The second node's command is the one in docs/training.md; both see the project's folder."""
+    training = {"nodes": 2, "processes": 1, "rendezvous": f"127.0.0.1:{free_port()}"}
+    nodes = project(tmp_path / "nodes", training=training, batch_size=4)
+    stage = start(nodes, "lapvqa.stage", "pretrain")
+    second = start(nodes, "lapvqa.pretrain.launch")
+    assert stage.wait(150) == 0, output(nodes)
+    assert second.wait(30) == 0, output(nodes)
+    alone = project(tmp_path / "alone", training={}, batch_size=4)
+    assert start(alone, "lapvqa.stage", "pretrain").wait(100) == 0, output(alone)
+    losses = []
+    for layout in (nodes, alone):
+        with (layout.model_dir("captioning") / "history.csv").open() as handle:
+            losses.append([float(row["loss"]) for row in csv.DictReader(handle)])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    facts = [json.loads(line) for line in nodes.record("pretrain").read_text().splitlines()]
+    assert [one["values"]["processes"] for one in facts if one["kind"] == "facts"] == [2]
+
+
+def test_a_launcher_by_hand_needs_further_nodes(tmp_path: Path) -> None:
+    layout = project(tmp_path, training={"processes": 2})
+    assert start(layout, "lapvqa.pretrain.launch").wait(60) == EXIT_USER
+    assert "training.nodes is 1" in output(layout)
+
+
+def test_torchrun_is_asked_for_what_local_yaml_says() -> None:
+    assert not launch.wanted(Machine())
+    cluster = Training(processes=8, nodes=2, rendezvous="node0:29500", restarts=1)
+    assert launch.wanted(Machine(training=cluster))
+    asked = launch.arguments(cluster)
+    assert "--rdzv-endpoint=node0:29500" in asked
+    assert {"--nnodes=2", "--nproc-per-node=8", "--max-restarts=1"} < set(asked)
+    assert "--standalone" in launch.arguments(Training(processes=2))
+
+
+def test_rates_are_those_of_all_processes_and_mfu_of_one(tmp_path: Path) -> None:
+    write_project(tmp_path)
+    meter = build(tmp_path, "captioning", World(), "ddp").meter
+    step = {"seconds": 0.5, "waited": 0.1, "images": 4, "positions": 40, "targets": 30}
+    one, four = meter.measure(**step), meter.measure(**step, processes=4)
+    assert one["images_per_s"] == 8
+    assert four["images_per_s"] == 32
+    assert four["tokens_per_s"] == 4 * one["tokens_per_s"]
+    assert math.isclose(four["mfu"], one["mfu"])
+
+
+if __name__ == "__main__":
+    several(Path(sys.argv[1]))
