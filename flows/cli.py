@@ -133,6 +133,23 @@ def status() -> int:
     return execute(project.find())
 
 
+@app.command()
+def plan_memory(
+    params: Annotated[
+        Path | None, typer.Option(help="Plan for this file's values over params.yaml's.")
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="Of a GPU, such as 80GB; else what this machine's device has."),
+    ] = None,
+) -> int:
+    """Show the peak memory of pretraining, and the largest micro-batch that fits."""
+    from flows.commands import project
+    from flows.commands.plan_memory import execute
+
+    return execute(project.find(), params_file=params, memory=memory)
+
+
 rejects_app = typer.Typer(
     help="What was turned away and why; read it again, or waive it.",
     invoke_without_command=True,

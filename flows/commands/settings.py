@@ -73,6 +73,18 @@ def merge_params(layout: Layout, file: Path) -> list[Change]:
 
     Only what differs is written, and nothing unless the whole is valid (ConfigError).
     """
+    text, _, changes = _merged(layout, file)
+    if changes:
+        storage.write_bytes(layout.params, text.encode())
+    return changes
+
+
+def merged_params(layout: Layout, file: Path) -> Params:
+    """Return what params.yaml would hold after ``merge_params``; nothing is written."""
+    return _merged(layout, file)[1]
+
+
+def _merged(layout: Layout, file: Path) -> tuple[str, Params, list[Change]]:
     if not file.is_file():
         raise ConfigError(
             f"expected a YAML file with parameters at {file}, found none",
@@ -82,10 +94,7 @@ def merge_params(layout: Layout, file: Path) -> list[Change]:
     params, wanted = _read(layout.params), _read(file)
     changes = list(_merge(params, wanted, ""))
     text = _dump(params)
-    validate(Params, YAML(typ="safe", pure=True).load(text), file.name)
-    if changes:
-        storage.write_bytes(layout.params, text.encode())
-    return changes
+    return text, validate(Params, YAML(typ="safe", pure=True).load(text), file.name), changes
 
 
 def _as_written(layout: Layout, folder: Path) -> str:
