@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,19 +14,13 @@ from lapvqa.metrics.panel import Panel
 BLEU_NAMES = tuple(f"bleu{order}" for order in range(1, text.MAX_ORDER + 1))
 
 
-def text_panel(
-    references: Sequence[str],
-    hypotheses: Sequence[str],
-    *,
-    tokenise: Callable[[str], list[str]] = text.tokenise,
-) -> Panel:
+def text_panel(references: Sequence[str], hypotheses: Sequence[str]) -> Panel:
     """Return bleu1..bleu4, rouge1, rouge2, rougeL and cider_d of texts with one reference each.
 
-    ``tokenise`` serves BLEU and CIDEr-D; coco-caption itself splits at white space
-    (``str.split``) what its tokeniser left. ROUGE has its library's tokens.
+    BLEU and CIDEr-D have the tokens of ``text.tokenise``, ROUGE its library's.
     """
-    expected = [tokenise(one) for one in references]
-    found = [tokenise(one) for one in hypotheses]
+    expected = [text.tokenise(one) for one in references]
+    found = [text.tokenise(one) for one in hypotheses]
     counts = text.bleu_counts(expected, found)
     means = np.column_stack([text.rouge_f1(references, hypotheses), cider_d(expected, found)])
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from lapvqa.errors import SourceError
 from lapvqa.metrics.bootstrap import Array
-from lapvqa.metrics.panel import Panel, weighted_ratio
+from lapvqa.metrics.panel import Panel, not_computed, weighted_ratio
 
 NAME = "meteor"
 MISSING = "not computed: java/pycocoevalcap not installed"
@@ -51,20 +51,11 @@ def meteor_panel(references: Sequence[str], hypotheses: Sequence[str]) -> Panel:
     return Panel(names=(NAME,), statistic=statistic)
 
 
-def not_computed(names: tuple[str, ...], why: str) -> Panel:
-    """Return a panel of metrics that have no value, and why: null in files."""
-
-    def statistic(weights: Array) -> Array:
-        return np.full((len(weights), len(names)), np.nan)
-
-    return Panel(names=names, statistic=statistic, undefined=dict.fromkeys(names, why))
-
-
 def meteor_counts(references: Sequence[str], hypotheses: Sequence[str], *, jar: Path) -> Array:
     """Return the jar's counts of each pair, [n, 23]; raises SourceError if it does not answer.
 
     Columns: words and function words of hypothesis and reference (4), per stage content and
-    function matches of both sides (16), chunks, matched words of both sides.
+    function matches of both sides (16), chunks (0 for a whole match), matched words of both sides.
     """
     lines = [
         f"SCORE ||| {_one_line(reference)} ||| {_one_line(hypothesis)}"
@@ -82,7 +73,16 @@ def meteor_counts(references: Sequence[str], hypotheses: Sequence[str], *, jar: 
             f"and exit code {done.returncode}",
             hint="try the jar by hand (2 GB of memory are asked for), or uninstall pycocoevalcap",
         )
-    return np.array(rows, dtype=np.float64).reshape(-1, _NUM_COUNTS)
+    return whole_without_chunks(np.array(rows, dtype=np.float64).reshape(-1, _NUM_COUNTS))
+
+
+def whole_without_chunks(counts: Array) -> Array:
+    """Set the chunks of a pair matched whole in one piece to 0, as the jar does before it sums."""
+    chunks, matched, reference_matched = counts[:, 20:].T
+    whole = (chunks == 1) & (matched == counts[:, 0]) & (reference_matched == counts[:, 1])
+    counts = counts.copy()
+    counts[whole, 20] = 0
+    return counts
 
 
 def meteor_score(counts: Array) -> Array:
@@ -99,8 +99,7 @@ def meteor_score(counts: Array) -> Array:
         _blend(reference_length - reference_function, reference_function),
     )
     mean = weighted_ratio(precision * recall, _ALPHA * precision + (1 - _ALPHA) * recall)
-    whole = (matched == length) & (reference_matched == reference_length) & (chunks == 1)
-    broken = np.where(whole, 0.0, weighted_ratio(2 * chunks, matched + reference_matched))
+    broken = weighted_ratio(2 * chunks, matched + reference_matched)
     return np.nan_to_num(mean * (1 - _GAMMA * broken**_BETA))
 
 

@@ -40,6 +40,15 @@ def side_by_side(*panels: Panel) -> Panel:
     return Panel(names=names, statistic=statistic, undefined=undefined)
 
 
+def not_computed(names: tuple[str, ...], why: str) -> Panel:
+    """Return a panel of metrics that have no value, and why: null in files."""
+
+    def statistic(weights: Array) -> Array:
+        return np.full((len(weights), len(names)), np.nan)
+
+    return Panel(names=names, statistic=statistic, undefined=dict.fromkeys(names, why))
+
+
 def measures(panel: Panel, *, samples: Sequence[str], patients: Sequence[str]) -> Measures:
     """Say whose samples a panel weighs: sample and patient of each column of the weights."""
     if len(samples) != len(patients):

@@ -29,8 +29,7 @@ import numpy as np
 from lapvqa.errors import ConfigError
 from lapvqa.metrics.bootstrap import Array
 from lapvqa.metrics.findings import FindingCounts, finding_counts, macro_f1, micro_f1
-from lapvqa.metrics.meteor import not_computed
-from lapvqa.metrics.panel import Panel
+from lapvqa.metrics.panel import Panel, not_computed
 from lapvqa.metrics.text import weighted_mean
 
 NOT_GIVEN = "not computed: weights not given"
