@@ -130,8 +130,11 @@ class Pairs(Objective):
         world: World,
         strategy: Strategy,
         device: torch.device,
+        *,
+        batch_size: int | None = None,
     ) -> None:
-        self.model, self.objective = model, objective
+        """``batch_size``: pairs that validation compares at a time; None: all."""
+        self.model, self.objective, self.batch_size = model, objective, batch_size
         self.world, self.device = world, device
         self.task = spread(model, world, strategy, device)
 
@@ -167,20 +170,25 @@ class Pairs(Objective):
         return loss.detach()
 
     def measure(self, inputs: Inputs) -> Measured:
-        """Return the batch's loss, embeddings and groups."""
+        """Return the batch's embeddings and groups."""
         images, reports = self._embed(inputs)
-        loss = self._loss(images, reports, inputs.groups, World())
-        return Measured(len(images), (loss.cpu(), images.cpu(), reports.cpu(), inputs.groups.cpu()))
+        return Measured(len(images), (images.cpu(), reports.cpu(), inputs.groups.cpu()))
 
     def summarise(self, measured: Sequence[Measured]) -> dict[str, float]:
-        """Return the mean loss over batches, and how often the partner is among the first k.
+        """Return the mean loss, and how often the partner is among the first k.
 
-        A report that says the same, word for word, is as good as the partner.
+        The loss is that of as many pairs at a time as a step has: it depends on their number,
+        which must not be that of the pieces a step is computed in. A report that says the same,
+        word for word, is as good as the partner.
         """
-        total = sum(one.values[0].item() * one.size for one in measured)
         images, reports, groups = (
-            torch.cat(column) for column in zip(*(one.values[1:] for one in measured), strict=True)
+            torch.cat(column) for column in zip(*(one.values for one in measured), strict=True)
         )
+        size, total = self.batch_size or len(images), 0.0
+        for start in range(0, len(images), size):
+            rows = slice(start, start + size)
+            loss = self._loss(images[rows], reports[rows], groups[rows], World())
+            total += loss.item() * len(images[rows])
         recalls = {
             f"val_{name}_recall_at_{k}": value
             for name, order in (
@@ -197,7 +205,8 @@ class Pairs(Objective):
         return images, reports
 
     def _loss(self, images: Tensor, reports: Tensor, groups: Tensor, world: World) -> Tensor:
-        scale, bias = self.model.logit_scale, self.model.logit_bias
+        scale = self.model.logit_scale.to(images.device)
+        bias = self.model.logit_bias.to(images.device)
         if self.objective == "contrastive":
             return info_nce(images, reports, groups, scale, world=world)
         return pairwise_sigmoid(images, reports, groups, scale, bias, world=world)

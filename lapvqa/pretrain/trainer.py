@@ -108,7 +108,10 @@ class Trainer:
         if isinstance(model, CaptioningModel):
             log_count = self.vocabulary.log_count.to(self.device)
             return Captioning(model, log_count, world, strategy, self.device)
-        return Pairs(model, self.params.objective, world, strategy, self.device)
+        params = self.params
+        return Pairs(
+            model, params.objective, world, strategy, self.device, batch_size=params.batch_size
+        )
 
     def train(
         self,
