@@ -10,17 +10,12 @@ from typing import ClassVar, TypedDict
 import torch
 from torch import Tensor, nn
 
+from lapvqa.datasets.vindr_tables import CLASSES
 from lapvqa.heads.boxes import to_xyxy
 from lapvqa.heads.head import Form, Head, box_mlp, check_features, check_heads, init_layers
 
-CLASSES = (
-    "Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Consolidation", "ILD",
-    "Infiltration", "Lung Opacity", "Nodule/Mass", "Other lesion", "Pleural effusion",
-    "Pleural thickening", "Pneumothorax", "Pulmonary fibrosis",
-)  # fmt: skip
-"""Names of the labels 0..13, in the order of the Kaggle release's class_id."""
-
 BACKGROUND = len(CLASSES)
+"""Labels 0..13 are CLASSES in the order of the Kaggle release's class_id; this one is nothing."""
 
 
 class Detections(TypedDict):

@@ -10,8 +10,9 @@ from tiny_heads import make_detector, without_dropout
 from torch import Tensor
 from transformers.loss.loss_for_object_detection import HungarianMatcher, ImageLoss
 
-from lapvqa.ad.heads import BACKGROUND, CLASSES, DetectionHead, predict
+from lapvqa.ad.heads import BACKGROUND, DetectionHead, predict
 from lapvqa.ad.loss import Target, Weights, detection_loss, match
+from lapvqa.datasets.vindr_tables import CLASSES
 from lapvqa.errors import TrainingError
 from lapvqa.heads.boxes import iou, to_cxcywh, to_xyxy
 
