@@ -140,6 +140,6 @@ def _print_fitting(found: list[Forecast], free: float, name: str) -> None:
     if not found:
         console.print("  not even one image at a time fits, checkpoint_activations or not")
     console.print(
-        "found by a training step on tensors without memory; what compile and FSDP spare is not in it",
+        "found by a step on tensors without memory; what compile and FSDP spare is not in it",
         soft_wrap=True,
     )
