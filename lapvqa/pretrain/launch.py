@@ -102,6 +102,7 @@ def main() -> int:
 def _torchrun(command_line: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.run import parse_args, run
 
     # Shared, torch 2.13 keeps the store of a restarted group, and its processes find in it the
@@ -114,6 +115,9 @@ def _torchrun(command_line: list[str]) -> int:
         rank, failure = error.get_first_failure()
         how = failure.signal_name() if failure.exitcode < 0 else f"code {failure.exitcode}"
         sys.stderr.write(f"training process {rank} ended with {how}\n")
+        return 1
+    except RendezvousError as error:
+        sys.stderr.write(f"the nodes did not meet, or lost each other: {error}\n")
         return 1
     except (KeyboardInterrupt, SignalException):
         return EXIT_INTERRUPTED

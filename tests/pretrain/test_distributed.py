@@ -311,8 +311,10 @@ def test_two_nodes_train_as_one(tmp_path: Path) -> None:
     second = start(nodes, "lapvqa.pretrain.launch")
     assert stage.wait(150) == 0, output(nodes)
     assert second.wait(30) == 0, output(nodes)
-    alone = project(tmp_path / "alone", training={}, batch_size=4)
-    assert start(alone, "lapvqa.stage", "pretrain").wait(100) == 0, output(alone)
+    alone = write_project(tmp_path / "alone")
+    recorder = Recorder(alone.record("pretrain"), stage="pretrain", quiet=True)
+    params = PARAMS.model_copy(update={"samples": 0})
+    train.run(params, alone, Machine(workers=1, device="cpu"), recorder)
     losses = []
     for layout in (nodes, alone):
         with (layout.model_dir("captioning") / "history.csv").open() as handle:
