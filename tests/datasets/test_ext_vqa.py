@@ -70,6 +70,7 @@ def test_the_three_files_are_read_wherever_the_path_points(tmp_path, stored, bel
     [
         (["no"], "no", True),
         (["right lung", "Left  Lung", "right lung"], "left lung, right lung", False),
+        (list("hgfedcba"), "a, b, c, d, e, f, g, h", False),
         ("Yes", "yes", True),
         ([], "none", False),
         ([""], "none", False),
