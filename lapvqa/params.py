@@ -181,7 +181,7 @@ class BootstrapParams(Section):
 class ProbeChexpertParams(Section):
     """Linear probe on CheXpert-5."""
 
-    uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
+    uncertain: Literal["zeros", "ones", "ignore", "mixed"] = "zeros"
     c_grid: list[float]
 
 

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -30,7 +30,7 @@ _MAX_SHIFT = 3650
 class Keyring:
     """Turns identifiers into keys; with ``keep_ids`` they stay as they are."""
 
-    key: bytes
+    key: bytes = field(repr=False)  # a traceback must not show it
     keep_ids: bool = False
 
     def image(self, image_id: str) -> str:

@@ -81,6 +81,7 @@ def run(
         **protocol,
         **task.protocol,
         **recipe.describe_unreadable(listed, dataset),
+        **{f"left_out_{reason}": count for reason, count in listed.left_out.items()},
         **{f"encoder_sha256_{name}": digest for name, digest in found.encoders.items()},
     }
     return contract.publish(

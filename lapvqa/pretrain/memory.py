@@ -99,7 +99,7 @@ def forecast(params: PretrainParams, work: Work) -> Forecast:
         step.make_optimizer_state()
         for moment, act, count in (
             ("step", step.take, rows),
-            ("validation", step.validate, params.batch_size // params.accumulate),
+            ("validation", step.validate, rows),
             ("preparing images", step.prepare, rows),
         ):
             ledger.start_again()

@@ -237,7 +237,8 @@ class Trainer:
         Processes share the batches, and each takes part in as many forward passes: one that has
         none left repeats the last, which is not counted.
         """
-        pairs, size = self.corpus.validate, self.params.batch_size // self.params.accumulate
+        pairs = self.corpus.validate
+        size = self.params.batch_size // (self.params.accumulate * self.world.size)
         if not pairs:
             return {}
         self.model.eval()
