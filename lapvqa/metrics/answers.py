@@ -73,15 +73,13 @@ def answers_panel(
         labels=CLOSED_ANSWERS,
     )
 
+    members = np.column_stack(list(groups.values())).astype(np.float64)
+    sums = np.column_stack([one[:, None] * values for one in members.T])
+    sizes = np.repeat(members, len(MATCHES), axis=1)
+
     def statistic(weights: Array) -> Array:
-        means = [
-            weighted_ratio(
-                weights[:, members] @ values[members],
-                weights[:, members].sum(axis=1, keepdims=True),
-            )
-            for members in groups.values()
-        ]
-        return np.column_stack([*means, macro_f1(kinds, weights), f1_by_label(kinds, weights)])
+        means = weighted_ratio(weights @ sums, weights @ sizes)
+        return np.column_stack([means, macro_f1(kinds, weights), f1_by_label(kinds, weights)])
 
     names = [metric + _suffix(group) for group in groups for metric in MATCHES]
     closed_names = ("closed_f1", *(f"closed_f1/{one}" for one in CLOSED_ANSWERS))
