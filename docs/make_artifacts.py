@@ -56,6 +56,7 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
         "`torch.load(..., weights_only=True)`.",
         None,
     ),
+    "models/<objective>/model_last.pt": ("The same after the last step.", None),
     "models/<objective>/training.json": (
         "How the model was trained: parameters, sizes, steps, losses.",
         None,
@@ -69,7 +70,10 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
         "Columns `step`, `loss`, `val_loss` (empty where not measured), `lr`, `epoch`.",
         None,
     ),
-    "models/<objective>/encoder_final.pt": ("The encoder alone: a plain state dict.", None),
+    "models/<objective>/encoder_final.pt": (
+        "The encoder alone, of the last step (decisions/0017): a plain state dict.",
+        None,
+    ),
     "models/<objective>/encoder.safetensors": ("The same tensors as safetensors.", None),
     "models/<objective>/exports": (
         "The encoder as graph and weights, which computes without this code, for any number of "

@@ -28,6 +28,7 @@ from lapvqa.pretrain.files import (
     ENCODER_FILE,
     EPOCHS_DIR,
     EXPORTS_DIR,
+    LAST_FILE,
     MODEL_FILE,
     ONNX_FILE,
     PROGRAM_FILE,
@@ -53,7 +54,7 @@ _BATCHES = (1, 3)
 
 
 def run(params: ExportParams, layout: Layout, machine: Machine, recorder: Recorder) -> Counts:
-    """Write the encoder in every form, and card.json last.
+    """Write the encoder of the last step in every form, and card.json last.
 
     Raises CheckpointError if a form would not compute what the model computes, ConfigError if
     ``export.onnx`` is asked for where it cannot be written.
@@ -64,7 +65,7 @@ def run(params: ExportParams, layout: Layout, machine: Machine, recorder: Record
     training = storage.read_json(folder / TRAINING_FILE, made_by="pretrain")
     sizes = ModelParams.model_validate(training["params"]["model"])
     model = initial_model(sizes, seed=0, objective=objective)
-    load_weights(model, storage.require(folder / MODEL_FILE, made_by="pretrain"))
+    load_weights(model, storage.require(folder / LAST_FILE, made_by="pretrain"))
     encoder = model.vision_encoder.eval()
     if params.onnx:
         standalone.require_onnx(encoder)
@@ -74,7 +75,7 @@ def run(params: ExportParams, layout: Layout, machine: Machine, recorder: Record
         check_parity(name, compute, expected, tolerance)
         storage.write_bytes(folder / name, content)
         written.append(name)
-        recorder.say(f"{name} computes what {MODEL_FILE} computes")
+        recorder.say(f"{name} computes what {LAST_FILE} computes")
     _remove_others(folder, written)
     digests = {name: storage.sha256_file(folder / name) for name in _weights(folder, written)}
     storage.write_json(folder / CARD_FILE, card(training, model, digests))
@@ -138,7 +139,7 @@ def check_parity(
         difference = (compute(images) - tokens).abs().max().item()
         if not difference <= allowed:
             raise CheckpointError(
-                f"{name}: outputs differ by {difference:.1e} from those of {MODEL_FILE}, "
+                f"{name}: outputs differ by {difference:.1e} from those of {LAST_FILE}, "
                 f"expected at most {allowed:.1e}",
                 hint="the file was not written; run `lapvqa run --stage pretrain` again",
             )
@@ -154,7 +155,7 @@ def _remove_others(folder: Path, written: list[str]) -> None:
 def _weights(folder: Path, written: list[str]) -> list[str]:
     """Name every file with weights: those of training, then those written here."""
     epochs = sorted(path.name for path in (folder / EPOCHS_DIR).glob("*.pt"))
-    return [MODEL_FILE, *(f"{EPOCHS_DIR}/{name}" for name in epochs), *written]
+    return [MODEL_FILE, LAST_FILE, *(f"{EPOCHS_DIR}/{name}" for name in epochs), *written]
 
 
 def card(
@@ -183,6 +184,7 @@ def card(
             "normalisation": {"divide": 255, "mean": transforms.MEAN, "std": transforms.STD},
         },
         "output": output,
+        "encoder_of": f"step {training['steps']}, the last",
         "files": {name: _about(name, model) for name in digests},
         "training": {
             key: training[key]

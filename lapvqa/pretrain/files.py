@@ -30,7 +30,8 @@ from lapvqa.pretrain.model import (
     initial_model,
 )
 
-MODEL_FILE, TRAINING_FILE, EPOCHS_DIR = "model_best.pt", "training.json", "epochs"
+MODEL_FILE, LAST_FILE = "model_best.pt", "model_last.pt"
+TRAINING_FILE, EPOCHS_DIR = "training.json", "epochs"
 ENCODER_FILE, SAFETENSORS_FILE = "encoder_final.pt", "encoder.safetensors"
 EXPORTS_DIR = "exports"
 PROGRAM_FILE, ONNX_FILE = f"{EXPORTS_DIR}/encoder.pt2", f"{EXPORTS_DIR}/encoder.onnx"

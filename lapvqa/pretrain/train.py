@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from lapvqa import storage
 from lapvqa.config import Machine
@@ -25,7 +26,7 @@ from lapvqa.pretrain.checkpoint import Checkpoints, prune_runs, serialise
 from lapvqa.pretrain.corpus import Corpus, read_corpus
 from lapvqa.pretrain.device import choose_device, make_deterministic
 from lapvqa.pretrain.distributed import World, gathered
-from lapvqa.pretrain.files import EPOCHS_DIR, MODEL_FILE, TRAINING_FILE
+from lapvqa.pretrain.files import EPOCHS_DIR, LAST_FILE, MODEL_FILE, TRAINING_FILE
 from lapvqa.pretrain.history import HISTORY_FILE
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.recorder import Recorder
@@ -77,8 +78,9 @@ def train(
                 checkpoints, recorder,
                 after_epoch=lambda: _after_epoch(trainer, folder),
             )  # fmt: skip
+    last = trainer.weights()
     if world.is_main:
-        write_results(trainer, layout.model_dir(params.objective), folder)
+        write_results(trainer, last, layout.model_dir(params.objective), folder)
         prune_runs(layout.work_dir("pretrain"), current=digest)
 
 
@@ -126,8 +128,8 @@ def _after_epoch(trainer: Trainer, folder: Path) -> None:
             samples.append(trainer, folder / samples.SAMPLES_FILE)
 
 
-def write_results(trainer: Trainer, folder: Path, work: Path) -> None:
-    """Write model_best.pt, the weights of epochs, training.json and history.csv."""
+def write_results(trainer: Trainer, last: dict[str, Tensor], folder: Path, work: Path) -> None:
+    """Write the best and the last weights, those of epochs, training.json and history.csv."""
     progress, corpus, params = trainer.progress, trainer.corpus, trainer.params
     if not progress.best_weights:
         raise CheckpointError(
@@ -145,8 +147,9 @@ def write_results(trainer: Trainer, folder: Path, work: Path) -> None:
         "vocabulary_used": len(trainer.vocabulary.kept),
         "best_val_loss": "none" if best_loss is None else best_loss,
     }
-    weights = trainer.vocabulary.restore(trainer.model, progress.best_weights)
-    storage.write_bytes(folder / MODEL_FILE, serialise(weights))
+    for name, weights in ((MODEL_FILE, progress.best_weights), (LAST_FILE, last)):
+        whole = trainer.vocabulary.restore(trainer.model, weights)
+        storage.write_bytes(folder / name, serialise(whole))
     (folder / EPOCHS_DIR).mkdir(parents=True, exist_ok=True)
     for path in sorted((work / EPOCHS_DIR).glob("model_epoch*.pt")):
         storage.write_bytes(folder / EPOCHS_DIR / path.name, path.read_bytes())

@@ -29,7 +29,7 @@ from lapvqa.pretrain.checkpoint import Checkpoints
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.recorder import Recorder
 
-OUTPUTS = ("model_best.pt", "history.csv", "training.json")
+OUTPUTS = ("model_best.pt", "model_last.pt", "history.csv", "training.json")
 MACHINE = Machine(workers=1, device="cpu")
 
 
