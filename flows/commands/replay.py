@@ -39,6 +39,12 @@ def execute(layout: Layout, *, steps: str) -> int:
         f"the first at step {one.step}: logged {one.logged!r}, found {one.found!r}",
         soft_wrap=True,
     )
+    if machine.training.processes * machine.training.nodes > 1:
+        console.print(
+            "  local.yaml names several processes for training, and a replay is one: it rounds "
+            "differently, which is no fault",
+            soft_wrap=True,
+        )
     console.print(
         "  another processor, number of threads or processes, or version of torch rounds "
         "differently; larger differences mean other code or a changed history.csv",

@@ -36,6 +36,12 @@ def choose_device(machine: Machine, local_rank: int = 0) -> torch.device:
             if machine.training.processes > 1
             else torch.device("cuda")
         )
+    if machine.training.processes > 1 and ":" in machine.device:
+        raise ConfigError(
+            f"local.yaml: device is {machine.device!r}, but each of training.processes "
+            f"({machine.training.processes}) needs a GPU of its own",
+            hint="set device: cuda; CUDA_VISIBLE_DEVICES says which ones there are",
+        )
     try:
         device = torch.device(machine.device)
         torch.empty(1, device=device)

@@ -159,10 +159,16 @@ POPULATIONS = (classes, answers, texts, boxes)
 
 
 def coverage(
-    population: Population, *, studies: int, patients: int, by_sample: bool, draws: int = DRAWS
+    population: Population,
+    *,
+    studies: int,
+    patients: int,
+    by_sample: bool,
+    draws: int = DRAWS,
+    seed: int = 20,
 ) -> dict[str, float]:
     """Return metric -> share of studies whose interval holds the population's value."""
-    generator = np.random.default_rng(20)
+    generator = np.random.default_rng(seed)
     truth = population.truth()
     starts = np.searchsorted(population.patient, np.arange(population.patient[-1] + 2))
     covered = np.zeros(len(truth))
@@ -173,7 +179,9 @@ def coverage(
         panel = population.panel(rows)
         columns = [panel.names.index(name) for name in population.kept]
         clusters: Sequence = np.arange(len(rows)).tolist() if by_sample else owner.tolist()
-        values = draw_values(panel.statistic, clusters, draws=draws, seed=study)[:, columns]
+        values = draw_values(panel.statistic, clusters, draws=draws, seed=seed * studies + study)[
+            :, columns
+        ]
         found = [interval(column, confidence=CONFIDENCE) for column in values.T]
         covered += [one.low <= value <= one.high for one, value in zip(found, truth, strict=True)]
     return dict(zip(population.kept, (covered / studies).tolist(), strict=True))

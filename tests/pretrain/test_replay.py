@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from conftest import write_project
 
+from flows.commands.replay import execute
 from lapvqa.config import Machine
-from lapvqa.errors import ConfigError
+from lapvqa.errors import EXIT_BAD_DATA, ConfigError
 from lapvqa.layout import Layout
-from lapvqa.params import PretrainParams
+from lapvqa.params import PretrainParams, read_yaml
 from lapvqa.pretrain import history, train
 from lapvqa.pretrain.replay import Replay, replay
 from lapvqa.recorder import Recorder
@@ -72,6 +74,31 @@ def test_a_changed_log_is_noticed(trained: tuple[PretrainParams, Layout]) -> Non
         assert not again(params, layout, 2, 2).chain_agrees
     finally:
         path.write_bytes(content)
+
+
+def test_the_command_says_whether_they_agree(
+    trained: tuple[PretrainParams, Layout], capsys: pytest.CaptureFixture[str]
+) -> None:
+    params, layout = trained
+    settings = read_yaml(Path(__file__).parents[2] / "params.yaml")
+    settings["pretrain"] = params.model_dump(mode="json")
+    layout.params.write_text(json.dumps(settings))  # JSON is YAML
+    layout.local.write_text("device: cpu\n")
+    assert execute(layout, steps="2:4") == 0
+    assert "3 losses are the logged ones, bit by bit" in capsys.readouterr().out
+    path = layout.model_dir(params.objective) / "history.csv"
+    content = path.read_bytes()
+    lines = content.decode().splitlines()
+    fields = lines[3].split(",")
+    fields[1] = "1.5"
+    path.write_text("\n".join([*lines[:3], ",".join(fields), *lines[4:]]) + "\n")
+    try:
+        assert execute(layout, steps="2:4") == EXIT_BAD_DATA
+        assert "1 of 3 losses differ" in capsys.readouterr().out
+    finally:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match="expected FIRST:LAST, found '3'"):
+        execute(layout, steps="3")
 
 
 def test_another_training_is_refused(trained: tuple[PretrainParams, Layout]) -> None:

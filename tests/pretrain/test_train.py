@@ -26,6 +26,7 @@ from lapvqa.layout import Layout
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import train
 from lapvqa.pretrain.checkpoint import Checkpoints
+from lapvqa.pretrain.device import choose_device
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.recorder import Recorder
 
@@ -364,6 +365,12 @@ def test_a_spike_of_the_loss_is_skipped_and_counted(params: PretrainParams, layo
     recorder.close()
     skipped = [one.step for one in trainer.progress.history if one.skipped]
     assert skipped == [56]
+
+
+def test_several_processes_cannot_share_a_gpu() -> None:
+    machine = Machine.model_validate({"device": "cuda:1", "training": {"processes": 2}})
+    with pytest.raises(ConfigError, match="a GPU of its own"):
+        choose_device(machine)
 
 
 def test_a_device_that_is_not_here_is_named(params: PretrainParams, layout: Layout) -> None:
