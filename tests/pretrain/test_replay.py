@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import write_project
+from conftest import SIZES, write_project
 
 from flows.commands.replay import execute
 from lapvqa.config import Machine
@@ -24,7 +24,6 @@ MACHINE = Machine(workers=1, device="cpu")
 def trained(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[PretrainParams, Layout]:
-    from conftest import SIZES
 
     layout = write_project(tmp_path_factory.mktemp(request.param))
     params = PretrainParams(
