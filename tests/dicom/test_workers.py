@@ -16,6 +16,7 @@ import textwrap
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from io import BytesIO
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -79,8 +80,13 @@ def reasons(results: dict[str, FileResult]) -> dict[str, str]:
 
 
 def workers_alive() -> list[psutil.Process]:
-    children = psutil.Process().children()
-    return [child for child in children if "lapvqa.dicom.worker" in child.cmdline()]
+    found = []
+    for child in psutil.Process().children():
+        # One that has just ended, and is not yet waited for, has no command line any more.
+        with suppress(psutil.NoSuchProcess):  # ZombieProcess is one
+            if "lapvqa.dicom.worker" in child.cmdline():
+                found.append(child)
+    return found
 
 
 @pytest.fixture(autouse=True)
