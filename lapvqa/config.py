@@ -21,6 +21,10 @@ class Paths(Section):
     source: str | None = None
     chexpert: str | None = None
     nih14: str | None = None
+    ext_vqa: str | None = None
+    diff_vqa: str | None = None
+    vindr: str | None = None
+    ms_cxr: str | None = None
 
 
 class Servers(Section):
@@ -78,7 +82,7 @@ class Machine(Section):
     deid_key_file: str | None = None
 
     def folder(self, name: str, params: InventoryParams, layout: Layout) -> Path:
-        """Return the input folder ``name`` (source, chexpert, nih14), absolute."""
+        """Return the input folder ``name``, one of ``inventory.NAMES``, absolute."""
         chosen = getattr(self.paths, name) or getattr(params, name)
         return (layout.root / Path(chosen).expanduser()).resolve()
 

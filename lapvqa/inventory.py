@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lapvqa.params import InventoryParams
     from lapvqa.recorder import Recorder
 
-NAMES = ("source", "chexpert", "nih14")
+NAMES = ("source", "chexpert", "nih14", "ext_vqa", "diff_vqa", "vindr", "ms_cxr")
 BESIDE = ("mimic-cxr-reports.zip", "NLMCXR_reports.tgz")
 """Packed reports that publishers put next to the folder of images; listed as ``../name``."""
 Entry = tuple[str, int, int]

@@ -38,7 +38,7 @@ class Layout:
         return self.root / "dvc.lock"
 
     def inventory(self, name: str) -> Path:
-        """Inventory of one input folder: ``source``, ``chexpert`` or ``nih14``."""
+        """Inventory of one input folder, one of ``inventory.NAMES``."""
         return self.root / "data" / "inventory" / f"{name}.parquet"
 
     @property
@@ -83,6 +83,10 @@ class Layout:
     def result_dir(self, task: str) -> Path:
         """Folder with predictions.parquet and metrics.json of one evaluation."""
         return self.root / "results" / task
+
+    def evaluations_dir(self, encoder: str) -> Path:
+        """Results of `lapvqa evaluate --encoder`, a folder per task; no output of a stage."""
+        return self.root / "evaluations" / encoder
 
     @property
     def report_page(self) -> Path:

@@ -30,6 +30,10 @@ class InventoryParams(Section):
     source: str
     chexpert: str
     nih14: str
+    ext_vqa: str
+    diff_vqa: str
+    vindr: str
+    ms_cxr: str
 
 
 class SplitParams(Section):
@@ -191,11 +195,118 @@ class ProbeNih14Params(Section):
     c_grid: list[float]
 
 
+class RecipeParams(Section):
+    """How a head is trained; the encoder is frozen, or native: trained with the head."""
+
+    encoder: Literal["frozen", "native"] = "frozen"
+    epochs: Count = 10
+    batch_size: Count = 32
+    lr: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    encoder_lr: Annotated[float, Field(gt=0, le=1)] = 1e-5
+    warmup_share: Share = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    grad_clip: Annotated[float, Field(gt=0)] = 1.0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class TextHeadParams(Section):
+    """Sizes of a head that writes; the defaults are the published ones."""
+
+    d_model: Count = 512
+    num_layers: Count = 6
+    nhead: Count = 8
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> TextHeadParams:
+        if self.d_model % self.nhead:
+            raise ValueError(f"nhead is {self.nhead}; must divide d_model {self.d_model}")
+        return self
+
+
+class MetricWeightsParams(Section):
+    """Folders with weights of metrics that need a network; null: not computed."""
+
+    chexbert: str | None = None
+    radgraph: str | None = None
+    bertscore: str | None = None
+
+
+Policy = Literal["raise", "report", "exclude"]
+
+
+class QuestionParams(Section):
+    """What the two question tasks share."""
+
+    split: Literal["released", "archive"] = "released"
+    shared_patients: Policy = "raise"
+    pretrained_patients: Policy = "report"
+    max_new_tokens: Count = 64
+    head: TextHeadParams = TextHeadParams()
+    recipe: RecipeParams = RecipeParams()
+
+
+class VqaParams(QuestionParams):
+    """Questions about one image (MIMIC-Ext-MIMIC-CXR-VQA)."""
+
+    empty_answers: Literal["none", "exclude"] = "none"
+
+
+class DiffVqaParams(QuestionParams):
+    """Questions about an image and the one before it (MIMIC-Diff-VQA)."""
+
+    reversed_pairs: Literal["flag", "exclude"] = "flag"
+
+
 class RrgParams(Section):
-    """Report generation."""
+    """Report generation: by the caption decoder, and by a head over the encoder's features."""
 
     max_new_tokens: Count = 128
     split: Literal["validate", "test"] = "test"
+    sections: Literal["findings", "impression", "both"] = "both"
+    prompt: str = ""
+    head: TextHeadParams = TextHeadParams()
+    recipe: RecipeParams = RecipeParams()
+    weights: MetricWeightsParams = MetricWeightsParams()
+
+
+class DetectionHeadParams(Section):
+    """Sizes of the detection head; the defaults are the published ones."""
+
+    d_model: Annotated[int, Field(ge=8, multiple_of=8)] = 256
+    num_queries: Count = 20
+    num_enc_layers: Count = 2
+    num_dec_layers: Count = 3
+
+
+class AdParams(Section):
+    """Abnormality detection (VinDr-CXR)."""
+
+    min_iou: Share = 0.4
+    min_readers: Annotated[int, Field(ge=1, le=3)] = 1
+    others: Literal["fold", "ignore"] = "fold"
+    tokens: Literal["patches", "pooled"] = "patches"
+    head: DetectionHeadParams = DetectionHeadParams()
+    recipe: RecipeParams = RecipeParams()
+
+
+class GroundingHeadParams(Section):
+    """Sizes of the grounding head; the defaults are the published ones."""
+
+    d_model: Annotated[int, Field(ge=8, multiple_of=8)] = 256
+    num_layers: Count = 3
+
+
+class PgParams(Section):
+    """Phrase grounding (MS-CXR)."""
+
+    split: Literal["released", "patient", "archive"] = "released"
+    shared_patients: Policy = "raise"
+    pretrained_patients: Policy = "report"
+    several_boxes: Literal["union", "best"] = "union"
+    phrase_encoder: str = "words"
+    tokens: Literal["patches", "pooled"] = "patches"
+    head: GroundingHeadParams = GroundingHeadParams()
+    recipe: RecipeParams = RecipeParams()
 
 
 class EvaluateParams(Section):
@@ -204,7 +315,11 @@ class EvaluateParams(Section):
     common: BootstrapParams = BootstrapParams()
     probe_chexpert: ProbeChexpertParams
     probe_nih14: ProbeNih14Params
-    rrg: RrgParams
+    vqa: VqaParams = VqaParams()
+    diffvqa: DiffVqaParams = DiffVqaParams()
+    rrg: RrgParams = RrgParams()
+    ad: AdParams = AdParams()
+    pg: PgParams = PgParams()
 
 
 class ReportParams(Section):

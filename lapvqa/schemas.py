@@ -146,3 +146,46 @@ RRG_PREDICTIONS = pa.schema(
         ),
     ]
 )
+
+_BOX = pa.list_(pa.float64(), 4)
+
+ANSWER_PREDICTIONS = pa.schema(
+    [
+        _field("sample", pa.string(), "key of the question about its image or pair"),
+        _field("patient", pa.string(), "patient key; the cluster"),
+        _field("system", pa.string(), "trained | untrained, or an encoder's name"),
+        _field("image", pa.string(), "key of the image asked about"),
+        _field("reference_image", pa.string(), "key of the image before it", null=True),
+        _field("reversed", pa.bool_(), "the reference is later; null if not known", null=True),
+        _field("type", pa.string(), "the dataset's type of question"),
+        _field("question", pa.string(), "small letters, white space collapsed"),
+        _field("reference", pa.string(), "the true answer"),
+        _field("hypothesis", pa.string(), "the answer given"),
+    ]
+)
+
+DETECTION_PREDICTIONS = pa.schema(
+    [
+        _field("sample", pa.string(), "key of the image; images without boxes have rows too"),
+        _field("patient", pa.string(), "patient, or the image where the dataset names none"),
+        _field("system", pa.string(), "trained | untrained, or an encoder's name"),
+        _field("true_labels", pa.list_(pa.string()), "class of each true box"),
+        _field("true_boxes", pa.list_(_BOX), "xyxy, pixels of the stored 384 x 384 image"),
+        _field("found_labels", pa.list_(pa.string()), "class of each found box, best first"),
+        _field("found_boxes", pa.list_(_BOX), "xyxy, pixels of the stored image"),
+        _field("found_scores", pa.list_(pa.float64()), "probability of the class"),
+    ]
+)
+
+GROUNDING_PREDICTIONS = pa.schema(
+    [
+        _field("sample", pa.string(), "key of the phrase about its image"),
+        _field("patient", pa.string(), "patient key; the cluster"),
+        _field("system", pa.string(), "trained | untrained, or an encoder's name"),
+        _field("image", pa.string(), "key of the image"),
+        _field("category", pa.string(), "the dataset's category of the phrase"),
+        _field("phrase", pa.string(), "the phrase"),
+        _field("true_boxes", pa.list_(_BOX), "xyxy, pixels of the stored 384 x 384 image"),
+        _field("found_box", _BOX, "xyxy, pixels of the stored image; null: none", null=True),
+    ]
+)

@@ -1,0 +1,50 @@
+"""A frozen encoder as the evaluations see it: stored pixels in, tokens out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor, nn
+
+from lapvqa.data.transforms import to_input
+from lapvqa.pretrain.encoder import VisionEncoder
+
+
+class FrozenEncoder(nn.Module):
+    """An encoder with its own preprocessing. B images, N tokens, D = ``width``.
+
+    ``about``: what it is, for the protocol of a result (library, architecture, image size).
+    """
+
+    width: int
+    about: str
+
+    @abstractmethod
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map stored images uint8 [B, 384, 384] to tokens [B, N, D]; their mean is the feature."""
+
+    @abstractmethod
+    def patches(self, pixels: Tensor) -> Tensor:
+        """Map stored images uint8 [B, 384, 384] to tokens [B, G * G, D] that have a place, by rows.
+
+        They cover the whole stored square.
+        """
+
+
+class OwnEncoder(FrozenEncoder):
+    """The pipeline's encoder."""
+
+    def __init__(self, encoder: VisionEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.width = encoder.width
+        self.about = f"lapvqa VisionEncoder, {encoder.image_size} px"
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the pooled tokens."""
+        tokens: Tensor = self.encoder(to_input(pixels, self.encoder.image_size))
+        return tokens
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """Return the patch tokens before pooling."""
+        return self.encoder.patch_tokens(to_input(pixels, self.encoder.image_size))

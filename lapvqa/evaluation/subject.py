@@ -1,0 +1,53 @@
+"""Whom an evaluation judges: encoders by the name of their system, and where results go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lapvqa import storage
+from lapvqa.evaluation.frozen import FrozenEncoder, OwnEncoder
+from lapvqa.layout import Layout
+from lapvqa.params import load_params
+from lapvqa.pretrain.files import load_encoder, untrained_encoder
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is judged.
+
+    ``load``: makes the frozen encoders, system -> encoder, when they are needed. ``results``: has
+    a folder per task. ``model``: folder of the pipeline's own model, whose decoder and words some
+    tasks use; None where an encoder stands alone.
+    """
+
+    load: Callable[[], dict[str, FrozenEncoder]]
+    results: Path
+    model: Path | None
+
+    def folder(self, task: str) -> Path:
+        """Return where the task's predictions and metrics go."""
+        return self.results / task
+
+
+def pipeline(layout: Layout) -> Subject:
+    """Return the pipeline's encoder and its untrained twin; results are the stages' outputs."""
+    folder = encoder_folder(layout)
+    return Subject(lambda: load_systems(folder), layout.root / "results", folder)
+
+
+def encoder_folder(layout: Layout) -> Path:
+    """Return the folder of the encoder that params.yaml names (models/<objective>)."""
+    folder = layout.model_dir(load_params(layout.params).pretrain.objective)
+    storage.require(folder / "card.json", made_by="export")
+    storage.require(folder / "encoder_final.pt", made_by="export")
+    return folder
+
+
+def load_systems(folder: Path) -> dict[str, FrozenEncoder]:
+    """Return the trained encoder of ``folder`` and its untrained twin, in eval mode."""
+    return {
+        "trained": OwnEncoder(load_encoder(folder)),
+        "untrained": OwnEncoder(untrained_encoder(folder)),
+    }
