@@ -54,7 +54,8 @@ class StoredImages:
 
     ``split_of``: patient key -> split of the archive, also of patients without an image;
     ``order_of``: study key -> place in the patient's studies by date, from 0; ``frontal_of``:
-    study key -> key of its AP or PA image, of several the first.
+    study key -> key of its AP or PA image, of several the first; ``digest_of``: image key ->
+    sha256 of the stored pixels.
     """
 
     keyring: Keyring = field(repr=False)
@@ -62,6 +63,7 @@ class StoredImages:
     split_of: Mapping[str, str] = field(repr=False)
     order_of: Mapping[str, int] = field(repr=False)
     frontal_of: Mapping[str, str] = field(repr=False)
+    digest_of: Mapping[str, str] = field(repr=False)
 
     def image(self, dicom_id: str) -> StoredImage | None:
         """Return the image that MIMIC-CXR calls so; None if it is not stored."""
@@ -105,7 +107,10 @@ def index(images: pa.Table, studies: pa.Table, keyring: Keyring) -> StoredImages
     for image_key in sorted(rows):
         if rows[image_key][4] in FRONTAL_VIEWS:
             frontal.setdefault(rows[image_key][1], image_key)
-    return StoredImages(keyring, rows, split_of, order_of, frontal)
+    digest_of = dict(
+        zip(images["image_key"].to_pylist(), images["pixels_sha256"].to_pylist(), strict=True)
+    )
+    return StoredImages(keyring, rows, split_of, order_of, frontal, digest_of)
 
 
 def _open_keyring(layout: Layout, machine: Machine, recorder: Recorder) -> Keyring:

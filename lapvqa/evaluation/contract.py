@@ -29,10 +29,9 @@ import pyarrow.compute as pc
 
 from lapvqa import storage
 from lapvqa.errors import SchemaError
-from lapvqa.layout import Layout
 from lapvqa.metrics.bootstrap import Array, Estimate, draw_values, interval
 from lapvqa.metrics.bootstrap import Measures as Measures  # evaluations find it here
-from lapvqa.params import BootstrapParams, load_params
+from lapvqa.params import BootstrapParams
 
 PREDICTIONS, METRICS, CURVES = "predictions.parquet", "metrics.json", "curves.csv"
 HEADLINE = "headline.json"
@@ -71,49 +70,39 @@ class Evaluation:
     compared: tuple[tuple[str, str], ...] = (("trained", "untrained"),)
 
 
-def encoder_folder(layout: Layout) -> Path:
-    """Return the folder of the encoder that params.yaml names (models/<objective>)."""
-    folder = layout.model_dir(load_params(layout.params).pretrain.objective)
-    storage.require(folder / "card.json", made_by="export")
-    storage.require(folder / "encoder_final.pt", made_by="export")
-    return folder
-
-
 def publish(
     evaluation: Evaluation,
     predictions: pa.Table,
     *,
     protocol: Mapping[str, Any],
-    layout: Layout,
+    folder: Path,
     common: BootstrapParams,
 ) -> Counts:
-    """Write predictions, then score what was written; return the stage's closing counts.
+    """Write predictions to ``folder``, then score what was written; return the closing counts.
 
     ``protocol``: strings and numbers that say how the predictions were made (recipe, splits,
     chosen hyperparameters, images that could not be read). It travels inside predictions.parquet.
     """
     text = json.dumps(protocol, sort_keys=True, allow_nan=False)
     described = predictions.replace_schema_metadata({_PROTOCOL_KEY: text})
-    path = layout.result_dir(evaluation.task) / PREDICTIONS
-    storage.write_table(path, described, evaluation.schema)
-    return score(evaluation, layout=layout, common=common)
+    storage.write_table(folder / PREDICTIONS, described, evaluation.schema)
+    return score(evaluation, folder=folder, common=common)
 
 
 def not_computed(
-    evaluation: Evaluation, reason: str, *, layout: Layout, common: BootstrapParams
+    evaluation: Evaluation, reason: str, *, folder: Path, common: BootstrapParams
 ) -> Counts:
     """Record that the task has no result here, and why; all its files exist afterwards.
 
     ``reason`` says what is missing and what to set, without absolute paths.
     """
     empty = evaluation.schema.empty_table().replace_schema_metadata({_REASON_KEY: reason})
-    storage.write_table(layout.result_dir(evaluation.task) / PREDICTIONS, empty, evaluation.schema)
-    return score(evaluation, layout=layout, common=common)
+    storage.write_table(folder / PREDICTIONS, empty, evaluation.schema)
+    return score(evaluation, folder=folder, common=common)
 
 
-def score(evaluation: Evaluation, *, layout: Layout, common: BootstrapParams) -> Counts:
-    """Make metrics.json and curves.csv from results/<task>/predictions.parquet alone."""
-    folder = layout.result_dir(evaluation.task)
+def score(evaluation: Evaluation, *, folder: Path, common: BootstrapParams) -> Counts:
+    """Make metrics.json and curves.csv from the folder's predictions.parquet alone."""
     predictions = storage.read_table(
         folder / PREDICTIONS, evaluation.schema, made_by=f"evaluate@{evaluation.task}"
     )

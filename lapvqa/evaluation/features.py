@@ -1,127 +1,112 @@
-"""Features of frozen encoders, computed once per (encoder, images) and kept under .lapvqa/work.
+"""Features of frozen encoders, computed once per (encoder, image), shared by all evaluations.
 
-Image files are decoded once into chunks of stored pixels; a chunk's features are keyed by what the
-encoder is (sha256 of its weights), what it does (its output for fixed images: two encoders may
-share weights and differ in the number of heads) and the chunk's pixels, so every evaluation that
-sees the same images shares them. A changed file or decoder makes another key; a killed run
-continues at the first missing chunk.
+An encoder is what it is (sha256 of its weights) and what it does (its output for fixed images: two
+encoders may share weights and differ in the number of heads); an image is the sha256 of its stored
+pixels. A store is a folder of chunks that only grows: ``<name>.npy`` holds the features of the
+images listed in ``<name>.json``. A killed run continues at the first missing chunk.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
+from typing import Literal
 
-import cv2
 import numpy as np
-import PIL
 import torch
 from numpy.typing import NDArray
 
 from lapvqa import storage
 from lapvqa.config import Machine
-from lapvqa.data import geometry, transforms
+from lapvqa.evaluation.folders import Pixels
+from lapvqa.evaluation.frozen import FrozenEncoder
 from lapvqa.layout import Layout
-from lapvqa.params import load_params
 from lapvqa.pretrain.device import choose_device, make_deterministic
-from lapvqa.pretrain.encoder import VisionEncoder
-from lapvqa.pretrain.files import load_encoder, untrained_encoder
-from lapvqa.probe import images as image_code
-from lapvqa.probe.images import read_image
-from lapvqa.recorder import Recorder
-from lapvqa.schemas import INVENTORY, STORED_SIZE
+from lapvqa.schemas import STORED_SIZE
 
-CHUNK = 512
-"""Images per cached file: 75 MB of pixels."""
+Kind = Literal["mean", "pooled", "patches"]
+"""Mean over the tokens [D], float32; tokens [N, D] or patch tokens [G * G, D], both float16."""
+
+CHUNK = 256
+"""Images per file: 134 MB of pooled tokens at the published size, 382 MB of patches."""
 
 BATCH = 32
-"""Images per forward pass; fixed, because the bits of a sum may depend on it."""
-
-Pixels = NDArray[np.uint8]
+"""Images per forward pass, always: the bits of a sum may depend on it."""
 
 
-@dataclass(frozen=True)
-class ImageFolder:
-    """A dataset's folder and its inventory: path -> "size mtime"."""
+class FeatureStore:
+    """Features of one encoder and one kind; ``fill`` computes what is missing, ``take`` reads."""
 
-    name: str
-    folder: Path
-    files: Mapping[str, str]
+    def __init__(
+        self, encoder: FrozenEncoder, kind: Kind, folder: Path, device: torch.device
+    ) -> None:
+        self._encoder, self._kind, self._folder, self._device = encoder, kind, folder, device
+        self._places: dict[str, tuple[Path, int]] = {}
+        for listing in sorted(folder.glob("*.json")):
+            self._index(listing)
+        self._open: dict[Path, NDArray[np.floating]] = {}
 
-    def present(self, paths: Sequence[str]) -> NDArray[np.bool_]:
-        """Return which of ``paths`` the inventory lists."""
-        return np.array([path in self.files for path in paths], dtype=bool)
+    def fill(
+        self,
+        digests: Sequence[str],
+        read: Callable[[Sequence[int]], Pixels],
+        *,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        """Compute the features of images that are not there yet.
+
+        ``read`` maps positions in ``digests`` to stored pixels uint8 [k, 384, 384].
+        """
+        first = {one: place for place, one in reversed(list(enumerate(digests)))}
+        missing = sorted(place for one, place in first.items() if one not in self._places)
+        for start in range(0, len(missing), CHUNK):
+            chunk = missing[start : start + CHUNK]
+            self._write([digests[place] for place in chunk], read(chunk))
+            progress(start + len(chunk), len(missing))
+
+    def take(self, digests: Sequence[str]) -> NDArray[np.float32]:
+        """Return the features of images as float32, [k, ...]; KeyError before ``fill``."""
+        places = [self._places[one] for one in digests]
+        return np.stack([self._chunk(path)[row] for path, row in places]).astype(np.float32)
+
+    def _write(self, digests: list[str], pixels: Pixels) -> None:
+        features = encode(self._encoder, pixels, self._device, kind=self._kind)
+        name = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+        path = self._folder / f"{name}.npy"
+        with storage.atomic_path(path) as temporary, temporary.open("wb") as handle:
+            np.save(handle, features)
+        listing = path.with_suffix(".json")
+        storage.write_json(listing, {"digests": digests})  # last: it says that the chunk is there
+        self._index(listing)
+
+    def _index(self, listing: Path) -> None:
+        digests = storage.read_json(listing, made_by="the evaluations")["digests"]
+        for row, one in enumerate(digests):
+            self._places.setdefault(one, (listing.with_suffix(".npy"), row))
+
+    def _chunk(self, path: Path) -> NDArray[np.floating]:
+        if path not in self._open:
+            self._open[path] = np.load(path, mmap_mode="r")
+        return self._open[path]
 
 
-@dataclass(frozen=True)
-class Features:
-    """Features of n images under each system.
-
-    ``readable`` [n]: false where the file is missing or broken; ``systems``: system -> float32
-    [number readable, D]; ``encoders``: system -> sha256 of its weights.
-    """
-
-    readable: NDArray[np.bool_]
-    systems: dict[str, NDArray[np.float32]]
-    encoders: dict[str, str]
-
-
-def open_folder(name: str, layout: Layout, machine: Machine) -> ImageFolder | None:
-    """Return the input folder ``name`` (chexpert, nih14); None if it is absent or empty."""
-    folder = machine.folder(name, load_params(layout.params).inventory, layout)
-    table = storage.read_table(layout.inventory(name), INVENTORY, made_by="inventory")
-    if not folder.is_dir() or not table.num_rows:
-        return None
-    sizes, times = table["size"].to_pylist(), table["mtime_ns"].to_pylist()
-    stamps = (f"{size} {time}" for size, time in zip(sizes, times, strict=True))
-    return ImageFolder(name, folder, dict(zip(table["path"].to_pylist(), stamps, strict=True)))
-
-
-def load_systems(folder: Path) -> dict[str, VisionEncoder]:
-    """Return the trained encoder of ``folder`` and its untrained twin, in eval mode."""
-    return {"trained": load_encoder(folder), "untrained": untrained_encoder(folder)}
-
-
-def extract(
-    encoders: Mapping[str, VisionEncoder],
-    source: ImageFolder,
-    paths: Sequence[str],
-    *,
-    layout: Layout,
-    machine: Machine,
-    recorder: Recorder,
-) -> Features:
-    """Return the mean over the pooled tokens of each encoder for each image of ``paths``."""
+def open_store(
+    encoder: FrozenEncoder, kind: Kind, *, layout: Layout, machine: Machine
+) -> FeatureStore:
+    """Return the store of an encoder; moves it to the machine's device, in eval mode."""
     make_deterministic(threads=machine.workers)
     device = choose_device(machine)
-    moved = {name: encoder.to(device).eval() for name, encoder in encoders.items()}
-    digests = {name: encoder_digest(encoder) for name, encoder in moved.items()}
-    work = layout.work_dir("features")
-    caches = {
-        name: work / "features" / digests[name] / fingerprint(encoder, device, machine)
-        for name, encoder in moved.items()
-    }
-    used: set[Path] = set()
-    readable: list[NDArray[np.bool_]] = []
-    parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in moved}
-    done, total = 0, len(paths) * len(moved)
-    for start in range(0, len(paths), CHUNK):
-        chunk = paths[start : start + CHUNK]
-        cached = work / "pixels" / source.name / f"{_chunk_key(source, chunk)}.npz"
-        used.add(cached)
-        pixels, good = _stored_pixels(cached, source, chunk, machine)
-        readable.append(good)
-        for name, encoder in moved.items():
-            parts[name].append(_chunk_features(caches[name], encoder, pixels, device))
-            done += len(chunk)
-            recorder.progress(done, total, unit="images", note=name)
-    _remove_others(work / "pixels" / source.name, used)
-    systems = {name: np.concatenate(values) for name, values in parts.items()}
-    return Features(np.concatenate(readable), systems, digests)
+    encoder.to(device).eval()
+    known = encoder_digest(encoder), fingerprint(encoder, device, machine)
+    folder = layout.work_dir("features").joinpath("features", *known, kind)
+    return FeatureStore(encoder, kind, folder, device)
+
+
+def describe(encoders: Mapping[str, FrozenEncoder]) -> dict[str, str]:
+    """Return what the systems' encoders are, for a protocol."""
+    digests = {f"encoder_sha256_{name}": encoder_digest(one) for name, one in encoders.items()}
+    return {**digests, **{f"encoder_{name}": one.about for name, one in encoders.items()}}
 
 
 def encoder_digest(encoder: torch.nn.Module) -> str:
@@ -130,82 +115,43 @@ def encoder_digest(encoder: torch.nn.Module) -> str:
     for name, tensor in sorted(encoder.state_dict().items()):
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {list(values.shape)}\n".encode())
-        digest.update(values.numpy().tobytes())
+        digest.update(values.view(torch.uint8).numpy().tobytes() if values.ndim else b"")
+        digest.update(b"" if values.ndim else str(values.item()).encode())
     return digest.hexdigest()
 
 
-def fingerprint(encoder: VisionEncoder, device: torch.device, machine: Machine) -> str:
-    """Return the sha256 of the features of two fixed images of noise, computed here and now.
+def fingerprint(encoder: FrozenEncoder, device: torch.device, machine: Machine) -> str:
+    """Return the sha256 of the tokens of two fixed images of noise, computed here and now.
 
-    It tells apart what the weights alone do not: the number of heads, pooling, the code, the
-    libraries, the device and the number of threads.
+    It tells apart what the weights alone do not: the number of heads, pooling, preprocessing, the
+    code, the libraries, the device and the number of threads.
     """
     noise = np.random.default_rng(0).integers(0, 256, (2, STORED_SIZE, STORED_SIZE), dtype=np.uint8)
-    content = encode(encoder, noise, device).tobytes()
-    return hashlib.sha256(f"{device.type} {machine.workers}\n".encode() + content).hexdigest()
+    images = torch.from_numpy(noise).to(device)
+    with torch.inference_mode():
+        content = [encoder(images), encoder.patches(images)]
+    found = hashlib.sha256(f"{device.type} {machine.workers} {BATCH}\n".encode())
+    for tokens in content:
+        found.update(tokens.float().cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 @torch.inference_mode()
-def encode(encoder: VisionEncoder, pixels: Pixels, device: torch.device) -> NDArray[np.float32]:
-    """Map stored pixels uint8 [n, 384, 384] to features float32 [n, D]."""
-    means = []
+def encode(
+    encoder: FrozenEncoder, pixels: Pixels, device: torch.device, *, kind: Kind = "mean"
+) -> NDArray[np.float32] | NDArray[np.float16]:
+    """Map stored pixels uint8 [n, 384, 384], n >= 1, to features [n, ...]; see ``Kind``.
+
+    The last batch is filled up with black images, so that no image's bits depend on how many
+    others are asked for with it.
+    """
+    parts = []
     for start in range(0, len(pixels), BATCH):
-        batch = torch.from_numpy(pixels[start : start + BATCH]).to(device)
-        tokens = encoder(transforms.to_input(batch, encoder.image_size))  # [B, N, D]
-        means.append(tokens.mean(dim=1).float().cpu().numpy())
-    features: NDArray[np.float32] = np.concatenate(means)
-    return features
-
-
-def _stored_pixels(
-    cached: Path, source: ImageFolder, chunk: Sequence[str], machine: Machine
-) -> tuple[Pixels, NDArray[np.bool_]]:
-    """Return (pixels of the readable images, readable [n]), decoded on the first call only."""
-    if cached.exists():
-        with np.load(cached) as stored:
-            return stored["pixels"], stored["readable"]
-    with ThreadPoolExecutor(machine.workers) as pool:  # Pillow decodes without the GIL
-        images = list(pool.map(lambda path: read_image(source.folder / path), chunk))
-    readable = np.array([image is not None for image in images], dtype=bool)
-    good = [image for image in images if image is not None]
-    pixels = np.stack(good) if good else np.zeros((0, STORED_SIZE, STORED_SIZE), dtype=np.uint8)
-    with storage.atomic_path(cached) as temporary, temporary.open("wb") as handle:
-        np.savez(handle, pixels=pixels, readable=readable)
-    return pixels, readable
-
-
-def _chunk_features(
-    folder: Path, encoder: VisionEncoder, pixels: Pixels, device: torch.device
-) -> NDArray[np.float32]:
-    if not len(pixels):
-        return np.zeros((0, encoder.width), dtype=np.float32)
-    shape = f"{len(pixels)} {BATCH}\n".encode()
-    cached = folder / f"{hashlib.sha256(shape + pixels.tobytes()).hexdigest()}.npy"
-    if cached.exists():
-        stored: NDArray[np.float32] = np.load(cached)
-        return stored
-    features = encode(encoder, pixels, device)
-    with storage.atomic_path(cached) as temporary, temporary.open("wb") as handle:
-        np.save(handle, features)
-    return features
-
-
-def _chunk_key(source: ImageFolder, chunk: Sequence[str]) -> str:
-    libraries = f"{PIL.__version__} {cv2.__version__}"
-    lines = [_code_digest(geometry, image_code), libraries, str(source.folder)]
-    lines += [f"{path} {source.files.get(path, 'missing')}" for path in chunk]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _code_digest(*modules: ModuleType) -> str:
-    """Return the sha256 of source files: a cache must not outlive the code that filled it."""
-    digest = hashlib.sha256()
-    for module in modules:
-        digest.update(Path(str(module.__file__)).read_bytes())
-    return digest.hexdigest()
-
-
-def _remove_others(folder: Path, used: set[Path]) -> None:
-    """Drop pixel chunks of files that have changed since: they are large and never met again."""
-    for path in set(folder.glob("*.npz")) - used:
-        path.unlink(missing_ok=True)
+        batch = np.zeros((BATCH, STORED_SIZE, STORED_SIZE), dtype=np.uint8)
+        some = pixels[start : start + BATCH]
+        batch[: len(some)] = some
+        images = torch.from_numpy(batch).to(device)
+        tokens = encoder.patches(images) if kind == "patches" else encoder(images)
+        found = tokens.float().mean(dim=1) if kind == "mean" else tokens.half()
+        parts.append(found[: len(some)].cpu().numpy())
+    return np.concatenate(parts)

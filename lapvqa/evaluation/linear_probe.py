@@ -6,15 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from lapvqa.config import Machine
-from lapvqa.evaluation import contract, features
-from lapvqa.evaluation.features import ImageFolder
+from lapvqa.evaluation import contract, features, folders
+from lapvqa.evaluation.folders import ImageFolder
+from lapvqa.evaluation.frozen import FrozenEncoder
+from lapvqa.evaluation.subject import Subject
 from lapvqa.layout import Layout
 from lapvqa.params import BootstrapParams
 from lapvqa.probe import recipe, scoring
 from lapvqa.probe.dataset import ProbeDataset
+from lapvqa.probe.images import read_image
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import PROBE_PREDICTIONS
 
@@ -53,37 +58,59 @@ def _curves(predictions: pa.Table, *, labels: tuple[str, ...]) -> contract.Table
 
 
 def run(
-    task: ProbeTask, common: BootstrapParams, layout: Layout, machine: Machine, recorder: Recorder
+    task: ProbeTask,
+    subject: Subject,
+    common: BootstrapParams,
+    layout: Layout,
+    machine: Machine,
+    recorder: Recorder,
 ) -> contract.Counts:
-    """Write results/<task>: predictions, then metrics and curves; raises SourceError."""
-    source = features.open_folder(task.folder, layout, machine)
+    """Write predictions, then metrics and curves; raises SourceError."""
+    folder = subject.folder(task.evaluation.task)
+    source = folders.open_folder(task.folder, layout, machine)
     if source is None:
-        return contract.not_computed(task.evaluation, task.absent, layout=layout, common=common)
+        return contract.not_computed(task.evaluation, task.absent, folder=folder, common=common)
     listed = task.read(source)
     listed.check(source.present(listed.images))
-    found = features.extract(
-        features.load_systems(contract.encoder_folder(layout)),
-        source,
-        listed.images,
-        layout=layout,
-        machine=machine,
-        recorder=recorder,
-    )
-    dataset = listed.keep(found.readable)
+    read = folders.decode(source, listed.images, read_image, layout=layout, machine=machine)
+    encoders = subject.load()
+    means = {
+        name: _means(encoder, read, name, layout, machine, recorder)
+        for name, encoder in encoders.items()
+    }
+    dataset = listed.keep(read.readable)
     predictions, protocol = recipe.predict(
-        dataset, found.systems, c_grid=task.c_grid, workers=machine.workers
+        dataset, means, c_grid=task.c_grid, workers=machine.workers
     )
     if not predictions.num_rows:
         return contract.not_computed(
-            task.evaluation, recipe.UNDEFINED, layout=layout, common=common
+            task.evaluation, recipe.UNDEFINED, folder=folder, common=common
         )
     described = {
         **protocol,
         **task.protocol,
         **recipe.describe_unreadable(listed, dataset),
         **{f"left_out_{reason}": count for reason, count in listed.left_out.items()},
-        **{f"encoder_sha256_{name}": digest for name, digest in found.encoders.items()},
+        **features.describe(encoders),
     }
     return contract.publish(
-        task.evaluation, predictions, protocol=described, layout=layout, common=common
+        task.evaluation, predictions, protocol=described, folder=folder, common=common
     )
+
+
+def _means(
+    encoder: FrozenEncoder,
+    read: folders.Decoded,
+    name: str,
+    layout: Layout,
+    machine: Machine,
+    recorder: Recorder,
+) -> NDArray[np.float32]:
+    """Return the mean over the tokens of each readable image."""
+    store = features.open_store(encoder, "mean", layout=layout, machine=machine)
+    store.fill(
+        read.digests,
+        read.pixels,
+        progress=lambda done, total: recorder.progress(done, total, unit="images", note=name),
+    )
+    return store.take(read.digests)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lapvqa.config import Machine
 from lapvqa.evaluation import contract, linear_probe
 from lapvqa.evaluation.linear_probe import ProbeTask
+from lapvqa.evaluation.subject import Subject, pipeline
 from lapvqa.layout import Layout
 from lapvqa.params import EvaluateParams
 from lapvqa.probe import chexpert
@@ -21,7 +22,14 @@ ABSENT = (
 def run(
     params: EvaluateParams, layout: Layout, machine: Machine, recorder: Recorder
 ) -> contract.Counts:
-    """Write results/probe_chexpert; raises SourceError."""
+    """Judge the pipeline's encoder: write results/probe_chexpert; raises SourceError."""
+    return evaluate(pipeline(layout), params, layout, machine, recorder)
+
+
+def evaluate(
+    subject: Subject, params: EvaluateParams, layout: Layout, machine: Machine, recorder: Recorder
+) -> contract.Counts:
+    """Judge a subject's encoders; raises SourceError."""
     uncertain = params.probe_chexpert.uncertain
     task = ProbeTask(
         evaluation=EVALUATION,
@@ -31,4 +39,4 @@ def run(
         c_grid=params.probe_chexpert.c_grid,
         protocol={"views": "frontal", "uncertain": uncertain, "blank": "0"},
     )
-    return linear_probe.run(task, params.common, layout, machine, recorder)
+    return linear_probe.run(task, subject, params.common, layout, machine, recorder)

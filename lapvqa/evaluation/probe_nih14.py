@@ -5,6 +5,7 @@ from __future__ import annotations
 from lapvqa.config import Machine
 from lapvqa.evaluation import contract, linear_probe
 from lapvqa.evaluation.linear_probe import ProbeTask
+from lapvqa.evaluation.subject import Subject, pipeline
 from lapvqa.layout import Layout
 from lapvqa.params import EvaluateParams
 from lapvqa.probe import nih14
@@ -21,7 +22,14 @@ ABSENT = (
 def run(
     params: EvaluateParams, layout: Layout, machine: Machine, recorder: Recorder
 ) -> contract.Counts:
-    """Write results/probe_nih14; raises SourceError."""
+    """Judge the pipeline's encoder: write results/probe_nih14; raises SourceError."""
+    return evaluate(pipeline(layout), params, layout, machine, recorder)
+
+
+def evaluate(
+    subject: Subject, params: EvaluateParams, layout: Layout, machine: Machine, recorder: Recorder
+) -> contract.Counts:
+    """Judge a subject's encoders; raises SourceError."""
     task = ProbeTask(
         evaluation=EVALUATION,
         folder="nih14",
@@ -30,4 +38,4 @@ def run(
         c_grid=params.probe_nih14.c_grid,
         protocol={"views": "PA and AP", "finding_not_named": "0"},
     )
-    return linear_probe.run(task, params.common, layout, machine, recorder)
+    return linear_probe.run(task, subject, params.common, layout, machine, recorder)

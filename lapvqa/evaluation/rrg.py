@@ -22,6 +22,7 @@ from lapvqa.data.shards import ShardStore, verify_shards
 from lapvqa.data.transforms import to_input
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation import contract
+from lapvqa.evaluation.subject import encoder_folder
 from lapvqa.layout import Layout
 from lapvqa.params import EvaluateParams, RrgParams
 from lapvqa.pretrain.device import choose_device, make_deterministic
@@ -81,19 +82,23 @@ def run(
     Raises ConfigError if rrg.max_new_tokens exceeds the decoder's positions.
     """
     split = params.rrg.split
-    folder = contract.encoder_folder(layout)
+    folder = encoder_folder(layout)
     objective = read_objective(folder)
     if OBJECTIVES[objective] is not CaptioningModel:
         reason = (
             f"the model of the objective {objective} compares images with reports and writes none; "
             "set pretrain.objective to captioning"
         )
-        return contract.not_computed(EVALUATION, reason, layout=layout, common=params.common)
+        return contract.not_computed(
+            EVALUATION, reason, folder=layout.result_dir("rrg"), common=params.common
+        )
     targets = read_targets(layout)
     studies, without_image = read_studies(layout, targets, split=split)
     if not studies:
         reason = f"no study of the split {split} has both a report with text and a frontal image"
-        return contract.not_computed(EVALUATION, reason, layout=layout, common=params.common)
+        return contract.not_computed(
+            EVALUATION, reason, folder=layout.result_dir("rrg"), common=params.common
+        )
     make_deterministic(threads=machine.workers)
     written = _write_all(folder, studies, params.rrg, layout, machine, recorder)
     common_text, common_count = most_common(targets)
@@ -113,7 +118,11 @@ def run(
         **{f"empty_outputs_{system}": texts.count("") for system, texts in written.items()},
     }
     return contract.publish(
-        EVALUATION, predictions, protocol=protocol, layout=layout, common=params.common
+        EVALUATION,
+        predictions,
+        protocol=protocol,
+        folder=layout.result_dir("rrg"),
+        common=params.common,
     )
 
 

@@ -7,10 +7,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from lapvqa.data.geometry import fit_image
+from lapvqa.datasets.images import StoredPixels
 
 _EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 _BROKEN = (
@@ -20,8 +20,8 @@ _BROKEN = (
 """What Pillow raises for missing, truncated and foreign files (a broken PNG: SyntaxError)."""
 
 
-def read_image(path: Path) -> NDArray[np.uint8] | None:
-    """Return the image as uint8 [384, 384]; None if it is missing or not an 8-bit image.
+def read_image(path: Path) -> StoredPixels | None:
+    """Return the image as stored pixels; None if it is missing or not an 8-bit image.
 
     Colour becomes luma (ITU-R 601-2), transparency is ignored: some NIH files are RGBA.
     """
@@ -31,6 +31,6 @@ def read_image(path: Path) -> NDArray[np.uint8] | None:
                 return None
             # P and LA lose their alpha on the way to L as RGBA does.
             grey = np.asarray(image.convert("L"))
-        return fit_image(grey)[0]
+        return StoredPixels(*fit_image(grey))
     except _BROKEN:
         return None
