@@ -44,7 +44,8 @@ from torch import Tensor, nn
 
 from lapvqa import storage
 from lapvqa.config import Machine, Training
-from lapvqa.evaluation import features
+from lapvqa.evaluation import folders, linear_probe
+from lapvqa.evaluation.frozen import OwnEncoder
 from lapvqa.layout import Layout
 from lapvqa.params import Params, PretrainParams, load_params
 from lapvqa.pretrain.corpus import Corpus, read_corpus
@@ -228,7 +229,7 @@ def probe(
     recorder: Recorder,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Return predictions and protocol of each encoder, as the evaluation of ``task`` makes them."""
-    source = features.open_folder(task, layout, MACHINE)
+    source = folders.open_folder(task, layout, MACHINE)
     if source is None:
         raise SystemExit(f"no images of {task} here: run `lapvqa demo` in the project first")
     read: dict[str, Callable[[], ProbeDataset]] = {
@@ -239,8 +240,13 @@ def probe(
     }
     listed = read[task]()
     listed.check(source.present(listed.images))
-    found = features.extract(
-        encoders, source, listed.images, layout=layout, machine=MACHINE, recorder=recorder
+    found = linear_probe.extract(
+        {name: OwnEncoder(encoder) for name, encoder in encoders.items()},
+        source,
+        listed.images,
+        layout=layout,
+        machine=MACHINE,
+        recorder=recorder,
     )
     grid = getattr(params.evaluate, f"probe_{task}").c_grid
     return recipe.predict(listed.keep(found.readable), found.systems, c_grid=grid)

@@ -19,6 +19,7 @@ from typing import Any
 from lapvqa import runtime, storage
 from lapvqa.config import Machine, load_machine
 from lapvqa.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER, ConfigError, LapvqaError
+from lapvqa.evaluation.listing import EVALUATIONS
 from lapvqa.layout import Layout
 from lapvqa.params import Params, load_params
 from lapvqa.recorder import Recorder
@@ -34,9 +35,10 @@ STAGES: dict[str, tuple[str, Callable[[Params], Any]]] = {
     "tokens": ("lapvqa.text.tokens", lambda params: params.tokens),
     "pretrain": ("lapvqa.pretrain.train", lambda params: params.pretrain),
     "export": ("lapvqa.pretrain.export", lambda params: params.export),
-    "evaluate@probe_chexpert": ("lapvqa.evaluation.probe_chexpert", lambda params: params.evaluate),
-    "evaluate@probe_nih14": ("lapvqa.evaluation.probe_nih14", lambda params: params.evaluate),
-    "evaluate@rrg": ("lapvqa.evaluation.rrg", lambda params: params.evaluate),
+    **{
+        f"evaluate@{task}": (module, lambda params: params.evaluate)
+        for task, module in EVALUATIONS.items()
+    },
     "report": ("lapvqa.report.page", lambda params: params.report),
 }
 

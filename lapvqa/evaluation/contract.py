@@ -8,6 +8,9 @@ metrics.json, computed:
 or, without the data: {"task", "status": "not computed", "reason"}.
 Undefined numbers are null. Numbers carry six decimals, so that the bytes are stable.
 
+extra/ holds what else a task leaves: head.pt, its trained head in the published form, if it has
+one; examples.npz (detection), the pixels that the report page shows; files.json lists them.
+
 headline.json is the primary metric alone, {system: {metric: {"value", "low", "high"}}}: what
 `dvc metrics` shows, because it would spread all of metrics.json over hundreds of columns.
 """
@@ -18,6 +21,7 @@ import csv
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +39,7 @@ from lapvqa.params import BootstrapParams
 
 PREDICTIONS, METRICS, CURVES = "predictions.parquet", "metrics.json", "curves.csv"
 HEADLINE = "headline.json"
+EXTRA = "extra"
 OK, NOT_COMPUTED = "ok", "not computed"
 
 _PROTOCOL_KEY = b"lapvqa.protocol"
@@ -70,6 +75,14 @@ class Evaluation:
     compared: tuple[tuple[str, str], ...] = (("trained", "untrained"),)
 
 
+def empty_extra(folder: Path) -> Path:
+    """Return <folder>/extra, emptied: for the trained head, and what the report page shows."""
+    extra = folder / EXTRA
+    shutil.rmtree(extra, ignore_errors=True)
+    extra.mkdir(parents=True)
+    return extra
+
+
 def publish(
     evaluation: Evaluation,
     predictions: pa.Table,
@@ -86,6 +99,7 @@ def publish(
     text = json.dumps(protocol, sort_keys=True, allow_nan=False)
     described = predictions.replace_schema_metadata({_PROTOCOL_KEY: text})
     storage.write_table(folder / PREDICTIONS, described, evaluation.schema)
+    _close_extra(folder)
     return score(evaluation, folder=folder, common=common)
 
 
@@ -98,7 +112,16 @@ def not_computed(
     """
     empty = evaluation.schema.empty_table().replace_schema_metadata({_REASON_KEY: reason})
     storage.write_table(folder / PREDICTIONS, empty, evaluation.schema)
+    empty_extra(folder)
+    _close_extra(folder)
     return score(evaluation, folder=folder, common=common)
+
+
+def _close_extra(folder: Path) -> None:
+    """List what is in extra/, which so is never an empty folder: DVC would not bring it back."""
+    listing = folder / EXTRA / "files.json"
+    names = sorted(path.name for path in listing.parent.glob("*") if path != listing)
+    storage.write_json(listing, names)
 
 
 def score(evaluation: Evaluation, *, folder: Path, common: BootstrapParams) -> Counts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -40,6 +40,14 @@ class ProbeTask:
     protocol: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Features:
+    """``readable`` [n]: false where a file is missing or broken; ``systems``: [readable, D]."""
+
+    readable: NDArray[np.bool_]
+    systems: dict[str, NDArray[np.float32]]
+
+
 def evaluation(task: str, labels: tuple[str, ...]) -> contract.Evaluation:
     """Return how a probe on ``labels`` is scored: the AUC of each, and their mean."""
     return contract.Evaluation(
@@ -72,15 +80,13 @@ def run(
         return contract.not_computed(task.evaluation, task.absent, folder=folder, common=common)
     listed = task.read(source)
     listed.check(source.present(listed.images))
-    read = folders.decode(source, listed.images, read_image, layout=layout, machine=machine)
     encoders = subject.load()
-    means = {
-        name: _means(encoder, read, name, layout, machine, recorder)
-        for name, encoder in encoders.items()
-    }
-    dataset = listed.keep(read.readable)
+    found = extract(
+        encoders, source, listed.images, layout=layout, machine=machine, recorder=recorder
+    )
+    dataset = listed.keep(found.readable)
     predictions, protocol = recipe.predict(
-        dataset, means, c_grid=task.c_grid, workers=machine.workers
+        dataset, found.systems, c_grid=task.c_grid, workers=machine.workers
     )
     if not predictions.num_rows:
         return contract.not_computed(
@@ -98,19 +104,24 @@ def run(
     )
 
 
-def _means(
-    encoder: FrozenEncoder,
-    read: folders.Decoded,
-    name: str,
+def extract(
+    encoders: Mapping[str, FrozenEncoder],
+    source: ImageFolder,
+    paths: Sequence[str],
+    *,
     layout: Layout,
     machine: Machine,
     recorder: Recorder,
-) -> NDArray[np.float32]:
-    """Return the mean over the tokens of each readable image."""
-    store = features.open_store(encoder, "mean", layout=layout, machine=machine)
-    store.fill(
-        read.digests,
-        read.pixels,
-        progress=lambda done, total: recorder.progress(done, total, unit="images", note=name),
-    )
-    return store.take(read.digests)
+) -> Features:
+    """Return the mean over the tokens of each encoder for each image of ``paths``."""
+    read = folders.decode(source, paths, read_image, layout=layout, machine=machine)
+    systems = {}
+    for name, encoder in encoders.items():
+        store = features.open_store(encoder, "mean", layout=layout, machine=machine)
+        store.fill(
+            read.digests,
+            read.pixels,
+            progress=partial(recorder.progress, unit="images", note=name),
+        )
+        systems[name] = store.take(read.digests)
+    return Features(read.readable, systems)

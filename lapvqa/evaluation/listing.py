@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from typing import TYPE_CHECKING
 
 from lapvqa.errors import ConfigError
-from lapvqa.evaluation.contract import Evaluation
+
+if TYPE_CHECKING:
+    from lapvqa.evaluation.contract import Evaluation
 
 EVALUATIONS = {
     "probe_chexpert": "lapvqa.evaluation.probe_chexpert",
     "probe_nih14": "lapvqa.evaluation.probe_nih14",
+    "vqa": "lapvqa.evaluation.vqa",
+    "diffvqa": "lapvqa.evaluation.diffvqa",
     "rrg": "lapvqa.evaluation.rrg",
+    "ad": "lapvqa.evaluation.ad",
+    "pg": "lapvqa.evaluation.pg",
 }
 """Task -> the module that computes it (``run``) and says how it is scored (``EVALUATION``)."""
 

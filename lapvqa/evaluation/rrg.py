@@ -1,14 +1,15 @@
 """Report generation: the decoder writes the report of studies it never saw.
 
-Beside the trained model stand the same model before its first step and the most common training
-report, given to every study.
+Two writers: the caption decoder of the pipeline's model (systems trained, untrained) and a head
+taught on the frozen encoder's tokens (head_trained, head_untrained; of an encoder that stands
+alone, its name), which every encoder can have. Beside them the most common training report, given
+to every study.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from lapvqa.data.dataset import read_pairs
 from lapvqa.data.shards import ShardStore, verify_shards
 from lapvqa.data.transforms import to_input
 from lapvqa.errors import ConfigError
-from lapvqa.evaluation import contract
-from lapvqa.evaluation.subject import encoder_folder
+from lapvqa.evaluation import contract, features, report_heads
+from lapvqa.evaluation.report_heads import Study, Target
+from lapvqa.evaluation.subject import Subject, pipeline
 from lapvqa.layout import Layout
 from lapvqa.params import EvaluateParams, RrgParams
 from lapvqa.pretrain.device import choose_device, make_deterministic
@@ -50,57 +52,52 @@ EVALUATION = contract.Evaluation(
     measure=scoring.measure,
     curves=_curves,
     curve_columns=scoring.CURVE_COLUMNS,
-    compared=(("trained", "untrained"), ("trained", "most_common")),
+    compared=(
+        ("trained", "untrained"),
+        ("trained", "most_common"),
+        ("head_trained", "head_untrained"),
+    ),
 )
-
-
-@dataclass(frozen=True)
-class Target:
-    """A study's target text, whole (not cut at tokens.max_length)."""
-
-    patient_key: str
-    split: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Study:
-    """A study to write a report for: where its image lies, and what is known of it."""
-
-    study_key: str
-    shard: str
-    row: int
-    target: Target
-    truth: list[str] | None
 
 
 def run(
     params: EvaluateParams, layout: Layout, machine: Machine, recorder: Recorder
 ) -> contract.Counts:
-    """Write results/rrg: predictions, then metrics and the F1 of each finding.
+    """Judge the pipeline's model: write results/rrg; see ``evaluate``."""
+    return evaluate(pipeline(layout), params, layout, machine, recorder)
+
+
+def evaluate(
+    subject: Subject, params: EvaluateParams, layout: Layout, machine: Machine, recorder: Recorder
+) -> contract.Counts:
+    """Judge a subject's encoders, and the caption decoder of its model if it has one.
 
     Raises ConfigError if rrg.max_new_tokens exceeds the decoder's positions.
     """
-    split = params.rrg.split
-    folder = encoder_folder(layout)
-    objective = read_objective(folder)
-    if OBJECTIVES[objective] is not CaptioningModel:
-        reason = (
-            f"the model of the objective {objective} compares images with reports and writes none; "
-            "set pretrain.objective to captioning"
-        )
-        return contract.not_computed(
-            EVALUATION, reason, folder=layout.result_dir("rrg"), common=params.common
-        )
-    targets = read_targets(layout)
+    split, folder = params.rrg.split, subject.folder("rrg")
+    targets = read_targets(layout, params.rrg.sections)
     studies, without_image = read_studies(layout, targets, split=split)
     if not studies:
         reason = f"no study of the split {split} has both a report with text and a frontal image"
-        return contract.not_computed(
-            EVALUATION, reason, folder=layout.result_dir("rrg"), common=params.common
-        )
+        return contract.not_computed(EVALUATION, reason, folder=folder, common=params.common)
+    extra = contract.empty_extra(folder)
     make_deterministic(threads=machine.workers)
-    written = _write_all(folder, studies, params.rrg, layout, machine, recorder)
+    written = {}
+    if subject.model is not None and writes(subject.model):
+        written = _write_all(subject.model, studies, params.rrg, layout, machine, recorder)
+    encoders = subject.load()
+    by_heads = report_heads.write_reports(
+        encoders,
+        studies,
+        {split: _samples(layout, targets, split) for split in ("train", "validate")},
+        params.rrg,
+        extra,
+        layout,
+        machine,
+        recorder,
+    )
+    prefix = "head_" if subject.model is not None else ""
+    written |= {f"{prefix}{name}": texts for name, texts in by_heads.texts.items()}
     common_text, common_count = most_common(targets)
     written["most_common"] = [common_text] * len(studies)
     predictions = _predictions(studies, written)
@@ -109,35 +106,53 @@ def run(
         "finding_truth": scoring.truth_source(predictions),
         "studies_with_truth": sum(study.truth is not None for study in studies),
         "split": split,
+        "sections": params.rrg.sections,
         "image": "one per study: the first AP or PA by key, else the first of unknown view",
         "studies_without_frontal_image": without_image,
         "decoding": "greedy",
         "max_new_tokens": params.rrg.max_new_tokens,
-        "reference": "target text of tokens.sections, white space collapsed, never cut",
+        "reference": "target text of the chosen sections, white space collapsed, never cut",
         "most_common_training_studies": common_count,
+        **features.describe(encoders),
+        **by_heads.facts,
         **{f"empty_outputs_{system}": texts.count("") for system, texts in written.items()},
     }
     return contract.publish(
-        EVALUATION,
-        predictions,
-        protocol=protocol,
-        folder=layout.result_dir("rrg"),
-        common=params.common,
+        EVALUATION, predictions, protocol=protocol, folder=folder, common=params.common
     )
 
 
-def read_targets(layout: Layout) -> dict[str, Target]:
-    """Return the target text of every tokenised study, from its report and spans."""
+def writes(model: Path) -> bool:
+    """Return whether the model of a folder has a decoder that writes reports."""
+    return OBJECTIVES[read_objective(model)] is CaptioningModel
+
+
+def _samples(layout: Layout, targets: dict[str, Target], split: str) -> list[Study]:
+    """Return every frontal image of the split's studies, with what is to be written."""
+    pairs, _ = read_pairs(layout, split)
+    return [
+        Study(pair.study_key, pair.shard, pair.row, pair.pixels_sha256, targets[pair.study_key])
+        for pair in pairs
+        if pair.study_key in targets
+    ]
+
+
+def read_targets(layout: Layout, sections: str = "both") -> dict[str, Target]:
+    """Return the target text of every tokenised study that has the chosen ``sections``.
+
+    "both": all that was tokenised, whatever the report calls it.
+    """
     studies = storage.read_table(layout.studies, STUDIES, made_by="ingest")
     tokens = storage.read_table(layout.tokens_dir, TOKENS, made_by="tokens")
     keys = studies["study_key"].to_pylist()
     reports = dict(zip(keys, studies["report"].to_pylist(), strict=True))
     columns = ("study_key", "patient_key", "split", "spans")
     rows = zip(*(tokens[name].to_pylist() for name in columns), strict=True)
-    return {
-        key: Target(patient, split, _text(reports[key], spans))
+    found = {
+        key: Target(patient, split, _text(reports[key], _chosen(spans, sections)))
         for key, patient, split, spans in rows
     }
+    return {key: target for key, target in found.items() if target.text}
 
 
 def read_studies(
@@ -148,8 +163,9 @@ def read_studies(
     truth = read_truth(layout)
     first = {pair.study_key: pair for pair in reversed(pairs)}
     studies = [
-        Study(key, pair.shard, pair.row, targets[key], truth.get(key))
+        Study(key, pair.shard, pair.row, pair.pixels_sha256, targets[key], truth.get(key))
         for key, pair in sorted(first.items())
+        if key in targets
     ]
     return studies, without_image
 
@@ -210,6 +226,10 @@ def _write_all(
             written[system].append(text)
             recorder.progress(done, len(models) * len(studies), unit="reports", note=system)
     return written
+
+
+def _chosen(spans: Sequence[dict[str, Any]], sections: str) -> list[dict[str, Any]]:
+    return [span for span in spans if sections in ("both", span["name"])]
 
 
 def _text(report: str, spans: Sequence[dict[str, Any]]) -> str:

@@ -14,6 +14,8 @@ from PIL import Image
 
 from lapvqa import inventory, storage
 from lapvqa.config import Machine
+from lapvqa.data.transforms import to_input
+from lapvqa.evaluation.frozen import FrozenEncoder
 from lapvqa.layout import Layout
 from lapvqa.params import BootstrapParams, EvaluateParams, ModelParams, load_params
 from lapvqa.pretrain.checkpoint import serialise
@@ -141,27 +143,31 @@ def nih14_folder(layout: Layout) -> Path:
     return folder
 
 
-class Seeing(torch.nn.Module):
+class Seeing(FrozenEncoder):
     """An encoder that knows: its tokens are the brightness of the cells where labels are drawn."""
 
-    image_size = 384
     width = 16
+    about = "brightness"
+    first_row = 0
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(1))
         self.calls = 0
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         self.calls += 1
+        return self.patches(pixels)
+
+    def patches(self, pixels: torch.Tensor) -> torch.Tensor:
+        images = to_input(pixels, 384)[:, :, self.first_row :]
         return torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(2) * self.weight
 
 
 class Blind(Seeing):
     """An encoder of the same shape that looks where CheXpert's five labels draw nothing."""
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return super().forward(images[:, :, 220:])
+    first_row = 220
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from lapvqa import storage
 from lapvqa.errors import MissingArtifactError, SchemaError
-from lapvqa.evaluation import contract, probe_chexpert, probe_nih14
+from lapvqa.evaluation import contract, probe_chexpert, probe_nih14, subject
 from lapvqa.layout import Layout
 from lapvqa.params import BootstrapParams
 from lapvqa.schemas import PROBE_PREDICTIONS
@@ -48,7 +48,11 @@ def folder(layout: Layout) -> Path:
 
 def publish(layout: Layout, table: pa.Table) -> dict:
     contract.publish(
-        EVALUATION, table, protocol={"c": 1e-7, "views": "frontal"}, layout=layout, common=COMMON
+        EVALUATION,
+        table,
+        protocol={"c": 1e-7, "views": "frontal"},
+        folder=layout.result_dir(EVALUATION.task),
+        common=COMMON,
     )
     return json.loads((layout.result_dir(EVALUATION.task) / "metrics.json").read_text())
 
@@ -88,7 +92,7 @@ def test_metrics_and_curves_come_from_predictions_alone(layout: Layout, folder: 
     (folder / "predictions.parquet").rename(
         other.result_dir(EVALUATION.task) / "predictions.parquet"
     )
-    contract.score(EVALUATION, layout=other, common=COMMON)
+    contract.score(EVALUATION, folder=other.result_dir(EVALUATION.task), common=COMMON)
     for name, content in before.items():
         assert (other.result_dir(EVALUATION.task) / name).read_bytes() == content
 
@@ -151,8 +155,8 @@ def test_curves_have_one_column_per_system(layout: Layout, folder: Path):
 
 @pytest.mark.parametrize("evaluation", [probe_chexpert.EVALUATION, probe_nih14.EVALUATION])
 def test_not_computed_leaves_every_file_and_says_why(layout: Layout, evaluation):
-    counts = contract.not_computed(evaluation, "no data: set it", layout=layout, common=COMMON)
     folder = layout.result_dir(evaluation.task)
+    counts = contract.not_computed(evaluation, "no data: set it", folder=folder, common=COMMON)
     assert counts == {"status": "not computed", "reason": "no data: set it"}
     assert json.loads((folder / "metrics.json").read_text()) == {
         "task": evaluation.task, "status": "not computed", "reason": "no data: set it",
@@ -177,7 +181,7 @@ def test_an_empty_table_without_a_reason_is_refused(layout: Layout):
 
 
 def test_the_encoder_is_the_one_of_params_yaml(layout: Layout):
-    assert contract.encoder_folder(layout) == layout.model_dir("captioning")
+    assert subject.encoder_folder(layout) == layout.model_dir("captioning")
     (layout.model_dir("captioning") / "card.json").unlink()
     with pytest.raises(MissingArtifactError, match=r"card\.json"):
-        contract.encoder_folder(layout)
+        subject.encoder_folder(layout)

@@ -10,7 +10,15 @@ import pytest
 
 from lapvqa import storage
 from lapvqa.errors import SourceError, SplitLeakError
-from lapvqa.evaluation import contract, features, probe_chexpert, probe_nih14
+from lapvqa.evaluation import (
+    contract,
+    features,
+    folders,
+    linear_probe,
+    probe_chexpert,
+    probe_nih14,
+    subject,
+)
 from lapvqa.probe import recipe
 from lapvqa.probe.chexpert import read_chexpert
 from lapvqa.schemas import PROBE_PREDICTIONS
@@ -83,9 +91,9 @@ def test_an_absent_dataset_is_not_computed_and_says_what_to_set(
 def test_an_encoder_that_sees_gets_one_and_a_blind_one_a_half(
     chexpert_folder, planted, params, layout, machine, recorder
 ):
-    source = features.open_folder("chexpert", layout, machine)
+    source = folders.open_folder("chexpert", layout, machine)
     dataset = read_chexpert(source.folder, uncertain="zeros")
-    found = features.extract(
+    found = linear_probe.extract(
         planted, source, dataset.images, layout=layout, machine=machine, recorder=recorder
     )
     predictions, protocol = recipe.predict(dataset, found.systems, c_grid=[0.1, 1.0])
@@ -93,7 +101,7 @@ def test_an_encoder_that_sees_gets_one_and_a_blind_one_a_half(
         probe_chexpert.EVALUATION,
         predictions,
         protocol=protocol,
-        layout=layout,
+        folder=layout.result_dir("probe_chexpert"),
         common=params.common,
     )
     metrics, _ = results(layout, "probe_chexpert")
@@ -137,9 +145,9 @@ def test_many_missing_images_stop_before_any_is_decoded(
 
 class TestFeatures:
     def extract(self, encoders, layout, machine, recorder, paths=None):
-        source = features.open_folder("chexpert", layout, machine)
+        source = folders.open_folder("chexpert", layout, machine)
         paths = paths or read_chexpert(source.folder, uncertain="zeros").images
-        return features.extract(
+        return linear_probe.extract(
             encoders, source, paths, layout=layout, machine=machine, recorder=recorder
         )
 
@@ -186,7 +194,7 @@ class TestFeatures:
     def test_chunks_and_batches_do_not_change_the_features(
         self, chexpert_folder, layout, machine, recorder, monkeypatch
     ):
-        encoders = features.load_systems(contract.encoder_folder(layout))
+        encoders = subject.load_systems(subject.encoder_folder(layout))
         whole = self.extract(encoders, layout, machine, recorder)
         monkeypatch.setattr(features, "CHUNK", 7)
         pieces = self.extract(encoders, layout, machine, recorder)
@@ -196,7 +204,7 @@ class TestFeatures:
     def test_unreadable_images_have_no_features(
         self, chexpert_folder, planted, layout, machine, recorder
     ):
-        source = features.open_folder("chexpert", layout, machine)
+        source = folders.open_folder("chexpert", layout, machine)
         images = read_chexpert(source.folder, uncertain="zeros").images[:3]
         paths = (images[0], "no/such.jpg", images[1])
         found = self.extract(planted, layout, machine, recorder, paths=paths)
@@ -209,16 +217,19 @@ class TestFeatures:
         import torch
 
         from lapvqa.data.transforms import to_input
+        from lapvqa.evaluation.frozen import OwnEncoder
         from lapvqa.pretrain.files import load_encoder
         from lapvqa.probe.images import read_image
 
-        source = features.open_folder("chexpert", layout, machine)
+        source = folders.open_folder("chexpert", layout, machine)
         path = read_chexpert(source.folder, uncertain="zeros").images[0]
-        encoder = load_encoder(contract.encoder_folder(layout))
+        encoder = load_encoder(subject.encoder_folder(layout))
         with torch.no_grad():
-            pixels = torch.from_numpy(read_image(Path(source.folder) / path))[None]
+            pixels = torch.from_numpy(read_image(Path(source.folder) / path).pixels)[None]
             expected = encoder(to_input(pixels, encoder.image_size)).mean(dim=1).numpy()
-        found = self.extract({"trained": encoder}, layout, machine, recorder, paths=(path,))
+        found = self.extract(
+            {"trained": OwnEncoder(encoder)}, layout, machine, recorder, paths=(path,)
+        )
         np.testing.assert_allclose(found.systems["trained"], expected, atol=1e-6)
 
 

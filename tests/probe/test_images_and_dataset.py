@@ -32,7 +32,7 @@ def rows(patients: list[str], prefix: str = "") -> Rows:
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA"])
 def test_every_8_bit_form_of_the_same_image_gives_the_same_pixels(tmp_path: Path, mode: str):
     Image.fromarray(GREY).convert(mode).save(tmp_path / "image.png")
-    found = read_image(tmp_path / "image.png")
+    found = read_image(tmp_path / "image.png").pixels
     assert found.shape == (384, 384)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, fit_image(GREY)[0])
@@ -42,7 +42,7 @@ def test_transparency_does_not_darken(tmp_path: Path):
     image = Image.fromarray(GREY).convert("RGBA")
     image.putalpha(Image.fromarray(np.full_like(GREY, 17)))
     image.save(tmp_path / "image.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "image.png"), fit_image(GREY)[0])
+    np.testing.assert_array_equal(read_image(tmp_path / "image.png").pixels, fit_image(GREY)[0])
 
 
 def test_missing_truncated_foreign_and_deep_images_are_unreadable(tmp_path: Path):

@@ -25,7 +25,9 @@ from lapvqa.params import (
     PretrainParams,
     ProbeChexpertParams,
     ProbeNih14Params,
+    RecipeParams,
     RrgParams,
+    TextHeadParams,
     TokensParams,
     read_yaml,
 )
@@ -49,6 +51,8 @@ MODEL = ModelParams(
     decoder_width=32, decoder_depth=1, decoder_heads=2,
     text_width=32, text_depth=1, text_heads=2, embed_dim=16,
 )  # fmt: skip
+HEAD = TextHeadParams(d_model=32, num_layers=1, nhead=2)
+RECIPE = RecipeParams(epochs=2, batch_size=8, lr=1e-3)
 PRETRAIN = PretrainParams(model=MODEL, epochs=25, batch_size=8, lr=4e-3, warmup_steps=5)
 
 
@@ -61,7 +65,7 @@ def evaluate_params() -> Callable[..., EvaluateParams]:
             common=BootstrapParams(bootstrap_draws=100),
             probe_chexpert=ProbeChexpertParams(c_grid=[1.0]),
             probe_nih14=ProbeNih14Params(c_grid=[1.0]),
-            rrg=RrgParams(**{"max_new_tokens": 16, **values}),
+            rrg=RrgParams(**{"max_new_tokens": 16, "head": HEAD, "recipe": RECIPE, **values}),
         )
 
     return make
