@@ -5,8 +5,8 @@ Shapes: B images, N visual tokens, M memory tokens, T tokens, R rows, D = d_mode
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, cast
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,8 @@ class TextHead(Head):
     """
 
     sizes: ClassVar[TextSizes]
+    log_count: Tensor | None = None
+    """Of a cut vocabulary, how many tokens each row stands for: see ``lapvqa.heads.vocabulary``."""
 
     def __init__(self, vis_dim: int, sizes: TextSizes, *, tied: bool) -> None:
         super().__init__()
@@ -98,8 +100,10 @@ class TextHead(Head):
         asked = lesson.targets != NO_TARGET
         states = self.hidden_states(lesson.token_ids, memory)[asked]
         weight = self.lm_head.weight
-        every_token_once = weight.new_zeros(len(weight), dtype=torch.float32)
-        total = head_loss(states, weight, every_token_once, lesson.targets[asked])
+        counts = self.log_count
+        if counts is None:
+            counts = weight.new_zeros(len(weight), dtype=torch.float32)
+        total = head_loss(states, weight, counts.to(weight.device), lesson.targets[asked])
         return total / asked.sum()
 
     def write(
@@ -144,3 +148,15 @@ class TextHead(Head):
 
     def _layers(self) -> list[nn.TransformerDecoderLayer]:
         return cast("list[nn.TransformerDecoderLayer]", list(self.decoder.layers))
+
+
+TextKind = TypeVar("TextKind", bound=TextHead)
+
+
+def of_size(kind: type[TextKind], *, d_model: int, num_layers: int, nhead: int) -> type[TextKind]:
+    """Return the class ``kind`` with other sizes, for a head whose constructor takes none.
+
+    The published constructors of VQA and DiffVQA take ``vis_dim`` alone; so does what is returned.
+    """
+    sizes = replace(kind.sizes, d_model=d_model, num_layers=num_layers, nhead=nhead)
+    return type(kind.__name__, (kind,), {"sizes": sizes, "__module__": kind.__module__})

@@ -48,14 +48,22 @@ class CutVocabulary:
     def cut(self, model: PretrainedModel) -> None:
         """Replace the model's table by the kept rows and one zero row for all others."""
         _, embedding = model.token_table
-        table = embedding.weight.detach()
-        rows = torch.cat([table[self.kept], table.new_zeros(1, table.shape[1])])
+        rows = self.rows_of(embedding.weight.detach())
         embedding.weight, embedding.num_embeddings = nn.Parameter(rows), len(rows)
 
     def restore(self, model: PretrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the weights of a cut model with a table of all 50257 rows."""
         name, _ = model.token_table
-        return {**weights, name: weights[name][self._number]}
+        return {**weights, name: self.table_of(weights[name])}
+
+    def rows_of(self, table: Tensor) -> Tensor:
+        """Return the kept rows of a table [50257, D] and one zero row for all others."""
+        kept = self.kept.to(table.device)
+        return torch.cat([table[kept], table.new_zeros(1, table.shape[1])])
+
+    def table_of(self, rows: Tensor) -> Tensor:
+        """Return the table [50257, D] that ``rows`` [A + 1, D] stand for."""
+        return rows[self._number.to(rows.device)]
 
     def spell(self, numbers: Iterable[int]) -> list[int]:
         """Map numbers of the cut vocabulary to GPT-2 ids; the shared row to the first it has."""
