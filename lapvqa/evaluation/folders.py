@@ -8,6 +8,7 @@ killed run continues at the first missing chunk.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,7 +29,6 @@ from lapvqa.datasets import images as file_code
 from lapvqa.datasets.images import StoredPixels
 from lapvqa.layout import Layout
 from lapvqa.params import load_params
-from lapvqa.probe import images as picture_code
 from lapvqa.schemas import INVENTORY, STORED_SIZE
 
 CHUNK = 512
@@ -142,8 +142,8 @@ def _write(
 
 def _chunk_key(source: ImageFolder, chunk: Sequence[str], read: Read) -> str:
     libraries = f"{PIL.__version__} {cv2.__version__} {pydicom.__version__}"
-    code = _code_digest(geometry, picture_code, file_code)
-    lines = [code, read.__module__, libraries, str(source.folder)]
+    code = _code_digest(geometry, file_code, sys.modules[read.__module__])
+    lines = [code, libraries, str(source.folder)]
     lines += [f"{path} {source.files.get(path, 'missing')}" for path in chunk]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

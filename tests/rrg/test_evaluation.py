@@ -59,12 +59,13 @@ def test_predictions_hold_references_and_truth(project: Any, params: Any) -> Non
 def test_equal_runs_write_equal_bytes(project: Any, params: Any) -> None:
     folder = project.layout.result_dir("rrg")
     project.evaluate(params)
-    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    first = {path.name: path.read_bytes() for path in folder.rglob("*.*")}
     assert sorted(first) == [
-        "curves.csv", "headline.json", "metrics.json", "predictions.parquet",
+        "curves.csv", "files.json", "head.pt", "headline.json", "metrics.json",
+        "predictions.parquet",
     ]  # fmt: skip
     project.evaluate(params)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+    assert {path.name: path.read_bytes() for path in folder.rglob("*.*")} == first
 
 
 def test_references_are_not_cut_where_tokens_are(project: Any, params: Any) -> None:
