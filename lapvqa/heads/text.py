@@ -153,10 +153,24 @@ class TextHead(Head):
 TextKind = TypeVar("TextKind", bound=TextHead)
 
 
-def of_size(kind: type[TextKind], *, d_model: int, num_layers: int, nhead: int) -> type[TextKind]:
+def of_size(
+    kind: type[TextKind],
+    *,
+    d_model: int,
+    num_layers: int,
+    nhead: int,
+    vocabulary: int | None = None,
+) -> type[TextKind]:
     """Return the class ``kind`` with other sizes, for a head whose constructor takes none.
 
     The published constructors of VQA and DiffVQA take ``vis_dim`` alone; so does what is returned.
+    ``vocabulary``: None for that of ``kind``.
     """
-    sizes = replace(kind.sizes, d_model=d_model, num_layers=num_layers, nhead=nhead)
+    sizes = replace(
+        kind.sizes,
+        d_model=d_model,
+        num_layers=num_layers,
+        nhead=nhead,
+        vocabulary=kind.sizes.vocabulary if vocabulary is None else vocabulary,
+    )
     return type(kind.__name__, (kind,), {"sizes": sizes, "__module__": kind.__module__})

@@ -88,8 +88,8 @@ def test_generate_has_no_dropout_in_any_mode(kind: type[TextHead]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_text_does_not_depend_on_its_batch(kind: type[TextHead]) -> None:
-    head = make_talkative(kind, 2)
-    inputs, prompts = inputs_of(head, 2), prompts_of(2, 3)
+    head = make_talkative(kind, 1)
+    inputs, prompts = inputs_of(head, 1), prompts_of(1, 3)
     together = write(head, inputs, prompts)
     for row, text in enumerate(together):
         one = {name: features[row : row + 1] for name, features in inputs.items()}
@@ -108,8 +108,8 @@ def test_features_are_read_once_and_finished_rows_leave() -> None:
             rows.append(len(token_ids))
             return super().extend(token_ids, cache)
 
-    head = make_talkative(Watched, 3)
-    texts = write(head, inputs_of(head, 3, batch=16), prompts_of(3, 2, batch=16))
+    head = make_talkative(Watched, 11)
+    texts = write(head, inputs_of(head, 11, batch=16), prompts_of(11, 2, batch=16))
     assert read == [16]
     lengths = [len(text) for text in texts]
     steps = min(MAX_NEW, 1 + max(lengths))
@@ -132,10 +132,10 @@ def test_questions_of_many_lengths_go_in_groups() -> None:
 
 
 def test_a_report_needs_no_prompt() -> None:
-    head = make_talkative(TinyReport, 5)
-    inputs = inputs_of(head, 5)
+    head = make_talkative(TinyReport, 6)
+    inputs = inputs_of(head, 6)
     found = head.generate(**inputs, bos_id=END, eos_id=END, max_new_tokens=MAX_NEW)
-    assert found == write(head, inputs, prompts_of(5, 0))
+    assert found == write(head, inputs, prompts_of(6, 0))
     assert len(set(map(tuple, found))) > 1
 
 
@@ -151,7 +151,7 @@ def test_a_text_may_fill_every_position_and_no_more() -> None:
     with torch.no_grad():
         head.lm_head.weight[END] = 0
         head.lm_head.weight[:END].abs_()
-    fitting = POSITIONS + 1 - 1 - 3
+    fitting = head.max_length + 1 - 1 - 3
     texts = write(head, inputs, prompts, max_new_tokens=fitting)
     assert max(map(len, texts)) == fitting
     with pytest.raises(ValueError, match=rf"expected 1\.\.{fitting}"):

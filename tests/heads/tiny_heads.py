@@ -1,34 +1,24 @@
-"""The published heads at sizes for tests: subclasses that change what no argument does."""
+"""The published heads at sizes for tests."""
 
 from __future__ import annotations
-
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lapvqa.ad.heads import DetectionHead
 from lapvqa.diffvqa.model import DiffVQAHead
-from lapvqa.heads.text import TextHead, TextSizes
+from lapvqa.heads.text import TextHead, of_size
 from lapvqa.rrg.heads import ReportGenerationHead
 from lapvqa.vqa.model import VQAHead
 
 VIS_DIM, TOKENS = 12, 5
 VOCABULARY, END = 23, 22
 POSITIONS = 40
-SIZES = TextSizes(max_length=POSITIONS, d_model=32, num_layers=2, nhead=4, vocabulary=VOCABULARY)
+SIZES = {"d_model": 32, "num_layers": 2, "nhead": 4, "vocabulary": VOCABULARY}
 
-
-class TinyVQA(VQAHead):
-    sizes: ClassVar[TextSizes] = SIZES
-
-
-class TinyDiffVQA(DiffVQAHead):
-    sizes: ClassVar[TextSizes] = SIZES
-
-
-class TinyReport(ReportGenerationHead):
-    sizes: ClassVar[TextSizes] = SIZES
+TinyVQA = of_size(VQAHead, **SIZES)
+TinyDiffVQA = of_size(DiffVQAHead, **SIZES)
+TinyReport = of_size(ReportGenerationHead, **SIZES)
 
 
 def make(kind: type[TextHead], seed: int = 0) -> TextHead:
