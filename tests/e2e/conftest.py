@@ -14,6 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 
 BIN = Path(sys.executable).parent
+HEAD = {"d_model": 16, "num_layers": 1, "nhead": 2}
 SMALL = {
     "pretrain": {
         "model": {
@@ -22,7 +23,14 @@ SMALL = {
         },
         "epochs": 2, "batch_size": 8, "warmup_steps": 2, "checkpoint_every_steps": 3,
     },
-    "evaluate": {"common": {"bootstrap_draws": 50}, "rrg": {"max_new_tokens": 12}},
+    "evaluate": {
+        "common": {"bootstrap_draws": 50},
+        "vqa": {"head": HEAD, "recipe": {"epochs": 1}},
+        "diffvqa": {"head": HEAD, "recipe": {"epochs": 1}, "max_new_tokens": 12},
+        "rrg": {"head": HEAD, "recipe": {"epochs": 1}, "max_new_tokens": 12},
+        "ad": {"recipe": {"epochs": 2}},
+        "pg": {"recipe": {"epochs": 2}},
+    },
     "report": {"examples": 2},
 }  # fmt: skip
 

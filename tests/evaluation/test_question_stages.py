@@ -1,0 +1,179 @@
+"""Questions about the demo's images: from the published layouts to answers and metrics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from demo_project import MACHINE, build
+
+from lapvqa import storage
+from lapvqa.diffvqa.model import DiffVQAHead
+from lapvqa.errors import ConfigError
+from lapvqa.evaluation import diffvqa, features, vqa
+from lapvqa.evaluation.frozen import FrozenEncoder, OwnEncoder
+from lapvqa.evaluation.subject import Subject, load_systems
+from lapvqa.heads import checkpoint
+from lapvqa.heads.text import of_size
+from lapvqa.layout import Layout
+from lapvqa.params import (
+    BootstrapParams,
+    EvaluateParams,
+    ModelParams,
+    RecipeParams,
+    TextHeadParams,
+    load_params,
+)
+from lapvqa.recorder import Recorder
+from lapvqa.schemas import ANSWER_PREDICTIONS
+from lapvqa.vqa.model import VQAHead
+
+SIZES = ModelParams(
+    image_size=32, patch_size=8, width=32, depth=2, heads=2, pooled_grid=2,
+    decoder_width=32, decoder_depth=1, decoder_heads=2,
+)  # fmt: skip
+HEAD = TextHeadParams(d_model=32, num_layers=1, nhead=2)
+RECIPE = RecipeParams(epochs=1, batch_size=32, lr=1e-3)
+STAGES = {"vqa": (vqa, VQAHead), "diffvqa": (diffvqa, DiffVQAHead)}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Layout:
+    return build(tmp_path_factory.mktemp("questions"), repository, SIZES)
+
+
+def parameters(repository: Path, **changes: Any) -> EvaluateParams:
+    shipped = load_params(repository / "params.yaml").evaluate
+    update = {"head": HEAD, "recipe": RECIPE, "max_new_tokens": 8, **changes}
+    return shipped.model_copy(
+        update={
+            "common": BootstrapParams(bootstrap_draws=50),
+            "vqa": shipped.vqa.model_copy(update=update),
+            "diffvqa": shipped.diffvqa.model_copy(update=update),
+        }
+    )
+
+
+def judge(
+    task: str, layout: Layout, params: EvaluateParams, results: Path, encoders: Any = None
+) -> dict[str, Any]:
+    """Run a task on encoders (by default those of the project); return metrics.json."""
+    folder = layout.model_dir("captioning")
+    subject = Subject(lambda: encoders or load_systems(folder), results, folder)
+    recorder = Recorder(results / "record.jsonl", stage="evaluate", quiet=True)
+    try:
+        STAGES[task][0].evaluate(subject, params, layout, MACHINE, recorder)
+    finally:
+        recorder.close()
+    return json.loads((results / task / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("task", STAGES)
+def test_every_test_question_gets_an_answer_of_every_system(
+    task: str, demo: Layout, repository: Path, tmp_path: Path
+) -> None:
+    metrics = judge(task, demo, parameters(repository), tmp_path)
+    path = tmp_path / task / "predictions.parquet"
+    rows = storage.read_table(path, ANSWER_PREDICTIONS, made_by="x").to_pylist()
+    assert metrics["status"] == "ok"
+    assert metrics["num_samples"] == len(rows) / 2 > 5
+    assert {row["system"] for row in rows} == {"trained", "untrained"}
+    assert all((row["reference_image"] is not None) == (task == "diffvqa") for row in rows)
+    protocol = metrics["protocol"]
+    assert protocol["questions_kept"] < protocol["questions_read"] or task == "vqa"
+    assert protocol["patients_in_train_and_test"] == 0
+    assert protocol["epoch_trained"] == 1
+
+
+@pytest.mark.parametrize("task", STAGES)
+def test_the_head_is_written_in_its_published_form(
+    task: str, demo: Layout, repository: Path, tmp_path: Path
+) -> None:
+    judge(task, demo, parameters(repository), tmp_path)
+    path = tmp_path / task / "extra" / "head.pt"
+    assert torch.load(path, weights_only=True)["tok_emb.weight"].shape == (50257, 32)
+    loaded = checkpoint.load(of_size(STAGES[task][1], **HEAD.model_dump()), path, vis_dim=32)
+    assert loaded.head.log_count is None
+
+
+@pytest.mark.parametrize("task", STAGES)
+def test_equal_runs_give_equal_bytes_whoever_filled_the_store(
+    task: str, demo: Layout, repository: Path, tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        if name == "second":  # the other task's images come first, in another order
+            judge("vqa" if task == "diffvqa" else "diffvqa", demo, parameters(repository), tmp_path)
+        judge(task, demo, parameters(repository), tmp_path / name)
+    names = ("predictions.parquet", "metrics.json", "curves.csv", "extra/head.pt")
+    for name in names:
+        one, two = (tmp_path / run / task / name for run in ("first", "second"))
+        assert one.read_bytes() == two.read_bytes(), name
+
+
+def test_native_trains_the_encoder_and_frozen_leaves_it(
+    demo: Layout, repository: Path, tmp_path: Path
+) -> None:
+    folder = demo.model_dir("captioning")
+    digests = {}
+    for mode in ("frozen", "native"):
+        encoder = load_systems(folder)["trained"]
+        before = features.encoder_digest(encoder)
+        recipe = RECIPE.model_copy(update={"encoder": mode, "encoder_lr": 1e-3})
+        params = parameters(repository, recipe=recipe)
+        judge("vqa", demo, params, tmp_path / mode, {"trained": encoder})
+        digests[mode] = features.encoder_digest(encoder) == before
+    assert digests == {"frozen": True, "native": False}
+
+
+class Oracle(FrozenEncoder):
+    """Not an encoder: its tokens are a hash of the pixels, so every image is another."""
+
+    width = 32
+    about = "a hash of the pixels"
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        seeds = pixels.long().sum(dim=(1, 2)).tolist()
+        rows = [np.random.default_rng(seed).normal(size=(4, 32)) for seed in seeds]
+        return torch.tensor(np.stack(rows), dtype=torch.float32, device=pixels.device)
+
+    def patches(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self(pixels)
+
+
+def test_a_head_learns_answers_that_the_question_gives_away(
+    demo: Layout, repository: Path, tmp_path: Path
+) -> None:
+    recipe = RecipeParams(epochs=6, batch_size=16, lr=3e-3)
+    params = parameters(repository, recipe=recipe)
+    metrics = judge("diffvqa", demo, params, tmp_path, {"noise": Oracle()})
+    values = metrics["systems"]["noise"]
+    assert values["exact_match/type:type"]["value"] == 1  # the demo's atelectases are all linear
+    assert values["exact_match"]["value"] > 0.3
+
+
+def test_too_long_an_answer_is_refused_before_training(
+    demo: Layout, repository: Path, tmp_path: Path
+) -> None:
+    params = parameters(repository, max_new_tokens=150)
+    with pytest.raises(ConfigError, match=r"evaluate\.vqa\.max_new_tokens is 150"):
+        judge("vqa", demo, params, tmp_path)
+
+
+def test_without_the_dataset_every_file_says_why(
+    demo: Layout, repository: Path, tmp_path: Path
+) -> None:
+    elsewhere = Layout(tmp_path)
+    for path in ("params.yaml", "data/inventory/diff_vqa.parquet"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes((demo.root / path).read_bytes())
+    encoders = {"trained": OwnEncoder(load_systems(demo.model_dir("captioning"))["trained"].encoder)}
+    metrics = judge("diffvqa", elsewhere, parameters(repository), tmp_path / "results", encoders)
+    assert metrics["status"] == "not computed"
+    assert "inventory.diff_vqa" in metrics["reason"]
+    assert pq.read_table(tmp_path / "results" / "diffvqa" / "predictions.parquet").num_rows == 0
+    assert (tmp_path / "results" / "diffvqa" / "extra" / "files.json").exists()
