@@ -41,10 +41,17 @@ def compare(
     values = [
         draw_values(one.statistic, one.patients, draws=draws, seed=seed) for one in (first, second)
     ]
-    columns = (values[0] - values[1]).reshape(draws + 1, -1).T
+    return from_draws(first.names, *values, confidence=confidence)
+
+
+def from_draws(
+    names: tuple[str, ...], first: Array, second: Array, *, confidence: float
+) -> dict[str, Difference]:
+    """Return metric -> Difference of two results of ``draw_values`` on the same draws."""
+    columns = (first - second).reshape(len(first), -1).T
     return {
         name: _difference(column, confidence=confidence)
-        for name, column in zip(first.names, columns, strict=True)
+        for name, column in zip(names, columns, strict=True)
     }
 
 

@@ -1,4 +1,7 @@
-"""From a probe's predictions to AUROC per class, their mean, and the mean ROC curve."""
+"""From a probe's predictions to numbers per class and their means, and the mean ROC curve.
+
+AUROC and AUPRC ask whether the ranking is right, Brier score and ECE whether the probabilities are.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lapvqa.errors import SchemaError
-from lapvqa.metrics.auc import UNKNOWN, mean_and_class_aurocs, mean_roc_curve, why_undefined
-from lapvqa.metrics.bootstrap import Measures
+from lapvqa.evaluation import systems
+from lapvqa.evaluation.contract import Table
+from lapvqa.metrics.auc import UNKNOWN, auroc_panel, mean_roc_curve
+from lapvqa.metrics.average_precision import auprc_panel
+from lapvqa.metrics.bootstrap import Array, Measures
+from lapvqa.metrics.calibration import calibration_panel
+from lapvqa.metrics.panel import Panel, measures, side_by_side
 
 IMPLEMENTATION = (
     "lapvqa.metrics.auc: Mann-Whitney AUROC, ties count half (equal to scikit-learn's "
@@ -20,8 +28,8 @@ IMPLEMENTATION = (
 )
 NOT_PREDICTED = "no predictions (one class only among the training images)"
 
-CURVE_SYSTEMS = ("trained", "untrained")
-CURVE_COLUMNS = ("fpr", *CURVE_SYSTEMS)
+METRICS = ("auc", "auprc", "brier", "ece")
+CURVE_COLUMNS = ("fpr", *systems.FIRST)
 _GRID = np.linspace(0, 1, 101)
 
 
@@ -30,27 +38,35 @@ class Matrix:
     """One system's predictions as arrays: samples in the order of their keys.
 
     ``targets`` int8 [n, L] (UNKNOWN where null or not predicted), ``scores`` [n, L] (0 where not
-    predicted), ``undefined``: label -> reason.
+    predicted), ``not_predicted``: labels without a row.
     """
 
     samples: tuple[str, ...]
     patients: tuple[str, ...]
     targets: NDArray[np.int8]
     scores: NDArray[np.float64]
-    undefined: dict[str, str]
+    not_predicted: tuple[str, ...]
 
 
 def measure(predictions: pa.Table, *, labels: Sequence[str]) -> Measures:
-    """Return mean_auc and auc/<label> of one system's predictions."""
+    """Return mean and classes of METRICS, mean_auc, auc/<label> .., of one system's predictions.
+
+    Raises SchemaError as ``read_matrix``, and for a score that is no probability.
+    """
     matrix = read_matrix(predictions, labels)
-    undefined = {f"auc/{label}": reason for label, reason in matrix.undefined.items()}
-    return Measures(
-        names=("mean_auc", *(f"auc/{label}" for label in labels)),
-        samples=matrix.samples,
-        patients=matrix.patients,
-        statistic=mean_and_class_aurocs(matrix.targets, matrix.scores),
-        undefined={"mean_auc": "no class is defined", **undefined},
+    arrays = matrix.targets, matrix.scores
+    panel = side_by_side(
+        auroc_panel(*arrays, labels=labels),
+        auprc_panel(*arrays, labels=labels),
+        calibration_panel(*arrays, labels=labels),
     )
+    reasons = {
+        f"{metric}/{label}": NOT_PREDICTED for metric in METRICS for label in matrix.not_predicted
+    }
+    explained = Panel(
+        names=panel.names, statistic=panel.statistic, undefined={**panel.undefined, **reasons}
+    )
+    return measures(explained, samples=matrix.samples, patients=matrix.patients)
 
 
 def read_matrix(predictions: pa.Table, labels: Sequence[str]) -> Matrix:
@@ -79,22 +95,36 @@ def read_matrix(predictions: pa.Table, labels: Sequence[str]) -> Matrix:
         patients=tuple(patients[first].tolist()),
         targets=targets,
         scores=scores,
-        undefined=_undefined(labels, set(column.tolist()), targets),
+        not_predicted=tuple(
+            label for index, label in enumerate(labels) if not (column == index).any()
+        ),
+    )
+
+
+def curves(
+    predictions: pa.Table, *, labels: Sequence[str], names: Sequence[str] | None = None
+) -> Table:
+    """Return the mean true positive rate at 101 false positive rates, a column per system.
+
+    ``names``: the systems wanted; without it, those present.
+    """
+
+    def mean_curve(rows: pa.Table) -> Array:
+        matrix = read_matrix(rows, labels)
+        curve = mean_roc_curve(matrix.targets, matrix.scores, _GRID)
+        return np.full(len(_GRID) + 1, np.nan) if curve is None else np.append(0.0, curve)
+
+    points = (0.0, *_GRID.tolist())
+    return systems.curves(
+        predictions, mean_curve, across=CURVE_COLUMNS[0], points=points, systems=names
     )
 
 
 def mean_curves(
     predictions: pa.Table, *, labels: Sequence[str]
-) -> tuple[tuple[float | None, ...], ...]:
-    """Return rows of CURVE_COLUMNS: mean true positive rate at 101 false positive rates."""
-    curves = []
-    for system in CURVE_SYSTEMS:
-        rows = predictions.filter(pc.equal(predictions["system"], system))
-        matrix = read_matrix(rows, labels)
-        curve = mean_roc_curve(matrix.targets, matrix.scores, _GRID)
-        curves.append([None] * len(_GRID) if curve is None else curve.tolist())
-    start = (0.0, *(None if curve[0] is None else 0.0 for curve in curves))
-    return (start, *zip(_GRID.tolist(), *curves, strict=True))
+) -> tuple[tuple[str | float | None, ...], ...]:
+    """Return rows of CURVE_COLUMNS, empty for a system without predictions."""
+    return curves(predictions, labels=labels, names=systems.FIRST).rows
 
 
 def _columns(predictions: pa.Table, labels: Sequence[str]) -> NDArray[np.int64]:
@@ -104,17 +134,6 @@ def _columns(predictions: pa.Table, labels: Sequence[str]) -> NDArray[np.int64]:
         raise _fault(f"labels {', '.join(labels)}, found {', '.join(unknown)}")
     found: NDArray[np.int64] = column.to_numpy().astype(np.int64)
     return found
-
-
-def _undefined(
-    labels: Sequence[str], predicted: set[int], targets: NDArray[np.int8]
-) -> dict[str, str]:
-    reasons = {}
-    for index, label in enumerate(labels):
-        reason = why_undefined(targets[:, index]) if index in predicted else NOT_PREDICTED
-        if reason:
-            reasons[label] = reason
-    return reasons
 
 
 def _fault(expected: str) -> SchemaError:

@@ -1,30 +1,36 @@
-"""From written reports to numbers: BLEU, ROUGE, and the F1 of the findings they assert."""
+"""From written reports to numbers: metrics of texts, and the F1 of the findings they assert."""
 
 from __future__ import annotations
 
-from collections.abc import Set
+import json
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lapvqa.errors import SchemaError
-from lapvqa.evaluation.contract import Measures
+from lapvqa.evaluation import systems
+from lapvqa.evaluation.contract import Measures, Table
 from lapvqa.metrics import findings, text
+from lapvqa.metrics.generation import text_panel
+from lapvqa.metrics.meteor import meteor_panel
+from lapvqa.metrics.panel import Panel, measures, side_by_side
+from lapvqa.metrics.weights import bertscore_panel, chexbert_panel, radgraph_panel
+from lapvqa.params import MetricWeightsParams
 from lapvqa.rrg import labeler
 
 Array = NDArray[np.float64]
 
-SYSTEMS = ("trained", "untrained", "most_common")
+SYSTEMS = (*systems.FIRST, "most_common")
 CURVE_COLUMNS = ("finding", *SYSTEMS)
 PRIMARY = "finding_f1_micro"
-NAMES = (
-    "bleu1", "bleu2", "bleu3", "bleu4", *text.ROUGE_TYPES, PRIMARY, "finding_f1_macro",
-    *(f"finding_f1/{label}" for label in labeler.FINDINGS),
-)  # fmt: skip
+
+BERTSCORE_LAYER = 17
+"""The package's choice for roberta-large; a model with fewer layers gives its last."""
 
 FROM_LABELS = (
     "the archive's CheXpert labels: 1 is positive; 0, -1 (uncertain) and blank are not; "
@@ -39,6 +45,7 @@ PROTOCOL = {
     "tokens, use_stemmer False",
     "empty_output_policy": "kept: no match and length 0 in BLEU, 0 in ROUGE, no finding asserted",
     "findings": list(labeler.FINDINGS),
+    "bertscore_layer": f"{BERTSCORE_LAYER}, or the last of a smaller model",
     "finding_labeler": "lapvqa.rrg.labeler: rules; only positive assertions count as predicted",
     "finding_f1_macro": "mean over the findings that the truth shows; F1 without a true positive "
     "is 0, F1 of a finding neither true nor predicted is undefined",
@@ -57,44 +64,90 @@ class Reports:
     truth: tuple[Set[str] | None, ...]
 
 
-def measure(predictions: pa.Table) -> Measures:
-    """Return the metrics of one system's rows; raises SchemaError for a repeated study."""
+@dataclass(frozen=True)
+class Weights:
+    """Folders of ``lapvqa.metrics.weights``; None: the metric is not computed."""
+
+    chexbert: Path | None = None
+    radgraph: Path | None = None
+    bertscore: Path | None = None
+
+
+NO_WEIGHTS = Weights()
+
+
+def find_weights(params: MetricWeightsParams, root: Path) -> Weights:
+    """Return the folders that the parameters name; relative ones are below ``root``."""
+    return Weights(
+        **{name: root / path for name, path in params.model_dump().items() if path is not None}
+    )
+
+
+def measure(predictions: pa.Table, *, weights: Weights = NO_WEIGHTS) -> Measures:
+    """Return the metrics of one system's rows.
+
+    Raises SchemaError for a repeated study, ConfigError for an incomplete folder of weights.
+    """
     reports = read_reports(predictions)
-    references = [text.tokenise(one) for one in reports.references]
-    hypotheses = [text.tokenise(one) for one in reports.hypotheses]
-    bleu = text.bleu_counts(references, hypotheses)
-    rouge = text.rouge_f1(reports.references, reports.hypotheses)
-    counts = count_findings(reports)
+    texts = reports.references, reports.hypotheses
+    panel = side_by_side(
+        text_panel(*texts),
+        findings_panel(count_findings(reports)),
+        meteor_panel(*texts),
+        chexbert_panel(*texts, weights=weights.chexbert),
+        radgraph_panel(*texts, weights=weights.radgraph),
+        bertscore_panel(
+            *texts, weights=weights.bertscore, num_layers=_bertscore_layer(weights.bertscore)
+        ),
+    )
+    return measures(panel, samples=reports.samples, patients=reports.patients)
+
+
+def findings_panel(counts: findings.FindingCounts) -> Panel:
+    """Return finding_f1_micro, finding_f1_macro and finding_f1/<finding>."""
 
     def statistic(weights: Array) -> Array:
-        by_label = findings.f1_by_label(counts, weights)
-        columns = (
-            text.corpus_bleu(bleu, weights),
-            text.weighted_mean(rouge, weights),
-            findings.micro_f1(counts, weights)[:, None],
-            findings.macro_f1(counts, weights)[:, None],
-            by_label,
+        return np.column_stack(
+            [
+                findings.micro_f1(counts, weights),
+                findings.macro_f1(counts, weights),
+                findings.f1_by_label(counts, weights),
+            ]
         )
-        return np.concatenate(columns, axis=1)
 
-    return Measures(
-        names=NAMES,
-        samples=reports.samples,
-        patients=reports.patients,
+    absent = "no study shows it and no report asserts it"
+    by_finding = [f"finding_f1/{label}" for label in counts.labels]
+    return Panel(
+        names=(PRIMARY, "finding_f1_macro", *by_finding),
         statistic=statistic,
-        undefined=_undefined(),
+        undefined={
+            PRIMARY: "no study shows a finding and no report asserts one",
+            "finding_f1_macro": "no study shows a finding",
+            **dict.fromkeys(by_finding, absent),
+        },
+    )
+
+
+def curves(predictions: pa.Table, *, names: Sequence[str] | None = None) -> Table:
+    """Return the F1 of each finding, a column per system: of ``names``, or of those present."""
+
+    def f1_of_findings(rows: pa.Table) -> list[float]:
+        counts = count_findings(read_reports(rows))
+        found: list[float] = findings.f1_by_label(counts, np.ones((1, len(rows))))[0].tolist()
+        return found
+
+    return systems.curves(
+        predictions,
+        f1_of_findings,
+        across=CURVE_COLUMNS[0],
+        points=labeler.FINDINGS,
+        systems=names,
     )
 
 
 def label_curve(predictions: pa.Table) -> tuple[tuple[str | float | None, ...], ...]:
-    """Return rows of CURVE_COLUMNS: F1 of each finding under each system."""
-    columns = []
-    for system in SYSTEMS:
-        rows = predictions.filter(pc.equal(predictions["system"], system))
-        counts = count_findings(read_reports(rows))
-        columns.append(findings.f1_by_label(counts, np.ones((1, len(rows))))[0].tolist())
-    values = ([None if np.isnan(one) else one for one in column] for column in columns)
-    return tuple(zip(labeler.FINDINGS, *values, strict=True))
+    """Return rows of CURVE_COLUMNS: F1 of each finding under each of SYSTEMS."""
+    return curves(predictions, names=SYSTEMS).rows
 
 
 def read_reports(predictions: pa.Table) -> Reports:
@@ -143,10 +196,9 @@ def _all_null(predictions: pa.Table) -> bool:
     return bool(predictions["truth"].null_count == len(predictions))
 
 
-def _undefined() -> dict[str, str]:
-    absent = "no study shows it and no report asserts it"
-    return {
-        PRIMARY: "no study shows a finding and no report asserts one",
-        "finding_f1_macro": "no study shows a finding",
-        **{f"finding_f1/{label}": absent for label in labeler.FINDINGS},
-    }
+def _bertscore_layer(weights: Path | None) -> int:
+    """Return the layer to compare: BERTSCORE_LAYER, or the last of a smaller model."""
+    config = None if weights is None else weights / "config.json"
+    if config is None or not config.exists():
+        return BERTSCORE_LAYER  # bertscore_panel says what is missing
+    return min(BERTSCORE_LAYER, int(json.loads(config.read_text())["num_hidden_layers"]))
