@@ -12,11 +12,16 @@ import numpy as np
 from torch import Tensor, nn
 
 from lapvqa.heads.text import TextHead
+from lapvqa.pretrain.decoder import GPT2_VOCABULARY
 from lapvqa.pretrain.vocabulary import CutVocabulary
 
 
 def cut(head: TextHead, texts: Sequence[Sequence[int]]) -> CutVocabulary:
-    """Cut the head's tables to the tokens of ``texts``, prompts and ends included."""
+    """Cut the head's tables to the tokens of ``texts``, prompts and ends included.
+
+    Raises ValueError for a head of another vocabulary, or one that is cut already.
+    """
+    _check(head, GPT2_VOCABULARY)
     words = CutVocabulary(np.array(text, dtype=np.uint16) for text in texts)
     _replace(head, words.rows_of(head.tok_emb.weight.detach()), _output(head, words.rows_of))
     head.log_count = words.log_count
@@ -24,9 +29,15 @@ def cut(head: TextHead, texts: Sequence[Sequence[int]]) -> CutVocabulary:
 
 
 def restore(head: TextHead, words: CutVocabulary) -> None:
-    """Give a cut head tables of all 50257 rows again."""
+    """Give a cut head tables of all 50257 rows again; ValueError unless ``words`` are its own."""
+    _check(head, len(words))
     _replace(head, words.table_of(head.tok_emb.weight.detach()), _output(head, words.table_of))
     head.log_count = None
+
+
+def _check(head: TextHead, vocabulary: int) -> None:
+    if head.vocabulary != vocabulary:
+        raise ValueError(f"expected a head of {vocabulary} tokens, found {head.vocabulary}")
 
 
 def _output(head: TextHead, change: Callable[[Tensor], Tensor]) -> Tensor | None:
