@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 
@@ -38,6 +39,16 @@ class Assertion(IntEnum):
     NEGATIVE = 0
     UNCERTAIN = 1
     POSITIVE = 2
+
+
+@dataclass(frozen=True, order=True)
+class Mention:
+    """Words that name a finding: ``text[start:end]``, and how their clause speaks of it."""
+
+    start: int
+    end: int
+    label: str
+    assertion: Assertion
 
 
 def _words(*alternatives: str) -> re.Pattern[str]:
@@ -102,6 +113,7 @@ _MENTIONS = {
     ),
 }  # fmt: skip
 
+_SPACE = re.compile(r"\s+")
 _SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)|\n\s*\n")
 _CLAUSE_END = re.compile(
     r"[;:]|,? \b(?:but|however|although|though|except(?: for)?|aside from|apart from|other than"
@@ -170,26 +182,67 @@ def find(text: str) -> frozenset[str]:
     return frozenset(found)
 
 
-@lru_cache(maxsize=65536)
-def _assess(text: str) -> tuple[tuple[str, Assertion], ...]:
-    found: dict[str, Assertion] = {}
-    for clause in _clauses(text):
-        for label, pattern in _MENTIONS.items():
-            for mention in pattern.finditer(clause):
-                value = _assertion(clause, mention)
-                found[label] = max(found.get(label, value), value)
-    return tuple(sorted(found.items()))
-
-
 def assess(text: str) -> dict[str, Assertion]:
     """Return how ``text`` speaks of each finding it mentions; labels without a word are absent."""
     return dict(_assess(text))
 
 
-def _clauses(text: str) -> Iterator[str]:
-    for sentence in _SENTENCE_END.split(text.lower()):
-        plain = _NO_NEGATION.sub("~", " ".join(sentence.split()))
-        yield from _CLAUSE_END.split(plain)
+@lru_cache(maxsize=65536)
+def _assess(text: str) -> tuple[tuple[str, Assertion], ...]:
+    found: dict[str, Assertion] = {}
+    for one in mentions(text):
+        found[one.label] = max(found.get(one.label, one.assertion), one.assertion)
+    return tuple(sorted(found.items()))
+
+
+def mentions(text: str) -> list[Mention]:
+    """Return every mention of a finding, by its place in ``text``; mentions may overlap."""
+    return sorted(
+        Mention(clause.places[one.start()], clause.places[one.end() - 1] + 1, label,
+                _assertion(clause.text, one))
+        for clause in _clauses(text)
+        for label, pattern in _MENTIONS.items()
+        for one in pattern.finditer(clause.text)
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Clause:
+    """Letters as they are matched, and the place of each in the text they come from."""
+
+    text: str
+    places: list[int]
+
+    def __getitem__(self, part: slice) -> _Clause:
+        return _Clause(self.text[part], self.places[part])
+
+    def split(self, pattern: re.Pattern[str]) -> Iterator[_Clause]:
+        start = 0
+        for end in pattern.finditer(self.text):
+            yield self[start : end.start()]
+            start = end.end()
+        yield self[start:]
+
+    def replace(self, pattern: re.Pattern[str], sign: str) -> _Clause:
+        """Put the one letter ``sign`` where ``pattern`` was."""
+        places: list[int] = []
+        start = 0
+        for found in pattern.finditer(self.text):
+            places += [*self.places[start : found.start()], self.places[found.start()]]
+            start = found.end()
+        return _Clause(pattern.sub(sign, self.text), places + self.places[start:])
+
+    def strip(self) -> _Clause:
+        bare = len(self.text) - len(self.text.lstrip())
+        return self[bare : max(len(self.text.rstrip()), bare)]
+
+
+def _clauses(text: str) -> Iterator[_Clause]:
+    letters = [(small, place) for place, one in enumerate(text) for small in one.lower()]
+    whole = _Clause("".join(one for one, _ in letters), [place for _, place in letters])
+    for sentence in whole.split(_SENTENCE_END):
+        plain = sentence.strip().replace(_SPACE, " ").replace(_NO_NEGATION, "~")
+        yield from plain.split(_CLAUSE_END)
 
 
 def _assertion(clause: str, mention: re.Match[str]) -> Assertion:

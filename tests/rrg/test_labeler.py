@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lapvqa.metrics.findings import finding_counts, micro_f1
-from lapvqa.rrg.labeler import FINDINGS, Assertion, assess, find
+from lapvqa.rrg.labeler import FINDINGS, Assertion, assess, find, mentions
 from lapvqa.synth.history import evolve, sample_findings
 from lapvqa.synth.labels import chexpert
 from lapvqa.synth.reports import write_report
@@ -169,3 +169,25 @@ def test_real_reports_agree_with_their_indexers(corpus: Path) -> None:
     assert micro_f1(counts, np.ones((1, len(truth))))[0] > 0.88
     assert len(normal) == 1391
     assert np.mean(normal) > 0.97
+
+
+# Places of mentions
+
+
+def test_mentions_say_which_words_named_what() -> None:
+    text = "No  large\nEFFUSION. There is no significant change in the enlarged heart, or edema;\n"
+    text += "hydropneumothorax may be present."
+    found = [(text[one.start : one.end], one.label, one.assertion) for one in mentions(text)]
+    assert found == [
+        ("EFFUSION", "Pleural Effusion", NO),
+        ("enlarged heart", "Cardiomegaly", YES),
+        ("edema", "Edema", YES),
+        ("hydropneumothorax", "Pleural Effusion", MAYBE),
+        ("hydropneumothorax", "Pneumothorax", MAYBE),
+    ]
+
+
+def test_mentions_keep_their_place_behind_letters_that_grow_when_small() -> None:
+    text = "İİ  İ mild edema"
+    (one,) = mentions(text)
+    assert text[one.start : one.end] == "edema"
