@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from grid_encoder import Brightness
 from PIL import Image
 
 from lapvqa import inventory, storage
 from lapvqa.ad.heads import DetectionHead
-from lapvqa.data.transforms import to_input
 from lapvqa.datasets.vindr import VindrImage
 from lapvqa.errors import SourceError
 from lapvqa.evaluation import ad, contract, folders
@@ -35,27 +35,6 @@ QUICK = AdParams(
     head=DetectionHeadParams(d_model=16, num_queries=3, num_enc_layers=1, num_dec_layers=1),
     recipe=RecipeParams(epochs=2, batch_size=16, lr=1e-3),
 )
-
-
-class Brightness(FrozenEncoder):
-    """Tokens of a 6 x 6 grid: how bright the cell is, and where it lies."""
-
-    width = 3
-    about = "brightness of 36 cells"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = torch.nn.Parameter(torch.ones(1))
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.patches(pixels)
-
-    def patches(self, pixels: torch.Tensor) -> torch.Tensor:
-        cells = torch.nn.functional.adaptive_avg_pool2d(to_input(pixels, 384), 6)
-        cells = cells.flatten(2).transpose(1, 2)
-        line = torch.linspace(-1, 1, 6)
-        places = torch.cartesian_prod(line, line).expand(len(cells), -1, -1)
-        return torch.cat([cells * self.scale, places], dim=2)
 
 
 def write_images(folder: Path, part: str, count: int, seed: int) -> dict[str, list[float]]:
