@@ -18,7 +18,7 @@ class MissingPackageError(LapvqaError):
 _INSTALL = {
     "transformers": "pip install 'lapvqa[encoders]'",
     # With its needs, timm would bring torchvision, which moves torch to another version.
-    "timm": "pip install --no-deps timm huggingface_hub",
+    "timm": "pip install --no-deps timm",
 }
 
 
