@@ -15,10 +15,10 @@ import cv2
 
 from lapvqa import runtime, storage
 from lapvqa.errors import ConfigError, SourceError
-from lapvqa.synth import chexpert, diffvqa, mimic, mscxr, nih14, vindr
+from lapvqa.synth import chexpert, diffvqa, extvqa, mimic, mscxr, nih14, vindr
 from lapvqa.synth.shots import MTIME, Drawn, Shot, take
 
-_VERSION = 1
+_VERSION = 2
 _MARK = ".lapvqa-synth"
 """Says that the folder is ours to rebuild; also the lock."""
 _FOLDERS = (
@@ -28,6 +28,7 @@ _FOLDERS = (
     vindr.FOLDER,
     mscxr.FOLDER,
     diffvqa.FOLDER,
+    extvqa.FOLDER,
 )
 _CHUNK = 8
 
@@ -45,10 +46,10 @@ def write_demo(
 ) -> dict[str, int]:
     """Write the demo archive under ``root``; return the number of images of every dataset.
 
-    ``patients`` and ``studies`` size the MIMIC-CXR copy; the others grow with it (600 images each
-    of CheXpert and NIH at 800 studies). ``mimic-cxr/DEMO.json`` is written last: an archive that
-    has it with equal parameters is left alone, any other is rebuilt. ``on_progress`` gets the
-    number of images done and of all.
+    ``patients`` and ``studies`` size the MIMIC-CXR copy; the others grow with it (at 800 studies
+    600 images each of CheXpert and NIH, 220 of VinDr-CXR). ``mimic-cxr/DEMO.json`` is written last:
+    an archive that has it with equal parameters is left alone, any other is rebuilt.
+    ``on_progress`` gets the number of images done and of all.
 
     Raises ConfigError for impossible sizes and SourceError if ``root`` holds datasets that this
     function did not write.
@@ -82,11 +83,10 @@ class _Plans:
 
     def __init__(self, seed: int, patients: int, studies: int) -> None:
         half, quarter = studies // 2, studies // 4
-        twentieth = max(2, studies // 20)
         self.mimic = mimic.plan(seed, patients=patients, studies=studies)
         self.chexpert = chexpert.plan(seed, train=half, valid=quarter)
         self.nih14 = nih14.plan(seed, train_val=half, test=quarter)
-        self.vindr = vindr.plan(seed, train=twentieth, test=twentieth // 2)
+        self.vindr = vindr.plan(seed, train=max(2, studies // 5), test=max(1, 3 * studies // 40))
 
     def shots(self) -> dict[str, list[Shot]]:
         """Return the images of every dataset."""
@@ -116,6 +116,7 @@ class _Plans:
         vindr.write_tables(root, self.vindr, drawn)
         mscxr.write_tables(root, self.mimic, drawn)
         diffvqa.write_tables(root, self.mimic)
+        extvqa.write_tables(root, self.mimic)
 
 
 def _take_all(root: Path, shots: list[Shot], workers: int) -> Iterator[Drawn]:

@@ -1,7 +1,8 @@
 """The MS-CXR 1.1.0 copy: phrases of reports with their boxes, as csv and as COCO json.
 
-Drawn from the MIMIC copy's test patients only, so that an encoder pretrained on the demo has seen
-none of them. A phrase with several boxes has several rows.
+Drawn from the MIMIC copy's validation and test patients, so that an encoder pretrained on the demo
+has learnt from none of them; the test phrases are the test patients', by whom no encoder is chosen
+either. A phrase with several boxes has several rows.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 from lapvqa.synth import mimic
@@ -23,8 +25,11 @@ _CATEGORIES = (
     "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Lung Opacity", "Pleural Effusion",
     "Pneumonia", "Pneumothorax",
 )  # fmt: skip
-_SPLITS = ("train", "train", "train", "val", "test")
-"""By patient, in turn."""
+_SPLITS = {
+    "validate": ("val", "train", "train"),
+    "test": ("test", "train", "train", "test", "train"),
+}
+"""By the patient's MIMIC split, in turn."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,10 @@ class Row:
 
 def _rows(studies: list[mimic.Study], drawn: Mapping[str, Drawn]) -> list[Row]:
     rows: list[Row] = []
-    subjects = sorted({study.subject for study in studies if study.split == "test"})
-    split_of = {subject: _SPLITS[i % len(_SPLITS)] for i, subject in enumerate(subjects)}
+    split_of: dict[int, str] = {}
+    for split, names in _SPLITS.items():
+        subjects = sorted({study.subject for study in studies if study.split == split})
+        split_of |= dict(zip(subjects, cycle(names), strict=False))
     for study in studies:
         if study.subject not in split_of or not study.reported:
             continue

@@ -27,6 +27,8 @@ FOLDER = "vindr-cxr"
 
 _DATASET = 4
 _READERS = 17
+_SIZE = 512
+"""Pixels of the longer side; the originals have 2,000 to 3,000."""
 _MISSED = 0.08
 _LOCAL = (
     "Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Clavicle fracture",
@@ -96,7 +98,7 @@ def shots(images: list[Image]) -> list[Shot]:
     return [
         Shot(
             image.path,
-            Exposure(image.anatomy, image.findings, "PA", 640, image.aspect, (*image.key, 10)),
+            Exposure(image.anatomy, image.findings, "PA", _SIZE, image.aspect, (*image.key, 10)),
             DicomForm(
                 (("SOPInstanceUID", uid_of("vindr", image.image_id)), ("Modality", "DX")),
                 image.encoding,

@@ -1,5 +1,6 @@
 """The archive is whole or absent, and depends on its parameters only."""
 
+import gzip
 import hashlib
 import json
 from pathlib import Path
@@ -53,6 +54,18 @@ def test_counts_are_the_files_there(built):
     assert counts["vindr-cxr"] == len(list(root.glob("vindr-cxr/**/*.dicom")))
 
 
+def test_the_mimic_copy_is_that_of_the_first_version(built):
+    """Its figures are published; other datasets may come and grow. Pixels differ by machine."""
+    folder, digest = built[0] / "mimic-cxr", hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix != ".dcm" and path.name != "DEMO.json":
+            content = path.read_bytes()
+            text = gzip.decompress(content) if path.suffix == ".gz" else content
+            digest.update(f"{path.relative_to(folder).as_posix()} {len(text)}\n".encode() + text)
+    expected = "2aeef657d1d26b3a3835806ea5cde7bdd384bc2757096800f73bfaf94ee6f5b7"
+    assert digest.hexdigest() == expected
+
+
 def test_a_complete_archive_is_left_alone(built):
     calls = []
     counts = write_demo(built[0], **SMALL, seed=1, on_progress=lambda *a: calls.append(a))
@@ -80,7 +93,7 @@ def test_the_manifest_says_what_was_asked_for_and_other_parameters_rebuild(tmp_p
     write_demo(tmp_path, patients=10, studies=10, seed=5, workers=1)
     manifest = tmp_path / "mimic-cxr" / "DEMO.json"
     assert json.loads(manifest.read_text()) == {
-        "generator": "lapvqa.synth", "version": 1, "seed": 5, "patients": 10, "studies": 10,
+        "generator": "lapvqa.synth", "version": 2, "seed": 5, "patients": 10, "studies": 10,
     }  # fmt: skip
     before = content(tmp_path)
     write_demo(tmp_path, patients=10, studies=11, seed=5, workers=1)
