@@ -4,7 +4,8 @@ Brier score: mean (probability - target)^2 (Brier 1950). Expected calibration er
 width over [0, 1], closed on the right (the first also on the left); the mean over samples of
 |mean probability - observed frequency| of their bin (Naeini et al., AAAI 2015; Guo et al.,
 ICML 2017). ECE of a finite sample is above 0 even for a calibrated model, and a bootstrap draw
-lies a little above the sample it was drawn from: compare systems, do not read it as an absolute.
+lies a little above the sample it was drawn from, and so does its interval (docs/metrics.md):
+compare systems, do not read it as an absolute.
 """
 
 from __future__ import annotations
