@@ -1,18 +1,15 @@
-"""The published classes at their published sizes, used as the published cards use them."""
+"""The published classes at their published sizes; the cards' snippets: tests/snippets."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lapvqa.ad.heads import DetectionHead, predict
+from lapvqa.ad.heads import DetectionHead
 from lapvqa.diffvqa.model import DiffVQAHead
-from lapvqa.heads.checkpoint import load, save
 from lapvqa.heads.teaching import teach
 from lapvqa.pg.heads import VisualGroundingHead, grounding_loss
 from lapvqa.pretrain.encoder import VisionEncoder
@@ -137,138 +134,8 @@ def test_norms_come_first_where_the_cards_say_so() -> None:
     assert (detection.num_queries, detection.class_head.out_features) == (20, 15)
 
 
-# The cards' snippets. Weights are random: nobody can publish ours before they are trained.
-
-
 def features(seed: int, batch: int, width: int, count: int = 256) -> Tensor:
     return torch.randn(batch, count, width, generator=torch.Generator().manual_seed(seed))
-
-
-def check_texts(texts: Any, batch: int, limit: int) -> None:
-    enc = encoding()
-    assert len(texts) == batch
-    for ids in texts:
-        assert isinstance(ids, list)
-        assert len(ids) <= limit
-        assert enc.eot_token not in ids
-        assert isinstance(enc.decode(ids), str)
-
-
-def test_vqa_card(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    save(VQAHead(vis_dim=1024), tmp_path / "pretrain-captioning_best.pt")
-
-    enc = encoding()
-    head = VQAHead(vis_dim=1024)
-    head.load_state_dict(
-        torch.load(tmp_path / "pretrain-captioning_best.pt", map_location="cpu", weights_only=True)
-    )
-    head.eval()
-    prompt_ids = torch.tensor([enc.encode(QUESTION)] * 2)
-    texts = head.generate(
-        vis_tokens=features(0, 2, 1024),
-        prompt_ids=prompt_ids,
-        bos_id=enc.eot_token,
-        eos_id=enc.eot_token,
-        max_new_tokens=8,
-    )
-    check_texts(texts, 2, 8)
-    assert head.generate(
-        vis_tokens=features(0, 2, 1024), prompt_ids=prompt_ids, bos_id=enc.eot_token,
-        eos_id=enc.eot_token,
-    )[0][:8] == texts[0]  # fmt: skip
-
-
-def test_diffvqa_card(tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    save(DiffVQAHead(vis_dim=768), tmp_path / "coca_best.pt")
-
-    enc = encoding()
-    head = DiffVQAHead(vis_dim=768)
-    head.load_state_dict(torch.load(tmp_path / "coca_best.pt", weights_only=True))
-    head.eval()
-    texts = head.generate(
-        curr_vis=features(1, 1, 768),
-        ref_vis=features(2, 1, 768),
-        prompt_ids=torch.tensor([enc.encode("what has changed?")]),
-        bos_id=enc.eot_token,
-        eos_id=enc.eot_token,
-        max_new_tokens=8,
-    )
-    check_texts(texts, 1, 8)
-
-
-def test_rrg_card(tmp_path: Path) -> None:
-    torch.manual_seed(2)
-    made = ReportGenerationHead(vis_dim=1024, d_model=128, num_layers=2, nhead=4)
-    save(made, tmp_path / "mae-vit-l16.pt", encoder="mae-vit-l16", epoch=4, val_bleu4=0.032)
-
-    enc = encoding()
-    ckpt = torch.load(tmp_path / "mae-vit-l16.pt", map_location="cpu", weights_only=True)
-    head = ReportGenerationHead(
-        vis_dim=ckpt["vis_dim"],
-        d_model=ckpt["d_model"],
-        num_layers=ckpt["num_layers"],
-        nhead=ckpt["nhead"],
-    )
-    head.load_state_dict(ckpt["state_dict"])
-    head.eval()
-    texts = head.generate(
-        vis_tokens=features(3, 2, 1024), bos_id=enc.eot_token, eos_id=enc.eot_token,
-        max_new_tokens=12,
-    )  # fmt: skip
-    check_texts(texts, 2, 12)
-
-
-def test_ad_card(tmp_path: Path) -> None:
-    torch.manual_seed(3)
-    made = DetectionHead(
-        vis_dim=768, d_model=256, num_queries=20, num_enc_layers=2, num_dec_layers=3
-    )
-    facts = {"encoder": "coca", "epoch": 9, "val_map40": 0.04, "val_map50": 0.03}
-    save(made, tmp_path / "coca.pt", **facts)
-
-    ckpt = torch.load(tmp_path / "coca.pt", map_location="cpu", weights_only=True)
-    head = DetectionHead(
-        vis_dim=ckpt["vis_dim"],
-        d_model=ckpt["d_model"],
-        num_queries=ckpt["num_queries"],
-        num_enc_layers=ckpt["num_enc"],
-        num_dec_layers=ckpt["num_dec"],
-    )
-    head.load_state_dict(ckpt["state_dict"])
-    head.eval()
-    results = predict(head, features(4, 2, 768, count=729))
-    assert len(results) == 2
-    for found in results:
-        assert {name: list(tensor.shape) for name, tensor in found.items()} == {
-            "boxes": [20, 4], "labels": [20], "scores": [20],
-        }  # fmt: skip
-        assert found["labels"].max() < 14
-        assert (found["scores"].diff() <= 0).all()
-        assert ((found["boxes"] >= 0) & (found["boxes"] <= 1)).all()
-        assert (found["boxes"][:, 2:] >= found["boxes"][:, :2]).all()
-
-
-def test_pg_card(tmp_path: Path) -> None:
-    torch.manual_seed(4)
-    made = VisualGroundingHead(vis_dim=1152, txt_dim=1152, d_model=256, num_layers=3)
-    facts = {"encoder": "siglip", "epoch": 2, "val_miou": 0.3, "val_acc50": 0.2}
-    save(made, tmp_path / "siglip.pt", **facts)
-
-    ckpt = torch.load(tmp_path / "siglip.pt", map_location="cpu", weights_only=True)
-    head = VisualGroundingHead(
-        vis_dim=ckpt["vis_dim"],
-        txt_dim=ckpt["txt_dim"],
-        d_model=ckpt["d_model"],
-        num_layers=ckpt["num_layers"],
-    )
-    head.load_state_dict(ckpt["state_dict"])
-    head.eval()
-    boxes = head(features(5, 2, 1152, count=729), torch.randn(2, 1152))
-    assert boxes.shape == (2, 4)
-    assert ((boxes > 0) & (boxes < 1)).all()
-    assert load(VisualGroundingHead, tmp_path / "siglip.pt").facts == facts
 
 
 def test_the_published_vqa_head_starts_without_a_preference_and_learns() -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -284,54 +283,6 @@ def test_a_dictionary_of_something_else_is_described(copy: Path, value: Any, fou
     torch.save(value, copy / "encoder_final.pt")
     with pytest.raises(CheckpointError, match=f"found {found}"):
         files.load_encoder(copy)
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The files of a captioning card at their full size, with initial weights."""
-    folder = tmp_path_factory.mktemp("published")
-    made = CaptioningModel()
-    torch.save(made.state_dict(), folder / "model_best.pt")
-    torch.save(made.vision_encoder.state_dict(), folder / "encoder_final.pt")
-    del made
-    yield folder
-    shutil.rmtree(folder)  # 2.6 GB
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("published")
-def test_the_published_snippet_runs_at_full_size(published: Path) -> None:
-    model = CaptioningModel()
-    model.load_state_dict(torch.load(published / "model_best.pt", map_location="cpu"))
-    model.eval()
-    model.vision_encoder.load_state_dict(
-        torch.load(published / "encoder_final.pt", map_location="cpu")
-    )
-    with torch.no_grad():
-        tokens = model.vision_encoder(torch.randn(1, 3, 384, 384))
-    assert tokens.shape == (1, 256, 1024)
-    assert torch.isfinite(tokens).all()
-    assert len(model.vision_encoder.state_dict()) == 294
-    assert sum(parameter.numel() for parameter in model.vision_encoder.parameters()) == 303_663_104
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("published")
-def test_the_published_snippet_of_pairs_runs_at_full_size(published: Path) -> None:
-    """The encoder is the same for all objectives, so its file is."""
-    model = ContrastiveModel()
-    model.vision_encoder.load_state_dict(
-        torch.load(published / "encoder_final.pt", map_location="cpu")
-    )
-    model.eval()
-    assert len(model.vision_encoder.state_dict()) == 294
-    token_ids = torch.tensor([[50256, 464, 21726, 389, 1598, 13, 50256, 50256]])
-    valid = torch.tensor([[True] * 7 + [False]])
-    with torch.no_grad():
-        images, reports = model(torch.randn(1, 3, 384, 384), token_ids, valid)
-    for embeddings in (images, reports):
-        assert embeddings.shape == (1, 512)
-        torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(1))
 
 
 def test_an_encoder_of_any_size_is_built_from_parameters(sizes: ModelParams) -> None:
