@@ -94,6 +94,11 @@ class Layout:
         return self.root / "reports" / "index.html"
 
     @property
+    def pictures_dir(self) -> Path:
+        """One SVG per computed evaluation: what the page shows of it, for MLflow and DVC."""
+        return self.root / "reports" / "pictures"
+
+    @property
     def state(self) -> Path:
         """.lapvqa/: ledger, locks, embedded servers; never an output of a stage."""
         return self.root / ".lapvqa"

@@ -1,4 +1,4 @@
-"""Which figure shows which result: intervals per metric, ROC per label, loss over steps."""
+"""Which figure shows which result: intervals per metric, ROC and calibration per label, loss."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from lapvqa.report import figures
-from lapvqa.report.curves import History, roc_by_label
+from lapvqa.report.curves import History, Point, calibration_by_label, roc_by_label
 from lapvqa.report.figures import Axis, Line
-from lapvqa.report.results import SYSTEMS, Evaluation, Interval, metric_name
+from lapvqa.report.names import short_name, system_name
+from lapvqa.report.results import Evaluation, Headline, Interval
 
 _UNIT = (0.0, 0.25, 0.5, 0.75, 1.0)
 _CHANCE_AUC = 0.5
+_ONE = Axis(0, 1, _UNIT, "score, 0 to 1")
+_SHARE = (0.0, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One small ROC plot."""
+    """One small plot; ``curves``: the points of each system."""
 
     label: str
     figure: Markup
+    curves: dict[str, list[Point]]
 
 
 def is_auc(evaluation: Evaluation) -> bool:
@@ -29,21 +33,29 @@ def is_auc(evaluation: Evaluation) -> bool:
     return evaluation.primary == "mean_auc"
 
 
+def headline_track(row: Headline) -> Markup:
+    """Draw the two values of a row of the first table on a scale from 0 to 1."""
+    trained, untrained = row.systems
+    values = {trained: row.trained, untrained: row.untrained}
+    said = ", ".join(f"{system_name(name)} {values[name]}" for name in values)
+    return figures.single_track(values, axis=_ONE, label=f"On a scale from 0 to 1: {said}")
+
+
 def interval_chart(evaluation: Evaluation) -> Markup:
-    """Draw every metric of every system with its interval."""
+    """Draw the charted metrics of every system with their intervals."""
     rows = {
-        metric_name(metric): {
+        short_name(metric): {
             system: evaluation.interval(system, metric) for system in evaluation.systems
         }
-        for metric in evaluation.metrics
+        for metric in evaluation.charted_metrics
     }
-    names = ", ".join(SYSTEMS.get(name, name) for name in evaluation.systems)
+    names = ", ".join(system_name(name) for name in evaluation.systems)
     return figures.interval_plot(
         rows,
-        axis=_auc_axis(rows) if is_auc(evaluation) else Axis(0, 1, _UNIT, "score, 0 to 1"),
+        axis=_auc_axis(rows) if is_auc(evaluation) else _ONE,
         reference=_CHANCE_AUC if is_auc(evaluation) else None,
         label=f"{evaluation.task.title}: values with intervals for {names}. "
-        "The numbers are in the table that follows.",
+        "The numbers are in the tables that follow.",
     )
 
 
@@ -65,28 +77,51 @@ def _auc_axis(rows: dict[str, dict[str, Interval]]) -> Axis:
 def roc_charts(evaluation: Evaluation, predictions: pa.Table) -> list[Panel]:
     """Draw one ROC plot per label that has both classes (PROBE_PREDICTIONS)."""
     return [
-        Panel(metric_name(f"auc/{label}"), _roc_chart(evaluation, label, by_system))
+        _square(
+            evaluation, label, by_system, axes=("false positive rate", "true positive rate"),
+            said="ROC curve", metric="auc",
+        )
         for label, by_system in roc_by_label(predictions).items()
-    ]
+    ]  # fmt: skip
 
 
-def _roc_chart(
-    evaluation: Evaluation, label: str, by_system: dict[str, list[tuple[float, float]]]
-) -> Markup:
+def calibration_charts(evaluation: Evaluation, predictions: pa.Table) -> list[Panel]:
+    """Draw one calibration plot per label that has samples (PROBE_PREDICTIONS)."""
+    return [
+        _square(
+            evaluation, label, by_system, axes=("probability given", "share found positive"),
+            said="Calibration curve", metric="ece", dots=True,
+        )
+        for label, by_system in calibration_by_label(predictions).items()
+    ]  # fmt: skip
+
+
+def _square(
+    evaluation: Evaluation,
+    label: str,
+    by_system: dict[str, list[Point]],
+    *,
+    axes: tuple[str, str],
+    said: str,
+    metric: str,
+    dots: bool = False,
+) -> Panel:
+    """Draw the systems' curves over the unit square, and its diagonal."""
     # The trained encoder is drawn last, so that it lies on top.
     ordered = sorted(by_system, key=lambda name: name == "trained")
-    curves = [Line(by_system[name], f"line {figures.css_class(name)}") for name in ordered]
-    areas = ", ".join(
-        f"{SYSTEMS.get(name, name)} {evaluation.interval(name, f'auc/{label}')}"
-        for name in evaluation.systems
+    curves = [Line(by_system[name], f"line {figures.css_class(name)}", dots) for name in ordered]
+    key = f"{metric}/{label}"
+    values = ", ".join(
+        f"{system_name(name)} {evaluation.interval(name, key)}" for name in evaluation.systems
     )
-    return figures.line_plot(
+    figure = figures.line_plot(
         [Line([(0, 0), (1, 1)], "chance"), *curves],
-        x=Axis(0, 1, (0, 0.5, 1), "false positive rate"),
-        y=Axis(0, 1, (0, 0.5, 1), "true positive rate"),
-        label=f"ROC curve of {label}; area: {areas}",
+        x=Axis(0, 1, _SHARE, axes[0]),
+        y=Axis(0, 1, _SHARE, axes[1]),
+        label=f"{said} of {label}; {metric.upper()}: {values}",
         style="square",
     )
+    return Panel(short_name(key), figure, {name: by_system[name] for name in ordered})
 
 
 def loss_chart(history: History) -> Markup | None:

@@ -1,9 +1,9 @@
-"""Points of the curves: ROC from predictions, loss from the history of training."""
+"""Points of the curves: ROC and calibration from predictions, loss from training's history."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lapvqa.errors import SchemaError
+from lapvqa.metrics.calibration import reliability
 from lapvqa.storage import require
 
 Point = tuple[float, float]
@@ -44,15 +45,38 @@ def _thin(points: list[Point]) -> list[Point]:
     return [points[index] for index in chosen]
 
 
+def calibration_points(
+    target: npt.NDArray[np.integer], probability: npt.NDArray[np.float64]
+) -> list[Point]:
+    """Return (mean probability, share that is positive) of each bin that has samples."""
+    bins = reliability(target.astype(np.int8), probability)
+    return [
+        (one.mean_probability, one.observed)
+        for one in bins
+        if one.mean_probability is not None and one.observed is not None
+    ]
+
+
 def roc_by_label(predictions: pa.Table) -> dict[str, dict[str, list[Point]]]:
     """Return label -> system -> ROC points of a PROBE_PREDICTIONS table, labels sorted."""
+    return _by_label(predictions, roc_points)
+
+
+def calibration_by_label(predictions: pa.Table) -> dict[str, dict[str, list[Point]]]:
+    """Return label -> system -> calibration points of a PROBE_PREDICTIONS table."""
+    return _by_label(predictions, calibration_points)
+
+
+def _by_label(
+    predictions: pa.Table, points_of: Callable[..., list[Point]]
+) -> dict[str, dict[str, list[Point]]]:
     known = predictions.filter(pc.is_valid(predictions["target"]))
     curves: dict[str, dict[str, list[Point]]] = {}
     for label in sorted(pc.unique(known["label"]).to_pylist()):
         of_label = known.filter(pc.equal(known["label"], label))
         for system in sorted(pc.unique(of_label["system"]).to_pylist()):
             part = of_label.filter(pc.equal(of_label["system"], system))
-            points = roc_points(part["target"].to_numpy(), part["score"].to_numpy())
+            points = points_of(part["target"].to_numpy(), part["score"].to_numpy())
             if points:
                 curves.setdefault(label, {})[system] = points
     return curves

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from lapvqa.report.results import SYSTEMS, Interval
+from lapvqa.report.names import system_name
+from lapvqa.report.results import Interval
 
 MARKS = {
     "trained": Markup('<circle r="5"/>'),
     "untrained": Markup('<rect x="-4" y="-4" width="8" height="8"/>'),
+    "head_trained": Markup('<path d="M0-6 6 5-6 5Z"/>'),
+    "head_untrained": Markup('<path d="M0-6 6 5-6 5Z"/>'),
     "most_common": Markup('<path d="M0-6 6 0 0 6-6 0Z"/>'),
 }
 _ROW = 15  # pixels of height for one system in an interval plot
@@ -40,10 +43,11 @@ class Axis:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a plot; ``style`` is a class of style.css."""
+    """One line of a plot; ``style`` is a class of style.css; ``dots`` marks its points."""
 
     points: Points
     style: str
+    dots: bool = False
 
 
 def css_class(system: str) -> str:
@@ -57,7 +61,7 @@ def legend(systems: Sequence[str]) -> Markup:
         Markup(
             '<li><svg class="{}" width="16" height="16" viewBox="-8 -8 16 16" '
             'aria-hidden="true">{}</svg>{}</li>'
-        ).format(css_class(name), MARKS.get(name, MARKS["trained"]), SYSTEMS.get(name, name))
+        ).format(css_class(name), MARKS.get(name, MARKS["trained"]), system_name(name))
         for name in systems
     ]
     return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
@@ -69,7 +73,7 @@ def line_legend(names: Sequence[str]) -> Markup:
         Markup(
             '<li><svg width="28" height="8" aria-hidden="true">'
             '<line class="line {}" x1="0" x2="28" y1="4" y2="4"/></svg>{}</li>'
-        ).format(name, SYSTEMS.get(name, name))
+        ).format(name, system_name(name))
         for name in names
     ]
     return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
@@ -89,6 +93,13 @@ def interval_plot(
         '<div class="name"></div><div class="xticks">{}</div>'
         '<div class="name"></div><div class="xlabel">{}</div></div>{}'
     ).format(label, body, _xticks(axis), axis.label, legend(systems))
+
+
+def single_track(row: Mapping[str, Interval], *, axis: Axis, label: str) -> Markup:
+    """Draw one row of an interval plot, for a cell of a table."""
+    return Markup('<div class="single" role="img" aria-label="{}">{}</div>').format(
+        label, _track(row, list(row), axis, None)
+    )
 
 
 def _track(
@@ -147,14 +158,7 @@ def line_plot(lines: Sequence[Line], *, x: Axis, y: Axis, label: str, style: str
         Markup('<path class="grid" d="M{0} 0V1000"/>').format(_place(x.share(tick)))
         for tick in x.ticks
     ]
-    drawn = [
-        Markup('<polyline class="{}" points="{}"/>').format(
-            line.style,
-            " ".join(f"{_place(x.share(a))},{_place(1 - y.share(b))}" for a, b in line.points),
-        )
-        for line in lines
-        if line.points
-    ]
+    drawn = [_line(line, x, y) for line in lines if line.points]
     yticks = Markup("").join(
         Markup('<span style="bottom:{}%">{}</span>').format(percent(y.share(tick)), number(tick))
         for tick in y.ticks
@@ -174,6 +178,15 @@ def line_plot(lines: Sequence[Line], *, x: Axis, y: Axis, label: str, style: str
         _xticks(x),
         x.label,
     )
+
+
+def _line(line: Line, x: Axis, y: Axis) -> Markup:
+    places = [f"{_place(x.share(a))},{_place(1 - y.share(b))}" for a, b in line.points]
+    drawn = Markup('<polyline class="{}" points="{}"/>').format(line.style, " ".join(places))
+    if line.dots:  # lines of no length with round ends: they stay round when the area is stretched
+        dots = "".join(f"M{place}h0" for place in places)
+        drawn += Markup('<path class="{} dots" d="{}"/>').format(line.style, dots)
+    return drawn
 
 
 def _xticks(axis: Axis) -> Markup:

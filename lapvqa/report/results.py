@@ -8,63 +8,11 @@ from typing import Any
 
 from lapvqa.errors import SchemaError
 from lapvqa.layout import Layout
+from lapvqa.report.names import ORDER, SYSTEMS, Task, family, metric_name
 from lapvqa.storage import read_json
 
-
-@dataclass(frozen=True)
-class Task:
-    """What a reader must know about one evaluation before its numbers."""
-
-    name: str
-    title: str
-    about: str
-
-
-TASKS = (
-    Task(
-        "probe_chexpert",
-        "Linear probe, CheXpert-5",
-        "A logistic regression per finding on the frozen encoder's features; area under the ROC "
-        "curve on patients that neither the encoder nor the probe was trained on. Five findings.",
-    ),
-    Task(
-        "probe_nih14",
-        "Linear probe, NIH ChestX-ray14",
-        "The same probe on the fourteen findings of NIH ChestX-ray14, on its official test list.",
-    ),
-    Task(
-        "rrg",
-        "Report generation",
-        "The decoder writes the report of a study it never saw. Finding F1 compares the findings "
-        "asserted in the text with those known of the study; BLEU and ROUGE compare words with "
-        "the reference report. The baseline answers every study with the most common training "
-        "report.",
-    ),
-)
-
-SYSTEMS = {
-    "trained": "trained encoder",
-    "untrained": "untrained encoder",
-    "most_common": "most common report",
-}
-"""Systems in the order shown. Untrained: the same architecture with its initial weights."""
-
-METRIC_NAMES = {
-    "mean_auc": "Mean AUC",
-    "finding_f1_micro": "Finding F1, micro",
-    "finding_f1_macro": "Finding F1, macro",
-    "bleu1": "BLEU-1",
-    "bleu2": "BLEU-2",
-    "bleu3": "BLEU-3",
-    "bleu4": "BLEU-4",
-    "rouge1": "ROUGE-1",
-    "rouge2": "ROUGE-2",
-    "rougeL": "ROUGE-L",
-}
-"""Names of metrics in the order shown; those of single labels follow."""
-
-LABEL_METRICS = {"auc/": "{}", "finding_f1/": "F1, {}"}
-"""Prefix of the metrics of single labels, and how they are shown."""
+PAIRS = (("trained", "untrained"), ("head_trained", "head_untrained"))
+"""Systems that differ in nothing but whether the encoder was trained."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +29,9 @@ class Interval:
         if self.low is None or self.high is None:
             return f"{self.value:.3f}"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+UNDEFINED = Interval(None)
 
 
 @dataclass(frozen=True)
@@ -100,23 +51,60 @@ class Evaluation:
 
     @property
     def metrics(self) -> list[str]:
-        """Metric keys in the order shown: the primary, the known ones, then the labels."""
+        """Metric keys in the order shown: the primary, whole metrics, then those of groups."""
         found = {key for metrics in self.systems.values() for key in metrics}
-        ranked = [self.primary, *METRIC_NAMES]
-        known = [key for key in dict.fromkeys(ranked) if key in found]
-        return known + sorted(found - set(known))
+        return sorted(found, key=lambda key: (key != self.primary, "/" in key, _rank(key), key))
+
+    @property
+    def main_metrics(self) -> list[str]:
+        """Metrics over all samples that any system has a value of; the primary in any case."""
+        return [
+            key
+            for key in self.metrics
+            if key == self.primary
+            or ("/" not in key and any(self.interval(name, key).value is not None
+                                       for name in self.systems))
+        ]  # fmt: skip
+
+    @property
+    def charted_metrics(self) -> list[str]:
+        """Metrics of the families that the task's figure shows."""
+        return [key for key in self.metrics if family(key) in self.task.charted]
 
     def interval(self, system: str, metric: str) -> Interval:
         """Return one metric of one system; undefined if the file does not have it."""
-        return self.systems.get(system, {}).get(metric, Interval(None))
+        return self.systems.get(system, {}).get(metric, UNDEFINED)
+
+    def difference(self, pair: tuple[str, str], metric: str) -> Interval:
+        """Return how far the first system is above the second; undefined if not compared."""
+        return self.differences.get("-".join(pair), {}).get(metric, UNDEFINED)
 
 
-def metric_name(key: str) -> str:
-    """Return the readable name of a metric key."""
-    for prefix, shown in LABEL_METRICS.items():
-        if key.startswith(prefix):
-            return shown.format(key.removeprefix(prefix).replace("_", " "))
-    return METRIC_NAMES.get(key, key)
+@dataclass(frozen=True)
+class Headline:
+    """A row of the page's first table: a task's primary metric before and after pretraining."""
+
+    evaluation: Evaluation
+    systems: tuple[str, str]
+    trained: Interval
+    untrained: Interval
+    difference: Interval
+
+
+def headlines(evaluation: Evaluation) -> list[Headline]:
+    """Return a row for each pair of systems that the evaluation has."""
+    primary = evaluation.primary
+    return [
+        Headline(
+            evaluation,
+            pair,
+            evaluation.interval(pair[0], primary),
+            evaluation.interval(pair[1], primary),
+            evaluation.difference(pair, primary),
+        )
+        for pair in PAIRS
+        if any(name in evaluation.systems for name in pair)
+    ]
 
 
 def read_evaluation(task: Task, layout: Layout) -> Evaluation:
@@ -133,7 +121,7 @@ def read_evaluation(task: Task, layout: Layout) -> Evaluation:
             num_samples=raw["num_samples"],
             num_patients=raw["num_patients"],
             systems=_intervals(_ordered(raw["systems"])),
-            differences=_intervals(raw.get("differences", {})),
+            differences=_intervals(_compared(raw.get("differences", {}))),
             undefined=tuple(_named(str(line)) for line in raw.get("undefined", [])),
             protocol=flatten(raw.get("protocol", {})),
         )
@@ -145,8 +133,13 @@ def read_evaluation(task: Task, layout: Layout) -> Evaluation:
         ) from error
 
 
+def _rank(key: str) -> int:
+    return ORDER.get(family(key), len(ORDER))
+
+
 def _named(line: str) -> str:
     """Return "metric: reason" with the metric's readable name."""
+    # A group may hold a colon ("type:open"), followed by no blank.
     key, colon, reason = line.partition(": ")
     return f"{metric_name(key)}{colon}{reason}"
 
@@ -154,6 +147,12 @@ def _named(line: str) -> str:
 def _ordered(systems: dict[str, Any]) -> dict[str, Any]:
     names = [name for name in SYSTEMS if name in systems]
     return {name: systems[name] for name in names + sorted(set(systems) - set(names))}
+
+
+def _compared(differences: dict[str, Any]) -> dict[str, Any]:
+    """Return the differences with those of trained and untrained first."""
+    names = [name for name in map("-".join, PAIRS) if name in differences]
+    return {name: differences[name] for name in names + sorted(set(differences) - set(names))}
 
 
 def _intervals(raw: dict[str, Any]) -> dict[str, dict[str, Interval]]:

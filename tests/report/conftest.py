@@ -21,6 +21,9 @@ from lapvqa.params import ReportParams
 from lapvqa.recorder import Recorder
 from lapvqa.report.page import run
 from lapvqa.schemas import (
+    ANSWER_PREDICTIONS,
+    DETECTION_PREDICTIONS,
+    GROUNDING_PREDICTIONS,
     IMAGES,
     PROBE_PREDICTIONS,
     REJECTS,
@@ -79,6 +82,14 @@ def project(tmp_path: Path, repository: Path) -> Project:
         storage.write_json(made.metrics(task), probe_metrics(task, labels))
     _write_result(layout, "rrg", _rrg_predictions(), RRG_PREDICTIONS)
     storage.write_json(made.metrics("rrg"), rrg_metrics())
+    for task, rows in (("vqa", _vqa_predictions()), ("diffvqa", _diffvqa_predictions())):
+        _write_result(layout, task, rows, ANSWER_PREDICTIONS)
+        storage.write_json(made.metrics(task), answer_metrics(task))
+    _write_result(layout, "ad", _detection_predictions(), DETECTION_PREDICTIONS)
+    storage.write_json(made.metrics("ad"), detection_metrics())
+    _write_detection_pictures(layout)
+    _write_result(layout, "pg", _grounding_predictions(), GROUNDING_PREDICTIONS)
+    storage.write_json(made.metrics("pg"), grounding_metrics())
     _write_model(layout)
     return made
 
@@ -209,7 +220,11 @@ def _interval(value: float | None, width: float = 0.03) -> Json:
 def probe_metrics(task: str, labels: list[str]) -> Json:
     systems: Json = {}
     for system, base in (("untrained", 0.55), ("trained", 0.91)):
-        systems[system] = {"mean_auc": _interval(base)} | {
+        systems[system] = {
+            "mean_auc": _interval(base),
+            "mean_brier": _interval(0.3 - base / 4),
+            "ece/Edema": _interval(0.08),
+        } | {
             f"auc/{label}": _interval(
                 None if label == "Hernia" else round(base + 0.01 * (place % 5 - 2), 4), 0.05
             )
@@ -231,7 +246,10 @@ RRG_METRICS = [
 
 
 def rrg_metrics() -> Json:
-    base = {"trained": 0.7, "untrained": 0.3, "most_common": 0.25}
+    base = {
+        "trained": 0.7, "untrained": 0.3, "head_trained": 0.65, "head_untrained": 0.28,
+        "most_common": 0.25,
+    }  # fmt: skip
     return {
         "task": "rrg", "status": "ok", "primary": "finding_f1_micro", "num_samples": 8,
         "num_patients": 4,
@@ -242,8 +260,11 @@ def rrg_metrics() -> Json:
             }
             for system, value in base.items()
         },
-        "differences": {"trained-untrained": {"finding_f1_micro": _interval(0.4)}},
-        "undefined": [], "protocol": {"interval_confidence": 0.95},
+        "differences": {
+            "trained-untrained": {"finding_f1_micro": _interval(0.4)},
+            "head_trained-head_untrained": {"finding_f1_micro": _interval(0.37)},
+        },
+        "undefined": ["meteor: not computed: no Java"], "protocol": {"interval_confidence": 0.95},
     }  # fmt: skip
 
 
@@ -268,12 +289,160 @@ def _rrg_predictions() -> list[Json]:
         for system, text in (
             ("trained", hypothesis),
             ("untrained", "the the"),
+            ("head_trained", reference),
+            ("head_untrained", "No pneumothorax."),
             ("most_common", "No acute cardiopulmonary process."),
         ):
             rows.append(
                 {
                     "sample": study_key(index), "patient": f"patient{index // 2:025x}",
                     "system": system, "reference": reference, "hypothesis": text, "truth": truth,
+                }
+            )  # fmt: skip
+    return rows
+
+
+def _metrics(task: str, systems: Json, primary: str, protocol: Json | None = None) -> Json:
+    """A computed metrics.json of 8 samples and two systems."""
+    trained, untrained = (systems[name][primary]["value"] for name in ("trained", "untrained"))
+    return {
+        "task": task, "status": "ok", "primary": primary, "num_samples": 8, "num_patients": 4,
+        "systems": systems,
+        "differences": {"trained-untrained": {primary: _interval(round(trained - untrained, 4))}},
+        "undefined": [], "protocol": {"interval_confidence": 0.95, **(protocol or {})},
+    }  # fmt: skip
+
+
+def answer_metrics(task: str) -> Json:
+    names = [
+        "exact_match", "token_f1", "exact_match/closed", "exact_match/open",
+        "exact_match/type:presence", "exact_match/type:location_of", "closed_f1", "closed_f1/yes",
+        "bleu1", "bleu4", "rougeL", "cider_d", "meteor",
+    ]  # fmt: skip
+    systems = {
+        system: {
+            name: _interval(None if name == "meteor" else round(base - 0.01 * place, 4))
+            for place, name in enumerate(names)
+        }
+        for system, base in (("trained", 0.72), ("untrained", 0.48))
+    }
+    return _metrics(task, systems, "exact_match" if task == "vqa" else "bleu4")
+
+
+def image_key(index: int) -> str:
+    return f"image{index:027x}"
+
+
+def _vqa_predictions() -> list[Json]:
+    questions = [
+        ("presence", "is there a pleural effusion?", "Yes", "yes.", "no"),
+        ("location_of", "where is the opacity?", "left lower lobe", "right lower lobe", "none"),
+        ("presence", "is the heart enlarged?", "no", "no", "yes"),
+        ("plane", "from which side was the image taken?", "PA", "", "AP"),
+    ]
+    rows = []
+    for index in range(8):
+        kind, question, reference, *answers = questions[index % 4]
+        for system, answer in zip(("trained", "untrained"), answers, strict=True):
+            rows.append(
+                {
+                    "sample": f"q{index}", "patient": f"patient{index // 2:025x}",
+                    "system": system, "image": image_key(index), "reference_image": None,
+                    "reversed": None, "type": kind, "question": question,
+                    "reference": reference, "hypothesis": answer,
+                }
+            )  # fmt: skip
+    return rows
+
+
+def _diffvqa_predictions() -> list[Json]:
+    asked = "what has changed compared to the reference image?"
+    truth = "the main image has an additional finding of cardiomegaly than the reference image."
+    rows = []
+    for index in range(6):
+        for system, answer in (("trained", truth), ("untrained", "nothing has changed.")):
+            rows.append(
+                {
+                    "sample": f"pair{index}", "patient": f"patient{index:025x}",
+                    "system": system, "image": image_key(index + 1),
+                    "reference_image": image_key(index), "reversed": index == 2,
+                    "type": "difference", "question": asked, "reference": truth,
+                    "hypothesis": answer,
+                }
+            )  # fmt: skip
+    return rows
+
+
+def detection_metrics() -> Json:
+    names = ["Aortic enlargement", "Cardiomegaly", "Pleural effusion", "Nodule/Mass"]
+    systems = {
+        system: {
+            **{f"mean_{kind}": _interval(base) for kind in ("ap40", "ap50", "coco_ap")},
+            **{f"ap40/{name}": _interval(round(base + 0.02 * k, 4))
+               for k, name in enumerate(names)},
+        }
+        for system, base in (("trained", 0.34), ("untrained", 0.08))
+    }  # fmt: skip
+    return _metrics("ad", systems, "mean_ap40")
+
+
+def _detection_predictions() -> list[Json]:
+    heart, fluid = [150.0, 200.0, 300.0, 300.0], [50.0, 270.0, 130.0, 350.0]
+    rows = []
+    for index in range(8):
+        ill = index < 6
+        for system, shift in (("trained", 8.0), ("untrained", 90.0)):
+            found = [[x + shift for x in heart], [200.0, 40.0, 260.0, 110.0], fluid]
+            rows.append(
+                {
+                    "sample": f"vindr{index:03d}", "patient": f"vindr{index:03d}",
+                    "system": system,
+                    "true_labels": ["Cardiomegaly", "Pleural effusion"] if ill else [],
+                    "true_boxes": [heart, fluid] if ill else [],
+                    "found_labels": ["Cardiomegaly", "Aortic enlargement", "Nodule/Mass"],
+                    "found_boxes": found, "found_scores": [0.91, 0.4, 0.05],
+                }
+            )  # fmt: skip
+    return rows
+
+
+def _write_detection_pictures(layout: Layout) -> None:
+    extra = layout.result_dir("ad") / "extra"
+    extra.mkdir()
+    chests = [fit_image(_chest(index))[0] for index in range(8)]
+    np.savez(
+        extra / "examples.npz",
+        samples=np.array([f"vindr{index:03d}" for index in range(8)]),
+        pixels=np.stack(chests),
+    )
+
+
+def grounding_metrics() -> Json:
+    systems = {
+        system: {name: _interval(base) for name in ("miou", "acc25", "acc50", "pointing")}
+        for system, base in (("trained", 0.41), ("untrained", 0.19))
+    }
+    return _metrics("pg", systems, "miou", {"scored_several_boxes": "union"})
+
+
+def _grounding_predictions() -> list[Json]:
+    phrases = [
+        ("Cardiomegaly", "moderately enlarged heart"),
+        ("Pleural Effusion", "small left effusion"),
+        ("Cardiomegaly", "severe cardiomegaly"),
+    ]
+    rows = []
+    for index in range(6):
+        category, phrase = phrases[index % 3]
+        true = [120.0, 180.0, 280.0, 300.0]
+        for system, shift in (("trained", 12.0), ("untrained", 80.0)):
+            rows.append(
+                {
+                    "sample": f"phrase{index}", "patient": f"patient{index:025x}",
+                    "system": system, "image": image_key(index), "category": category,
+                    "phrase": phrase,
+                    "true_boxes": [true, [20.0, 300.0, 90.0, 370.0]] if index == 1 else [true],
+                    "found_box": [x + shift for x in true],
                 }
             )  # fmt: skip
     return rows

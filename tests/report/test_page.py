@@ -7,18 +7,27 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from lxml import html
+from hypothesis import given
+from hypothesis import strategies as st
+from lxml import etree, html
 from PIL import Image
 
 from lapvqa import storage
 from lapvqa.errors import MissingArtifactError, SchemaError
+from lapvqa.evaluation.listing import EVALUATIONS
+from lapvqa.metrics import record
 from lapvqa.report import page
+from lapvqa.report.choice import choose
+from lapvqa.report.names import METRICS, family, metric_name
+from lapvqa.report.written import mark
 from lapvqa.schemas import REJECTS, RRG_PREDICTIONS
 
 STYLE = Path(page.__file__).with_name("style.css")
@@ -46,7 +55,7 @@ def test_same_artefacts_give_the_same_bytes_in_another_folder(project, tmp_path)
 
 def test_row_order_of_predictions_changes_nothing(project) -> None:
     first = project.render()
-    for task in ("probe_chexpert", "rrg"):
+    for task in EVALUATIONS:
         path = project.layout.result_dir(task) / "predictions.parquet"
         table = pq.read_table(path)
         storage.write_table(path, table.take(list(range(table.num_rows))[::-1]), table.schema)
@@ -124,8 +133,8 @@ def test_headings_descend_one_level_at_a_time(project) -> None:
 def test_pictures_and_figures_are_described_in_words(project) -> None:
     tree = html.fromstring(project.render())
     images = tree.xpath("//img")
-    assert len(images) == 4
-    assert all("Chest radiograph of study" in image.get("alt") for image in images)
+    assert len(images) == 4 + 4 + 8  # reports, questions, pairs
+    assert all("hest radiograph of " in image.get("alt") for image in images)
     assert all(node.get("aria-label") for node in tree.xpath("//*[@role='img']"))
     assert tree.xpath("/html/@lang") == ["en"]
     assert all(table.xpath("./caption") for table in tree.xpath("//table"))
@@ -149,7 +158,10 @@ def test_numbers_of_every_system_stand_with_their_intervals(project) -> None:
     text = _text(project.render())
     assert "Mean AUC 0.910 [0.880, 0.940] 0.550 [0.520, 0.580]" in text
     assert "Difference in Mean AUC, trained − untrained: 0.360 [0.330, 0.390]" in text
-    assert "Finding F1, micro 0.490 [0.460, 0.520] 0.090 [0.060, 0.120] 0.040" in text
+    assert (
+        "Finding F1, micro 0.490 [0.460, 0.520] 0.090 [0.060, 0.120] 0.440 [0.410, 0.470] "
+        "0.070 [0.040, 0.100] 0.040" in text
+    )
 
 
 def test_undefined_is_said_not_shown_as_zero(project) -> None:
@@ -241,24 +253,179 @@ def test_hostile_text_stays_text(project) -> None:
     assert tree.text_content().count("alert(1)") >= 10
 
 
+# The first table
+
+
+def test_first_table_sets_trained_beside_untrained_for_every_task(project) -> None:
+    (table,) = html.fromstring(project.render()).xpath("//section[@class='results']//table")
+    rows = [" ".join(row.text_content().split()) for row in table.xpath(".//tbody/tr")]
+    assert len(rows) == len(EVALUATIONS) + 1  # reports are written by a decoder and by a head
+    assert "Mean AUC0.910 [0.880, 0.940]0.550 [0.520, 0.580]0.360 [0.330, 0.390]" in rows[0]
+    assert "head on the encoder" in rows[5]
+    assert "0.440 [0.410, 0.470]0.070 [0.040, 0.100]0.370 [0.340, 0.400]" in rows[5]
+    assert rows[7].startswith("Grounding of phrases")
+
+
+def test_every_evaluation_has_a_section_and_a_link_to_it(project) -> None:
+    tree = html.fromstring(project.render())
+    for task in EVALUATIONS:
+        assert tree.xpath(f"//h2[@id='{task}']")
+        assert tree.xpath(f"//nav//a[@href='#{task}']")
+
+
+def test_no_metric_is_dropped_and_each_has_a_readable_name(project) -> None:
+    tree = html.fromstring(project.render())
+    for task in EVALUATIONS:
+        metrics = json.loads(project.metrics(task).read_text())
+        known = {key for values in metrics["systems"].values() for key in values}
+        (shown,) = tree.xpath(f"//section[@aria-labelledby='{task}']/details[1]//table")
+        assert len(shown.xpath(".//tbody/tr")) == len(known)
+    assert all(family(key) in METRICS for key in record.DEFINITIONS)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("mean_auc", "Mean AUC"),
+        ("auc/Pleural_Thickening", "AUC, Pleural Thickening"),
+        ("mean_brier", "Mean Brier score (lower is better)"),
+        ("exact_match/type:is_it", "Exact match, is it"),
+        ("ap40/Nodule/Mass", "AP at IoU 0.4, Nodule/Mass"),
+        ("never_heard_of", "never_heard_of"),
+    ],
+)
+def test_metric_names(key: str, name: str) -> None:
+    assert metric_name(key) == name
+
+
+# What a person looks at
+
+
+def test_questions_show_both_images_and_what_each_system_answered(project) -> None:
+    tree = html.fromstring(project.render(examples=6))
+    (pairs,) = tree.xpath("//section[@aria-labelledby='diffvqa']//div[@class='questions']")
+    for article in pairs.xpath("./article"):
+        captions = [one.text for one in article.xpath(".//figcaption")]
+        assert captions == ["Reference image", "Image asked about"]
+    text = " ".join(pairs.text_content().split())
+    assert text.count("Reversed pair: the reference image is the later one.") == 1
+    assert text.count("right: the main image has an additional finding") == 6
+    assert text.count("wrong (word F1 0.15): nothing has changed.") == 6
+
+
+def test_questions_of_each_type_come_in_turn(project) -> None:
+    tree = html.fromstring(project.render(examples=3))
+    (questions,) = tree.xpath("//section[@aria-labelledby='vqa']//div[@class='questions']")
+    types = questions.xpath(".//div[dt='Question type']/dd/text()")
+    assert types == ["location of", "plane", "presence"]
+
+
+def test_boxes_lie_where_they_were_found_and_are_judged_one_by_one(project) -> None:
+    tree = html.fromstring(project.render(examples=8))
+    (section,) = tree.xpath("//section[@aria-labelledby='ad']")
+    first = section.xpath(".//article")[0]
+    trained, untrained = first.xpath(".//figure")
+    lines = [(float(one.get("x")), float(one.get("y"))) for one in trained.xpath(".//rect")[::2]]
+    assert lines == [(150, 200), (50, 270), (158, 208), (200, 40), (50, 270)]
+    assert [" ".join(one.text_content().split()) for one in trained.xpath(".//li")] == [
+        "✓ right: Cardiomegaly (1) by a, 0.91",
+        "– missed: Pleural effusion (2)",
+        "+ invented: Aortic enlargement (b), 0.40",
+        "+ invented: Nodule/Mass (c), 0.05",
+    ]
+    assert "missed: Cardiomegaly (1)" in untrained.text_content()
+    assert len(trained.xpath(".//image")) == 1
+    assert [one.get("href") for one in untrained.xpath(".//use")] == ["#ad-1"]
+    assert "no box" not in section.xpath(".//article")[7].xpath(".//svg")[0].get("aria-label")
+
+
+def test_phrases_show_true_boxes_and_those_of_both_systems(project) -> None:
+    tree = html.fromstring(project.render(examples=6))
+    articles = tree.xpath("//section[@aria-labelledby='pg']//article")
+    assert [one.xpath("./p/text()")[0] for one in articles[:3]] == [
+        "Cardiomegaly", "Pleural Effusion", "Cardiomegaly",
+    ]  # fmt: skip
+    boxes = [len(one.xpath(".//svg/rect")) // 2 for one in articles]
+    assert sorted(boxes) == [3, 3, 3, 3, 3, 4]
+    text = " ".join(articles[0].text_content().split())
+    # Shifted by 12 of 160 x 120: 148 * 108 / (2 * 160 * 120 - 148 * 108).
+    assert "✓ trained encoder: right, IoU 0.71" in text
+    assert "× untrained encoder: wrong, IoU 0.09" in text
+
+
+def test_words_that_name_a_finding_are_marked_in_the_text(project) -> None:
+    tree = html.fromstring(project.render(examples=8))
+    marks = {" ".join(one.text_content().split()) for one in tree.xpath("//mark")}
+    assert {
+        "✓ right: heart is enlarged", "– missed: effusion", "+ invented: cardiomegaly",
+    } <= marks  # fmt: skip
+    assert not any("No pneumothorax" in one for one in marks)
+
+
+@given(st.text("ab .\n", max_size=30), st.sampled_from(["edema", "no edema", "Effusion; mass"]))
+def test_marking_changes_no_word(noise: str, finding: str) -> None:
+    text = f"{noise}{finding}. {noise}"
+    signs = {"Edema": "right", "Pleural Effusion": "invented"}
+    assert "".join(piece.words for piece in mark(text, signs)) == text
+
+
+@given(st.lists(st.tuples(st.text(max_size=3), st.sampled_from("abc")), max_size=30))
+def test_choice_takes_groups_in_turn_and_depends_on_names_alone(samples) -> None:
+    samples = list({name: (name, group) for name, group in samples}.values())
+    chosen = choose(samples, 5)
+    assert choose(samples[::-1], 5) == chosen
+    assert len(chosen) == len(set(chosen)) == min(5, len(samples))
+    group_of = dict(samples)
+    first = [group_of[name] for name in chosen[: len(set(group_of.values()))]]
+    assert first == sorted(set(group_of.values()))[:5]
+
+
+def test_damaged_pictures_of_detection_are_refused_by_name(project) -> None:
+    path = project.layout.result_dir("ad") / "extra" / "examples.npz"
+    path.write_bytes(b"no archive")
+    with pytest.raises(SchemaError, match=re.escape("results/ad/extra/examples.npz")):
+        project.render()
+
+
+def test_each_evaluation_leaves_a_picture_that_stands_alone(project) -> None:
+    project.render(examples=3)
+    files = sorted(project.layout.pictures_dir.iterdir())
+    assert [path.stem for path in files] == sorted(EVALUATIONS)
+    for path in files:
+        tree = etree.parse(path)
+        addresses = tree.xpath("//@href | //@*[local-name()='href']")
+        assert all(value.startswith(("#", "data:")) for value in addresses), path.name
+        assert not tree.xpath("//*[local-name()='script']")
+        width, height = (float(tree.getroot().get(name)) for name in ("width", "height"))
+        lowest = max(float(value) for value in tree.xpath("//*[local-name()='text']/@y"))
+        assert width == 1140
+        assert lowest < height
+
+
+def test_the_page_needs_no_torch() -> None:
+    script = "import sys, lapvqa.report.page; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
 # What lacks
 
 
 def test_not_computed_evaluations_say_why(project) -> None:
-    for task in ("probe_chexpert", "probe_nih14", "rrg"):
+    for task in EVALUATIONS:
         value = {"task": task, "status": "not computed", "reason": f"no data for {task}"}
         storage.write_json(project.metrics(task), value)
     text = _text(project.render())
     assert "No evaluation was computed" in text
     assert "Not computed: no data for probe_nih14" in text
-    assert "report generation was not computed" in text
+    assert text.count("not computed: no data for") == len(EVALUATIONS)  # in the first table
+    assert not list(project.layout.pictures_dir.iterdir())
 
 
 def test_missing_shard_costs_the_picture_only(project) -> None:
     next(project.layout.images_dir.iterdir()).unlink()
     text = _text(project.render())
-    assert text.count("The image is not in data/images.") == 4
-    assert "The heart is enlarged." in text
+    assert text.count("The image is not in data/images.") == 4 + 4 + 8 + 4  # phrases too
+    assert "heart is enlarged" in text
 
 
 def test_history_without_validation_or_without_rows_is_said(project) -> None:
@@ -270,7 +437,7 @@ def test_history_without_validation_or_without_rows_is_said(project) -> None:
 
 
 def test_no_examples_asked_for(project) -> None:
-    assert "None asked for" in _text(project.render(examples=0))
+    assert _text(project.render(examples=0)).count("None asked for") == len(EVALUATIONS) - 2
 
 
 @pytest.mark.parametrize(
@@ -283,6 +450,10 @@ def test_no_examples_asked_for(project) -> None:
         ("results/probe_nih14/metrics.json", "evaluate@probe_nih14"),
         ("results/probe_nih14/predictions.parquet", "evaluate@probe_nih14"),
         ("results/rrg/predictions.parquet", "evaluate@rrg"),
+        ("results/vqa/predictions.parquet", "evaluate@vqa"),
+        ("results/diffvqa/metrics.json", "evaluate@diffvqa"),
+        ("results/ad/extra/examples.npz", "evaluate@ad"),
+        ("results/pg/predictions.parquet", "evaluate@pg"),
         ("models/captioning/card.json", "export"),
         ("models/captioning/history.csv", "pretrain"),
     ],

@@ -1,0 +1,92 @@
+"""Pictures for the page: from stored pixels to small PNGs that travel inside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from PIL import Image
+
+from lapvqa.data.shards import ShardStore
+from lapvqa.errors import MissingArtifactError, SchemaError
+from lapvqa.layout import Layout
+
+SIZE = 256  # pixels of the longer side on the page
+_FRONTAL = ("PA", "AP")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG for the page, base64."""
+
+    data: str
+    width: int
+    height: int
+    view: str
+
+    @property
+    def address(self) -> str:
+        """The picture as an address that holds it."""
+        return f"data:image/png;base64,{self.data}"
+
+
+class Archive:
+    """Pictures of the archive's images; None where the page must say that one is missing."""
+
+    def __init__(self, images: pa.Table, layout: Layout) -> None:
+        self._images = images
+        self._store = ShardStore(layout.images_dir)
+
+    def of_images(self, keys: Iterable[str], *, whole: bool = False) -> dict[str, Picture | None]:
+        """Return the picture of each image; ``whole``: with its padding, as boxes count."""
+        wanted = set(keys)
+        places = {row["image_key"]: row for row in self._rows("image_key", wanted)}
+        return {key: self._picture(places.get(key), whole) for key in sorted(wanted)}
+
+    def of_studies(self, keys: Iterable[str]) -> dict[str, Picture | None]:
+        """Return one picture of each study: a frontal view first, then by key."""
+        wanted = set(keys)
+        best: dict[str, Row] = {}
+        for image in self._rows("study_key", wanted):
+            best.setdefault(image["study_key"], image)
+        return {key: self._picture(best.get(key), whole=False) for key in sorted(wanted)}
+
+    def _rows(self, column: str, keys: set[str]) -> list[Row]:
+        mask = pc.is_in(self._images[column], pa.array(sorted(keys), pa.string()))
+        rows: list[Row] = self._images.filter(mask).to_pylist()
+        return sorted(rows, key=lambda row: (row["view"] not in _FRONTAL, row["image_key"]))
+
+    def _picture(self, place: Row | None, whole: bool) -> Picture | None:
+        if place is None:
+            return None
+        try:
+            pixels = self._store.read([place["shard"]], [place["row"]])[0]
+        except (MissingArtifactError, SchemaError):
+            return None  # the page says so in the picture's place
+        return encode_png(pixels if whole else _content(pixels, place), view=place["view"])
+
+
+def _content(pixels: NDArray[np.uint8], place: Row) -> NDArray[np.uint8]:
+    """Cut away the padding: stored [384, 384] -> content [height, width]."""
+    height = max(round(place["native_rows"] * place["scale"]), 1)
+    width = max(round(place["native_cols"] * place["scale"]), 1)
+    top, left = round(place["offset_y"]), round(place["offset_x"])
+    return pixels[top : top + height, left : left + width]
+
+
+def encode_png(pixels: NDArray[np.uint8], *, view: str) -> Picture:
+    """Shrink uint8 [height, width] to at most 256 pixels a side and encode it as PNG."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((SIZE, SIZE), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return Picture(base64.b64encode(buffer.getvalue()).decode(), image.width, image.height, view)
