@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from keyboard import Keyboard, keyboard
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
@@ -114,3 +116,58 @@ def test_the_measurement_can_fail(project, tmp_path) -> None:
     assert seen.facts["broken"] == "1"
     assert "/absent.png" in seen.requests
     assert "seen" in seen.console
+
+
+# By keys alone
+
+
+@pytest.fixture
+def keys(project, tmp_path) -> Iterator[Keyboard]:
+    project.render()
+    with keyboard(str(CHROMIUM), tmp_path / "keys") as opened:
+        opened.open(project.layout.report_page)
+        yield opened
+
+
+def test_first_key_leads_past_the_head_to_the_results(keys) -> None:
+    keys.press("Tab")
+    assert keys.focus()["text"] == "Skip to the results"
+    assert keys.focus()["inside"]
+    keys.press("Enter")
+    assert keys.focus()["name"] == "main"
+    keys.press("Tab")
+    assert keys.focus()["text"].startswith("The encoder after and before its training")
+
+
+def test_keys_reach_everything_in_reading_order_and_show_where_they_are(keys) -> None:
+    stops = keys.stops()
+    seen = []
+    for _ in stops:
+        keys.press("Tab")
+        seen.append(keys.focus())
+    assert [one["place"] for one in seen] == stops
+    assert all(one["outline"] >= 2 for one in seen[1:])  # the first is the link that appears
+    assert [one["text"] for one in seen if not one["inside"]] == []
+    keys.press("Tab")
+    assert keys.focus()["place"] not in stops[1:]  # no trap: the page lets go
+    assert all(one.startswith(("file:", "data:")) for one in keys.requests)
+
+
+@pytest.mark.parametrize("key", ["Enter", " "])
+def test_a_key_opens_what_is_folded_and_the_next_goes_inside(keys, key: str) -> None:
+    before = len(keys.stops())
+    while keys.focus()["name"] != "summary":
+        keys.press("Tab")
+    keys.press(key)
+    assert len(keys.stops()) == before + 1  # the table inside, which scrolls
+    keys.press("Tab")
+    assert keys.focus()["text"] == "Linear probe, CheXpert-5: all metrics"
+    keys.press("Tab")
+    assert keys.focus()["text"] == "How this was measured"
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_nothing_overflows_with_everything_unfolded(project, tmp_path, width: int) -> None:
+    page = project.render().replace("<details>", "<details open>")
+    assert "<details open>" in page
+    assert _measure(page, tmp_path, width=width).facts["overflow"] == "0"
