@@ -3,8 +3,9 @@
 metrics.json, computed:
     {"task", "status": "ok", "primary", "num_samples", "num_patients",
      "systems": {system: {metric: {"value", "low", "high"}}},
-     "differences": {"a-b": {metric: {"value", "low", "high"}}},
-     "undefined": ["metric: reason"], "protocol": {...}}
+     "differences": {"a-b": {metric: {"value", "low", "high", "p_value", "delong_p" of an AUC}}},
+     "undefined": ["metric: reason"], "protocol": {...},
+     "metrics": {metric: {"implementation", "version", "tokenisation", ...}}}
 or, without the data: {"task", "status": "not computed", "reason"}.
 Undefined numbers are null. Numbers carry six decimals, so that the bytes are stable.
 
@@ -33,6 +34,8 @@ import pyarrow.compute as pc
 
 from lapvqa import storage
 from lapvqa.errors import SchemaError
+from lapvqa.evaluation import comparing
+from lapvqa.metrics import record
 from lapvqa.metrics.bootstrap import Array, Estimate, draw_values, interval
 from lapvqa.metrics.bootstrap import Measures as Measures  # evaluations find it here
 from lapvqa.params import BootstrapParams
@@ -152,10 +155,8 @@ def metrics_of(
             hint=f"run `lapvqa run --stage evaluate@{evaluation.task}` again",
         )
     names = sorted(pc.unique(predictions["system"]).to_pylist())
-    measures = {
-        name: evaluation.measure(predictions.filter(pc.equal(predictions["system"], name)))
-        for name in names
-    }
+    rows = {name: predictions.filter(pc.equal(predictions["system"], name)) for name in names}
+    measures = {name: evaluation.measure(one) for name, one in rows.items()}
     _check_same_samples(evaluation.task, measures)
     values = {
         name: draw_values(
@@ -164,7 +165,14 @@ def metrics_of(
         for name, one in measures.items()
     }
     differences = {
-        f"{a}-{b}": _estimates(measures[a].names, values[a] - values[b], common)
+        f"{a}-{b}": _rounded(
+            comparing.differences(
+                measures[a],
+                (values[a], values[b]),
+                (rows[a], rows[b]),
+                confidence=common.confidence,
+            )
+        )
         for a, b in evaluation.compared
         if a in values and b in values
     }
@@ -179,9 +187,12 @@ def metrics_of(
         "systems": systems,
         "differences": differences,
         "undefined": _undefined(measures, systems),
+        "metrics": record.describe(first.names, num_items=len(first.samples)),
         "protocol": {
             **json.loads(metadata.get(_PROTOCOL_KEY, b"{}")),
             **_interval_protocol(common),
+            "p_value": comparing.P_VALUE,
+            "delong_p": comparing.DELONG,
             "samples_sha256": _digest(sorted(set(first.samples))),
         },
     }

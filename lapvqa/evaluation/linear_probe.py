@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from lapvqa.config import Machine
@@ -55,14 +54,9 @@ def evaluation(task: str, labels: tuple[str, ...]) -> contract.Evaluation:
         schema=PROBE_PREDICTIONS,
         primary="mean_auc",
         measure=partial(scoring.measure, labels=labels),
-        curves=partial(_curves, labels=labels),
+        curves=partial(scoring.curves, labels=labels),
         curve_columns=scoring.CURVE_COLUMNS,
     )
-
-
-def _curves(predictions: pa.Table, *, labels: tuple[str, ...]) -> contract.Table:
-    rows = scoring.mean_curves(predictions, labels=labels)
-    return contract.Table(columns=scoring.CURVE_COLUMNS, rows=rows)
 
 
 def run(

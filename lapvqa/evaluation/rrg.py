@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +43,12 @@ from lapvqa.text.sections import normalise
 _BATCH = 32
 
 
-def _curves(predictions: pa.Table) -> contract.Table:
-    return contract.Table(columns=scoring.CURVE_COLUMNS, rows=scoring.label_curve(predictions))
-
-
 EVALUATION = contract.Evaluation(
     task="rrg",
     schema=RRG_PREDICTIONS,
     primary=scoring.PRIMARY,
     measure=scoring.measure,
-    curves=_curves,
+    curves=scoring.curves,
     curve_columns=scoring.CURVE_COLUMNS,
     compared=(
         ("trained", "untrained"),
@@ -75,11 +73,13 @@ def evaluate(
     Raises ConfigError if rrg.max_new_tokens exceeds the decoder's positions.
     """
     split, folder = params.rrg.split, subject.folder("rrg")
+    weights = scoring.find_weights(params.rrg.weights, layout.root)
+    evaluation = replace(EVALUATION, measure=partial(scoring.measure, weights=weights))
     targets = read_targets(layout, params.rrg.sections)
     studies, without_image = read_studies(layout, targets, split=split)
     if not studies:
         reason = f"no study of the split {split} has both a report with text and a frontal image"
-        return contract.not_computed(EVALUATION, reason, folder=folder, common=params.common)
+        return contract.not_computed(evaluation, reason, folder=folder, common=params.common)
     extra = contract.empty_extra(folder)
     make_deterministic(threads=machine.workers)
     written = {}
@@ -118,7 +118,7 @@ def evaluate(
         **{f"empty_outputs_{system}": texts.count("") for system, texts in written.items()},
     }
     return contract.publish(
-        EVALUATION, predictions, protocol=protocol, folder=folder, common=params.common
+        evaluation, predictions, protocol=protocol, folder=folder, common=params.common
     )
 
 

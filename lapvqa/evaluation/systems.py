@@ -40,14 +40,12 @@ def curves(
     *,
     across: str,
     points: Sequence[str | float],
-    systems: Sequence[str] | None = None,
 ) -> Table:
     """Return a table of ``points``, named ``across``, and a column of values per system.
 
-    ``values``: one system's rows -> a number per point, NaN where undefined. ``systems``: those
-    wanted; without it, those present.
+    ``values``: one system's rows -> a number per point, NaN where undefined.
     """
-    chosen = systems_of(predictions) if systems is None else tuple(systems)
+    chosen = systems_of(predictions)
     columns = [
         [None if np.isnan(one) else float(one) for one in values(_rows_of(predictions, system))]
         for system in chosen

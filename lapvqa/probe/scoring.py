@@ -101,13 +101,8 @@ def read_matrix(predictions: pa.Table, labels: Sequence[str]) -> Matrix:
     )
 
 
-def curves(
-    predictions: pa.Table, *, labels: Sequence[str], names: Sequence[str] | None = None
-) -> Table:
-    """Return the mean true positive rate at 101 false positive rates, a column per system.
-
-    ``names``: the systems wanted; without it, those present.
-    """
+def curves(predictions: pa.Table, *, labels: Sequence[str]) -> Table:
+    """Return the mean true positive rate at 101 false positive rates, a column per system."""
 
     def mean_curve(rows: pa.Table) -> Array:
         matrix = read_matrix(rows, labels)
@@ -115,16 +110,7 @@ def curves(
         return np.full(len(_GRID) + 1, np.nan) if curve is None else np.append(0.0, curve)
 
     points = (0.0, *_GRID.tolist())
-    return systems.curves(
-        predictions, mean_curve, across=CURVE_COLUMNS[0], points=points, systems=names
-    )
-
-
-def mean_curves(
-    predictions: pa.Table, *, labels: Sequence[str]
-) -> tuple[tuple[str | float | None, ...], ...]:
-    """Return rows of CURVE_COLUMNS, empty for a system without predictions."""
-    return curves(predictions, labels=labels, names=systems.FIRST).rows
+    return systems.curves(predictions, mean_curve, across=CURVE_COLUMNS[0], points=points)
 
 
 def _columns(predictions: pa.Table, labels: Sequence[str]) -> NDArray[np.int64]:

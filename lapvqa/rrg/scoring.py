@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -128,8 +128,8 @@ def findings_panel(counts: findings.FindingCounts) -> Panel:
     )
 
 
-def curves(predictions: pa.Table, *, names: Sequence[str] | None = None) -> Table:
-    """Return the F1 of each finding, a column per system: of ``names``, or of those present."""
+def curves(predictions: pa.Table) -> Table:
+    """Return the F1 of each finding, a column per system."""
 
     def f1_of_findings(rows: pa.Table) -> list[float]:
         counts = count_findings(read_reports(rows))
@@ -141,13 +141,7 @@ def curves(predictions: pa.Table, *, names: Sequence[str] | None = None) -> Tabl
         f1_of_findings,
         across=CURVE_COLUMNS[0],
         points=labeler.FINDINGS,
-        systems=names,
     )
-
-
-def label_curve(predictions: pa.Table) -> tuple[tuple[str | float | None, ...], ...]:
-    """Return rows of CURVE_COLUMNS: F1 of each finding under each of SYSTEMS."""
-    return curves(predictions, names=SYSTEMS).rows
 
 
 def read_reports(predictions: pa.Table) -> Reports:

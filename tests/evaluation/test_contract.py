@@ -61,7 +61,7 @@ def test_metrics_have_the_agreed_form(layout: Layout):
     metrics = publish(layout, predictions())
     assert set(metrics) == {
         "task", "status", "primary", "num_samples", "num_patients", "systems", "differences",
-        "undefined", "protocol",
+        "undefined", "protocol", "metrics",
     }  # fmt: skip
     assert (metrics["task"], metrics["status"]) == ("probe_chexpert", "ok")
     assert (metrics["num_samples"], metrics["num_patients"]) == (40, 20)
@@ -131,7 +131,8 @@ def test_undefined_metrics_are_null_and_listed_with_the_reason(layout: Layout, f
     metrics = publish(layout, predictions(one_class="Edema"))
     null = {"value": None, "low": None, "high": None}
     assert metrics["systems"]["trained"]["auc/Edema"] == null
-    assert metrics["differences"]["trained-untrained"]["auc/Edema"] == null
+    unknown = {**null, "p_value": None, "delong_p": None}
+    assert metrics["differences"]["trained-untrained"]["auc/Edema"] == unknown
     assert metrics["undefined"] == ["auc/Edema: no positives", "auprc/Edema: no positives"]
     assert "NaN" not in (folder / "metrics.json").read_text()
     defined = [metrics["systems"]["trained"][f"auc/{name}"]["value"] for name in LABELS]

@@ -53,7 +53,7 @@ def test_nih14_from_files_to_metrics(nih14_folder, params, layout, machine, reco
     probe_nih14.run(params, layout, machine, recorder)
     metrics, _ = results(layout, "probe_nih14")
     assert (metrics["num_samples"], metrics["num_patients"]) == (28, 14)
-    assert len(metrics["systems"]["trained"]) == 15
+    assert len(metrics["systems"]["trained"]) == 4 * 15  # AUC, AUPRC, Brier, ECE; means
     assert metrics["systems"]["trained"]["auc/Hernia"]["value"] is None
     assert [line for line in metrics["undefined"] if line.startswith("auc/Hernia: no predictions")]
 

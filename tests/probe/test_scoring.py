@@ -93,17 +93,13 @@ def test_a_table_that_cannot_be_scored_is_refused(change, message):
 
 
 def test_mean_curves_start_at_zero_end_at_one_and_never_fall():
-    rows = scoring.mean_curves(table([*sample_rows(), *sample_rows("untrained")]), labels=LABELS)
+    both = table([*sample_rows(), *sample_rows("untrained")])
+    rows = scoring.curves(both, labels=LABELS).rows
     curves = np.array(rows, dtype=float)
     assert rows[0] == (0.0, 0.0, 0.0)
     assert rows[-1] == (1.0, 1.0, 1.0)
     assert len(rows) <= 200
     assert (np.diff(curves, axis=0) >= 0).all()
-
-
-def test_a_system_without_predictions_has_an_empty_column():
-    rows = scoring.mean_curves(table(sample_rows()), labels=LABELS)
-    assert {row[2] for row in rows} == {None}
 
 
 def test_curves_have_a_column_for_each_system_present_trained_first():

@@ -14,7 +14,8 @@ from lapvqa.errors import ConfigError, MissingArtifactError, SchemaError
 from lapvqa.evaluation import contract, rrg
 from lapvqa.evaluation.rrg import Target, most_common
 from lapvqa.params import BootstrapParams
-from lapvqa.report.results import TASKS, read_evaluation
+from lapvqa.report.names import TASKS
+from lapvqa.report.results import read_evaluation
 from lapvqa.rrg import scoring
 
 COMMON = BootstrapParams(bootstrap_draws=50)
@@ -215,11 +216,12 @@ def test_studies_without_labels_count_for_words_only() -> None:
 
 
 def test_curves_have_a_row_per_finding() -> None:
-    rows = scoring.label_curve(_rows([["Edema"]], ["Edema and pneumothorax."]))
+    rows = scoring.curves(_rows([["Edema"]], ["Edema and pneumothorax."])).rows
     by_finding = {row[0]: row[1:] for row in rows}
-    assert by_finding["Edema"] == (1.0, 1.0, 1.0)
-    assert by_finding["Pneumothorax"] == (0.0, 0.0, 0.0)
-    assert by_finding["Atelectasis"] == (None, None, None)
+    count = len(rows[0]) - 1
+    assert by_finding["Edema"] == (1.0,) * count
+    assert by_finding["Pneumothorax"] == (0.0,) * count
+    assert by_finding["Atelectasis"] == (None,) * count
 
 
 def test_a_study_written_twice_is_refused() -> None:
