@@ -98,7 +98,7 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
     ),
     "results/<task>/metrics.json": (
         'Either `{"task", "status": "ok", "primary", "num_samples", "num_patients", "systems": '
-        '{system: {metric: {"value", "low", "high"}}}, "differences", "undefined", "protocol"}` or '
+        '{system: {metric: {"value", "low", "high"}}}, "differences", "undefined", "metrics", "protocol"}` or '
         '`{"task", "status": "not computed", "reason"}`. An undefined number is null, never 0.',
         None,
     ),
@@ -107,11 +107,21 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
         "shows.",
         None,
     ),
+    "results/<task>/extra": (
+        "What else the task leaves: `head.pt`, its trained head in the form of the published card "
+        "(of the first system); `examples.npz` (ad), the pixels that the page shows; `files.json` "
+        "lists them.",
+        None,
+    ),
+    "reports/pictures": ("One picture per task, `<task>.svg`, as on the page.", None),
     "reports/index.html": ("The page a person reads: one self-contained file.", None),
 }
 PREDICTIONS = {
     "`results/probe_chexpert` and `results/probe_nih14`": schemas.PROBE_PREDICTIONS,
+    "`results/vqa` and `results/diffvqa`": schemas.ANSWER_PREDICTIONS,
     "`results/rrg`": schemas.RRG_PREDICTIONS,
+    "`results/ad`": schemas.DETECTION_PREDICTIONS,
+    "`results/pg`": schemas.GROUNDING_PREDICTIONS,
 }
 
 
