@@ -15,7 +15,9 @@ import typer
 
 from lapvqa import __version__
 from lapvqa.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER, LapvqaError
+from lapvqa.evaluation.listing import EVALUATIONS
 
+_TASKS = ", ".join(EVALUATIONS)
 _EPILOG = (
     "Exit codes: 0 done, or nothing to do; 2 wrong use, settings or input folder; 3 bad data "
     "(more rejects than allowed, a damaged file); 4 another run is at work; 70 a fault of LAPVQA; "
@@ -258,8 +260,35 @@ def replay(
 
 
 @app.command()
+def evaluate(
+    task: Annotated[str | None, typer.Argument(help=f"One of {_TASKS}.")] = None,
+    encoder: Annotated[
+        list[Path] | None,
+        typer.Option(help="Judge the encoder at this local path instead; repeatable."),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="What to call it, as often as --encoder; else its file's name."),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All tasks, then the comparison.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Only the comparison, of what is computed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> int:
+    """Judge the pipeline's encoder or another one, by one task or all, and compare."""
+    from flows.commands import project
+    from flows.commands.evaluate import execute
+
+    return execute(
+        project.find(), task=task, every=every, only_compare=compare, encoders=encoder or [],
+        names=name or [], as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
 def score(
-    task: Annotated[str, typer.Argument(help="probe_chexpert, probe_nih14 or rrg.")],
+    task: Annotated[str, typer.Argument(help=f"One of {_TASKS}.")],
     predictions: Annotated[
         Path, typer.Argument(help="A file with the columns of results/TASK/predictions.parquet.")
     ],

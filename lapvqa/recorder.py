@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,13 @@ class Recorder:
         machine_readable: bool | None = None,
         proceed: bool = False,
         quiet: bool = False,
+        listener: Callable[[str], None] | None = None,
     ) -> None:
         """Begin the records of a run, or ``proceed`` with them from another process of it.
 
-        ``quiet``: print nothing.
+        ``quiet``: print nothing; ``listener`` gets each line in place of standard output.
         """
-        self._quiet = quiet
+        self._quiet, self._listener = quiet, listener
         self.stage = stage
         path.parent.mkdir(parents=True, exist_ok=True)
         if not proceed:
@@ -105,6 +107,9 @@ class Recorder:
 
     def _print(self, text: str) -> None:
         if self._quiet:
+            return
+        if self._listener is not None:
+            self._listener(text)
             return
         sys.stdout.write(text + "\n")
         sys.stdout.flush()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lapvqa.evaluation.listing import EVALUATIONS
 from lapvqa.layout import Layout
+
+_PAIRS = {"": ("trained", "untrained"), ", head": ("head_trained", "head_untrained")}
+"""Systems that differ in nothing but whether the encoder was trained."""
 
 
 def metric_values(root: Path, paths: tuple[str, ...]) -> dict[str, float]:
@@ -48,6 +53,53 @@ def result_rows(layout: Layout) -> list[dict[str, str]]:
     return rows
 
 
+@dataclass(frozen=True)
+class Headline:
+    """A task's primary metric before and after pretraining, as text; ``not_computed``: why."""
+
+    task: str
+    metric: str = ""
+    trained: str = ""
+    untrained: str = ""
+    difference: str = ""
+    not_computed: str = ""
+
+
+def headlines(layout: Layout) -> list[Headline]:
+    """Return a row per task that has been evaluated, two for reports: decoder, then head."""
+    rows = []
+    for task in EVALUATIONS:
+        path = layout.result_dir(task) / "metrics.json"
+        if path.exists():
+            rows += _headlines(task, _read(path))
+    return rows
+
+
+def _headlines(task: str, document: dict[str, Any]) -> list[Headline]:
+    if document.get("status") != "ok":
+        return [Headline(task, not_computed=document.get("reason", ""))]
+    systems, primary = document["systems"], document["primary"]
+    differences = document.get("differences", {})
+    return [
+        Headline(
+            f"{task}{writer}",
+            primary,
+            *(shown(systems.get(name, {}).get(primary)) for name in pair),
+            shown_difference(differences.get("-".join(pair), {}).get(primary)),
+        )
+        for writer, pair in _PAIRS.items()
+        if pair[0] in systems
+    ]
+
+
+def most_common_report(layout: Layout) -> str:
+    """Return what answering every study with the most common report reaches; "" if unknown."""
+    path = layout.result_dir("rrg") / "metrics.json"
+    document = _read(path) if path.exists() else {}
+    found = document.get("systems", {}).get("most_common", {}).get(document.get("primary"))
+    return f"{document['primary']} {shown(found)}" if found else ""
+
+
 def _systems(document: dict[str, Any]) -> dict[str, Any]:
     """Return systems, and differences between them, of a computed metrics.json."""
     return {**document.get("systems", {}), **document.get("differences", {})}
@@ -60,6 +112,15 @@ def shown(estimate: dict[str, float | None] | None) -> str:
     if estimate["low"] is None or estimate["high"] is None:
         return f"{estimate['value']:.3f}"
     return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+def shown_difference(estimate: dict[str, float | None] | None) -> str:
+    """Return a difference as text, signed: ``+0.120 [+0.080, +0.160]``."""
+    if estimate is None or estimate["value"] is None:
+        return "undefined"
+    if estimate["low"] is None or estimate["high"] is None:
+        return f"{estimate['value']:+.3f}"
+    return f"{estimate['value']:+.3f} [{estimate['low']:+.3f}, {estimate['high']:+.3f}]"
 
 
 def _read(path: Path) -> dict[str, Any]:

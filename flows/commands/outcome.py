@@ -12,7 +12,7 @@ from rich.table import Table
 from lapvqa.config import Machine, load_machine
 from lapvqa.layout import Layout
 
-_SYSTEMS = ("trained", "untrained", "most_common")
+_WIDE = 110  # columns that a row with its intervals needs
 
 
 def show(layout: Layout, screen: Console) -> None:
@@ -44,26 +44,35 @@ def show_counts(layout: Layout, screen: Console) -> None:
 
 
 def show_results(layout: Layout, screen: Console) -> None:
-    """Print each task's metrics with intervals, trained beside untrained."""
-    from tasks.results import result_rows
+    """Print each task's primary metric, trained beside untrained, and the difference.
 
-    rows = [row for row in result_rows(layout) if "/" not in row["metric"]]
+    A narrow terminal gets each interval below its value.
+    """
+    from tasks.results import headlines, most_common_report
+
+    rows = headlines(layout)
     if not rows:
         return
-    systems = [name for name in _SYSTEMS if any(name in row for row in rows)]
     screen.print(
         f"Results: value and {_confidence(layout)} interval, patients resampled", markup=False
     )
-    table = Table()
-    table.add_column("task", no_wrap=True)
-    table.add_column("metric", no_wrap=True)
-    for system in systems:
-        table.add_column(system.replace("_", " "), justify="right", no_wrap=True)
-    table.add_column("")
+    break_line = "\n" if screen.width < _WIDE else " "
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("task", "trained", "untrained", "difference"):
+        table.add_column(column, no_wrap=True)
     for row in rows:
-        note = row.get("note", "")
-        table.add_row(row["task"], row["metric"], *(row.get(s, "") for s in systems), note)
-    screen.print(table)
+        if not row.not_computed:
+            numbers = (row.trained, row.untrained, row.difference)
+            cells = [text.replace(" [", f"{break_line}[", 1) for text in numbers]
+            table.add_row(f"{row.task}{break_line}{row.metric}", *cells)
+    if table.row_count:
+        screen.print(table)
+    baseline = most_common_report(layout)
+    if baseline:
+        screen.print(f"rrg: the most common report, for every study, has {baseline}", markup=False)
+    for row in rows:
+        if row.not_computed:
+            screen.print(f"{row.task}: not computed: {row.not_computed}", markup=False)
 
 
 def show_places(layout: Layout, screen: Console) -> None:
@@ -82,6 +91,7 @@ def show_places(layout: Layout, screen: Console) -> None:
     }
     results = sorted(layout.result_dir("x").parent.glob("*/metrics.json"))
     if results:
+        places["all metrics"] = f"lapvqa evaluate {results[0].parent.name}"
         places["where from"] = f"lapvqa lineage {_relative(results[0])}"
     screen.print("Where to look")
     for name, place in places.items():

@@ -42,12 +42,23 @@ def execute(
 def bring_up_to_date(layout: Layout, stage: str | None, console: Console) -> None:
     """Run the pipeline or one stage, and show what came out."""
     from flows.commands import outcome
+
+    _run(layout, stage, console)
+    console.print()
+    outcome.show(layout, console)
+
+
+def bring_stage_up_to_date(layout: Layout, stage: str, console: Console) -> None:
+    """Run one stage if it is stale, or say that it is not."""
+    if not _said_nothing_to_do(layout, stage, console):
+        _run(layout, stage, console)
+
+
+def _run(layout: Layout, stage: str | None, console: Console) -> None:
     from flows.run import run_pipeline
 
     _require_source(layout, stage)
     run_pipeline(layout.root, stage=stage, console=console)
-    console.print()
-    outcome.show(layout, console)
 
 
 def _said_nothing_to_do(layout: Layout, stage: str | None, console: Console) -> bool:

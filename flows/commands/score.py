@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from flows.commands import screen
@@ -29,12 +31,12 @@ def execute(layout: Layout, *, task: str, predictions: Path, as_json: bool) -> i
         # Plain, whatever the width of the terminal.
         screen.console().print_json(json.dumps(metrics, sort_keys=True), indent=2)
         return 0
-    _show(metrics)
+    show(metrics, screen.console())
     return 0
 
 
-def _show(metrics: dict[str, Any]) -> None:
-    console = screen.console()
+def show(metrics: dict[str, Any], console: Console) -> None:
+    """Print the content of a metrics.json; a narrow terminal gets one table below the other."""
     if "systems" not in metrics:
         console.print(f"{metrics['task']}: not computed: {metrics['reason']}", markup=False)
         return
@@ -44,12 +46,28 @@ def _show(metrics: dict[str, Any]) -> None:
         markup=False,
     )
     columns = {**metrics["systems"], **metrics["differences"]}
-    table = Table()
-    table.add_column("metric", no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    for metric in next(iter(metrics["systems"].values())):
-        table.add_row(metric, *(shown(column[metric]) for column in columns.values()))
-    console.print(table)
+    names = list(next(iter(metrics["systems"].values())))
+    for some in _by_width(columns, names, console.width):
+        table = Table()
+        table.add_column("metric", no_wrap=True)
+        for system in some:
+            table.add_column(system, justify="right", no_wrap=True)
+        for metric in names:
+            table.add_row(metric, *(shown(columns[system][metric]) for system in some))
+        console.print(table)
     for line in metrics["undefined"]:
         console.print(f"undefined: {line}", markup=False, soft_wrap=True)
+
+
+def _by_width(columns: dict[str, Any], metrics: list[str], width: int) -> Iterator[list[str]]:
+    """Yield the columns that fit beside the metrics' names; at least one at a time."""
+    left = width - max(map(len, metrics)) - 4
+    row: list[str] = []
+    taken = 0
+    for name, column in columns.items():
+        needed = 3 + max(len(name), *(len(shown(column[metric])) for metric in metrics))
+        if row and taken + needed > left:
+            yield row
+            row, taken = [], 0
+        row, taken = [*row, name], taken + needed
+    yield row

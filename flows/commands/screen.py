@@ -20,6 +20,11 @@ def console() -> Console:
     return Console(highlight=False, width=None if narrow else _WIDTH_OF_A_FILE)
 
 
+def progress_console() -> Console:
+    """Return the console for progress beside JSON: stderr."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
 def show_error(error: LapvqaError) -> None:
     """Print what happened and what to do to stderr."""
     show_problem(error.message, error.hint)

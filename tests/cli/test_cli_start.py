@@ -14,7 +14,7 @@ from lapvqa import __version__
 from lapvqa.layout import Layout
 
 HEAVY = ["torch", "prefect", "mlflow", "dvc", "pyarrow", "pandas", "numpy", "pydicom", "cv2"]
-COMMANDS = ["run", "plan", "status", "doctor", "demo", "schedule", "lineage", "sync"]
+COMMANDS = ["run", "plan", "status", "doctor", "demo", "schedule", "lineage", "evaluate", "sync"]
 
 
 def loaded_by(arguments: list[str], cwd: Path) -> list[str]:

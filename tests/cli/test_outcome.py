@@ -11,6 +11,7 @@ from rich.console import Console
 
 from flows.commands import outcome, screen
 from lapvqa import storage
+from lapvqa.evaluation.listing import EVALUATIONS
 from lapvqa.layout import Layout
 from lapvqa.schemas import REJECTS
 
@@ -33,29 +34,63 @@ def estimate(value: float | None, low: float | None, high: float | None) -> dict
     return {"value": value, "low": low, "high": high}
 
 
+def write_metrics(
+    layout: Layout, task: str, metric: str, *, differences: object = None, **systems: object
+) -> None:
+    found = {name: {metric: value, "auc/Edema": value} for name, value in systems.items()}
+    metrics = {
+        "task": task, "status": "ok", "primary": metric, "systems": found,
+        "differences": differences or {},
+    }  # fmt: skip
+    storage.write_json(layout.result_dir(task) / "metrics.json", metrics)
+
+
 def test_results_stand_beside_the_untrained_ones_with_intervals(project: Layout) -> None:
-    systems = {
-        "trained": {"mean_auc": estimate(0.912, 0.881, 0.94), "auc/Edema": estimate(0.9, 0.8, 1)},
-        "untrained": {"mean_auc": estimate(0.61, None, None), "auc/Edema": estimate(0.6, 0.5, 1)},
-    }
-    metrics = {"task": "probe_nih14", "status": "ok", "primary": "mean_auc", "systems": systems}
-    storage.write_json(project.result_dir("probe_nih14") / "metrics.json", metrics)
+    write_metrics(
+        project, "probe_nih14", "mean_auc",
+        trained=estimate(0.912, 0.881, 0.94), untrained=estimate(0.61, None, None),
+        differences={"trained-untrained": {"mean_auc": estimate(0.302, 0.2, 0.4)}},
+    )  # fmt: skip
     text = shown(project, "show_results")
-    header = next(line for line in text.splitlines() if "metric" in line)
-    assert header.index("trained") < header.index("untrained")
+    header = next(line for line in text.splitlines() if "task" in line)
+    assert header.index("trained") < header.index("untrained") < header.index("difference")
     row = next(line for line in text.splitlines() if "mean_auc" in line)
-    assert "0.912 [0.881, 0.940]" in row
-    assert "0.610" in row
+    assert row.split() == [
+        "probe_nih14", "mean_auc", "0.912", "[0.881,", "0.940]", "0.610",
+        "+0.302", "[+0.200,", "+0.400]",
+    ]  # fmt: skip
     assert "95% interval" in text
     assert "auc/Edema" not in text, "per label: the report page"
 
 
-def test_most_common_has_a_column_of_its_own(project: Layout) -> None:
-    value = {"finding_f1": estimate(0.5, 0.4, 0.6)}
-    systems = {"trained": value, "untrained": value, "most_common": value}
-    metrics = {"task": "rrg", "status": "ok", "primary": "finding_f1", "systems": systems}
-    storage.write_json(project.result_dir("rrg") / "metrics.json", metrics)
-    assert "most common" in shown(project, "show_results")
+def test_a_narrow_terminal_loses_no_number(project: Layout) -> None:
+    one, less = estimate(0.512, 0.481, 0.54), estimate(0.401, 0.336, 0.459)
+    gain = estimate(0.111, 0.05, 0.2)
+    for task in EVALUATIONS:
+        write_metrics(
+            project, task, "finding_f1_micro", trained=one, untrained=less,
+            differences={"trained-untrained": {"finding_f1_micro": gain}},
+        )  # fmt: skip
+    console = Console(width=80, record=True, file=io.StringIO())
+    outcome.show_results(project, console)
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    for text in ("[0.481, 0.540]", "[0.336, 0.459]", "[+0.050, +0.200]", "finding_f1_micro"):
+        assert sum(text in line for line in lines) == len(EVALUATIONS)
+    assert not any("…" in line for line in lines)
+
+
+def test_reports_have_a_row_by_decoder_one_by_head_and_a_baseline(project: Layout) -> None:
+    names = ("trained", "untrained", "head_trained", "head_untrained", "most_common")
+    values = {name: estimate(k / 10, 0.0, 1.0) for k, name in enumerate(names, start=1)}
+    write_metrics(project, "rrg", "finding_f1_micro", **values)
+    lines = shown(project, "show_results").splitlines()
+    decoder, head = (next(line for line in lines if one in line) for one in ("rrg ", "rrg, head"))
+    assert "0.100 [" in decoder
+    assert "0.200 [" in decoder
+    assert "0.300 [" in head
+    assert "0.400 [" in head
+    assert any("most common report" in line and "0.500" in line for line in lines)
 
 
 def test_what_was_not_computed_says_why(project: Layout) -> None:

@@ -1,0 +1,77 @@
+"""The table of encoders side by side: a block per task, a row per system; fits 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from lapvqa.evaluation.comparing_encoders import REFERENCE, Line, Score
+from lapvqa.evaluation.comparison_files import NAMES
+from lapvqa.metrics.comparison import Difference
+from lapvqa.params import BootstrapParams
+from tasks.results import shown, shown_difference
+
+_SURPRISING = 0.05
+_WIDEST_NAME = 22
+
+
+def show(lines: Sequence[Line], console: Console, common: BootstrapParams) -> None:
+    """Print each task's systems, their differences from trained, and where the files are."""
+    console.print(
+        f"Primary metric and {common.confidence:.0%} interval; difference from trained on the "
+        "same draws of patients; p two-sided, not corrected for the number of comparisons",
+    )
+    names = {name for line in lines for name in (*line.scores, *line.absent)}
+    width = min(_WIDEST_NAME, max(map(len, names), default=0))
+    for line in lines:
+        _show_line(line, width, console)
+    files = ", ".join(f"evaluations/{name}" for name in NAMES)
+    console.print(f"\nwritten: {files}", soft_wrap=True)
+
+
+def _show_line(line: Line, width: int, console: Console) -> None:
+    counts = sorted({score.num_samples for score in line.scores.values()})
+    samples = f", {' or '.join(map(str, counts))} test samples" if counts else ""
+    console.print(f"\n[bold]{line.name}[/bold]: {line.metric}{samples}")
+    if line.scores:
+        table = Table(box=None, padding=(0, 2, 0, 0), show_header=True, header_style="dim")
+        table.add_column("", width=width, overflow="fold")
+        table.add_column("value", width=20, no_wrap=True)
+        table.add_column("minus trained", width=23, no_wrap=True)
+        table.add_column("p", width=5, justify="right", no_wrap=True)
+        for name, score in line.scores.items():
+            table.add_row(name, shown(score.estimate._asdict()), *_difference(name, score))
+        console.print(table)
+    _show_delong(line, console)
+    for reason, absent in _by_reason(line.absent).items():
+        console.print(f"{', '.join(absent)}: not computed: {reason}", markup=False)
+
+
+def _difference(name: str, score: Score) -> tuple[str, str]:
+    if score.difference is None:
+        return ("" if name == REFERENCE else score.note), ""
+    return shown_difference(vars(score.difference)), _p(score.difference)
+
+
+def _p(difference: Difference) -> str:
+    return "" if difference.p_value is None else f"{difference.p_value:.3f}"
+
+
+def _show_delong(line: Line, console: Console) -> None:
+    """Print for how many labels DeLong's test, too, finds a difference of AUCs."""
+    found = []
+    for name, score in line.scores.items():
+        known = [one for one in score.delong.values() if one is not None]
+        if known:
+            found.append(f"{name} {sum(one < _SURPRISING for one in known)} of {len(known)}")
+    if found:
+        console.print(f"DeLong p below {_SURPRISING}, labels: {', '.join(found)}", markup=False)
+
+
+def _by_reason(absent: Mapping[str, str]) -> dict[str, list[str]]:
+    reasons: dict[str, list[str]] = {}
+    for name, reason in absent.items():
+        reasons.setdefault(reason, []).append(name)
+    return reasons

@@ -1,0 +1,200 @@
+"""``lapvqa evaluate``: judge the pipeline's encoder or others, and set them side by side."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.commands import screen
+from lapvqa.errors import ConfigError, LapvqaError
+from lapvqa.evaluation.listing import EVALUATIONS, find
+from lapvqa.layout import Layout
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tasks.display import Display
+
+Encoders = dict[str, Path]
+
+
+def execute(
+    layout: Layout,
+    *,
+    task: str | None,
+    every: bool,
+    only_compare: bool,
+    encoders: list[Path],
+    names: list[str],
+    as_json: bool,
+) -> int:
+    """Compute what is asked for and print it; the exit code is that of the first task that failed.
+
+    Raises ConfigError for options that do not fit together.
+    """
+    _check(task, every, only_compare, encoders, names)
+    tasks = [*EVALUATIONS] if every else [task] if task else []
+    for one in tasks:
+        find(one)  # an unknown one is named before anything is computed
+    # JSON alone goes to standard output, so that it can be piped.
+    said = screen.progress_console() if as_json else screen.console()
+    code = 0
+    if encoders:
+        code = _judge(_named(encoders, names), tasks, layout, said)
+    else:
+        for one in tasks:
+            _run_stage(one, layout, said)
+    if task:
+        folders = [layout.evaluations_dir(name) for name in _named(encoders, names)]
+        return code or _show_task(task, folders or [layout.root / "results"], as_json)
+    _compare(layout, as_json)
+    return code
+
+
+def _check(
+    task: str | None, every: bool, only_compare: bool, encoders: list[Path], names: list[str]
+) -> None:
+    if (task is not None) + every + only_compare != 1:
+        raise ConfigError(
+            "expected one of: a task, --all, --compare",
+            hint=f"lapvqa evaluate --all, or one task of {', '.join(EVALUATIONS)}",
+        )
+    if only_compare and encoders:
+        raise ConfigError(
+            "--compare computes nothing, so it takes no --encoder",
+            hint="lapvqa evaluate --all --encoder PATH computes, then compares",
+        )
+    if names and len(names) != len(encoders):
+        raise ConfigError(
+            f"expected a --name for each --encoder, found {len(names)} for {len(encoders)}",
+            hint="give --name as often as --encoder, in the same order, or not at all",
+        )
+
+
+def _named(paths: list[Path], names: list[str]) -> Encoders:
+    """Return name -> path of each encoder; ConfigError if two have one name."""
+    from lapvqa.evaluation import alone
+
+    found: Encoders = {}
+    for place, path in enumerate(paths):
+        name = alone.name_of(path, names[place] if names else None)
+        if name in found:
+            raise ConfigError(
+                f"two encoders would be called {name}: {found[name]} and {path}",
+                hint="give each a --name, in the order of --encoder",
+            )
+        found[name] = path
+    return found
+
+
+def _run_stage(task: str, layout: Layout, console: Console) -> None:
+    from flows.commands.run import bring_stage_up_to_date
+
+    bring_stage_up_to_date(layout, f"evaluate@{task}", console)
+
+
+def _judge(encoders: Encoders, tasks: list[str], layout: Layout, console: Console) -> int:
+    """Judge each encoder by each task, in this process; say what failed and go on."""
+    from flows.run import interruptible
+    from lapvqa import storage
+    from lapvqa.evaluation import alone
+    from tasks.display import Display
+
+    code, display = 0, Display(console)
+    # A run at work would replace images and tables under our feet.
+    with storage.lock(layout.run_lock, what="a run of this project"), interruptible():
+        for name, path in encoders.items():
+            alone.claim(name, path, layout)
+        for name, path in encoders.items():
+            for task in tasks:
+                try:
+                    _judge_one(name, path, task, layout, display)
+                except LapvqaError as error:
+                    display.clear()
+                    if len(tasks) == len(encoders) == 1:
+                        raise
+                    display.say(f"{name}, {task}: failed")
+                    screen.show_error(error)
+                    code = code or error.exit_code
+    return code
+
+
+def _judge_one(name: str, path: Path, task: str, layout: Layout, display: Display) -> None:
+    from lapvqa.config import load_machine
+    from lapvqa.evaluation import alone
+    from lapvqa.params import load_params
+    from lapvqa.recorder import Recorder
+    from tasks.display import StageOutcome
+
+    params, machine = load_params(layout.params).evaluate, load_machine(layout)
+    started, stage = time.monotonic(), f"evaluate@{task}"
+    display.begin(stage, name)
+    record = layout.record(f"encoder-{name}@{task}")
+    recorder = Recorder(record, stage=stage, machine_readable=True, listener=_listener(display))
+    try:
+        subject = alone.subject_of(name, path, task, layout, params)
+        module = importlib.import_module(EVALUATIONS[task])
+        counts = module.evaluate(subject, params, layout, machine, recorder)
+        recorder.summary(counts)
+    finally:
+        recorder.close()
+    display.end(StageOutcome(stage, "ran", time.monotonic() - started, name))
+    if "reason" in counts:
+        display.say(f"  not computed: {counts['reason']}")
+
+
+def _listener(display: Display) -> Callable[[str], None]:
+    from lapvqa.recorder import PROGRESS_PREFIX
+
+    def take(line: str) -> None:
+        if line.startswith(PROGRESS_PREFIX):
+            display.progress(json.loads(line.removeprefix(PROGRESS_PREFIX)))
+        else:
+            display.say(line)
+
+    return take
+
+
+def _show_task(task: str, folders: list[Path], as_json: bool) -> int:
+    """Print the metrics of one task as `lapvqa score` does; of several encoders as a list."""
+    from flows.commands.score import show
+    from lapvqa import storage
+
+    found = [
+        storage.read_json(folder / task / "metrics.json", made_by=f"evaluate@{task}")
+        for folder in folders
+    ]
+    if as_json:
+        _print_json(found[0] if len(found) == 1 else found)
+        return 0
+    console = screen.console()
+    for metrics in found:
+        show(metrics, console)
+    if folders[0].parent.name == "evaluations":
+        console.print("beside the others: lapvqa evaluate --compare")
+    return 0
+
+
+def _compare(layout: Layout, as_json: bool) -> None:
+    from flows.commands import comparison
+    from lapvqa.evaluation import alone, comparison_files
+    from lapvqa.evaluation.comparing_encoders import compare
+    from lapvqa.params import load_params
+
+    encoders, common = alone.listed(layout), load_params(layout.params).evaluate.common
+    lines = list(compare(layout, list(encoders), common=common))
+    document = comparison_files.write(lines, encoders, layout)
+    if as_json:
+        _print_json(document)
+        return
+    comparison.show(lines, screen.console(), common)
+
+
+def _print_json(content: object) -> None:
+    # Plain, whatever the width of the terminal.
+    sys.stdout.write(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
