@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lapvqa import storage
@@ -176,14 +177,19 @@ class Records:
         tags: dict[str, str],
         inputs: dict[str, str],
         metrics: dict[str, float],
+        pictures: Path | None = None,
     ) -> None:
-        """Close the child run: what was not streamed yet, then tags, inputs, final metrics."""
+        """Close the child run: what was not streamed yet, then tags, inputs, final metrics.
+
+        ``pictures``: a folder whose files become artifacts of the run.
+        """
         record = self._stop()
         if record is None:
             return
         record.status, record.ended = status, time.time()
         record.tags, record.inputs, record.metrics = {**record.tags, **tags}, inputs, metrics
-        spool.keep(record, self._layout.spool, lines=self._layout.record(record.stage))
+        lines = self._layout.record(record.stage)
+        spool.keep(record, self._layout.spool, lines=lines, pictures=pictures)
         self._num_stages += 1
         self._bring_in_waiting()
 

@@ -93,6 +93,8 @@ def ship(
         client.log_artifact(run_id, str(lines), "records")
     if (folder / spool.LOAD).exists():
         ship_points(client, run_id, folder / spool.LOAD, folder, check, name=spool.LOAD)
+    if (folder / spool.PICTURES).exists():
+        client.log_artifacts(run_id, str(folder / spool.PICTURES), spool.PICTURES)
     log_tags(client, run_id, tags)
     log_inputs(client, run_id, record.inputs)
     if record.metrics and record.ended:

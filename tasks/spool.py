@@ -1,8 +1,8 @@
 """Records of stages on disk until MLflow has them: nothing is lost while it is down.
 
 .lapvqa/spool/<run>/<stage>/, or _pipeline/ for the pipeline itself: record.json, what the stage
-wrote (lines.jsonl), the machine's load meanwhile (load.jsonl), and how far MLflow has both
-(shipped.json).
+wrote (lines.jsonl), the machine's load meanwhile (load.jsonl), how far MLflow has both
+(shipped.json), and the stage's pictures, if it leaves any (pictures/).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from lapvqa import storage
 RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
 DISCARDED = "DISCARDED"  # ours: nothing had to be done, so MLflow shall not keep the run
 LINES, LOAD, _SHIPPED = "lines.jsonl", "load.jsonl", "shipped.json"
+PICTURES = "pictures"
 
 
 @dataclass
@@ -41,9 +42,17 @@ class RunRecord:
         return spool / self.run / (self.stage.replace("@", "-") or "_pipeline")
 
 
-def keep(record: RunRecord, spool: Path, *, lines: Path | None = None) -> None:
-    """Write a record, and the stage's JSON lines beside it if they are of the same run."""
+def keep(
+    record: RunRecord, spool: Path, *, lines: Path | None = None, pictures: Path | None = None
+) -> None:
+    """Write a record; beside it the stage's JSON lines, if they are of the same run, and pictures.
+
+    ``pictures``: a folder of files.
+    """
     folder = record.folder(spool)
+    if pictures is not None:
+        for file in sorted(pictures.iterdir()):
+            storage.write_bytes(folder / PICTURES / file.name, file.read_bytes())
     if lines is not None and began_after(lines, record.started):
         with storage.atomic_path(folder / LINES) as copy:
             shutil.copyfile(lines, copy)

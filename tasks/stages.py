@@ -89,6 +89,7 @@ def run_stage(name: str, reason: str = "") -> str:
             tags=_end_tags(after),
             inputs=after.deps,
             metrics=metric_values(session.layout.root, node.metrics),
+            pictures=_pictures(session.layout, node),
         )
         _tell_ledger(session, name, began, ids)
     else:
@@ -261,6 +262,12 @@ def _begin_tags(session: Session, name: str) -> dict[str, str]:
         "prefect.flow_run_id": str(flow_run.id),
         "prefect.task_run_id": str(task_run.id),
     }
+
+
+def _pictures(layout: Layout, node: Node) -> Path | None:
+    """Return the folder of pictures, if it is an output of this stage."""
+    relative = layout.pictures_dir.relative_to(layout.root).as_posix()
+    return layout.pictures_dir if relative in node.outs else None
 
 
 def _end_tags(lock: LockedStage) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import sqlite3
 import threading
@@ -16,6 +17,7 @@ import pytest
 from mlflow import MlflowClient
 from running_toy import wait_until
 
+from lapvqa import storage
 from lapvqa.config import Machine, Servers
 from lapvqa.layout import Layout
 from lapvqa.recorder import Recorder
@@ -44,8 +46,10 @@ def one_stage(records: Records, layout: Layout) -> None:
     recorder.facts({"device": "cpu"})
     recorder.summary({"steps": 3})
     recorder.close()
+    storage.write_bytes(layout.pictures_dir / "rrg.svg", b"<svg/>")
     records.end(
         spool.FINISHED,
+        pictures=layout.pictures_dir,
         tags={"dvc.out.models/m.pt": "0" * 32},
         inputs={"data/images": "1" * 32 + ".dir"},
         metrics={"trained.mean_auc": 0.9},
@@ -68,7 +72,8 @@ def everything(layout: Layout) -> dict[str, object]:
         runs[run.data.tags["lapvqa.stage"]] = (
             run.info.status, run.info.start_time, run.info.end_time, run.data.params, run.data.tags,
             histories, inputs,
-            [file.path for file in client.list_artifacts(run_id, "records")],
+            [file.path for folder in ("records", "pictures")
+             for file in client.list_artifacts(run_id, folder)],
         )  # fmt: skip
     return runs
 
@@ -87,6 +92,7 @@ def test_down_means_warned_spooled_and_brought_in_later(tmp_path: Path) -> None:
     assert records.pipeline_run is None
     # The next run of the stage overwrites its lines; the spool has its own.
     layout.record("pretrain").unlink()
+    shutil.rmtree(layout.pictures_dir)
 
     assert sync_records(layout) == 2
     found = everything(layout)
@@ -101,7 +107,7 @@ def test_down_means_warned_spooled_and_brought_in_later(tmp_path: Path) -> None:
     assert tags["fact.device"] == "cpu"
     assert tags["dvc.out.models/m.pt"] == "0" * 32
     assert inputs == [("data/images", "1" * 32 + ".dir")]
-    assert files == ["records/lines.jsonl"]
+    assert files == ["records/lines.jsonl", "pictures/rrg.svg"]
     assert found[""][0] == "FINISHED"
     assert sync_records(layout) == 0
     assert everything(layout) == found

@@ -168,6 +168,12 @@ def test_mlflow_has_inputs_whose_digests_are_dvcs(toy: Toy, children) -> None:
         assert {one.dataset.name: one.dataset.digest for one in inputs} == lock.deps
 
 
+def test_mlflow_has_the_pictures_of_the_report(client, children) -> None:
+    run_id = children["report"].info.run_id
+    assert [one.path for one in client.list_artifacts(run_id, "pictures")] == ["pictures/rrg.svg"]
+    assert not client.list_artifacts(children["tokens"].info.run_id, "pictures")
+
+
 def test_mlflow_has_metrics_of_evaluations(children) -> None:
     metrics = children["evaluate@rrg"].data.metrics
     assert metrics["trained.mean_auc"] == 0.9
