@@ -47,7 +47,8 @@ class Recorder:
         self._interval = 0.5 if machine_readable else 5.0
         self._machine_readable = machine_readable
         self._first: tuple[float, int] | None = None
-        self._phase: tuple[int, str, str] | None = None
+        self._phase: tuple[int, str] | None = None
+        self._done = 0
         self._last_shown = float("-inf")
         if not proceed:
             self._write({"kind": "start", "stage": stage, "pid": os.getpid()})
@@ -55,8 +56,9 @@ class Recorder:
     def progress(self, done: int, total: int, *, unit: str, note: str = "") -> None:
         """Show ``done`` of ``total``; cheap to call often, shown at most every half second."""
         now = time.monotonic()
-        if self._phase != (total, unit, note):
-            self._phase, self._first = (total, unit, note), None
+        if self._phase != (total, unit) or done < self._done:  # another count begins
+            self._phase, self._first = (total, unit), None
+        self._done = done
         if done < total and now - self._last_shown < self._interval:
             return
         self._last_shown = now
