@@ -98,7 +98,8 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
     ),
     "results/<task>/metrics.json": (
         'Either `{"task", "status": "ok", "primary", "num_samples", "num_patients", "systems": '
-        '{system: {metric: {"value", "low", "high"}}}, "differences", "undefined", "metrics", "protocol"}` or '
+        '{system: {metric: {"value", "low", "high"}}}, "differences", "undefined", "metrics", '
+        '"protocol"}` or '
         '`{"task", "status": "not computed", "reason"}`. An undefined number is null, never 0.',
         None,
     ),
