@@ -261,7 +261,7 @@ def test_first_table_sets_trained_beside_untrained_for_every_task(project) -> No
     rows = [" ".join(row.text_content().split()) for row in table.xpath(".//tbody/tr")]
     assert len(rows) == len(EVALUATIONS) + 1  # reports are written by a decoder and by a head
     assert "Mean AUC0.910 [0.880, 0.940]0.550 [0.520, 0.580]0.360 [0.330, 0.390]" in rows[0]
-    assert "head on the encoder" in rows[5]
+    assert "by a head on the frozen encoder" in rows[5]
     assert "0.440 [0.410, 0.470]0.070 [0.040, 0.100]0.370 [0.340, 0.400]" in rows[5]
     assert rows[7].startswith("Grounding of phrases")
 
