@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "lineage"))  # one toy project for both folders
+sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation"))  # and one demo project
 import toy_project
 from cli_answer import Answer, Lapvqa
 
