@@ -186,6 +186,12 @@ GROUNDING_PREDICTIONS = pa.schema(
         _field("category", pa.string(), "the dataset's category of the phrase"),
         _field("phrase", pa.string(), "the phrase"),
         _field("true_boxes", pa.list_(_BOX), "xyxy, pixels of the stored 384 x 384 image"),
-        _field("found_box", _BOX, "xyxy, pixels of the stored image; null: none", null=True),
+        # Of any length by type: Parquet does not read back a null among lists of a fixed one.
+        _field(
+            "found_box",
+            pa.list_(pa.float64()),
+            "xyxy, pixels of the stored image; null: none",
+            null=True,
+        ),
     ]
 )

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from lapvqa import storage
 from lapvqa.datasets.vindr_tables import CLASSES
 from lapvqa.errors import SchemaError
 from lapvqa.evaluation import (
@@ -409,3 +410,20 @@ def test_the_contract_takes_a_foreign_systems_name() -> None:
     assert set(metrics["systems"]) == {"clip"}
     assert metrics["differences"] == {}
     assert evaluation.curves(table).columns == ("fpr", "clip")
+
+
+def test_a_phrase_without_a_box_is_written_and_read_back(tmp_path: Path) -> None:
+    row = {
+        "sample": "a", "patient": "p", "system": "theirs", "image": "i", "category": "Edema",
+        "phrase": "here", "true_boxes": [[0.0, 0.0, 10.0, 10.0]],
+    }  # fmt: skip
+    rows = [{**row, "found_box": None}, {**row, "sample": "b", "found_box": [0.0, 0.0, 10.0, 10.0]}]
+    table = pa.Table.from_pylist(rows, schema=GROUNDING_PREDICTIONS)
+    storage.write_table(tmp_path / "predictions.parquet", table, GROUNDING_PREDICTIONS)
+    found = storage.read_table(
+        tmp_path / "predictions.parquet", GROUNDING_PREDICTIONS, made_by="somebody"
+    )
+    assert found["found_box"].to_pylist() == [None, [0.0, 0.0, 10.0, 10.0]]
+    names = grounding_scoring.measure(found, several="union").names
+    values = grounding_scoring.measure(found, several="union").statistic(np.ones((1, 2)))[0]
+    assert dict(zip(names, values, strict=True))["miou"] == 0.5
