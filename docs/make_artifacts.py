@@ -98,8 +98,8 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
     ),
     "results/<task>/metrics.json": (
         'Either `{"task", "status": "ok", "primary", "num_samples", "num_patients", "systems": '
-        '{system: {metric: {"value", "low", "high"}}}, "differences", "undefined", "metrics", '
-        '"protocol"}` or '
+        '{system: {metric: {"value", "low", "high"}}}, "differences", "seeds", "undefined", '
+        '"metrics", "protocol"}` or '
         '`{"task", "status": "not computed", "reason"}`. An undefined number is null, never 0.',
         None,
     ),
@@ -110,7 +110,8 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
     ),
     "results/<task>/extra": (
         "What else the task leaves: `head.pt`, its trained head in the form of the published card "
-        "(of the first system); `examples.npz` (ad), the pixels that the page shows; `files.json` "
+        "(of the first system); `encoder.pt`, what a native recipe made of its "
+        "encoder; `examples.npz` (ad), the pixels that the page shows; `files.json` "
         "lists them.",
         None,
     ),
@@ -146,6 +147,10 @@ def page() -> str:
             for where, one in PREDICTIONS.items():
                 parts.append(f"In {where}:\n")
                 parts.append(columns(one))
+    parts.append(
+        "## `evaluations/<name>/<task>`\n\nMade by `lapvqa evaluate --encoder`, no stage. The files "
+        "of `results/<task>` for another encoder; see [evaluate.md](evaluate.md).\n"
+    )
     return "\n".join(parts)
 
 

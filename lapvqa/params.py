@@ -183,9 +183,10 @@ class BootstrapParams(Section):
 
 
 class ProbeChexpertParams(Section):
-    """Linear probe on CheXpert-5."""
+    """Linear probe on CheXpert-5; ``test``: the official validation or the official test set."""
 
     uncertain: Literal["zeros", "ones", "ignore", "mixed"] = "zeros"
+    test: Literal["valid", "test"] = "valid"
     c_grid: list[float]
 
 
@@ -196,7 +197,10 @@ class ProbeNih14Params(Section):
 
 
 class RecipeParams(Section):
-    """How a head is trained; the encoder is frozen, or native: trained with the head."""
+    """How a head is trained; the encoder is frozen, or native: trained with the head.
+
+    ``seeds``: heads per encoder, with the seeds ``seed``, ``seed`` + 1, ...
+    """
 
     encoder: Literal["frozen", "native"] = "frozen"
     epochs: Count = 10
@@ -207,6 +211,7 @@ class RecipeParams(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     grad_clip: Annotated[float, Field(gt=0)] = 1.0
     seed: Annotated[int, Field(ge=0)] = 0
+    seeds: Count = 1
 
 
 class TextHeadParams(Section):

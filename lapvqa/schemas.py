@@ -127,7 +127,7 @@ PROBE_PREDICTIONS = pa.schema(
     [
         _field("sample", pa.string(), "image or study within the dataset, without identity"),
         _field("patient", pa.string(), "patient within the dataset (hashed); the cluster"),
-        _field("system", pa.string(), "trained | untrained"),
+        _field("system", pa.string(), "trained | untrained, or an encoder's name"),
         _field("label", pa.string(), "the dataset's label name"),
         _field("target", pa.int8(), "1 | 0 | null if not known", null=True),
         _field("score", pa.float64(), "probability of the label"),
@@ -138,7 +138,7 @@ RRG_PREDICTIONS = pa.schema(
     [
         _field("sample", pa.string(), "study key"),
         _field("patient", pa.string(), "patient key; the cluster"),
-        _field("system", pa.string(), "trained | untrained | most_common"),
+        _field("system", pa.string(), "a decoder's, a head's, or most_common"),
         _field("reference", pa.string(), "normalised target text"),
         _field("hypothesis", pa.string(), "generated text"),
         _field(

@@ -21,12 +21,12 @@ def execute(layout: Layout, *, task: str, predictions: Path, as_json: bool) -> i
     from lapvqa import storage
     from lapvqa.evaluation import contract, listing
 
-    evaluation = listing.find(task)
+    params = load_params(layout.params).evaluate
+    evaluation = listing.configured(task, params, layout)
     table = storage.read_table(
         predictions, evaluation.schema, made_by=f"evaluate@{task} (or give another file)"
     )
-    common = load_params(layout.params).evaluate.common
-    metrics = contract.metrics_of(evaluation, table, common=common)
+    metrics = contract.metrics_of(evaluation, table, common=params.common)
     if as_json:
         # Plain, whatever the width of the terminal.
         screen.console().print_json(json.dumps(metrics, sort_keys=True), indent=2)
@@ -55,8 +55,21 @@ def show(metrics: dict[str, Any], console: Console) -> None:
         for metric in names:
             table.add_row(metric, *(shown(columns[system][metric]) for system in some))
         console.print(table)
+    primary = metrics["primary"]
+    for system, found in metrics["seeds"].items():
+        each = ", ".join(map(_number, found[primary]["values"]))
+        console.print(
+            f"{system}: mean of {len(found[primary]['values'])} heads; their {primary}: {each} "
+            f"(sd {_number(found[primary]['sd'])})",
+            markup=False,
+            soft_wrap=True,
+        )
     for line in metrics["undefined"]:
         console.print(f"undefined: {line}", markup=False, soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 def _by_width(columns: dict[str, Any], metrics: list[str], width: int) -> Iterator[list[str]]:

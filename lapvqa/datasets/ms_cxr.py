@@ -234,12 +234,16 @@ def _row(
     place: str, dicom_id: str, category: str, text: str, path: str,
     box: tuple[float, float, float, float], size: tuple[int, int], split: str | None,
 ) -> _Row:  # fmt: skip
-    """Check the words and the size; the box is looked at later."""
+    """Check words, phrase and size; the box is looked at later."""
     tables.choice(category, dict.fromkeys(CATEGORIES), "category_name", place)
     if min(size) < 1:
         raise SourceError(
             f"{place}: expected image_width and image_height above 0, found {size[1]} x {size[0]}",
             hint="use the file as published",
+        )
+    if not text.strip():
+        raise SourceError(
+            f"{place}: expected a phrase in label_text, found none", hint="use the file as published"
         )
     word = "" if split is None else tables.choice(split, _SPLITS, "split", place)
     return _Row(place, dicom_id, category, " ".join(text.split()), path, box, size, word)

@@ -28,7 +28,7 @@ from lapvqa.evaluation import contract, detection_scoring, features
 from lapvqa.evaluation.folders import ImageFolder, decode, open_folder
 from lapvqa.evaluation.frozen import FrozenEncoder
 from lapvqa.evaluation.subject import Subject, pipeline
-from lapvqa.evaluation.vision import Images, Vision, open_vision
+from lapvqa.evaluation.vision import Images, Vision, open_vision, seeded
 from lapvqa.heads import checkpoint
 from lapvqa.heads.recipe import Fitted, fit
 from lapvqa.layout import Layout
@@ -109,19 +109,19 @@ def evaluate(
         return contract.not_computed(EVALUATION, reason, folder=folder, common=params.common)
     extra = contract.empty_extra(folder)
     encoders = subject.load()
-    described = features.describe(encoders)  # before a native recipe trains them
-    parts, facts = [], _protocol(dataset, data, chosen)
-    for number, (name, encoder) in enumerate(encoders.items()):
-        learnt = _learn(name, encoder, data, chosen, layout, machine, recorder)
+    parts, facts = [], _protocol(dataset, data, chosen) | features.describe(encoders)
+    for name, encoder, recipe in seeded(encoders, chosen.recipe):
+        now = chosen.model_copy(update={"recipe": recipe})
+        learnt = _learn(name, encoder, data, now, layout, machine, recorder)
         parts.append(learnt.predict(name))
         facts |= learnt.fitted.describe(name)
-        if number == 0:
+        if len(parts) == 1:
             learnt.save(extra / HEAD, encoder.about)
+            learnt.vision.save_trained(extra)
     write_examples(extra / EXAMPLES, data)
     return contract.publish(
-        EVALUATION, pa.concat_tables(parts), protocol={**facts, **described}, folder=folder,
-        common=params.common,
-    )  # fmt: skip
+        EVALUATION, pa.concat_tables(parts), protocol=facts, folder=folder, common=params.common
+    )
 
 
 def read_or_none(path: Path) -> StoredPixels | None:

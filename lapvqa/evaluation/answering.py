@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from lapvqa.evaluation import answer_scoring, contract, features, writing
 from lapvqa.evaluation.folders import open_folder
 from lapvqa.evaluation.frozen import FrozenEncoder
 from lapvqa.evaluation.subject import Subject
-from lapvqa.evaluation.vision import open_vision, stored_images
+from lapvqa.evaluation.vision import Vision, open_vision, seeded, stored_images
 from lapvqa.evaluation.writing import Sample
 from lapvqa.heads import checkpoint
 from lapvqa.heads.text import TextHead, of_size
@@ -91,15 +91,17 @@ def run(
     parts: list[pa.Table] = []
     facts: dict[str, Any] = {}
     encoders = subject.load()
-    for name in encoders:
-        answers, known = _answer(
-            task, name, encoders, of_split, stored, extra, layout, machine, recorder
-        )
-        parts.append(_predictions(task, name, of_split["test"], answers))
-        facts |= known
+    facts |= features.describe(encoders)
+    for name, encoder, recipe in seeded(encoders, task.params.recipe):
+        now = replace(task, params=task.params.model_copy(update={"recipe": recipe}))
+        answered = _answer(now, name, encoder, of_split, stored, layout, machine, recorder)
+        if not parts:
+            checkpoint.save(answered.head, extra / HEAD)
+            answered.vision.save_trained(extra)
+        parts.append(_predictions(task, name, of_split["test"], answered.texts))
+        facts |= answered.facts
     protocol = {
         **questions.describe(),
-        **features.describe(encoders),
         **facts,
         "prompt": "the question; the answer follows after a blank",
         "decoding": "greedy",
@@ -113,18 +115,27 @@ def run(
     )
 
 
+@dataclass(frozen=True)
+class _Answered:
+    """A trained head, what it saw, its answers to the test questions, facts for the protocol."""
+
+    head: TextHead
+    vision: Vision
+    texts: list[str]
+    facts: dict[str, Any]
+
+
 def _answer(
     task: QuestionTask,
     name: str,
-    encoders: Mapping[str, FrozenEncoder],
+    encoder: FrozenEncoder,
     of_split: Mapping[str, list[Row]],
     stored: StoredImages,
-    extra: Path,
     layout: Layout,
     machine: Machine,
     recorder: Recorder,
-) -> tuple[list[str], dict[str, Any]]:
-    """Train a head on one encoder; return its answers to the test questions, and facts."""
+) -> _Answered:
+    """Train a head on one encoder and let it answer the test questions."""
     params = task.params
     columns = ("image_key", "reference_key") if task.pairs else ("image_key",)
     keys = [row[column] for rows in of_split.values() for row in rows for column in columns]
@@ -142,7 +153,7 @@ def _answer(
         recorder.progress(done, total, unit=unit, note=name)
 
     vision = open_vision(
-        encoders[name],
+        encoder,
         images,
         "pooled",
         params.recipe,
@@ -164,9 +175,8 @@ def _answer(
     )
     fitted = writing.learn(head, vision, lessons, params.recipe, partial(progress, unit="steps"))
     answers = writing.write(head, vision, test, max_new_tokens=params.max_new_tokens)
-    if name == next(iter(encoders)):
-        checkpoint.save(head, extra / HEAD)
-    return answers, {**fitted.describe(name), "answers_cut_in_training": lessons.shortened}
+    facts = {**fitted.describe(name), "answers_cut_in_training": lessons.shortened}
+    return _Answered(head, vision, answers, facts)
 
 
 def new_head(kind: type[TextHead], width: int, seed: int) -> TextHead:

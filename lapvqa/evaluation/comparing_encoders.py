@@ -24,6 +24,7 @@ from lapvqa import storage
 from lapvqa.evaluation import comparing, contract, listing
 from lapvqa.evaluation.contract import Evaluation
 from lapvqa.layout import Layout
+from lapvqa.metrics import seeds
 from lapvqa.metrics.bootstrap import Array, Estimate, Measures, draw_values
 from lapvqa.metrics.comparison import Difference
 from lapvqa.params import BootstrapParams
@@ -178,12 +179,12 @@ class Drawn:
             evaluation.schema,
             made_by=f"evaluate@{evaluation.task}",
         )
-        rows = table.filter(pc.equal(table["system"], result.system))
-        measures = evaluation.measure(rows)
+        heads = seeds.by_system(pc.unique(table["system"]).to_pylist())[result.system]
+        measures = seeds.measure(evaluation.measure, table, heads)
         values = draw_values(
             measures.statistic, measures.patients, draws=common.bootstrap_draws, seed=common.seed
         )
-        return cls(evaluation.primary, rows, measures, values)
+        return cls(evaluation.primary, seeds.rows_of(table, result.system), measures, values)
 
     @property
     def truth(self) -> pa.Table:

@@ -4,6 +4,7 @@ metrics.json, computed:
     {"task", "status": "ok", "primary", "num_samples", "num_patients",
      "systems": {system: {metric: {"value", "low", "high"}}},
      "differences": {"a-b": {metric: {"value", "low", "high", "p_value", "delong_p" of an AUC}}},
+     "seeds": {system: {metric: {"values", "sd"}}} where several heads were trained,
      "undefined": ["metric: reason"], "protocol": {...},
      "metrics": {metric: {"implementation", "version", "tokenisation", ...}}}
 or, without the data: {"task", "status": "not computed", "reason"}.
@@ -35,7 +36,7 @@ import pyarrow.compute as pc
 from lapvqa import storage
 from lapvqa.errors import SchemaError
 from lapvqa.evaluation import comparing
-from lapvqa.metrics import record
+from lapvqa.metrics import record, seeds
 from lapvqa.metrics.bootstrap import Array, Estimate, draw_values, interval
 from lapvqa.metrics.bootstrap import Measures as Measures  # evaluations find it here
 from lapvqa.params import BootstrapParams
@@ -154,10 +155,11 @@ def metrics_of(
             f"{evaluation.task}: expected predictions, found an empty table without a reason",
             hint=f"run `lapvqa run --stage evaluate@{evaluation.task}` again",
         )
-    names = sorted(pc.unique(predictions["system"]).to_pylist())
-    rows = {name: predictions.filter(pc.equal(predictions["system"], name)) for name in names}
-    measures = {name: evaluation.measure(one) for name, one in rows.items()}
-    _check_same_samples(evaluation.task, measures)
+    heads = seeds.by_system(pc.unique(predictions["system"]).to_pylist())
+    measures = {
+        name: seeds.measure(evaluation.measure, predictions, each) for name, each in heads.items()
+    }
+    seeds.check_same(measures)
     values = {
         name: draw_values(
             one.statistic, one.patients, draws=common.bootstrap_draws, seed=common.seed
@@ -169,15 +171,15 @@ def metrics_of(
             comparing.differences(
                 measures[a],
                 (values[a], values[b]),
-                (rows[a], rows[b]),
+                (seeds.rows_of(predictions, a), seeds.rows_of(predictions, b)),
                 confidence=common.confidence,
             )
         )
         for a, b in evaluation.compared
         if a in values and b in values
     }
-    systems = {name: _estimates(measures[name].names, values[name], common) for name in names}
-    first = measures[names[0]]
+    systems = {name: _estimates(one.names, values[name], common) for name, one in measures.items()}
+    first = next(iter(measures.values()))
     return {
         "task": evaluation.task,
         "status": OK,
@@ -186,10 +188,15 @@ def metrics_of(
         "num_patients": len(set(first.patients)),
         "systems": systems,
         "differences": differences,
+        "seeds": {
+            name: _rounded(seeds.spread(evaluation.measure, predictions, each))
+            for name, each in heads.items()
+            if len(each) > 1
+        },
         "undefined": _undefined(measures, systems),
         "metrics": record.describe(first.names, num_items=len(first.samples)),
         "protocol": {
-            **json.loads(metadata.get(_PROTOCOL_KEY, b"{}")),
+            **protocol_of(predictions),
             **_interval_protocol(common),
             "p_value": comparing.P_VALUE,
             "delong_p": comparing.DELONG,
@@ -198,19 +205,11 @@ def metrics_of(
     }
 
 
-def _check_same_samples(task: str, measures: Mapping[str, Measures]) -> None:
-    """Paired draws need the same samples in the same order for every system."""
-    first_name, first = next(iter(measures.items()))
-    for name, other in measures.items():
-        if (other.names, other.samples, other.patients) == (
-            first.names, first.samples, first.patients,
-        ):  # fmt: skip
-            continue
-        raise SchemaError(
-            f"{task}: systems {first_name} ({len(first.samples)} samples) and {name} "
-            f"({len(other.samples)} samples) were not predicted on the same samples in one order",
-            hint="write one row per sample and system, in the same order for every system",
-        )
+def protocol_of(predictions: pa.Table) -> dict[str, Any]:
+    """Return the protocol that travels with predictions; empty for those that bring none."""
+    metadata = predictions.schema.metadata or {}
+    found: dict[str, Any] = json.loads(metadata.get(_PROTOCOL_KEY, b"{}"))
+    return found
 
 
 def _estimates(

@@ -30,6 +30,10 @@ class FrozenEncoder(nn.Module):
         They cover the whole stored square.
         """
 
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights under the names of the encoder's own library."""
+        return dict(self.state_dict())
+
 
 class OwnEncoder(FrozenEncoder):
     """The pipeline's encoder."""
@@ -48,3 +52,7 @@ class OwnEncoder(FrozenEncoder):
     def patches(self, pixels: Tensor) -> Tensor:
         """Return the patch tokens before pooling."""
         return self.encoder.patch_tokens(to_input(pixels, self.encoder.image_size))
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights as encoder_final.pt has them."""
+        return dict(self.encoder.state_dict())

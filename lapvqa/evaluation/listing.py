@@ -10,6 +10,8 @@ from lapvqa.errors import ConfigError
 
 if TYPE_CHECKING:
     from lapvqa.evaluation.contract import Evaluation
+    from lapvqa.layout import Layout
+    from lapvqa.params import EvaluateParams
 
 EVALUATIONS = {
     "probe_chexpert": "lapvqa.evaluation.probe_chexpert",
@@ -33,3 +35,12 @@ def find(task: str) -> Evaluation:
         )
     evaluation: Evaluation = importlib.import_module(EVALUATIONS[task]).EVALUATION
     return evaluation
+
+
+def configured(task: str, params: EvaluateParams, layout: Layout) -> Evaluation:
+    """Return the evaluation of a task, scored as params.yaml says."""
+    if task == "rrg":
+        from lapvqa.evaluation.rrg import with_weights
+
+        return with_weights(params, layout)
+    return find(task)

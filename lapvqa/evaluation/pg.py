@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from lapvqa.evaluation.encoders.phrases import PhraseEncoder, open_phrases
 from lapvqa.evaluation.folders import open_folder
 from lapvqa.evaluation.frozen import FrozenEncoder
 from lapvqa.evaluation.subject import Subject, pipeline
-from lapvqa.evaluation.vision import Vision, open_vision, stored_images
+from lapvqa.evaluation.vision import Vision, open_vision, seeded, stored_images
 from lapvqa.heads import checkpoint
 from lapvqa.heads.boxes import to_xyxy
 from lapvqa.heads.recipe import Fitted, fit
@@ -64,8 +63,7 @@ def curves(predictions: pa.Table) -> contract.Table:
 
 def _rule(predictions: pa.Table) -> Several:
     """Return the rule of the protocol in the table's metadata; union where it has none."""
-    protocol = json.loads((predictions.schema.metadata or {}).get(b"lapvqa.protocol", b"{}"))
-    rule: Several = protocol.get(_RULE, "union")
+    rule: Several = contract.protocol_of(predictions).get(_RULE, "union")
     return rule
 
 
@@ -125,18 +123,18 @@ def evaluate(
     extra = contract.empty_extra(folder)
     phrases = open_phrases(chosen.phrase_encoder, subject.model)
     encoders = subject.load()
-    described = features.describe(encoders)  # before a native recipe trains them
-    parts, facts = [], _protocol(dataset, phrases, chosen)
-    for number, (name, encoder) in enumerate(encoders.items()):
-        learnt = _learn(name, encoder, dataset, phrases, stored, chosen, layout, machine, recorder)
+    parts, facts = [], _protocol(dataset, phrases, chosen) | features.describe(encoders)
+    for name, encoder, recipe in seeded(encoders, chosen.recipe):
+        now = chosen.model_copy(update={"recipe": recipe})
+        learnt = _learn(name, encoder, dataset, phrases, stored, now, layout, machine, recorder)
         parts.append(learnt.predict(name))
         facts |= learnt.fitted.describe(name)
-        if number == 0:
+        if len(parts) == 1:
             learnt.save(extra / HEAD, encoder.about)
+            learnt.vision.save_trained(extra)
     return contract.publish(
-        EVALUATION, pa.concat_tables(parts), protocol={**facts, **described}, folder=folder,
-        common=params.common,
-    )  # fmt: skip
+        EVALUATION, pa.concat_tables(parts), protocol=facts, folder=folder, common=params.common
+    )
 
 
 def target_box(boxes: Boxes, several: Several) -> Boxes:

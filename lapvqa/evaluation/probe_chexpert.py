@@ -1,4 +1,4 @@
-"""Linear probe on CheXpert-5: frontal images, official validation set as the test."""
+"""Linear probe on CheXpert-5: frontal images; the test is the official validation or test set."""
 
 from __future__ import annotations
 
@@ -30,13 +30,20 @@ def evaluate(
     subject: Subject, params: EvaluateParams, layout: Layout, machine: Machine, recorder: Recorder
 ) -> contract.Counts:
     """Judge a subject's encoders; raises SourceError."""
-    uncertain = params.probe_chexpert.uncertain
+    chosen = params.probe_chexpert
     task = ProbeTask(
         evaluation=EVALUATION,
         folder="chexpert",
         absent=ABSENT,
-        read=lambda source: chexpert.read_chexpert(source.folder, uncertain=uncertain),
-        c_grid=params.probe_chexpert.c_grid,
-        protocol={"views": "frontal", "uncertain": uncertain, "blank": "0"},
+        read=lambda source: chexpert.read_chexpert(
+            source.folder, uncertain=chosen.uncertain, test=chosen.test
+        ),
+        c_grid=chosen.c_grid,
+        protocol={
+            "views": "frontal",
+            "uncertain": chosen.uncertain,
+            "blank": "0",
+            "test_set": chosen.test,
+        },
     )
     return linear_probe.run(task, subject, params.common, layout, machine, recorder)

@@ -15,7 +15,7 @@ from lapvqa.config import Machine
 from lapvqa.data.shards import ShardStore, verify_shards
 from lapvqa.evaluation import writing
 from lapvqa.evaluation.frozen import FrozenEncoder
-from lapvqa.evaluation.vision import Images, Vision, open_vision
+from lapvqa.evaluation.vision import Images, Vision, open_vision, seeded
 from lapvqa.evaluation.writing import Sample
 from lapvqa.heads import checkpoint
 from lapvqa.heads.recipe import Fitted
@@ -83,19 +83,20 @@ def write_reports(
     ends = np.cumsum([len(others["train"]), len(others["validate"])]).tolist()
     parts = samples[: ends[0]], samples[ends[0] : ends[1]], samples[ends[1] :]
     texts, facts = {}, _protocol(params)
-    for name, encoder in encoders.items():
+    for name, encoder, recipe in seeded(encoders, params.recipe):
         progress = partial(_tell, recorder, f"head on {name}")
         vision = open_vision(
-            encoder, images, "pooled", params.recipe, layout=layout, machine=machine,
+            encoder, images, "pooled", recipe, layout=layout, machine=machine,
             progress=partial(progress, "images"),
         )  # fmt: skip
-        head = _new_head(vision.width, params)
+        head = _new_head(vision.width, recipe.seed, params)
         lessons = writing.prepare(head, *parts, max_new_tokens=params.max_new_tokens, name="rrg")
-        fitted = writing.learn(head, vision, lessons, params.recipe, partial(progress, "steps"))
+        fitted = writing.learn(head, vision, lessons, recipe, partial(progress, "steps"))
         texts[name] = writing.write(head, vision, parts[2], max_new_tokens=params.max_new_tokens)
         facts |= {**fitted.describe(f"head_{name}"), "head_texts_cut": lessons.shortened}
         if len(texts) == 1:
             _save(head, vision, encoder, parts[1], others["validate"], fitted, params, extra)
+            vision.save_trained(extra)
     return Written(texts, facts)
 
 
@@ -121,9 +122,9 @@ def _save(
     )
 
 
-def _new_head(width: int, params: RrgParams) -> ReportGenerationHead:
+def _new_head(width: int, seed: int, params: RrgParams) -> ReportGenerationHead:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(params.recipe.seed)
+        torch.manual_seed(seed)
         return ReportGenerationHead(width, **params.head.model_dump())
 
 

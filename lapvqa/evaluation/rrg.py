@@ -58,6 +58,12 @@ EVALUATION = contract.Evaluation(
 )
 
 
+def with_weights(params: EvaluateParams, layout: Layout) -> contract.Evaluation:
+    """Return how reports are scored where params.yaml gives weights; ConfigError if one lacks."""
+    weights = scoring.find_weights(params.rrg.weights, layout.root)
+    return replace(EVALUATION, measure=partial(scoring.measure, weights=weights))
+
+
 def run(
     params: EvaluateParams, layout: Layout, machine: Machine, recorder: Recorder
 ) -> contract.Counts:
@@ -73,8 +79,7 @@ def evaluate(
     Raises ConfigError if rrg.max_new_tokens exceeds the decoder's positions.
     """
     split, folder = params.rrg.split, subject.folder("rrg")
-    weights = scoring.find_weights(params.rrg.weights, layout.root)
-    evaluation = replace(EVALUATION, measure=partial(scoring.measure, weights=weights))
+    evaluation = with_weights(params, layout)
     targets = read_targets(layout, params.rrg.sections)
     studies, without_image = read_studies(layout, targets, split=split)
     if not studies:
@@ -86,6 +91,7 @@ def evaluate(
     if subject.model is not None and writes(subject.model):
         written = _write_all(subject.model, studies, params.rrg, layout, machine, recorder)
     encoders = subject.load()
+    described = features.describe(encoders)
     by_heads = report_heads.write_reports(
         encoders,
         studies,
@@ -113,7 +119,7 @@ def evaluate(
         "max_new_tokens": params.rrg.max_new_tokens,
         "reference": "target text of the chosen sections, white space collapsed, never cut",
         "most_common_training_studies": common_count,
-        **features.describe(encoders),
+        **described,
         **by_heads.facts,
         **{f"empty_outputs_{system}": texts.count("") for system, texts in written.items()},
     }

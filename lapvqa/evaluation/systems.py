@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from lapvqa.errors import SchemaError
 from lapvqa.evaluation.contract import Table
+from lapvqa.metrics.seeds import by_system, rows_of
 
 FIRST = ("trained", "untrained")
 """The pipeline's systems, which lead every table."""
@@ -17,7 +18,7 @@ FIRST = ("trained", "untrained")
 
 def systems_of(predictions: pa.Table) -> tuple[str, ...]:
     """Return the systems present: trained, untrained, then the others by name."""
-    present = set(pc.unique(predictions["system"]).to_pylist())
+    present = set(by_system(pc.unique(predictions["system"]).to_pylist()))
     return (*(name for name in FIRST if name in present), *sorted(present.difference(FIRST)))
 
 
@@ -47,11 +48,7 @@ def curves(
     """
     chosen = systems_of(predictions)
     columns = [
-        [None if np.isnan(one) else float(one) for one in values(_rows_of(predictions, system))]
+        [None if np.isnan(one) else float(one) for one in values(rows_of(predictions, system))]
         for system in chosen
     ]
     return Table(columns=(across, *chosen), rows=tuple(zip(points, *columns, strict=True)))
-
-
-def _rows_of(predictions: pa.Table, system: str) -> pa.Table:
-    return predictions.filter(pc.equal(predictions["system"], system))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from lapvqa import storage
 from lapvqa.config import Machine
 from lapvqa.data.shards import ShardStore, verify_shards
 from lapvqa.datasets.stored import StoredImages
@@ -16,10 +19,15 @@ from lapvqa.evaluation.features import FeatureStore, open_store
 from lapvqa.evaluation.folders import Pixels
 from lapvqa.evaluation.frozen import FrozenEncoder
 from lapvqa.layout import Layout
+from lapvqa.metrics.seeds import head_name
 from lapvqa.params import RecipeParams
+from lapvqa.pretrain.checkpoint import serialise
 from lapvqa.pretrain.device import choose_device, make_deterministic
 
 Tokens = Literal["pooled", "patches"]
+
+ENCODER = "encoder.pt"
+"""Beside the head of a native recipe: the encoder that was trained with it."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,29 @@ class Vision:
         pixels = torch.from_numpy(self._images.read(numbers)).to(self.device)
         encoder = self._encoder
         return (encoder.patches(pixels) if self._kind == "patches" else encoder(pixels)).float()
+
+    def save_trained(self, folder: Path) -> None:
+        """Write ``encoder.pt`` if gradients reached the encoder: its head needs these weights.
+
+        A plain state dict under the names of the encoder's own library.
+        """
+        if self.trained is not None:
+            weights = {name: one.detach().cpu() for name, one in self.trained.weights().items()}
+            storage.write_bytes(folder / ENCODER, serialise(weights))
+
+
+def seeded(
+    encoders: Mapping[str, FrozenEncoder], recipe: RecipeParams
+) -> Iterator[tuple[str, FrozenEncoder, RecipeParams]]:
+    """Yield name, encoder and recipe of each head to train: encoder by encoder, seed by seed.
+
+    A native recipe trains a copy of the encoder, so that every head starts from the same.
+    """
+    for name, encoder in encoders.items():
+        for number in range(recipe.seeds):
+            chosen = recipe.model_copy(update={"seed": recipe.seed + number})
+            own = copy.deepcopy(encoder) if recipe.encoder == "native" else encoder
+            yield head_name(name, number), own, chosen
 
 
 def open_vision(

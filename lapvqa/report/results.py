@@ -36,7 +36,10 @@ UNDEFINED = Interval(None)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation: its numbers, or the reason why there are none."""
+    """One evaluation: its numbers, or the reason why there are none.
+
+    ``seeds``: values and sd of the primary metric of systems with several heads.
+    """
 
     task: Task
     computed: bool
@@ -48,6 +51,7 @@ class Evaluation:
     differences: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
     undefined: tuple[str, ...] = ()
     protocol: Mapping[str, str] = field(default_factory=dict)
+    seeds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def metrics(self) -> list[str]:
@@ -124,6 +128,7 @@ def read_evaluation(task: Task, layout: Layout) -> Evaluation:
             differences=_intervals(_compared(raw.get("differences", {}))),
             undefined=tuple(_named(str(line)) for line in raw.get("undefined", [])),
             protocol=flatten(raw.get("protocol", {})),
+            seeds={name: one[raw["primary"]] for name, one in raw.get("seeds", {}).items()},
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise SchemaError(

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from lapvqa import storage
 from lapvqa.layout import Layout
 from lapvqa.metrics.grounding import Several
+from lapvqa.metrics.seeds import first_heads
 from lapvqa.report import answers, charts, detection, grounding, written
 from lapvqa.report.answers import AnswerExample, answer_examples
 from lapvqa.report.boxes import TRUE, legend
@@ -73,9 +74,8 @@ def make_section(
     kind = _KINDS[task]
     if not evaluation.computed:
         return Section(evaluation, kind)
-    predictions = storage.read_table(
-        layout.result_dir(task) / "predictions.parquet", _SCHEMAS[kind], made_by=f"evaluate@{task}"
-    )
+    path = layout.result_dir(task) / "predictions.parquet"
+    predictions = first_heads(storage.read_table(path, _SCHEMAS[kind], made_by=f"evaluate@{task}"))
     chart = charts.interval_chart(evaluation)
     if kind == "probe":
         return Section(

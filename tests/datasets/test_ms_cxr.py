@@ -217,6 +217,7 @@ def test_a_missing_column_is_named(write_table, stored, missing):
         ({"category_name": "Effusion"}, "category_name is 'Effusion'; nearest.*Pleural Effusion"),
         ({"split": "valid"}, "column split is 'valid'; nearest known: val"),
         ({"x": "left"}, "column x is 'left', expected a number"),
+        ({"label_text": " "}, "expected a phrase in label_text, found none"),
         ({"image_width": 0}, "expected image_width and image_height above 0"),
         ({"path": "files/a.jpg"}, "expected column path of the form"),
         ({"dicom_id": dicom(study(4, 0))}, "with the row's own dicom_id"),

@@ -237,14 +237,31 @@ def test_equal_input_gives_equal_bytes(vindr, judge):
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
-@pytest.mark.parametrize(("mode", "changes"), [("frozen", False), ("native", True)])
-def test_only_a_native_recipe_changes_the_encoder(vindr, judge, mode, changes):
+@pytest.mark.parametrize("mode", ["frozen", "native"])
+def test_a_native_recipe_trains_a_copy_of_the_encoder_and_writes_it(vindr, judge, mode):
     encoder = Brightness()
     recipe = QUICK.recipe.model_copy(update={"encoder": mode, "encoder_lr": 1e-2})
-    metrics, _, _ = judge({"one": encoder}, QUICK.model_copy(update={"recipe": recipe}))
-    assert (encoder.scale.item() != 1) is changes
+    metrics, _, folder = judge({"one": encoder}, QUICK.model_copy(update={"recipe": recipe}))
+    assert encoder.scale.item() == 1
     known = metrics["protocol"]["encoder_sha256_one"]
     assert known == ad.features.encoder_digest(Brightness())  # what it was, not what it became
+    trained = folder / "extra" / "encoder.pt"
+    assert trained.exists() is (mode == "native")
+    if mode == "native":
+        assert torch.load(trained, weights_only=True)["scale"].item() != 1
+
+
+def test_several_seeds_are_several_heads(vindr, judge):
+    recipe = QUICK.recipe.model_copy(update={"seeds": 2})
+    metrics, predictions, _ = judge(
+        {"one": Brightness()}, QUICK.model_copy(update={"recipe": recipe})
+    )
+    assert set(predictions["system"].to_pylist()) == {"one", "one@1"}
+    values = metrics["seeds"]["one"]["mean_ap40"]["values"]
+    assert len(values) == 2
+    assert metrics["systems"]["one"]["mean_ap40"]["value"] == pytest.approx(
+        np.mean(values), abs=1e-6
+    )
 
 
 class TestUnreadable:

@@ -61,7 +61,7 @@ def test_metrics_have_the_agreed_form(layout: Layout):
     metrics = publish(layout, predictions())
     assert set(metrics) == {
         "task", "status", "primary", "num_samples", "num_patients", "systems", "differences",
-        "undefined", "protocol", "metrics",
+        "seeds", "undefined", "protocol", "metrics",
     }  # fmt: skip
     assert (metrics["task"], metrics["status"]) == ("probe_chexpert", "ok")
     assert (metrics["num_samples"], metrics["num_patients"]) == (40, 20)

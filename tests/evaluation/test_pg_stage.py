@@ -298,16 +298,48 @@ def test_equal_input_gives_equal_bytes(project: Project) -> None:
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
-@pytest.mark.parametrize(("mode", "changes"), [("frozen", False), ("native", True)])
-def test_only_a_native_recipe_changes_the_encoder(
-    project: Project, mode: str, changes: bool
+@pytest.mark.parametrize("mode", ["frozen", "native"])
+def test_a_native_recipe_trains_a_copy_of_the_encoder_and_writes_it(
+    project: Project, mode: str
 ) -> None:
     encoder = Brightness()
     recipe = QUICK.recipe.model_copy(update={"encoder": mode, "encoder_lr": 1e-2})
-    metrics, _, _ = project.judge({"one": encoder}, QUICK.model_copy(update={"recipe": recipe}))
-    assert (encoder.scale.item() != 1) is changes
+    metrics, _, folder = project.judge(
+        {"one": encoder}, QUICK.model_copy(update={"recipe": recipe})
+    )
+    assert encoder.scale.item() == 1
     known = metrics["protocol"]["encoder_sha256_one"]
     assert known == features.encoder_digest(Brightness())  # what it was, not what it became
+    trained = folder / "extra" / "encoder.pt"
+    assert trained.exists() is (mode == "native")
+    if mode == "native":
+        weights = torch.load(trained, weights_only=True)
+        assert set(weights) == set(encoder.state_dict())
+        assert weights["scale"].item() != 1
+
+
+def test_several_seeds_are_several_heads_and_metrics_their_mean(project: Project) -> None:
+    recipe = QUICK.recipe.model_copy(update={"seed": 3, "seeds": 2})
+    encoders: dict[str, FrozenEncoder] = {"one": Brightness()}
+    both, predictions, folder = project.judge(encoders, QUICK.model_copy(update={"recipe": recipe}))
+    single = []
+    for seed in (3, 4):
+        alone = recipe.model_copy(update={"seed": seed, "seeds": 1})
+        single.append(
+            project.judge(encoders, QUICK.model_copy(update={"recipe": alone}), f"seed{seed}")
+        )
+    assert set(predictions["system"].to_pylist()) == {"one", "one@1"}
+    assert set(both["systems"]) == {"one"}
+    for metric, found in both["systems"]["one"].items():
+        values = [metrics["systems"]["one"][metric]["value"] for metrics, _, _ in single]
+        assert found["value"] == pytest.approx(np.mean(values), abs=1e-6), metric
+        assert both["seeds"]["one"][metric]["values"] == pytest.approx(values, abs=1e-6)
+        assert both["seeds"]["one"][metric]["sd"] == pytest.approx(np.std(values, ddof=1), abs=1e-6)
+    assert both["seeds"]["one"]["miou"]["sd"] > 0
+    first = single[0][2]
+    head = "extra/head.pt"  # the published one is the first seed's
+    assert (folder / head).read_bytes() == (first / head).read_bytes()
+    assert (folder / "curves.csv").read_bytes() == (first / "curves.csv").read_bytes()
 
 
 def test_boxes_are_those_of_the_squares_in_stored_pixels(project: Project) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lapvqa import storage
 from lapvqa.diffvqa.model import DiffVQAHead
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation import diffvqa, features, vqa
+from lapvqa.evaluation.encoders.open import open_encoder
 from lapvqa.evaluation.frozen import FrozenEncoder
 from lapvqa.evaluation.subject import Subject, load_systems
 from lapvqa.heads import checkpoint
@@ -119,19 +121,37 @@ def test_equal_runs_give_equal_bytes_whoever_filled_the_store(
         assert one.read_bytes() == two.read_bytes(), name
 
 
-def test_native_trains_the_encoder_and_frozen_leaves_it(
+def test_native_trains_a_copy_of_the_encoder_which_loads_as_an_export(
     demo: Layout, repository: Path, tmp_path: Path
 ) -> None:
     folder = demo.model_dir("captioning")
-    digests = {}
+    encoder = load_systems(folder)["trained"]
+    before = features.encoder_digest(encoder)
     for mode in ("frozen", "native"):
-        encoder = load_systems(folder)["trained"]
-        before = features.encoder_digest(encoder)
         recipe = RECIPE.model_copy(update={"encoder": mode, "encoder_lr": 1e-3})
         params = parameters(repository, recipe=recipe)
         judge("vqa", demo, params, tmp_path / mode, {"trained": encoder})
-        digests[mode] = features.encoder_digest(encoder) == before
-    assert digests == {"frozen": True, "native": False}
+        assert features.encoder_digest(encoder) == before
+    assert not (tmp_path / "frozen/vqa/extra/encoder.pt").exists()
+    (tmp_path / "export").mkdir()
+    shutil.copy(folder / "card.json", tmp_path / "export" / "card.json")
+    shutil.copy(tmp_path / "native/vqa/extra/encoder.pt", tmp_path / "export/encoder_final.pt")
+    assert features.encoder_digest(open_encoder(tmp_path / "export")) != before
+
+
+def test_several_seeds_are_several_heads_of_each_system(
+    demo: Layout, repository: Path, tmp_path: Path
+) -> None:
+    recipe = RECIPE.model_copy(update={"seeds": 2})
+    metrics = judge("vqa", demo, parameters(repository, recipe=recipe), tmp_path)
+    assert set(metrics["systems"]) == set(metrics["seeds"]) == {"trained", "untrained"}
+    assert {
+        f"epoch_{name}" for name in ("trained", "trained@1", "untrained", "untrained@1")
+    } <= set(metrics["protocol"])
+    found = {name: one["bleu1"] for name, one in metrics["seeds"].items()}
+    for name, one in found.items():
+        mean = metrics["systems"][name]["bleu1"]["value"]
+        assert mean == pytest.approx(np.mean(one["values"]), abs=1e-6)
 
 
 class Oracle(FrozenEncoder):

@@ -35,3 +35,7 @@ class ForeignEncoder(FrozenEncoder):
                 hint="only encoders whose tokens are a grid over a square image are judged",
             )
         return tokens
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights of the tower."""
+        return dict(self.tower.state_dict())

@@ -1,0 +1,105 @@
+"""Several heads per encoder, a seed each: how much of a result is owed to the first weights.
+
+The head of the first seed bears the system's name, the others are <system>@1, <system>@2, ...
+Predictions hold all of them. A system's metrics are the means over its heads, in the sample and in
+every draw of patients, so that an interval is of patients, and the heads' spread stands beside it.
+Curves and pictures show the first head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lapvqa.errors import SchemaError
+from lapvqa.metrics.bootstrap import Array, Measures
+
+_MARK = "@"
+
+
+def head_name(system: str, number: int) -> str:
+    """Return what a system's head is called, ``number`` from 0."""
+    return f"{system}{_MARK}{number}" if number else system
+
+
+def by_system(names: Sequence[str]) -> dict[str, list[str]]:
+    """Return system -> its heads, the first one first; systems by name."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        system, mark, number = name.rpartition(_MARK)
+        is_repeat = bool(mark) and number.isdecimal() and system in names
+        found.setdefault(system if is_repeat else name, []).append(name)
+    return {
+        system: sorted(each, key=lambda name: (name != system, len(name), name))
+        for system, each in sorted(found.items())
+    }
+
+
+def first_heads(predictions: pa.Table) -> pa.Table:
+    """Return the rows of each system's first head."""
+    systems = by_system(pc.unique(predictions["system"]).to_pylist())
+    return predictions.filter(pc.is_in(predictions["system"], pa.array(systems, pa.string())))
+
+
+def rows_of(predictions: pa.Table, name: str) -> pa.Table:
+    """Return the rows of one head."""
+    return predictions.filter(pc.equal(predictions["system"], name))
+
+
+def measure(
+    of_head: Callable[[pa.Table], Measures], predictions: pa.Table, names: Sequence[str]
+) -> Measures:
+    """Return the measures of a system: the means over its heads ``names``.
+
+    Raises SchemaError unless the heads were asked the same in one order.
+    """
+    each = [of_head(rows_of(predictions, name)) for name in names]
+    check_same(dict(zip(names, each, strict=True)))
+    first = each[0]
+
+    def mean(weights: Array) -> Array:
+        averaged: Array = np.mean([one.statistic(weights) for one in each], axis=0)
+        return averaged
+
+    return first if len(each) == 1 else Measures(
+        names=first.names,
+        samples=first.samples,
+        patients=first.patients,
+        statistic=mean,
+        undefined={name: why for one in each for name, why in one.undefined.items()},
+    )  # fmt: skip
+
+
+def spread(
+    of_head: Callable[[pa.Table], Measures], predictions: pa.Table, names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Return metric -> the values of the heads and their standard deviation (n - 1)."""
+    each = [of_head(rows_of(predictions, name)) for name in names]
+    ones = np.ones((1, len(each[0].samples)))
+    values = np.stack([np.ravel(one.statistic(ones)[0]) for one in each])
+    return {
+        name: {
+            "values": [float(one) if np.isfinite(one) else None for one in column],
+            "sd": float(np.std(column, ddof=1)) if np.isfinite(column).all() else None,
+        }
+        for name, column in zip(each[0].names, values.T, strict=True)
+    }
+
+
+def check_same(measures: Mapping[str, Measures]) -> None:
+    """Raise SchemaError unless all have the same samples in one order, as paired draws need."""
+    first_name, first = next(iter(measures.items()))
+    for name, other in measures.items():
+        if (other.names, other.samples, other.patients) == (
+            first.names, first.samples, first.patients,
+        ):  # fmt: skip
+            continue
+        raise SchemaError(
+            f"systems {first_name} ({len(first.samples)} samples) and {name} "
+            f"({len(other.samples)} samples) were not predicted on the same samples in one order",
+            hint="write one row per sample and system, in the same order for every system",
+        )
