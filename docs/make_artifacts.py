@@ -148,8 +148,8 @@ def page() -> str:
                 parts.append(f"In {where}:\n")
                 parts.append(columns(one))
     parts.append(
-        "## `evaluations/<name>/<task>`\n\nMade by `lapvqa evaluate --encoder`, no stage. The files "
-        "of `results/<task>` for another encoder; see [evaluate.md](evaluate.md).\n"
+        "## `evaluations/<name>/<task>`\n\nMade by `lapvqa evaluate --encoder`, no stage. The "
+        "files of `results/<task>` for another encoder; see [evaluate.md](evaluate.md).\n"
     )
     return "\n".join(parts)
 

@@ -243,7 +243,8 @@ def _row(
         )
     if not text.strip():
         raise SourceError(
-            f"{place}: expected a phrase in label_text, found none", hint="use the file as published"
+            f"{place}: expected a phrase in label_text, found none",
+            hint="use the file as published",
         )
     word = "" if split is None else tables.choice(split, _SPLITS, "split", place)
     return _Row(place, dicom_id, category, " ".join(text.split()), path, box, size, word)

@@ -1,4 +1,4 @@
-"""From found boxes to numbers: mAP@0.4 (VinDr-CXR), mAP@0.5 (VOC), COCO's AP where it is there."""
+"""From found boxes to numbers: mAP@0.4 (VinDr-CXR), mAP@0.5 (VOC), COCO AP."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lapvqa.datasets.vindr_tables import CLASSES
 from lapvqa.errors import SchemaError
 from lapvqa.evaluation import systems
 from lapvqa.evaluation.contract import Table
-from lapvqa.metrics import coco
 from lapvqa.metrics.bootstrap import Array, Measures
+from lapvqa.metrics.coco import coco_panel
 from lapvqa.metrics.detection import VINDR, FoundBoxes, Index, TrueBoxes, detection_panel
-from lapvqa.metrics.panel import Panel, class_names, measures, not_computed, side_by_side
+from lapvqa.metrics.panel import measures, side_by_side
 
 PRIMARY = "mean_ap40"
 CURVE_COLUMNS = ("class", *systems.FIRST)
@@ -31,7 +31,7 @@ def measure(predictions: pa.Table, *, labels: Sequence[str] = CLASSES) -> Measur
     truth, found = read_boxes(rows, labels)
     panel = side_by_side(
         detection_panel(truth, found, num_images=rows.num_rows, labels=labels),
-        _coco(truth, found, rows.num_rows, labels),
+        coco_panel(truth, found, num_images=rows.num_rows, labels=labels),
     )
     return measures(panel, samples=rows["sample"].to_pylist(), patients=rows["patient"].to_pylist())
 
@@ -80,13 +80,6 @@ def _columns(
 def _lengths(rows: pa.Table, column: str) -> list[int]:
     lengths: list[int] = pc.list_value_length(rows[column]).to_pylist()
     return lengths
-
-
-def _coco(truth: TrueBoxes, found: FoundBoxes, num_images: int, labels: Sequence[str]) -> Panel:
-    if coco.is_available():
-        return coco.coco_panel(truth, found, num_images=num_images, labels=labels)
-    names = (*class_names("coco_ap", labels), *class_names("coco_ap50", labels))
-    return not_computed(names, coco.MISSING)
 
 
 def _fault(expected: str) -> SchemaError:

@@ -1,8 +1,9 @@
 """A dataset's folder of image files: listed by the inventory, decoded once.
 
-Files are decoded into chunks of stored pixels under .lapvqa/work. A chunk's name holds the code
-and the libraries that made it and every file's size and time: what changed is decoded again, a
-killed run continues at the first missing chunk.
+Files are decoded into chunks under .lapvqa/work: ``<name>.npy`` has the stored pixels, to be mapped
+into memory, ``<name>.npz`` what is known of them. A chunk's name holds the code and the libraries
+that made it and every file's size and time: what changed is decoded again, a killed run continues
+at the first missing chunk.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ import PIL
 import pydicom
 from numpy.typing import NDArray
 
-from lapvqa import storage
+from lapvqa import dicom, storage
 from lapvqa.config import Machine
 from lapvqa.data import geometry
 from lapvqa.data.geometry import Fit
@@ -72,8 +73,8 @@ class Decoded:
         for number, chunk in enumerate(self.chunks):
             inside = (wanted >= starts[number]) & (wanted < starts[number + 1])
             if inside.any():
-                with np.load(chunk) as stored:
-                    found[inside] = stored["pixels"][wanted[inside] - starts[number]]
+                stored = np.load(chunk, mmap_mode="r")
+                found[inside] = stored[wanted[inside] - starts[number]]
         return found
 
     def _parts(self) -> list[NDArray[np.bool_]]:
@@ -108,8 +109,8 @@ def decode(
             readable.append(stored["readable"])
             digests += stored["digests"].tolist()
             fits += [Fit(int(row[0]), int(row[1]), *row[2:].tolist()) for row in stored["fits"]]
-        chunks.append(cached)
-    _remove_others(work, set(chunks))
+        chunks.append(cached.with_suffix(".npy"))
+    _remove_others(work, {*chunks, *(chunk.with_suffix(".npz") for chunk in chunks)})
     found = np.concatenate(readable) if readable else np.zeros(0, dtype=bool)
     return Decoded(found, digests, fits, chunks)
 
@@ -130,10 +131,12 @@ def _write(
         (fit.native_rows, fit.native_cols, fit.scale, fit.offset_x, fit.offset_y)
         for fit in (image.fit for image in good)
     ]
+    pixels = cached.with_suffix(".npy")
+    with storage.atomic_path(pixels) as temporary, temporary.open("wb") as handle:
+        np.save(handle, np.stack([image.pixels for image in good]) if good else empty)
     with storage.atomic_path(cached) as temporary, temporary.open("wb") as handle:
-        np.savez(
+        np.savez(  # last: it says that the chunk is there
             handle,
-            pixels=np.stack([image.pixels for image in good]) if good else empty,
             readable=np.array([image is not None for image in found], dtype=bool),
             digests=np.array([digest(image.pixels) for image in good], dtype="U64"),
             fits=np.array(fits, dtype=np.float64).reshape(-1, 5),
@@ -142,21 +145,24 @@ def _write(
 
 def _chunk_key(source: ImageFolder, chunk: Sequence[str], read: Read) -> str:
     libraries = f"{PIL.__version__} {cv2.__version__} {pydicom.__version__}"
-    code = _code_digest(geometry, file_code, sys.modules[read.__module__])
+    modules = (geometry, file_code, sys.modules[read.__module__])
+    files = [Path(str(module.__file__)) for module in modules]
+    code = _code_digest(*files, *sorted(Path(str(dicom.__file__)).parent.glob("*.py")))
     lines = [code, libraries, str(source.folder)]
     lines += [f"{path} {source.files.get(path, 'missing')}" for path in chunk]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _code_digest(*modules: ModuleType) -> str:
+@cache
+def _code_digest(*files: Path) -> str:
     """Return the sha256 of source files: a cache must not outlive the code that filled it."""
     found = hashlib.sha256()
-    for module in modules:
-        found.update(Path(str(module.__file__)).read_bytes())
+    for file in files:
+        found.update(file.read_bytes())
     return found.hexdigest()
 
 
 def _remove_others(folder: Path, used: set[Path]) -> None:
     """Drop pixel chunks of files that have changed since: they are large and never met again."""
-    for path in set(folder.glob("*.npz")) - used:
+    for path in set(folder.glob("*.np[yz]")) - used:
         path.unlink(missing_ok=True)

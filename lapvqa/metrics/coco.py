@@ -1,4 +1,4 @@
-"""COCO's average precision, matched by pycocotools; optional, imported on use.
+"""COCO's average precision, matched by pycocotools.
 
 AP is the mean over IoU 0.50, 0.55, .. 0.95 of the precision envelope at 101 recalls, at most 100
 boxes per image and class, all sizes (COCO detection evaluation). pycocotools decides which boxes
@@ -9,8 +9,6 @@ patients as everywhere. With all weights 1 the result is pycocotools' own.
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,14 +16,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
-from lapvqa.errors import ConfigError
 from lapvqa.metrics.bootstrap import Array
 from lapvqa.metrics.detection import NO_TRUE_BOX, FoundBoxes, Index, TrueBoxes, check_boxes
 from lapvqa.metrics.panel import Panel, class_names, class_reasons, with_mean
 
 MAX_BOXES = 100
-MISSING = "not computed: pycocotools not installed"
 
 _ALL_AREAS = [0, 1e10]
 
@@ -39,17 +37,12 @@ class _Ranked:
     num_true: Array
 
 
-def is_available() -> bool:
-    """Return whether pycocotools can be imported."""
-    return importlib.util.find_spec("pycocotools") is not None
-
-
 def coco_panel(
     truth: TrueBoxes, found: FoundBoxes, *, num_images: int, labels: Sequence[str]
 ) -> Panel:
     """Return mean_coco_ap, coco_ap/<label>, then the same of coco_ap50; weights are of images.
 
-    Raises ConfigError without pycocotools, SchemaError as ``detection.check_boxes``.
+    Raises SchemaError as ``detection.check_boxes`` does.
     """
     check_boxes(truth, found, num_images=num_images, num_labels=len(labels))
     evaluated = evaluate(truth, found, num_images=num_images, num_labels=len(labels))
@@ -72,22 +65,11 @@ def coco_panel(
 
 
 def evaluate(truth: TrueBoxes, found: FoundBoxes, *, num_images: int, num_labels: int) -> Any:
-    """Return pycocotools' COCOeval after evaluate(): image and category ids are the indices.
-
-    Raises ConfigError without pycocotools.
-    """
-    try:
-        coco = importlib.import_module("pycocotools.coco")
-        cocoeval = importlib.import_module("pycocotools.cocoeval")
-    except ImportError as error:
-        raise ConfigError(
-            "COCO AP needs the package pycocotools, found none",
-            hint="install it (requirements name the version), or leave COCO AP out",
-        ) from error
+    """Return pycocotools' COCOeval after evaluate(): image and category ids are the indices."""
     tables = []
     with contextlib.redirect_stdout(io.StringIO()):
         for one in (truth, found):
-            table = coco.COCO()
+            table = COCO()
             table.dataset = {
                 "images": [{"id": index} for index in range(num_images)],
                 "categories": [{"id": index} for index in range(num_labels)],
@@ -95,7 +77,7 @@ def evaluate(truth: TrueBoxes, found: FoundBoxes, *, num_images: int, num_labels
             }
             table.createIndex()
             tables.append(table)
-        evaluated = cocoeval.COCOeval(*tables, iouType="bbox")
+        evaluated = COCOeval(*tables, iouType="bbox")
         evaluated.params.areaRng, evaluated.params.areaRngLbl = [_ALL_AREAS], ["all"]
         evaluated.params.maxDets = [MAX_BOXES]
         evaluated.evaluate()

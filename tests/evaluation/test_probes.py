@@ -21,6 +21,7 @@ from lapvqa.evaluation import (
 )
 from lapvqa.probe import recipe
 from lapvqa.probe.chexpert import read_chexpert
+from lapvqa.probe.images import read_image
 from lapvqa.schemas import PROBE_PREDICTIONS
 
 FILES = ("predictions.parquet", "metrics.json", "curves.csv")
@@ -189,7 +190,20 @@ class TestFeatures:
         list_again("chexpert")
         second = self.extract(planted, layout, machine, recorder)
         assert not np.array_equal(first.systems["trained"], second.systems["trained"])
-        assert len(list((layout.work_dir("features") / "pixels" / "chexpert").glob("*"))) == 1
+        kept = (layout.work_dir("features") / "pixels" / "chexpert").glob("*")
+        assert len({path.stem for path in kept}) == 1
+
+    def test_pixels_come_in_any_order_from_any_chunk(
+        self, chexpert_folder, layout, machine, monkeypatch
+    ):
+        source = folders.open_folder("chexpert", layout, machine)
+        paths = sorted(path for path in source.files if path.endswith(".jpg"))[:12]
+        monkeypatch.setattr(folders, "CHUNK", 5)
+        decoded = folders.decode(source, paths, read_image, layout=layout, machine=machine)
+        order = [11, 0, 4, 5, 5, 10]
+        found = decoded.pixels(order)
+        for image, number in zip(found, order, strict=True):
+            np.testing.assert_array_equal(image, read_image(chexpert_folder / paths[number]).pixels)
 
     def test_chunks_and_batches_do_not_change_the_features(
         self, chexpert_folder, layout, machine, recorder, monkeypatch

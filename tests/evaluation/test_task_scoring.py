@@ -22,7 +22,7 @@ from lapvqa.evaluation import (
     detection_scoring,
     grounding_scoring,
 )
-from lapvqa.metrics import coco, record
+from lapvqa.metrics import record
 from lapvqa.metrics.bootstrap import Measures, draw_values
 from lapvqa.metrics.delong import delong_test
 from lapvqa.params import BootstrapParams, MetricWeightsParams
@@ -263,17 +263,6 @@ def test_detection_curves_are_ap40_by_class() -> None:
     assert by_class["ILD"] == (pytest.approx(0.5), 0.0)
     assert by_class["Atelectasis"] == (0.0, None)
     assert by_class["Cardiomegaly"] == (None, None)
-
-
-def test_without_pycocotools_only_cocos_metrics_are_missing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    names = detection_scoring.measure(DETECTIONS).names
-    monkeypatch.setattr(coco, "is_available", lambda: False)
-    measures = detection_scoring.measure(DETECTIONS)
-    assert measures.names == names
-    assert measures.undefined["mean_coco_ap"] == "not computed: pycocotools not installed"
-    assert values(measures)["mean_ap40"] == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(

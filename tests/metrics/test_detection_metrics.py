@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import sys
 
 import numpy as np
 import pytest
 
-from lapvqa.errors import ConfigError, SchemaError
+from lapvqa.errors import SchemaError
 from lapvqa.metrics import coco
 from lapvqa.metrics.bootstrap import clustered_interval
 from lapvqa.metrics.detection import (
@@ -262,12 +261,6 @@ def test_worse_boxes_score_less_and_patients_give_intervals() -> None:
     patients = [f"p{image // 2}" for image in range(IMAGES)]
     first = clustered_interval(panel.statistic, patients, draws=200, confidence=0.95, seed=0)[0]
     assert first.low < first.value < first.high
-
-
-def test_without_pycocotools_the_message_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
-    with pytest.raises(ConfigError, match="needs the package pycocotools"):
-        coco.coco_panel(*scene(0), num_images=IMAGES, labels=LABELS)
 
 
 @pytest.mark.parametrize(
