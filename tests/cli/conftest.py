@@ -13,6 +13,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "lineage"))  # one toy project for both folders
 sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation"))  # and one demo project
+sys.path.insert(
+    0, str(Path(__file__).parents[1] / "encoders")
+)  # and tiny models of other libraries
 import toy_project
 from cli_answer import Answer, Lapvqa
 

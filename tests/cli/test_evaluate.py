@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import tiny_models
 import toy_project
 from cli_answer import Answer, Lapvqa
 from demo_project import build
@@ -45,7 +46,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path
     root = tmp_path_factory.mktemp("judged")
     layout = build(root, repository, SIZES)
     quick = layout.params.read_text().replace("bootstrap_draws: 1000", "bootstrap_draws: 50")
-    quick = re.sub(r"epochs: \d+, batch", "epochs: 1, batch", quick)
+    quick = re.sub(r"(?m)^      epochs: \d+", "      epochs: 1", quick)
     layout.params.write_text(re.sub(r"max_new_tokens: \d+", "max_new_tokens: 8", quick))
     layout.local.write_text("{workers: 1, device: cpu}\n")
     layout.dvc_yaml.write_text("stages: {}\n")
@@ -105,6 +106,20 @@ def test_all_tasks_for_two_encoders_beside_the_pipelines(
     assert facts["file"] == "First one"
     assert re.fullmatch(r"[0-9a-f]{64}", facts["digest"])
     assert str(project.root) not in (project.root / "evaluations/comparison.json").read_text()
+
+
+@pytest.mark.parametrize("task", ["vqa", "ad"])
+def test_an_encoder_of_another_library(
+    task: str, project: Layout, lapvqa: Lapvqa, tmp_path: Path
+) -> None:
+    folder = tiny_models.save(tmp_path / "clip", tiny_models.clip(), tiny_models.clip_processor())
+    answer = lapvqa("evaluate", task, "--encoder", str(folder), "--json")
+    assert answer.code == 0, answer.err
+    metrics = storage.read_json(project.evaluations_dir("clip") / task / "metrics.json", made_by="")
+    assert set(metrics["systems"]) == {"clip"}
+    assert "CLIP" in metrics["protocol"]["encoder_clip"]
+    own = storage.read_json(project.result_dir(task) / "metrics.json", made_by="")
+    assert metrics["protocol"]["samples_sha256"] == own["protocol"]["samples_sha256"]
 
 
 def test_differences_are_paired_with_trained(project: Layout, lapvqa: Lapvqa) -> None:

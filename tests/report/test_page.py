@@ -28,7 +28,7 @@ from lapvqa.report import page
 from lapvqa.report.choice import choose
 from lapvqa.report.names import METRICS, family, metric_name
 from lapvqa.report.written import mark
-from lapvqa.schemas import REJECTS, RRG_PREDICTIONS
+from lapvqa.schemas import ANSWER_PREDICTIONS, REJECTS, RRG_PREDICTIONS
 
 STYLE = Path(page.__file__).with_name("style.css")
 
@@ -264,6 +264,24 @@ def test_first_table_sets_trained_beside_untrained_for_every_task(project) -> No
     assert "by a head on the frozen encoder" in rows[5]
     assert "0.440 [0.410, 0.470]0.070 [0.040, 0.100]0.370 [0.340, 0.400]" in rows[5]
     assert rows[7].startswith("Grounding of phrases")
+
+
+def test_several_seeds_are_said_and_only_the_first_head_is_shown(project) -> None:
+    primary = json.loads(project.metrics("vqa").read_text())["primary"]
+    spread = {primary: {"values": [0.7, 0.74], "sd": 0.028284}}
+    project.edit_metrics("vqa", seeds={"trained": spread})
+    path = project.layout.result_dir("vqa") / "predictions.parquet"
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    again = [row | {"system": "trained@1"} for row in rows if row["system"] == "trained"]
+    storage.write_table(
+        path, table.from_pylist([*rows, *again], ANSWER_PREDICTIONS), ANSWER_PREDICTIONS
+    )
+    tree = html.fromstring(project.render())
+    (section,) = tree.xpath("//section[@aria-labelledby='vqa']")
+    text = " ".join(section.text_content().split())
+    assert "Trained: mean of 2 heads of different seeds, whose standard deviation is 0.028." in text
+    assert "trained@1" not in text
 
 
 def test_every_evaluation_has_a_section_and_a_link_to_it(project) -> None:
