@@ -26,6 +26,9 @@ variation between patients: a percentile interval of them would be far too narro
 draws miss a class that three patients show.
 """
 
+_ROUNDING = 1e-12
+"""A statistic that is the same in every draw may differ in its last bits."""
+
 _CHUNK_BYTES = 16 * 2**20
 
 
@@ -94,7 +97,9 @@ def draw_values(
 def interval(values: Array, *, confidence: float) -> Estimate:
     """Turn ``[observed, draw 1, draw 2, ...]`` into an Estimate.
 
-    Undefined draws are left out; see MAX_UNDEFINED_SHARE.
+    Undefined draws are left out; see MAX_UNDEFINED_SHARE. An interval that excludes the observed
+    value is none: the draws are then biased by more than they vary, as those of a calibration
+    error of few patients are.
     """
     observed, draws = values[0], values[1:]
     if not np.isfinite(observed):
@@ -104,6 +109,8 @@ def interval(values: Array, *, confidence: float) -> Estimate:
         return Estimate(float(observed), None, None)
     tail = (1 - confidence) / 2
     low, high = np.quantile(defined, [tail, 1 - tail])
+    if not low - _ROUNDING <= observed <= high + _ROUNDING:
+        return Estimate(float(observed), None, None)
     return Estimate(float(observed), float(low), float(high))
 
 

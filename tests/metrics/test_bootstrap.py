@@ -96,6 +96,14 @@ def test_one_positive_patient_gets_a_value_without_interval() -> None:
     assert found[1].high is None
 
 
+def test_an_interval_that_excludes_its_value_is_none() -> None:
+    draws = np.linspace(0.2, 0.3, 100)
+    assert interval(np.array([0.1, *draws]), confidence=0.95) == (0.1, None, None)
+    assert interval(np.array([0.25, *draws]), confidence=0.95).low is not None
+    same = np.array([1.0, *np.full(100, 1.0 - 2**-53)])  # equal but for the last bit
+    assert interval(same, confidence=0.95).low == pytest.approx(1.0)
+
+
 def test_no_samples_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one sample"):
         draw_values(weighted_mean(np.array([])), [], draws=10, seed=0)
