@@ -37,6 +37,11 @@ class Layout:
         """dvc.lock: what was made from what."""
         return self.root / "dvc.lock"
 
+    @property
+    def kept_dvc_lock(self) -> Path:
+        """A copy of dvc.lock when it was last known to be whole."""
+        return self.state / "dvc.lock"
+
     def inventory(self, name: str) -> Path:
         """Inventory of one input folder, one of ``inventory.NAMES``."""
         return self.root / "data" / "inventory" / f"{name}.parquet"

@@ -62,6 +62,8 @@ def check(layout: Layout) -> list[StageState]:
         project = _project(layout)
     except stagefile.UnsupportedStagefileError as error:
         return [_unknown(name, error.message) for name in stagefile.locked(layout)]
+    except stagefile.CutLockError as error:
+        return [_unknown(name, error.message) for name in stagefile.declared(layout)]
     states: dict[str, StageState] = {}
     for name in project.stages:
         states[name] = _state(project, name, states)

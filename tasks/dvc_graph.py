@@ -46,8 +46,8 @@ def load_graph(root: Path) -> list[Node]:
     """
     import networkx
 
-    with _repository(root) as repository:
-        graph = repository.index.graph
+    with repository(root) as repo:
+        graph = repo.index.graph
         order = networkx.dfs_postorder_nodes(graph)
         return [_node(stage, graph) for stage in order if not stage.is_data_source]
 
@@ -61,8 +61,8 @@ def stale_stages(
     decides. ``skip``: stages that ran a moment ago and would be called changed for ever
     (always_changed). Raises BusyError while another `dvc repro` is at work.
     """
-    with _repository(root) as repository:
-        status = {_name(key): facts for key, facts in repository.status().items()}
+    with repository(root) as repo:
+        status = {_name(key): facts for key, facts in repo.status().items()}
     known = locked(Layout(root))
     stale: dict[str, str] = {}
     for node in graph:
@@ -122,15 +122,16 @@ def _name(key: str) -> str:
 
 
 @contextmanager
-def _repository(root: Path) -> Iterator[Repo]:
+def repository(root: Path) -> Iterator[Repo]:
+    """Open the DVC repository; BusyError while another command holds it, else ConfigError."""
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
-        with Repo(str(root)) as repository:
-            yield repository
+        with Repo(str(root)) as opened:
+            yield opened
     except LockError as error:
         raise BusyError(
             "another DVC command is at work in this project",

@@ -17,6 +17,7 @@ from rich.console import Console
 from lapvqa import storage
 from lapvqa.config import Machine, load_machine
 from lapvqa.layout import Layout
+from tasks import dvc_lock
 from tasks.display import Display, StageOutcome
 from tasks.dvc_graph import Node
 from tasks.lineage import Commit, read_commit
@@ -67,6 +68,7 @@ def opened(root: Path, display: Display | None = None) -> Iterator[Session]:
     machine = load_machine(layout)
     with storage.lock(layout.run_lock, what="a run of this project"):
         display = display or Display(Console())
+        dvc_lock.mend(layout, display.say)
         session = Session(
             layout=layout,
             machine=machine,

@@ -25,7 +25,7 @@ from lapvqa.errors import EXIT_BAD_DATA, EXIT_BUSY, EXIT_FAULT, EXIT_INTERRUPTED
 from lapvqa.layout import Layout
 from lapvqa.lineage.stagefile import LockedStage, locked
 from lapvqa.recorder import PROGRESS_PREFIX
-from tasks import lineage, process, spool
+from tasks import dvc_lock, lineage, process, spool
 from tasks.display import StageOutcome
 from tasks.dvc_graph import Node
 from tasks.lineage import Ids
@@ -79,6 +79,7 @@ def run_stage(name: str, reason: str = "") -> str:
         _finish(session, StageOutcome(name, "failed", time.time() - began, why))
         raise
     after = locked(session.layout)[name]
+    dvc_lock.keep(session.layout)
     outcome = _outcome(node, before, after, output, time.time() - began)
     if outcome.status == "ran":
         if node.always_changed:

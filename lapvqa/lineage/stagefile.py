@@ -35,6 +35,10 @@ class UnsupportedStagefileError(ConfigError):
     """dvc.yaml uses a part of DVC's language that this reader does not know."""
 
 
+class CutLockError(ConfigError):
+    """dvc.lock is not whole."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage as dvc.yaml declares it, templates filled in; paths relative to the root."""
@@ -79,13 +83,23 @@ def declared(layout: Layout) -> dict[str, Stage]:
 
 
 def locked(layout: Layout) -> dict[str, LockedStage]:
-    """Return dvc.lock's stages by name; empty if nothing has run yet."""
+    """Return dvc.lock's stages by name; empty if nothing has run yet.
+
+    Raises CutLockError for a file that ends in the middle.
+    """
     from lapvqa.params import read_yaml
 
     if not layout.dvc_lock.exists():
         return {}
-    stages = read_yaml(layout.dvc_lock).get("stages") or {}
-    return {name: _locked_stage(name, body) for name, body in stages.items()}
+    try:
+        _require_end(layout)
+        stages = read_yaml(layout.dvc_lock).get("stages") or {}
+        return {name: _locked_stage(name, body) for name, body in stages.items()}
+    except (ConfigError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CutLockError(
+            "dvc.lock is cut off; expected what DVC writes of each stage",
+            hint="`lapvqa run` mends it: a run was killed while DVC wrote the file",
+        ) from error
 
 
 def upstream(stages: dict[str, Stage], name: str) -> list[str]:
@@ -207,7 +221,20 @@ def _locked_stage(name: str, body: dict[str, Any]) -> LockedStage:
     return LockedStage(
         name=name,
         cmd=str(body.get("cmd", "")),
-        deps={item["path"]: str(item.get("md5", "")) for item in body.get("deps", [])},
-        outs={item["path"]: str(item.get("md5", "")) for item in body.get("outs", [])},
+        deps=_hashes(body.get("deps", [])),
+        outs=_hashes(body.get("outs", [])),
         params=dict(body.get("params", {}).get(_PARAMS_FILE, {})),
     )
+
+
+def _require_end(layout: Layout) -> None:
+    """Raise ValueError unless the last line has an end: half a number is a number too."""
+    if not layout.dvc_lock.read_bytes().endswith(b"\n"):
+        raise ValueError("the last line has no end")
+
+
+def _hashes(items: list[dict[str, Any]]) -> dict[str, str]:
+    found = {item["path"]: str(item.get("md5", "")) for item in items}
+    if not all(isinstance(path, str) for path in found):
+        raise TypeError("a path is no text")
+    return found

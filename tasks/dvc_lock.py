@@ -1,0 +1,55 @@
+"""dvc.lock outlives a kill: DVC writes it in place, and dying in that moment leaves it cut off.
+
+A copy is kept beside the project's state whenever the file is known to be whole. What a restored
+copy does not tell of, DVC's run cache does: the stage is restored, not computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lapvqa import storage
+from lapvqa.layout import Layout
+from lapvqa.lineage.stagefile import CutLockError, locked
+from tasks.dvc_graph import repository
+
+
+def keep(layout: Layout) -> None:
+    """Copy dvc.lock; to be called when no DVC command writes it."""
+    if layout.dvc_lock.exists():
+        storage.write_bytes(layout.kept_dvc_lock, layout.dvc_lock.read_bytes())
+
+
+def mend(layout: Layout, say: Callable[[str], None]) -> None:
+    """Put the kept copy in place of a dvc.lock that is cut off; without one, remove it.
+
+    Raises BusyError while another DVC command is at work.
+    """
+    if is_whole(layout):
+        return
+    with repository(layout.root) as repo, repo.lock:
+        if is_whole(layout):  # another command was writing it
+            return
+        if layout.kept_dvc_lock.exists():
+            storage.write_bytes(layout.dvc_lock, layout.kept_dvc_lock.read_bytes())
+        else:
+            layout.dvc_lock.unlink()
+    say("dvc.lock was cut off when a run was killed; the copy kept before is in its place")
+
+
+def is_whole(layout: Layout) -> bool:
+    """Return whether dvc.lock is absent or what DVC and the lineage can read."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+    from voluptuous import MultipleInvalid
+
+    if not layout.dvc_lock.exists():
+        return True
+    try:
+        text = layout.dvc_lock.read_text(encoding="utf-8")
+        COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe", pure=True).load(text))
+        locked(layout)
+    except (YAMLError, UnicodeDecodeError, MultipleInvalid, CutLockError):
+        return False
+    return True

@@ -1,0 +1,50 @@
+"""A dvc.lock that a kill has cut off, anywhere in the file."""
+
+from __future__ import annotations
+
+import pytest
+from running_toy import Toy
+
+from lapvqa import uptodate
+from lapvqa.lineage.stagefile import CutLockError, locked
+from tasks import dvc_lock
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("orchestration")]
+
+
+def test_a_run_keeps_a_copy_of_the_whole_file(copied: Toy) -> None:
+    assert copied.layout.kept_dvc_lock.read_bytes() == copied.lock
+
+
+def test_wherever_it_is_cut_it_can_be_asked_and_mended(copied: Toy) -> None:
+    whole, lines = copied.lock, []
+    cut, mended = 0, 0
+    for length in range(0, len(whole), 97):
+        copied.layout.dvc_lock.write_bytes(whole[:length])
+        try:
+            locked(copied.layout)
+        except CutLockError:
+            cut += 1
+            assert not uptodate.nothing_to_do(uptodate.check(copied.layout))
+        else:
+            uptodate.check(copied.layout)
+        was_whole = dvc_lock.is_whole(copied.layout)
+        dvc_lock.mend(copied.layout, lines.append)
+        assert copied.lock == (whole[:length] if was_whole else whole)
+        mended += not was_whole
+        locked(copied.layout)
+    assert cut > 0
+    assert mended == len(lines) > 20
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_next_run_ends_with_the_same_file(copied: Toy, kept: bool) -> None:
+    whole = copied.lock
+    if not kept:
+        copied.layout.kept_dvc_lock.unlink()
+    end = whole.index(b"  pretrain:") + len(b"  pretrain:\n    cmd")
+    copied.layout.dvc_lock.write_bytes(whole[:end])
+    run = copied.run()
+    assert run.code == 0, run.text
+    assert "dvc.lock was cut off" in run.text
+    assert copied.lock == whole
