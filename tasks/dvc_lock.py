@@ -1,12 +1,16 @@
-"""dvc.lock outlives a kill: DVC writes it in place, and dying in that moment leaves it cut off.
+"""What DVC writes in place outlives a kill: dying in that moment leaves a file cut off.
 
-A copy is kept beside the project's state whenever the file is known to be whole. What a restored
-copy does not tell of, DVC's run cache does: the stage is restored, not computed again.
+dvc.lock: a copy is kept beside the project's state whenever the file is known to be whole.
+What a restored copy does not tell of, DVC's run cache does: the stage is restored, not computed
+again. .dvc/tmp/rwlock, which lists who reads and writes what: removed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 from lapvqa import storage
 from lapvqa.layout import Layout
@@ -21,6 +25,12 @@ def keep(layout: Layout) -> None:
 
 
 def mend(layout: Layout, say: Callable[[str], None]) -> None:
+    """Mend what a kill has cut off; ``say`` gets a line for each file."""
+    _mend_dvc_lock(layout, say)
+    _mend_rwlock(layout, say)
+
+
+def _mend_dvc_lock(layout: Layout, say: Callable[[str], None]) -> None:
     """Put the kept copy in place of a dvc.lock that is cut off; without one, remove it.
 
     Raises BusyError while another DVC command is at work.
@@ -51,5 +61,33 @@ def is_whole(layout: Layout) -> bool:
         COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe", pure=True).load(text))
         locked(layout)
     except (YAMLError, UnicodeDecodeError, MultipleInvalid, CutLockError):
+        return False
+    return True
+
+
+def _mend_rwlock(layout: Layout, say: Callable[[str], None]) -> None:
+    """Remove a rwlock that is no JSON: under its guard, its writer must be dead.
+
+    The guard is held for moments only; whoever holds it now is alive and leaves a whole file.
+    """
+    from dvc.lock import LockError, make_lock
+
+    folder = layout.root / ".dvc" / "tmp"
+    path = folder / "rwlock"
+    if not path.exists() or _is_json(path):
+        return
+    with (
+        contextlib.suppress(LockError),
+        make_lock(str(folder / "rwlock.lock"), tmp_dir=str(folder)),
+    ):
+        if path.exists() and not _is_json(path):
+            path.unlink()
+            say(".dvc/tmp/rwlock was cut off when a run was killed; removed")
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
         return False
     return True

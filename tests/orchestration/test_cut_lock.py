@@ -1,4 +1,4 @@
-"""A dvc.lock that a kill has cut off, anywhere in the file."""
+"""Files that DVC writes in place, cut off by a kill anywhere."""
 
 from __future__ import annotations
 
@@ -48,3 +48,24 @@ def test_the_next_run_ends_with_the_same_file(copied: Toy, kept: bool) -> None:
     assert run.code == 0, run.text
     assert "dvc.lock was cut off" in run.text
     assert copied.lock == whole
+
+
+def test_a_rwlock_that_is_cut_off_is_removed_and_a_whole_one_stays(copied: Toy) -> None:
+    path = copied.root / ".dvc" / "tmp" / "rwlock"
+    whole = b'{"write": {"/a": {"pid": 1, "cmd": "dvc repro"}}, "read": {}}'
+    lines: list[str] = []
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        dvc_lock.mend(copied.layout, lines.append)
+        assert not path.exists()
+    assert len(lines) == len(whole)
+    path.write_bytes(whole)
+    dvc_lock.mend(copied.layout, lines.append)
+    assert path.read_bytes() == whole
+
+
+def test_a_run_after_a_cut_rwlock(copied: Toy) -> None:
+    (copied.root / ".dvc" / "tmp" / "rwlock").write_bytes(b"")
+    run = copied.run()
+    assert run.code == 0, run.text
+    assert "rwlock was cut off" in run.text
