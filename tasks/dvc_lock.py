@@ -35,7 +35,7 @@ def _mend_dvc_lock(layout: Layout, say: Callable[[str], None]) -> None:
 
     Raises BusyError while another DVC command is at work.
     """
-    if is_whole(layout):
+    if _is_as_kept(layout) or is_whole(layout):
         return
     with repository(layout.root) as repo, repo.lock:
         if is_whole(layout):  # another command was writing it
@@ -45,6 +45,12 @@ def _mend_dvc_lock(layout: Layout, say: Callable[[str], None]) -> None:
         else:
             layout.dvc_lock.unlink()
     say("dvc.lock was cut off when a run was killed; the copy kept before is in its place")
+
+
+def _is_as_kept(layout: Layout) -> bool:
+    """Return whether dvc.lock is as the last stage left it, which spares parsing it."""
+    kept, lock = layout.kept_dvc_lock, layout.dvc_lock
+    return kept.exists() and lock.exists() and kept.read_bytes() == lock.read_bytes()
 
 
 def is_whole(layout: Layout) -> bool:

@@ -107,20 +107,21 @@ def _systems(document: dict[str, Any]) -> dict[str, Any]:
 
 def shown(estimate: dict[str, float | None] | None) -> str:
     """Return an estimate as text: ``0.910 [0.880, 0.940]``."""
-    if estimate is None or estimate["value"] is None:
-        return "undefined"
-    if estimate["low"] is None or estimate["high"] is None:
-        return f"{estimate['value']:.3f}"
-    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+    return _shown(estimate, ".3f")
 
 
 def shown_difference(estimate: dict[str, float | None] | None) -> str:
     """Return a difference as text, signed: ``+0.120 [+0.080, +0.160]``."""
+    return _shown(estimate, "+.3f")
+
+
+def _shown(estimate: dict[str, float | None] | None, form: str) -> str:
     if estimate is None or estimate["value"] is None:
         return "undefined"
+    value = format(estimate["value"], form)
     if estimate["low"] is None or estimate["high"] is None:
-        return f"{estimate['value']:+.3f}"
-    return f"{estimate['value']:+.3f} [{estimate['low']:+.3f}, {estimate['high']:+.3f}]"
+        return value
+    return f"{value} [{format(estimate['low'], form)}, {format(estimate['high'], form)}]"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -180,7 +180,7 @@ class Drawn:
             made_by=f"evaluate@{evaluation.task}",
         )
         heads = seeds.by_system(pc.unique(table["system"]).to_pylist())[result.system]
-        measures = seeds.measure(evaluation.measure, table, heads)
+        measures = seeds.averaged(seeds.measure(evaluation.measure, table, heads))
         values = draw_values(
             measures.statistic, measures.patients, draws=common.bootstrap_draws, seed=common.seed
         )

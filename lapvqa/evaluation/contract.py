@@ -155,10 +155,11 @@ def metrics_of(
             f"{evaluation.task}: expected predictions, found an empty table without a reason",
             hint=f"run `lapvqa run --stage evaluate@{evaluation.task}` again",
         )
-    heads = seeds.by_system(pc.unique(predictions["system"]).to_pylist())
-    measures = {
-        name: seeds.measure(evaluation.measure, predictions, each) for name, each in heads.items()
+    names = seeds.by_system(pc.unique(predictions["system"]).to_pylist())
+    heads = {
+        name: seeds.measure(evaluation.measure, predictions, each) for name, each in names.items()
     }
+    measures = {name: seeds.averaged(each) for name, each in heads.items()}
     seeds.check_same(measures)
     values = {
         name: draw_values(
@@ -189,9 +190,7 @@ def metrics_of(
         "systems": systems,
         "differences": differences,
         "seeds": {
-            name: _rounded(seeds.spread(evaluation.measure, predictions, each))
-            for name, each in heads.items()
-            if len(each) > 1
+            name: _rounded(seeds.spread(each)) for name, each in heads.items() if len(each) > 1
         },
         "undefined": _undefined(measures, systems),
         "metrics": record.describe(first.names, num_items=len(first.samples)),

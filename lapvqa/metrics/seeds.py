@@ -52,33 +52,37 @@ def rows_of(predictions: pa.Table, name: str) -> pa.Table:
 
 def measure(
     of_head: Callable[[pa.Table], Measures], predictions: pa.Table, names: Sequence[str]
-) -> Measures:
-    """Return the measures of a system: the means over its heads ``names``.
+) -> list[Measures]:
+    """Return the measures of each head of ``names``.
 
     Raises SchemaError unless the heads were asked the same in one order.
     """
     each = [of_head(rows_of(predictions, name)) for name in names]
     check_same(dict(zip(names, each, strict=True)))
+    return each
+
+
+def averaged(each: Sequence[Measures]) -> Measures:
+    """Return the measures of a system: the means over its heads."""
     first = each[0]
+    if len(each) == 1:
+        return first
 
     def mean(weights: Array) -> Array:
-        averaged: Array = np.mean([one.statistic(weights) for one in each], axis=0)
-        return averaged
+        values: Array = np.mean([one.statistic(weights) for one in each], axis=0)
+        return values
 
-    return first if len(each) == 1 else Measures(
+    return Measures(
         names=first.names,
         samples=first.samples,
         patients=first.patients,
         statistic=mean,
         undefined={name: why for one in each for name, why in one.undefined.items()},
-    )  # fmt: skip
+    )
 
 
-def spread(
-    of_head: Callable[[pa.Table], Measures], predictions: pa.Table, names: Sequence[str]
-) -> dict[str, dict[str, Any]]:
+def spread(each: Sequence[Measures]) -> dict[str, dict[str, Any]]:
     """Return metric -> the values of the heads and their standard deviation (n - 1)."""
-    each = [of_head(rows_of(predictions, name)) for name in names]
     ones = np.ones((1, len(each[0].samples)))
     values = np.stack([np.ravel(one.statistic(ones)[0]) for one in each])
     return {

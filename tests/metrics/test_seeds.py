@@ -8,7 +8,7 @@ import pytest
 
 from lapvqa.errors import SchemaError
 from lapvqa.metrics.bootstrap import Measures, draw_values
-from lapvqa.metrics.seeds import by_system, first_heads, head_name, measure, spread
+from lapvqa.metrics.seeds import averaged, by_system, first_heads, head_name, measure, spread
 
 COUNT = 30
 
@@ -52,7 +52,7 @@ def test_a_name_with_the_mark_but_without_its_system_stands_alone() -> None:
 
 def test_the_mean_is_taken_in_the_sample_and_in_every_draw(scores: list[np.ndarray]) -> None:
     predictions = table(a=scores[0], a_1=scores[1], a_2=scores[2])
-    one = measure(mean_score, predictions, ["a", "a@1", "a@2"])
+    one = averaged(measure(mean_score, predictions, ["a", "a@1", "a@2"]))
     found = draw_values(one.statistic, one.patients, draws=50, seed=0)
     each = [mean_score(table(a=own)) for own in scores]
     drawn = [draw_values(own.statistic, own.patients, draws=50, seed=0) for own in each]
@@ -60,7 +60,8 @@ def test_the_mean_is_taken_in_the_sample_and_in_every_draw(scores: list[np.ndarr
 
 
 def test_the_spread_is_the_standard_deviation_of_the_heads(scores: list[np.ndarray]) -> None:
-    found = spread(mean_score, table(a=scores[0], a_1=scores[1]), ["a", "a@1"])["mean"]
+    heads = measure(mean_score, table(a=scores[0], a_1=scores[1]), ["a", "a@1"])
+    found = spread(heads)["mean"]
     values = [own.mean() for own in scores[:2]]
     assert found["values"] == pytest.approx(values)
     assert found["sd"] == pytest.approx(np.std(values, ddof=1))
