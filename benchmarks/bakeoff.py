@@ -43,20 +43,21 @@ from bakeoff_scores import (
 from torch import Tensor, nn
 
 from lapvqa import storage
-from lapvqa.config import Machine, Training
-from lapvqa.evaluation import folders, linear_probe
-from lapvqa.evaluation.frozen import OwnEncoder
-from lapvqa.layout import Layout
+from lapvqa.datasets.chexpert import read_chexpert
+from lapvqa.datasets.labelled import ProbeDataset
+from lapvqa.datasets.nih14 import read_nih14
+from lapvqa.evaluation import image_folder
+from lapvqa.evaluation.image_encoder import OwnEncoder
+from lapvqa.machine import Machine, Training
+from lapvqa.networks.device import make_deterministic
+from lapvqa.networks.encoder import VisionEncoder
 from lapvqa.params import Params, PretrainParams, load_params
 from lapvqa.pretrain.corpus import Corpus, read_corpus
-from lapvqa.pretrain.device import make_deterministic
-from lapvqa.pretrain.encoder import VisionEncoder
 from lapvqa.pretrain.train import run_digest
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.probe import recipe
-from lapvqa.probe.chexpert import read_chexpert
-from lapvqa.probe.dataset import ProbeDataset
-from lapvqa.probe.nih14 import read_nih14
+from lapvqa.probe import task as probe_task
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import PROBE_PREDICTIONS
 
@@ -225,11 +226,11 @@ def probe(
     encoders: Mapping[str, VisionEncoder],
     *,
     params: Params,
-    layout: Layout,
+    project: Project,
     recorder: Recorder,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Return predictions and protocol of each encoder, as the evaluation of ``task`` makes them."""
-    source = folders.open_folder(task, layout, MACHINE)
+    source = image_folder.open_folder(task, project, MACHINE)
     if source is None:
         raise SystemExit(f"no images of {task} here: run `lapvqa demo` in the project first")
     read: dict[str, Callable[[], ProbeDataset]] = {
@@ -240,11 +241,11 @@ def probe(
     }
     listed = read[task]()
     listed.check(source.present(listed.images))
-    found = linear_probe.extract(
+    found = probe_task.extract(
         {name: OwnEncoder(encoder) for name, encoder in encoders.items()},
         source,
         listed.images,
-        layout=layout,
+        project=project,
         machine=MACHINE,
         recorder=recorder,
     )
@@ -254,10 +255,10 @@ def probe(
 
 def run_job(job: Job, root: Path, tasks: Sequence[str] = tuple(EVALUATIONS)) -> Path:
     """Train and probe in a process of its own; return the folder of its results."""
-    layout = Layout(root)
+    project = Project(root)
     make_deterministic(threads=1)
-    corpus = read_corpus(layout)
-    folder = layout.work_dir("bakeoff") / _name(job, corpus)
+    corpus = read_corpus(project)
+    folder = project.work_dir("bakeoff") / _name(job, corpus)
     if (folder / "run.json").exists():
         return folder
     recorder = Recorder(folder / "record.jsonl", stage="bakeoff", quiet=True)
@@ -265,7 +266,7 @@ def run_job(job: Job, root: Path, tasks: Sequence[str] = tuple(EVALUATIONS)) -> 
     protocols = {}
     for task in tasks:
         predictions, protocols[task] = probe(
-            task, encoders, params=load_params(layout.params), layout=layout, recorder=recorder
+            task, encoders, params=load_params(project.params), project=project, recorder=recorder
         )
         storage.write_table(folder / f"{task}.parquet", predictions, PROBE_PREDICTIONS)
     recorder.close()
@@ -292,17 +293,17 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--results", type=Path, default=RESULTS)
     chosen = parser.parse_args()
-    params = load_params(Layout(chosen.project).params)
+    params = load_params(Project(chosen.project).params)
     jobs = make_jobs(params.pretrain, epochs=chosen.epochs, seeds=chosen.seeds)
     common = params.evaluate.common
     with ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
         started = {pool.submit(run_job, job, chosen.project.resolve()): job for job in jobs}
-        folders = {}
+        image_folder = {}
         for future in as_completed(started):
             job = started[future]
-            folders[job] = future.result()
+            image_folder[job] = future.result()
             print(f"{job.contender.name}, seed {job.params.seed}: done", flush=True)
-    runs = [Run.read(folders[job], common) for job in jobs]
+    runs = [Run.read(image_folder[job], common) for job in jobs]
     summary = summarise(runs, common)
     result = {**circumstances(runs, processes=chosen.processes), **summary}
     chosen.results.mkdir(exist_ok=True)

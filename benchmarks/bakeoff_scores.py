@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lapvqa import storage
-from lapvqa.evaluation import probe_chexpert, probe_nih14
 from lapvqa.evaluation.contract import Evaluation
 from lapvqa.metrics.bootstrap import Array, draw_values, interval
 from lapvqa.params import BootstrapParams
+from lapvqa.probe import chexpert, nih14
 from lapvqa.schemas import PROBE_PREDICTIONS
 
 LAST, LOWEST = "last", "lowest validation loss"
@@ -35,8 +35,8 @@ _TITLES = {"chexpert": "CheXpert", "nih14": "NIH"}
 _MARKERS = "osD^"
 _SIZES = ("images_", "patients_")
 EVALUATIONS: dict[str, Evaluation] = {
-    "chexpert": probe_chexpert.EVALUATION,
-    "nih14": probe_nih14.EVALUATION,
+    "chexpert": chexpert.EVALUATION,
+    "nih14": nih14.EVALUATION,
 }
 
 

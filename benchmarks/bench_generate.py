@@ -28,8 +28,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from lapvqa.pretrain.decoder import CaptionDecoder
-from lapvqa.pretrain.generate import BEGIN, END, continue_prompts
+from lapvqa.networks.decoder import CaptionDecoder
+from lapvqa.networks.generation import BEGIN, END, continue_prompts
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "pretrain"))

@@ -31,13 +31,13 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lapvqa.data.dataset import Batch, Pair
-from lapvqa.data.shards import ShardStore, add_shard
+from lapvqa.images.report_pairs import Batch, Pair
+from lapvqa.images.shards import ShardStore, add_shard
+from lapvqa.networks.device import computing, make_deterministic
+from lapvqa.networks.generation import generate
+from lapvqa.networks.losses import head_loss
 from lapvqa.params import ModelParams, PretrainParams
 from lapvqa.pretrain.corpus import Corpus
-from lapvqa.pretrain.device import computing, make_deterministic
-from lapvqa.pretrain.generate import generate
-from lapvqa.pretrain.loss import head_loss
 from lapvqa.pretrain.memory import forecast
 from lapvqa.pretrain.model import CaptioningModel, build_encoder
 from lapvqa.pretrain.monitor import data_sheet_peak, flops_per_step, measured_peak

@@ -33,11 +33,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lapvqa.data.dataset import Pair, epoch_order
-from lapvqa.data.geometry import fit_image
-from lapvqa.data.loader import Loader, Plan
-from lapvqa.data.shards import ShardStore, add_shard
-from lapvqa.data.transforms import MEAN, STD, to_input
+from lapvqa.images.geometry import fit_image
+from lapvqa.images.report_pairs import Pair, epoch_order
+from lapvqa.images.shards import ShardStore, add_shard
+from lapvqa.images.transforms import MEAN, STD, to_input
+from lapvqa.pretrain.loader import Loader, Plan
 from lapvqa.synth.anatomy import sample_anatomy
 from lapvqa.synth.history import Exposure, sample_findings, stream
 from lapvqa.synth.render import render

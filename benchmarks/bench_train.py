@@ -32,14 +32,14 @@ from torch import Tensor, nn
 from transformers import GPT2LMHeadModel, VisionEncoderDecoderModel, ViTConfig, ViTModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from lapvqa.data.dataset import IGNORED, pad_tokens
+from lapvqa.images.report_pairs import IGNORED, pad_tokens
+from lapvqa.networks.vocabulary import CutVocabulary
+from lapvqa.networks.weights import to_transformers
 from lapvqa.params import ModelParams
 from lapvqa.pretrain.distributed import World
-from lapvqa.pretrain.exchange import to_transformers
 from lapvqa.pretrain.inputs import Inputs
 from lapvqa.pretrain.model import CaptioningModel, initial_model
 from lapvqa.pretrain.objective import Captioning
-from lapvqa.pretrain.vocabulary import CutVocabulary
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "pretrain"))

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from lapvqa import schemas
-from lapvqa.data.shards import SHARD
+from lapvqa.images.shards import SHARD
 from lapvqa.params import read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,7 +15,7 @@ import typer
 
 from lapvqa import __version__
 from lapvqa.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER, LapvqaError
-from lapvqa.evaluation.listing import EVALUATIONS
+from lapvqa.evaluation.task_table import EVALUATIONS
 
 _TASKS = ", ".join(EVALUATIONS)
 _EPILOG = (

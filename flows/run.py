@@ -18,9 +18,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from lapvqa.errors import ConfigError, StorageFullError
-from lapvqa.layout import Layout
-from lapvqa.lineage.stagefile import declared
 from lapvqa.params import load_params
+from lapvqa.project import Project
+from lapvqa.uptodate.stagefile import declared
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,13 +61,13 @@ def run_pipeline(
     from tasks.embedded import forget_address, start_server_early
     from tasks.session import opened
 
-    layout = Layout(root.resolve())
-    load_params(layout.params)
+    project = Project(root.resolve())
+    load_params(project.params)
     if stage is not None:
-        _require_stage(layout, stage)
+        _require_stage(project, stage)
     display = Display(console or Console(quiet=True), progress=progress)
-    with interruptible(), opened(layout.root, display) as session:
-        server = start_server_early(layout)
+    with interruptible(), opened(project.root, display) as session:
+        server = start_server_early(project)
         try:
             _run_flow(session, server, stage)
         except OSError as error:
@@ -103,18 +103,18 @@ def _run_flow(session: Session, server: Server, stage: str | None) -> None:
     session.records.open()
     server.wait()
     session.display.say(f"{server.describe()}; {session.records.describe()}")
-    crash_leftovers(session.layout)
+    crash_leftovers(session.project)
     try:
-        with tags(project_tag(session.layout)):
-            flow(str(session.layout.root))
+        with tags(project_tag(session.project)):
+            flow(str(session.project.root))
     finally:
         if session.flow_run and not settle(server, session.flow_run, task_runs=session.task_runs):
             session.display.say("Prefect did not store all of this run's history in time")
 
 
-def _require_stage(layout: Layout, stage: str) -> None:
+def _require_stage(project: Project, stage: str) -> None:
     """Refuse an unknown stage before anything is started."""
-    known = list(declared(layout))
+    known = list(declared(project))
     if stage not in known:
         near = difflib.get_close_matches(stage, known, n=1)
         guess = f"nearest: {near[0]}" if near else f"stages: {', '.join(known)}"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, available_timezones
 
-from lapvqa.config import load_machine
 from lapvqa.errors import ConfigError
-from lapvqa.layout import Layout
+from lapvqa.machine import load_machine
 from lapvqa.params import load_params
+from lapvqa.project import Project
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,9 +31,9 @@ def schedule(root: Path, cron: str, *, console: Console | None = None) -> None:
 
     from tasks.embedded import start_server_early
 
-    layout = Layout(root.resolve())
-    load_params(layout.params), load_machine(layout)
-    server = start_server_early(layout, services="schedule")
+    project = Project(root.resolve())
+    load_params(project.params), load_machine(project)
+    server = start_server_early(project, services="schedule")
     zone = local_timezone()
     times = next_times(cron, zone)
     from prefect.schedules import Cron
@@ -45,17 +45,17 @@ def schedule(root: Path, cron: str, *, console: Console | None = None) -> None:
     from tasks.embedded import crash_leftovers, project_tag
 
     server.wait()
-    if not holder(layout.run_lock):
-        crash_leftovers(layout)
+    if not holder(project.run_lock):
+        crash_leftovers(project)
     say = (console or Console()).print
     shown = ", ".join(f"{time:%Y-%m-%d %H:%M}" for time in times)
     say(f"{server.describe()}; pages at {server.url.removesuffix('/api')}", soft_wrap=True)
     say(f"next runs ({zone}): {shown}; Ctrl-C stops", soft_wrap=True)
-    say(f"without this process, by crontab: {crontab_line(layout, cron)}", soft_wrap=True)
+    say(f"without this process, by crontab: {crontab_line(project, cron)}", soft_wrap=True)
     with interruptible():
         pipeline.serve(
             name="lapvqa", schedule=Cron(cron, timezone=zone), limit=1,
-            tags=[project_tag(layout)], parameters={"root": str(layout.root)},
+            tags=[project_tag(project)], parameters={"root": str(project.root)},
             print_starting_message=False, entrypoint_type=EntrypointType.MODULE_PATH,
         )  # fmt: skip
     say("the schedule has ended; what has run stays recorded")
@@ -84,11 +84,11 @@ def local_timezone() -> str:
     return "UTC"
 
 
-def crontab_line(layout: Layout, cron: str) -> str:
+def crontab_line(project: Project, cron: str) -> str:
     """Return a line for `crontab -e` that does the same without a process that stays."""
     command = Path(sys.executable).with_name("lapvqa")
-    log = layout.log("cron")
+    log = project.log("cron")
     return (
-        f"{cron} cd {shlex.quote(str(layout.root))} && {shlex.quote(str(command))} run "
+        f"{cron} cd {shlex.quote(str(project.root))} && {shlex.quote(str(command))} run "
         f">> {shlex.quote(str(log))} 2>&1"
     )

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from lapvqa.errors import SourceError
 
 if TYPE_CHECKING:
-    from lapvqa.config import Machine
-    from lapvqa.layout import Layout
+    from lapvqa.machine import Machine
     from lapvqa.params import InventoryParams
+    from lapvqa.project import Project
     from lapvqa.recorder import Recorder
 
 NAMES = ("source", "chexpert", "nih14", "ext_vqa", "diff_vqa", "vindr", "ms_cxr")
@@ -28,7 +28,7 @@ Entry = tuple[str, int, int]
 
 
 def run(
-    params: InventoryParams, layout: Layout, machine: Machine, recorder: Recorder
+    params: InventoryParams, project: Project, machine: Machine, recorder: Recorder
 ) -> dict[str, int | float | str]:
     """Write data/inventory/<name>.parquet for each input folder; return the numbers of files.
 
@@ -37,14 +37,14 @@ def run(
     """
     counts: dict[str, int | float | str] = {}
     for name in NAMES:
-        folder = machine.folder(name, params, layout)
+        folder = machine.folder(name, params, project)
         if name == "source":
             _require_source(folder)
         entries = list_folder(name, folder)
         facts = {}
         if name == "source":
-            facts = _source_facts(folder, entries, layout, machine, recorder)
-        _write(layout.inventory(name), entries, facts)
+            facts = _source_facts(folder, entries, project, machine, recorder)
+        _write(project.inventory(name), entries, facts)
         counts[name] = len(entries)
         found = f"{len(entries)} files" if folder.is_dir() else "no such folder, listed as empty"
         recorder.say(f"{name}: {found}")
@@ -137,12 +137,13 @@ def _require_source(folder: Path) -> None:
 
 
 def _source_facts(
-    folder: Path, entries: list[Entry], layout: Layout, machine: Machine, recorder: Recorder
+    folder: Path, entries: list[Entry], project: Project, machine: Machine, recorder: Recorder
 ) -> dict[str, str]:
-    from lapvqa.dicom import identity, layouts
+    from lapvqa import identity
+    from lapvqa.ingest import archives
 
-    archive_layout = layouts.recognise(folder, [path for path, _, _ in entries])
-    key = identity.load_key(folder, layout, machine, recorder)
+    archive_layout = archives.recognise(folder, [path for path, _, _ in entries])
+    key = identity.load_key(folder, project, machine, recorder)
     return {"layout": archive_layout, "deid_key": identity.key_id(key)}
 
 

@@ -17,24 +17,24 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa import runtime, storage
-from lapvqa.config import Machine, load_machine
 from lapvqa.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER, ConfigError, LapvqaError
-from lapvqa.evaluation.listing import EVALUATIONS
-from lapvqa.layout import Layout
+from lapvqa.evaluation.task_table import EVALUATIONS
+from lapvqa.machine import Machine, load_machine
 from lapvqa.params import Params, load_params
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 
 Counts = dict[str, float | int | str]
-StageFunction = Callable[[Any, Layout, Machine, Recorder], Counts]
+StageFunction = Callable[[Any, Project, Machine, Recorder], Counts]
 
 # Stage -> (module with ``run``, what it gets of the parameters). Modules are imported on use:
 # ingest must not pay for torch.
 STAGES: dict[str, tuple[str, Callable[[Params], Any]]] = {
     "inventory": ("lapvqa.inventory", lambda params: params.inventory),
-    "ingest": ("lapvqa.dicom.ingest", lambda params: params.ingest),
+    "ingest": ("lapvqa.ingest.ingest", lambda params: params.ingest),
     "tokens": ("lapvqa.text.tokens", lambda params: params.tokens),
     "pretrain": ("lapvqa.pretrain.train", lambda params: params.pretrain),
-    "export": ("lapvqa.pretrain.export", lambda params: params.export),
+    "export": ("lapvqa.export.export", lambda params: params.export),
     **{
         f"evaluate@{task}": (module, lambda params: params.evaluate)
         for task, module in EVALUATIONS.items()
@@ -43,20 +43,20 @@ STAGES: dict[str, tuple[str, Callable[[Params], Any]]] = {
 }
 
 
-def run_stage(name: str, layout: Layout) -> Counts:
+def run_stage(name: str, project: Project) -> Counts:
     """Run one stage in this process, holding the lock on its working folder."""
     if name not in STAGES:
         raise ConfigError(f"unknown stage {name!r}", hint=f"stages: {', '.join(STAGES)}")
     module_name, section = STAGES[name]
-    params, machine = load_params(layout.params), load_machine(layout)
+    params, machine = load_params(project.params), load_machine(project)
     started = time.time()
-    with storage.lock(layout.work_dir(name).with_suffix(".lock"), what=f"stage {name}"):
-        layout.work_dir(name).mkdir(parents=True, exist_ok=True)
-        layout.failure(name).unlink(missing_ok=True)
-        recorder = Recorder(layout.record(name), stage=name)
+    with storage.lock(project.work_dir(name).with_suffix(".lock"), what=f"stage {name}"):
+        project.work_dir(name).mkdir(parents=True, exist_ok=True)
+        project.failure(name).unlink(missing_ok=True)
+        recorder = Recorder(project.record(name), stage=name)
         try:
             function: StageFunction = importlib.import_module(module_name).run
-            counts = function(section(params), layout, machine, recorder)
+            counts = function(section(params), project, machine, recorder)
             recorder.summary(counts)
         finally:
             recorder.close()
@@ -69,11 +69,11 @@ def run_stage(name: str, layout: Layout) -> Counts:
             "stage": name, "started": started, "seconds": time.time() - started,
             "counts": counts, "ids": environment,
         }  # fmt: skip
-        storage.write_json(layout.run_file(name), facts)
+        storage.write_json(project.run_file(name), facts)
     return counts
 
 
-def _keep_failure(error: LapvqaError, stage: str, layout: Layout) -> None:
+def _keep_failure(error: LapvqaError, stage: str, project: Project) -> None:
     """Keep the error for whoever started this process: `dvc repro` ends with 255 for all."""
     if stage not in STAGES:
         return
@@ -82,7 +82,7 @@ def _keep_failure(error: LapvqaError, stage: str, layout: Layout) -> None:
         "exit_code": error.exit_code,
     }  # fmt: skip
     try:
-        storage.write_json(layout.failure(stage), facts)
+        storage.write_json(project.failure(stage), facts)
     except (LapvqaError, OSError) as full:  # a full disk: what was printed must do
         sys.stderr.write(f"could not keep the error: {full}\n")
 
@@ -93,12 +93,12 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         sys.stderr.write(f"usage: python -m lapvqa.stage NAME\nstages: {', '.join(STAGES)}\n")
         return EXIT_USER
-    layout = Layout(Path.cwd())
+    project = Project(Path.cwd())
     try:
-        counts = run_stage(arguments[0], layout)
+        counts = run_stage(arguments[0], project)
     except LapvqaError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        _keep_failure(error, arguments[0], layout)
+        _keep_failure(error, arguments[0], project)
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the next run continues from here\n")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lapvqa.errors import BusyError, ConfigError
-from lapvqa.layout import Layout
-from lapvqa.lineage.stagefile import locked
+from lapvqa.project import Project
+from lapvqa.uptodate.stagefile import locked
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -63,7 +63,7 @@ def stale_stages(
     """
     with repository(root) as repo:
         status = {_name(key): facts for key, facts in repo.status().items()}
-    known = locked(Layout(root))
+    known = locked(Project(root))
     stale: dict[str, str] = {}
     for node in graph:
         if node.name in skip:

@@ -13,72 +13,72 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lapvqa import storage
-from lapvqa.layout import Layout
-from lapvqa.lineage.stagefile import CutLockError, locked
+from lapvqa.project import Project
+from lapvqa.uptodate.stagefile import CutLockError, locked
 from tasks.dvc_graph import repository
 
 
-def keep(layout: Layout) -> None:
+def keep(project: Project) -> None:
     """Copy dvc.lock; to be called when no DVC command writes it."""
-    if layout.dvc_lock.exists():
-        storage.write_bytes(layout.kept_dvc_lock, layout.dvc_lock.read_bytes())
+    if project.dvc_lock.exists():
+        storage.write_bytes(project.kept_dvc_lock, project.dvc_lock.read_bytes())
 
 
-def mend(layout: Layout, say: Callable[[str], None]) -> None:
+def mend(project: Project, say: Callable[[str], None]) -> None:
     """Mend what a kill has cut off; ``say`` gets a line for each file."""
-    _mend_dvc_lock(layout, say)
-    _mend_rwlock(layout, say)
+    _mend_dvc_lock(project, say)
+    _mend_rwlock(project, say)
 
 
-def _mend_dvc_lock(layout: Layout, say: Callable[[str], None]) -> None:
+def _mend_dvc_lock(project: Project, say: Callable[[str], None]) -> None:
     """Put the kept copy in place of a dvc.lock that is cut off; without one, remove it.
 
     Raises BusyError while another DVC command is at work.
     """
-    if _is_as_kept(layout) or is_whole(layout):
+    if _is_as_kept(project) or is_whole(project):
         return
-    with repository(layout.root) as repo, repo.lock:
-        if is_whole(layout):  # another command was writing it
+    with repository(project.root) as repo, repo.lock:
+        if is_whole(project):  # another command was writing it
             return
-        if layout.kept_dvc_lock.exists():
-            storage.write_bytes(layout.dvc_lock, layout.kept_dvc_lock.read_bytes())
+        if project.kept_dvc_lock.exists():
+            storage.write_bytes(project.dvc_lock, project.kept_dvc_lock.read_bytes())
         else:
-            layout.dvc_lock.unlink()
+            project.dvc_lock.unlink()
     say("dvc.lock was cut off when a run was killed; the copy kept before is in its place")
 
 
-def _is_as_kept(layout: Layout) -> bool:
+def _is_as_kept(project: Project) -> bool:
     """Return whether dvc.lock is as the last stage left it, which spares parsing it."""
-    kept, lock = layout.kept_dvc_lock, layout.dvc_lock
+    kept, lock = project.kept_dvc_lock, project.dvc_lock
     return kept.exists() and lock.exists() and kept.read_bytes() == lock.read_bytes()
 
 
-def is_whole(layout: Layout) -> bool:
+def is_whole(project: Project) -> bool:
     """Return whether dvc.lock is absent or what DVC and the lineage can read."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
     from voluptuous import MultipleInvalid
 
-    if not layout.dvc_lock.exists():
+    if not project.dvc_lock.exists():
         return True
     try:
-        text = layout.dvc_lock.read_text(encoding="utf-8")
+        text = project.dvc_lock.read_text(encoding="utf-8")
         COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe", pure=True).load(text))
-        locked(layout)
+        locked(project)
     except (YAMLError, UnicodeDecodeError, MultipleInvalid, CutLockError):
         return False
     return True
 
 
-def _mend_rwlock(layout: Layout, say: Callable[[str], None]) -> None:
+def _mend_rwlock(project: Project, say: Callable[[str], None]) -> None:
     """Remove a rwlock that is no JSON: under its guard, its writer must be dead.
 
     The guard is held for moments only; whoever holds it now is alive and leaves a whole file.
     """
     from dvc.lock import LockError, make_lock
 
-    folder = layout.root / ".dvc" / "tmp"
+    folder = project.root / ".dvc" / "tmp"
     path = folder / "rwlock"
     if not path.exists() or _is_json(path):
         return

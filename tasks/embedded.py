@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lapvqa.config import load_machine
 from lapvqa.errors import LapvqaError
-from lapvqa.layout import Layout
+from lapvqa.machine import load_machine
+from lapvqa.project import Project
 
 _START_S = 180.0  # the very first start migrates a new database, up to half a minute on slow disks
 _PROBE_S = 3.0
@@ -96,20 +96,20 @@ _started: dict[Path, Server] = {}
 _ours: set[str] = set()
 
 
-def start_server_early(layout: Layout, *, services: str = "run") -> Server:
+def start_server_early(project: Project, *, services: str = "run") -> Server:
     """Start the project's Prefect server without waiting for it, once per process.
 
     Sets what Prefect reads on import, so call it before anything imports Prefect; call
     ``Server.wait`` before the first flow. It ends with this process.
     """
-    root = layout.root.resolve()
+    root = project.root.resolve()
     known = _started.get(root)
     if known is not None and known.services == services:
         return known
     for other in _started.values():
         _leave(other)
     _started.clear()
-    server = _server(layout, services)
+    server = _server(project, services)
     os.environ |= {**_CALM, "PREFECT_API_URL": server.url}
     if server.process is not None:
         os.environ["PREFECT_HOME"] = str(server.home)
@@ -130,13 +130,13 @@ def forget_address(server: Server) -> None:
         del os.environ["PREFECT_API_URL"]
 
 
-def project_tag(layout: Layout) -> str:
+def project_tag(project: Project) -> str:
     """Return the tag of this project's flow runs: machine and folder, without their names."""
-    place = f"{os.uname().nodename}:{layout.root}"
+    place = f"{os.uname().nodename}:{project.root}"
     return f"project-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
 
 
-def crash_leftovers(layout: Layout) -> int:
+def crash_leftovers(project: Project) -> int:
     """Set this project's unfinished flow runs to CRASHED; return their number.
 
     The caller holds the run lock, so the processes of these runs are dead (a SIGKILL leaves them
@@ -155,7 +155,7 @@ def crash_leftovers(layout: Layout) -> int:
     unfinished = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])
     wanted = FlowRunFilter(
         state=FlowRunFilterState(type=unfinished),
-        tags=FlowRunFilterTags(all_=[project_tag(layout)]),
+        tags=FlowRunFilterTags(all_=[project_tag(project)]),
     )
     with get_client(sync_client=True) as client:
         found = client.read_flow_runs(flow_run_filter=wanted)
@@ -188,23 +188,23 @@ def settle(server: Server, flow_run: str, *, task_runs: int) -> bool:
     return False
 
 
-def _server(layout: Layout, services: str) -> Server:
+def _server(project: Project, services: str) -> Server:
     """Return the configured server if it answers, else start our own."""
-    configured = load_machine(layout).servers.prefect_api_url
+    configured = load_machine(project).servers.prefect_api_url
     url = (configured or os.environ.get("PREFECT_API_URL", "")).rstrip("/")
     if url in _ours:  # an earlier server of this process
         url = ""
     if url and _answers(url):
-        return Server(url=url, home=layout.prefect_home, services=services)
-    server = _embedded(layout, services=services)
+        return Server(url=url, home=project.prefect_home, services=services)
+    server = _embedded(project, services=services)
     _ours.add(server.url)
     if url:
         server.note = f"the Prefect server at {url} does not answer"
     return server
 
 
-def _embedded(layout: Layout, *, services: str) -> Server:
-    home = layout.prefect_home
+def _embedded(project: Project, *, services: str) -> Server:
+    home = project.prefect_home
     home.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, **_CALM, "PREFECT_HOME": str(home)}
     environment.pop("PREFECT_API_URL", None)
@@ -216,7 +216,7 @@ def _embedded(layout: Layout, *, services: str) -> Server:
                 sys.executable, "-m", "tasks.prefect_server",
                 str(os.getpid()), str(listener.fileno()), services,
             ],
-            cwd=layout.root,
+            cwd=project.root,
             env=environment,
             pass_fds=(listener.fileno(),),
             stdin=subprocess.DEVNULL,

@@ -17,7 +17,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from lapvqa.data.transforms import to_input
+from lapvqa.images.transforms import to_input
 from lapvqa.params import ModelParams, validate
 from lapvqa.pretrain.model import build_encoder
 

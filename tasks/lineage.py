@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lapvqa.layout import Layout
 from lapvqa.lineage import ledger
-from lapvqa.lineage.stagefile import locked
+from lapvqa.project import Project
+from lapvqa.uptodate.stagefile import locked
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ def read_commit(root: Path) -> Commit:
 
 
 def append(
-    layout: Layout, stage: str, *, started: float, seconds: float, commit: Commit, ids: Ids
+    project: Project, stage: str, *, started: float, seconds: float, commit: Commit, ids: Ids
 ) -> None:
     """Write the ledger's line for a stage that has just run, with the hashes of dvc.lock."""
-    lock = locked(layout)[stage]
+    lock = locked(project)[stage]
     ledger.append(
-        layout,
+        project,
         ledger.LedgerEntry(
             stage=stage,
             started=started,
@@ -71,33 +71,33 @@ def append(
     )
 
 
-def complete(layout: Layout, commit: Commit) -> list[str]:
+def complete(project: Project, commit: Commit) -> list[str]:
     """Add a line for each stage of dvc.lock whose present state no line tells; return their names.
 
     These were run by `dvc repro`, or restored from DVC's cache.
     """
-    written = ledger.entries(layout)
+    written = ledger.entries(project)
     told = [(entry["stage"], entry["deps"], entry["outs"], entry["params"]) for entry in written]
     added = []
-    for name, lock in locked(layout).items():
+    for name, lock in locked(project).items():
         if (name, lock.deps, lock.outs, lock.params) not in told:
             begun = {entry["started"] for entry in written if entry["stage"] == name}
-            facts = _run_facts(layout, name, begun)
-            append(layout, name, commit=commit, **facts)
+            facts = _run_facts(project, name, begun)
+            append(project, name, commit=commit, **facts)
             added.append(name)
     return added
 
 
-def _run_facts(layout: Layout, stage: str, told: set[float]) -> dict[str, Any]:
+def _run_facts(project: Project, stage: str, told: set[float]) -> dict[str, Any]:
     """Return when the stage ran and under which ids, as its run file tells.
 
     ``told``: beginnings that the ledger has. A run file with one of them tells of other outputs:
     the present ones came from DVC's cache, and their own run is not known here.
     """
-    path = layout.run_file(stage)
+    path = project.run_file(stage)
     facts = json.loads(path.read_bytes()) if path.exists() else None
     if facts is None or facts["started"] in told:
-        return {"started": layout.dvc_lock.stat().st_mtime, "seconds": 0.0, "ids": Ids()}
+        return {"started": project.dvc_lock.stat().st_mtime, "seconds": 0.0, "ids": Ids()}
     ids = {key.removeprefix("LAPVQA_ID_").lower(): value for key, value in facts["ids"].items()}
     return {
         "started": facts["started"],

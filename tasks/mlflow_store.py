@@ -11,9 +11,9 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lapvqa.config import Machine
 from lapvqa.errors import LapvqaError
-from lapvqa.layout import Layout
+from lapvqa.machine import Machine
+from lapvqa.project import Project
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,15 +36,15 @@ class Store:
     uri: str
 
 
-def tracking_uri(layout: Layout, machine: Machine) -> str:
+def tracking_uri(project: Project, machine: Machine) -> str:
     """Return MLflow's address: local.yaml, else MLFLOW_TRACKING_URI, else the embedded store."""
     served = machine.servers.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return served or embedded_uri(layout)
+    return served or embedded_uri(project)
 
 
-def embedded_uri(layout: Layout) -> str:
+def embedded_uri(project: Project) -> str:
     """Return the address of the store under .lapvqa/."""
-    return f"sqlite:///{layout.mlflow_db}"
+    return f"sqlite:///{project.mlflow_db}"
 
 
 def public(text: str) -> str:
@@ -52,20 +52,20 @@ def public(text: str) -> str:
     return _CREDENTIALS.sub("", text)
 
 
-def connect(layout: Layout, machine: Machine) -> Store:
+def connect(project: Project, machine: Machine) -> Store:
     """Import MLflow (3 s) and reach its store; RecordsUnavailableError if it does not answer."""
-    uri = tracking_uri(layout, machine)
+    uri = tracking_uri(project, machine)
     probe(uri)
     _quieten()
     from mlflow import MlflowClient
 
-    layout.state.mkdir(parents=True, exist_ok=True)
+    project.state.mkdir(parents=True, exist_ok=True)
     try:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         found = client.get_experiment_by_name(EXPERIMENT)
         if found is not None:
             return Store(client, str(found.experiment_id), uri)
-        files = layout.mlflow_artifacts.as_uri() if uri == embedded_uri(layout) else None
+        files = project.mlflow_artifacts.as_uri() if uri == embedded_uri(project) else None
         return Store(client, client.create_experiment(EXPERIMENT, files), uri)
     except Exception as error:  # noqa: BLE001 - whatever MLflow raises
         # `from None`: the cause's own text may carry the password of the address.

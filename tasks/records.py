@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa import storage
-from lapvqa.config import Machine, load_machine
 from lapvqa.errors import LapvqaError
-from lapvqa.layout import Layout
+from lapvqa.machine import Machine, load_machine
+from lapvqa.project import Project
 from tasks import mlflow_store, shipping, spool
 from tasks.mlflow_store import RecordsUnavailableError, Store, connect, public, tracking_uri
 from tasks.spool import RunRecord
@@ -38,18 +38,18 @@ class RecordsRefusedError(LapvqaError):
     """MLflow answers, and yet did not take some of the records."""
 
 
-def sync_records(layout: Layout) -> int:
+def sync_records(project: Project) -> int:
     """Bring all waiting records into MLflow and return how many runs they were.
 
     Idempotent. Raises RecordsUnavailableError while MLflow is down, RecordsRefusedError if it did
     not take some of them (the others are in), BusyError while a pipeline runs (its records are
     not complete).
     """
-    with storage.lock(layout.run_lock, what="a run of this project"):
-        return _sync(layout, connect(layout, load_machine(layout)))
+    with storage.lock(project.run_lock, what="a run of this project"):
+        return _sync(project, connect(project, load_machine(project)))
 
 
-def _sync(layout: Layout, store: Store, *, live: str = "", seconds: float = float("inf")) -> int:
+def _sync(project: Project, store: Store, *, live: str = "", seconds: float = float("inf")) -> int:
     """Ship what waits, but for what still runs in the pipeline run ``live``.
 
     We hold the run lock, so any other record still RUNNING was killed. One record that MLflow
@@ -58,13 +58,13 @@ def _sync(layout: Layout, store: Store, *, live: str = "", seconds: float = floa
     end = time.monotonic() + seconds
     refused: list[str] = []
     shipped = 0
-    for record in spool.waiting(layout.spool):
+    for record in spool.waiting(project.spool):
         if record.status == spool.RUNNING:
             if record.run == live:
                 continue
-            _close_killed(layout, record)
+            _close_killed(project, record)
         try:
-            _bring_in(layout, store, record, end)
+            _bring_in(project, store, record, end)
             shipped += 1
         except Exception as error:
             mlflow_store.probe(store.uri)
@@ -80,15 +80,15 @@ def _sync(layout: Layout, store: Store, *, live: str = "", seconds: float = floa
     return shipped
 
 
-def _close_killed(layout: Layout, record: RunRecord) -> None:
-    lines = layout.record(record.stage)
+def _close_killed(project: Project, record: RunRecord) -> None:
+    lines = project.record(record.stage)
     known = spool.began_after(lines, record.started)
     record.ended = lines.stat().st_mtime if known else record.started
     record.status = spool.KILLED
-    spool.keep(record, layout.spool, lines=lines)
+    spool.keep(record, project.spool, lines=lines)
 
 
-def _bring_in(layout: Layout, store: Store, record: RunRecord, end: float) -> None:
+def _bring_in(project: Project, store: Store, record: RunRecord, end: float) -> None:
     """Ship one record and drop it; TimeoutError when ``end`` (monotonic) has come."""
 
     def in_time() -> None:
@@ -98,18 +98,18 @@ def _bring_in(layout: Layout, store: Store, record: RunRecord, end: float) -> No
     in_time()
     if record.status == spool.DISCARDED:
         shipping.delete_run(store, record)
-        spool.drop(record, layout.spool)
+        spool.drop(record, project.spool)
         return
-    run_id = shipping.run_of(store, record, spool.waits(record.run, layout.spool))
-    shipping.ship(store.client, run_id, record, record.folder(layout.spool), in_time)
-    spool.drop(record, layout.spool)
+    run_id = shipping.run_of(store, record, spool.waits(record.run, project.spool))
+    shipping.ship(store.client, run_id, record, record.folder(project.spool), in_time)
+    spool.drop(record, project.spool)
 
 
 class Records:
     """The records of one pipeline run. No method raises because MLflow is down."""
 
-    def __init__(self, layout: Layout, machine: Machine, *, warn: Callable[[str], None]) -> None:
-        self._layout, self._machine, self._warn = layout, machine, warn
+    def __init__(self, project: Project, machine: Machine, *, warn: Callable[[str], None]) -> None:
+        self._project, self._machine, self._warn = project, machine, warn
         self._store: Store | None = None
         self._opened = False
         self._lost_at = float("-inf")
@@ -132,10 +132,10 @@ class Records:
 
     def describe(self) -> str:
         """Say which mode this is and where the records lie."""
-        uri = tracking_uri(self._layout, self._machine)
+        uri = tracking_uri(self._project, self._machine)
         if self._store is None:
             return f"MLflow: down ({public(uri)}), records wait"
-        if uri == mlflow_store.embedded_uri(self._layout):
+        if uri == mlflow_store.embedded_uri(self._project):
             return "MLflow: embedded, records in .lapvqa/mlflow.db"
         return f"MLflow: served, {public(uri)}"
 
@@ -154,19 +154,19 @@ class Records:
         self._reach()
         if not self._pipeline.tags:
             self._pipeline.tags = {k: v for k, v in tags.items() if not k.startswith("dvc.")}
-            spool.keep(self._pipeline, self._layout.spool)
+            spool.keep(self._pipeline, self._project.spool)
         if self.pipeline_run is None:
             self.pipeline_run = self.attempt(lambda store: shipping.run_of(store, self._pipeline))
         self._stage = record = RunRecord(
             run=self._pipeline.run, stage=stage, started=started or time.time(),
             params=params, tags=tags,
         )  # fmt: skip
-        spool.keep(record, self._layout.spool)
+        spool.keep(record, self._project.spool)
         self._stage_run = self.attempt(lambda store: shipping.run_of(store, record, self._pipeline))
         self._stream = Stream(
-            record, self._layout.record(stage), self._layout.spool,
+            record, self._project.record(stage), self._project.spool,
             store=self._store, run_id=self._stage_run,
-            connect=lambda: connect(self._layout, self._machine),
+            connect=lambda: connect(self._project, self._machine),
         )  # fmt: skip
         return self._stage_run
 
@@ -188,8 +188,8 @@ class Records:
             return
         record.status, record.ended = status, time.time()
         record.tags, record.inputs, record.metrics = {**record.tags, **tags}, inputs, metrics
-        lines = self._layout.record(record.stage)
-        spool.keep(record, self._layout.spool, lines=lines, pictures=pictures)
+        lines = self._project.record(record.stage)
+        spool.keep(record, self._project.spool, lines=lines, pictures=pictures)
         self._num_stages += 1
         self._bring_in_waiting()
 
@@ -208,7 +208,7 @@ class Records:
             self._forget(self._pipeline)
             return
         self._pipeline.status, self._pipeline.ended = status, time.time()
-        spool.keep(self._pipeline, self._layout.spool)
+        spool.keep(self._pipeline, self._project.spool)
         self._reach()
         self._bring_in_waiting()
 
@@ -234,18 +234,18 @@ class Records:
         """Look for MLflow again, if it was not asked a moment ago."""
         if self._store is None and time.monotonic() - self._lost_at > _AGAIN_S:
             try:
-                self._store = connect(self._layout, self._machine)
+                self._store = connect(self._project, self._machine)
                 self._told = False
             except RecordsUnavailableError as error:
                 self._lose(error)
 
     def _bring_in_waiting(self) -> None:
         run = self._pipeline.run
-        self.attempt(lambda store: _sync(self._layout, store, live=run, seconds=BUDGET_S))
+        self.attempt(lambda store: _sync(self._project, store, live=run, seconds=BUDGET_S))
 
     def _forget(self, record: RunRecord) -> None:
         record.status = spool.DISCARDED
-        spool.keep(record, self._layout.spool)
+        spool.keep(record, self._project.spool)
         self._bring_in_waiting()
 
     def _stop(self) -> RunRecord | None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lapvqa import storage
-from lapvqa.config import load_machine
-from lapvqa.layout import Layout
-from lapvqa.lineage.stagefile import locked
+from lapvqa.machine import load_machine
 from lapvqa.params import load_params
+from lapvqa.project import Project
+from lapvqa.uptodate.stagefile import locked
 from tasks import records
 
 if TYPE_CHECKING:
@@ -27,25 +27,25 @@ WEIGHTS, CARD = "encoder.safetensors", "card.json"
 _FOLDER = "encoder"  # within the run's artifacts
 
 
-def register_encoder(layout: Layout) -> str:
+def register_encoder(project: Project) -> str:
     """Register the encoder that params.yaml names and return its version; alias ``champion``.
 
     Weights that are registered already (by sha256) get no second version. Raises
     MissingArtifactError before export, RecordsUnavailableError while MLflow is down.
     """
-    store = records.connect(layout, load_machine(layout))
-    objective = load_params(layout.params).pretrain.objective
-    return register_folder(store, layout, layout.model_dir(objective))
+    store = records.connect(project, load_machine(project))
+    objective = load_params(project.params).pretrain.objective
+    return register_folder(store, project, project.model_dir(objective))
 
 
-def register_folder(store: Store, layout: Layout, folder: Path) -> str:
+def register_folder(store: Store, project: Project, folder: Path) -> str:
     """Register the weights of one model folder and return their version."""
     weights = storage.require(folder / WEIGHTS, made_by="export")
     card = storage.require(folder / CARD, made_by="export")
     digest = storage.sha256_file(weights)
     known = _known_version(store.client, digest)
     if known is None:
-        known = _new_version(store, layout, weights, card, digest)
+        known = _new_version(store, project, weights, card, digest)
     store.client.set_registered_model_alias(MODEL, ALIAS, known)
     return known
 
@@ -56,11 +56,11 @@ def _known_version(client: MlflowClient, digest: str) -> str | None:
     return str(same[0].version) if same else None
 
 
-def _new_version(store: Store, layout: Layout, weights: Path, card: Path, digest: str) -> str:
+def _new_version(store: Store, project: Project, weights: Path, card: Path, digest: str) -> str:
     from mlflow.pyfunc import save_model
 
-    client, run_id = store.client, _run_of(store, layout, weights)
-    with tempfile.TemporaryDirectory(dir=layout.state) as scratch, warnings.catch_warnings():
+    client, run_id = store.client, _run_of(store, project, weights)
+    with tempfile.TemporaryDirectory(dir=project.state) as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice about signatures; ours is in the docstring
         model = Path(scratch) / _FOLDER
         save_model(
@@ -77,15 +77,15 @@ def _new_version(store: Store, layout: Layout, weights: Path, card: Path, digest
         MODEL,
         source=f"{client.get_run(run_id).info.artifact_uri}/{_FOLDER}",
         run_id=run_id,
-        tags={"sha256": digest, "dvc.path": _path(layout, weights)},
+        tags={"sha256": digest, "dvc.path": _path(project, weights)},
     )
     return str(created.version)
 
 
-def _run_of(store: Store, layout: Layout, weights: Path) -> str:
+def _run_of(store: Store, project: Project, weights: Path) -> str:
     """Return the run that wrote the weights; a new one if DVC ran or restored it without us."""
-    path = _path(layout, weights)
-    md5 = next((lock.outs[path] for lock in locked(layout).values() if path in lock.outs), "")
+    path = _path(project, weights)
+    md5 = next((lock.outs[path] for lock in locked(project).values() if path in lock.outs), "")
     found = store.client.search_runs(
         [store.experiment], f"tags.`dvc.out.{path}` = '{md5}'", max_results=1
     )
@@ -101,5 +101,5 @@ def _run_of(store: Store, layout: Layout, weights: Path) -> str:
     return str(created.info.run_id)
 
 
-def _path(layout: Layout, file: Path) -> str:
-    return file.relative_to(layout.root).as_posix()
+def _path(project: Project, file: Path) -> str:
+    return file.relative_to(project.root).as_posix()

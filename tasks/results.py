@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lapvqa.evaluation.listing import EVALUATIONS
-from lapvqa.layout import Layout
+from lapvqa.evaluation.task_table import EVALUATIONS
+from lapvqa.project import Project
 
 _PAIRS = {"": ("trained", "untrained"), ", head": ("head_trained", "head_untrained")}
 """Systems that differ in nothing but whether the encoder was trained."""
@@ -31,10 +31,10 @@ def metric_values(root: Path, paths: tuple[str, ...]) -> dict[str, float]:
     return values
 
 
-def result_rows(layout: Layout) -> list[dict[str, str]]:
+def result_rows(project: Project) -> list[dict[str, str]]:
     """Return one row per task and metric, a column per system: ``0.91 [0.88, 0.94]``."""
     rows = []
-    for path in sorted(layout.result_dir("x").parent.glob("*/metrics.json")):
+    for path in sorted(project.result_dir("x").parent.glob("*/metrics.json")):
         document = _read(path)
         task = str(document.get("task", path.parent.name))
         if document.get("status") != "ok":
@@ -65,11 +65,11 @@ class Headline:
     not_computed: str = ""
 
 
-def headlines(layout: Layout) -> list[Headline]:
+def headlines(project: Project) -> list[Headline]:
     """Return a row per task that has been evaluated, two for reports: decoder, then head."""
     rows = []
     for task in EVALUATIONS:
-        path = layout.result_dir(task) / "metrics.json"
+        path = project.result_dir(task) / "metrics.json"
         if path.exists():
             rows += _headlines(task, _read(path))
     return rows
@@ -92,9 +92,9 @@ def _headlines(task: str, document: dict[str, Any]) -> list[Headline]:
     ]
 
 
-def most_common_report(layout: Layout) -> str:
+def most_common_report(project: Project) -> str:
     """Return what answering every study with the most common report reaches; "" if unknown."""
-    path = layout.result_dir("rrg") / "metrics.json"
+    path = project.result_dir("rrg") / "metrics.json"
     document = _read(path) if path.exists() else {}
     found = document.get("systems", {}).get("most_common", {}).get(document.get("primary"))
     return f"{document['primary']} {shown(found)}" if found else ""

@@ -15,8 +15,8 @@ from pathlib import Path
 from rich.console import Console
 
 from lapvqa import storage
-from lapvqa.config import Machine, load_machine
-from lapvqa.layout import Layout
+from lapvqa.machine import Machine, load_machine
+from lapvqa.project import Project
 from tasks import dvc_lock
 from tasks.display import Display, StageOutcome
 from tasks.dvc_graph import Node
@@ -28,7 +28,7 @@ from tasks.records import Records
 class Session:
     """One run of the pipeline or of one stage."""
 
-    layout: Layout
+    project: Project
     machine: Machine
     display: Display
     records: Records
@@ -64,17 +64,17 @@ def opened(root: Path, display: Display | None = None) -> Iterator[Session]:
     if already is not None:
         yield already
         return
-    layout = Layout(root.resolve())
-    machine = load_machine(layout)
-    with storage.lock(layout.run_lock, what="a run of this project"):
+    project = Project(root.resolve())
+    machine = load_machine(project)
+    with storage.lock(project.run_lock, what="a run of this project"):
         display = display or Display(Console())
-        dvc_lock.mend(layout, display.say)
+        dvc_lock.mend(project, display.say)
         session = Session(
-            layout=layout,
+            project=project,
             machine=machine,
             display=display,
-            records=Records(layout, machine, warn=display.say),
-            commit=read_commit(layout.root),
+            records=Records(project, machine, warn=display.say),
+            commit=read_commit(project.root),
         )
         token = _current.set(session)
         try:

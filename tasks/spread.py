@@ -15,7 +15,7 @@ from prefect.futures import as_completed
 
 from lapvqa import storage
 from lapvqa.errors import ConfigError
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from tasks.session import current
 
@@ -25,12 +25,12 @@ _RETRIES = 3
 @task(name="read files", retries=_RETRIES, cache_policy=NO_CACHE, persist_result=False)
 def read_files(root: str, name: str) -> int:
     """Read one group of files, on a worker of the cluster; return their number."""
-    from lapvqa.dicom.spread import read_group
+    from lapvqa.ingest.cluster import read_group
 
     with tempfile.TemporaryDirectory() as scratch:
         recorder = Recorder(Path(scratch) / "record.jsonl", stage="ingest")
         try:
-            return read_group(Layout(Path(root)), name, recorder)
+            return read_group(Project(Path(root)), name, recorder)
         finally:
             recorder.close()
 
@@ -38,7 +38,7 @@ def read_files(root: str, name: str) -> int:
 def read_ahead() -> int:
     """Read the new files on the cluster that local.yaml names; return their number."""
     session = current()
-    layout, scheduler = session.layout, session.machine.execution.dask_scheduler
+    project, scheduler = session.project, session.machine.execution.dask_scheduler
     try:
         from prefect_dask import DaskTaskRunner
     except ModuleNotFoundError:
@@ -48,17 +48,17 @@ def read_ahead() -> int:
         ) from None
     runner = DaskTaskRunner(address=scheduler)
     spread = flow(name="ingest-on-dask", task_runner=runner, persist_result=False)(_spread)
-    with storage.lock(layout.work_dir("ingest").with_suffix(".lock"), what="stage ingest"):
-        return spread(str(layout.root))
+    with storage.lock(project.work_dir("ingest").with_suffix(".lock"), what="stage ingest"):
+        return spread(str(project.root))
 
 
 def _spread(root: str) -> int:
-    from lapvqa.dicom.spread import write_groups
+    from lapvqa.ingest.cluster import write_groups
 
     session = current()
-    recorder = Recorder(session.layout.record("ingest"), stage="ingest")
+    recorder = Recorder(session.project.record("ingest"), stage="ingest")
     try:
-        names = write_groups(session.layout, recorder)
+        names = write_groups(session.project, recorder)
     finally:
         recorder.close()
     session.display.say(f"ingest: {len(names)} groups of files for the Dask cluster")

@@ -22,9 +22,9 @@ from prefect.runtime import flow_run, task_run
 
 from lapvqa import errors
 from lapvqa.errors import EXIT_BAD_DATA, EXIT_BUSY, EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER
-from lapvqa.layout import Layout
-from lapvqa.lineage.stagefile import LockedStage, locked
+from lapvqa.project import Project
 from lapvqa.recorder import PROGRESS_PREFIX
+from lapvqa.uptodate.stagefile import LockedStage, locked
 from tasks import dvc_lock, lineage, process, spool
 from tasks.display import StageOutcome
 from tasks.dvc_graph import Node
@@ -57,8 +57,8 @@ def run_stage(name: str, reason: str = "") -> str:
     """
     session = current()
     node, began = session.graph[name], time.time()
-    require_inputs(session.layout.root, node, session.graph)
-    before = locked(session.layout).get(name)
+    require_inputs(session.project.root, node, session.graph)
+    before = locked(session.project).get(name)
     session.display.begin(name, reason)
     tags = _begin_tags(session, name)
     # An always-changed stage may find nothing new, which is no work to keep records of.
@@ -68,7 +68,7 @@ def run_stage(name: str, reason: str = "") -> str:
     try:
         code = _repro(session, name, ids, output)
         if code:
-            raise failure(session.layout, name, code, output)
+            raise failure(session.project, name, code, output)
     except BaseException as error:
         interrupted = not isinstance(error, Exception)
         if node.always_changed:
@@ -78,8 +78,8 @@ def run_stage(name: str, reason: str = "") -> str:
         why = "interrupted" if interrupted else _first_line(error)
         _finish(session, StageOutcome(name, "failed", time.time() - began, why))
         raise
-    after = locked(session.layout)[name]
-    dvc_lock.keep(session.layout)
+    after = locked(session.project)[name]
+    dvc_lock.keep(session.project)
     outcome = _outcome(node, before, after, output, time.time() - began)
     if outcome.status == "ran":
         if node.always_changed:
@@ -89,8 +89,8 @@ def run_stage(name: str, reason: str = "") -> str:
             spool.FINISHED,
             tags=_end_tags(after),
             inputs=after.deps,
-            metrics=metric_values(session.layout.root, node.metrics),
-            pictures=_pictures(session.layout, node),
+            metrics=metric_values(session.project.root, node.metrics),
+            pictures=_pictures(session.project, node),
         )
         _tell_ledger(session, name, began, ids)
     else:
@@ -172,8 +172,8 @@ def require_inputs(root: Path, node: Node, graph: dict[str, Node]) -> None:
 
 def _repro(session: Session, name: str, ids: Ids, output: _Output) -> int:
     """Run the stage's `dvc repro` and return its exit code."""
-    layout = session.layout
-    layout.failure(name).unlink(missing_ok=True)
+    project = session.project
+    project.failure(name).unlink(missing_ok=True)
     binaries = str(Path(sys.executable).parent)  # `python` in dvc.yaml is this environment's
     environment = {
         **os.environ,
@@ -183,21 +183,21 @@ def _repro(session: Session, name: str, ids: Ids, output: _Output) -> int:
         "LAPVQA_PROGRESS": "json",
         "DVC_NO_ANALYTICS": "1",
     }
-    layout.log(name).parent.mkdir(parents=True, exist_ok=True)
+    project.log(name).parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        log = stack.enter_context(layout.log(name).open("w", encoding="utf-8"))
+        log = stack.enter_context(project.log(name).open("w", encoding="utf-8"))
         return process.run(
             [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", name],
-            cwd=layout.root,
+            cwd=project.root,
             environment=environment,
             on_line=output.to(log),
         )
 
 
-def failure(layout: Layout, name: str, code: int, output: _Output) -> errors.LapvqaError:
+def failure(project: Project, name: str, code: int, output: _Output) -> errors.LapvqaError:
     """Return the stage's own error; `dvc repro` itself ends with 255 whatever it was."""
-    if layout.failure(name).exists():
-        facts = json.loads(layout.failure(name).read_bytes())
+    if project.failure(name).exists():
+        facts = json.loads(project.failure(name).read_bytes())
         kind = getattr(errors, facts["error"], None)
         if kind is not None and kind is not errors.DicomError:
             error: errors.LapvqaError = kind(f"{name}: {facts['message']}", hint=facts["hint"])
@@ -217,7 +217,7 @@ def failure(layout: Layout, name: str, code: int, output: _Output) -> errors.Lap
     stage_code = int(exits[-1]) if exits else code
     how = f"exit code {stage_code}" if stage_code >= 0 else f"signal {-stage_code}"
     memory = "; was there too little memory?" if stage_code == -signal.SIGKILL else ""
-    log = layout.log(name).relative_to(layout.root)
+    log = project.log(name).relative_to(project.root)
     return StageFailedError(
         f"{name}: ended with {how}{memory}; its last lines:\n{lines}",
         hint=f"see {log}; the next run continues from here",
@@ -244,12 +244,12 @@ def _finish(session: Session, outcome: StageOutcome) -> None:
 
 def _tell_ledger(session: Session, name: str, began: float, ids: Ids) -> None:
     """Write the ledger's line, with the stage's own clock where it kept one."""
-    path = session.layout.run_file(name)
+    path = session.project.run_file(name)
     facts = json.loads(path.read_bytes()) if path.exists() else {}
     if facts.get("started", 0.0) < began:
         facts = {"started": began, "seconds": time.time() - began}
     lineage.append(
-        session.layout, name,
+        session.project, name,
         started=facts["started"], seconds=facts["seconds"], commit=session.commit, ids=ids,
     )  # fmt: skip
 
@@ -265,10 +265,10 @@ def _begin_tags(session: Session, name: str) -> dict[str, str]:
     }
 
 
-def _pictures(layout: Layout, node: Node) -> Path | None:
+def _pictures(project: Project, node: Node) -> Path | None:
     """Return the folder of pictures, if it is an output of this stage."""
-    relative = layout.pictures_dir.relative_to(layout.root).as_posix()
-    return layout.pictures_dir if relative in node.outs else None
+    relative = project.pictures_dir.relative_to(project.root).as_posix()
+    return project.pictures_dir if relative in node.outs else None
 
 
 def _end_tags(lock: LockedStage) -> dict[str, str]:

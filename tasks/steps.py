@@ -7,8 +7,8 @@ from pathlib import Path
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
-from lapvqa import uptodate
-from lapvqa.lineage.stagefile import UnsupportedStagefileError
+from lapvqa.uptodate import staleness
+from lapvqa.uptodate.stagefile import UnsupportedStagefileError
 from tasks import lineage, registry, results
 from tasks.dvc_graph import load_graph, stale_stages
 from tasks.prefect_task import pipeline_task
@@ -20,7 +20,7 @@ from tasks.session import current
 def read_graph() -> list[str]:
     """Read DVC's stage graph; return the stages in the order in which they run."""
     session = current()
-    session.graph = {node.name: node for node in load_graph(session.layout.root)}
+    session.graph = {node.name: node for node in load_graph(session.project.root)}
     return list(session.graph)
 
 
@@ -29,7 +29,7 @@ def find_stale(just_ran: list[str]) -> dict[str, str]:
     """Return the stages that may have to run, each with the reason; ``just_ran`` left out."""
     session = current()
     graph = list(session.graph.values())
-    stale = stale_stages(session.layout.root, graph, skip=frozenset(just_ran))
+    stale = stale_stages(session.project.root, graph, skip=frozenset(just_ran))
     for name in session.graph:
         get_run_logger().info("%s: %s", name, stale.get(name, "up to date"))
     return stale
@@ -39,9 +39,9 @@ def find_stale(just_ran: list[str]) -> dict[str, str]:
 def record_lineage() -> list[str]:
     """Complete the ledger with what ran outside of the pipeline; return those stages."""
     session = current()
-    added = lineage.complete(session.layout, session.commit)
+    added = lineage.complete(session.project, session.commit)
     try:
-        uptodate.remember(session.layout)
+        staleness.remember(session.project)
     except UnsupportedStagefileError as error:
         # Then `lapvqa run` asks DVC each time, which is slower and no less right.
         get_run_logger().warning("no quick check of what is up to date: %s", error)
@@ -57,9 +57,9 @@ def register_encoder() -> str | None:
     if session.records.store is None or not folders:
         get_run_logger().info("nothing to register, or MLflow is down; the next run does it")
         return None
-    folder = session.layout.root / folders[0]
+    folder = session.project.root / folders[0]
     found: str | None = session.records.attempt(
-        lambda store: registry.register_folder(store, session.layout, folder)
+        lambda store: registry.register_folder(store, session.project, folder)
     )
     return found
 
@@ -68,10 +68,10 @@ def register_encoder() -> str | None:
 def publish_results() -> int:
     """Show the result table, the report page and the MLflow run in Prefect; return the rows."""
     session = current()
-    rows = results.result_rows(session.layout)
+    rows = results.result_rows(session.project)
     if rows:
         create_table_artifact(rows, key="results", description="Metrics with 95 % intervals")
-    page = session.layout.report_page
+    page = session.project.report_page
     if page.exists():
         create_link_artifact(page.as_uri(), key="report", description="The report page")
     run, store = session.records.pipeline_run, session.records.store

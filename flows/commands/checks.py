@@ -17,9 +17,9 @@ from importlib import metadata
 from pathlib import Path
 
 from flows.commands import screen
-from lapvqa.config import load_machine
 from lapvqa.errors import LapvqaError
-from lapvqa.layout import Layout
+from lapvqa.machine import load_machine
+from lapvqa.project import Project
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _FREE_FAIL, _FREE_WARN = 1e9, 10e9
@@ -37,7 +37,7 @@ class Check:
     remedy: str = ""
 
 
-def python(layout: Layout) -> Iterator[Check]:
+def python(project: Project) -> Iterator[Check]:
     """The interpreter."""
     found = ".".join(map(str, sys.version_info[:3]))
     right = sys.version_info[:2] == (3, 11)
@@ -46,9 +46,9 @@ def python(layout: Layout) -> Iterator[Check]:
     yield Check("Python", OK if right else WARN if new_enough else FAIL, found, remedy)
 
 
-def packages(layout: Layout) -> Iterator[Check]:
+def packages(project: Project) -> Iterator[Check]:
     """Installed versions beside requirements/lock.txt."""
-    lock = layout.root / "requirements" / "lock.txt"
+    lock = project.root / "requirements" / "lock.txt"
     if not lock.exists():
         yield Check("packages", WARN, "no requirements/lock.txt", "restore it from git")
         return
@@ -71,7 +71,7 @@ def packages(layout: Layout) -> Iterator[Check]:
         yield Check("packages", OK, f"{len(wanted)} as locked")
 
 
-def torch(layout: Layout) -> Iterator[Check]:
+def torch(project: Project) -> Iterator[Check]:
     """Where training would run."""
     import torch as library
 
@@ -86,15 +86,15 @@ def torch(layout: Layout) -> Iterator[Check]:
         yield Check("torch", WARN, f"{library.__version__}, no GPU", remedy)
 
 
-def disk(layout: Layout) -> Iterator[Check]:
+def disk(project: Project) -> Iterator[Check]:
     """Free space where the project lies."""
-    free = shutil.disk_usage(layout.root).free
+    free = shutil.disk_usage(project.root).free
     status = FAIL if free < _FREE_FAIL else WARN if free < _FREE_WARN else OK
     remedy = "" if status == OK else "free space: `dvc gc -w` drops results of older settings"
     yield Check("disk", status, f"{screen.size(free)} free", remedy)
 
 
-def codecs(layout: Layout) -> Iterator[Check]:
+def codecs(project: Project) -> Iterator[Check]:
     """Every DICOM encoding, by decoding a tiny file of each."""
     from lapvqa.dicom import samples
 
@@ -114,22 +114,22 @@ def codecs(layout: Layout) -> Iterator[Check]:
             yield Check(name, OK, f"decoded, {exact}")
 
 
-def shards(layout: Layout) -> Iterator[Check]:
+def shards(project: Project) -> Iterator[Check]:
     """The stored images, every byte, if there are any."""
-    from lapvqa.data.shards import verify_shards
+    from lapvqa.images.shards import verify_shards
 
-    names = [path.name for path in layout.images_dir.glob("*.arrow")]
+    names = [path.name for path in project.images_dir.glob("*.arrow")]
     if not names:
         return
     try:
-        images = verify_shards(layout.images_dir, names)
+        images = verify_shards(project.images_dir, names)
     except LapvqaError as error:
         yield Check("stored images", FAIL, error.message, error.hint)
         return
     yield Check("stored images", OK, f"{images} in {len(names)} shards have their checksums")
 
 
-def tokenizer(layout: Layout) -> Iterator[Check]:
+def tokenizer(project: Project) -> Iterator[Check]:
     """GPT-2 tokens without a network."""
     from lapvqa.text import bpe
 
@@ -142,85 +142,85 @@ def tokenizer(layout: Layout) -> Iterator[Check]:
     yield Check("tokenizer", OK if right else FAIL, found, remedy)
 
 
-def settings(layout: Layout) -> Iterator[Check]:
+def settings(project: Project) -> Iterator[Check]:
     """params.yaml, local.yaml, and the archive that they name."""
     from lapvqa.params import load_params
 
-    params, machine = load_params(layout.params), load_machine(layout)
+    params, machine = load_params(project.params), load_machine(project)
     yield Check("settings", OK, f"params.yaml is valid; {machine.workers} workers")
-    folder = machine.folder("source", params.inventory, layout)
+    folder = machine.folder("source", params.inventory, project)
     there = folder.is_dir()
     remedy = "" if there else "make the demo: lapvqa demo; or yours: lapvqa run --source DIR"
     yield Check("archive", OK if there else WARN, f"{folder}{'' if there else ': none'}", remedy)
 
 
-def git(layout: Layout) -> Iterator[Check]:
+def git(project: Project) -> Iterator[Check]:
     """The code's commit goes into every record."""
     if shutil.which("git") is None:
         remedy = "install git: records cannot name the code, `dvc metrics diff` cannot compare"
         yield Check("git", WARN, "not installed", remedy)
-    elif not (layout.root / ".git").exists():
+    elif not (project.root / ".git").exists():
         yield Check("git", WARN, "the project is no git clone", "clone it, or `git init`")
     else:
         yield Check("git", OK, "present")
 
 
-def dvc(layout: Layout) -> Iterator[Check]:
+def dvc(project: Project) -> Iterator[Check]:
     """DVC's folder and cache."""
-    if not (layout.root / ".dvc" / "config").exists():
+    if not (project.root / ".dvc" / "config").exists():
         yield Check("DVC", FAIL, "no .dvc/config", "restore .dvc from git, or `dvc init`")
         return
-    yield _writable("DVC cache", layout.root / ".dvc")
+    yield _writable("DVC cache", project.root / ".dvc")
 
 
-def prefect(layout: Layout) -> Iterator[Check]:
+def prefect(project: Project) -> Iterator[Check]:
     """The server that records runs."""
-    url = load_machine(layout).servers.prefect_api_url or os.environ.get("PREFECT_API_URL")
+    url = load_machine(project).servers.prefect_api_url or os.environ.get("PREFECT_API_URL")
     if url:
         yield _answers("Prefect, served", f"{url.rstrip('/')}/health", url)
         return
-    yield _database("Prefect, embedded", layout.prefect_home / "prefect.db", layout)
-    layout.prefect_home.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("PREFECT_HOME", str(layout.prefect_home))
+    yield _database("Prefect, embedded", project.prefect_home / "prefect.db", project)
+    project.prefect_home.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PREFECT_HOME", str(project.prefect_home))
     import prefect.server.api.server
 
     version = prefect.__version__
     yield Check("Prefect server", OK, f"{version} can be started")
 
 
-def mlflow(layout: Layout) -> Iterator[Check]:
+def mlflow(project: Project) -> Iterator[Check]:
     """The store of parameters and metrics, and what waits for it."""
-    uri = load_machine(layout).servers.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    uri = load_machine(project).servers.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if uri and uri.startswith("http"):
         yield _answers("MLflow, served", f"{uri.rstrip('/')}/health", uri)
     else:
-        yield _database("MLflow, embedded", layout.mlflow_db, layout)
-    waiting = sum(1 for _ in layout.spool.glob("*/*/record.json"))
+        yield _database("MLflow, embedded", project.mlflow_db, project)
+    waiting = sum(1 for _ in project.spool.glob("*/*/record.json"))
     if waiting:
         yield Check("MLflow records", WARN, f"{waiting} wait", "lapvqa sync")
 
 
-def ledger(layout: Layout) -> Iterator[Check]:
+def ledger(project: Project) -> Iterator[Check]:
     """The ledger that `lapvqa lineage` reads."""
     from lapvqa.lineage import ledger as book
 
-    damaged, whole = book.damaged_lines(layout), len(book.entries(layout))
+    damaged, whole = book.damaged_lines(project), len(book.entries(project))
     found = f"{whole} runs of stages" + (f", {damaged} damaged lines" if damaged else "")
     remedy = "a run was killed while it wrote; lineage of that stage run is lost" if damaged else ""
     yield Check("ledger", WARN if damaged else OK, found, remedy)
 
 
-CHECKS: tuple[Callable[[Layout], Iterator[Check]], ...] = (
+CHECKS: tuple[Callable[[Project], Iterator[Check]], ...] = (
     python, packages, torch, disk, git, settings, tokenizer, codecs, shards, dvc, prefect, mlflow,
     ledger,
 )  # fmt: skip
 
 
-def run_all(layout: Layout) -> Iterator[Check]:
+def run_all(project: Project) -> Iterator[Check]:
     """Make every check; one that breaks down is a finding, not the end."""
     for check in CHECKS:
         try:
-            yield from check(layout)
+            yield from check(project)
         except LapvqaError as error:
             yield Check(check.__name__, FAIL, error.message, error.hint)
         except Exception as error:  # noqa: BLE001 - broken installations raise anything
@@ -241,9 +241,9 @@ def _writable(name: str, folder: Path) -> Check:
         return Check(name, FAIL, f"{error.strerror}", f"grant write access to {folder}")
 
 
-def _database(name: str, path: Path, layout: Layout) -> Check:
+def _database(name: str, path: Path, project: Project) -> Check:
     if not path.exists():
-        here = layout.state if layout.state.exists() else layout.root
+        here = project.state if project.state.exists() else project.root
         check = _writable(name, here)
         return check if check.status == FAIL else Check(name, OK, "SQLite, made on first use")
     try:

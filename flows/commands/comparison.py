@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from lapvqa.evaluation.comparing_encoders import REFERENCE, Line, Score
+from lapvqa.evaluation.compare import REFERENCE, Line, Score
 from lapvqa.evaluation.comparison_files import NAMES
 from lapvqa.metrics.comparison import Difference
 from lapvqa.params import BootstrapParams

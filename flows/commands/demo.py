@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.commands import screen
-from lapvqa import storage, uptodate
+from lapvqa import storage
 from lapvqa.errors import ConfigError
-from lapvqa.layout import Layout
+from lapvqa.project import Project
+from lapvqa.uptodate import staleness
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,25 +18,25 @@ if TYPE_CHECKING:
 _SPARSE_S = 10.0
 
 
-def execute(layout: Layout, *, patients: int, studies: int, seed: int) -> int:
+def execute(project: Project, *, patients: int, studies: int, seed: int) -> int:
     """Write the archive where params.yaml says, run everything, print how long each part took."""
     from flows.commands import outcome
     from flows.commands.run import bring_up_to_date
 
     console = screen.console()
     started = time.monotonic()
-    folder = demo_folder(layout)
-    with storage.lock(layout.run_lock, what="a run of this project"):
-        _leave_own_source(layout, console)
+    folder = demo_folder(project)
+    with storage.lock(project.run_lock, what="a run of this project"):
+        _leave_own_source(project, console)
         # The server needs ten seconds to come up; the archive is drawn meanwhile.
-        _start_server(layout)
-        write_archive(layout, folder, patients, studies, seed, console)
+        _start_server(project)
+        write_archive(project, folder, patients, studies, seed, console)
     archive_made = time.monotonic()
-    if uptodate.nothing_to_do(uptodate.check(layout)):
+    if staleness.nothing_to_do(staleness.check(project)):
         console.print("every stage is up to date\n")
-        outcome.show(layout, console)
+        outcome.show(project, console)
     else:
-        bring_up_to_date(layout, None, console)
+        bring_up_to_date(project, None, console)
     console.print(
         f"demo archive {screen.span(archive_made - started)}, "
         f"pipeline {screen.span(time.monotonic() - archive_made)}, "
@@ -45,7 +46,7 @@ def execute(layout: Layout, *, patients: int, studies: int, seed: int) -> int:
 
 
 def write_archive(
-    layout: Layout, folder: Path, patients: int, studies: int, seed: int, console: Console
+    project: Project, folder: Path, patients: int, studies: int, seed: int, console: Console
 ) -> None:
     """Draw the archive with a bar in a terminal, sparse lines elsewhere."""
     from rich.progress import (
@@ -56,7 +57,7 @@ def write_archive(
         TimeRemainingColumn,
     )
 
-    from lapvqa.config import load_machine
+    from lapvqa.machine import load_machine
     from lapvqa.synth.archive import write_demo
 
     columns = (
@@ -76,7 +77,7 @@ def write_archive(
 
         counts = write_demo(
             folder, patients=patients, studies=studies, seed=seed,
-            workers=load_machine(layout).workers, on_progress=on_progress,
+            workers=load_machine(project).workers, on_progress=on_progress,
         )  # fmt: skip
     found = ", ".join(f"{name} {number}" for name, number in counts.items())
     console.print(f"demo archive in {folder.name}/: {found}", soft_wrap=True)
@@ -100,12 +101,12 @@ class _Sparse:
         )
 
 
-def demo_folder(layout: Layout) -> Path:
+def demo_folder(project: Project) -> Path:
     """Return where the demo archive goes; ConfigError if params.yaml names another archive."""
     from lapvqa.params import load_params
     from lapvqa.synth import mimic
 
-    source = Path(load_params(layout.params).inventory.source)
+    source = Path(load_params(project.params).inventory.source)
     if source.is_absolute() or source.name != mimic.FOLDER:
         raise ConfigError(
             f"params.yaml: inventory.source is {source}; the demo is written to "
@@ -113,18 +114,18 @@ def demo_folder(layout: Layout) -> Path:
             hint=f"set inventory.source to demo/{mimic.FOLDER}; "
             "your own archive belongs into local.yaml: lapvqa run --source DIR",
         )
-    return layout.root / source.parent
+    return project.root / source.parent
 
 
-def _leave_own_source(layout: Layout, console: Console) -> None:
+def _leave_own_source(project: Project, console: Console) -> None:
     from flows.commands import settings
 
-    said = settings.remove_source(layout)
+    said = settings.remove_source(project)
     if said:
         console.print(said, markup=False, soft_wrap=True)
 
 
-def _start_server(layout: Layout) -> None:
+def _start_server(project: Project) -> None:
     from tasks.embedded import start_server_early
 
-    start_server_early(layout)
+    start_server_early(project)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from flows.commands import screen
 from flows.commands.checks import FAIL, OK, WARN, Check, run_all
 from lapvqa.errors import EXIT_USER
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 
 _COLOURS = {OK: "green", WARN: "yellow", FAIL: "red"}
 
 
-def execute(layout: Layout) -> int:
+def execute(project: Project) -> int:
     """Print each check as it is made; EXIT_USER if something needed does not work."""
     console = screen.console()
     found = []
-    for check in run_all(layout):
+    for check in run_all(project):
         found.append(check)
         colour = _COLOURS[check.status]
         console.print(f"[{colour}]{check.status:4}[/]  {check.name:44} ", end="", soft_wrap=True)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from flows.commands import screen
 from lapvqa.errors import ConfigError, LapvqaError
-from lapvqa.evaluation.listing import EVALUATIONS, find
-from lapvqa.layout import Layout
+from lapvqa.evaluation.task_table import EVALUATIONS, find
+from lapvqa.project import Project
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +24,7 @@ Encoders = dict[str, Path]
 
 
 def execute(
-    layout: Layout,
+    project: Project,
     *,
     task: str | None,
     every: bool,
@@ -45,14 +45,14 @@ def execute(
     said = screen.progress_console() if as_json else screen.console()
     code = 0
     if encoders:
-        code = _judge(_named(encoders, names), tasks, layout, said)
+        code = _judge(_named(encoders, names), tasks, project, said)
     else:
         for one in tasks:
-            _run_stage(one, layout, said)
+            _run_stage(one, project, said)
     if task:
-        folders = [layout.evaluations_dir(name) for name in _named(encoders, names)]
-        return code or _show_task(task, folders or [layout.root / "results"], as_json)
-    _compare(layout, as_json)
+        folders = [project.evaluations_dir(name) for name in _named(encoders, names)]
+        return code or _show_task(task, folders or [project.root / "results"], as_json)
+    _compare(project, as_json)
     return code
 
 
@@ -78,11 +78,11 @@ def _check(
 
 def _named(paths: list[Path], names: list[str]) -> Encoders:
     """Return name -> path of each encoder; ConfigError if two have one name."""
-    from lapvqa.evaluation import alone
+    from lapvqa.evaluation import external_encoders
 
     found: Encoders = {}
     for place, path in enumerate(paths):
-        name = alone.name_of(path, names[place] if names else None)
+        name = external_encoders.name_of(path, names[place] if names else None)
         if name in found:
             raise ConfigError(
                 f"two encoders would be called {name}: {found[name]} and {path}",
@@ -92,28 +92,28 @@ def _named(paths: list[Path], names: list[str]) -> Encoders:
     return found
 
 
-def _run_stage(task: str, layout: Layout, console: Console) -> None:
+def _run_stage(task: str, project: Project, console: Console) -> None:
     from flows.commands.run import bring_stage_up_to_date
 
-    bring_stage_up_to_date(layout, f"evaluate@{task}", console)
+    bring_stage_up_to_date(project, f"evaluate@{task}", console)
 
 
-def _judge(encoders: Encoders, tasks: list[str], layout: Layout, console: Console) -> int:
+def _judge(encoders: Encoders, tasks: list[str], project: Project, console: Console) -> int:
     """Judge each encoder by each task, in this process; say what failed and go on."""
     from flows.run import interruptible
     from lapvqa import storage
-    from lapvqa.evaluation import alone
+    from lapvqa.evaluation import external_encoders
     from tasks.display import Display
 
     code, display = 0, Display(console)
     # A run at work would replace images and tables under our feet.
-    with storage.lock(layout.run_lock, what="a run of this project"), interruptible():
+    with storage.lock(project.run_lock, what="a run of this project"), interruptible():
         for name, path in encoders.items():
-            alone.claim(name, path, layout)
+            external_encoders.claim(name, path, project)
         for name, path in encoders.items():
             for task in tasks:
                 try:
-                    _judge_one(name, path, task, layout, display)
+                    _judge_one(name, path, task, project, display)
                 except LapvqaError as error:
                     display.clear()
                     if len(tasks) == len(encoders) == 1:
@@ -124,22 +124,22 @@ def _judge(encoders: Encoders, tasks: list[str], layout: Layout, console: Consol
     return code
 
 
-def _judge_one(name: str, path: Path, task: str, layout: Layout, display: Display) -> None:
-    from lapvqa.config import load_machine
-    from lapvqa.evaluation import alone
+def _judge_one(name: str, path: Path, task: str, project: Project, display: Display) -> None:
+    from lapvqa.evaluation import external_encoders
+    from lapvqa.machine import load_machine
     from lapvqa.params import load_params
     from lapvqa.recorder import Recorder
     from tasks.display import StageOutcome
 
-    params, machine = load_params(layout.params).evaluate, load_machine(layout)
+    params, machine = load_params(project.params).evaluate, load_machine(project)
     started, stage = time.monotonic(), f"evaluate@{task}"
     display.begin(stage, name)
-    record = layout.record(f"encoder-{name}@{task}")
+    record = project.record(f"encoder-{name}@{task}")
     recorder = Recorder(record, stage=stage, machine_readable=True, listener=_listener(display))
     try:
-        subject = alone.subject_of(name, path, task, layout, params)
+        subject = external_encoders.subject_of(name, path, task, project, params)
         module = importlib.import_module(EVALUATIONS[task])
-        counts = module.evaluate(subject, params, layout, machine, recorder)
+        counts = module.evaluate(subject, params, project, machine, recorder)
         recorder.summary(counts)
     finally:
         recorder.close()
@@ -180,15 +180,18 @@ def _show_task(task: str, folders: list[Path], as_json: bool) -> int:
     return 0
 
 
-def _compare(layout: Layout, as_json: bool) -> None:
+def _compare(project: Project, as_json: bool) -> None:
     from flows.commands import comparison
-    from lapvqa.evaluation import alone, comparison_files
-    from lapvqa.evaluation.comparing_encoders import compare
+    from lapvqa.evaluation import comparison_files, external_encoders
+    from lapvqa.evaluation.compare import compare
     from lapvqa.params import load_params
 
-    encoders, common = alone.listed(layout), load_params(layout.params).evaluate.common
-    lines = list(compare(layout, list(encoders), common=common))
-    document = comparison_files.write(lines, encoders, layout)
+    encoders, common = (
+        external_encoders.listed(project),
+        load_params(project.params).evaluate.common,
+    )
+    lines = list(compare(project, list(encoders), common=common))
+    document = comparison_files.write(lines, encoders, project)
     if as_json:
         _print_json(document)
         return

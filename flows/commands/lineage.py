@@ -7,9 +7,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from flows.commands import screen
-from lapvqa.layout import Layout
 from lapvqa.lineage.graph import Lineage, Node, trace
 from lapvqa.lineage.origins import BY_RUN, Origin
+from lapvqa.project import Project
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -20,9 +20,9 @@ _MD5_SHOWN = 12
 _CODE_SHOWN = 6
 
 
-def execute(layout: Layout, *, target: str, as_json: bool) -> int:
+def execute(project: Project, *, target: str, as_json: bool) -> int:
     """Print the chain of artefacts from ``target`` up to the inventory."""
-    lineage = trace(layout, target)
+    lineage = trace(project, target)
     if as_json:
         json.dump(lineage.to_json(), sys.stdout, indent=2, ensure_ascii=False)
         sys.stdout.write("\n")

@@ -9,33 +9,33 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lapvqa.config import Machine, load_machine
-from lapvqa.layout import Layout
+from lapvqa.machine import Machine, load_machine
+from lapvqa.project import Project
 
 _WIDE = 110  # columns that a row with its intervals needs
 
 
-def show(layout: Layout, screen: Console) -> None:
+def show(project: Project, screen: Console) -> None:
     """Print counts, the table of results, and where to look."""
-    show_counts(layout, screen)
-    show_results(layout, screen)
-    show_places(layout, screen)
+    show_counts(project, screen)
+    show_results(project, screen)
+    show_places(project, screen)
 
 
-def show_counts(layout: Layout, screen: Console) -> None:
+def show_counts(project: Project, screen: Console) -> None:
     """Print that nothing was lost: files in = ingested + rejected, by reason."""
-    if not (layout.images.exists() and layout.rejects.exists()):
+    if not (project.images.exists() and project.rejects.exists()):
         return
-    rejected = rejects(layout.rejects)
+    rejected = rejects(project.rejects)
     files = Counter({reason: n for (kind, reason), n in rejected.items() if kind == "file"})
-    ingested = _num_rows(layout.images)
+    ingested = _num_rows(project.images)
     screen.print(
         f"{ingested + files.total()} files = {ingested} ingested + {files.total()} rejected"
         f"{_by_reason(files)}"
     )
-    if layout.tokens_dir.exists() and layout.token_rejects.exists():
-        without = Counter({why: n for (_, why), n in rejects(layout.token_rejects).items()})
-        tokenised = sum(_num_rows(path) for path in layout.tokens_dir.glob("*.parquet"))
+    if project.tokens_dir.exists() and project.token_rejects.exists():
+        without = Counter({why: n for (_, why), n in rejects(project.token_rejects).items()})
+        tokenised = sum(_num_rows(path) for path in project.tokens_dir.glob("*.parquet"))
         studies = tokenised + without.total()
         screen.print(
             f"{studies} studies = {tokenised} reports tokenised + {without.total()} without"
@@ -43,18 +43,18 @@ def show_counts(layout: Layout, screen: Console) -> None:
         )
 
 
-def show_results(layout: Layout, screen: Console) -> None:
+def show_results(project: Project, screen: Console) -> None:
     """Print each task's primary metric, trained beside untrained, and the difference.
 
     A narrow terminal gets each interval below its value.
     """
     from tasks.results import headlines, most_common_report
 
-    rows = headlines(layout)
+    rows = headlines(project)
     if not rows:
         return
     screen.print(
-        f"Results: value and {_confidence(layout)} interval, patients resampled", markup=False
+        f"Results: value and {_confidence(project)} interval, patients resampled", markup=False
     )
     break_line = "\n" if screen.width < _WIDE else " "
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -67,7 +67,7 @@ def show_results(layout: Layout, screen: Console) -> None:
             table.add_row(f"{row.task}{break_line}{row.metric}", *cells)
     if table.row_count:
         screen.print(table)
-    baseline = most_common_report(layout)
+    baseline = most_common_report(project)
     if baseline:
         screen.print(f"rrg: the most common report, for every study, has {baseline}", markup=False)
     for row in rows:
@@ -75,21 +75,21 @@ def show_results(layout: Layout, screen: Console) -> None:
             screen.print(f"{row.task}: not computed: {row.not_computed}", markup=False)
 
 
-def show_places(layout: Layout, screen: Console) -> None:
+def show_places(project: Project, screen: Console) -> None:
     """Print the commands and pages that show more."""
     from tasks.mlflow_store import public, tracking_uri
 
-    machine = load_machine(layout)
-    records = public(tracking_uri(layout, machine))
+    machine = load_machine(project)
+    records = public(tracking_uri(project, machine))
     embedded = records.startswith("sqlite:")
     places = {
-        "report page": _relative(layout.report_page),
+        "report page": _relative(project.report_page),
         "records": f"mlflow ui --backend-store-uri {records}" if embedded else records,
-        "runs": _prefect_url(layout, machine)
-        or f"PREFECT_HOME={layout.prefect_home} prefect server start",
+        "runs": _prefect_url(project, machine)
+        or f"PREFECT_HOME={project.prefect_home} prefect server start",
         "metrics": "dvc metrics show",
     }
-    results = sorted(layout.result_dir("x").parent.glob("*/metrics.json"))
+    results = sorted(project.result_dir("x").parent.glob("*/metrics.json"))
     if results:
         places["all metrics"] = f"lapvqa evaluate {results[0].parent.name}"
         places["where from"] = f"lapvqa lineage {_relative(results[0])}"
@@ -117,18 +117,18 @@ def _by_reason(counts: Counter[str]) -> str:
     return f" ({parts})" if parts else ""
 
 
-def _confidence(layout: Layout) -> str:
+def _confidence(project: Project) -> str:
     from lapvqa.params import load_params
 
-    return f"{load_params(layout.params).evaluate.common.confidence:.0%}"
+    return f"{load_params(project.params).evaluate.common.confidence:.0%}"
 
 
-def _prefect_url(layout: Layout, machine: Machine) -> str:
+def _prefect_url(project: Project, machine: Machine) -> str:
     """Return the served Prefect's address; empty if it is embedded.
 
     A run of this process has put the embedded server's own address into the environment.
     """
-    ours = os.environ.get("PREFECT_HOME") == str(layout.prefect_home)
+    ours = os.environ.get("PREFECT_HOME") == str(project.prefect_home)
     return machine.servers.prefect_api_url or (
         "" if ours else os.environ.get("PREFECT_API_URL", "")
     )

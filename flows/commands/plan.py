@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flows.commands import screen
-from lapvqa import uptodate
-from lapvqa.layout import Layout
-from lapvqa.uptodate import StageState
+from lapvqa.project import Project
+from lapvqa.uptodate import staleness
+from lapvqa.uptodate.staleness import StageState
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 _UPSTREAM = "upstream "
 
 
-def execute(layout: Layout) -> int:
+def execute(project: Project) -> int:
     """Print each stage that would run with its reasons, then those that would not."""
     console = screen.console()
-    states = current(layout)
-    if uptodate.nothing_to_do(states):
+    states = current(project)
+    if staleness.nothing_to_do(states):
         console.print("nothing to do: every stage is up to date")
         return 0
     for state in states:
@@ -31,17 +31,17 @@ def execute(layout: Layout) -> int:
     return 0
 
 
-def current(layout: Layout) -> list[StageState]:
+def current(project: Project) -> list[StageState]:
     """Return the state of every stage; what the manifest cannot tell, DVC is asked."""
-    states = uptodate.check(layout)
+    states = staleness.check(project)
     if states and all(state.known for state in states):
         return states
     from tasks.dvc_graph import load_graph, stale_stages
 
-    graph = load_graph(layout.root)
+    graph = load_graph(project.root)
     # What looks for new files runs each time; only what it finds tells whether others have to.
     looks = {node.name for node in graph if node.always_changed and not node.upstream}
-    stale = stale_stages(layout.root, graph, skip=frozenset(looks))
+    stale = stale_stages(project.root, graph, skip=frozenset(looks))
     stale |= dict.fromkeys(looks, "always looks for new files; what it finds may concern others")
     return [
         StageState(node.name, node.name in stale, [stale[node.name]] if node.name in stale else [])

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from flows.commands import screen, settings
 from lapvqa import storage
-from lapvqa.config import Machine, load_machine
 from lapvqa.errors import ConfigError
-from lapvqa.layout import Layout
+from lapvqa.machine import Machine, load_machine
 from lapvqa.params import Params, load_params
+from lapvqa.project import Project
 from lapvqa.schemas import TOKENS
 
 if TYPE_CHECKING:
@@ -34,18 +34,18 @@ _NAMES = {
 }
 
 
-def execute(layout: Layout, *, params_file: Path | None, memory: str | None) -> int:
+def execute(project: Project, *, params_file: Path | None, memory: str | None) -> int:
     """Print the plan for params.yaml, or for it with ``params_file`` merged into it."""
     room = None if memory is None else _parse(memory)
-    current = load_params(layout.params)
-    params = settings.merged_params(layout, params_file) if params_file else current
-    machine = load_machine(layout)
+    current = load_params(project.params)
+    params = settings.merged_params(project, params_file) if params_file else current
+    machine = load_machine(project)
     from lapvqa.pretrain.memory import forecast, that_fit, usable, without_holes
 
     on_gpu, here, name = _device(machine)
     if room is not None:
         on_gpu, name = True, f"a card of {memory}"
-    work, source = _work(layout, params, current, machine, on_gpu)
+    work, source = _work(project, params, current, machine, on_gpu)
     chosen = params.pretrain
     both = [
         forecast(chosen.model_copy(update={"checkpoint_activations": cut}), work)
@@ -71,7 +71,7 @@ def _device(machine: Machine) -> tuple[bool, float, str]:
     """Return whether this machine's device is a GPU, its memory, and its name."""
     import torch
 
-    from lapvqa.pretrain.device import choose_device
+    from lapvqa.networks.device import choose_device
     from lapvqa.pretrain.shortage import free_on_host
 
     device = choose_device(machine)
@@ -82,18 +82,18 @@ def _device(machine: Machine) -> tuple[bool, float, str]:
 
 
 def _work(
-    layout: Layout, params: Params, current: Params, machine: Machine, on_gpu: bool
+    project: Project, params: Params, current: Params, machine: Machine, on_gpu: bool
 ) -> tuple[Work, str]:
     """Return what the tokens ask for; where there are none yet, the most they can."""
     from lapvqa.pretrain.memory import Work
 
     processes = machine.training.processes * machine.training.nodes
-    if params.tokens != current.tokens or not list(layout.tokens_dir.glob("*.parquet")):
+    if params.tokens != current.tokens or not list(project.tokens_dir.glob("*.parquet")):
         longest = params.tokens.max_length - 1
         return Work(longest, longest, processes=processes, on_gpu=on_gpu), "the most there can be"
     import pyarrow.compute as pc
 
-    table = storage.read_table(layout.tokens_dir, TOKENS, made_by="tokens")
+    table = storage.read_table(project.tokens_dir, TOKENS, made_by="tokens")
     reports = table.filter(pc.field("split") == "train")["token_ids"]
     lengths, ids = pc.list_value_length(reports), pc.list_flatten(reports)
     work = Work(

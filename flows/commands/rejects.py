@@ -13,23 +13,23 @@ from typing import Any
 from flows.commands import screen
 from lapvqa import storage
 from lapvqa.errors import ConfigError
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 
 Row = dict[str, str | None]
 
 
-def show(layout: Layout, *, reason: str | None, kind: str | None, files: bool) -> int:
+def show(project: Project, *, reason: str | None, kind: str | None, files: bool) -> int:
     """Print the rejects by reason with what to do, or each file."""
     from rich.table import Table
 
-    from lapvqa.dicom.rejects import load_waivers, mark
+    from lapvqa.ingest.rejects import load_waivers, mark
 
-    rows = select(layout, reason=reason, kind=kind)
+    rows = select(project, reason=reason, kind=kind)
     console = screen.console()
     if not rows:
         console.print("nothing was turned away")
         return 0
-    waived = load_waivers(layout).marks
+    waived = load_waivers(project).marks
     if files:
         for row in rows:
             note = " (waived)" if (mark(row), row["reason"]) in waived else ""
@@ -55,21 +55,21 @@ def show(layout: Layout, *, reason: str | None, kind: str | None, files: bool) -
     return 0
 
 
-def retry(layout: Layout, *, reason: str | None, path: str | None) -> int:
+def retry(project: Project, *, reason: str | None, path: str | None) -> int:
     """Forget the rejected files, so that the next run reads them again."""
-    from lapvqa.dicom.results import FileResult
-    from lapvqa.dicom.store import forget
+    from lapvqa.ingest.result_store import forget
+    from lapvqa.ingest.results import FileResult
 
-    known = {(row["file"], row["reason"]) for row in select(layout, reason=reason, kind="file")}
+    known = {(row["file"], row["reason"]) for row in select(project, reason=reason, kind="file")}
 
     def unwanted(result: FileResult) -> bool:
         asked = path is None or result.path == path
         return asked and (result.path, result.reason) in known
 
-    with storage.lock(layout.run_lock, what="a run of this project"):
-        number = forget(layout.work_dir("ingest"), unwanted)
+    with storage.lock(project.run_lock, what="a run of this project"):
+        number = forget(project.work_dir("ingest"), unwanted)
         if number:  # an output that is missing makes the stage stale
-            layout.rejects.unlink(missing_ok=True)
+            project.rejects.unlink(missing_ok=True)
     console = screen.console()
     if number:
         console.print(f"{number} files will be read again by the next `lapvqa run`")
@@ -81,15 +81,15 @@ def retry(layout: Layout, *, reason: str | None, path: str | None) -> int:
     return 0
 
 
-def waive(layout: Layout, *, reason: str, path: str | None, note: str) -> int:
+def waive(project: Project, *, reason: str, path: str | None, note: str) -> int:
     """Write the rejected files into waivers.yaml: they no longer count against the budget."""
     from ruamel.yaml import YAML
 
-    from lapvqa.dicom.rejects import load_waivers, mark
+    from lapvqa.ingest.rejects import load_waivers, mark
 
     rows = [
         row
-        for row in select(layout, reason=reason, kind="file")
+        for row in select(project, reason=reason, kind="file")
         if path is None or row["file"] == path
     ]
     if not rows:
@@ -97,7 +97,7 @@ def waive(layout: Layout, *, reason: str, path: str | None, note: str) -> int:
             f"no rejected file with reason {reason}" + (" at that path" if path else ""),
             hint="see `lapvqa rejects --files`",
         )
-    known = load_waivers(layout)
+    known = load_waivers(project)
     new: list[dict[str, Any]] = [
         {"file": mark(row), "reason": reason, "note": note}
         for row in rows
@@ -105,23 +105,23 @@ def waive(layout: Layout, *, reason: str, path: str | None, note: str) -> int:
     ]
     entries = [waiver.model_dump() for waiver in known.waivers] + new
     yaml = YAML()
-    with storage.atomic_path(layout.waivers) as temporary, temporary.open("w") as handle:
+    with storage.atomic_path(project.waivers) as temporary, temporary.open("w") as handle:
         yaml.dump({"waivers": entries}, handle)
     screen.console().print(
-        f"{len(new)} waived in {layout.waivers.name}, {len(rows) - len(new)} were already; "
+        f"{len(new)} waived in {project.waivers.name}, {len(rows) - len(new)} were already; "
         "keep the file in git"
     )
     return 0
 
 
-def select(layout: Layout, *, reason: str | None, kind: str | None) -> list[Row]:
+def select(project: Project, *, reason: str | None, kind: str | None) -> list[Row]:
     """Return the rejects of ingest and tokens that are asked for; ConfigError if none can be."""
-    from lapvqa.dicom.rejects import read_rejects
+    from lapvqa.ingest.rejects import read_rejects
     from lapvqa.schemas import REJECTS
 
-    rows = read_rejects(layout)
-    if layout.token_rejects.exists():
-        rows += _table(layout.token_rejects, REJECTS)
+    rows = read_rejects(project)
+    if project.token_rejects.exists():
+        rows += _table(project.token_rejects, REJECTS)
     reasons = sorted({str(row["reason"]) for row in rows})
     if reason is not None and reason not in reasons:
         raise ConfigError(

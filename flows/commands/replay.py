@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from flows.commands import screen
-from lapvqa.config import load_machine
 from lapvqa.errors import EXIT_BAD_DATA, ConfigError
-from lapvqa.layout import Layout
+from lapvqa.machine import load_machine
 from lapvqa.params import load_params
+from lapvqa.project import Project
 
 
-def execute(layout: Layout, *, steps: str) -> int:
+def execute(project: Project, *, steps: str) -> int:
     """Print how the recomputed losses compare; EXIT_BAD_DATA if they differ."""
     first, last = _parse(steps)
     from lapvqa.pretrain.replay import replay
     from lapvqa.recorder import Recorder
 
-    recorder = Recorder(layout.record("replay"), stage="replay", quiet=True)
+    recorder = Recorder(project.record("replay"), stage="replay", quiet=True)
     try:
-        params, machine = load_params(layout.params).pretrain, load_machine(layout)
-        found = replay(params, layout, machine, recorder, first=first, last=last)
+        params, machine = load_params(project.params).pretrain, load_machine(project)
+        found = replay(params, project, machine, recorder, first=first, last=last)
     finally:
         recorder.close()
     console = screen.console()

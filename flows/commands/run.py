@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.commands import screen
-from lapvqa import storage, uptodate
+from lapvqa import storage
 from lapvqa.errors import ConfigError, SourceError
-from lapvqa.layout import Layout
-from lapvqa.uptodate import StageState
+from lapvqa.project import Project
+from lapvqa.uptodate import staleness
+from lapvqa.uptodate.staleness import StageState
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +21,7 @@ _RESULTS = "results: reports/index.html, lapvqa status"
 
 
 def execute(
-    layout: Layout,
+    project: Project,
     *,
     stage: str | None = None,
     params_file: Path | None = None,
@@ -30,42 +31,42 @@ def execute(
     started = time.monotonic()
     console = screen.console()
     if source or params_file:
-        _edit_settings(layout, source, params_file, console)
-    if _said_nothing_to_do(layout, stage, console):
+        _edit_settings(project, source, params_file, console)
+    if _said_nothing_to_do(project, stage, console):
         console.print(f"nothing to do ({screen.span(time.monotonic() - started)}); {_RESULTS}")
         return 0
-    bring_up_to_date(layout, stage, console)
+    bring_up_to_date(project, stage, console)
     console.print(f"done in {screen.span(time.monotonic() - started)}")
     return 0
 
 
-def bring_up_to_date(layout: Layout, stage: str | None, console: Console) -> None:
+def bring_up_to_date(project: Project, stage: str | None, console: Console) -> None:
     """Run the pipeline or one stage, and show what came out."""
     from flows.commands import outcome
 
-    _run(layout, stage, console)
+    _run(project, stage, console)
     console.print()
-    outcome.show(layout, console)
+    outcome.show(project, console)
 
 
-def bring_stage_up_to_date(layout: Layout, stage: str, console: Console) -> None:
+def bring_stage_up_to_date(project: Project, stage: str, console: Console) -> None:
     """Run one stage if it is stale, or say that it is not."""
-    if not _said_nothing_to_do(layout, stage, console):
-        _run(layout, stage, console)
+    if not _said_nothing_to_do(project, stage, console):
+        _run(project, stage, console)
 
 
-def _run(layout: Layout, stage: str | None, console: Console) -> None:
+def _run(project: Project, stage: str | None, console: Console) -> None:
     from flows.run import run_pipeline
 
-    _require_source(layout, stage)
-    run_pipeline(layout.root, stage=stage, console=console)
+    _require_source(project, stage)
+    run_pipeline(project.root, stage=stage, console=console)
 
 
-def _said_nothing_to_do(layout: Layout, stage: str | None, console: Console) -> bool:
-    states = uptodate.check(layout)
+def _said_nothing_to_do(project: Project, stage: str | None, console: Console) -> bool:
+    states = staleness.check(project)
     if stage is not None:
         return _said_stage_is_up_to_date(states, stage, console)
-    if not uptodate.nothing_to_do(states):
+    if not staleness.nothing_to_do(states):
         return False
     for state in states:
         console.print(f"{state.name}: up to date")
@@ -97,29 +98,29 @@ def _unknown_stage(stage: str, known: list[str]) -> ConfigError:
 
 
 def _edit_settings(
-    layout: Layout, source: Path | None, params_file: Path | None, console: Console
+    project: Project, source: Path | None, params_file: Path | None, console: Console
 ) -> None:
     from flows.commands import settings
 
     # A run at work would take up the new values halfway.
-    with storage.lock(layout.run_lock, what="a run of this project"):
+    with storage.lock(project.run_lock, what="a run of this project"):
         if params_file is not None:
-            changes = settings.merge_params(layout, params_file)
+            changes = settings.merge_params(project, params_file)
             for key, before, now in changes:
                 console.print(f"params.yaml: {key} {before} -> {now}", markup=False)
             if not changes:
                 console.print(f"params.yaml: has the values of {params_file} already", markup=False)
         if source is not None:
-            console.print(settings.set_source(layout, source), markup=False, soft_wrap=True)
+            console.print(settings.set_source(project, source), markup=False, soft_wrap=True)
 
 
-def _require_source(layout: Layout, stage: str | None) -> None:
+def _require_source(project: Project, stage: str | None) -> None:
     """Say at once what the first stage would say after half a minute of starting servers."""
-    from lapvqa.config import load_machine
+    from lapvqa.machine import load_machine
     from lapvqa.params import load_params
 
-    params, machine = load_params(layout.params), load_machine(layout)
-    folder = machine.folder("source", params.inventory, layout)
+    params, machine = load_params(project.params), load_machine(project)
+    folder = machine.folder("source", params.inventory, project)
     if stage in (None, "inventory", "ingest") and not folder.is_dir():
         raise SourceError(
             f"expected an archive of DICOM files and reports at {folder}, found "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 
 _TAIL_BYTES = 65536
 
@@ -43,16 +43,16 @@ def holder(lock: Path) -> str:
     return lock.read_text(encoding="utf-8", errors="replace").strip() or "another process"
 
 
-def stages_at_work(layout: Layout) -> list[Progress]:
+def stages_at_work(project: Project) -> list[Progress]:
     """Return the stages whose process is running now."""
-    locks = sorted((layout.state / "work").glob("*.lock"))
-    return [progress(layout, lock.stem) for lock in locks if holder(lock)]
+    locks = sorted((project.state / "work").glob("*.lock"))
+    return [progress(project, lock.stem) for lock in locks if holder(lock)]
 
 
-def progress(layout: Layout, stage: str) -> Progress:
+def progress(project: Project, stage: str) -> Progress:
     """Return how far the last run of a stage came, from its record."""
     started, last = time.time(), None
-    for entry in _entries(layout.record(stage)):
+    for entry in _entries(project.record(stage)):
         if entry["kind"] == "start":
             started = entry["t"]
         elif entry["kind"] == "progress":

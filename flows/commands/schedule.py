@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from flows.commands import screen
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 
 
-def execute(layout: Layout, *, cron: str) -> int:
+def execute(project: Project, *, cron: str) -> int:
     """Keep the schedule until interrupted; ConfigError if ``cron`` is no cron expression."""
     from flows.schedule import schedule
 
-    schedule(layout.root, cron, console=screen.console())
+    schedule(project.root, cron, console=screen.console())
     return 0

@@ -11,18 +11,18 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.commands import screen
-from lapvqa.layout import Layout
 from lapvqa.params import load_params
+from lapvqa.project import Project
 from tasks.results import shown
 
 
-def execute(layout: Layout, *, task: str, predictions: Path, as_json: bool) -> int:
+def execute(project: Project, *, task: str, predictions: Path, as_json: bool) -> int:
     """Print the metrics of a predictions file, with intervals; write nothing."""
     from lapvqa import storage
-    from lapvqa.evaluation import contract, listing
+    from lapvqa.evaluation import contract, task_table
 
-    params = load_params(layout.params).evaluate
-    evaluation = listing.configured(task, params, layout)
+    params = load_params(project.params).evaluate
+    evaluation = task_table.configured(task, params, project)
     table = storage.read_table(
         predictions, evaluation.schema, made_by=f"evaluate@{task} (or give another file)"
     )

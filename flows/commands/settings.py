@@ -15,10 +15,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from lapvqa import storage
-from lapvqa.config import Machine
 from lapvqa.errors import ConfigError, SourceError
-from lapvqa.layout import Layout
+from lapvqa.machine import Machine
 from lapvqa.params import Params, load_params, read_yaml, validate
+from lapvqa.project import Project
 
 Change = tuple[str, Any, Any]
 """Dotted key, old value, new value."""
@@ -26,7 +26,7 @@ Change = tuple[str, Any, Any]
 _HEADER = "# Facts of this machine; git ignores this file. See docs/pipeline.md.\n"
 
 
-def set_source(layout: Layout, folder: Path) -> str:
+def set_source(project: Project, folder: Path) -> str:
     """Make ``folder`` the archive of this machine; return what was done, in words.
 
     The folder that params.yaml names needs no override: naming it removes one.
@@ -38,68 +38,68 @@ def set_source(layout: Layout, folder: Path) -> str:
             f"expected a folder with DICOM files at {folder}, found {found}",
             hint="give the folder that holds the archive: lapvqa run --source DIR",
         )
-    default = load_params(layout.params).inventory.source
-    chosen = _as_written(layout, folder.resolve())
-    local = _read(layout.local)
+    default = load_params(project.params).inventory.source
+    chosen = _as_written(project, folder.resolve())
+    local = _read(project.local)
     paths = local.get("paths") or {}
-    if folder.resolve() == (layout.root / default).resolve():
-        return remove_source(layout) or f"source: {default}, as params.yaml says"
+    if folder.resolve() == (project.root / default).resolve():
+        return remove_source(project) or f"source: {default}, as params.yaml says"
     if paths.get("source") == chosen:
         return f"source: {chosen}, as local.yaml says already"
     if not isinstance(paths, CommentedMap):
         paths = CommentedMap()
     paths["source"] = chosen
     local["paths"] = paths
-    _write_local(layout, local)
+    _write_local(project, local)
     return f"source: {chosen}, kept in local.yaml (back: lapvqa run --source {default})"
 
 
-def remove_source(layout: Layout) -> str:
+def remove_source(project: Project) -> str:
     """Let params.yaml's archive count again; return what was done, empty if nothing."""
-    local = _read(layout.local)
+    local = _read(project.local)
     paths = local.get("paths") or {}
     if paths.get("source") is None:
         return ""
     before = paths.pop("source")
     if not paths:
         del local["paths"]
-    _write_local(layout, local)
-    default = load_params(layout.params).inventory.source
+    _write_local(project, local)
+    default = load_params(project.params).inventory.source
     return f"source: {default}, as params.yaml says ({before} removed from local.yaml)"
 
 
-def merge_params(layout: Layout, file: Path) -> list[Change]:
+def merge_params(project: Project, file: Path) -> list[Change]:
     """Write the values of ``file`` into params.yaml; return the changed ones.
 
     Only what differs is written, and nothing unless the whole is valid (ConfigError).
     """
-    text, _, changes = _merged(layout, file)
+    text, _, changes = _merged(project, file)
     if changes:
-        storage.write_bytes(layout.params, text.encode())
+        storage.write_bytes(project.params, text.encode())
     return changes
 
 
-def merged_params(layout: Layout, file: Path) -> Params:
+def merged_params(project: Project, file: Path) -> Params:
     """Return what params.yaml would hold after ``merge_params``; nothing is written."""
-    return _merged(layout, file)[1]
+    return _merged(project, file)[1]
 
 
-def _merged(layout: Layout, file: Path) -> tuple[str, Params, list[Change]]:
+def _merged(project: Project, file: Path) -> tuple[str, Params, list[Change]]:
     if not file.is_file():
         raise ConfigError(
             f"expected a YAML file with parameters at {file}, found none",
             hint="give a file laid out as params.yaml; it may hold a part of it only",
         )
     read_yaml(file)  # says what is wrong with it
-    params, wanted = _read(layout.params), _read(file)
+    params, wanted = _read(project.params), _read(file)
     changes = list(_merge(params, wanted, ""))
     text = _dump(params)
     return text, validate(Params, YAML(typ="safe", pure=True).load(text), file.name), changes
 
 
-def _as_written(layout: Layout, folder: Path) -> str:
-    inside = folder.is_relative_to(layout.root.resolve())
-    return os.path.relpath(folder, layout.root.resolve()) if inside else str(folder)
+def _as_written(project: Project, folder: Path) -> str:
+    inside = folder.is_relative_to(project.root.resolve())
+    return os.path.relpath(folder, project.root.resolve()) if inside else str(folder)
 
 
 def _merge(params: dict[Any, Any], wanted: dict[Any, Any], prefix: str) -> Iterator[Change]:
@@ -113,12 +113,12 @@ def _merge(params: dict[Any, Any], wanted: dict[Any, Any], prefix: str) -> Itera
             yield key, before, value
 
 
-def _write_local(layout: Layout, local: CommentedMap) -> None:
+def _write_local(project: Project, local: CommentedMap) -> None:
     text = _dump(local) if local else ""
-    if not layout.local.exists():
+    if not project.local.exists():
         text = _HEADER + text
-    validate(Machine, YAML(typ="safe", pure=True).load(text) or {}, layout.local.name)
-    storage.write_bytes(layout.local, text.encode())
+    validate(Machine, YAML(typ="safe", pure=True).load(text) or {}, project.local.name)
+    storage.write_bytes(project.local, text.encode())
 
 
 def _read(path: Path) -> CommentedMap:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.commands import running, screen
-from lapvqa import uptodate
-from lapvqa.layout import Layout
-from lapvqa.uptodate import StageState
+from lapvqa.project import Project
+from lapvqa.uptodate import staleness
+from lapvqa.uptodate.staleness import StageState
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,20 +21,20 @@ _FOLDERS = ("demo", "data", "models", "results", "reports", ".dvc/cache", ".lapv
 _COUNTS_SHOWN = 4
 
 
-def execute(layout: Layout) -> int:
+def execute(project: Project) -> int:
     """Print everything that can be known without waiting; works while a run goes on."""
     console = screen.console()
-    at_work = {found.stage: found for found in running.stages_at_work(layout)}
-    _show_running(layout, at_work, console)
-    _show_stages(layout, at_work, console)
-    _show_rejects(layout, console)
-    _show_coverage(layout, console)
-    _show_disk(layout, console)
+    at_work = {found.stage: found for found in running.stages_at_work(project)}
+    _show_running(project, at_work, console)
+    _show_stages(project, at_work, console)
+    _show_rejects(project, console)
+    _show_coverage(project, console)
+    _show_disk(project, console)
     return 0
 
 
-def _show_running(layout: Layout, at_work: dict[str, Progress], console: Console) -> None:
-    holder = running.holder(layout.run_lock)
+def _show_running(project: Project, at_work: dict[str, Progress], console: Console) -> None:
+    holder = running.holder(project.run_lock)
     if holder:
         console.print(f"running: {holder}", markup=False)
     for found in at_work.values():
@@ -55,7 +55,7 @@ def describe(found: Progress) -> str:
     )
 
 
-def _show_stages(layout: Layout, at_work: dict[str, Progress], console: Console) -> None:
+def _show_stages(project: Project, at_work: dict[str, Progress], console: Console) -> None:
     from rich.table import Table
 
     table = Table(title="Stages")
@@ -63,20 +63,20 @@ def _show_stages(layout: Layout, at_work: dict[str, Progress], console: Console)
         table.add_column(name, no_wrap=True)
     table.add_column("state", min_width=len("up to date"))
     table.add_column("counts")
-    for state in uptodate.check(layout):
-        facts = _read(layout.run_file(state.name))
+    for state in staleness.check(project):
+        facts = _read(project.run_file(state.name))
         table.add_row(
             state.name,
             screen.moment(facts["started"]) if facts else "",
             screen.span(facts["seconds"]) if facts else "",
-            "running" if state.name in at_work else _state(layout, state),
+            "running" if state.name in at_work else _state(project, state),
             _counts(facts.get("counts", {})),
         )
     console.print(table)
 
 
-def _state(layout: Layout, state: StageState) -> str:
-    failure = _read(layout.failure(state.name))
+def _state(project: Project, state: StageState) -> str:
+    failure = _read(project.failure(state.name))
     if failure:
         return f"[red]failed[/]: {failure.get('message', '')}".split("\n")[0]
     if not state.stale:
@@ -91,7 +91,7 @@ def _counts(counts: dict[str, Any]) -> str:
     return ", ".join(shown[:_COUNTS_SHOWN] + more)
 
 
-def _show_rejects(layout: Layout, console: Console) -> None:
+def _show_rejects(project: Project, console: Console) -> None:
     from rich.table import Table
 
     from flows.commands.outcome import rejects
@@ -99,33 +99,33 @@ def _show_rejects(layout: Layout, console: Console) -> None:
     table = Table(title="Turned away")
     for name in ("table", "kind", "reason", "how many"):
         table.add_column(name, no_wrap=True, justify="right" if name == "how many" else "left")
-    for path in (layout.rejects, layout.token_rejects):
+    for path in (project.rejects, project.token_rejects):
         if path.exists():
             for (kind, reason), number in rejects(path).most_common():
-                table.add_row(str(path.relative_to(layout.root)), kind, reason, str(number))
+                table.add_row(str(path.relative_to(project.root)), kind, reason, str(number))
     if table.row_count:
         console.print(table)
 
 
-def _show_coverage(layout: Layout, console: Console) -> None:
+def _show_coverage(project: Project, console: Console) -> None:
     from rich.table import Table
 
     from lapvqa.text.coverage import coverage
 
-    if not (layout.tokens_dir.exists() and layout.token_rejects.exists()):
+    if not (project.tokens_dir.exists() and project.token_rejects.exists()):
         return
     table = Table(title="What the reports' texts are made of")
     table.add_column("verdict", no_wrap=True)
     table.add_column("studies", justify="right")
-    for verdict, number in coverage(layout):
+    for verdict, number in coverage(project):
         table.add_row(verdict, str(number))
     console.print(table)
 
 
-def _show_disk(layout: Layout, console: Console) -> None:
-    used = {name: _size(layout.root / name) for name in _FOLDERS}
+def _show_disk(project: Project, console: Console) -> None:
+    used = {name: _size(project.root / name) for name in _FOLDERS}
     parts = ", ".join(f"{name} {screen.size(number)}" for name, number in used.items() if number)
-    free = screen.size(shutil.disk_usage(layout.root).free)
+    free = screen.size(shutil.disk_usage(project.root).free)
     console.print(f"disk: {parts or 'nothing made yet'}; free {free}", markup=False)
 
 

@@ -1,6 +1,6 @@
 """Boxes: overlap, several readers' boxes fused to one, and the way into the stored square.
 
-A box is (x0, y0, x1, y1); coordinates are continuous as in ``lapvqa.data.geometry``.
+A box is (x0, y0, x1, y1); coordinates are continuous as in ``lapvqa.images.geometry``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lapvqa.data.geometry import Fit
+from lapvqa.images.geometry import Fit
 from lapvqa.schemas import STORED_SIZE
 
 Boxes = NDArray[np.float64]

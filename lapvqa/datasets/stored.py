@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lapvqa import storage
-from lapvqa.config import Machine
-from lapvqa.data.geometry import Fit
-from lapvqa.dicom.identity import DEMO_MARK, Keyring, key_id, load_key
 from lapvqa.errors import ConfigError
-from lapvqa.layout import Layout
+from lapvqa.identity import DEMO_MARK, Keyring, key_id, load_key
+from lapvqa.images.geometry import Fit
+from lapvqa.machine import Machine
 from lapvqa.params import load_params
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import IMAGES, STUDIES
 
@@ -85,11 +85,11 @@ class StoredImages:
         return frozenset(one for one, split in self.split_of.items() if split == "train")
 
 
-def open_stored(layout: Layout, machine: Machine, recorder: Recorder) -> StoredImages:
+def open_stored(project: Project, machine: Machine, recorder: Recorder) -> StoredImages:
     """Read what ingest wrote, with ingest's key; raises MissingArtifactError, ConfigError."""
-    images = storage.read_table(layout.images, IMAGES, made_by="ingest")
-    studies = storage.read_table(layout.studies, STUDIES, made_by="ingest")
-    return index(images, studies, _open_keyring(layout, machine, recorder))
+    images = storage.read_table(project.images, IMAGES, made_by="ingest")
+    studies = storage.read_table(project.studies, STUDIES, made_by="ingest")
+    return index(images, studies, _open_keyring(project, machine, recorder))
 
 
 def index(images: pa.Table, studies: pa.Table, keyring: Keyring) -> StoredImages:
@@ -113,18 +113,18 @@ def index(images: pa.Table, studies: pa.Table, keyring: Keyring) -> StoredImages
     return StoredImages(keyring, rows, split_of, order_of, frontal, digest_of)
 
 
-def _open_keyring(layout: Layout, machine: Machine, recorder: Recorder) -> Keyring:
-    params = load_params(layout.params)
-    source = machine.folder("source", params.inventory, layout)
-    own = layout.state / "deid.key"
+def _open_keyring(project: Project, machine: Machine, recorder: Recorder) -> Keyring:
+    params = load_params(project.params)
+    source = machine.folder("source", params.inventory, project)
+    own = project.state / "deid.key"
     if machine.deid_key_file is None and not (source / DEMO_MARK).is_file() and not own.is_file():
         raise ConfigError(
             "expected the key that turned the archive's identifiers into keys, found none",
             hint="restore .lapvqa/deid.key from its backup, or name the file in local.yaml as "
             "deid_key_file",
         )
-    key = load_key(source, layout, machine, recorder)
-    inventory = storage.require(layout.inventory("source"), made_by="inventory")
+    key = load_key(source, project, machine, recorder)
+    inventory = storage.require(project.inventory("source"), made_by="inventory")
     used = (pq.read_schema(inventory).metadata or {}).get(_KEY_FACT, b"").decode()
     if used != key_id(key):
         raise ConfigError(

@@ -23,7 +23,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lapvqa.data.geometry import Fit
 from lapvqa.datasets import tables
 from lapvqa.datasets.account import Account
 from lapvqa.datasets.boxes import Boxes, as_boxes, fuse, place, same_shape
@@ -41,6 +40,7 @@ from lapvqa.datasets.vindr_tables import (
     recognise,
 )
 from lapvqa.errors import SourceError, SplitLeakError
+from lapvqa.images.geometry import Fit
 
 NAME = "VinDr-CXR"
 QUERIES = 20

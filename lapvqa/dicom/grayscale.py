@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from lapvqa.data.area import count_values
 from lapvqa.dicom.coding import Cells, Coding, Values
+from lapvqa.images.area import count_values
 
 Table = NDArray[np.uint16]
 """The grey of each value in ascending order, 0 black .. 65535 white."""

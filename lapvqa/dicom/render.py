@@ -15,8 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from lapvqa.data.area import clamped_means, mapped_means
-from lapvqa.data.geometry import LANE_END, Fit, fit_image, fit_of, framed, require_lanes
 from lapvqa.dicom import grayscale
 from lapvqa.dicom.coding import Cells, Coding, Values
 from lapvqa.dicom.faults import as_reason, quiet
@@ -26,6 +24,8 @@ from lapvqa.dicom.parse import ParsedDicom
 from lapvqa.dicom.pixels import NATIVE, decoded_cells, native_cells
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
+from lapvqa.images.area import clamped_means, mapped_means
+from lapvqa.images.geometry import LANE_END, Fit, fit_image, fit_of, framed, require_lanes
 
 Greys = NDArray[np.uint16]
 

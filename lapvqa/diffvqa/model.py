@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lapvqa.heads.head import Form
 from lapvqa.heads.teaching import Lesson
 from lapvqa.heads.text import TextHead, TextSizes
-from lapvqa.pretrain.encoder import INIT_STD
+from lapvqa.networks.encoder import INIT_STD
 
 REFERENCE, CURRENT = 0, 1
 """Rows of ``frame_emb``."""

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lapvqa.evaluation import systems
+from lapvqa.evaluation import prediction_rows
 from lapvqa.evaluation.contract import Table
 from lapvqa.metrics.answers import answers_panel
 from lapvqa.metrics.bootstrap import Measures
@@ -18,12 +18,12 @@ from lapvqa.metrics.generation import text_panel
 from lapvqa.metrics.meteor import meteor_panel
 from lapvqa.metrics.panel import Panel, measures, side_by_side
 
-CURVE_COLUMNS = ("type", *systems.FIRST)
+CURVE_COLUMNS = ("type", *prediction_rows.FIRST)
 
 
 def measure(predictions: pa.Table) -> Measures:
     """Return the metrics of one system's rows; raises SchemaError for a repeated sample."""
-    rows = systems.ordered(predictions)
+    rows = prediction_rows.ordered(predictions)
     texts = rows["reference"].to_pylist(), rows["hypothesis"].to_pylist()
     panel = side_by_side(_answers(rows), text_panel(*texts), meteor_panel(*texts))
     return measures(panel, samples=rows["sample"].to_pylist(), patients=rows["patient"].to_pylist())
@@ -39,7 +39,7 @@ def curves(predictions: pa.Table) -> Table:
         by_name = dict(zip(panel.names, values.tolist(), strict=True))
         return [by_name.get(f"exact_match/type:{one}", np.nan) for one in types]
 
-    return systems.curves(predictions, matches, across=CURVE_COLUMNS[0], points=types)
+    return prediction_rows.curves(predictions, matches, across=CURVE_COLUMNS[0], points=types)
 
 
 def _answers(rows: pa.Table) -> Panel:

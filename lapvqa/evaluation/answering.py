@@ -11,19 +11,19 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from lapvqa.config import Machine
 from lapvqa.datasets.questions import QuestionSet
 from lapvqa.datasets.stored import StoredImages, open_stored
 from lapvqa.evaluation import answer_scoring, contract, features, writing
-from lapvqa.evaluation.folders import open_folder
-from lapvqa.evaluation.frozen import FrozenEncoder
+from lapvqa.evaluation.image_encoder import ImageEncoder
+from lapvqa.evaluation.image_folder import open_folder
 from lapvqa.evaluation.subject import Subject
-from lapvqa.evaluation.vision import Vision, open_vision, seeded, stored_images
+from lapvqa.evaluation.visual_tokens import Vision, open_vision, seeded, stored_images
 from lapvqa.evaluation.writing import Sample
 from lapvqa.heads import checkpoint
 from lapvqa.heads.text import TextHead, of_size
-from lapvqa.layout import Layout
+from lapvqa.machine import Machine
 from lapvqa.params import BootstrapParams, QuestionParams
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import ANSWER_PREDICTIONS
 
@@ -67,17 +67,17 @@ def run(
     task: QuestionTask,
     subject: Subject,
     common: BootstrapParams,
-    layout: Layout,
+    project: Project,
     machine: Machine,
     recorder: Recorder,
 ) -> contract.Counts:
     """Write predictions, extra/head.pt, metrics and curves; raises SourceError, SplitLeakError."""
     folder = subject.folder(task.evaluation.task)
-    source = open_folder(task.folder, layout, machine)
+    source = open_folder(task.folder, project, machine)
     if source is None:
         return contract.not_computed(task.evaluation, task.absent, folder=folder, common=common)
     extra = contract.empty_extra(folder)
-    stored = open_stored(layout, machine, recorder)
+    stored = open_stored(project, machine, recorder)
     questions = task.read(source.folder, stored)
     rows: list[Row] = questions.table.to_pylist()
     of_split = {
@@ -94,7 +94,7 @@ def run(
     facts |= features.describe(encoders)
     for name, encoder, recipe in seeded(encoders, task.params.recipe):
         now = replace(task, params=task.params.model_copy(update={"recipe": recipe}))
-        answered = _answer(now, name, encoder, of_split, stored, layout, machine, recorder)
+        answered = _answer(now, name, encoder, of_split, stored, project, machine, recorder)
         if not parts:
             checkpoint.save(answered.head, extra / HEAD)
             answered.vision.save_trained(extra)
@@ -128,10 +128,10 @@ class _Answered:
 def _answer(
     task: QuestionTask,
     name: str,
-    encoder: FrozenEncoder,
+    encoder: ImageEncoder,
     of_split: Mapping[str, list[Row]],
     stored: StoredImages,
-    layout: Layout,
+    project: Project,
     machine: Machine,
     recorder: Recorder,
 ) -> _Answered:
@@ -139,7 +139,7 @@ def _answer(
     params = task.params
     columns = ("image_key", "reference_key") if task.pairs else ("image_key",)
     keys = [row[column] for rows in of_split.values() for row in rows for column in columns]
-    images, numbers = stored_images(keys, stored, layout)
+    images, numbers = stored_images(keys, stored, project)
 
     def samples(split: str) -> list[Sample]:
         return [
@@ -157,7 +157,7 @@ def _answer(
         images,
         "pooled",
         params.recipe,
-        layout=layout,
+        project=project,
         machine=machine,
         progress=partial(progress, unit="images"),
     )

@@ -15,10 +15,10 @@ from dataclasses import asdict
 from typing import Any
 
 from lapvqa import storage
-from lapvqa.evaluation import comparing
-from lapvqa.evaluation.comparing_encoders import REFERENCE, Line, Score
+from lapvqa.evaluation import differences
+from lapvqa.evaluation.compare import REFERENCE, Line, Score
 from lapvqa.evaluation.comparison_picture import draw
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 
 NAMES = ("comparison.json", "comparison.csv", "comparison.svg")
 
@@ -30,10 +30,10 @@ _DECIMALS = 6
 
 
 def write(
-    lines: Sequence[Line], encoders: Mapping[str, Mapping[str, Any]], layout: Layout
+    lines: Sequence[Line], encoders: Mapping[str, Mapping[str, Any]], project: Project
 ) -> dict[str, Any]:
     """Write the three files into evaluations/; return the content of the JSON."""
-    folder = layout.evaluations_dir("x").parent
+    folder = project.evaluations_dir("x").parent
     document = as_document(lines, encoders)
     storage.write_json(folder / "comparison.json", document)
     storage.write_bytes(folder / "comparison.csv", _csv(lines))
@@ -45,8 +45,8 @@ def as_document(lines: Sequence[Line], encoders: Mapping[str, Mapping[str, Any]]
     """Return the comparison as plain JSON; numbers carry six decimals."""
     return {
         "reference": REFERENCE,
-        "p_value": comparing.P_VALUE,
-        "delong_p": comparing.DELONG,
+        "p_value": differences.P_VALUE,
+        "delong_p": differences.DELONG,
         "encoders": {name: dict(facts) for name, facts in encoders.items()},
         "lines": [
             {

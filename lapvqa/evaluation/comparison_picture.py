@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
-from lapvqa.evaluation.comparing_encoders import REFERENCE, Line, Score
+from lapvqa.evaluation.compare import REFERENCE, Line, Score
 from lapvqa.metrics.bootstrap import Estimate
 from lapvqa.report.figures import Axis, nice_axis, number
 

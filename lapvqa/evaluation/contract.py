@@ -35,7 +35,7 @@ import pyarrow.compute as pc
 
 from lapvqa import storage
 from lapvqa.errors import SchemaError
-from lapvqa.evaluation import comparing
+from lapvqa.evaluation import differences
 from lapvqa.metrics import record, seeds
 from lapvqa.metrics.bootstrap import Array, Estimate, draw_values, interval
 from lapvqa.metrics.bootstrap import Measures as Measures  # evaluations find it here
@@ -167,9 +167,9 @@ def metrics_of(
         )
         for name, one in measures.items()
     }
-    differences = {
+    compared = {
         f"{a}-{b}": _rounded(
-            comparing.differences(
+            differences.differences(
                 measures[a],
                 (values[a], values[b]),
                 (seeds.rows_of(predictions, a), seeds.rows_of(predictions, b)),
@@ -188,7 +188,7 @@ def metrics_of(
         "num_samples": len(set(first.samples)),
         "num_patients": len(set(first.patients)),
         "systems": systems,
-        "differences": differences,
+        "differences": compared,
         "seeds": {
             name: _rounded(seeds.spread(each)) for name, each in heads.items() if len(each) > 1
         },
@@ -197,8 +197,8 @@ def metrics_of(
         "protocol": {
             **protocol_of(predictions),
             **_interval_protocol(common),
-            "p_value": comparing.P_VALUE,
-            "delong_p": comparing.DELONG,
+            "p_value": differences.P_VALUE,
+            "delong_p": differences.DELONG,
             "samples_sha256": _digest(sorted(set(first.samples))),
         },
     }

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from lapvqa import storage
-from lapvqa.config import Machine
-from lapvqa.evaluation.folders import Pixels
-from lapvqa.evaluation.frozen import FrozenEncoder
-from lapvqa.layout import Layout
-from lapvqa.pretrain.device import choose_device, make_deterministic
+from lapvqa.evaluation.image_encoder import ImageEncoder
+from lapvqa.evaluation.image_folder import Pixels
+from lapvqa.machine import Machine
+from lapvqa.networks.device import choose_device, make_deterministic
+from lapvqa.project import Project
 from lapvqa.schemas import STORED_SIZE
 
 Kind = Literal["mean", "pooled", "patches"]
@@ -39,7 +39,7 @@ class FeatureStore:
     """Features of one encoder and one kind; ``fill`` computes what is missing, ``take`` reads."""
 
     def __init__(
-        self, encoder: FrozenEncoder, kind: Kind, folder: Path, device: torch.device
+        self, encoder: ImageEncoder, kind: Kind, folder: Path, device: torch.device
     ) -> None:
         self._encoder, self._kind, self._folder, self._device = encoder, kind, folder, device
         self._places: dict[str, tuple[Path, int]] = {}
@@ -92,18 +92,18 @@ class FeatureStore:
 
 
 def open_store(
-    encoder: FrozenEncoder, kind: Kind, *, layout: Layout, machine: Machine
+    encoder: ImageEncoder, kind: Kind, *, project: Project, machine: Machine
 ) -> FeatureStore:
     """Return the store of an encoder; moves it to the machine's device, in eval mode."""
     make_deterministic(threads=machine.workers)
     device = choose_device(machine)
     encoder.to(device).eval()
     known = encoder_digest(encoder), fingerprint(encoder, device, machine)
-    folder = layout.work_dir("features").joinpath("features", *known, kind)
+    folder = project.work_dir("features").joinpath("features", *known, kind)
     return FeatureStore(encoder, kind, folder, device)
 
 
-def describe(encoders: Mapping[str, FrozenEncoder]) -> dict[str, str]:
+def describe(encoders: Mapping[str, ImageEncoder]) -> dict[str, str]:
     """Return what the systems' encoders are, for a protocol."""
     digests = {f"encoder_sha256_{name}": encoder_digest(one) for name, one in encoders.items()}
     return {**digests, **{f"encoder_{name}": one.about for name, one in encoders.items()}}
@@ -120,7 +120,7 @@ def encoder_digest(encoder: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(encoder: FrozenEncoder, device: torch.device, machine: Machine) -> str:
+def fingerprint(encoder: ImageEncoder, device: torch.device, machine: Machine) -> str:
     """Return the sha256 of the tokens of two fixed images of noise, computed here and now.
 
     It tells apart what the weights alone do not: the number of heads, pooling, preprocessing, the
@@ -138,7 +138,7 @@ def fingerprint(encoder: FrozenEncoder, device: torch.device, machine: Machine) 
 
 @torch.inference_mode()
 def encode(
-    encoder: FrozenEncoder, pixels: Pixels, device: torch.device, *, kind: Kind = "mean"
+    encoder: ImageEncoder, pixels: Pixels, device: torch.device, *, kind: Kind = "mean"
 ) -> NDArray[np.float32] | NDArray[np.float16]:
     """Map stored pixels uint8 [n, 384, 384], n >= 1, to features [n, ...]; see ``Kind``.
 

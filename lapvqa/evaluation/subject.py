@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lapvqa import storage
-from lapvqa.evaluation.frozen import FrozenEncoder, OwnEncoder
-from lapvqa.layout import Layout
+from lapvqa.evaluation.image_encoder import ImageEncoder, OwnEncoder
 from lapvqa.params import load_params
 from lapvqa.pretrain.files import load_encoder, untrained_encoder
+from lapvqa.project import Project
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Subject:
     tasks use; None where an encoder stands alone.
     """
 
-    load: Callable[[], dict[str, FrozenEncoder]]
+    load: Callable[[], dict[str, ImageEncoder]]
     results: Path
     model: Path | None
 
@@ -31,21 +31,21 @@ class Subject:
         return self.results / task
 
 
-def pipeline(layout: Layout) -> Subject:
+def pipeline(project: Project) -> Subject:
     """Return the pipeline's encoder and its untrained twin; results are the stages' outputs."""
-    folder = encoder_folder(layout)
-    return Subject(lambda: load_systems(folder), layout.root / "results", folder)
+    folder = encoder_folder(project)
+    return Subject(lambda: load_systems(folder), project.root / "results", folder)
 
 
-def encoder_folder(layout: Layout) -> Path:
+def encoder_folder(project: Project) -> Path:
     """Return the folder of the encoder that params.yaml names (models/<objective>)."""
-    folder = layout.model_dir(load_params(layout.params).pretrain.objective)
+    folder = project.model_dir(load_params(project.params).pretrain.objective)
     storage.require(folder / "card.json", made_by="export")
     storage.require(folder / "encoder_final.pt", made_by="export")
     return folder
 
 
-def load_systems(folder: Path) -> dict[str, FrozenEncoder]:
+def load_systems(folder: Path) -> dict[str, ImageEncoder]:
     """Return the trained encoder of ``folder`` and its untrained twin, in eval mode."""
     return {
         "trained": OwnEncoder(load_encoder(folder)),

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from lapvqa.errors import ConfigError
-from lapvqa.evaluation.vision import Vision
+from lapvqa.evaluation.visual_tokens import Vision
 from lapvqa.heads import recipe as training
 from lapvqa.heads.recipe import Fitted
 from lapvqa.heads.teaching import Lesson, by_length, teach
 from lapvqa.heads.text import TextHead
 from lapvqa.heads.vocabulary import cut, restore
+from lapvqa.networks.vocabulary import CutVocabulary
 from lapvqa.params import RecipeParams
-from lapvqa.pretrain.vocabulary import CutVocabulary
 from lapvqa.text.bpe import EOT, encoding
 from lapvqa.text.sections import normalise
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lapvqa.pretrain.decoder import merge_heads, split_heads
+from lapvqa.networks.decoder import merge_heads, split_heads
 
 
 def memory_of(layer: nn.TransformerDecoderLayer, memory: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from lapvqa.errors import TrainingError
 from lapvqa.params import RecipeParams
 
 _ORDER_STREAM = 5
-"""Of the generators that the seed opens; others are lapvqa.data's."""
+"""Of the generators that the seed opens; others are lapvqa.images's."""
 
 
 @dataclass(frozen=True)

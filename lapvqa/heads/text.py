@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from lapvqa.heads import incremental
 from lapvqa.heads.head import Head, check_features, check_heads, init_layers
 from lapvqa.heads.teaching import NO_TARGET, Lesson
-from lapvqa.pretrain.decoder import GPT2_VOCABULARY, Cache
-from lapvqa.pretrain.encoder import INIT_STD
-from lapvqa.pretrain.generate import continue_prompts
-from lapvqa.pretrain.loss import head_loss
+from lapvqa.networks.decoder import GPT2_VOCABULARY, Cache
+from lapvqa.networks.encoder import INIT_STD
+from lapvqa.networks.generation import continue_prompts
+from lapvqa.networks.losses import head_loss
 
 _FEW_ROWS = 8  # up to here W @ x.T is the faster product on a CPU
 

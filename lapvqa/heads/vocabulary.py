@@ -1,4 +1,4 @@
-"""Train a head that writes on the tokens that occur: ``lapvqa.pretrain.vocabulary`` for heads.
+"""Train a head that writes on the tokens that occur: ``lapvqa.networks.vocabulary`` for heads.
 
 ``cut`` before training, ``restore`` after it: in between the head takes numbers of the cut
 vocabulary, afterwards GPT-2 ids, and its file is in the published form with 50257 rows.
@@ -12,8 +12,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from lapvqa.heads.text import TextHead
-from lapvqa.pretrain.decoder import GPT2_VOCABULARY
-from lapvqa.pretrain.vocabulary import CutVocabulary
+from lapvqa.networks.decoder import GPT2_VOCABULARY
+from lapvqa.networks.vocabulary import CutVocabulary
 
 
 def cut(head: TextHead, texts: Sequence[Sequence[int]]) -> CutVocabulary:

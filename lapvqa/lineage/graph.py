@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lapvqa.layout import Layout
-from lapvqa.lineage import inputs
 from lapvqa.lineage.origins import Origin, Origins
 from lapvqa.lineage.targets import Key, Target, resolve
+from lapvqa.project import Project
+from lapvqa.uptodate import inputs
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Lineage:
         return {"target": target, "chain": chain}
 
 
-def trace(layout: Layout, asked: str) -> Lineage:
+def trace(project: Project, asked: str) -> Lineage:
     """Walk from what ``asked`` names up to the inventory.
 
     Raises ConfigError if it is no file, metric or run that this project made.
     """
-    origins = Origins(layout)
-    target = resolve(layout, asked, origins)
+    origins = Origins(project)
+    target = resolve(project, asked, origins)
     nodes: dict[Key, Node] = {}
     waiting: list[tuple[Key, float | None]] = [(key, None) for key in target.artefacts]
     while waiting:
@@ -66,18 +66,18 @@ def trace(layout: Layout, asked: str) -> Lineage:
         if key in nodes:
             continue
         origin = origins.of(*key, before=before)
-        nodes[key] = _node(layout, key, origin)
+        nodes[key] = _node(project, key, origin)
         if origin:
             waiting += [(upstream, origin.started) for upstream in nodes[key].inputs]
     return Lineage(target, nodes)
 
 
-def _node(layout: Layout, key: Key, origin: Origin | None) -> Node:
+def _node(project: Project, key: Key, origin: Origin | None) -> Node:
     path, md5 = key
     if origin is None:
         kind = "code" if path.startswith("lapvqa/") else "input"
         return Node(path, md5, kind, None, (), {})
-    facts = inputs.summary(layout, path, md5)
+    facts = inputs.summary(project, path, md5)
     return Node(path, md5, "output", origin, tuple(origin.deps.items()), facts)
 
 

@@ -11,7 +11,7 @@ import json
 import os
 from typing import Any, TypedDict, cast
 
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 
 
 class LedgerEntry(TypedDict):
@@ -35,7 +35,7 @@ class LedgerEntry(TypedDict):
     mlflow_run: str | None
 
 
-def append(layout: Layout, entry: LedgerEntry) -> None:
+def append(project: Project, entry: LedgerEntry) -> None:
     """Add one entry and flush it to disk; safe with several writers.
 
     Raises ValueError when keys are missing or unknown.
@@ -44,8 +44,8 @@ def append(layout: Layout, entry: LedgerEntry) -> None:
     if wrong:
         raise ValueError(f"ledger entry: keys missing or unknown: {', '.join(sorted(wrong))}")
     line = json.dumps(entry, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-    layout.ledger.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(layout.ledger, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    project.ledger.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(project.ledger, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if not _ends_with_newline(descriptor):
@@ -57,22 +57,22 @@ def append(layout: Layout, entry: LedgerEntry) -> None:
         os.close(descriptor)
 
 
-def entries(layout: Layout) -> list[LedgerEntry]:
+def entries(project: Project) -> list[LedgerEntry]:
     """Return all whole entries, oldest first; see ``damaged_lines`` for the rest."""
-    return _read(layout)[0]
+    return _read(project)[0]
 
 
-def damaged_lines(layout: Layout) -> int:
+def damaged_lines(project: Project) -> int:
     """Count lines that are no entry (a writer was killed within its line)."""
-    return _read(layout)[1]
+    return _read(project)[1]
 
 
-def _read(layout: Layout) -> tuple[list[LedgerEntry], int]:
-    if not layout.ledger.exists():
+def _read(project: Project) -> tuple[list[LedgerEntry], int]:
+    if not project.ledger.exists():
         return [], 0
     whole: list[LedgerEntry] = []
     damaged = 0
-    for line in layout.ledger.read_bytes().splitlines():
+    for line in project.ledger.read_bytes().splitlines():
         if not line.strip():
             continue
         try:

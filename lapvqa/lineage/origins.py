@@ -6,10 +6,11 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lapvqa.layout import Layout
-from lapvqa.lineage import ledger, stagefile
+from lapvqa.lineage import ledger
 from lapvqa.lineage.ledger import LedgerEntry
-from lapvqa.lineage.stagefile import LockedStage
+from lapvqa.project import Project
+from lapvqa.uptodate import stagefile
+from lapvqa.uptodate.stagefile import LockedStage
 
 BY_RUN = "lapvqa run"
 OUTSIDE = "outside lapvqa run"
@@ -41,10 +42,10 @@ class Origin:
 class Origins:
     """All runs that this project knows of."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self.locks = stagefile.locked(layout)
-        self.entries = ledger.entries(layout)
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self.locks = stagefile.locked(project)
+        self.entries = ledger.entries(project)
 
     def of(self, path: str, md5: str, *, before: float | None = None) -> Origin | None:
         """Return the run that made ``path`` with this md5; None for what no stage makes.
@@ -88,7 +89,7 @@ class Origins:
     def _from_run_file(self, lock: LockedStage) -> Origin:
         unseen = Origin(lock.name, ELSEWHERE, lock.deps, lock.outs, lock.params)
         try:
-            facts = json.loads(self._layout.run_file(lock.name).read_bytes())
+            facts = json.loads(self._project.run_file(lock.name).read_bytes())
         except (FileNotFoundError, ValueError):
             return unseen
         started, seconds = facts.get("started"), facts.get("seconds")

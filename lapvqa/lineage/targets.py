@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa.errors import ConfigError
-from lapvqa.layout import Layout
-from lapvqa.lineage import hashes
 from lapvqa.lineage.origins import Origins
+from lapvqa.project import Project
+from lapvqa.uptodate import hashes
 
 Key = tuple[str, str]
 """Path relative to the project, md5."""
@@ -32,7 +32,7 @@ class Target:
     """What the reader must know, such as a file that was changed by hand."""
 
 
-def resolve(layout: Layout, asked: str, origins: Origins) -> Target:
+def resolve(project: Project, asked: str, origins: Origins) -> Target:
     """Find what ``asked`` means; ConfigError with the nearest known names otherwise."""
     run = _run(asked, origins)
     if run:
@@ -41,14 +41,14 @@ def resolve(layout: Layout, asked: str, origins: Origins) -> Target:
     task, _, task_metric = asked.partition(".")
     if not metric and task_metric and _lock_key(origins, f"results/{task}/metrics.json"):
         path, metric = f"results/{task}/metrics.json", task_metric
-    relative = _relative(layout, path)
+    relative = _relative(project, path)
     key = _lock_key(origins, relative)
     if key is None:
         raise _unknown(asked, origins)
     if not metric:
-        return Target(asked, (key,), remark=_remark(layout, relative, key))
-    value = _metric(layout.root / relative, metric)
-    return Target(asked, (key,), metric, value, _remark(layout, relative, key))
+        return Target(asked, (key,), remark=_remark(project, relative, key))
+    value = _metric(project.root / relative, metric)
+    return Target(asked, (key,), metric, value, _remark(project, relative, key))
 
 
 def _run(asked: str, origins: Origins) -> tuple[Key, ...]:
@@ -61,9 +61,9 @@ def _run(asked: str, origins: Origins) -> tuple[Key, ...]:
     return tuple(found)
 
 
-def _relative(layout: Layout, path: str) -> str:
+def _relative(project: Project, path: str) -> str:
     here = Path(os.path.normpath(Path.cwd() / path))
-    root = Path(os.path.normpath(layout.root))
+    root = Path(os.path.normpath(project.root))
     inside = here.is_relative_to(root) and (here.exists() or here.parent != root)
     return here.relative_to(root).as_posix() if inside else Path(path).as_posix()
 
@@ -82,9 +82,9 @@ def _lock_key(origins: Origins, path: str) -> Key | None:
     return (around[0], outs[around[0]]) if around else None
 
 
-def _remark(layout: Layout, asked: str, key: Key) -> str:
+def _remark(project: Project, asked: str, key: Key) -> str:
     path, md5 = key
-    found = hashes.Hasher(layout, {}).md5(path)
+    found = hashes.Hasher(project, {}).md5(path)
     if found is None:
         return f"{path} is not on this disk; this is what dvc.lock says of it"
     if found != md5:

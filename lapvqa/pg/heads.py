@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lapvqa.heads.boxes import giou, to_xyxy
 from lapvqa.heads.head import Form, Head, box_mlp, check_features, check_heads, init_layers
-from lapvqa.pretrain.encoder import INIT_STD
+from lapvqa.networks.encoder import INIT_STD
 
 _L1_WEIGHT, _GIOU_WEIGHT = 5.0, 2.0
 # Coordinates are at most 1: with torch's beta of 1 the loss would be a square everywhere.

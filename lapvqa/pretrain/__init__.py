@@ -19,7 +19,7 @@
 
 Contracts
     Parameter names of the encoder are timm's, so a ViT-L/14 state dict loads unchanged.
-    Images enter as float32 [B, 1 or 3, S, S], normalised by ``lapvqa.data.transforms``.
+    Images enter as float32 [B, 1 or 3, S, S], normalised by ``lapvqa.images.transforms``.
     Weights files are plain state dicts, read with ``weights_only=True``.
     The same parameters and data give the same bytes, however often the run was killed.
 

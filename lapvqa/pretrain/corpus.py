@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lapvqa.data import dataset
-from lapvqa.data.dataset import Pair
-from lapvqa.data.shards import ShardStore, verify_shards
 from lapvqa.errors import ConfigError, SourceError
-from lapvqa.layout import Layout
-from lapvqa.pretrain.decoder import MAX_LENGTH
+from lapvqa.images import report_pairs
+from lapvqa.images.report_pairs import Pair
+from lapvqa.images.shards import ShardStore, verify_shards
+from lapvqa.networks.decoder import MAX_LENGTH
+from lapvqa.project import Project
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Corpus:
     digest: str
 
 
-def read_corpus(layout: Layout) -> Corpus:
+def read_corpus(project: Project) -> Corpus:
     """Read the pairs.
 
     Raises SourceError if there is nothing to train on, SchemaError if a shard is damaged.
     """
-    train, train_without = dataset.read_pairs(layout, "train")
-    validate, validate_without = dataset.read_pairs(layout, "validate")
+    train, train_without = report_pairs.read_pairs(project, "train")
+    validate, validate_without = report_pairs.read_pairs(project, "validate")
     if not train:
         raise SourceError(
             "expected frontal images with reports in the split train, found none "
@@ -45,7 +45,7 @@ def read_corpus(layout: Layout) -> Corpus:
             f"the decoder has {MAX_LENGTH} positions, the longest report {longest} tokens",
             hint=f"set tokens.max_length to at most {MAX_LENGTH}",
         )
-    digest = dataset.digest_pairs(train + validate)
-    store = ShardStore(layout.images_dir)
-    verify_shards(layout.images_dir, {pair.shard for pair in train + validate})
+    digest = report_pairs.digest_pairs(train + validate)
+    store = ShardStore(project.images_dir)
+    verify_shards(project.images_dir, {pair.shard for pair in train + validate})
     return Corpus(train, validate, store, train_without + validate_without, digest)

@@ -16,8 +16,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from lapvqa.config import Strategy
 from lapvqa.errors import ConfigError
+from lapvqa.machine import Strategy
 
 
 @dataclass(frozen=True)

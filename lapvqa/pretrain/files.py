@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from lapvqa import storage
 from lapvqa.errors import CheckpointError, ConfigError
+from lapvqa.networks import weights
 from lapvqa.params import ModelParams, validate
-from lapvqa.pretrain import exchange
 from lapvqa.pretrain.model import (
     OBJECTIVES,
     CaptioningModel,
@@ -94,17 +94,17 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
     Where ``module`` is an encoder and the file a whole model, its encoder is taken.
     """
-    weights = read_weights(path)
+    found = read_weights(path)
     if isinstance(module, VisionEncoder):
-        weights = exchange.encoder_part(weights)
+        found = weights.encoder_part(found)
     expected = module.state_dict()
-    faults = _faults(expected, weights)
+    faults = _faults(expected, found)
     if faults:
         raise CheckpointError(
             f"{path.name} does not fit {type(module).__name__}: {'; '.join(faults)}",
-            hint=_remedy(expected, weights),
+            hint=_remedy(expected, found),
         )
-    module.load_state_dict(weights)
+    module.load_state_dict(found)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -127,7 +127,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"expected a state dict in {path.name}, found {_content(value)}",
             hint=f"accepted: a plain state dict, or one under {' or '.join(_WRAPPERS)}",
         )
-    return exchange.without_wrappers(value)
+    return weights.without_wrappers(value)
 
 
 def _read(path: Path) -> Any:
@@ -190,14 +190,14 @@ def _sizes(folder: Path) -> ModelParams:
 
 def _remedy(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
     """Say what to do about weights of another kind."""
-    whole = {name for name in expected if name.startswith(exchange.ENCODER_PREFIX)}
-    if whole and set(found) == {name.removeprefix(exchange.ENCODER_PREFIX) for name in whole}:
+    whole = {name for name in expected if name.startswith(weights.ENCODER_PREFIX)}
+    if whole and set(found) == {name.removeprefix(weights.ENCODER_PREFIX) for name in whole}:
         return "this is an encoder alone: load it into `model.vision_encoder`"
-    if exchange.has_torch_layers(found):
+    if weights.has_torch_layers(found):
         return (
             "its layers are torch's nn.TransformerEncoder, whose file does not say whether norms "
             "come first nor which activation it had; if pre-norm and GELU, rename with "
-            "`lapvqa.pretrain.exchange.from_torch_layers`"
+            "`lapvqa.networks.weights.from_torch_layers`"
         )
     return "card.json and the weights must come from one run: `lapvqa run --stage export`"
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lapvqa.data import transforms
-from lapvqa.data.dataset import IGNORED, Batch
+from lapvqa.images import transforms
+from lapvqa.images.report_pairs import IGNORED, Batch
+from lapvqa.networks.vocabulary import CutVocabulary
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain.parallel import hide_inputs
-from lapvqa.pretrain.vocabulary import CutVocabulary
 
 _DROP_STREAM = 4  # 0 order, 1 augmentation, 2 hidden words, 3 mirroring
 

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from lapvqa import errors, runtime, storage
-from lapvqa.config import Machine, Training, load_machine
 from lapvqa.errors import EXIT_INTERRUPTED, EXIT_USER, ConfigError, LapvqaError
-from lapvqa.layout import Layout
+from lapvqa.machine import Machine, Training, load_machine
+from lapvqa.project import Project
 
 WORKER = "lapvqa.pretrain.worker"
 PARENT = "LAPVQA_PARENT_PID"
@@ -28,9 +28,9 @@ def wanted(machine: Machine) -> bool:
     return machine.training.processes * machine.training.nodes > 1
 
 
-def failure_file(layout: Layout) -> Path:
+def failure_file(project: Project) -> Path:
     """Return where a worker keeps the error that ended it, for the stage and its restarts."""
-    return layout.work_dir("pretrain") / "failure.json"
+    return project.work_dir("pretrain") / "failure.json"
 
 
 def arguments(training: Training) -> list[str]:
@@ -50,16 +50,16 @@ def arguments(training: Training) -> list[str]:
     ]
 
 
-def workers(layout: Layout, machine: Machine) -> None:
+def workers(project: Project, machine: Machine) -> None:
     """Run the processes to their end; what they print is printed here, line by line.
 
     Raises the error that one of them could not mend, TrainingError if they died otherwise.
     """
-    failure = failure_file(layout)
+    failure = failure_file(project)
     failure.unlink(missing_ok=True)
     child = subprocess.Popen(
         [sys.executable, "-m", "lapvqa.pretrain.launch"],
-        cwd=layout.root,
+        cwd=project.root,
         env={**os.environ, PARENT: str(os.getpid())},
     )
     try:
@@ -87,7 +87,7 @@ def main() -> int:
     os.environ[PARENT] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun would, and say so at length
     try:
-        training = load_machine(Layout(Path.cwd())).training
+        training = load_machine(Project(Path.cwd())).training
         if stage is None and training.nodes == 1:
             raise ConfigError(
                 "local.yaml: training.nodes is 1, so there is no other node to start",

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lapvqa.data import transforms
+from lapvqa.images import transforms
+from lapvqa.networks.decoder import GPT2_VOCABULARY
 from lapvqa.params import PretrainParams
-from lapvqa.pretrain.decoder import GPT2_VOCABULARY
 from lapvqa.pretrain.distributed import World
 from lapvqa.pretrain.inputs import Inputs
-from lapvqa.pretrain.ledger import Ledger, Workspace
 from lapvqa.pretrain.model import CaptioningModel, ContrastiveModel, initial_model
 from lapvqa.pretrain.objective import Captioning, Objective, Pairs
 from lapvqa.pretrain.optimizer import build_optimizer
+from lapvqa.pretrain.tensor_ledger import Ledger, Workspace
 from lapvqa.schemas import STORED_SIZE
 
 # Assumed, not measured: context and libraries, and the share that lies in holes between blocks.

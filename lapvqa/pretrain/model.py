@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lapvqa.networks.decoder import CaptionDecoder
+from lapvqa.networks.encoder import Embedding, Linear, VisionEncoder
+from lapvqa.networks.text_encoder import TextEncoder
 from lapvqa.params import ModelParams
-from lapvqa.pretrain.decoder import CaptionDecoder
-from lapvqa.pretrain.encoder import Embedding, Linear, VisionEncoder
-from lapvqa.pretrain.text_encoder import TextEncoder
 
 __all__ = [
     "OBJECTIVES",

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lapvqa.config import Strategy
+from lapvqa.machine import Strategy
+from lapvqa.networks.device import computing
+from lapvqa.networks.losses import head_loss
 from lapvqa.pretrain.contrast import info_nce, pairwise_sigmoid
-from lapvqa.pretrain.device import computing
 from lapvqa.pretrain.distributed import World, only_last_synchronises, spread
 from lapvqa.pretrain.inputs import Inputs
-from lapvqa.pretrain.loss import head_loss
 from lapvqa.pretrain.model import CaptioningModel, ContrastiveModel
 
 RECALL_AT = (1, 5, 10)

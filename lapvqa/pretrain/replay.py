@@ -10,18 +10,18 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from lapvqa import storage
-from lapvqa.config import Machine
 from lapvqa.errors import ConfigError
-from lapvqa.layout import Layout
+from lapvqa.machine import Machine
+from lapvqa.networks.device import choose_device, make_deterministic
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import history
 from lapvqa.pretrain.checkpoint import Checkpoints
 from lapvqa.pretrain.corpus import Corpus, read_corpus
-from lapvqa.pretrain.device import choose_device, make_deterministic
 from lapvqa.pretrain.files import TRAINING_FILE
 from lapvqa.pretrain.history import HISTORY_FILE
 from lapvqa.pretrain.train import run_digest
 from lapvqa.pretrain.trainer import Trainer
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 
 
@@ -50,7 +50,7 @@ class Replay:
 
 def replay(
     params: PretrainParams,
-    layout: Layout,
+    project: Project,
     machine: Machine,
     recorder: Recorder,
     *,
@@ -63,8 +63,8 @@ def replay(
     Raises ConfigError if the logged training had other parameters, data or fewer steps.
     """
     make_deterministic(threads=params.cpu_threads, exact=params.deterministic)
-    corpus = read_corpus(layout)
-    folder = layout.model_dir(params.objective)
+    corpus = read_corpus(project)
+    folder = project.model_dir(params.objective)
     _require_same(storage.read_json(folder / TRAINING_FILE, made_by="pretrain"), params, corpus)
     path = storage.require(folder / HISTORY_FILE, made_by="pretrain")
     logged = history.read_csv(path.read_bytes())
@@ -76,7 +76,7 @@ def replay(
     digest = run_digest(params, corpus)
     device = choose_device(machine)
     trainer = Trainer(params, corpus, device, training=machine.training, run=digest)
-    states = Checkpoints(layout.work_dir("pretrain") / digest)
+    states = Checkpoints(project.work_dir("pretrain") / digest)
     state = states.newest(at_most=first - 1)
     if state is not None:
         trainer.load_state(state)

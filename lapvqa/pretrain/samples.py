@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lapvqa.data.dataset import read_batch
-from lapvqa.pretrain.decoder import MAX_LENGTH
-from lapvqa.pretrain.generate import BEGIN, continue_prompts
+from lapvqa.images.report_pairs import read_batch
+from lapvqa.networks.decoder import MAX_LENGTH
+from lapvqa.networks.generation import BEGIN, continue_prompts
 from lapvqa.pretrain.model import CaptioningModel
 from lapvqa.text.bpe import encoding
 

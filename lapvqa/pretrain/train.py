@@ -17,18 +17,18 @@ import torch
 from torch import Tensor
 
 from lapvqa import storage
-from lapvqa.config import Machine
 from lapvqa.errors import CheckpointError
-from lapvqa.layout import Layout
+from lapvqa.machine import Machine
+from lapvqa.networks.device import choose_device, make_deterministic
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import history, launch, samples, shortage
 from lapvqa.pretrain.checkpoint import Checkpoints, prune_runs, serialise
 from lapvqa.pretrain.corpus import Corpus, read_corpus
-from lapvqa.pretrain.device import choose_device, make_deterministic
 from lapvqa.pretrain.distributed import World, gathered
 from lapvqa.pretrain.files import EPOCHS_DIR, LAST_FILE, MODEL_FILE, TRAINING_FILE
 from lapvqa.pretrain.history import HISTORY_FILE
 from lapvqa.pretrain.trainer import Trainer
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 
 # How often a state is saved, and how many stay, changes no result.
@@ -37,7 +37,7 @@ _WITHOUT_EFFECT = {"checkpoint_every_steps", "keep_checkpoints", "samples"}
 Counts = dict[str, float | int | str]
 
 
-def run(params: PretrainParams, layout: Layout, machine: Machine, recorder: Recorder) -> Counts:
+def run(params: PretrainParams, project: Project, machine: Machine, recorder: Recorder) -> Counts:
     """Train, continuing from the newest state, and write the model, training.json, history.csv.
 
     With more than one process (``training`` of local.yaml) they are started by torchrun.
@@ -45,27 +45,27 @@ def run(params: PretrainParams, layout: Layout, machine: Machine, recorder: Reco
     memory does not suffice.
     """
     if launch.wanted(machine):
-        launch.workers(layout, machine)
+        launch.workers(project, machine)
     else:
-        train(params, layout, machine, recorder, World())
+        train(params, project, machine, recorder, World())
     training = storage.read_json(
-        layout.model_dir(params.objective) / TRAINING_FILE, made_by="pretrain"
+        project.model_dir(params.objective) / TRAINING_FILE, made_by="pretrain"
     )
     counts: Counts = training["counts"]
     return counts
 
 
 def train(
-    params: PretrainParams, layout: Layout, machine: Machine, recorder: Recorder, world: World
+    params: PretrainParams, project: Project, machine: Machine, recorder: Recorder, world: World
 ) -> None:
     """Do what ``run`` says, as one of the processes of ``world``."""
     make_deterministic(threads=params.cpu_threads, exact=params.deterministic)
-    corpus = read_corpus(layout)
+    corpus = read_corpus(project)
     digest = run_digest(params, corpus)
     world.require_same("run (parameters, data, code, torch)", digest)
     device = choose_device(machine, world.local_rank)
     trainer = Trainer(params, corpus, device, world=world, training=machine.training, run=digest)
-    folder = layout.work_dir("pretrain") / digest
+    folder = project.work_dir("pretrain") / digest
     with Checkpoints(folder, keep=params.keep_checkpoints) as checkpoints:
         state = checkpoints.newest()
         if state is not None:
@@ -80,8 +80,8 @@ def train(
             )  # fmt: skip
     last = trainer.weights()
     if world.is_main:
-        write_results(trainer, last, layout.model_dir(params.objective), folder)
-        prune_runs(layout.work_dir("pretrain"), current=digest)
+        write_results(trainer, last, project.model_dir(params.objective), folder)
+        prune_runs(project.work_dir("pretrain"), current=digest)
 
 
 @contextlib.contextmanager

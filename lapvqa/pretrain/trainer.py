@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lapvqa.config import Training
-from lapvqa.data.dataset import Batch, Pair, read_batch
-from lapvqa.data.loader import Loader, Plan
 from lapvqa.errors import CheckpointError, TrainingError
+from lapvqa.images.report_pairs import Batch, Pair, read_batch
+from lapvqa.machine import Training
+from lapvqa.networks.vocabulary import CutVocabulary
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import history, random_state
 from lapvqa.pretrain.checkpoint import Checkpoints, State, snapshot
@@ -28,6 +28,7 @@ from lapvqa.pretrain.corpus import Corpus
 from lapvqa.pretrain.distributed import World, assign, average_scalars, whole
 from lapvqa.pretrain.history import Record
 from lapvqa.pretrain.inputs import Preparer
+from lapvqa.pretrain.loader import Loader, Plan
 from lapvqa.pretrain.model import CaptioningModel, initial_model
 from lapvqa.pretrain.monitor import Meter
 from lapvqa.pretrain.objective import Captioning, Measured, Objective, Pairs
@@ -38,7 +39,6 @@ from lapvqa.pretrain.optimizer import (
     optimizer_state,
     set_learning_rate,
 )
-from lapvqa.pretrain.vocabulary import CutVocabulary
 from lapvqa.recorder import Recorder
 
 _RECENT = 50

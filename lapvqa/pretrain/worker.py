@@ -10,24 +10,24 @@ import sys
 from pathlib import Path
 
 from lapvqa import runtime, storage
-from lapvqa.config import load_machine
 from lapvqa.errors import EXIT_INTERRUPTED, LapvqaError
-from lapvqa.layout import Layout
+from lapvqa.machine import load_machine
 from lapvqa.params import load_params
 from lapvqa.pretrain.launch import PARENT, failure_file
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 
 
 def main() -> int:
     """Train as one of several; keep the error that a restart would only meet again."""
     runtime.die_with_parent(int(os.environ[PARENT]))
-    layout = Layout(Path.cwd())
-    failure = failure_file(layout)
+    project = Project(Path.cwd())
+    failure = failure_file(project)
     if failure.exists():  # this is a restart after an error that is there to stay: end them all
         return 0
-    recorder = _recorder(layout, int(os.environ["RANK"]))
+    recorder = _recorder(project, int(os.environ["RANK"]))
     try:
-        _train(layout, recorder)
+        _train(project, recorder)
     except LapvqaError as error:
         facts = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
         storage.write_json(failure, facts)
@@ -39,17 +39,17 @@ def main() -> int:
     return 0
 
 
-def _train(layout: Layout, recorder: Recorder) -> None:
-    from lapvqa.pretrain.device import choose_device
+def _train(project: Project, recorder: Recorder) -> None:
+    from lapvqa.networks.device import choose_device
     from lapvqa.pretrain.distributed import joined, lost_another
     from lapvqa.pretrain.train import train
 
-    params, machine = load_params(layout.params).pretrain, load_machine(layout)
+    params, machine = load_params(project.params).pretrain, load_machine(project)
     if int(os.environ["TORCHELASTIC_RESTART_COUNT"]):
         recorder.say("a training process died; all start again")
     with joined(choose_device(machine, int(os.environ["LOCAL_RANK"]))) as world:
         try:
-            train(params, layout, machine, recorder, world)
+            train(params, project, machine, recorder, world)
         except RuntimeError as error:
             if not lost_another(error):
                 raise
@@ -58,11 +58,11 @@ def _train(layout: Layout, recorder: Recorder) -> None:
             sys.exit(1)
 
 
-def _recorder(layout: Layout, rank: int) -> Recorder:
+def _recorder(project: Project, rank: int) -> Recorder:
     """Return the stage's records for the main process; the others' stay beside the states."""
     if rank == 0:
-        return Recorder(layout.record("pretrain"), stage="pretrain", proceed=True)
-    path = layout.work_dir("pretrain") / f"rank-{rank}.jsonl"
+        return Recorder(project.record("pretrain"), stage="pretrain", proceed=True)
+    path = project.work_dir("pretrain") / f"rank-{rank}.jsonl"
     return Recorder(path, stage="pretrain", quiet=True)
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lapvqa.errors import SchemaError
-from lapvqa.evaluation import systems
+from lapvqa.evaluation import prediction_rows
 from lapvqa.evaluation.contract import Table
 from lapvqa.metrics.auc import UNKNOWN, auroc_panel, mean_roc_curve
 from lapvqa.metrics.average_precision import auprc_panel
@@ -29,7 +29,7 @@ IMPLEMENTATION = (
 NOT_PREDICTED = "no predictions (one class only among the training images)"
 
 METRICS = ("auc", "auprc", "brier", "ece")
-CURVE_COLUMNS = ("fpr", *systems.FIRST)
+CURVE_COLUMNS = ("fpr", *prediction_rows.FIRST)
 _GRID = np.linspace(0, 1, 101)
 
 
@@ -110,7 +110,7 @@ def curves(predictions: pa.Table, *, labels: Sequence[str]) -> Table:
         return np.full(len(_GRID) + 1, np.nan) if curve is None else np.append(0.0, curve)
 
     points = (0.0, *_GRID.tolist())
-    return systems.curves(predictions, mean_curve, across=CURVE_COLUMNS[0], points=points)
+    return prediction_rows.curves(predictions, mean_curve, across=CURVE_COLUMNS[0], points=points)
 
 
 def _columns(predictions: pa.Table, labels: Sequence[str]) -> NDArray[np.int64]:

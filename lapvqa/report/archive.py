@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lapvqa import storage
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 from lapvqa.schemas import IMAGES, REJECTS, STUDIES, TOKENS
 
 SPLITS = ("train", "validate", "test")
@@ -61,12 +61,12 @@ class Archive:
         return sum(item.count for item in self.rejects if item.kind == "file")
 
 
-def read_archive(layout: Layout, images: pa.Table) -> Archive:
+def read_archive(project: Project, images: pa.Table) -> Archive:
     """Count what ingest and tokens wrote; MissingArtifactError names an absent file."""
-    studies = storage.read_table(layout.studies, STUDIES, made_by="ingest")
-    rejects = _grouped(storage.read_table(layout.rejects, REJECTS, made_by="ingest"))
-    token_rejects = _grouped(storage.read_table(layout.token_rejects, REJECTS, made_by="tokens"))
-    tokenised, truncated = _tokens(layout)
+    studies = storage.read_table(project.studies, STUDIES, made_by="ingest")
+    rejects = _grouped(storage.read_table(project.rejects, REJECTS, made_by="ingest"))
+    token_rejects = _grouped(storage.read_table(project.token_rejects, REJECTS, made_by="tokens"))
+    tokenised, truncated = _tokens(project)
     rejected = sum(item.count for item in rejects if item.kind == "file")
     return Archive(
         files=images.num_rows + rejected,
@@ -83,9 +83,9 @@ def read_archive(layout: Layout, images: pa.Table) -> Archive:
     )
 
 
-def _tokens(layout: Layout) -> tuple[Counter[str], int]:
+def _tokens(project: Project) -> tuple[Counter[str], int]:
     """Return reports tokenised by split, and how many of all were cut at the length limit."""
-    folder = storage.require(layout.tokens_dir, made_by="tokens")
+    folder = storage.require(project.tokens_dir, made_by="tokens")
     by_split: Counter[str] = Counter()
     truncated = 0
     for file in sorted(folder.glob("*.parquet")):
@@ -136,6 +136,6 @@ def _counted(values: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
 
 
-def read_images(layout: Layout) -> pa.Table:
+def read_images(project: Project) -> pa.Table:
     """Read images.parquet."""
-    return storage.read_table(layout.images, IMAGES, made_by="ingest")
+    return storage.read_table(project.images, IMAGES, made_by="ingest")

@@ -13,9 +13,9 @@ from markupsafe import Markup
 
 from lapvqa import storage
 from lapvqa.errors import SchemaError
-from lapvqa.layout import Layout
 from lapvqa.metrics.detection import VINDR, FoundBoxes, TrueBoxes, find_hits
 from lapvqa.metrics.overlap import as_boxes, iou
+from lapvqa.project import Project
 from lapvqa.report.boxes import TRUE, Box, draw
 from lapvqa.report.choice import Row, rows_by_sample
 from lapvqa.report.names import system_name
@@ -53,13 +53,13 @@ class DetectionExample:
 
 
 def detection_examples(
-    predictions: pa.Table, layout: Layout, *, count: int
+    predictions: pa.Table, project: Project, *, count: int
 ) -> list[DetectionExample]:
     """Return ``count`` images of DETECTION_PREDICTIONS, at most those of extra/examples.npz.
 
     Raises MissingArtifactError without that file, SchemaError if it is another.
     """
-    pictures = read_pictures(layout)
+    pictures = read_pictures(project)
     rows = rows_by_sample(predictions, list(pictures)[:count])
     return [
         _example(number, name, of_system, pictures[name])
@@ -67,10 +67,10 @@ def detection_examples(
     ]
 
 
-def read_pictures(layout: Layout) -> dict[str, Picture]:
+def read_pictures(project: Project) -> dict[str, Picture]:
     """Return sample -> picture of results/ad/extra/examples.npz, in its order."""
     path = storage.require(
-        layout.result_dir("ad") / "extra" / "examples.npz", made_by="evaluate@ad"
+        project.result_dir("ad") / "extra" / "examples.npz", made_by="evaluate@ad"
     )
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:

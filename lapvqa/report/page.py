@@ -8,9 +8,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lapvqa import __version__, storage
-from lapvqa.config import Machine
-from lapvqa.layout import Layout
+from lapvqa.machine import Machine
 from lapvqa.params import ReportParams, load_params
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.report import charts, figures, sheets
 from lapvqa.report.archive import read_archive, read_images
@@ -24,24 +24,24 @@ _HERE = Path(__file__).parent
 
 
 def run(
-    params: ReportParams, layout: Layout, machine: Machine, recorder: Recorder
+    params: ReportParams, project: Project, machine: Machine, recorder: Recorder
 ) -> dict[str, int | float | str]:
     """Write the page from what the other stages wrote; MissingArtifactError names what lacks.
 
     ``machine`` changes nothing here: the same artefacts give the same bytes everywhere.
     """
     # The objective is part of the paths that dvc.yaml names, so DVC knows of this dependency.
-    objective = load_params(layout.params).pretrain.objective
-    evaluations = [read_evaluation(task, layout) for task in TASKS]
+    objective = load_params(project.params).pretrain.objective
+    evaluations = [read_evaluation(task, project) for task in TASKS]
     computed = [item for item in evaluations if item.computed]
-    images = read_images(layout)
+    images = read_images(project)
     steps = len(evaluations) + 1
-    archive, sections = Archive(images, layout), []
+    archive, sections = Archive(images, project), []
     for done, evaluation in enumerate(evaluations, start=1):
-        sections.append(make_section(evaluation, archive, layout, count=params.examples))
+        sections.append(make_section(evaluation, archive, project, count=params.examples))
         recorder.progress(done, steps, unit="sections", note=evaluation.task.name)
-    history = read_history(layout.model_dir(objective) / "history.csv")
-    card = storage.read_json(layout.model_dir(objective) / "card.json", made_by="export")
+    history = read_history(project.model_dir(objective) / "history.csv")
+    card = storage.read_json(project.model_dir(objective) / "card.json", made_by="export")
     page = _environment().get_template("page.html").render(
         version=__version__,
         objective=objective,
@@ -51,11 +51,11 @@ def run(
         examples_wanted=params.examples,
         history=history,
         loss_chart=charts.loss_chart(history),
-        archive=read_archive(layout, images),
+        archive=read_archive(project, images),
         card=flatten(card),
     ).encode()  # fmt: skip
-    storage.write_bytes(layout.report_page, page)
-    pictures = _write_pictures(sections, layout)
+    storage.write_bytes(project.report_page, page)
+    pictures = _write_pictures(sections, project)
     recorder.progress(steps, steps, unit="sections", note="page written")
     return {
         "evaluations": len(computed),
@@ -65,14 +65,14 @@ def run(
     }
 
 
-def _write_pictures(sections: list[Section], layout: Layout) -> int:
+def _write_pictures(sections: list[Section], project: Project) -> int:
     """Write one SVG per evaluation that has something to look at; return how many."""
-    shutil.rmtree(layout.pictures_dir, ignore_errors=True)
-    layout.pictures_dir.mkdir(parents=True)
+    shutil.rmtree(project.pictures_dir, ignore_errors=True)
+    project.pictures_dir.mkdir(parents=True)
     drawn = {section.evaluation.task.name: sheets.sheet(section) for section in sections}
     for task, picture in drawn.items():
         if picture is not None:
-            storage.write_bytes(layout.pictures_dir / f"{task}.svg", picture.encode())
+            storage.write_bytes(project.pictures_dir / f"{task}.svg", picture.encode())
     return sum(picture is not None for picture in drawn.values())
 
 

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from lapvqa.data.shards import ShardStore
 from lapvqa.errors import MissingArtifactError, SchemaError
-from lapvqa.layout import Layout
+from lapvqa.images.shards import ShardStore
+from lapvqa.project import Project
 
 SIZE = 256  # pixels of the longer side on the page
 _FRONTAL = ("PA", "AP")
@@ -42,9 +42,9 @@ class Picture:
 class Archive:
     """Pictures of the archive's images; None where the page must say that one is missing."""
 
-    def __init__(self, images: pa.Table, layout: Layout) -> None:
+    def __init__(self, images: pa.Table, project: Project) -> None:
         self._images = images
-        self._store = ShardStore(layout.images_dir)
+        self._store = ShardStore(project.images_dir)
 
     def of_images(self, keys: Iterable[str], *, whole: bool = False) -> dict[str, Picture | None]:
         """Return the picture of each image; ``whole``: with its padding, as boxes count."""

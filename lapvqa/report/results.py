@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lapvqa.errors import SchemaError
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 from lapvqa.report.names import ORDER, SYSTEMS, Task, family, metric_name
 from lapvqa.storage import read_json
 
@@ -111,9 +111,9 @@ def headlines(evaluation: Evaluation) -> list[Headline]:
     ]
 
 
-def read_evaluation(task: Task, layout: Layout) -> Evaluation:
+def read_evaluation(task: Task, project: Project) -> Evaluation:
     """Read one metrics.json; MissingArtifactError if absent, SchemaError if malformed."""
-    path = layout.result_dir(task.name) / "metrics.json"
+    path = project.result_dir(task.name) / "metrics.json"
     raw = read_json(path, made_by=f"evaluate@{task.name}")
     try:
         if raw["status"] != "ok":

@@ -10,9 +10,9 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from lapvqa import storage
-from lapvqa.layout import Layout
 from lapvqa.metrics.grounding import Several
 from lapvqa.metrics.seeds import first_heads
+from lapvqa.project import Project
 from lapvqa.report import answers, charts, detection, grounding, written
 from lapvqa.report.answers import AnswerExample, answer_examples
 from lapvqa.report.boxes import TRUE, legend
@@ -64,7 +64,7 @@ class Section:
 
 
 def make_section(
-    evaluation: Evaluation, archive: Archive, layout: Layout, *, count: int
+    evaluation: Evaluation, archive: Archive, project: Project, *, count: int
 ) -> Section:
     """Read an evaluation's predictions and make its figures and examples.
 
@@ -74,7 +74,7 @@ def make_section(
     kind = _KINDS[task]
     if not evaluation.computed:
         return Section(evaluation, kind)
-    path = layout.result_dir(task) / "predictions.parquet"
+    path = project.result_dir(task) / "predictions.parquet"
     predictions = first_heads(storage.read_table(path, _SCHEMAS[kind], made_by=f"evaluate@{task}"))
     chart = charts.interval_chart(evaluation)
     if kind == "probe":
@@ -83,7 +83,7 @@ def make_section(
             roc=charts.roc_charts(evaluation, predictions),
             calibration=charts.calibration_charts(evaluation, predictions),
         )  # fmt: skip
-    examples, rule = _examples(evaluation, kind, predictions, archive, layout, count)
+    examples, rule = _examples(evaluation, kind, predictions, archive, project, count)
     lines = Markup("")
     if kind in ("detection", "grounding"):
         lines = legend([TRUE, *evaluation.systems])
@@ -95,7 +95,7 @@ def _examples(
     kind: str,
     predictions: pa.Table,
     archive: Archive,
-    layout: Layout,
+    project: Project,
     count: int,
 ) -> tuple[Sequence[Example], str]:
     if kind == "answers":
@@ -103,7 +103,7 @@ def _examples(
     if kind == "reports":
         return report_examples(predictions, archive, count=count), written.RULE
     if kind == "detection":
-        return detection_examples(predictions, layout, count=count), detection.RULE
+        return detection_examples(predictions, project, count=count), detection.RULE
     several = cast(Several, evaluation.protocol.get("scored_several_boxes", "union"))
     found = grounding_examples(predictions, archive, count=count, several=several)
     return found, grounding.RULE

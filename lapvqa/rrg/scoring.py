@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lapvqa.errors import SchemaError
-from lapvqa.evaluation import systems
+from lapvqa.evaluation import prediction_rows
 from lapvqa.evaluation.contract import Measures, Table
 from lapvqa.metrics import findings, text
 from lapvqa.metrics.generation import text_panel
@@ -25,7 +25,7 @@ from lapvqa.rrg import labeler
 
 Array = NDArray[np.float64]
 
-SYSTEMS = (*systems.FIRST, "most_common")
+SYSTEMS = (*prediction_rows.FIRST, "most_common")
 CURVE_COLUMNS = ("finding", *SYSTEMS)
 PRIMARY = "finding_f1_micro"
 
@@ -136,7 +136,7 @@ def curves(predictions: pa.Table) -> Table:
         found: list[float] = findings.f1_by_label(counts, np.ones((1, len(rows))))[0].tolist()
         return found
 
-    return systems.curves(
+    return prediction_rows.curves(
         predictions,
         f1_of_findings,
         across=CURVE_COLUMNS[0],

@@ -8,21 +8,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lapvqa import storage
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 from lapvqa.text.sections import Verdict
 
 
-def coverage(layout: Layout) -> list[tuple[str, int]]:
+def coverage(project: Project) -> list[tuple[str, int]]:
     """Return studies by verdict, then the texts that were cut and those that name a side.
 
     Every verdict has a row, in the order of ``Verdict``. Reads narrow columns only. Raises
     MissingArtifactError if the stage tokens has not run.
     """
-    rejects = storage.require(layout.token_rejects, made_by="tokens")
-    storage.require(layout.tokens_dir, made_by="tokens")
+    rejects = storage.require(project.token_rejects, made_by="tokens")
+    storage.require(project.tokens_dir, made_by="tokens")
     verdicts = Counter(pq.read_table(rejects, columns=["reason"])["reason"].to_pylist())
     cut = sided = 0
-    for path in sorted(layout.tokens_dir.glob("*.parquet")):
+    for path in sorted(project.tokens_dir.glob("*.parquet")):
         shard = pq.read_table(path, columns=["verdict", "truncated", "sided"])
         for entry in pc.value_counts(shard["verdict"]):
             verdicts[entry["values"].as_py()] += entry["counts"].as_py()

@@ -13,15 +13,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lapvqa import schemas, storage
-from lapvqa.config import Machine
 from lapvqa.errors import SourceError
-from lapvqa.layout import Layout
+from lapvqa.machine import Machine
 from lapvqa.params import TokensParams
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.text.fast_bpe import Encoded, FastBpe
 from lapvqa.text.laterality import names_side
 from lapvqa.text.sections import Section, Target, Verdict, target_text
-from lapvqa.text.store import CHUNK, Chunk, Group, link_shards, open_store, plan, row_digests
+from lapvqa.text.token_store import CHUNK, Chunk, Group, link_shards, open_store, plan, row_digests
 
 # Reports per step of progress; bounds the memory of the encoder, and large enough to cost nothing.
 _BATCH = 4096
@@ -48,15 +48,15 @@ _EXPLANATIONS = {
 Counts = dict[str, int | float | str]
 
 
-def run(params: TokensParams, layout: Layout, machine: Machine, recorder: Recorder) -> Counts:
+def run(params: TokensParams, project: Project, machine: Machine, recorder: Recorder) -> Counts:
     """Write data/tokens/tokens-<hex>.parquet and data/token_rejects.parquet from studies.parquet.
 
     Rows are sorted by study key within a file; ``store`` says which study stands in which file.
     Raises SourceError if no study of the train split has tokens.
     """
-    studies = storage.read_table(layout.studies, schemas.STUDIES, made_by="ingest")
+    studies = storage.read_table(project.studies, schemas.STUDIES, made_by="ingest")
     studies = studies.sort_by("study_key").combine_chunks()
-    store = open_store(layout.work_dir("tokens"), params)
+    store = open_store(project.work_dir("tokens"), params)
     keys, digests = studies["study_key"].to_pylist(), row_digests(studies)
     groups = plan(keys, digests, store.load(recorder), shard_reports=params.shard_reports)
     new = sum(len(group.fresh) for group in groups)
@@ -74,11 +74,11 @@ def run(params: TokensParams, layout: Layout, machine: Machine, recorder: Record
     seconds = time.perf_counter() - started
 
     rejects = _reject_table(chunks)
-    storage.write_table(layout.token_rejects, rejects, schemas.REJECTS)
+    storage.write_table(project.token_rejects, rejects, schemas.REJECTS)
     _require_training_text(chunks, studies, params)
-    link_shards(chunks, layout.tokens_dir)
+    link_shards(chunks, project.tokens_dir)
     store.prune(chunks)
-    counts = _account(studies.num_rows, chunks, rejects, layout, params, recorder)
+    counts = _account(studies.num_rows, chunks, rejects, project, params, recorder)
     rate = round(tokeniser.num_tokens / max(seconds, 1e-9))
     return {**counts, "known": len(keys) - new, "new": new, "tokens_per_s": rate}
 
@@ -216,12 +216,12 @@ def _account(
     num_studies: int,
     chunks: Sequence[Chunk],
     rejects: pa.Table,
-    layout: Layout,
+    project: Project,
     params: TokensParams,
     recorder: Recorder,
 ) -> Counts:
     """Check what went in against what the written files hold; say it, and return the counts."""
-    footers = [pq.read_metadata(path) for path in layout.tokens_dir.glob("*.parquet")]
+    footers = [pq.read_metadata(path) for path in project.tokens_dir.glob("*.parquet")]
     tokenised = sum(footer.num_rows for footer in footers)
     by_reason = dict(sorted(Counter(rejects["reason"].to_pylist()).items()))
     if num_studies != tokenised + sum(by_reason.values()):

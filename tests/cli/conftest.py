@@ -20,26 +20,26 @@ import toy_project
 from cli_answer import Answer, Lapvqa
 
 from flows.cli import main
-from lapvqa import uptodate
-from lapvqa.layout import Layout
+from lapvqa.project import Project
+from lapvqa.uptodate import staleness
 
 
 @pytest.fixture(scope="session")
 def toy_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("toy")
     toy_project.make(root)
-    uptodate.remember(Layout(root))
+    staleness.remember(Project(root))
     return root
 
 
 @pytest.fixture
-def toy(toy_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+def toy(toy_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A private copy of the toy project as a finished run left it; the working folder."""
     root = tmp_path / "project"
     shutil.copytree(toy_template, root)
     monkeypatch.chdir(root)
-    uptodate.remember(Layout(root))
-    return Layout(root)
+    staleness.remember(Project(root))
+    return Project(root)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from lapvqa import __version__
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 
 HEAVY = ["torch", "prefect", "mlflow", "dvc", "pyarrow", "pandas", "numpy", "pydicom", "cv2"]
 COMMANDS = ["run", "plan", "status", "doctor", "demo", "schedule", "lineage", "evaluate", "sync"]
@@ -38,12 +38,12 @@ def test_help_loads_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     assert loaded_by(arguments, tmp_path) == []
 
 
-def test_a_run_with_nothing_to_do_loads_nothing_heavy(toy: Layout) -> None:
+def test_a_run_with_nothing_to_do_loads_nothing_heavy(toy: Project) -> None:
     assert loaded_by(["run"], toy.root) == []
     assert loaded_by(["plan"], toy.root) == []
 
 
-def test_the_check_above_can_fail(toy: Layout) -> None:
+def test_the_check_above_can_fail(toy: Project) -> None:
     toy.uptodate.unlink()  # without it the inventories have to be read
     assert "pyarrow" in loaded_by(["run"], toy.root)
 

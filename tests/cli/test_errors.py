@@ -12,7 +12,7 @@ from cli_answer import Lapvqa
 
 from flows.commands import plan
 from lapvqa.errors import BusyError, RejectBudgetError
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 
 GOLDEN = {
     ("rnu",): (2, "No such command 'rnu'. Did you mean 'run'?", "see `lapvqa --help`"),
@@ -52,7 +52,7 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("arguments", list(GOLDEN), ids=" ".join)
-def test_golden_texts(toy: Layout, lapvqa: Lapvqa, arguments: tuple[str, ...]) -> None:
+def test_golden_texts(toy: Project, lapvqa: Lapvqa, arguments: tuple[str, ...]) -> None:
     code, what, to_do = GOLDEN[arguments]
     answer = lapvqa(*arguments)
     assert answer.err == f"error: {what}\n  what to do: {to_do}\n"
@@ -70,7 +70,7 @@ def test_outside_a_project(tmp_path: Path, lapvqa: Lapvqa, monkeypatch: pytest.M
 
 
 def test_the_project_is_found_from_a_folder_below(
-    toy: Layout, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
+    toy: Project, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(toy.tokens_dir)
     assert lapvqa("plan").out == "nothing to do: every stage is up to date\n"
@@ -78,7 +78,7 @@ def test_the_project_is_found_from_a_folder_below(
 
 @pytest.mark.parametrize("command", ["run", "plan", "status"])
 def test_a_wrong_parameter_is_named_with_the_nearest(
-    toy: Layout, lapvqa: Lapvqa, command: str
+    toy: Project, lapvqa: Lapvqa, command: str
 ) -> None:
     toy.params.write_text(toy.params.read_text().replace("max_length: 64 ", "max_lenght: 64 "))
     answer = lapvqa(command)
@@ -88,7 +88,7 @@ def test_a_wrong_parameter_is_named_with_the_nearest(
     )
 
 
-def test_a_missing_archive_is_said_before_any_server_starts(toy: Layout, lapvqa: Lapvqa) -> None:
+def test_a_missing_archive_is_said_before_any_server_starts(toy: Project, lapvqa: Lapvqa) -> None:
     toy.params.write_text(toy.params.read_text().replace("demo/mimic-cxr", "demo/elsewhere"))
     answer = lapvqa("run")
     assert answer.err == (
@@ -101,7 +101,7 @@ def test_a_missing_archive_is_said_before_any_server_starts(toy: Layout, lapvqa:
     assert not toy.prefect_home.exists()
 
 
-def test_a_second_run_says_who_holds_the_lock(toy: Layout, lapvqa: Lapvqa) -> None:
+def test_a_second_run_says_who_holds_the_lock(toy: Project, lapvqa: Lapvqa) -> None:
     toy.params.write_text(toy.params.read_text().replace("max_length: 64 ", "max_length: 65 "))
     with toy.run_lock.open("w") as lock:
         lock.write("process 4711 on ward-7, since 2026-01-01 00:00:00\n")
@@ -119,14 +119,14 @@ def test_a_second_run_says_who_holds_the_lock(toy: Layout, lapvqa: Lapvqa) -> No
     ("error", "code"), [(RejectBudgetError("7 of 9 files", hint="look"), 3), (BusyError("x"), 4)]
 )
 def test_exit_codes_are_those_of_the_error(
-    toy: Layout, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
+    toy: Project, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
 ) -> None:
     monkeypatch.setattr(plan, "execute", _raise(error))
     assert lapvqa("plan").code == code
 
 
 def test_our_own_fault_hides_its_text_but_names_the_place(
-    toy: Layout, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
+    toy: Project, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "execute", _raise(KeyError("Jane Doe")))
     answer = lapvqa("plan")
@@ -140,13 +140,13 @@ def test_our_own_fault_hides_its_text_but_names_the_place(
 
 @pytest.mark.parametrize("arguments", [["--debug", "plan"], ["plan", "--debug"]])
 def test_debug_shows_the_traceback_wherever_it_stands(
-    toy: Layout, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+    toy: Project, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.setattr(plan, "execute", _raise(KeyError("x")))
     assert "Traceback" in lapvqa(*arguments).err
 
 
-def test_interrupted(toy: Layout, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted(toy: Project, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "execute", _raise(KeyboardInterrupt()))
     answer = lapvqa("plan")
     assert answer.code == 130
@@ -156,7 +156,7 @@ def test_interrupted(toy: Layout, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatc
 
 
 def _raise(error: BaseException) -> Callable[..., int]:
-    def execute(layout: Layout) -> int:
+    def execute(project: Project) -> int:
         raise error
 
     return execute

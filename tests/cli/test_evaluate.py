@@ -23,13 +23,13 @@ from demo_project import build
 
 from lapvqa import storage
 from lapvqa.errors import EXIT_USER
-from lapvqa.evaluation import contract, listing
-from lapvqa.evaluation.listing import EVALUATIONS
-from lapvqa.layout import Layout
+from lapvqa.evaluation import contract, task_table
+from lapvqa.evaluation.task_table import EVALUATIONS
 from lapvqa.metrics.comparison import compare
 from lapvqa.params import ModelParams, load_params
 from lapvqa.pretrain.checkpoint import serialise
 from lapvqa.pretrain.files import initial_model
+from lapvqa.project import Project
 from lapvqa.schemas import INVENTORY
 from lapvqa.stage import run_stage
 
@@ -44,14 +44,14 @@ BOTH = ("--encoder", "encoders/First one", "--encoder", "encoders/second")
 def template(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     """A demo project whose seven evaluations are computed, and two other encoders."""
     root = tmp_path_factory.mktemp("judged")
-    layout = build(root, repository, SIZES)
-    quick = layout.params.read_text().replace("bootstrap_draws: 1000", "bootstrap_draws: 50")
+    project = build(root, repository, SIZES)
+    quick = project.params.read_text().replace("bootstrap_draws: 1000", "bootstrap_draws: 50")
     quick = re.sub(r"(?m)^      epochs: \d+", "      epochs: 1", quick)
-    layout.params.write_text(re.sub(r"max_new_tokens: \d+", "max_new_tokens: 8", quick))
-    layout.local.write_text("{workers: 1, device: cpu}\n")
-    layout.dvc_yaml.write_text("stages: {}\n")
+    project.params.write_text(re.sub(r"max_new_tokens: \d+", "max_new_tokens: 8", quick))
+    project.local.write_text("{workers: 1, device: cpu}\n")
+    project.dvc_yaml.write_text("stages: {}\n")
     card = {"model": SIZES.model_dump(), "init_seed": 0, "objective": "captioning"}
-    model, folder = initial_model(SIZES, seed=5), layout.model_dir("captioning")
+    model, folder = initial_model(SIZES, seed=5), project.model_dir("captioning")
     storage.write_bytes(folder / "model_best.pt", serialise(model.state_dict()))
     storage.write_json(folder / "card.json", card)
     for seed, name in enumerate(("First one", "second"), start=1):
@@ -62,16 +62,16 @@ def template(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         for task in EVALUATIONS:
-            run_stage(f"evaluate@{task}", layout)
+            run_stage(f"evaluate@{task}", project)
     return root
 
 
 @pytest.fixture
-def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     root = tmp_path / "project"
     shutil.copytree(template, root, copy_function=os.link)  # files are replaced, never changed
     monkeypatch.chdir(root)
-    return Layout(root)
+    return Project(root)
 
 
 def comparison(lapvqa: Lapvqa) -> dict[str, dict[str, Any]]:
@@ -83,7 +83,7 @@ def comparison(lapvqa: Lapvqa) -> dict[str, dict[str, Any]]:
 
 
 def test_all_tasks_for_two_encoders_beside_the_pipelines(
-    project: Layout, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
+    project: Project, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     answer = lapvqa("evaluate", "--all", *BOTH)
@@ -91,7 +91,7 @@ def test_all_tasks_for_two_encoders_beside_the_pipelines(
     table = answer.out[answer.out.index("Primary metric") :].splitlines()
     for task in EVALUATIONS:
         head = next(k for k, line in enumerate(table) if re.match(rf"{task}(, head)?: ", line))
-        primary = listing.find(task).primary
+        primary = task_table.find(task).primary
         assert primary in table[head]
         block = table[head : table.index("", head)]
         rows = {line.split()[0]: line for line in block[2:]}
@@ -110,7 +110,7 @@ def test_all_tasks_for_two_encoders_beside_the_pipelines(
 
 @pytest.mark.parametrize("task", ["vqa", "ad"])
 def test_an_encoder_of_another_library(
-    task: str, project: Layout, lapvqa: Lapvqa, tmp_path: Path
+    task: str, project: Project, lapvqa: Lapvqa, tmp_path: Path
 ) -> None:
     folder = tiny_models.save(tmp_path / "clip", tiny_models.clip(), tiny_models.clip_processor())
     answer = lapvqa("evaluate", task, "--encoder", str(folder), "--json")
@@ -122,12 +122,12 @@ def test_an_encoder_of_another_library(
     assert metrics["protocol"]["samples_sha256"] == own["protocol"]["samples_sha256"]
 
 
-def test_differences_are_paired_with_trained(project: Layout, lapvqa: Lapvqa) -> None:
+def test_differences_are_paired_with_trained(project: Project, lapvqa: Lapvqa) -> None:
     assert lapvqa("evaluate", "--all", *BOTH).code == 0
     common = load_params(project.params).evaluate.common
     lines = comparison(lapvqa)
     for task, line in lines.items():
-        evaluation = listing.find(task)
+        evaluation = task_table.find(task)
 
         def measured(folder: Path, system: str, evaluation: Any = evaluation) -> Any:
             table = pq.read_table(folder / "predictions.parquet")
@@ -147,13 +147,13 @@ def test_differences_are_paired_with_trained(project: Layout, lapvqa: Lapvqa) ->
     assert set(lines["probe_chexpert"]["systems"]["second"]["delong_p"]) > {"Edema"}
 
 
-def test_the_same_weights_differ_by_nothing(project: Layout, lapvqa: Lapvqa) -> None:
+def test_the_same_weights_differ_by_nothing(project: Project, lapvqa: Lapvqa) -> None:
     weights = "models/captioning/encoder_final.pt"
     for task in ("probe_nih14", "pg", "rrg"):
         answer = lapvqa("evaluate", task, "--encoder", weights, "--name", "again")
         assert answer.code == 0, answer.err
         assert "again" in answer.out
-        assert listing.find(task).primary in answer.out
+        assert task_table.find(task).primary in answer.out
     lines = comparison(lapvqa)
     for task in ("probe_nih14", "pg", "rrg"):
         systems = lines[task]["systems"]
@@ -162,16 +162,18 @@ def test_the_same_weights_differ_by_nothing(project: Layout, lapvqa: Lapvqa) -> 
     assert lines["vqa"]["not_computed"]["again"] == "not evaluated yet"
 
 
-def rescored(layout: Layout, task: str, name: str, change: Callable[[pa.Table], pa.Table]) -> None:
+def rescored(
+    project: Project, task: str, name: str, change: Callable[[pa.Table], pa.Table]
+) -> None:
     """Change the predictions of an encoder and score them as its own."""
-    folder, evaluation = layout.evaluations_dir(name) / task, listing.find(task)
+    folder, evaluation = project.evaluations_dir(name) / task, task_table.find(task)
     table = change(pq.read_table(folder / "predictions.parquet"))
     storage.write_table(folder / "predictions.parquet", table, evaluation.schema)
-    common = load_params(layout.params).evaluate.common
+    common = load_params(project.params).evaluate.common
     contract.score(evaluation, folder=folder, common=common)
 
 
-def test_other_test_sets_have_no_difference(project: Layout, lapvqa: Lapvqa) -> None:
+def test_other_test_sets_have_no_difference(project: Project, lapvqa: Lapvqa) -> None:
     for task in ("probe_chexpert", "pg"):
         assert lapvqa("evaluate", task, *BOTH[2:]).code == 0
     assert comparison(lapvqa)["pg"]["systems"]["second"]["difference"] is not None
@@ -197,7 +199,7 @@ def test_other_test_sets_have_no_difference(project: Layout, lapvqa: Lapvqa) -> 
 
 
 def test_absent_data_is_said_and_a_failure_stops_no_other_task(
-    project: Layout, lapvqa: Lapvqa
+    project: Project, lapvqa: Lapvqa
 ) -> None:
     storage.write_table(project.inventory("vindr"), INVENTORY.empty_table(), INVENTORY)
     project.inventory("ms_cxr").unlink()
@@ -212,7 +214,7 @@ def test_absent_data_is_said_and_a_failure_stops_no_other_task(
     assert "second: not computed: no VinDr-CXR images here" in lapvqa("evaluate", "--compare").out
 
 
-def test_json_stands_alone_on_standard_output(project: Layout, lapvqa: Lapvqa) -> None:
+def test_json_stands_alone_on_standard_output(project: Project, lapvqa: Lapvqa) -> None:
     answer = lapvqa("evaluate", "probe_nih14", *BOTH, "--json")
     first, second = json.loads(answer.out)
     assert list(first["systems"]) == ["first-one"]
@@ -222,7 +224,7 @@ def test_json_stands_alone_on_standard_output(project: Layout, lapvqa: Lapvqa) -
     assert first["protocol"]["samples_sha256"] == own["protocol"]["samples_sha256"]
 
 
-def test_the_files_hold_what_the_table_shows(project: Layout, lapvqa: Lapvqa) -> None:
+def test_the_files_hold_what_the_table_shows(project: Project, lapvqa: Lapvqa) -> None:
     assert lapvqa("evaluate", "probe_chexpert", *BOTH).code == 0
     lines = comparison(lapvqa)
     folder = project.root / "evaluations"
@@ -243,7 +245,7 @@ def test_the_files_hold_what_the_table_shows(project: Layout, lapvqa: Lapvqa) ->
     assert before == {path.name: path.read_bytes() for path in folder.glob("comparison.*")}
 
 
-def test_a_name_belongs_to_one_encoder(project: Layout, lapvqa: Lapvqa) -> None:
+def test_a_name_belongs_to_one_encoder(project: Project, lapvqa: Lapvqa) -> None:
     name = ("--name", "mine")
     assert lapvqa("evaluate", "probe_nih14", *BOTH[:2], *name).code == 0
     before = (project.evaluations_dir("mine") / "probe_nih14/metrics.json").read_bytes()
@@ -271,7 +273,7 @@ def test_a_name_belongs_to_one_encoder(project: Layout, lapvqa: Lapvqa) -> None:
     ],
 )
 def test_wrong_use_is_named(
-    project: Layout, lapvqa: Lapvqa, arguments: list[str], said: str
+    project: Project, lapvqa: Lapvqa, arguments: list[str], said: str
 ) -> None:
     answer = lapvqa("evaluate", *arguments)
     assert answer.code == EXIT_USER
@@ -295,7 +297,7 @@ stages:
 
 @pytest.mark.slow
 def test_without_an_encoder_it_is_the_pipelines_stage(
-    project: Layout, process: Callable[..., Answer]
+    project: Project, process: Callable[..., Answer]
 ) -> None:
     project.dvc_yaml.write_text(DVC_YAML)
     shutil.rmtree(project.result_dir("probe_nih14"))

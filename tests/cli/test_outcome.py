@@ -11,22 +11,22 @@ from rich.console import Console
 
 from flows.commands import outcome, screen
 from lapvqa import storage
-from lapvqa.evaluation.listing import EVALUATIONS
-from lapvqa.layout import Layout
+from lapvqa.evaluation.task_table import EVALUATIONS
+from lapvqa.project import Project
 from lapvqa.schemas import REJECTS
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Layout:
+def project(tmp_path: Path) -> Project:
     (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
-    return Layout(tmp_path)
+    return Project(tmp_path)
 
 
-def shown(layout: Layout, part: str) -> str:
+def shown(project: Project, part: str) -> str:
     console = Console(width=140, record=True, file=io.StringIO())
-    getattr(outcome, part)(layout, console)
+    getattr(outcome, part)(project, console)
     return console.export_text()
 
 
@@ -35,17 +35,17 @@ def estimate(value: float | None, low: float | None, high: float | None) -> dict
 
 
 def write_metrics(
-    layout: Layout, task: str, metric: str, *, differences: object = None, **systems: object
+    project: Project, task: str, metric: str, *, differences: object = None, **systems: object
 ) -> None:
     found = {name: {metric: value, "auc/Edema": value} for name, value in systems.items()}
     metrics = {
         "task": task, "status": "ok", "primary": metric, "systems": found,
         "differences": differences or {},
     }  # fmt: skip
-    storage.write_json(layout.result_dir(task) / "metrics.json", metrics)
+    storage.write_json(project.result_dir(task) / "metrics.json", metrics)
 
 
-def test_results_stand_beside_the_untrained_ones_with_intervals(project: Layout) -> None:
+def test_results_stand_beside_the_untrained_ones_with_intervals(project: Project) -> None:
     write_metrics(
         project, "probe_nih14", "mean_auc",
         trained=estimate(0.912, 0.881, 0.94), untrained=estimate(0.61, None, None),
@@ -63,7 +63,7 @@ def test_results_stand_beside_the_untrained_ones_with_intervals(project: Layout)
     assert "auc/Edema" not in text, "per label: the report page"
 
 
-def test_a_narrow_terminal_loses_no_number(project: Layout) -> None:
+def test_a_narrow_terminal_loses_no_number(project: Project) -> None:
     one, less = estimate(0.512, 0.481, 0.54), estimate(0.401, 0.336, 0.459)
     gain = estimate(0.111, 0.05, 0.2)
     for task in EVALUATIONS:
@@ -80,7 +80,7 @@ def test_a_narrow_terminal_loses_no_number(project: Layout) -> None:
     assert not any("…" in line for line in lines)
 
 
-def test_reports_have_a_row_by_decoder_one_by_head_and_a_baseline(project: Layout) -> None:
+def test_reports_have_a_row_by_decoder_one_by_head_and_a_baseline(project: Project) -> None:
     names = ("trained", "untrained", "head_trained", "head_untrained", "most_common")
     values = {name: estimate(k / 10, 0.0, 1.0) for k, name in enumerate(names, start=1)}
     write_metrics(project, "rrg", "finding_f1_micro", **values)
@@ -93,7 +93,7 @@ def test_reports_have_a_row_by_decoder_one_by_head_and_a_baseline(project: Layou
     assert any("most common report" in line and "0.500" in line for line in lines)
 
 
-def test_what_was_not_computed_says_why(project: Layout) -> None:
+def test_what_was_not_computed_says_why(project: Project) -> None:
     metrics = {"task": "probe_chexpert", "status": "not computed", "reason": "no such folder"}
     storage.write_json(project.result_dir("probe_chexpert") / "metrics.json", metrics)
     row = next(line for line in shown(project, "show_results").splitlines() if "probe" in line)
@@ -101,7 +101,7 @@ def test_what_was_not_computed_says_why(project: Layout) -> None:
     assert "no such folder" in row
 
 
-def test_counts_add_up(project: Layout) -> None:
+def test_counts_add_up(project: Project) -> None:
     def rejects(*reasons: tuple[str, str]) -> pa.Table:
         rows = [
             {"kind": kind, "file": "f", "stage": "s", "reason": reason, "detail": "d",
@@ -124,7 +124,7 @@ def test_counts_add_up(project: Layout) -> None:
     ]
 
 
-def test_where_to_look(project: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_to_look(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PREFECT_API_URL", "PREFECT_HOME", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     text = shown(project, "show_places")

@@ -9,11 +9,11 @@ import pytest
 from cli_answer import Lapvqa
 
 from lapvqa import inventory
-from lapvqa.config import load_machine
-from lapvqa.dicom import ingest
 from lapvqa.errors import RejectBudgetError
-from lapvqa.layout import Layout
+from lapvqa.ingest import ingest
+from lapvqa.machine import load_machine
 from lapvqa.params import load_params
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "dicom"))
@@ -22,38 +22,38 @@ from made_dicom import write_mimic, write_project
 BAD = "files/p10/p10000000/s50000000/0000ffff-00000000.dcm"
 
 
-def run(layout: Layout) -> str:
+def run(project: Project) -> str:
     """Stages inventory and ingest; return what ingest said."""
-    params, machine = load_params(layout.params), load_machine(layout)
+    params, machine = load_params(project.params), load_machine(project)
     for name, function, section in (
         ("inventory", inventory.run, params.inventory),
         ("ingest", ingest.run, params.ingest),
     ):
-        layout.work_dir(name).mkdir(parents=True, exist_ok=True)
-        recorder = Recorder(layout.record(name), stage=name)
+        project.work_dir(name).mkdir(parents=True, exist_ok=True)
+        recorder = Recorder(project.record(name), stage=name)
         try:
-            function(section, layout, machine, recorder)  # type: ignore[operator]
+            function(section, project, machine, recorder)  # type: ignore[operator]
         finally:
             recorder.close()
-    return layout.record("ingest").read_text()
+    return project.record("ingest").read_text()
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project whose budget one damaged file exceeds."""
     archive = write_mimic(tmp_path / "archive")
     (archive / BAD).write_bytes(b"no picture at all")
-    layout = write_project(
+    project = write_project(
         tmp_path / "project", archive, reject_budget={"overall": 0.0, "per_folder": 1.0}
     )
-    (layout.root / "dvc.yaml").write_text("stages: {}\n")
+    (project.root / "dvc.yaml").write_text("stages: {}\n")
     with pytest.raises(RejectBudgetError, match="1 of 17 files"):
-        run(layout)
-    monkeypatch.chdir(layout.root)
-    return layout
+        run(project)
+    monkeypatch.chdir(project.root)
+    return project
 
 
-def test_rejects_are_listed_waived_and_read_again(project: Layout, lapvqa: Lapvqa) -> None:
+def test_rejects_are_listed_waived_and_read_again(project: Project, lapvqa: Lapvqa) -> None:
     listed = lapvqa("rejects")
     assert "not_dicom" in listed.out
     assert BAD not in listed.out
@@ -78,7 +78,7 @@ def test_rejects_are_listed_waived_and_read_again(project: Layout, lapvqa: Lapvq
     assert "16 files are known from before, 1 are new" in run(project)
 
 
-def test_the_budget_of_a_folder_names_no_folder(project: Layout, tmp_path: Path) -> None:
+def test_the_budget_of_a_folder_names_no_folder(project: Project, tmp_path: Path) -> None:
     write_project(
         project.root,
         tmp_path / "archive",

@@ -13,8 +13,8 @@ import pytest
 from cli_answer import Lapvqa
 from sklearn.metrics import roc_auc_score
 
+from lapvqa.datasets import chexpert
 from lapvqa.errors import EXIT_BAD_DATA, EXIT_USER
-from lapvqa.probe import chexpert
 from lapvqa.schemas import PROBE_PREDICTIONS
 
 ROOT = Path(__file__).parents[2]

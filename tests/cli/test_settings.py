@@ -7,22 +7,24 @@ from pathlib import Path
 import pytest
 
 from flows.commands import demo, settings
-from lapvqa.config import load_machine
 from lapvqa.errors import ConfigError
-from lapvqa.layout import Layout
+from lapvqa.machine import load_machine
 from lapvqa.params import load_params
+from lapvqa.project import Project
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Layout:
+def project(tmp_path: Path) -> Project:
     (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
     (tmp_path / "demo" / "mimic-cxr").mkdir(parents=True)
-    return Layout(tmp_path)
+    return Project(tmp_path)
 
 
-def test_merging_changes_the_named_values_and_nothing_else(project: Layout, tmp_path: Path) -> None:
+def test_merging_changes_the_named_values_and_nothing_else(
+    project: Project, tmp_path: Path
+) -> None:
     before = project.params.read_text().splitlines()
     (tmp_path / "mine.yaml").write_text(
         "tokens: {max_length: 128}\npretrain:\n  lr: 5.0e-4\n  seed: 0\n  augment: false\n"
@@ -43,7 +45,7 @@ def test_merging_changes_the_named_values_and_nothing_else(project: Layout, tmp_
     assert (params.tokens.max_length, params.pretrain.lr) == (128, 5e-4)
 
 
-def test_merging_equal_values_writes_nothing(project: Layout) -> None:
+def test_merging_equal_values_writes_nothing(project: Project) -> None:
     before = project.params.stat().st_mtime_ns
     assert settings.merge_params(project, REPOSITORY / "params.yaml") == []
     assert project.params.stat().st_mtime_ns == before
@@ -61,7 +63,7 @@ def test_merging_equal_values_writes_nothing(project: Layout) -> None:
     ],
 )
 def test_a_wrong_value_changes_no_file(
-    project: Layout, tmp_path: Path, text: str, message: str
+    project: Project, tmp_path: Path, text: str, message: str
 ) -> None:
     before = project.params.read_bytes()
     (tmp_path / "mine.yaml").write_text(text)
@@ -73,12 +75,12 @@ def test_a_wrong_value_changes_no_file(
 
 
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "params").glob("*.yaml")), ids=str)
-def test_every_shipped_parameter_file_can_be_merged(project: Layout, file: Path) -> None:
+def test_every_shipped_parameter_file_can_be_merged(project: Project, file: Path) -> None:
     assert settings.merge_params(project, file)
     load_params(project.params)
 
 
-def test_a_source_goes_into_local_yaml_and_back(project: Layout, tmp_path: Path) -> None:
+def test_a_source_goes_into_local_yaml_and_back(project: Project, tmp_path: Path) -> None:
     own = tmp_path / "own archive"
     own.mkdir()
     project.local.write_text("# my machine\nworkers: 3  # of four\n")
@@ -98,7 +100,7 @@ def test_a_source_goes_into_local_yaml_and_back(project: Layout, tmp_path: Path)
 
 
 def test_a_source_elsewhere_is_kept_absolute(
-    project: Layout, tmp_path_factory: pytest.TempPathFactory
+    project: Project, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     own = tmp_path_factory.mktemp("own")
     settings.set_source(project, own)
@@ -108,13 +110,13 @@ def test_a_source_elsewhere_is_kept_absolute(
     assert settings.remove_source(project) == ""
 
 
-def test_the_default_source_needs_no_local_yaml(project: Layout) -> None:
+def test_the_default_source_needs_no_local_yaml(project: Project) -> None:
     said = settings.set_source(project, project.root / "demo" / "mimic-cxr")
     assert said == "source: demo/mimic-cxr, as params.yaml says"
     assert not project.local.exists()
 
 
-def test_the_demo_is_written_where_params_yaml_says_or_not_at_all(project: Layout) -> None:
+def test_the_demo_is_written_where_params_yaml_says_or_not_at_all(project: Project) -> None:
     assert demo.demo_folder(project) == project.root / "demo"
     project.params.write_text(project.params.read_text().replace("demo/mimic-cxr", "/data/mimic"))
     with pytest.raises(ConfigError) as caught:

@@ -15,7 +15,7 @@ from cli_answer import Lapvqa
 
 from flows.commands import running
 from lapvqa import storage
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import REJECTS
 
@@ -59,34 +59,34 @@ def test_a_lock_is_seen_without_touching_it_and_ends_with_its_process(tmp_path, 
 
 
 def test_progress_is_the_last_whole_line(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    recorder = Recorder(layout.record("tokens"), stage="tokens", machine_readable=True)
+    project = Project(tmp_path)
+    recorder = Recorder(project.record("tokens"), stage="tokens", machine_readable=True)
     recorder.progress(10, 10, unit="reports", note="first")
     recorder.close()
-    with layout.record("tokens").open("a") as handle:
+    with project.record("tokens").open("a") as handle:
         entry = {
             "t": time.time() - 4, "kind": "progress", "stage": "tokens", "done": 40, "total": 100,
             "unit": "reports", "rate": 10.0, "eta_s": 6.0, "note": "",
         }  # fmt: skip
         handle.write(json.dumps(entry) + "\n" + '{"t": 1, "kind": "pro')
-    found = running.progress(layout, "tokens")
+    found = running.progress(project, "tokens")
     assert (found.done, found.total, found.rate) == (40, 100, 10.0)
     assert found.eta_s == pytest.approx(2.0, abs=0.5), "counted down since the line was written"
 
 
 def test_progress_of_a_long_record_reads_its_end_only(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    recorder = Recorder(layout.record("pretrain"), stage="pretrain", machine_readable=True)
+    project = Project(tmp_path)
+    recorder = Recorder(project.record("pretrain"), stage="pretrain", machine_readable=True)
     for step in range(3000):
         recorder.metrics({"loss": 1.0, "filler_" + "x" * 50: 0.0}, step=step)
     recorder.progress(7, 7, unit="steps")
     recorder.close()
-    found = running.progress(layout, "pretrain")
+    found = running.progress(project, "pretrain")
     assert found.done == 7
     assert time.time() - found.started < 60
 
 
-def test_a_fresh_project(toy: Layout, lapvqa: Lapvqa) -> None:
+def test_a_fresh_project(toy: Project, lapvqa: Lapvqa) -> None:
     for name in ("data", "results", "reports", ".lapvqa"):
         subprocess.run(["rm", "-r", str(toy.root / name)], check=True)
     toy.dvc_lock.unlink()
@@ -97,7 +97,7 @@ def test_a_fresh_project(toy: Layout, lapvqa: Lapvqa) -> None:
     assert "Turned away" not in answer.out
 
 
-def test_after_a_run(toy: Layout, lapvqa: Lapvqa) -> None:
+def test_after_a_run(toy: Project, lapvqa: Lapvqa) -> None:
     facts = {"stage": "tokens", "started": 1.7e9, "seconds": 75.0, "ids": {},
              "counts": {"tokenised": 181, "rejected": 88}}  # fmt: skip
     storage.write_json(toy.run_file("tokens"), facts)
@@ -115,7 +115,7 @@ def test_after_a_run(toy: Layout, lapvqa: Lapvqa) -> None:
     assert "x.dcm" not in out
 
 
-def test_while_a_run_goes_on(toy: Layout, lapvqa: Lapvqa, holder_of) -> None:
+def test_while_a_run_goes_on(toy: Project, lapvqa: Lapvqa, holder_of) -> None:
     holder_of(toy.run_lock)
     (toy.state / "work").mkdir(parents=True)
     holder_of(toy.state / "work" / "evaluate@rrg.lock")
@@ -129,7 +129,7 @@ def test_while_a_run_goes_on(toy: Layout, lapvqa: Lapvqa, holder_of) -> None:
     assert "│ running" in row
 
 
-def test_a_failed_stage_shows_its_error(toy: Layout, lapvqa: Lapvqa) -> None:
+def test_a_failed_stage_shows_its_error(toy: Project, lapvqa: Lapvqa) -> None:
     failure = {
         "error": "RejectBudgetError",
         "message": "9 of 10 files",
@@ -140,7 +140,7 @@ def test_a_failed_stage_shows_its_error(toy: Layout, lapvqa: Lapvqa) -> None:
     assert "failed: 9 of 10 files" in lapvqa("status").out
 
 
-def test_plan_names_exactly_the_stages_concerned(toy: Layout, lapvqa: Lapvqa) -> None:
+def test_plan_names_exactly_the_stages_concerned(toy: Project, lapvqa: Lapvqa) -> None:
     toy.params.write_text(toy.params.read_text().replace("max_length: 64 ", "max_length: 128 "))
     assert lapvqa("plan").out == (
         "tokens: params.tokens.max_length 64 -> 128\n"
@@ -152,7 +152,7 @@ def test_plan_names_exactly_the_stages_concerned(toy: Layout, lapvqa: Lapvqa) ->
 
 
 def test_plan_asks_dvc_where_dvc_yaml_uses_what_is_unknown_here(
-    toy: Layout, lapvqa: Lapvqa
+    toy: Project, lapvqa: Lapvqa
 ) -> None:
     text = toy.dvc_yaml.read_text()
     toy.dvc_yaml.write_text(text.replace("toy.py tokens\n", "toy.py tokens\n    frozen: false\n"))
@@ -166,7 +166,7 @@ def test_plan_asks_dvc_where_dvc_yaml_uses_what_is_unknown_here(
     )
 
 
-def test_plan_runs_nothing(toy: Layout, lapvqa: Lapvqa) -> None:
+def test_plan_runs_nothing(toy: Project, lapvqa: Lapvqa) -> None:
     before = toy.dvc_lock.read_bytes()
     (toy.root / "reports/index.html").unlink()
     assert "output reports/index.html missing" in lapvqa("plan").out
@@ -174,7 +174,7 @@ def test_plan_runs_nothing(toy: Layout, lapvqa: Lapvqa) -> None:
     assert not (toy.root / "reports/index.html").exists()
 
 
-def test_run_with_nothing_to_do_says_so_stage_by_stage(toy: Layout, lapvqa: Lapvqa) -> None:
+def test_run_with_nothing_to_do_says_so_stage_by_stage(toy: Project, lapvqa: Lapvqa) -> None:
     answer = lapvqa("run")
     assert answer.code == 0
     lines = answer.out.splitlines()
@@ -183,7 +183,7 @@ def test_run_with_nothing_to_do_says_so_stage_by_stage(toy: Layout, lapvqa: Lapv
     assert lines[-1].startswith("nothing to do (")
 
 
-def test_run_of_one_stage_that_is_up_to_date(toy: Layout, lapvqa: Lapvqa) -> None:
+def test_run_of_one_stage_that_is_up_to_date(toy: Project, lapvqa: Lapvqa) -> None:
     assert "tokens: up to date\n" in lapvqa("run", "--stage", "tokens").out
     toy.params.write_text(toy.params.read_text().replace("max_length: 64 ", "max_length: 65 "))
     assert lapvqa("run", "--stage", "evaluate@rrg").out.startswith(

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import pytest
 from cli_answer import Answer, Lapvqa
 
-from lapvqa.layout import Layout
 from lapvqa.lineage import ledger
+from lapvqa.project import Project
 
 
 @pytest.mark.slow
-def test_run_then_nothing_to_do_then_lineage(toy: Layout, process: Callable[..., Answer]) -> None:
+def test_run_then_nothing_to_do_then_lineage(toy: Project, process: Callable[..., Answer]) -> None:
     changed = toy.root.parent / "mine.yaml"
     changed.write_text("tokens: {max_length: 96}\n")
     answer = process("run", "--params", str(changed), cwd=toy.root)
@@ -41,7 +41,7 @@ def test_run_then_nothing_to_do_then_lineage(toy: Layout, process: Callable[...,
         assert tokens["origin"]["prefect_flow_run"] == run["prefect_flow_run"]
 
 
-def test_lineage_as_a_tree(toy: Layout, lapvqa: Lapvqa) -> None:
+def test_lineage_as_a_tree(toy: Project, lapvqa: Lapvqa) -> None:
     out = lapvqa("lineage", "probe_nih14.mean_auc").out
     lines = out.splitlines()
     assert lines[0] == "mean_auc : 0.75"

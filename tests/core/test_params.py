@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from lapvqa.config import Machine, load_machine
 from lapvqa.errors import ConfigError
-from lapvqa.layout import Layout
+from lapvqa.machine import Machine, load_machine
 from lapvqa.params import Params, load_params, read_yaml, validate
+from lapvqa.project import Project
 
 
 @pytest.fixture
@@ -83,17 +83,17 @@ def test_absent_and_malformed_files_say_so(tmp_path: Path) -> None:
 
 def test_machine_facts_replace_folders_only(tmp_path: Path, raw: dict[str, Any]) -> None:
     params = validate(Params, raw, "params.yaml").inventory
-    layout = Layout(tmp_path)
-    assert load_machine(layout).folder("source", params, layout) == tmp_path / "demo/mimic-cxr"
-    layout.local.write_text("paths:\n  source: ../archive\n")
-    machine = load_machine(layout)
-    assert machine.folder("source", params, layout) == (tmp_path / "../archive").resolve()
-    assert machine.folder("nih14", params, layout) == tmp_path / "demo/nih-cxr14"
+    project = Project(tmp_path)
+    assert load_machine(project).folder("source", params, project) == tmp_path / "demo/mimic-cxr"
+    project.local.write_text("paths:\n  source: ../archive\n")
+    machine = load_machine(project)
+    assert machine.folder("source", params, project) == (tmp_path / "../archive").resolve()
+    assert machine.folder("nih14", params, project) == tmp_path / "demo/nih-cxr14"
 
 
 def test_machine_refuses_unknown_keys(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    layout.local.write_text("worker: 3\n")
+    project = Project(tmp_path)
+    project.local.write_text("worker: 3\n")
     with pytest.raises(ConfigError, match="local.yaml: worker is not a known parameter"):
-        load_machine(layout)
+        load_machine(project)
     assert Machine().workers >= 1

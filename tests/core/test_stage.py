@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lapvqa import stage
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 from lapvqa.recorder import PROGRESS_PREFIX, Recorder
 
 
@@ -83,7 +83,7 @@ def _alive(pid: int) -> bool:
 def test_recorder_keeps_lines_and_prints_progress_for_a_listener(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recorder = Recorder(Layout(tmp_path).record("a@b"), stage="a@b", machine_readable=True)
+    recorder = Recorder(Project(tmp_path).record("a@b"), stage="a@b", machine_readable=True)
     recorder.progress(1, 2, unit="files")
     recorder.metrics({"loss": 1.5}, step=3)
     recorder.progress(2, 2, unit="files")

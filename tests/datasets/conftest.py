@@ -11,11 +11,11 @@ import pytest
 from stored_by_hand import stored_of
 
 from lapvqa import inventory
-from lapvqa.config import Machine
 from lapvqa.datasets.stored import StoredImages, open_stored
-from lapvqa.dicom import ingest
-from lapvqa.layout import Layout
+from lapvqa.ingest import ingest
+from lapvqa.machine import Machine
 from lapvqa.params import load_params
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.synth.archive import write_demo
 
@@ -29,20 +29,20 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def project(demo: Path, repository: Path) -> Layout:
+def project(demo: Path, repository: Path) -> Project:
     """Stages inventory and ingest, done."""
-    layout = Layout(demo.parent)
-    shutil.copy(repository / "params.yaml", layout.root)
-    params, machine = load_params(layout.params), Machine(workers=1, device="cpu")
+    project = Project(demo.parent)
+    shutil.copy(repository / "params.yaml", project.root)
+    params, machine = load_params(project.params), Machine(workers=1, device="cpu")
     for name, function, section in (
         ("inventory", inventory.run, params.inventory),
         ("ingest", ingest.run, params.ingest),
     ):
-        layout.work_dir(name).mkdir(parents=True, exist_ok=True)
-        recorder = Recorder(layout.record(name), stage=name, quiet=True)
-        function(section, layout, machine, recorder)
+        project.work_dir(name).mkdir(parents=True, exist_ok=True)
+        recorder = Recorder(project.record(name), stage=name, quiet=True)
+        function(section, project, machine, recorder)
         recorder.close()
-    return layout
+    return project
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def recorder(tmp_path: Path):
 
 
 @pytest.fixture(scope="session")
-def demo_stored(project: Layout) -> StoredImages:
+def demo_stored(project: Project) -> StoredImages:
     recorder = Recorder(project.record("evaluate"), stage="evaluate", quiet=True)
     stored = open_stored(project, Machine(workers=1), recorder)
     recorder.close()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from lapvqa.data.geometry import fit_of
 from lapvqa.datasets.stored import StoredImages, index
-from lapvqa.dicom.identity import Keyring
+from lapvqa.identity import Keyring
+from lapvqa.images.geometry import fit_of
 
 KEYRING = Keyring(b"a key of the tests, long enough")
 

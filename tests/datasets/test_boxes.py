@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lapvqa.data.geometry import fit_of
 from lapvqa.datasets.boxes import from_centred, fuse, iou, place, same_shape, to_centred
+from lapvqa.images.geometry import fit_of
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_fusion.json").read_text())
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 
+from lapvqa.datasets.chexpert import read_chexpert
+from lapvqa.datasets.nih14 import read_nih14
+from lapvqa.datasets.nih14_extras import read_boxes, read_entries
 from lapvqa.inventory import scan
-from lapvqa.probe.chexpert import read_chexpert
-from lapvqa.probe.nih14 import read_nih14
-from lapvqa.probe.nih14_extras import read_boxes, read_entries
 
 
 def test_nih_and_its_boxes(demo):

@@ -9,11 +9,11 @@ import shutil
 import pytest
 from stored_by_hand import KEYRING, dicom, stored_of, study, subject
 
-from lapvqa.config import Machine
 from lapvqa.datasets.stored import open_stored
-from lapvqa.dicom.identity import DEMO_MARK
 from lapvqa.errors import ConfigError, MissingArtifactError
-from lapvqa.layout import Layout
+from lapvqa.identity import DEMO_MARK
+from lapvqa.machine import Machine
+from lapvqa.project import Project
 
 
 def test_every_image_of_the_archive_is_found_by_its_dicom_id(demo, demo_stored):
@@ -66,14 +66,14 @@ def test_the_key_is_not_shown(stored):
 
 
 @pytest.fixture
-def copy(project: Layout, tmp_path) -> Layout:
+def copy(project: Project, tmp_path) -> Project:
     """The project without its archive, of which the key's demo mark is left."""
     shutil.copytree(project.root / "data", tmp_path / "p" / "data")
     shutil.copy(project.params, tmp_path / "p")
     source = tmp_path / "p" / "demo" / "mimic-cxr"
     source.mkdir(parents=True)
     (source / DEMO_MARK).touch()
-    return Layout(tmp_path / "p")
+    return Project(tmp_path / "p")
 
 
 def test_ingests_key_is_asked_for(copy, recorder):

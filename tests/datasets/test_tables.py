@@ -119,6 +119,6 @@ def test_json_members(tmp_path):
 def test_the_room_needs_no_torch():
     code = (
         "import sys, lapvqa.datasets.vindr, lapvqa.datasets.ms_cxr, lapvqa.datasets.diff_vqa, "
-        "lapvqa.datasets.ext_vqa, lapvqa.datasets.images; sys.exit('torch' in sys.modules)"
+        "lapvqa.datasets.ext_vqa, lapvqa.datasets.pictures; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

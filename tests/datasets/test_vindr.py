@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lapvqa.data.geometry import fit_of
 from lapvqa.datasets.boxes import iou
-from lapvqa.datasets.images import read_image
+from lapvqa.datasets.pictures import read_image
 from lapvqa.datasets.vindr import read_vindr
 from lapvqa.datasets.vindr_tables import CLASSES
 from lapvqa.errors import DicomError, SourceError, SplitLeakError
+from lapvqa.images.geometry import fit_of
 from lapvqa.inventory import scan
 
 TRAIN = ("image_id", "rad_id", "class_name", "x_min", "y_min", "x_max", "y_max")

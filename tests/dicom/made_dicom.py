@@ -13,8 +13,8 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
-from lapvqa.layout import Layout
 from lapvqa.params import read_yaml
+from lapvqa.project import Project
 
 REPOSITORY = Path(__file__).parents[2]
 SIDE = 378
@@ -75,7 +75,7 @@ def small_image(seed: int) -> NDArray[np.uint8]:
     return np.kron(noise, np.ones((8, 8))).astype(np.uint8)
 
 
-def write_project(root: Path, source: Path, *, workers: int = 2, **ingest: Any) -> Layout:
+def write_project(root: Path, source: Path, *, workers: int = 2, **ingest: Any) -> Project:
     """A project folder over ``source`` with the repository's parameters; ``ingest`` overrides."""
     from ruamel.yaml import YAML
 
@@ -86,7 +86,7 @@ def write_project(root: Path, source: Path, *, workers: int = 2, **ingest: Any) 
         YAML(typ="safe").dump(values, handle)
     with (root / "local.yaml").open("w") as handle:
         YAML(typ="safe").dump({"paths": {"source": str(source)}, "workers": workers}, handle)
-    return Layout(root)
+    return Project(root)
 
 
 def write_mimic(folder: Path, *, patients: int = 4, studies: int = 2, images: int = 2) -> Path:

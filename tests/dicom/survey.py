@@ -13,10 +13,10 @@ from mutations import mutated
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
-from lapvqa.dicom.identity import Keyring
-from lapvqa.dicom.layouts.contract import Ids
-from lapvqa.dicom.results import FileResult
-from lapvqa.dicom.workers import Context, Task, process_all
+from lapvqa.identity import Keyring
+from lapvqa.ingest.archives.contract import Ids
+from lapvqa.ingest.pool import Context, Task, process_all
+from lapvqa.ingest.results import FileResult
 from lapvqa.params import LimitParams
 
 IDS = Ids("image", "study", "patient")

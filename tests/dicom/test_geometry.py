@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lapvqa.data.area import PART
-from lapvqa.data.geometry import fit_image
+from lapvqa.images.area import PART
+from lapvqa.images.geometry import fit_image
 from lapvqa.schemas import CONTENT_SIZE
 
 sides = st.integers(min_value=40, max_value=900)

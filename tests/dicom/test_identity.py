@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lapvqa.config import Machine
-from lapvqa.dicom.identity import DEMO_KEY, Keyring, key_id, load_key
-from lapvqa.dicom.splits import split_of, split_point
 from lapvqa.errors import ConfigError
-from lapvqa.layout import Layout
+from lapvqa.identity import DEMO_KEY, Keyring, key_id, load_key
+from lapvqa.ingest.splits import split_of, split_point
+from lapvqa.machine import Machine
 from lapvqa.params import SplitParams
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 
 
@@ -33,12 +33,12 @@ def test_keys_are_keyed_hashes_by_kind() -> None:
 def test_a_project_makes_its_key_once_and_shows_it_to_nobody(
     tmp_path: Path, recorder: Recorder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    layout = Layout(tmp_path / "project")
-    key = load_key(tmp_path, layout, Machine(), recorder)
-    path = layout.state / "deid.key"
+    project = Project(tmp_path / "project")
+    key = load_key(tmp_path, project, Machine(), recorder)
+    path = project.state / "deid.key"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert load_key(tmp_path, layout, Machine(), recorder) == key
-    assert load_key(tmp_path, Layout(tmp_path / "other"), Machine(), recorder) != key
+    assert load_key(tmp_path, project, Machine(), recorder) == key
+    assert load_key(tmp_path, Project(tmp_path / "other"), Machine(), recorder) != key
     said = capsys.readouterr().out
     assert "deid.key" in said
     assert key.decode() not in said
@@ -49,12 +49,12 @@ def test_the_demo_has_a_published_key_and_a_named_file_goes_first(
     tmp_path: Path, recorder: Recorder
 ) -> None:
     (tmp_path / "DEMO.json").write_text("{}")
-    layout = Layout(tmp_path)
-    assert load_key(tmp_path, layout, Machine(), recorder) == DEMO_KEY
-    assert not (layout.state / "deid.key").exists()
+    project = Project(tmp_path)
+    assert load_key(tmp_path, project, Machine(), recorder) == DEMO_KEY
+    assert not (project.state / "deid.key").exists()
     (tmp_path / "my.key").write_text("0123456789abcdef\n")
     machine = Machine(deid_key_file="my.key")
-    assert load_key(tmp_path, layout, machine, recorder) == b"0123456789abcdef"
+    assert load_key(tmp_path, project, machine, recorder) == b"0123456789abcdef"
 
 
 @pytest.mark.parametrize("content", [None, "short"])
@@ -64,7 +64,7 @@ def test_an_unusable_key_file_is_named(
     if content is not None:
         (tmp_path / "my.key").write_text(content)
     with pytest.raises(ConfigError, match="my.key"):
-        load_key(tmp_path, Layout(tmp_path), Machine(deid_key_file="my.key"), recorder)
+        load_key(tmp_path, Project(tmp_path), Machine(deid_key_file="my.key"), recorder)
 
 
 def test_split_points_are_spread_evenly_and_stay_with_the_patient() -> None:

@@ -13,9 +13,9 @@ from made_dicom import copy_archive, write_mimic, write_project
 from test_ingest import image, run, said, table
 
 from lapvqa import storage
-from lapvqa.data.shards import ShardStore, verify_shards
 from lapvqa.errors import SchemaError, SourceError
-from lapvqa.layout import Layout
+from lapvqa.images.shards import ShardStore, verify_shards
+from lapvqa.project import Project
 
 STUDY = "files/p10/p10000001/s50000010"
 
@@ -31,30 +31,30 @@ def archive(tmp_path: Path, mimic: Path) -> Path:
 
 
 @pytest.fixture
-def layout(tmp_path: Path, archive: Path) -> Layout:
+def project(tmp_path: Path, archive: Path) -> Project:
     """A project that has ingested the archive once, in shards of five."""
-    layout = write_project(tmp_path / "project", archive, shard_images=5)
-    run(layout)
-    return layout
+    project = write_project(tmp_path / "project", archive, shard_images=5)
+    run(project)
+    return project
 
 
-def shards(layout: Layout) -> dict[str, str]:
-    return {path.name: storage.sha256_file(path) for path in layout.images_dir.iterdir()}
+def shards(project: Project) -> dict[str, str]:
+    return {path.name: storage.sha256_file(path) for path in project.images_dir.iterdir()}
 
 
-def again(layout: Layout) -> dict[str, int | float | str]:
+def again(project: Project) -> dict[str, int | float | str]:
     """Run as DVC does: without the outputs of the run before. Every shard must be intact."""
-    shutil.rmtree(layout.root / "data")
-    counts = run(layout)
-    assert verify_shards(layout.images_dir, shards(layout)) == counts["images"]
+    shutil.rmtree(project.root / "data")
+    counts = run(project)
+    assert verify_shards(project.images_dir, shards(project)) == counts["images"]
     return counts
 
 
-def fresh(layout: Layout, archive: Path, root: Path) -> dict[str, int | float | str]:
+def fresh(project: Project, archive: Path, root: Path) -> dict[str, int | float | str]:
     """What a project without history makes of the archive."""
     other = write_project(root, archive, shard_images=5)
     other.state.mkdir(parents=True)
-    shutil.copy(layout.state / "deid.key", other.state / "deid.key")
+    shutil.copy(project.state / "deid.key", other.state / "deid.key")
     return run(other)
 
 
@@ -68,16 +68,16 @@ def add_studies(archive: Path, number: int, *, patient: int = 10_000_002) -> Non
 
 
 def test_ten_more_studies_process_ten_and_leave_the_shards_alone(
-    tmp_path: Path, layout: Layout, archive: Path
+    tmp_path: Path, project: Project, archive: Path
 ) -> None:
-    before = shards(layout)
+    before = shards(project)
     add_studies(archive, 10)
-    counts = again(layout)
-    assert "16 files are known from before, 10 are new" in said(layout)
-    assert "8 reports are known from before, 10 are new" in said(layout)
+    counts = again(project)
+    assert "16 files are known from before, 10 are new" in said(project)
+    assert "8 reports are known from before, 10 are new" in said(project)
     assert (counts["images"], counts["studies"], counts["reports"]) == (26, 18, 18)
-    assert before.items() < shards(layout).items()
-    assert fresh(layout, archive, tmp_path / "fresh")["content"] == counts["content"]
+    assert before.items() < shards(project).items()
+    assert fresh(project, archive, tmp_path / "fresh")["content"] == counts["content"]
 
 
 def test_arrival_order_leaves_no_trace_in_the_content(tmp_path: Path, mimic: Path) -> None:
@@ -86,17 +86,19 @@ def test_arrival_order_leaves_no_trace_in_the_content(tmp_path: Path, mimic: Pat
     for seed in range(3):
         order = random.Random(seed).sample(paths, len(paths))
         archive = tmp_path / f"archive{seed}"
-        layout = write_project(tmp_path / f"project{seed}", archive, shard_images=5)
-        layout.state.mkdir(parents=True)
-        (layout.state / "deid.key").write_text("0123456789abcdef" * 2)
+        project = write_project(tmp_path / f"project{seed}", archive, shard_images=5)
+        project.state.mkdir(parents=True)
+        (project.state / "deid.key").write_text("0123456789abcdef" * 2)
         for delivery in (order[:9], order[9:17], order[17:]):
             for path in delivery:
                 (archive / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(mimic / path, archive / path)
             with contextlib.suppress(SourceError):  # no report has its images yet
-                counts = run(layout)
+                counts = run(project)
         contents.add(counts["content"])
-        tables.add(tuple(map(storage.sha256_file, (layout.studies, layout.labels, layout.rejects))))
+        tables.add(
+            tuple(map(storage.sha256_file, (project.studies, project.labels, project.rejects)))
+        )
     assert len(contents) == len(tables) == 1
 
 
@@ -124,63 +126,63 @@ def test_the_same_image_elsewhere_or_later_changes_no_shard(
     assert shards(project) == before
 
 
-def test_a_late_file_that_sorts_first_changes_no_shard(layout: Layout, archive: Path) -> None:
-    before = shards(layout)
+def test_a_late_file_that_sorts_first_changes_no_shard(project: Project, archive: Path) -> None:
+    before = shards(project)
     (archive / "files/p10/p10000000/s50000000/00000000-00000000.dcm").write_bytes(image(7777))
-    assert again(layout)["images"] == 17
-    assert before.items() < shards(layout).items()
+    assert again(project)["images"] == 17
+    assert before.items() < shards(project).items()
 
 
 def test_a_replaced_file_gives_its_new_image_and_not_its_old(
-    tmp_path: Path, layout: Layout, archive: Path
+    tmp_path: Path, project: Project, archive: Path
 ) -> None:
-    before, old = shards(layout), table(layout.images)
+    before, old = shards(project), table(project.images)
     victim = sorted((archive / STUDY).glob("*.dcm"))[0]
     victim.write_bytes(image(900))
-    counts = again(layout)
-    now = table(layout.images)
+    counts = again(project)
+    now = table(project.images)
     replaced = {row["pixels_sha256"] for row in old} - {row["pixels_sha256"] for row in now}
     assert len(replaced) == 1
-    assert len(before.items() & shards(layout).items()) == len(before) - 1
-    assert fresh(layout, archive, tmp_path / "fresh")["content"] == counts["content"]
+    assert len(before.items() & shards(project).items()) == len(before) - 1
+    assert fresh(project, archive, tmp_path / "fresh")["content"] == counts["content"]
 
 
 def test_a_deleted_file_is_gone_from_every_shard_and_table(
-    tmp_path: Path, layout: Layout, archive: Path
+    tmp_path: Path, project: Project, archive: Path
 ) -> None:
-    before = shards(layout)
+    before = shards(project)
     victim = sorted((archive / STUDY).glob("*.dcm"))[0]
     (row,) = (
-        row for row in table(layout.images) if row["file_sha256"] == storage.sha256_file(victim)
+        row for row in table(project.images) if row["file_sha256"] == storage.sha256_file(victim)
     )
-    pixels = ShardStore(layout.images_dir).read([row["shard"]], [row["row"]])[0].tobytes()
-    holding = [path for path in layout.root.rglob("*.arrow") if pixels in path.read_bytes()]
+    pixels = ShardStore(project.images_dir).read([row["shard"]], [row["row"]])[0].tobytes()
+    holding = [path for path in project.root.rglob("*.arrow") if pixels in path.read_bytes()]
     assert len(holding) == 2  # the shard, and its link in the work store
     victim.unlink()
-    counts = again(layout)
+    counts = again(project)
     assert counts["images"] == 15
-    assert not [path for path in layout.root.rglob("*.arrow") if pixels in path.read_bytes()]
-    assert len(before.items() & shards(layout).items()) == len(before) - 1
-    assert fresh(layout, archive, tmp_path / "fresh")["content"] == counts["content"]
-    again(layout)
-    assert "15 files are known from before, 0 are new" in said(layout)
+    assert not [path for path in project.root.rglob("*.arrow") if pixels in path.read_bytes()]
+    assert len(before.items() & shards(project).items()) == len(before) - 1
+    assert fresh(project, archive, tmp_path / "fresh")["content"] == counts["content"]
+    again(project)
+    assert "15 files are known from before, 0 are new" in said(project)
 
 
-def test_what_no_file_needs_any_more_is_deleted(layout: Layout, archive: Path) -> None:
-    (store,) = layout.work_dir("ingest").glob("files-*/")
+def test_what_no_file_needs_any_more_is_deleted(project: Project, archive: Path) -> None:
+    (store,) = project.work_dir("ingest").glob("files-*/")
     before = set(store.iterdir())
     shutil.rmtree(archive / "files/p10/p10000003")
-    run(layout)
-    assert len(list(store.glob("images-*"))) == len(shards(layout))
+    run(project)
+    assert len(list(store.glob("images-*"))) == len(shards(project))
     assert not before <= set(store.iterdir())
 
 
-def test_a_damaged_shard_is_noticed_and_named(layout: Layout) -> None:
-    name = sorted(shards(layout))[1]
-    path = layout.images_dir / name
+def test_a_damaged_shard_is_noticed_and_named(project: Project) -> None:
+    name = sorted(shards(project))[1]
+    path = project.images_dir / name
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.unlink()  # a link: the store's own bytes are another matter
     path.write_bytes(data)
     with pytest.raises(SchemaError, match=rf"{name} is damaged"):
-        verify_shards(layout.images_dir, shards(layout))
+        verify_shards(project.images_dir, shards(project))

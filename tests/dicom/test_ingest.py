@@ -17,33 +17,33 @@ import pytest
 from made_dicom import copy_archive, dicom_bytes, small_image, write_mimic, write_project
 
 from lapvqa import inventory, storage
-from lapvqa.config import load_machine
-from lapvqa.data.shards import ShardStore, verify_shards
-from lapvqa.dicom import ingest
-from lapvqa.dicom.identity import Keyring, load_key
-from lapvqa.dicom.layouts import Ids
 from lapvqa.dicom.read import read_image
-from lapvqa.dicom.workers import Context, Task, process_all
 from lapvqa.errors import RejectBudgetError, SourceError, SplitLeakError
-from lapvqa.layout import Layout
+from lapvqa.identity import Keyring, load_key
+from lapvqa.images.shards import ShardStore, verify_shards
+from lapvqa.ingest import ingest
+from lapvqa.ingest.archives import Ids
+from lapvqa.ingest.pool import Context, Task, process_all
+from lapvqa.machine import load_machine
 from lapvqa.params import load_params
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import IMAGES, LABELS, REJECTS, STUDIES
 
 Rows = list[dict[str, Any]]
 
 
-def run(layout: Layout) -> dict[str, int | float | str]:
+def run(project: Project) -> dict[str, int | float | str]:
     """Stages inventory and ingest, as python -m lapvqa.stage runs them."""
-    params, machine = load_params(layout.params), load_machine(layout)
+    params, machine = load_params(project.params), load_machine(project)
     for name, function, section in (
         ("inventory", inventory.run, params.inventory),
         ("ingest", ingest.run, params.ingest),
     ):
-        layout.work_dir(name).mkdir(parents=True, exist_ok=True)
-        recorder = Recorder(layout.record(name), stage=name)
+        project.work_dir(name).mkdir(parents=True, exist_ok=True)
+        recorder = Recorder(project.record(name), stage=name)
         try:
-            counts = function(section, layout, machine, recorder)  # type: ignore[operator]
+            counts = function(section, project, machine, recorder)  # type: ignore[operator]
         finally:
             recorder.close()
     return counts
@@ -54,18 +54,18 @@ def table(path: Path) -> Rows:
     return storage.read_table(path, schema, made_by="ingest").to_pylist()
 
 
-def digests(layout: Layout) -> dict[str, str]:
-    files = [path for path in sorted((layout.root / "data").rglob("*")) if path.is_file()]
+def digests(project: Project) -> dict[str, str]:
+    files = [path for path in sorted((project.root / "data").rglob("*")) if path.is_file()]
     assert any(path.suffix == ".arrow" for path in files)
-    return {str(path.relative_to(layout.root)): storage.sha256_file(path) for path in files}
+    return {str(path.relative_to(project.root)): storage.sha256_file(path) for path in files}
 
 
-def reasons(layout: Layout) -> dict[str, str]:
-    return {row["file"]: row["reason"] for row in table(layout.rejects)}
+def reasons(project: Project) -> dict[str, str]:
+    return {row["file"]: row["reason"] for row in table(project.rejects)}
 
 
-def said(layout: Layout) -> str:
-    lines = layout.record("ingest").read_text().splitlines()
+def said(project: Project) -> str:
+    lines = project.record("ingest").read_text().splitlines()
     return "\n".join(entry["text"] for entry in map(json.loads, lines) if entry["kind"] == "say")
 
 
@@ -90,14 +90,14 @@ def mimic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory, mimic: Path) -> Layout:
+def done(tmp_path_factory: pytest.TempPathFactory, mimic: Path) -> Project:
     """The MIMIC archive ingested without disturbance, two workers, shards of 5."""
-    layout = write_project(tmp_path_factory.mktemp("done"), mimic, shard_images=5)
-    run(layout)
-    return layout
+    project = write_project(tmp_path_factory.mktemp("done"), mimic, shard_images=5)
+    run(project)
+    return project
 
 
-def test_every_image_is_stored_as_it_reads(done: Layout, mimic: Path) -> None:
+def test_every_image_is_stored_as_it_reads(done: Project, mimic: Path) -> None:
     images = table(done.images)
     assert len(images) == 16
     assert [row["image_key"] for row in images] == sorted(row["image_key"] for row in images)
@@ -119,7 +119,7 @@ def test_every_image_is_stored_as_it_reads(done: Layout, mimic: Path) -> None:
     assert verify_shards(done.images_dir, shards) == 16
 
 
-def test_studies_are_ordered_in_time_and_keep_their_report(done: Layout) -> None:
+def test_studies_are_ordered_in_time_and_keep_their_report(done: Project) -> None:
     studies = table(done.studies)
     assert len(studies) == 8
     for patient in {row["patient_key"] for row in studies}:
@@ -138,7 +138,7 @@ def test_studies_are_ordered_in_time_and_keep_their_report(done: Layout) -> None
     assert "files: 16 in = 16 taken + 0 rejected" in said(done)
 
 
-def test_shards_are_links_into_the_work_store(done: Layout) -> None:
+def test_shards_are_links_into_the_work_store(done: Project) -> None:
     assert all(path.stat().st_nlink == 2 for path in done.images_dir.iterdir())
     stores = [path for path in done.work_dir("ingest").iterdir() if path.is_dir()]
     assert {path.name.split("-")[0] for path in stores} == {"files", "reports"}
@@ -147,39 +147,39 @@ def test_shards_are_links_into_the_work_store(done: Layout) -> None:
 
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_number_of_workers_leaves_no_trace(
-    tmp_path: Path, done: Layout, mimic: Path, num_workers: int
+    tmp_path: Path, done: Project, mimic: Path, num_workers: int
 ) -> None:
-    layout = write_project(tmp_path, mimic, shard_images=5, workers=num_workers)
-    _share_key(done, layout)
-    run(layout)
-    assert digests(layout) == digests(done)
+    project = write_project(tmp_path, mimic, shard_images=5, workers=num_workers)
+    _share_key(done, project)
+    run(project)
+    assert digests(project) == digests(done)
 
 
-def _share_key(source: Layout, target: Layout) -> None:
+def _share_key(source: Project, target: Project) -> None:
     target.state.mkdir(parents=True, exist_ok=True)
     shutil.copy(source.state / "deid.key", target.state / "deid.key")
 
 
 def test_a_second_run_reads_nothing_again(tmp_path: Path, mimic: Path) -> None:
-    layout = write_project(tmp_path, mimic, shard_images=5)
-    run(layout)
-    before = digests(layout)
-    shutil.rmtree(layout.root / "data")  # as DVC does before it runs a stage
-    run(layout)
-    assert digests(layout) == before
-    assert "16 files are known from before, 0 are new" in said(layout)
+    project = write_project(tmp_path, mimic, shard_images=5)
+    run(project)
+    before = digests(project)
+    shutil.rmtree(project.root / "data")  # as DVC does before it runs a stage
+    run(project)
+    assert digests(project) == before
+    assert "16 files are known from before, 0 are new" in said(project)
 
 
 def test_views_can_change_without_reading_again(tmp_path: Path, mimic: Path) -> None:
-    layout = write_project(tmp_path, mimic, shard_images=5)
-    run(layout)
+    project = write_project(tmp_path, mimic, shard_images=5)
+    run(project)
     write_project(tmp_path, mimic, shard_images=5, views="frontal")
-    counts = run(layout)
-    assert "16 files are known from before, 0 are new" in said(layout)
+    counts = run(project)
+    assert "16 files are known from before, 0 are new" in said(project)
     assert (counts["images"], counts["files_rejected"]) == (8, 8)
-    assert set(reasons(layout).values()) == {"lateral_not_asked"}  # half of all: no budget matter
-    assert {row["view"] for row in table(layout.images)} == {"PA"}
-    assert verify_shards(layout.images_dir, {row["shard"] for row in table(layout.images)}) == 8
+    assert set(reasons(project).values()) == {"lateral_not_asked"}  # half of all: no budget matter
+    assert {row["view"] for row in table(project.images)} == {"PA"}
+    assert verify_shards(project.images_dir, {row["shard"] for row in table(project.images)}) == 8
 
 
 def test_tables_of_the_archive_decide_view_split_time_and_labels(
@@ -206,19 +206,19 @@ def test_tables_of_the_archive_decide_view_split_time_and_labels(
         f"subject_id,study_id,{','.join(CHEXPERT_LABELS)}\n"
         "10000001,50000010,,1.0,,-1.0,,,,,0.0,,,,,\n10000009,59999999,,1.0,,,,,,,,,,,,\n"
     )
-    layout = write_project(
+    project = write_project(
         tmp_path / "project", archive, reject_budget={"overall": 0.3, "per_folder": 1.0}
     )
-    counts = run(layout)
+    counts = run(project)
     assert counts["images"] == 12
     assert (
-        sorted(reasons(layout).values())
+        sorted(reasons(project).values())
         == ["no_split"] * 4 + ["report_without_study"] * 2 + ["study_empty"] * 2
     )
-    assert {row["view"] for row in table(layout.images)} == {"AP"}
-    by_split = [row["split"] for row in table(layout.studies)]
+    assert {row["view"] for row in table(project.images)} == {"AP"}
+    by_split = [row["split"] for row in table(project.studies)]
     assert (by_split.count("test"), by_split.count("train")) == (2, 4)
-    (labels,) = table(layout.labels)
+    (labels,) = table(project.labels)
     assert (labels["Cardiomegaly"], labels["Edema"], labels["Fracture"]) == (1, -1, None)
     (archive / "mimic-cxr-2.0.0-split.csv").write_text(
         "dicom_id,study_id,subject_id,split\n"
@@ -228,7 +228,7 @@ def test_tables_of_the_archive_decide_view_split_time_and_labels(
         )
     )
     with pytest.raises(SplitLeakError, match="1 patients"):
-        run(layout)
+        run(project)
 
 
 def test_what_path_and_tables_decide_is_not_read(tmp_path: Path, mimic: Path) -> None:
@@ -239,15 +239,15 @@ def test_what_path_and_tables_decide_is_not_read(tmp_path: Path, mimic: Path) ->
     (archive / "mimic-cxr-2.0.0-metadata.csv").write_text(
         "\n".join(["dicom_id,ViewPosition,StudyDate,StudyTime", *(f"{row},," for row in rows)])
     )
-    layout = write_project(
+    project = write_project(
         tmp_path / "project",
         archive,
         views="frontal",
         reject_budget={"overall": 0.06, "per_folder": 1.0},
     )
-    counts = run(layout)
+    counts = run(project)
     assert (counts["files"], counts["images"]) == (17, 15)
-    assert {row["reason"]: row["sha256"] for row in table(layout.rejects)} == {
+    assert {row["reason"]: row["sha256"] for row in table(project.rejects)} == {
         "outside_layout": None,
         "lateral_not_asked": None,
     }
@@ -276,11 +276,11 @@ def test_a_tree_with_everything_that_goes_wrong(tmp_path: Path) -> None:
         },
     )
     (archive / "C/gone.dcm").symlink_to(archive / "nowhere.dcm")
-    layout = write_project(
+    project = write_project(
         tmp_path / "project", archive, reject_budget={"overall": 0.9, "per_folder": 1.0}
     )
-    counts = run(layout)
-    assert reasons(layout) == {
+    counts = run(project)
+    assert reasons(project) == {
         "A/s2/cut.dcm": "truncated",
         "C/copy.dcm": "duplicate_content",
         "C/gone.dcm": "unreadable",
@@ -289,46 +289,46 @@ def test_a_tree_with_everything_that_goes_wrong(tmp_path: Path) -> None:
         "C/other_patient.dcm": "patient_mismatch",
         "C/same_uid.dcm": "duplicate_uid",
         "C/text.dcm": "not_dicom",
-        _study_key(layout, archive, "1.2.5"): "study_empty",
-        _study_key(layout, archive, "1.2.8"): "study_empty",
+        _study_key(project, archive, "1.2.5"): "study_empty",
+        _study_key(project, archive, "1.2.8"): "study_empty",
     }
     assert len(str(counts.pop("content"))) == 16
     assert counts == {
         "files": 11, "images": 4, "files_rejected": 7, "patients": 2, "studies": 4,
         "studies_rejected": 2, "reports": 3, "reports_rejected": 1,
     }  # fmt: skip
-    assert sorted(str(row["report"]) for row in table(layout.studies)) == [
+    assert sorted(str(row["report"]) for row in table(project.studies)) == [
         "FINDINGS: Clear.", "IMPRESSION: größer", "None", "café",
     ]  # fmt: skip
-    for row in table(layout.rejects):
+    for row in table(project.rejects):
         assert row["remedy"]
         assert row["detail"]
         assert row["stage"] == "ingest"
-    assert "files: 11 in = 4 taken + 7 rejected" in said(layout)
+    assert "files: 11 in = 4 taken + 7 rejected" in said(project)
 
 
-def _study_key(layout: Layout, archive: Path, uid: str) -> str:
-    recorder = Recorder(layout.record("x"), stage="x")
-    return Keyring(load_key(archive, layout, load_machine(layout), recorder)).study(uid)
+def _study_key(project: Project, archive: Path, uid: str) -> str:
+    recorder = Recorder(project.record("x"), stage="x")
+    return Keyring(load_key(archive, project, load_machine(project), recorder)).study(uid)
 
 
 def test_above_the_budget_the_run_fails_and_keeps_the_rejects(tmp_path: Path) -> None:
     files: dict[str, bytes | str] = {f"s{n}/{n}.dcm": image(n, study=f"1.{n}") for n in range(9)}
     archive = write_tree(tmp_path / "archive", {**files, "s0.txt": "Clear.", "s1/bad.dcm": "text"})
-    layout = write_project(
+    project = write_project(
         tmp_path / "project", archive, reject_budget={"overall": 0.09, "per_folder": 1.0}
     )
     with pytest.raises(RejectBudgetError, match=r"1 of 10 files.*10\.0%.*not_dicom: 1") as caught:
-        run(layout)
+        run(project)
     assert caught.value.exit_code == 3
     kept = storage.read_table(
-        layout.work_dir("ingest") / "rejects.parquet", REJECTS, made_by="ingest"
+        project.work_dir("ingest") / "rejects.parquet", REJECTS, made_by="ingest"
     )
     assert kept["file"].to_pylist() == ["s1/bad.dcm"]
-    assert not layout.images.exists()
+    assert not project.images.exists()
     write_project(tmp_path / "project", archive, reject_budget={"overall": 0.1, "per_folder": 1.0})
-    assert run(layout)["images"] == 9
-    assert "10 files are known from before" in said(layout)
+    assert run(project)["images"] == 9
+    assert "10 files are known from before" in said(project)
 
 
 @pytest.mark.parametrize("reports", [{}, {"elsewhere/lost.txt": "Clear."}])
@@ -342,9 +342,9 @@ def test_a_source_without_reports_gets_a_clear_answer(
 
 
 def test_keep_ids_keeps_them(tmp_path: Path, mimic: Path) -> None:
-    layout = write_project(tmp_path, mimic, deid={"keep_ids": True})
-    run(layout)
-    assert {row["patient_key"] for row in table(layout.studies)} == {
+    project = write_project(tmp_path, mimic, deid={"keep_ids": True})
+    run(project)
+    assert {row["patient_key"] for row in table(project.studies)} == {
         str(10_000_000 + patient) for patient in range(4)
     }
 
@@ -364,13 +364,13 @@ def test_no_identity_gets_out(tmp_path: Path, capfd: pytest.CaptureFixture[str])
         tmp_path / "archive",
         {"s/a.dcm": named, "s/r.txt": "Clear.", "t/b.dcm": broken[: len(broken) // 2]},
     )
-    layout = write_project(
+    project = write_project(
         tmp_path / "project", archive, reject_budget={"overall": 0.5, "per_folder": 1.0}
     )
-    run(layout)
+    run(project)
     output = capfd.readouterr()
     assert CANARY not in output.out + output.err
-    assert _files_with(layout, CANARY, "1.2.777777", "1.2.888888", "'1.2.3.1'") == []
+    assert _files_with(project, CANARY, "1.2.777777", "1.2.888888", "'1.2.3.1'") == []
     # The search would find it if it were there.
     kept = write_project(
         tmp_path / "kept",
@@ -386,10 +386,10 @@ def test_no_identity_gets_out(tmp_path: Path, capfd: pytest.CaptureFixture[str])
     assert {path.name for path in _files_with(kept, "1.2.777777")} > {"images.parquet"}
 
 
-def _files_with(layout: Layout, *secrets: str) -> list[Path]:
+def _files_with(project: Project, *secrets: str) -> list[Path]:
     """Files of the project that hold a secret, whatever their compression."""
     found = []
-    files = [path for path in layout.root.rglob("*") if path.is_file()]
+    files = [path for path in project.root.rglob("*") if path.is_file()]
     assert len(files) > 10
     for path in files:
         content = path.read_bytes()
@@ -402,22 +402,22 @@ def _files_with(layout: Layout, *secrets: str) -> list[Path]:
 
 
 def test_a_damaged_chunk_of_work_is_noticed_and_made_again(tmp_path: Path, mimic: Path) -> None:
-    layout = write_project(tmp_path, mimic, shard_images=5)
-    run(layout)
-    before = digests(layout)
-    (store,) = layout.work_dir("ingest").glob("files-*/")
-    (reports,) = layout.work_dir("ingest").glob("reports-*/*.parquet")
+    project = write_project(tmp_path, mimic, shard_images=5)
+    run(project)
+    before = digests(project)
+    (store,) = project.work_dir("ingest").glob("files-*/")
+    (reports,) = project.work_dir("ingest").glob("reports-*/*.parquet")
     rows = sorted(store.glob("*.parquet"))
     shard = store / parquet.read_table(rows[0])["shard"][0].as_py()
-    shutil.rmtree(layout.root / "data")
+    shutil.rmtree(project.root / "data")
     shard.write_bytes(shard.read_bytes()[:1000])
     rows[1].write_bytes(b"nothing of use")
     reports.write_bytes(b"nothing of use")
-    run(layout)
-    assert said(layout).count("dropped a damaged shard") == 1
-    assert said(layout).count("dropped damaged rows") == 1
-    assert said(layout).count("dropped damaged reports") == 1
-    assert digests(layout) == before
+    run(project)
+    assert said(project).count("dropped a damaged shard") == 1
+    assert said(project).count("dropped damaged rows") == 1
+    assert said(project).count("dropped damaged reports") == 1
+    assert digests(project) == before
 
 
 def test_a_file_that_changes_after_the_listing_is_read_next_time(tmp_path: Path) -> None:
@@ -425,19 +425,19 @@ def test_a_file_that_changes_after_the_listing_is_read_next_time(tmp_path: Path)
         tmp_path / "archive",
         {"s/a.dcm": image(1), "s/b.dcm": image(2), "s/r.txt": "Clear."},
     )
-    layout = write_project(
+    project = write_project(
         tmp_path / "project", archive, reject_budget={"overall": 0.5, "per_folder": 1.0}
     )
-    run(layout)
+    run(project)
     os.utime(archive / "s/b.dcm", ns=(1, 1))
-    params, machine = load_params(layout.params), load_machine(layout)
-    recorder = Recorder(layout.record("ingest"), stage="ingest")
-    store = next(layout.work_dir("ingest").glob("files-*/"))
+    params, machine = load_params(project.params), load_machine(project)
+    recorder = Recorder(project.record("ingest"), stage="ingest")
+    store = next(project.work_dir("ingest").glob("files-*/"))
     shutil.rmtree(store)
-    ingest.run(params.ingest, layout, machine, recorder)
-    assert reasons(layout) == {"s/b.dcm": "changed"}
-    run(layout)
-    assert reasons(layout) == {}
+    ingest.run(params.ingest, project, machine, recorder)
+    assert reasons(project) == {"s/b.dcm": "changed"}
+    run(project)
+    assert reasons(project) == {}
 
 
 class _Bomb(Ids):

@@ -8,17 +8,17 @@ import pytest
 from made_dicom import write_project
 from test_ingest import run, table
 
-from lapvqa.data.shards import ShardStore
+from lapvqa.images.shards import ShardStore
 
 
 @pytest.mark.corpus
 @pytest.mark.slow
 def test_the_corpus_goes_through(tmp_path: Path, corpus: Path) -> None:
-    layout = write_project(tmp_path, corpus / "mimic-cxr")
-    counts = run(layout)
+    project = write_project(tmp_path, corpus / "mimic-cxr")
+    counts = run(project)
     assert counts["files"] == 311
     images, studies, rejects = (
-        table(layout.images), table(layout.studies), table(layout.rejects),
+        table(project.images), table(project.studies), table(project.rejects),
     )  # fmt: skip
     assert len(images) + sum(row["kind"] == "file" for row in rejects) == 311
     # Five pictures are listed under two patients, with the same instance UID.
@@ -26,11 +26,11 @@ def test_the_corpus_goes_through(tmp_path: Path, corpus: Path) -> None:
     assert len(studies) == 269
     assert len({row["patient_key"] for row in studies}) == 156
     assert sum(row["report"] is not None for row in studies) == 181
-    assert len(table(layout.labels)) == 269
+    assert len(table(project.labels)) == 269
     assert {row["split"] for row in studies} == {"train", "validate", "test"}
     assert len({row["transfer_syntax"] for row in images}) == 8
     assert {row["voi"] for row in images} == {"lut", "window", "percentile"}
-    pixels = ShardStore(layout.images_dir).read(
+    pixels = ShardStore(project.images_dir).read(
         [row["shard"] for row in images], [row["row"] for row in images]
     )
     assert (pixels.reshape(len(images), -1).std(axis=1) > 15).all(), "an image without contrast"

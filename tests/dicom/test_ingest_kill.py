@@ -15,16 +15,16 @@ import pytest
 from made_dicom import dicom_bytes, ramp, write_project
 
 from lapvqa import storage
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 
 NUM_KILLS = int(os.environ.get("LAPVQA_KILLS", "5"))
 NUM_FILES = 12 * NUM_KILLS
 
 
-def start(layout: Layout, stage: str) -> subprocess.Popen[str]:
+def start(project: Project, stage: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "lapvqa.stage", stage],
-        cwd=layout.root,
+        cwd=project.root,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -33,39 +33,39 @@ def start(layout: Layout, stage: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(layout: Layout, stage: str) -> str:
-    process = start(layout, stage)
+def finish(project: Project, stage: str) -> str:
+    process = start(project, stage)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     return output
 
 
-def digests(layout: Layout) -> dict[str, str]:
-    files = sorted(path for path in (layout.root / "data").rglob("*") if path.is_file())
-    return {str(path.relative_to(layout.root)): storage.sha256_file(path) for path in files}
+def digests(project: Project) -> dict[str, str]:
+    files = sorted(path for path in (project.root / "data").rglob("*") if path.is_file())
+    return {str(path.relative_to(project.root)): storage.sha256_file(path) for path in files}
 
 
-def processes_in(layout: Layout) -> list[psutil.Process]:
+def processes_in(project: Project) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.cwd() == str(layout.root) and process.status() != psutil.STATUS_ZOMBIE:
+            if process.cwd() == str(project.root) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
     return found
 
 
-def wait_until_gone(layout: Layout) -> None:
+def wait_until_gone(project: Project) -> None:
     deadline = time.monotonic() + 60
-    while processes_in(layout) and time.monotonic() < deadline:
+    while processes_in(project) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not processes_in(layout), "a worker outlived the stage"
+    assert not processes_in(project), "a worker outlived the stage"
 
 
-def chunks(layout: Layout) -> int:
+def chunks(project: Project) -> int:
     """Number of finished groups in the work store."""
-    return len(list(layout.work_dir("ingest").rglob("rows-*.parquet")))
+    return len(list(project.work_dir("ingest").rglob("rows-*.parquet")))
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +89,10 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
     straight = write_project(tmp_path / "straight", archive, shard_images=4)
     killed = write_project(tmp_path / "killed", archive, shard_images=4)
     (tmp_path / "shared.key").write_text("0123456789abcdef")
-    for layout in (straight, killed):
-        with layout.local.open("a") as handle:
+    for project in (straight, killed):
+        with project.local.open("a") as handle:
             handle.write(f"\ndeid_key_file: {tmp_path / 'shared.key'}\n")
-        finish(layout, "inventory")
+        finish(project, "inventory")
     started = time.monotonic()
     finish(straight, "ingest")
     duration = time.monotonic() - started
@@ -122,9 +122,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
 
 
 def test_ctrl_c_says_that_the_next_run_continues(tmp_path: Path, archive: Path) -> None:
-    layout = write_project(tmp_path, archive, shard_images=4)
-    finish(layout, "inventory")
-    process = start(layout, "ingest")
+    project = write_project(tmp_path, archive, shard_images=4)
+    finish(project, "inventory")
+    process = start(project, "ingest")
     assert process.stdout is not None
     for line in process.stdout:
         if "workers" in line:
@@ -134,4 +134,4 @@ def test_ctrl_c_says_that_the_next_run_continues(tmp_path: Path, archive: Path) 
     assert process.returncode == 130, output
     assert "the next run continues" in output
     assert "Traceback" not in output
-    wait_until_gone(layout)
+    wait_until_gone(project)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lapvqa.dicom.identity import Keyring
-from lapvqa.dicom.layouts import Ids, open_archive, recognise
 from lapvqa.errors import SourceError, SplitLeakError
+from lapvqa.identity import Keyring
+from lapvqa.ingest.archives import Ids, open_archive, recognise
 from lapvqa.schemas import CHEXPERT_LABELS
 
 IMAGE = "files/p10/p10000032/s50414267/02aa804e-bde0afdd.dcm"
@@ -120,8 +120,8 @@ def test_the_error_for_an_unknown_archive_names_nobody(tmp_path: Path) -> None:
     assert "1 at files/pNN/pSUBJECT/sSTUDY/*" in found
     assert "1 at images/*/*" in found
     assert "unpack the images (.zip, .gz)" in caught.value.hint
-    for layout in ("MIMIC-CXR ", "MIMIC-CXR-JPG", "Open-i", "any tree"):
-        assert layout in caught.value.hint
+    for project in ("MIMIC-CXR ", "MIMIC-CXR-JPG", "Open-i", "any tree"):
+        assert project in caught.value.hint
     for name in ("Doe", "doe", "1940", "MUELLER", "4711", "10000032", "50414267"):
         assert name not in found
 

@@ -15,9 +15,9 @@ from test_layouts import CHEXPERT
 from test_layouts_mimic import ZIP, zipped
 from test_openi import TEXT, TGZ, packed, report
 
-from lapvqa.data.shards import ShardStore
 from lapvqa.errors import SourceError
-from lapvqa.lineage import inputs
+from lapvqa.images.shards import ShardStore
+from lapvqa.uptodate import inputs
 
 STUDY = "files/p10/p10000032/s50414267"
 
@@ -42,28 +42,28 @@ def test_mimic_cxr_jpg_with_its_reports_next_to_it(tmp_path: Path) -> None:
     }
     budget = {"overall": 0.9, "per_folder": 1.0, "folder_min_files": 20}
     source = write_tree(tmp_path / "jpg" / "2.1.0", files)
-    layout = write_project(tmp_path / "project", source, workers=1, reject_budget=budget)
-    counts = run(layout)
+    project = write_project(tmp_path / "project", source, workers=1, reject_budget=budget)
+    counts = run(project)
     assert (counts["files"], counts["images"], counts["studies"], counts["reports"]) == (4, 2, 1, 1)
-    assert reasons(layout) == {
+    assert reasons(project) == {
         f"{STUDY}/a-3.jpg": "truncated",
         "files/cover.jpg": "outside_layout",
         f"../{ZIP}/files/p10/p10000032/s59999999.txt": "report_without_study",
     }
-    images = table(layout.images)
+    images = table(project.images)
     assert {row["transfer_syntax"] for row in images} == {"image/jpeg"}
     assert {row["voi"] for row in images} == {"rendered"}
     assert hashlib.sha256(data).hexdigest() in {row["file_sha256"] for row in images}
-    (study,) = table(layout.studies)
+    (study,) = table(project.studies)
     assert (study["report"], study["num_images"]) == (" FINDINGS: clear", 2)
-    (labels,) = table(layout.labels)
+    (labels,) = table(project.labels)
     assert labels["Cardiomegaly"] == 1
-    places = inputs.places(layout)
-    assert inputs.change(layout, "source", places=places, known=None) == ""
+    places = inputs.places(project)
+    assert inputs.change(project, "source", places=places, known=None) == ""
     (source.parent / ZIP).write_bytes(zipped({**reports, STUDY + ".txt": "corrected"}))
-    assert inputs.change(layout, "source", places=places, known=None) == "1 file changed"
-    run(layout)
-    assert table(layout.studies)[0]["report"] == "corrected"
+    assert inputs.change(project, "source", places=places, known=None) == "1 file changed"
+    run(project)
+    assert table(project.studies)[0]["report"] == "corrected"
 
 
 def test_open_i_as_pictures_and_as_dicom(tmp_path: Path) -> None:
@@ -84,20 +84,20 @@ def test_open_i_as_pictures_and_as_dicom(tmp_path: Path) -> None:
     found = {}
     for name, files in (("png", pictures), ("dcm", {**dicom, TGZ: reports})):
         source = write_tree(tmp_path / name, files)
-        layout = write_project(
+        project = write_project(
             tmp_path / f"project-{name}", source, workers=1,
             deid={"keep_ids": True, "dates": "drop", "identity_removed": "accept",
                   "reports": "flag"},
         )  # fmt: skip
-        counts = run(layout)
+        counts = run(project)
         assert (counts["images"], counts["studies"], counts["patients"]) == (3, 2, 2)
-        assert reasons(layout) == {f"{TGZ}/ecgen-radiology/3.xml": "report_without_study"}
-        studies = table(layout.studies)
+        assert reasons(project) == {f"{TGZ}/ecgen-radiology/3.xml": "report_without_study"}
+        studies = table(project.studies)
         assert [row["report"] for row in studies] == [TEXT, TEXT]
         xml = report(1).encode()
         assert studies[0]["report_sha256"] == hashlib.sha256(xml).hexdigest()
-        images = table(layout.images)
-        pixels = ShardStore(layout.images_dir).read(
+        images = table(project.images)
+        pixels = ShardStore(project.images_dir).read(
             [row["shard"] for row in images], [row["row"] for row in images]
         )
         found[name] = ([row["image_key"] for row in images], pixels)

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_layouts import CHEXPERT, IMAGE, LATERAL, METADATA, REPORT, SPLIT, write
 
-from lapvqa.dicom.layouts import Archive, Ids, open_archive, recognise
-from lapvqa.dicom.layouts.loose import MAX_REPORT_BYTES
 from lapvqa.errors import DicomError, SourceError
+from lapvqa.ingest.archives import Archive, Ids, open_archive, recognise
+from lapvqa.ingest.archives.loose import MAX_REPORT_BYTES
 
 JPG = IMAGE.replace(".dcm", ".jpg")
 ZIP = "mimic-cxr-reports.zip"

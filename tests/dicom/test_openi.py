@@ -12,9 +12,9 @@ import pytest
 from test_layouts import write
 from test_layouts_mimic import studies_of, texts
 
-from lapvqa.dicom.layouts import Ids, open_archive, recognise
-from lapvqa.dicom.layouts.openi_report import read_openi
 from lapvqa.errors import DicomError, SourceError
+from lapvqa.ingest.archives import Ids, open_archive, recognise
+from lapvqa.ingest.archives.openi_report import read_openi
 from lapvqa.text.sections import Wanted, target_text
 
 TGZ = "NLMCXR_reports.tgz"
@@ -81,7 +81,7 @@ def test_pictures_with_reports_from_the_tgz_or_loose(tmp_path: Path, place: str)
 
 
 def test_dicom_and_png_name_the_same_image() -> None:
-    from lapvqa.dicom.layouts.openi import OpenIArchive
+    from lapvqa.ingest.archives.openi import OpenIArchive
 
     archive = OpenIArchive(Path(), [], [])
     same = [

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom import uid as uids
 
-from lapvqa.data.geometry import Fit
 from lapvqa.dicom.grayscale import Ramp, linear_display
 from lapvqa.dicom.pixels import NATIVE, decoded_cells, native_cells
 from lapvqa.dicom.read import parse, read_image
+from lapvqa.images.geometry import Fit
 
 PROGRAMS = {
     uids.JPEGBaseline8Bit: "dcmj2pnm",

@@ -12,11 +12,11 @@ from made_dicom import bytes_of, dataset_of, dicom_bytes, ramp
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from lapvqa.data.geometry import fit_of
 from lapvqa.dicom import grayscale
 from lapvqa.dicom.coding import Coding
 from lapvqa.dicom.read import read_image
 from lapvqa.dicom.render import ramped, tabulated
+from lapvqa.images.geometry import fit_of
 
 FINE = 65_535
 """White in steps so fine that rounding to them does not count."""

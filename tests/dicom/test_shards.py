@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lapvqa.data.shards import ShardStore, write_shard
 from lapvqa.errors import MissingArtifactError, SchemaError
+from lapvqa.images.shards import ShardStore, write_shard
 
 
 def images(count: int, seed: int = 0) -> np.ndarray:

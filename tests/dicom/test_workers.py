@@ -33,13 +33,13 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset, write_file_meta_info
 
 from lapvqa import inventory
-from lapvqa.dicom.identity import Keyring
-from lapvqa.dicom.layouts.contract import Ids
-from lapvqa.dicom.process import process_file
 from lapvqa.dicom.reasons import Reason
-from lapvqa.dicom.results import FileResult
-from lapvqa.dicom.workers import Context, Task, process_all
 from lapvqa.errors import LapvqaError
+from lapvqa.identity import Keyring
+from lapvqa.ingest.archives.contract import Ids
+from lapvqa.ingest.one_file import process_file
+from lapvqa.ingest.pool import Context, Task, process_all
+from lapvqa.ingest.results import FileResult
 from lapvqa.params import LimitParams
 
 IDS = Ids("image", "study", "patient")
@@ -84,7 +84,7 @@ def workers_alive() -> list[psutil.Process]:
     for child in psutil.Process().children():
         # One that has just ended, and is not yet waited for, has no command line any more.
         with suppress(psutil.NoSuchProcess):  # ZombieProcess is one
-            if "lapvqa.dicom.worker" in child.cmdline():
+            if "lapvqa.ingest.worker" in child.cmdline():
                 found.append(child)
     return found
 

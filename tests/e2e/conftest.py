@@ -36,7 +36,7 @@ SMALL = {
 
 
 @dataclass(frozen=True)
-class Project:
+class Scratch:
     """A scratch project and how to run commands in it."""
 
     root: Path
@@ -120,13 +120,13 @@ def template(repository: Path, small_demo: Path, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="session")
-def new_project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Project]:
+def new_project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Scratch]:
     """Return a maker of scratch projects, each a git repository of its own."""
 
-    def make() -> Project:
+    def make() -> Scratch:
         root = tmp_path_factory.mktemp("project") / "lapvqa"
         shutil.copytree(template, root, copy_function=shutil.copy2)
-        project = Project(root)
+        project = Scratch(root)
         project.run("git", "init", "-q")
         project.run("git", "add", "-A")
         project.run(

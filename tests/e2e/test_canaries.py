@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as parquet
 import pytest
-from conftest import Project, change
+from conftest import Scratch, change
 from pydicom import Dataset, dcmread
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("e2e")]
@@ -79,7 +79,7 @@ def holding(folder: Path, *canaries: str) -> set[str]:
     return found
 
 
-def test_no_canary_gets_out(new_project: Callable[[], Project]) -> None:
+def test_no_canary_gets_out(new_project: Callable[[], Scratch]) -> None:
     project = new_project()
     archive = project.root / "demo/mimic-cxr"
     studies = sorted(path.parent for path in archive.rglob("*.dcm"))

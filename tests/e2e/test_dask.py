@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Project, change
+from conftest import Scratch, change
 
 from lapvqa import storage
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("e2e")]
 
 
 @contextmanager
-def cluster(project: Project, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
+def cluster(project: Scratch, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
     """A scheduler and its workers on loopback, each a process of its own."""
     processes: list[subprocess.Popen[str]] = []
 
@@ -54,13 +54,13 @@ def cluster(project: Project, workers: int) -> Iterator[tuple[str, list[subproce
             process.communicate()
 
 
-def digests(project: Project) -> dict[str, str]:
+def digests(project: Scratch) -> dict[str, str]:
     files = sorted(path for path in (project.root / "data").rglob("*") if path.is_file())
     return {str(path.relative_to(project.root)): storage.sha256_file(path) for path in files}
 
 
 def test_a_cluster_that_loses_a_worker_gives_what_one_machine_gives(
-    new_project: Callable[[], Project],
+    new_project: Callable[[], Scratch],
 ) -> None:
     local, spread = new_project(), new_project()
     for project in (local, spread):

@@ -14,11 +14,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import BIN, Project, change
+from conftest import BIN, Scratch, change
 
 from lapvqa import schemas, storage
-from lapvqa.layout import Layout
 from lapvqa.pretrain.files import load_encoder, load_model
+from lapvqa.project import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("e2e")]
 
@@ -26,7 +26,7 @@ KILLS = int(os.environ.get("LAPVQA_KILLS", "3"))
 
 
 @pytest.fixture(scope="module")
-def finished(new_project: Callable[[], Project]) -> Project:
+def finished(new_project: Callable[[], Scratch]) -> Scratch:
     """A project after ``lapvqa run`` from scratch."""
     project = new_project()
     project.lapvqa("run")
@@ -34,14 +34,14 @@ def finished(new_project: Callable[[], Project]) -> Project:
 
 
 def test_dvc_repro_alone_leaves_the_same_lock(
-    finished: Project, new_project: Callable[[], Project]
+    finished: Scratch, new_project: Callable[[], Scratch]
 ) -> None:
     other = new_project()
     other.run(str(BIN / "dvc"), "repro")
     assert other.lock == finished.lock
 
 
-def test_a_second_run_does_nothing_and_says_so(finished: Project) -> None:
+def test_a_second_run_does_nothing_and_says_so(finished: Scratch) -> None:
     before = finished.lock
     done = finished.lapvqa("run")
     for stage in ("inventory", "ingest", "tokens", "pretrain", "export", "report"):
@@ -51,18 +51,18 @@ def test_a_second_run_does_nothing_and_says_so(finished: Project) -> None:
     assert finished.lock == before
 
 
-def test_what_goes_in_comes_out_or_is_rejected(finished: Project) -> None:
-    layout = Layout(finished.root)
+def test_what_goes_in_comes_out_or_is_rejected(finished: Scratch) -> None:
+    project = Project(finished.root)
     read = {
         "inventory": storage.read_table(
-            layout.inventory("source"), schemas.INVENTORY, made_by="inventory"
+            project.inventory("source"), schemas.INVENTORY, made_by="inventory"
         ),
-        "images": storage.read_table(layout.images, schemas.IMAGES, made_by="ingest"),
-        "studies": storage.read_table(layout.studies, schemas.STUDIES, made_by="ingest"),
-        "rejects": storage.read_table(layout.rejects, schemas.REJECTS, made_by="ingest"),
-        "tokens": storage.read_table(layout.tokens_dir, schemas.TOKENS, made_by="tokens"),
+        "images": storage.read_table(project.images, schemas.IMAGES, made_by="ingest"),
+        "studies": storage.read_table(project.studies, schemas.STUDIES, made_by="ingest"),
+        "rejects": storage.read_table(project.rejects, schemas.REJECTS, made_by="ingest"),
+        "tokens": storage.read_table(project.tokens_dir, schemas.TOKENS, made_by="tokens"),
         "token_rejects": storage.read_table(
-            layout.token_rejects, schemas.REJECTS, made_by="tokens"
+            project.token_rejects, schemas.REJECTS, made_by="tokens"
         ),
     }
     files = [path for path in read["inventory"]["path"].to_pylist() if path.endswith(".dcm")]
@@ -75,8 +75,8 @@ def test_what_goes_in_comes_out_or_is_rejected(finished: Project) -> None:
     assert all(len(splits) == 1 for splits in patients.values())
 
 
-def test_weights_load_from_the_files_alone(finished: Project) -> None:
-    folder = Layout(finished.root).model_dir("captioning")
+def test_weights_load_from_the_files_alone(finished: Scratch) -> None:
+    folder = Project(finished.root).model_dir("captioning")
     model, encoder = load_model(folder), load_encoder(folder)
     model.vision_encoder.load_state_dict(
         torch.load(folder / "encoder_final.pt", map_location="cpu", weights_only=True)
@@ -87,7 +87,7 @@ def test_weights_load_from_the_files_alone(finished: Project) -> None:
         assert encoder(images).shape == (2, 16, 32)
 
 
-def test_every_metric_has_an_interval_that_holds_it(finished: Project) -> None:
+def test_every_metric_has_an_interval_that_holds_it(finished: Scratch) -> None:
     for task in ("probe_chexpert", "probe_nih14", "rrg"):
         metrics = json.loads((finished.root / "results" / task / "metrics.json").read_text())
         assert metrics["status"] == "ok", metrics
@@ -100,14 +100,14 @@ def test_every_metric_has_an_interval_that_holds_it(finished: Project) -> None:
         assert {"trained", "untrained"} <= set(predictions["system"].to_pylist())
 
 
-def test_lineage_reaches_the_inventory(finished: Project) -> None:
+def test_lineage_reaches_the_inventory(finished: Scratch) -> None:
     done = finished.lapvqa("lineage", "results/probe_chexpert/metrics.json", "--json")
     text = json.dumps(json.loads(done.stdout))
     for part in ("data/inventory", "data/images", "data/tokens", "encoder_final.pt"):
         assert part in text
 
 
-def test_plan_names_exactly_the_stages_concerned(finished: Project) -> None:
+def test_plan_names_exactly_the_stages_concerned(finished: Scratch) -> None:
     original = (finished.root / "params.yaml").read_text()
     try:
         change(finished.root / "params.yaml", {"evaluate": {"rrg": {"max_new_tokens": 13}}})
@@ -126,7 +126,7 @@ def _lines_that_run(text: str) -> str:
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(
-    finished: Project, new_project: Callable[[], Project]
+    finished: Scratch, new_project: Callable[[], Scratch]
 ) -> None:
     project = new_project()
     seed = int(os.environ.get("LAPVQA_KILL_SEED", "0"))

@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 
 from lapvqa import inventory, storage
-from lapvqa.config import Machine
-from lapvqa.data.transforms import to_input
-from lapvqa.evaluation.frozen import FrozenEncoder
-from lapvqa.layout import Layout
+from lapvqa.datasets import chexpert, nih14
+from lapvqa.evaluation.image_encoder import ImageEncoder
+from lapvqa.images.transforms import to_input
+from lapvqa.machine import Machine
 from lapvqa.params import BootstrapParams, EvaluateParams, ModelParams, load_params
 from lapvqa.pretrain.checkpoint import serialise
 from lapvqa.pretrain.files import initial_model
-from lapvqa.probe import chexpert, nih14
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import INVENTORY
 
@@ -31,10 +31,10 @@ SIZES = ModelParams(
 
 
 @pytest.fixture
-def layout(tmp_path: Path, repository: Path) -> Layout:
+def project(tmp_path: Path, repository: Path) -> Project:
     """A project without datasets; inventory.chexpert and .nih14 point below demo/."""
     shutil.copy(repository / "params.yaml", tmp_path)
-    made = Layout(tmp_path)
+    made = Project(tmp_path)
     folder = made.model_dir("captioning")
     encoder = initial_model(SIZES, seed=5).vision_encoder
     storage.write_bytes(folder / "encoder_final.pt", serialise(encoder.state_dict()))
@@ -64,21 +64,21 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
 
 
 @pytest.fixture
-def list_again(layout: Layout) -> Callable[[str], None]:
+def list_again(project: Project) -> Callable[[str], None]:
     """Take the inventory of a dataset anew, as the stage does before each run."""
-    return lambda name: take_inventory(layout, name)
+    return lambda name: take_inventory(project, name)
 
 
-def folder_of(layout: Layout, name: str) -> Path:
-    return layout.root / {"chexpert": "demo/CheXpert-v1.0-small", "nih14": "demo/nih-cxr14"}[name]
+def folder_of(project: Project, name: str) -> Path:
+    return project.root / {"chexpert": "demo/CheXpert-v1.0-small", "nih14": "demo/nih-cxr14"}[name]
 
 
-def take_inventory(layout: Layout, name: str) -> None:
-    folder = folder_of(layout, name)
+def take_inventory(project: Project, name: str) -> None:
+    folder = folder_of(project, name)
     entries = inventory.scan(folder) if folder.is_dir() else []
     rows = [dict(zip(INVENTORY.names, entry, strict=True)) for entry in entries]
     table = pa.Table.from_pylist(rows, schema=INVENTORY)
-    storage.write_table(layout.inventory(name), table, INVENTORY)
+    storage.write_table(project.inventory(name), table, INVENTORY)
 
 
 def radiograph(generator: np.random.Generator, targets: np.ndarray) -> np.ndarray:
@@ -91,9 +91,9 @@ def radiograph(generator: np.random.Generator, targets: np.ndarray) -> np.ndarra
 
 
 @pytest.fixture
-def chexpert_folder(layout: Layout) -> Path:
+def chexpert_folder(project: Project) -> Path:
     """CheXpert with 40 training patients and 16 test patients, two studies each."""
-    folder = folder_of(layout, "chexpert")
+    folder = folder_of(project, "chexpert")
     generator = np.random.default_rng(0)
     for split, csv_name, patients in (
         ("train", "train.csv", range(1, 41)),
@@ -109,14 +109,14 @@ def chexpert_folder(layout: Layout) -> Path:
                 values = ",".join(f"{value:.1f}" for value in reversed(targets))
                 lines.append(f"CheXpert-v1.0-small/{path},Male,50,Frontal,PA,{values}")
         (folder / csv_name).write_text("\n".join(lines) + "\n")
-    take_inventory(layout, "chexpert")
+    take_inventory(project, "chexpert")
     return folder
 
 
 @pytest.fixture
-def nih14_folder(layout: Layout) -> Path:
+def nih14_folder(project: Project) -> Path:
     """NIH CXR-14 with 40 + 14 patients; nobody has Hernia, some files are RGBA."""
-    folder = folder_of(layout, "nih14")
+    folder = folder_of(project, "nih14")
     generator = np.random.default_rng(1)
     lines = [
         "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
@@ -139,11 +139,11 @@ def nih14_folder(layout: Layout) -> Path:
     (folder / "Data_Entry_2017_v2020.csv").write_text("\n".join(lines) + "\n")
     for file, names in lists.items():
         (folder / file).write_text("\n".join(names) + "\n")
-    take_inventory(layout, "nih14")
+    take_inventory(project, "nih14")
     return folder
 
 
-class Seeing(FrozenEncoder):
+class Seeing(ImageEncoder):
     """An encoder that knows: its tokens are the brightness of the cells where labels are drawn."""
 
     width = 16

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lapvqa.data.transforms import to_input
-from lapvqa.evaluation.frozen import FrozenEncoder
+from lapvqa.evaluation.image_encoder import ImageEncoder
+from lapvqa.images.transforms import to_input
 
 GRID = 6
 
 
-class Brightness(FrozenEncoder):
+class Brightness(ImageEncoder):
     width = 3
     about = "brightness of 36 cells"
 

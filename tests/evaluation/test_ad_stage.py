@@ -17,11 +17,12 @@ from grid_encoder import Brightness
 from PIL import Image
 
 from lapvqa import inventory, storage
+from lapvqa.ad import task as ad_task
 from lapvqa.ad.heads import DetectionHead
 from lapvqa.datasets.vindr import VindrImage
 from lapvqa.errors import SourceError
-from lapvqa.evaluation import ad, contract, folders
-from lapvqa.evaluation.frozen import FrozenEncoder
+from lapvqa.evaluation import contract, image_folder
+from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.evaluation.subject import Subject
 from lapvqa.heads import checkpoint
 from lapvqa.params import AdParams, DetectionHeadParams, RecipeParams, load_params
@@ -67,22 +68,22 @@ def write_table(path: Path, boxes: dict[str, list[float]], readers: tuple[str, .
 
 
 @pytest.fixture
-def list_vindr(layout) -> Callable[[], None]:
+def list_vindr(project) -> Callable[[], None]:
     def take() -> None:
-        folder = layout.root / load_params(layout.params).inventory.vindr
+        folder = project.root / load_params(project.params).inventory.vindr
         entries = inventory.scan(folder) if folder.is_dir() else []
         rows = [dict(zip(INVENTORY.names, entry, strict=True)) for entry in entries]
         table = pa.Table.from_pylist(rows, schema=INVENTORY)
-        storage.write_table(layout.inventory("vindr"), table, INVENTORY)
+        storage.write_table(project.inventory("vindr"), table, INVENTORY)
 
     take()
     return take
 
 
 @pytest.fixture
-def vindr(layout, list_vindr) -> Path:
+def vindr(project, list_vindr) -> Path:
     """PhysioNet's form of the squares: 60 training images read by three, 16 test images."""
-    folder = layout.root / load_params(layout.params).inventory.vindr
+    folder = project.root / load_params(project.params).inventory.vindr
     tables = folder / "annotations"
     train = write_images(folder, "train", TRAIN, 1)
     write_table(tables / "annotations_train.csv", train, ("R1", "R2", "R3"))
@@ -92,14 +93,16 @@ def vindr(layout, list_vindr) -> Path:
 
 
 @pytest.fixture
-def judge(layout, machine, recorder, params, tmp_path):
+def judge(project, machine, recorder, params, tmp_path):
     """Evaluate encoders of one's own; return metrics, predictions and the folder."""
 
     def run(
-        encoders: dict[str, FrozenEncoder], chosen: AdParams = QUICK, name: str = "results"
+        encoders: dict[str, ImageEncoder], chosen: AdParams = QUICK, name: str = "results"
     ) -> tuple[dict, pa.Table, Path]:
         subject = Subject(lambda: encoders, tmp_path / name, None)
-        ad.evaluate(subject, params.model_copy(update={"ad": chosen}), layout, machine, recorder)
+        ad_task.evaluate(
+            subject, params.model_copy(update={"ad": chosen}), project, machine, recorder
+        )
         folder = subject.folder("ad")
         predictions = storage.read_table(
             folder / "predictions.parquet", DETECTION_PREDICTIONS, made_by="x"
@@ -114,26 +117,26 @@ def rows_of(predictions: pa.Table, system: str) -> list[dict]:
 
 
 def test_without_the_data_it_is_not_computed_and_says_what_to_set(
-    layout, list_vindr, params, machine, recorder
+    project, list_vindr, params, machine, recorder
 ):
-    counts = ad.run(params, layout, machine, recorder)
-    folder = layout.result_dir("ad")
+    counts = ad_task.run(params, project, machine, recorder)
+    folder = project.result_dir("ad")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert counts["status"] == metrics["status"] == contract.NOT_COMPUTED
     assert "inventory.vindr" in metrics["reason"]
     assert "paths.vindr" in metrics["reason"]
-    assert str(layout.root) not in metrics["reason"]
+    assert str(project.root) not in metrics["reason"]
     names = ("predictions.parquet", "curves.csv", "headline.json", "extra")
     assert all((folder / name).exists() for name in names)
 
 
 def test_without_a_training_image_it_is_not_computed(
-    vindr, list_vindr, params, layout, machine, recorder
+    vindr, list_vindr, params, project, machine, recorder
 ):
     (vindr / "annotations" / "annotations_train.csv").write_text(
         "image_id,rad_id,class_name,x_min,y_min,x_max,y_max\n"
     )
-    counts = ad.run(params, layout, machine, recorder)
+    counts = ad_task.run(params, project, machine, recorder)
     assert counts["reason"] == "VinDr-CXR has no train image here"
 
 
@@ -141,9 +144,9 @@ class TestPipeline:
     """The stage with the pipeline's own encoder and its untrained twin."""
 
     @pytest.fixture
-    def folder(self, vindr, params, layout, machine, recorder) -> Path:
-        ad.run(params.model_copy(update={"ad": QUICK}), layout, machine, recorder)
-        return layout.result_dir("ad")
+    def folder(self, vindr, params, project, machine, recorder) -> Path:
+        ad_task.run(params.model_copy(update={"ad": QUICK}), project, machine, recorder)
+        return project.result_dir("ad")
 
     def test_files(self, folder):
         metrics = json.loads((folder / "metrics.json").read_text())
@@ -244,7 +247,7 @@ def test_a_native_recipe_trains_a_copy_of_the_encoder_and_writes_it(vindr, judge
     metrics, _, folder = judge({"one": encoder}, QUICK.model_copy(update={"recipe": recipe}))
     assert encoder.scale.item() == 1
     known = metrics["protocol"]["encoder_sha256_one"]
-    assert known == ad.features.encoder_digest(Brightness())  # what it was, not what it became
+    assert known == ad_task.features.encoder_digest(Brightness())  # what it was, not what it became
     trained = folder / "extra" / "encoder.pt"
     assert trained.exists() is (mode == "native")
     if mode == "native":
@@ -266,7 +269,7 @@ def test_several_seeds_are_several_heads(vindr, judge):
 
 class TestUnreadable:
     def test_one_of_many_is_counted_and_left_out(self, vindr, judge, monkeypatch, list_vindr):
-        monkeypatch.setattr(ad, "MAX_UNREADABLE_SHARE", 0.02)
+        monkeypatch.setattr(ad_task, "MAX_UNREADABLE_SHARE", 0.02)
         path = sorted((vindr / "test").glob("*.png"))[1]
         path.write_bytes(b"no picture")
         list_vindr()
@@ -286,9 +289,9 @@ class TestUnreadable:
         assert not (tmp_path / "results").exists()
 
 
-def test_boxes_and_pixels_of_one_sample_belong_together(vindr, layout, machine):
-    source = folders.open_folder("vindr", layout, machine)
-    data = ad.open_data(ad.read_vindr(vindr, source.files), source, layout, machine)
+def test_boxes_and_pixels_of_one_sample_belong_together(vindr, project, machine):
+    source = image_folder.open_folder("vindr", project, machine)
+    data = ad_task.open_data(ad_task.read_vindr(vindr, source.files), source, project, machine)
     for samples in data.splits.values():
         assert samples
         for sample in samples:
@@ -302,8 +305,8 @@ def test_without_validation_images_the_last_epoch_is_kept(vindr, judge, monkeypa
     def without(*args, **kwargs):
         return replace(read(*args, **kwargs), validate=())
 
-    read = ad.read_vindr
-    monkeypatch.setattr(ad, "read_vindr", without)
+    read = ad_task.read_vindr
+    monkeypatch.setattr(ad_task, "read_vindr", without)
     metrics, _, folder = judge({"one": Brightness()})
     assert metrics["protocol"]["epoch_one"] == 2
     assert metrics["protocol"]["validation_score_one"] is None
@@ -319,7 +322,7 @@ def test_without_a_true_box_validation_goes_by_the_loss(vindr, judge, monkeypatc
         found = read(*args, **kwargs)
         return replace(found, validate=tuple(emptied(one) for one in found.validate))
 
-    read = ad.read_vindr
-    monkeypatch.setattr(ad, "read_vindr", without)
+    read = ad_task.read_vindr
+    monkeypatch.setattr(ad_task, "read_vindr", without)
     metrics, _, _ = judge({"one": Brightness()})
     assert metrics["protocol"]["validation_score_one"] < 0

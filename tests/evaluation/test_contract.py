@@ -13,12 +13,13 @@ import pytest
 
 from lapvqa import storage
 from lapvqa.errors import MissingArtifactError, SchemaError
-from lapvqa.evaluation import contract, probe_chexpert, probe_nih14, subject
-from lapvqa.layout import Layout
+from lapvqa.evaluation import contract, subject
 from lapvqa.params import BootstrapParams
+from lapvqa.probe import chexpert, nih14
+from lapvqa.project import Project
 from lapvqa.schemas import PROBE_PREDICTIONS
 
-EVALUATION = probe_chexpert.EVALUATION
+EVALUATION = chexpert.EVALUATION
 LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 COMMON = BootstrapParams(bootstrap_draws=200)
 
@@ -43,19 +44,19 @@ def predictions(*, missing: str = "", one_class: str = "") -> pa.Table:
 
 
 @pytest.fixture
-def folder(layout: Layout) -> Path:
-    return layout.result_dir(EVALUATION.task)
+def folder(project: Project) -> Path:
+    return project.result_dir(EVALUATION.task)
 
 
-def publish(layout: Layout, table: pa.Table) -> dict:
+def publish(project: Project, table: pa.Table) -> dict:
     contract.publish(
         EVALUATION,
         table,
         protocol={"c": 1e-7, "views": "frontal"},
-        folder=layout.result_dir(EVALUATION.task),
+        folder=project.result_dir(EVALUATION.task),
         common=COMMON,
     )
-    return json.loads((layout.result_dir(EVALUATION.task) / "metrics.json").read_text())
+    return json.loads((project.result_dir(EVALUATION.task) / "metrics.json").read_text())
 
 
 def without_value(metrics: dict) -> list[str]:
@@ -63,8 +64,8 @@ def without_value(metrics: dict) -> list[str]:
     return [line for line in metrics["undefined"] if "no interval" not in line]
 
 
-def test_metrics_have_the_agreed_form(layout: Layout):
-    metrics = publish(layout, predictions())
+def test_metrics_have_the_agreed_form(project: Project):
+    metrics = publish(project, predictions())
     assert set(metrics) == {
         "task", "status", "primary", "num_samples", "num_patients", "systems", "differences",
         "seeds", "undefined", "protocol", "metrics",
@@ -89,20 +90,20 @@ def test_metrics_have_the_agreed_form(layout: Layout):
     assert metrics["protocol"]["c"] == 1e-7
 
 
-def test_difference_is_of_the_values_and_paired(layout: Layout):
-    metrics = publish(layout, predictions())
+def test_difference_is_of_the_values_and_paired(project: Project):
+    metrics = publish(project, predictions())
     trained, untrained = (metrics["systems"][name]["mean_auc"] for name in ("trained", "untrained"))
     difference = metrics["differences"]["trained-untrained"]["mean_auc"]
     assert difference["value"] == pytest.approx(trained["value"] - untrained["value"], abs=2e-6)
     assert difference["low"] > 0
 
 
-def test_metrics_and_curves_come_from_predictions_alone(layout: Layout, folder: Path):
-    publish(layout, predictions())
+def test_metrics_and_curves_come_from_predictions_alone(project: Project, folder: Path):
+    publish(project, predictions())
     before = {name: (folder / name).read_bytes() for name in ("metrics.json", "curves.csv")}
     for name in before:
         (folder / name).unlink()
-    other = Layout(layout.root / "elsewhere")
+    other = Project(project.root / "elsewhere")
     other.result_dir(EVALUATION.task).mkdir(parents=True)
     (folder / "predictions.parquet").rename(
         other.result_dir(EVALUATION.task) / "predictions.parquet"
@@ -112,32 +113,32 @@ def test_metrics_and_curves_come_from_predictions_alone(layout: Layout, folder: 
         assert (other.result_dir(EVALUATION.task) / name).read_bytes() == content
 
 
-def test_the_same_predictions_give_the_same_bytes(layout: Layout, folder: Path):
-    publish(layout, predictions())
+def test_the_same_predictions_give_the_same_bytes(project: Project, folder: Path):
+    publish(project, predictions())
     files = ("predictions.parquet", "metrics.json", "curves.csv")
     first = [(folder / name).read_bytes() for name in files]
-    publish(layout, predictions())
+    publish(project, predictions())
     assert first == [(folder / name).read_bytes() for name in files]
 
 
-def test_order_of_rows_does_not_matter_to_the_metrics(layout: Layout):
+def test_order_of_rows_does_not_matter_to_the_metrics(project: Project):
     table = predictions()
-    expected = publish(layout, table)
+    expected = publish(project, table)
     shuffled = table.take(np.random.default_rng(0).permutation(table.num_rows))
-    assert publish(layout, shuffled) == expected
+    assert publish(project, shuffled) == expected
 
 
-def test_a_changed_prediction_changes_the_metrics(layout: Layout):
+def test_a_changed_prediction_changes_the_metrics(project: Project):
     table = predictions()
-    expected = publish(layout, table)
+    expected = publish(project, table)
     scores = table["score"].to_numpy().copy()
     scores[:40] = 1 - scores[:40]
     changed = table.set_column(5, "score", pa.array(scores))
-    assert publish(layout, changed.cast(PROBE_PREDICTIONS)) != expected
+    assert publish(project, changed.cast(PROBE_PREDICTIONS)) != expected
 
 
-def test_undefined_metrics_are_null_and_listed_with_the_reason(layout: Layout, folder: Path):
-    metrics = publish(layout, predictions(one_class="Edema"))
+def test_undefined_metrics_are_null_and_listed_with_the_reason(project: Project, folder: Path):
+    metrics = publish(project, predictions(one_class="Edema"))
     null = {"value": None, "low": None, "high": None}
     assert metrics["systems"]["trained"]["auc/Edema"] == null
     unknown = {**null, "p_value": None, "delong_p": None}
@@ -149,16 +150,16 @@ def test_undefined_metrics_are_null_and_listed_with_the_reason(layout: Layout, f
     assert metrics["systems"]["trained"]["mean_auc"]["value"] == pytest.approx(mean, abs=2e-6)
 
 
-def test_a_label_without_rows_is_listed(layout: Layout):
-    metrics = publish(layout, predictions(missing="Edema"))
+def test_a_label_without_rows_is_listed(project: Project):
+    metrics = publish(project, predictions(missing="Edema"))
     why = "no predictions (one class only among the training images)"
     assert without_value(metrics) == [
         f"{metric}/Edema: {why}" for metric in ("auc", "auprc", "brier", "ece")
     ]
 
 
-def test_curves_have_one_column_per_system(layout: Layout, folder: Path):
-    publish(layout, predictions())
+def test_curves_have_one_column_per_system(project: Project, folder: Path):
+    publish(project, predictions())
     with (folder / "curves.csv").open(newline="") as handle:
         rows = list(csv.DictReader(handle))
     assert set(rows[0]) == {"fpr", "trained", "untrained"}
@@ -170,9 +171,9 @@ def test_curves_have_one_column_per_system(layout: Layout, folder: Path):
     assert area["trained"] > area["untrained"]
 
 
-@pytest.mark.parametrize("evaluation", [probe_chexpert.EVALUATION, probe_nih14.EVALUATION])
-def test_not_computed_leaves_every_file_and_says_why(layout: Layout, evaluation):
-    folder = layout.result_dir(evaluation.task)
+@pytest.mark.parametrize("evaluation", [chexpert.EVALUATION, nih14.EVALUATION])
+def test_not_computed_leaves_every_file_and_says_why(project: Project, evaluation):
+    folder = project.result_dir(evaluation.task)
     counts = contract.not_computed(evaluation, "no data: set it", folder=folder, common=COMMON)
     assert counts == {"status": "not computed", "reason": "no data: set it"}
     assert json.loads((folder / "metrics.json").read_text()) == {
@@ -183,22 +184,22 @@ def test_not_computed_leaves_every_file_and_says_why(layout: Layout, evaluation)
     assert table.num_rows == 0
 
 
-def test_systems_on_different_samples_are_refused(layout: Layout):
+def test_systems_on_different_samples_are_refused(project: Project):
     table = predictions()
     dropped = table.filter(
         [not (row["system"] == "untrained" and row["sample"] == "s03") for row in table.to_pylist()]
     )
     with pytest.raises(SchemaError, match=r"trained \(40 samples\) and untrained \(39 samples\)"):
-        publish(layout, dropped)
+        publish(project, dropped)
 
 
-def test_an_empty_table_without_a_reason_is_refused(layout: Layout):
+def test_an_empty_table_without_a_reason_is_refused(project: Project):
     with pytest.raises(SchemaError, match="empty table without a reason"):
-        publish(layout, PROBE_PREDICTIONS.empty_table())
+        publish(project, PROBE_PREDICTIONS.empty_table())
 
 
-def test_the_encoder_is_the_one_of_params_yaml(layout: Layout):
-    assert subject.encoder_folder(layout) == layout.model_dir("captioning")
-    (layout.model_dir("captioning") / "card.json").unlink()
+def test_the_encoder_is_the_one_of_params_yaml(project: Project):
+    assert subject.encoder_folder(project) == project.model_dir("captioning")
+    (project.model_dir("captioning") / "card.json").unlink()
     with pytest.raises(MissingArtifactError, match=r"card\.json"):
-        subject.encoder_folder(layout)
+        subject.encoder_folder(project)

@@ -17,16 +17,15 @@ from demo_project import MACHINE, build
 from grid_encoder import Brightness
 
 from lapvqa import storage
-from lapvqa.data.geometry import fit_of
-from lapvqa.data.shards import add_shard
-from lapvqa.dicom.identity import Keyring, key_id
 from lapvqa.errors import ConfigError, SourceError
-from lapvqa.evaluation import contract, features, pg
-from lapvqa.evaluation.folders import digest
-from lapvqa.evaluation.frozen import FrozenEncoder
+from lapvqa.evaluation import contract, features
+from lapvqa.evaluation.image_encoder import ImageEncoder
+from lapvqa.evaluation.image_folder import digest
 from lapvqa.evaluation.subject import Subject
 from lapvqa.heads import checkpoint
-from lapvqa.layout import Layout
+from lapvqa.identity import Keyring, key_id
+from lapvqa.images.geometry import fit_of
+from lapvqa.images.shards import add_shard
 from lapvqa.params import (
     BootstrapParams,
     EvaluateParams,
@@ -36,7 +35,9 @@ from lapvqa.params import (
     RecipeParams,
     load_params,
 )
+from lapvqa.pg import task as pg_task
 from lapvqa.pg.heads import VisualGroundingHead
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import GROUNDING_PREDICTIONS, IMAGES, INVENTORY, STUDIES
 
@@ -60,24 +61,24 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Project:
+class GroundingProject:
     """A project with an archive of squares, and how to judge encoders on it."""
 
-    layout: Layout
+    project: Project
     shipped: EvaluateParams
 
     @property
     def table(self) -> Path:
-        folder = self.layout.root / load_params(self.layout.params).inventory.ms_cxr
+        folder = self.project.root / load_params(self.project.params).inventory.ms_cxr
         return folder / "MS_CXR_Local_Alignment_v1.1.0.csv"
 
     def judge(
-        self, encoders: dict[str, FrozenEncoder], chosen: PgParams = QUICK, name: str = "results"
+        self, encoders: dict[str, ImageEncoder], chosen: PgParams = QUICK, name: str = "results"
     ) -> tuple[dict[str, Any], pa.Table, Path]:
-        subject = Subject(lambda: encoders, self.layout.root / name, None)
+        subject = Subject(lambda: encoders, self.project.root / name, None)
         params = self.shipped.model_copy(update={"pg": chosen})
-        recorder = Recorder(self.layout.root / "record.jsonl", stage="evaluate", quiet=True)
-        pg.evaluate(subject, params, self.layout, MACHINE, recorder)
+        recorder = Recorder(self.project.root / "record.jsonl", stage="evaluate", quiet=True)
+        pg_task.evaluate(subject, params, self.project, MACHINE, recorder)
         recorder.close()
         folder = subject.folder("pg")
         return read_metrics(folder), read_predictions(folder), folder
@@ -103,7 +104,7 @@ def shipped(repository: Path) -> EvaluateParams:
     return found.model_copy(update={"common": BootstrapParams(bootstrap_draws=50)})
 
 
-def write_archive(layout: Layout) -> list[list[object]]:
+def write_archive(project: Project) -> list[list[object]]:
     """Store an image per patient: a square on each side at any height; return MS-CXR's rows."""
     keyring, generator = Keyring(KEY), np.random.default_rng(0)
     pixels, images, studies, rows = [], [], [], []
@@ -136,58 +137,58 @@ def write_archive(layout: Layout) -> list[list[object]]:
                 "file_sha256": f"{number:064x}", "pixels_sha256": digest(image),
             }
         )  # fmt: skip
-    shard = add_shard(layout.images_dir, [one["image_key"] for one in images], np.stack(pixels))
-    tables = ((layout.images, images, IMAGES), (layout.studies, studies, STUDIES))
+    shard = add_shard(project.images_dir, [one["image_key"] for one in images], np.stack(pixels))
+    tables = ((project.images, images, IMAGES), (project.studies, studies, STUDIES))
     for path, entries, schema in tables:
         listed = [{**one, "shard": shard} if schema is IMAGES else one for one in entries]
         storage.write_table(path, pa.Table.from_pylist(listed, schema=schema), schema)
-    storage.write_bytes(layout.state / "deid.key", KEY)
+    storage.write_bytes(project.state / "deid.key", KEY)
     empty = INVENTORY.empty_table().replace_schema_metadata({b"deid_key": key_id(KEY).encode()})
-    storage.write_table(layout.inventory("source"), empty, INVENTORY)
+    storage.write_table(project.inventory("source"), empty, INVENTORY)
     return rows
 
 
-def write_ms_cxr(project: Project, rows: list[list[object]]) -> None:
+def write_ms_cxr(project: GroundingProject, rows: list[list[object]]) -> None:
     project.table.parent.mkdir(parents=True, exist_ok=True)
     with project.table.open("w", newline="") as handle:
         csv.writer(handle).writerows([COLUMNS, *rows])
     listed = [{"path": project.table.name, "size": 1, "mtime_ns": 1}]
     table = pa.Table.from_pylist(listed, schema=INVENTORY)
-    storage.write_table(project.layout.inventory("ms_cxr"), table, INVENTORY)
+    storage.write_table(project.project.inventory("ms_cxr"), table, INVENTORY)
 
 
 @pytest.fixture
 def rows_and_project(
     tmp_path: Path, repository: Path, shipped: EvaluateParams
-) -> tuple[list[list[object]], Project]:
+) -> tuple[list[list[object]], GroundingProject]:
     shutil.copy(repository / "params.yaml", tmp_path)
-    project = Project(Layout(tmp_path), shipped)
-    rows = write_archive(project.layout)
+    project = GroundingProject(Project(tmp_path), shipped)
+    rows = write_archive(project.project)
     write_ms_cxr(project, rows)
     return rows, project
 
 
 @pytest.fixture
-def project(rows_and_project: tuple[list[list[object]], Project]) -> Project:
+def project(rows_and_project: tuple[list[list[object]], GroundingProject]) -> GroundingProject:
     return rows_and_project[1]
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Layout:
+def demo(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Project:
     return build(tmp_path_factory.mktemp("grounding"), repository, SIZES)
 
 
-def run_demo(layout: Layout, params: EvaluateParams, chosen: PgParams) -> dict[str, Any]:
-    recorder = Recorder(layout.record("evaluate"), stage="evaluate", quiet=True)
-    pg.run(params.model_copy(update={"pg": chosen}), layout, MACHINE, recorder)
+def run_demo(project: Project, params: EvaluateParams, chosen: PgParams) -> dict[str, Any]:
+    recorder = Recorder(project.record("evaluate"), stage="evaluate", quiet=True)
+    pg_task.run(params.model_copy(update={"pg": chosen}), project, MACHINE, recorder)
     recorder.close()
-    return read_metrics(layout.result_dir("pg"))
+    return read_metrics(project.result_dir("pg"))
 
 
 class TestDemo:
     """The stage with the pipeline's own encoder, on the demo's own tables."""
 
-    def test_from_files_to_metrics(self, demo: Layout, shipped: EvaluateParams) -> None:
+    def test_from_files_to_metrics(self, demo: Project, shipped: EvaluateParams) -> None:
         metrics = run_demo(demo, shipped, QUICK.model_copy(update={"split": "patient"}))
         folder = demo.result_dir("pg")
         assert metrics["status"] == contract.OK
@@ -195,7 +196,7 @@ class TestDemo:
         protocol = metrics["protocol"]
         assert protocol["dataset"] == "MS-CXR"
         assert protocol["split"] == "patient"
-        assert protocol["trained_on_several_boxes"] == pg.TARGETS["union"]
+        assert protocol["trained_on_several_boxes"] == pg_task.TARGETS["union"]
         assert protocol["phrase_encoder"].startswith("words")
         assert protocol["phrases_test"] == metrics["num_samples"] > 0
         assert protocol["encoder_sha256_trained"] != protocol["encoder_sha256_untrained"]
@@ -211,16 +212,18 @@ class TestDemo:
         assert np.max([row["found_box"] for row in parts[0]]) <= 384
 
     def test_without_training_phrases_it_is_not_computed(
-        self, demo: Layout, shipped: EvaluateParams
+        self, demo: Project, shipped: EvaluateParams
     ) -> None:
         metrics = run_demo(demo, shipped, QUICK.model_copy(update={"split": "archive"}))
         assert metrics["status"] == contract.NOT_COMPUTED
         assert metrics["reason"] == "MS-CXR has no train phrase about the images stored here"
 
 
-def test_without_the_data_it_is_not_computed_and_says_what_to_set(project: Project) -> None:
+def test_without_the_data_it_is_not_computed_and_says_what_to_set(
+    project: GroundingProject,
+) -> None:
     project.table.unlink()
-    storage.write_table(project.layout.inventory("ms_cxr"), INVENTORY.empty_table(), INVENTORY)
+    storage.write_table(project.project.inventory("ms_cxr"), INVENTORY.empty_table(), INVENTORY)
     metrics, predictions, folder = project.judge({"one": Brightness()})
     assert metrics["status"] == contract.NOT_COMPUTED
     assert "inventory.ms_cxr" in metrics["reason"]
@@ -230,7 +233,7 @@ def test_without_the_data_it_is_not_computed_and_says_what_to_set(project: Proje
 
 
 def test_an_archive_that_holds_none_of_the_images_is_an_error(
-    rows_and_project: tuple[list[list[object]], Project],
+    rows_and_project: tuple[list[list[object]], GroundingProject],
 ) -> None:
     rows, project = rows_and_project
     strange = [[f"x{row[0]}", *row[1:3], str(row[3]).replace("/image", "/ximage"), *row[4:]]
@@ -240,14 +243,14 @@ def test_an_archive_that_holds_none_of_the_images_is_an_error(
         project.judge({"one": Brightness()})
 
 
-def test_a_lost_key_is_an_error(project: Project) -> None:
-    (project.layout.state / "deid.key").unlink()
+def test_a_lost_key_is_an_error(project: GroundingProject) -> None:
+    (project.project.state / "deid.key").unlink()
     with pytest.raises(ConfigError, match="found none"):
         project.judge({"one": Brightness()})
 
 
 def test_a_head_that_can_learn_does_and_from_permuted_truth_it_does_not(
-    rows_and_project: tuple[list[list[object]], Project],
+    rows_and_project: tuple[list[list[object]], GroundingProject],
 ) -> None:
     rows, project = rows_and_project
     able = PgParams(
@@ -278,7 +281,7 @@ def test_a_head_that_can_learn_does_and_from_permuted_truth_it_does_not(
 
 
 def test_without_validation_phrases_the_last_epoch_is_kept(
-    rows_and_project: tuple[list[list[object]], Project],
+    rows_and_project: tuple[list[list[object]], GroundingProject],
 ) -> None:
     rows, project = rows_and_project
     write_ms_cxr(project, [row for row in rows if row[-1] != "val"])
@@ -290,7 +293,7 @@ def test_without_validation_phrases_the_last_epoch_is_kept(
     assert np.isnan(head.facts["val_miou"])
 
 
-def test_equal_input_gives_equal_bytes(project: Project) -> None:
+def test_equal_input_gives_equal_bytes(project: GroundingProject) -> None:
     _, _, first = project.judge({"one": Brightness()}, name="first")
     torch.manual_seed(123)
     _, _, second = project.judge({"one": Brightness()}, name="second")
@@ -300,7 +303,7 @@ def test_equal_input_gives_equal_bytes(project: Project) -> None:
 
 @pytest.mark.parametrize("mode", ["frozen", "native"])
 def test_a_native_recipe_trains_a_copy_of_the_encoder_and_writes_it(
-    project: Project, mode: str
+    project: GroundingProject, mode: str
 ) -> None:
     encoder = Brightness()
     recipe = QUICK.recipe.model_copy(update={"encoder": mode, "encoder_lr": 1e-2})
@@ -318,9 +321,9 @@ def test_a_native_recipe_trains_a_copy_of_the_encoder_and_writes_it(
         assert weights["scale"].item() != 1
 
 
-def test_several_seeds_are_several_heads_and_metrics_their_mean(project: Project) -> None:
+def test_several_seeds_are_several_heads_and_metrics_their_mean(project: GroundingProject) -> None:
     recipe = QUICK.recipe.model_copy(update={"seed": 3, "seeds": 2})
-    encoders: dict[str, FrozenEncoder] = {"one": Brightness()}
+    encoders: dict[str, ImageEncoder] = {"one": Brightness()}
     both, predictions, folder = project.judge(encoders, QUICK.model_copy(update={"recipe": recipe}))
     single = []
     for seed in (3, 4):
@@ -342,7 +345,7 @@ def test_several_seeds_are_several_heads_and_metrics_their_mean(project: Project
     assert (folder / "curves.csv").read_bytes() == (first / "curves.csv").read_bytes()
 
 
-def test_boxes_are_those_of_the_squares_in_stored_pixels(project: Project) -> None:
+def test_boxes_are_those_of_the_squares_in_stored_pixels(project: GroundingProject) -> None:
     _, predictions, _ = project.judge({"one": Brightness()})
     assert predictions.num_rows == 2 * SPLITS["test"]
     for row in predictions.to_pylist():
@@ -355,12 +358,12 @@ class TestSeveralBoxes:
     BOXES = np.array([[10.0, 20, 30, 40], [100, 30, 150, 60]])
 
     def test_the_target_encloses_all_or_is_the_largest(self) -> None:
-        assert pg.target_box(self.BOXES, "union").tolist() == [10, 20, 150, 60]
-        assert pg.target_box(self.BOXES, "best").tolist() == [100, 30, 150, 60]
-        assert pg.target_box(self.BOXES[:1], "best").tolist() == self.BOXES[0].tolist()
+        assert pg_task.target_box(self.BOXES, "union").tolist() == [10, 20, 150, 60]
+        assert pg_task.target_box(self.BOXES, "best").tolist() == [100, 30, 150, 60]
+        assert pg_task.target_box(self.BOXES[:1], "best").tolist() == self.BOXES[0].tolist()
 
     def test_scored_again_by_the_rule_that_made_them(
-        self, rows_and_project: tuple[list[list[object]], Project]
+        self, rows_and_project: tuple[list[list[object]], GroundingProject]
     ) -> None:
         rows, project = rows_and_project
         several = [[*row[:2], "opacities on both sides", *row[3:]] for row in rows]
@@ -372,10 +375,10 @@ class TestSeveralBoxes:
             assert predictions.num_rows == SPLITS["test"]
             assert {len(row["true_boxes"]) for row in predictions.to_pylist()} == {2}
             assert metrics["protocol"]["scored_several_boxes"] == rule
-            contract.score(pg.EVALUATION, folder=folder, common=project.shipped.common)
+            contract.score(pg_task.EVALUATION, folder=folder, common=project.shipped.common)
             assert read_metrics(folder) == metrics
             found[rule] = metrics["systems"]["one"]["miou"]["value"]
-            expected = pg.grounding_scoring.measure(predictions, several=rule)
+            expected = pg_task.grounding_scoring.measure(predictions, several=rule)
             value = expected.statistic(np.ones((1, predictions.num_rows)))[0, 0]
             assert found[rule] == pytest.approx(value, abs=1e-6)
         assert found["union"] != found["best"]

@@ -9,33 +9,26 @@ import numpy as np
 import pytest
 
 from lapvqa import storage
+from lapvqa.datasets.chexpert import read_chexpert
+from lapvqa.datasets.probe_images import read_image
 from lapvqa.errors import SourceError, SplitLeakError
-from lapvqa.evaluation import (
-    contract,
-    features,
-    folders,
-    linear_probe,
-    probe_chexpert,
-    probe_nih14,
-    subject,
-)
-from lapvqa.probe import recipe
-from lapvqa.probe.chexpert import read_chexpert
-from lapvqa.probe.images import read_image
+from lapvqa.evaluation import contract, features, image_folder, subject
+from lapvqa.probe import chexpert, nih14, recipe
+from lapvqa.probe import task as probe_task
 from lapvqa.schemas import PROBE_PREDICTIONS
 
 FILES = ("predictions.parquet", "metrics.json", "curves.csv")
 
 
-def results(layout, task: str) -> tuple[dict, list[bytes]]:
-    folder = layout.result_dir(task)
+def results(project, task: str) -> tuple[dict, list[bytes]]:
+    folder = project.result_dir(task)
     content = [(folder / name).read_bytes() for name in FILES]
     return json.loads(content[1]), content
 
 
-def test_chexpert_from_files_to_metrics(chexpert_folder, params, layout, machine, recorder):
-    counts = probe_chexpert.run(params, layout, machine, recorder)
-    metrics, _ = results(layout, "probe_chexpert")
+def test_chexpert_from_files_to_metrics(chexpert_folder, params, project, machine, recorder):
+    counts = chexpert.run(params, project, machine, recorder)
+    metrics, _ = results(project, "probe_chexpert")
     assert counts["num_samples"] == metrics["num_samples"] == 32
     assert metrics["num_patients"] == 16
     assert metrics["protocol"]["uncertain"] == "zeros"
@@ -44,205 +37,203 @@ def test_chexpert_from_files_to_metrics(chexpert_folder, params, layout, machine
     digests = {metrics["protocol"][f"encoder_sha256_{s}"] for s in ("trained", "untrained")}
     assert len(digests) == 2
     table = storage.read_table(
-        layout.result_dir("probe_chexpert") / "predictions.parquet", PROBE_PREDICTIONS, made_by="x"
+        project.result_dir("probe_chexpert") / "predictions.parquet", PROBE_PREDICTIONS, made_by="x"
     )
     assert table.num_rows == 32 * 5 * 2
     assert not [one for one in table["sample"].to_pylist() if "patient" in one]
 
 
-def test_nih14_from_files_to_metrics(nih14_folder, params, layout, machine, recorder):
-    probe_nih14.run(params, layout, machine, recorder)
-    metrics, _ = results(layout, "probe_nih14")
+def test_nih14_from_files_to_metrics(nih14_folder, params, project, machine, recorder):
+    nih14.run(params, project, machine, recorder)
+    metrics, _ = results(project, "probe_nih14")
     assert (metrics["num_samples"], metrics["num_patients"]) == (28, 14)
     assert len(metrics["systems"]["trained"]) == 4 * 15  # AUC, AUPRC, Brier, ECE; means
     assert metrics["systems"]["trained"]["auc/Hernia"]["value"] is None
     assert [line for line in metrics["undefined"] if line.startswith("auc/Hernia: no predictions")]
 
 
-@pytest.mark.parametrize("evaluation", [probe_chexpert, probe_nih14])
+@pytest.mark.parametrize("evaluation", [chexpert, nih14])
 def test_same_input_same_bytes_with_and_without_the_cache(
-    evaluation, chexpert_folder, nih14_folder, params, layout, machine, recorder
+    evaluation, chexpert_folder, nih14_folder, params, project, machine, recorder
 ):
     task = evaluation.EVALUATION.task
-    evaluation.run(params, layout, machine, recorder)
-    _, first = results(layout, task)
-    evaluation.run(params, layout, machine, recorder)
-    _, cached = results(layout, task)
-    for path in sorted(layout.work_dir("features").rglob("*"), reverse=True):
+    evaluation.run(params, project, machine, recorder)
+    _, first = results(project, task)
+    evaluation.run(params, project, machine, recorder)
+    _, cached = results(project, task)
+    for path in sorted(project.work_dir("features").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    evaluation.run(params, layout, machine, recorder)
-    _, fresh = results(layout, task)
+    evaluation.run(params, project, machine, recorder)
+    _, fresh = results(project, task)
     assert first == cached == fresh
 
 
-@pytest.mark.parametrize(
-    ("evaluation", "key"), [(probe_chexpert, "chexpert"), (probe_nih14, "nih14")]
-)
+@pytest.mark.parametrize(("evaluation", "key"), [(chexpert, "chexpert"), (nih14, "nih14")])
 def test_an_absent_dataset_is_not_computed_and_says_what_to_set(
-    evaluation, key, params, layout, machine, recorder
+    evaluation, key, params, project, machine, recorder
 ):
-    counts = evaluation.run(params, layout, machine, recorder)
-    metrics, _ = results(layout, evaluation.EVALUATION.task)
+    counts = evaluation.run(params, project, machine, recorder)
+    metrics, _ = results(project, evaluation.EVALUATION.task)
     assert counts["status"] == metrics["status"] == "not computed"
     assert f"inventory.{key}" in metrics["reason"]
     assert f"paths.{key}" in metrics["reason"]
-    assert str(layout.root) not in metrics["reason"]
+    assert str(project.root) not in metrics["reason"]
 
 
 def test_an_encoder_that_sees_gets_one_and_a_blind_one_a_half(
-    chexpert_folder, planted, params, layout, machine, recorder
+    chexpert_folder, planted, params, project, machine, recorder
 ):
-    source = folders.open_folder("chexpert", layout, machine)
+    source = image_folder.open_folder("chexpert", project, machine)
     dataset = read_chexpert(source.folder, uncertain="zeros")
-    found = linear_probe.extract(
-        planted, source, dataset.images, layout=layout, machine=machine, recorder=recorder
+    found = probe_task.extract(
+        planted, source, dataset.images, project=project, machine=machine, recorder=recorder
     )
     predictions, protocol = recipe.predict(dataset, found.systems, c_grid=[0.1, 1.0])
     contract.publish(
-        probe_chexpert.EVALUATION,
+        chexpert.EVALUATION,
         predictions,
         protocol=protocol,
-        folder=layout.result_dir("probe_chexpert"),
+        folder=project.result_dir("probe_chexpert"),
         common=params.common,
     )
-    metrics, _ = results(layout, "probe_chexpert")
+    metrics, _ = results(project, "probe_chexpert")
     assert metrics["systems"]["trained"]["mean_auc"]["value"] > 0.99
     assert metrics["systems"]["untrained"]["mean_auc"]["value"] < 0.7
     assert metrics["systems"]["untrained"]["mean_auc"]["low"] < 0.5
     assert metrics["differences"]["trained-untrained"]["mean_auc"]["low"] > 0.2
 
 
-def test_a_leaked_patient_stops_the_evaluation(chexpert_folder, params, layout, machine, recorder):
+def test_a_leaked_patient_stops_the_evaluation(chexpert_folder, params, project, machine, recorder):
     line = (chexpert_folder / "train.csv").read_text().splitlines()[1]
     with (chexpert_folder / "valid.csv").open("a") as handle:
         handle.write(line + "\n")
     with pytest.raises(SplitLeakError):
-        probe_chexpert.run(params, layout, machine, recorder)
-    assert not layout.result_dir("probe_chexpert").exists()
+        chexpert.run(params, project, machine, recorder)
+    assert not project.result_dir("probe_chexpert").exists()
 
 
 def test_one_broken_image_is_counted_and_left_out(
-    chexpert_folder, params, layout, machine, recorder
+    chexpert_folder, params, project, machine, recorder
 ):
     broken = chexpert_folder / "valid" / "patient64541" / "study1" / "view1_frontal.jpg"
     broken.write_bytes(b"not a jpeg")
-    probe_chexpert.run(params, layout, machine, recorder)
-    metrics, _ = results(layout, "probe_chexpert")
+    chexpert.run(params, project, machine, recorder)
+    metrics, _ = results(project, "probe_chexpert")
     assert metrics["protocol"]["unreadable_images"] == 1
     assert metrics["protocol"]["unreadable_images_test"] == 1
     assert metrics["num_samples"] == 31
 
 
 def test_many_missing_images_stop_before_any_is_decoded(
-    nih14_folder, list_again, params, layout, machine, recorder
+    nih14_folder, list_again, params, project, machine, recorder
 ):
     for path in sorted(nih14_folder.glob("images_003/images/*.png")):
         path.unlink()
     list_again("nih14")
     with pytest.raises(SourceError, match="of 108 listed images are missing"):
-        probe_nih14.run(params, layout, machine, recorder)
-    assert not layout.work_dir("features").exists()
+        nih14.run(params, project, machine, recorder)
+    assert not project.work_dir("features").exists()
 
 
 class TestFeatures:
-    def extract(self, encoders, layout, machine, recorder, paths=None):
-        source = folders.open_folder("chexpert", layout, machine)
+    def extract(self, encoders, project, machine, recorder, paths=None):
+        source = image_folder.open_folder("chexpert", project, machine)
         paths = paths or read_chexpert(source.folder, uncertain="zeros").images
-        return linear_probe.extract(
-            encoders, source, paths, layout=layout, machine=machine, recorder=recorder
+        return probe_task.extract(
+            encoders, source, paths, project=project, machine=machine, recorder=recorder
         )
 
     def test_computed_once_per_encoder_and_images(
-        self, chexpert_folder, planted, layout, machine, recorder
+        self, chexpert_folder, planted, project, machine, recorder
     ):
-        first = self.extract(planted, layout, machine, recorder)
+        first = self.extract(planted, project, machine, recorder)
         calls = planted["trained"].calls
         assert calls == 1 + -(-len(first.readable) // features.BATCH)  # 1: the fingerprint
-        second = self.extract(planted, layout, machine, recorder)
+        second = self.extract(planted, project, machine, recorder)
         assert planted["trained"].calls == calls + 1
         for name in planted:
             np.testing.assert_array_equal(first.systems[name], second.systems[name])
 
     def test_other_weights_are_computed_anew(
-        self, chexpert_folder, planted, layout, machine, recorder
+        self, chexpert_folder, planted, project, machine, recorder
     ):
-        first = self.extract(planted, layout, machine, recorder)
+        first = self.extract(planted, project, machine, recorder)
         planted["trained"].weight.data *= 2
-        second = self.extract(planted, layout, machine, recorder)
+        second = self.extract(planted, project, machine, recorder)
         np.testing.assert_allclose(
             second.systems["trained"], 2 * first.systems["trained"], rtol=1e-6
         )
 
     def test_the_same_weights_in_another_architecture_are_computed_anew(
-        self, chexpert_folder, planted, layout, machine, recorder
+        self, chexpert_folder, planted, project, machine, recorder
     ):
         assert len({features.encoder_digest(encoder) for encoder in planted.values()}) == 1
-        found = self.extract(planted, layout, machine, recorder)
+        found = self.extract(planted, project, machine, recorder)
         assert not np.array_equal(found.systems["trained"], found.systems["untrained"])
 
     def test_a_changed_image_is_decoded_anew_and_the_old_chunk_is_dropped(
-        self, chexpert_folder, list_again, planted, layout, machine, recorder
+        self, chexpert_folder, list_again, planted, project, machine, recorder
     ):
-        first = self.extract(planted, layout, machine, recorder)
+        first = self.extract(planted, project, machine, recorder)
         target = chexpert_folder / "train" / "patient00001" / "study1" / "view1_frontal.jpg"
         other = chexpert_folder / "train" / "patient00002" / "study2" / "view1_frontal.jpg"
         target.write_bytes(other.read_bytes())
         list_again("chexpert")
-        second = self.extract(planted, layout, machine, recorder)
+        second = self.extract(planted, project, machine, recorder)
         assert not np.array_equal(first.systems["trained"], second.systems["trained"])
-        kept = (layout.work_dir("features") / "pixels" / "chexpert").glob("*")
+        kept = (project.work_dir("features") / "pixels" / "chexpert").glob("*")
         assert len({path.stem for path in kept}) == 1
 
     def test_pixels_come_in_any_order_from_any_chunk(
-        self, chexpert_folder, layout, machine, monkeypatch
+        self, chexpert_folder, project, machine, monkeypatch
     ):
-        source = folders.open_folder("chexpert", layout, machine)
+        source = image_folder.open_folder("chexpert", project, machine)
         paths = sorted(path for path in source.files if path.endswith(".jpg"))[:12]
-        monkeypatch.setattr(folders, "CHUNK", 5)
-        decoded = folders.decode(source, paths, read_image, layout=layout, machine=machine)
+        monkeypatch.setattr(image_folder, "CHUNK", 5)
+        decoded = image_folder.decode(source, paths, read_image, project=project, machine=machine)
         order = [11, 0, 4, 5, 5, 10]
         found = decoded.pixels(order)
         for image, number in zip(found, order, strict=True):
             np.testing.assert_array_equal(image, read_image(chexpert_folder / paths[number]).pixels)
 
     def test_chunks_and_batches_do_not_change_the_features(
-        self, chexpert_folder, layout, machine, recorder, monkeypatch
+        self, chexpert_folder, project, machine, recorder, monkeypatch
     ):
-        encoders = subject.load_systems(subject.encoder_folder(layout))
-        whole = self.extract(encoders, layout, machine, recorder)
+        encoders = subject.load_systems(subject.encoder_folder(project))
+        whole = self.extract(encoders, project, machine, recorder)
         monkeypatch.setattr(features, "CHUNK", 7)
-        pieces = self.extract(encoders, layout, machine, recorder)
+        pieces = self.extract(encoders, project, machine, recorder)
         for name in encoders:
             np.testing.assert_allclose(whole.systems[name], pieces.systems[name], atol=1e-6)
 
     def test_unreadable_images_have_no_features(
-        self, chexpert_folder, planted, layout, machine, recorder
+        self, chexpert_folder, planted, project, machine, recorder
     ):
-        source = folders.open_folder("chexpert", layout, machine)
+        source = image_folder.open_folder("chexpert", project, machine)
         images = read_chexpert(source.folder, uncertain="zeros").images[:3]
         paths = (images[0], "no/such.jpg", images[1])
-        found = self.extract(planted, layout, machine, recorder, paths=paths)
+        found = self.extract(planted, project, machine, recorder, paths=paths)
         assert found.readable.tolist() == [True, False, True]
         assert found.systems["trained"].shape == (2, 16)
 
     def test_mean_over_the_pooled_tokens_of_the_encoder(
-        self, chexpert_folder, layout, machine, recorder
+        self, chexpert_folder, project, machine, recorder
     ):
         import torch
 
-        from lapvqa.data.transforms import to_input
-        from lapvqa.evaluation.frozen import OwnEncoder
+        from lapvqa.datasets.probe_images import read_image
+        from lapvqa.evaluation.image_encoder import OwnEncoder
+        from lapvqa.images.transforms import to_input
         from lapvqa.pretrain.files import load_encoder
-        from lapvqa.probe.images import read_image
 
-        source = folders.open_folder("chexpert", layout, machine)
+        source = image_folder.open_folder("chexpert", project, machine)
         path = read_chexpert(source.folder, uncertain="zeros").images[0]
-        encoder = load_encoder(subject.encoder_folder(layout))
+        encoder = load_encoder(subject.encoder_folder(project))
         with torch.no_grad():
             pixels = torch.from_numpy(read_image(Path(source.folder) / path).pixels)[None]
             expected = encoder(to_input(pixels, encoder.image_size)).mean(dim=1).numpy()
         found = self.extract(
-            {"trained": OwnEncoder(encoder)}, layout, machine, recorder, paths=(path,)
+            {"trained": OwnEncoder(encoder)}, project, machine, recorder, paths=(path,)
         )
         np.testing.assert_allclose(found.systems["trained"], expected, atol=1e-6)
 

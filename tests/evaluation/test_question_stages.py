@@ -14,15 +14,15 @@ import torch
 from demo_project import MACHINE, build
 
 from lapvqa import storage
+from lapvqa.diffvqa import task as diffvqa_task
 from lapvqa.diffvqa.model import DiffVQAHead
 from lapvqa.errors import ConfigError
-from lapvqa.evaluation import diffvqa, features, vqa
+from lapvqa.evaluation import features
 from lapvqa.evaluation.encoders.open import open_encoder
-from lapvqa.evaluation.frozen import FrozenEncoder
+from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.evaluation.subject import Subject, load_systems
 from lapvqa.heads import checkpoint
 from lapvqa.heads.text import of_size
-from lapvqa.layout import Layout
 from lapvqa.params import (
     BootstrapParams,
     EvaluateParams,
@@ -31,8 +31,10 @@ from lapvqa.params import (
     TextHeadParams,
     load_params,
 )
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import ANSWER_PREDICTIONS
+from lapvqa.vqa import task as vqa_task
 from lapvqa.vqa.model import VQAHead
 
 SIZES = ModelParams(
@@ -41,11 +43,11 @@ SIZES = ModelParams(
 )  # fmt: skip
 HEAD = TextHeadParams(d_model=32, num_layers=1, nhead=2)
 RECIPE = RecipeParams(epochs=1, batch_size=32, lr=1e-3)
-STAGES = {"vqa": (vqa, VQAHead), "diffvqa": (diffvqa, DiffVQAHead)}
+STAGES = {"vqa": (vqa_task, VQAHead), "diffvqa": (diffvqa_task, DiffVQAHead)}
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Layout:
+def demo(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Project:
     return build(tmp_path_factory.mktemp("questions"), repository, SIZES)
 
 
@@ -62,14 +64,14 @@ def parameters(repository: Path, **changes: Any) -> EvaluateParams:
 
 
 def judge(
-    task: str, layout: Layout, params: EvaluateParams, results: Path, encoders: Any = None
+    task: str, project: Project, params: EvaluateParams, results: Path, encoders: Any = None
 ) -> dict[str, Any]:
     """Run a task on encoders (by default those of the project); return metrics.json."""
-    folder = layout.model_dir("captioning")
+    folder = project.model_dir("captioning")
     subject = Subject(lambda: encoders or load_systems(folder), results, folder)
     recorder = Recorder(results / "record.jsonl", stage="evaluate", quiet=True)
     try:
-        STAGES[task][0].evaluate(subject, params, layout, MACHINE, recorder)
+        STAGES[task][0].evaluate(subject, params, project, MACHINE, recorder)
     finally:
         recorder.close()
     return json.loads((results / task / "metrics.json").read_text())
@@ -77,7 +79,7 @@ def judge(
 
 @pytest.mark.parametrize("task", STAGES)
 def test_every_test_question_gets_an_answer_of_every_system(
-    task: str, demo: Layout, repository: Path, tmp_path: Path
+    task: str, demo: Project, repository: Path, tmp_path: Path
 ) -> None:
     metrics = judge(task, demo, parameters(repository), tmp_path)
     path = tmp_path / task / "predictions.parquet"
@@ -98,7 +100,7 @@ def test_every_test_question_gets_an_answer_of_every_system(
 
 @pytest.mark.parametrize("task", STAGES)
 def test_the_head_is_written_in_its_published_form(
-    task: str, demo: Layout, repository: Path, tmp_path: Path
+    task: str, demo: Project, repository: Path, tmp_path: Path
 ) -> None:
     judge(task, demo, parameters(repository), tmp_path)
     path = tmp_path / task / "extra" / "head.pt"
@@ -109,7 +111,7 @@ def test_the_head_is_written_in_its_published_form(
 
 @pytest.mark.parametrize("task", STAGES)
 def test_equal_runs_give_equal_bytes_whoever_filled_the_store(
-    task: str, demo: Layout, repository: Path, tmp_path: Path
+    task: str, demo: Project, repository: Path, tmp_path: Path
 ) -> None:
     for name in ("first", "second"):
         if name == "second":  # the other task's images come first, in another order
@@ -122,7 +124,7 @@ def test_equal_runs_give_equal_bytes_whoever_filled_the_store(
 
 
 def test_native_trains_a_copy_of_the_encoder_which_loads_as_an_export(
-    demo: Layout, repository: Path, tmp_path: Path
+    demo: Project, repository: Path, tmp_path: Path
 ) -> None:
     folder = demo.model_dir("captioning")
     encoder = load_systems(folder)["trained"]
@@ -140,7 +142,7 @@ def test_native_trains_a_copy_of_the_encoder_which_loads_as_an_export(
 
 
 def test_several_seeds_are_several_heads_of_each_system(
-    demo: Layout, repository: Path, tmp_path: Path
+    demo: Project, repository: Path, tmp_path: Path
 ) -> None:
     recipe = RECIPE.model_copy(update={"seeds": 2})
     metrics = judge("vqa", demo, parameters(repository, recipe=recipe), tmp_path)
@@ -154,7 +156,7 @@ def test_several_seeds_are_several_heads_of_each_system(
         assert mean == pytest.approx(np.mean(one["values"]), abs=1e-6)
 
 
-class Oracle(FrozenEncoder):
+class Oracle(ImageEncoder):
     """Not an encoder: its tokens are a hash of the pixels, so every image is another."""
 
     width = 32
@@ -170,7 +172,7 @@ class Oracle(FrozenEncoder):
 
 
 def test_a_head_learns_what_the_questions_give_away(
-    demo: Layout, repository: Path, tmp_path: Path
+    demo: Project, repository: Path, tmp_path: Path
 ) -> None:
     recipe = RecipeParams(epochs=8, batch_size=16, lr=3e-3)
     params = parameters(repository, recipe=recipe)
@@ -179,7 +181,7 @@ def test_a_head_learns_what_the_questions_give_away(
 
 
 def test_too_long_an_answer_is_refused_before_training(
-    demo: Layout, repository: Path, tmp_path: Path
+    demo: Project, repository: Path, tmp_path: Path
 ) -> None:
     params = parameters(repository, max_new_tokens=150)
     with pytest.raises(ConfigError, match=r"evaluate\.vqa\.max_new_tokens is 150"):
@@ -187,9 +189,9 @@ def test_too_long_an_answer_is_refused_before_training(
 
 
 def test_without_the_dataset_every_file_says_why(
-    demo: Layout, repository: Path, tmp_path: Path
+    demo: Project, repository: Path, tmp_path: Path
 ) -> None:
-    elsewhere = Layout(tmp_path)
+    elsewhere = Project(tmp_path)
     for path in ("params.yaml", "data/inventory/diff_vqa.parquet"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes((demo.root / path).read_bytes())

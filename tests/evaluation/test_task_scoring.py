@@ -13,19 +13,15 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from lapvqa import storage
+from lapvqa.ad import scoring as ad_scoring
 from lapvqa.datasets.vindr_tables import CLASSES
 from lapvqa.errors import SchemaError
-from lapvqa.evaluation import (
-    answer_scoring,
-    comparing,
-    contract,
-    detection_scoring,
-    grounding_scoring,
-)
+from lapvqa.evaluation import answer_scoring, contract, differences
 from lapvqa.metrics import record
 from lapvqa.metrics.bootstrap import Measures, draw_values
 from lapvqa.metrics.delong import delong_test
 from lapvqa.params import BootstrapParams, MetricWeightsParams
+from lapvqa.pg import scoring as pg_scoring
 from lapvqa.probe import scoring as probe_scoring
 from lapvqa.rrg import labeler
 from lapvqa.rrg import scoring as rrg_scoring
@@ -132,7 +128,7 @@ def values(measures: Measures) -> Values:
     return dict(zip(measures.names, row.tolist(), strict=True))
 
 
-union = partial(grounding_scoring.measure, several="union")
+union = partial(pg_scoring.measure, several="union")
 SQUARE, SHIFTED, FAR = (0.0, 0.0, 10.0, 10.0), (5.0, 0.0, 15.0, 10.0), (50.0, 50.0, 60.0, 60.0)
 EDEMA = "There is pulmonary edema."
 EFFUSION = "Small left pleural effusion is seen."
@@ -160,7 +156,7 @@ REPORTS = reports((EDEMA, EDEMA), (EFFUSION, ""), ("No acute process.", EDEMA))
 Scored = tuple[Callable[[pa.Table], Measures], pa.Table]
 TASKS: dict[str, Scored] = {
     "answers": (answer_scoring.measure, ANSWERS),
-    "detection": (detection_scoring.measure, DETECTIONS),
+    "detection": (ad_scoring.measure, DETECTIONS),
     "grounding": (union, GROUNDINGS),
     "probe": (partial(probe_scoring.measure, labels=LABELS), probes()),
     "rrg": (rrg_scoring.measure, REPORTS),
@@ -226,7 +222,7 @@ def test_answer_curves_follow_types_and_systems() -> None:
 
 
 def test_detection_by_hand_with_images_without_boxes() -> None:
-    measures = detection_scoring.measure(DETECTIONS)
+    measures = ad_scoring.measure(DETECTIONS)
     found = values(measures)
     # ILD by score: 0.9 far (image 0), square (1), far (2) are one threshold; then 0.8 square (0).
     # Recall 1/2 at precision 1/3, recall 1 at precision 2/4: the envelope is 1/2 throughout.
@@ -243,21 +239,21 @@ def test_what_is_found_in_an_image_without_true_boxes_counts_against() -> None:
         ([("ILD", SQUARE)], [("ILD", FAR), ("ILD", SQUARE)]), ([], [("ILD", FAR), ("ILD", FAR)])
     )
     alone = with_normal.slice(0, 1)
-    assert values(detection_scoring.measure(alone))["ap40/ILD"] == pytest.approx(1 / 2)
-    assert values(detection_scoring.measure(with_normal))["ap40/ILD"] == pytest.approx(1 / 4)
+    assert values(ad_scoring.measure(alone))["ap40/ILD"] == pytest.approx(1 / 2)
+    assert values(ad_scoring.measure(with_normal))["ap40/ILD"] == pytest.approx(1 / 4)
 
 
 def test_perfect_boxes_score_one_by_every_rule() -> None:
     every = [(name, SQUARE) for name in CLASSES]
-    found = values(detection_scoring.measure(detections((every, every), ([], []))))
+    found = values(ad_scoring.measure(detections((every, every), ([], []))))
     assert set(found.values()) == {1.0}
 
 
 def test_detection_curves_are_ap40_by_class() -> None:
-    curves = detection_scoring.curves(
+    curves = ad_scoring.curves(
         pa.concat_tables([DETECTIONS, detections(([("ILD", SQUARE)], []), system="untrained")])
     )
-    assert curves.columns == detection_scoring.CURVE_COLUMNS
+    assert curves.columns == ad_scoring.CURVE_COLUMNS
     by_class = {row[0]: row[1:] for row in curves.rows}
     assert tuple(by_class) == CLASSES
     assert by_class["ILD"] == (pytest.approx(0.5), 0.0)
@@ -280,7 +276,7 @@ def test_boxes_that_cannot_be_scored_are_refused(column: str, value: list, messa
     row = detections(([("ILD", SQUARE)], [("ILD", SQUARE)])).to_pylist()[0]
     table = pa.Table.from_pylist([{**row, column: value}], schema=DETECTION_PREDICTIONS)
     with pytest.raises(SchemaError, match=message):
-        detection_scoring.measure(table)
+        ad_scoring.measure(table)
 
 
 def test_grounding_by_hand() -> None:
@@ -289,7 +285,7 @@ def test_grounding_by_hand() -> None:
     assert found["miou"] == pytest.approx((1 + 1 / 3 + 0 + 1 / 2) / 4)
     assert (found["acc25"], found["acc50"]) == (3 / 4, 2 / 4)
     assert found["pointing"] == 3 / 4  # the shifted box's centre is on the edge
-    best = values(grounding_scoring.measure(GROUNDINGS, several="best"))
+    best = values(pg_scoring.measure(GROUNDINGS, several="best"))
     assert best["miou"] == pytest.approx((1 + 1 / 3 + 0 + 1) / 4)
 
 
@@ -299,14 +295,14 @@ def test_perfect_boxes_of_phrases_score_one() -> None:
 
 
 def test_grounding_curves_are_shares_of_phrases_by_iou() -> None:
-    curves = grounding_scoring.curves(GROUNDINGS, several="union")
+    curves = pg_scoring.curves(GROUNDINGS, several="union")
     assert curves.columns == ("iou", "trained")
     shares = {round(float(point), 2): share for point, share in curves.rows}
     assert len(shares) == 101
     assert [shares[one] for one in (0.0, 0.01, 0.33, 0.34, 0.5, 0.51, 1.0)] == [
         1, 3 / 4, 3 / 4, 2 / 4, 2 / 4, 1 / 4, 1 / 4,
     ]  # fmt: skip
-    best = grounding_scoring.curves(GROUNDINGS, several="best")
+    best = pg_scoring.curves(GROUNDINGS, several="best")
     assert best.rows[-1] == (1.0, 2 / 4)
 
 
@@ -347,11 +343,11 @@ def test_report_curves_have_a_column_for_each_system_present() -> None:
     assert {row[0]: row[1:] for row in curves.rows}["Edema"] == (1.0, 1.0, 1.0)
 
 
-def compared(first: pa.Table, second: pa.Table) -> dict[str, comparing.Numbers]:
+def compared(first: pa.Table, second: pa.Table) -> dict[str, differences.Numbers]:
     measure = partial(probe_scoring.measure, labels=LABELS)
     measures = measure(first), measure(second)
     drawn = [draw_values(one.statistic, one.patients, draws=200, seed=0) for one in measures]
-    return comparing.differences(
+    return differences.differences(
         measures[0], (drawn[0], drawn[1]), (first, second), confidence=0.95
     )
 
@@ -413,6 +409,6 @@ def test_a_phrase_without_a_box_is_written_and_read_back(tmp_path: Path) -> None
         tmp_path / "predictions.parquet", GROUNDING_PREDICTIONS, made_by="somebody"
     )
     assert found["found_box"].to_pylist() == [None, [0.0, 0.0, 10.0, 10.0]]
-    names = grounding_scoring.measure(found, several="union").names
-    values = grounding_scoring.measure(found, several="union").statistic(np.ones((1, 2)))[0]
+    names = pg_scoring.measure(found, several="union").names
+    values = pg_scoring.measure(found, several="union").statistic(np.ones((1, 2)))[0]
     assert dict(zip(names, values, strict=True))["miou"] == 0.5

@@ -17,8 +17,8 @@ from lapvqa.heads.checkpoint import load, save
 from lapvqa.heads.teaching import Lesson, teach
 from lapvqa.heads.text import TextHead, of_size
 from lapvqa.heads.vocabulary import cut, restore
-from lapvqa.pretrain.decoder import GPT2_VOCABULARY
-from lapvqa.pretrain.vocabulary import CutVocabulary
+from lapvqa.networks.decoder import GPT2_VOCABULARY
+from lapvqa.networks.vocabulary import CutVocabulary
 from lapvqa.rrg.heads import ReportGenerationHead
 from lapvqa.vqa.model import VQAHead
 

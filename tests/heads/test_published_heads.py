@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from lapvqa.ad.heads import DetectionHead
 from lapvqa.diffvqa.model import DiffVQAHead
 from lapvqa.heads.teaching import teach
+from lapvqa.networks.encoder import VisionEncoder
 from lapvqa.pg.heads import VisualGroundingHead, grounding_loss
-from lapvqa.pretrain.encoder import VisionEncoder
 from lapvqa.rrg.heads import ReportGenerationHead
 from lapvqa.text.bpe import encoding
 from lapvqa.vqa.model import VQAHead

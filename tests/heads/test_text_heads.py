@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from lapvqa.heads.teaching import NO_TARGET, by_length, teach
 from lapvqa.heads.text import TextHead
-from lapvqa.pretrain.decoder import Cache
+from lapvqa.networks.decoder import Cache
 
 KINDS = [TinyVQA, TinyDiffVQA, TinyReport]
 MAX_NEW = 24

@@ -10,11 +10,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from lapvqa import inventory, storage
-from lapvqa.config import load_machine
-from lapvqa.dicom.identity import DEMO_KEY, key_id
 from lapvqa.errors import SourceError
-from lapvqa.layout import Layout
+from lapvqa.identity import DEMO_KEY, key_id
+from lapvqa.machine import load_machine
 from lapvqa.params import load_params, read_yaml
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import INVENTORY
 
@@ -29,20 +29,20 @@ def write(folder: Path, *paths: str, content: bytes = b"x") -> None:
         (folder / path).write_bytes(content)
 
 
-def project(root: Path, **folders: str) -> Layout:
+def write_project(root: Path, **folders: str) -> Project:
     values = read_yaml(REPOSITORY / "params.yaml")
     values["inventory"].update(folders)
     root.mkdir(parents=True, exist_ok=True)
     with (root / "params.yaml").open("w") as handle:
         YAML(typ="safe").dump(values, handle)
-    return Layout(root)
+    return Project(root)
 
 
-def run(layout: Layout) -> dict[str, int | float | str]:
-    recorder = Recorder(layout.record("inventory"), stage="inventory")
-    params = load_params(layout.params).inventory
+def run(project: Project) -> dict[str, int | float | str]:
+    recorder = Recorder(project.record("inventory"), stage="inventory")
+    params = load_params(project.params).inventory
     try:
-        return inventory.run(params, layout, load_machine(layout), recorder)
+        return inventory.run(params, project, load_machine(project), recorder)
     finally:
         recorder.close()
 
@@ -102,11 +102,11 @@ def test_scan_imports_nothing_heavy() -> None:
 def test_the_folders_are_listed_with_layout_and_key(tmp_path: Path) -> None:
     write(tmp_path / "archive", MIMIC, "DEMO.json")
     write(tmp_path / "chexpert", "train.csv", "train/patient1/study1/view1.jpg")
-    layout = project(tmp_path, source="archive", chexpert="chexpert", nih14="absent")
+    made = write_project(tmp_path, source="archive", chexpert="chexpert", nih14="absent")
     absent = dict.fromkeys(inventory.NAMES, 0)
-    assert run(layout) == {**absent, "source": 2, "chexpert": 2}
+    assert run(made) == {**absent, "source": 2, "chexpert": 2}
     tables = {
-        name: storage.read_table(layout.inventory(name), INVENTORY, made_by="inventory")
+        name: storage.read_table(made.inventory(name), INVENTORY, made_by="inventory")
         for name in inventory.NAMES
     }
     assert tables["source"]["path"].to_pylist() == ["DEMO.json", MIMIC]
@@ -120,14 +120,14 @@ def test_the_folders_are_listed_with_layout_and_key(tmp_path: Path) -> None:
 
 def test_same_files_same_bytes_and_a_new_key_is_seen(tmp_path: Path) -> None:
     write(tmp_path / "archive", "a.dcm")
-    layout = project(tmp_path, source="archive")
-    run(layout)
-    before = storage.sha256_file(layout.inventory("source"))
-    run(layout)
-    assert storage.sha256_file(layout.inventory("source")) == before
-    (layout.state / "deid.key").unlink()
-    run(layout)
-    assert storage.sha256_file(layout.inventory("source")) != before
+    made = write_project(tmp_path, source="archive")
+    run(made)
+    before = storage.sha256_file(made.inventory("source"))
+    run(made)
+    assert storage.sha256_file(made.inventory("source")) == before
+    (made.state / "deid.key").unlink()
+    run(made)
+    assert storage.sha256_file(made.inventory("source")) != before
 
 
 @pytest.mark.parametrize(
@@ -145,14 +145,14 @@ def test_a_missing_or_empty_source_gets_a_clear_answer(
         (tmp_path / "archive").mkdir()
         write(tmp_path / "archive", *files)
     with pytest.raises(SourceError, match=expected) as caught:
-        run(project(tmp_path, source="archive"))
+        run(write_project(tmp_path, source="archive"))
     assert caught.value.exit_code == 2
     assert caught.value.hint
 
 
 def test_an_image_without_suffix_is_enough(tmp_path: Path) -> None:
     write(tmp_path / "archive", "IM0001", content=DICOM)
-    assert run(project(tmp_path, source="archive"))["source"] == 1
+    assert run(write_project(tmp_path, source="archive"))["source"] == 1
 
 
 def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import toy_project
 
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def toy_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def toy(toy_template: Path, tmp_path: Path) -> Layout:
+def toy(toy_template: Path, tmp_path: Path) -> Project:
     """A private copy of the toy project, as a finished run left it."""
     root = tmp_path / "project"
     shutil.copytree(toy_template, root)
-    return Layout(root)
+    return Project(root)

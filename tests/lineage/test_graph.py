@@ -10,18 +10,19 @@ from pathlib import Path
 import pytest
 
 from lapvqa.errors import ConfigError
-from lapvqa.layout import Layout
-from lapvqa.lineage import graph, ledger, stagefile
+from lapvqa.lineage import graph, ledger
 from lapvqa.lineage.graph import Lineage, Node
+from lapvqa.project import Project
+from lapvqa.uptodate import stagefile
 
 METRICS = "results/probe_nih14/metrics.json"
 
 
-def record(layout: Layout, *, started: float = 1000.0, suffix: str = "") -> None:
+def record(project: Project, *, started: float = 1000.0, suffix: str = "") -> None:
     """Write the ledger as a run of the pipeline would."""
-    for number, lock in enumerate(stagefile.locked(layout).values()):
+    for number, lock in enumerate(stagefile.locked(project).values()):
         ledger.append(
-            layout,
+            project,
             ledger.LedgerEntry(
                 stage=lock.name,
                 started=started + number,
@@ -43,7 +44,7 @@ def node(lineage: Lineage, path: str) -> Node:
     return found
 
 
-def test_a_metrics_file_reaches_the_inventory(toy: Layout) -> None:
+def test_a_metrics_file_reaches_the_inventory(toy: Project) -> None:
     record(toy)
     lineage = graph.trace(toy, METRICS)
     assert next(iter(lineage.nodes))[0] == METRICS
@@ -64,7 +65,7 @@ def test_a_metrics_file_reaches_the_inventory(toy: Layout) -> None:
     assert (tokens.prefect_task_run, tokens.mlflow_run) == ("task-tokens", "mlflow-tokens")
 
 
-def test_md5s_are_those_of_dvc_lock(toy: Layout) -> None:
+def test_md5s_are_those_of_dvc_lock(toy: Project) -> None:
     record(toy)
     locks = stagefile.locked(toy)
     for (path, md5), found in graph.trace(toy, "reports/index.html").nodes.items():
@@ -75,7 +76,7 @@ def test_md5s_are_those_of_dvc_lock(toy: Layout) -> None:
 @pytest.mark.parametrize(
     "asked", ["results/probe_nih14/metrics.json:mean_auc", "probe_nih14.mean_auc"]
 )
-def test_a_metric_brings_its_value(toy: Layout, asked: str) -> None:
+def test_a_metric_brings_its_value(toy: Project, asked: str) -> None:
     lineage = graph.trace(toy, asked)
     assert lineage.target.metric == "mean_auc"
     assert lineage.target.value == 0.75
@@ -83,17 +84,17 @@ def test_a_metric_brings_its_value(toy: Layout, asked: str) -> None:
 
 
 @pytest.mark.parametrize("asked", ["mlflow-tokens", "task-tokens"])
-def test_a_run_id_names_what_it_made(toy: Layout, asked: str) -> None:
+def test_a_run_id_names_what_it_made(toy: Project, asked: str) -> None:
     record(toy)
     assert [path for path, _ in graph.trace(toy, asked).target.artefacts] == ["data/tokens"]
 
 
-def test_a_flow_run_names_everything_it_made(toy: Layout) -> None:
+def test_a_flow_run_names_everything_it_made(toy: Project) -> None:
     record(toy)
     assert len(graph.trace(toy, "flow").target.artefacts) == 6
 
 
-def test_an_older_run_is_walked_by_the_ledger(toy: Layout, dvc: Callable[..., str]) -> None:
+def test_an_older_run_is_walked_by_the_ledger(toy: Project, dvc: Callable[..., str]) -> None:
     record(toy, suffix="-old")
     before = stagefile.locked(toy)
     toy.params.write_text(toy.params.read_text().replace("max_length: 64 ", "max_length: 128 "))
@@ -111,7 +112,7 @@ def test_an_older_run_is_walked_by_the_ledger(toy: Layout, dvc: Callable[..., st
     assert new.mlflow_run == "mlflow-tokens-new"
 
 
-def test_a_restored_result_maps_to_the_run_that_computed_it(toy: Layout) -> None:
+def test_a_restored_result_maps_to_the_run_that_computed_it(toy: Project) -> None:
     record(toy, suffix="-computed")
     lock = stagefile.locked(toy)["tokens"]
     restored = ledger.entries(toy)[2] | {"started": 9000.0, "mlflow_run": None}
@@ -122,7 +123,7 @@ def test_a_restored_result_maps_to_the_run_that_computed_it(toy: Layout) -> None
     assert origin.mlflow_run == "mlflow-tokens-computed"
 
 
-def test_a_bare_dvc_user_gets_the_chain_too(toy: Layout) -> None:
+def test_a_bare_dvc_user_gets_the_chain_too(toy: Project) -> None:
     found = node(graph.trace(toy, METRICS), "data/tokens").origin
     assert found is not None
     assert found.made == "on another machine"
@@ -133,13 +134,13 @@ def test_a_bare_dvc_user_gets_the_chain_too(toy: Layout) -> None:
     assert (found.made, found.started) == ("outside lapvqa run", 5.0)
 
 
-def test_a_file_within_a_folder_is_told_by_the_folder(toy: Layout) -> None:
+def test_a_file_within_a_folder_is_told_by_the_folder(toy: Project) -> None:
     lineage = graph.trace(toy, "data/tokens/tokens-00000.parquet")
     assert lineage.target.artefacts[0][0] == "data/tokens"
     assert "part of data/tokens" in lineage.target.remark
 
 
-def test_a_file_changed_by_hand_is_said(toy: Layout) -> None:
+def test_a_file_changed_by_hand_is_said(toy: Project) -> None:
     (toy.root / METRICS).unlink()
     assert "not on this disk" in graph.trace(toy, METRICS).target.remark
     (toy.root / METRICS).write_text("{}")
@@ -154,7 +155,7 @@ def test_a_file_changed_by_hand_is_said(toy: Layout) -> None:
         ("probe_nih14.mean_acu", "did you mean mean_auc"),
     ],
 )
-def test_an_unknown_target_names_the_nearest(toy: Layout, asked: str, hint: str) -> None:
+def test_an_unknown_target_names_the_nearest(toy: Project, asked: str, hint: str) -> None:
     metrics = {"systems": {"trained": {"mean_auc": {"value": 0.7, "low": 0.6, "high": 0.8}}}}
     path = toy.root / METRICS
     path.unlink()
@@ -164,13 +165,13 @@ def test_an_unknown_target_names_the_nearest(toy: Layout, asked: str, hint: str)
     assert hint in caught.value.hint
 
 
-def test_before_the_first_run_it_says_so(toy: Layout) -> None:
+def test_before_the_first_run_it_says_so(toy: Project) -> None:
     toy.dvc_lock.unlink()
     with pytest.raises(ConfigError, match="no stage has run yet"):
         graph.trace(toy, METRICS)
 
 
-def test_relative_to_where_one_stands(toy: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_to_where_one_stands(toy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(toy.root / "results" / "probe_nih14")
     assert graph.trace(toy, "metrics.json").target.artefacts[0][0] == METRICS
     monkeypatch.chdir(Path("/"))
@@ -178,7 +179,7 @@ def test_relative_to_where_one_stands(toy: Layout, monkeypatch: pytest.MonkeyPat
     assert graph.trace(toy, str(toy.root / METRICS)).target.artefacts[0][0] == METRICS
 
 
-def test_json_is_plain(toy: Layout) -> None:
+def test_json_is_plain(toy: Project) -> None:
     record(toy)
     value = graph.trace(toy, METRICS).to_json()
     assert json.loads(json.dumps(value)) == value
@@ -188,7 +189,7 @@ def test_json_is_plain(toy: Layout) -> None:
     assert all((edge["path"], edge["md5"]) in known for edge in edges)
 
 
-def test_the_disk_need_not_hold_the_data(toy: Layout) -> None:
+def test_the_disk_need_not_hold_the_data(toy: Project) -> None:
     record(toy)
     shutil.rmtree(toy.root / "data")
     lineage = graph.trace(toy, METRICS)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lapvqa.layout import Layout
 from lapvqa.lineage import ledger
+from lapvqa.project import Project
 
 
 def entry(stage: str = "tokens", **changes: object) -> ledger.LedgerEntry:
@@ -30,38 +30,38 @@ def entry(stage: str = "tokens", **changes: object) -> ledger.LedgerEntry:
 
 
 def test_entries_come_back_in_order(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    assert ledger.entries(layout) == []
-    ledger.append(layout, entry("ingest"))
-    ledger.append(layout, entry("tokens"))
-    assert [found["stage"] for found in ledger.entries(layout)] == ["ingest", "tokens"]
-    assert ledger.entries(layout)[1] == entry("tokens")
+    project = Project(tmp_path)
+    assert ledger.entries(project) == []
+    ledger.append(project, entry("ingest"))
+    ledger.append(project, entry("tokens"))
+    assert [found["stage"] for found in ledger.entries(project)] == ["ingest", "tokens"]
+    assert ledger.entries(project)[1] == entry("tokens")
 
 
 @pytest.mark.parametrize("torn", [b'{"stage": "pretr', b'{"stage": "pretrain"}\n', b"\xff\xfe\n"])
 def test_a_torn_line_costs_itself_only(tmp_path: Path, torn: bytes) -> None:
-    layout = Layout(tmp_path)
-    ledger.append(layout, entry("ingest"))
-    with layout.ledger.open("ab") as handle:
+    project = Project(tmp_path)
+    ledger.append(project, entry("ingest"))
+    with project.ledger.open("ab") as handle:
         handle.write(torn)
-    assert [found["stage"] for found in ledger.entries(layout)] == ["ingest"]
-    ledger.append(layout, entry("tokens"))
-    assert [found["stage"] for found in ledger.entries(layout)] == ["ingest", "tokens"]
-    assert ledger.damaged_lines(layout) == 1
+    assert [found["stage"] for found in ledger.entries(project)] == ["ingest"]
+    ledger.append(project, entry("tokens"))
+    assert [found["stage"] for found in ledger.entries(project)] == ["ingest", "tokens"]
+    assert ledger.damaged_lines(project) == 1
 
 
 def test_an_incomplete_entry_is_refused(tmp_path: Path) -> None:
     lacking = dict(entry())
     del lacking["outs"]
     with pytest.raises(ValueError, match="outs"):
-        ledger.append(Layout(tmp_path), lacking)  # type: ignore[arg-type]
+        ledger.append(Project(tmp_path), lacking)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="patient"):
-        ledger.append(Layout(tmp_path), entry(patient="x"))
+        ledger.append(Project(tmp_path), entry(patient="x"))
 
 
 def _append_many(root: Path, name: str) -> None:
     for _ in range(50):
-        ledger.append(Layout(root), entry(name, params={"filler": "x" * 5000}))
+        ledger.append(Project(root), entry(name, params={"filler": "x" * 5000}))
 
 
 def test_writers_at_once_do_not_mix_lines(tmp_path: Path) -> None:
@@ -71,6 +71,6 @@ def test_writers_at_once_do_not_mix_lines(tmp_path: Path) -> None:
         writer.start()
     for writer in writers:
         writer.join()
-    lines = Layout(tmp_path).ledger.read_text().splitlines()
+    lines = Project(tmp_path).ledger.read_text().splitlines()
     assert len(lines) == 150
     assert sorted(json.loads(line)["stage"] for line in lines) == sorted("abc" * 50)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lapvqa.errors import ConfigError
-from lapvqa.layout import Layout
-from lapvqa.lineage import stagefile
-from lapvqa.lineage.hashes import Hasher, TooMuchToHashError
+from lapvqa.project import Project
+from lapvqa.uptodate import stagefile
+from lapvqa.uptodate.hashes import Hasher, TooMuchToHashError
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -20,7 +20,7 @@ def test_the_projects_own_stage_file_reads_as_dvc_reads_it() -> None:
     from dvc.dependency import ParamsDependency
     from dvc.repo import Repo
 
-    ours = stagefile.declared(Layout(REPOSITORY))
+    ours = stagefile.declared(Project(REPOSITORY))
     with Repo(str(REPOSITORY)) as repository:
         graph = repository.index.graph
         theirs = {stage.name: stage for stage in repository.index.stages}
@@ -38,7 +38,7 @@ def test_the_projects_own_stage_file_reads_as_dvc_reads_it() -> None:
 
 
 def test_upstream_stages_come_first() -> None:
-    stages = stagefile.declared(Layout(REPOSITORY))
+    stages = stagefile.declared(Project(REPOSITORY))
     order = list(stages)
     for name in order:
         assert all(
@@ -46,14 +46,14 @@ def test_upstream_stages_come_first() -> None:
         )
 
 
-def write(root: Path, text: str) -> Layout:
+def write(root: Path, text: str) -> Project:
     (root / "dvc.yaml").write_text(text)
     (root / "params.yaml").write_text("size: 3\nnames: [a, b]\nmodel: {width: 8}\n")
-    return Layout(root)
+    return Project(root)
 
 
 def test_foreach_over_a_list_of_params_and_matrix(tmp_path: Path) -> None:
-    layout = write(
+    project = write(
         tmp_path,
         """\
 stages:
@@ -69,7 +69,7 @@ stages:
     cmd: echo ${item.axis} ${item.size} ${key}
 """,
     )
-    stages = stagefile.declared(layout)
+    stages = stagefile.declared(project)
     assert list(stages) == ["each@a", "each@b", "grid@a-1", "grid@a-2", "grid@b-1", "grid@b-2"]
     assert stages["each@b"].cmd == "echo b 8"
     assert stages["each@b"].outs == ("b-3",)
@@ -85,24 +85,24 @@ stages:
     ],
 )
 def test_what_is_unknown_here_says_so(tmp_path: Path, body: str, message: str) -> None:
-    layout = write(tmp_path, f"stages:\n  one:\n{body}")
+    project = write(tmp_path, f"stages:\n  one:\n{body}")
     with pytest.raises(stagefile.UnsupportedStagefileError, match=message):
-        stagefile.declared(layout)
+        stagefile.declared(project)
 
 
 def test_a_template_without_value_and_a_circle_are_the_users_to_correct(tmp_path: Path) -> None:
-    layout = write(tmp_path, "stages:\n  one:\n    cmd: echo ${model.depth}\n")
+    project = write(tmp_path, "stages:\n  one:\n    cmd: echo ${model.depth}\n")
     with pytest.raises(ConfigError, match=r"model\.depth"):
-        stagefile.declared(layout)
-    layout = write(
+        stagefile.declared(project)
+    project = write(
         tmp_path,
         "stages:\n  one: {cmd: a, deps: [x], outs: [y]}\n  two: {cmd: b, deps: [y], outs: [x]}\n",
     )
     with pytest.raises(ConfigError, match="circle"):
-        stagefile.declared(layout)
+        stagefile.declared(project)
 
 
-def test_hashes_are_those_of_dvc_lock(toy: Layout) -> None:
+def test_hashes_are_those_of_dvc_lock(toy: Project) -> None:
     hasher = Hasher(toy, {})
     locks = stagefile.locked(toy)
     assert len(locks) == 6
@@ -111,7 +111,7 @@ def test_hashes_are_those_of_dvc_lock(toy: Layout) -> None:
             assert hasher.md5(path) == md5, path
 
 
-def test_awkward_names_hash_as_in_dvc(toy: Layout, dvc: Callable[..., str]) -> None:
+def test_awkward_names_hash_as_in_dvc(toy: Project, dvc: Callable[..., str]) -> None:
     folder = toy.root / "lapvqa" / "text"
     for name in ("ö ü.py", "a/b.py", "a.py", "A.py", "a-b/c.py", 'q"\\.py', ".hidden"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -124,18 +124,18 @@ def test_awkward_names_hash_as_in_dvc(toy: Layout, dvc: Callable[..., str]) -> N
 
 def test_a_known_stat_spares_reading_and_the_budget_limits_it(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(b"x" * 1000)
-    first = Hasher(Layout(tmp_path), {}).artefact("big")
+    first = Hasher(Project(tmp_path), {}).artefact("big")
     assert first is not None
-    again = Hasher(Layout(tmp_path), {"big": first}, budget=0)
+    again = Hasher(Project(tmp_path), {"big": first}, budget=0)
     assert again.artefact("big") == first
     os.utime(tmp_path / "big", (1, 1))
     with pytest.raises(TooMuchToHashError):
-        Hasher(Layout(tmp_path), {"big": first}, budget=999).artefact("big")
+        Hasher(Project(tmp_path), {"big": first}, budget=999).artefact("big")
 
 
 def test_a_dangling_link_is_equal_to_nothing(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "link").symlink_to(tmp_path / "nowhere")
-    found = Hasher(Layout(tmp_path), {}).artefact("folder")
+    found = Hasher(Project(tmp_path), {}).artefact("folder")
     assert found is not None
     assert found["link"].md5 == ""

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 
 TOY = Path(__file__).parent / "toy"
 IGNORED = "/.lapvqa/\n/data/\n/models/\n/results/\n/reports/\n/input/\n/local.yaml\n"
@@ -65,8 +65,8 @@ class Toy:
     root: Path
 
     @property
-    def layout(self) -> Layout:
-        return Layout(self.root)
+    def project(self) -> Project:
+        return Project(self.root)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -98,7 +98,7 @@ class Toy:
 
     @property
     def lock(self) -> bytes:
-        return self.layout.dvc_lock.read_bytes()
+        return self.project.dvc_lock.read_bytes()
 
     def trouble(self, text: str) -> None:
         """Say what shall go wrong (see toy.py); nothing for no trouble."""
@@ -107,7 +107,7 @@ class Toy:
 
     def history(self, query: str) -> list[tuple[Any, ...]]:
         """Ask Prefect's database, with no server running."""
-        with closing(sqlite3.connect(self.layout.prefect_home / "prefect.db")) as database:
+        with closing(sqlite3.connect(self.project.prefect_home / "prefect.db")) as database:
             return database.execute(query).fetchall()
 
     def processes(self) -> list[psutil.Process]:

@@ -5,34 +5,34 @@ from __future__ import annotations
 import pytest
 from running_toy import Toy
 
-from lapvqa import uptodate
-from lapvqa.lineage.stagefile import CutLockError, locked
+from lapvqa.uptodate import staleness
+from lapvqa.uptodate.stagefile import CutLockError, locked
 from tasks import dvc_lock
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("orchestration")]
 
 
 def test_a_run_keeps_a_copy_of_the_whole_file(copied: Toy) -> None:
-    assert copied.layout.kept_dvc_lock.read_bytes() == copied.lock
+    assert copied.project.kept_dvc_lock.read_bytes() == copied.lock
 
 
 def test_wherever_it_is_cut_it_can_be_asked_and_mended(copied: Toy) -> None:
     whole, lines = copied.lock, []
     cut, mended = 0, 0
     for length in range(0, len(whole), 97):
-        copied.layout.dvc_lock.write_bytes(whole[:length])
+        copied.project.dvc_lock.write_bytes(whole[:length])
         try:
-            locked(copied.layout)
+            locked(copied.project)
         except CutLockError:
             cut += 1
-            assert not uptodate.nothing_to_do(uptodate.check(copied.layout))
+            assert not staleness.nothing_to_do(staleness.check(copied.project))
         else:
-            uptodate.check(copied.layout)
-        was_whole = dvc_lock.is_whole(copied.layout)
-        dvc_lock.mend(copied.layout, lines.append)
+            staleness.check(copied.project)
+        was_whole = dvc_lock.is_whole(copied.project)
+        dvc_lock.mend(copied.project, lines.append)
         assert copied.lock == (whole[:length] if was_whole else whole)
         mended += not was_whole
-        locked(copied.layout)
+        locked(copied.project)
     assert cut > 0
     assert mended == len(lines) > 20
 
@@ -41,9 +41,9 @@ def test_wherever_it_is_cut_it_can_be_asked_and_mended(copied: Toy) -> None:
 def test_the_next_run_ends_with_the_same_file(copied: Toy, kept: bool) -> None:
     whole = copied.lock
     if not kept:
-        copied.layout.kept_dvc_lock.unlink()
+        copied.project.kept_dvc_lock.unlink()
     end = whole.index(b"  pretrain:") + len(b"  pretrain:\n    cmd")
-    copied.layout.dvc_lock.write_bytes(whole[:end])
+    copied.project.dvc_lock.write_bytes(whole[:end])
     run = copied.run()
     assert run.code == 0, run.text
     assert "dvc.lock was cut off" in run.text
@@ -56,11 +56,11 @@ def test_a_rwlock_that_is_cut_off_is_removed_and_a_whole_one_stays(copied: Toy) 
     lines: list[str] = []
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        dvc_lock.mend(copied.layout, lines.append)
+        dvc_lock.mend(copied.project, lines.append)
         assert not path.exists()
     assert len(lines) == len(whole)
     path.write_bytes(whole)
-    dvc_lock.mend(copied.layout, lines.append)
+    dvc_lock.mend(copied.project, lines.append)
     assert path.read_bytes() == whole
 
 

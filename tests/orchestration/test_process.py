@@ -15,7 +15,7 @@ import pytest
 from running_toy import wait_until
 
 from lapvqa.errors import EXIT_USER, MissingArtifactError
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 from tasks import process
 
 FAMILY = """
@@ -116,8 +116,8 @@ def test_a_stages_own_error_comes_back_with_its_class_and_exit_code(tmp_path: Pa
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == EXIT_USER, done.stderr
-    layout = Layout(tmp_path)
-    error = failure(layout, "tokens", 255, _Output(None, "tokens"))  # type: ignore[arg-type]
+    project = Project(tmp_path)
+    error = failure(project, "tokens", 255, _Output(None, "tokens"))  # type: ignore[arg-type]
     assert isinstance(error, MissingArtifactError)
     assert error.exit_code == EXIT_USER
     assert "studies.parquet" in error.message

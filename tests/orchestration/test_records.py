@@ -18,8 +18,8 @@ from mlflow import MlflowClient
 from running_toy import wait_until
 
 from lapvqa import storage
-from lapvqa.config import Machine, Servers
-from lapvqa.layout import Layout
+from lapvqa.machine import Machine, Servers
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from tasks import shipping, spool, streaming
 from tasks.mlflow_store import RecordsUnavailableError, connect
@@ -37,28 +37,28 @@ def quick_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "_INTERVAL_S", 0.2)
 
 
-def one_stage(records: Records, layout: Layout) -> None:
+def one_stage(records: Records, project: Project) -> None:
     """Record a run of one stage, as ``run_stage`` does."""
     records.begin("pretrain", {"pretrain": {"lr": 1e-3, "grid": [1, 2]}}, {"git.commit": "c0ffee"})
-    recorder = Recorder(layout.record("pretrain"), stage="pretrain", machine_readable=True)
+    recorder = Recorder(project.record("pretrain"), stage="pretrain", machine_readable=True)
     for step, loss in enumerate(LOSSES):
         recorder.metrics({"loss": loss}, step=step)
     recorder.facts({"device": "cpu"})
     recorder.summary({"steps": 3})
     recorder.close()
-    storage.write_bytes(layout.pictures_dir / "rrg.svg", b"<svg/>")
+    storage.write_bytes(project.pictures_dir / "rrg.svg", b"<svg/>")
     records.end(
         spool.FINISHED,
-        pictures=layout.pictures_dir,
+        pictures=project.pictures_dir,
         tags={"dvc.out.models/m.pt": "0" * 32},
         inputs={"data/images": "1" * 32 + ".dir"},
         metrics={"trained.mean_auc": 0.9},
     )
 
 
-def everything(layout: Layout) -> dict[str, object]:
+def everything(project: Project) -> dict[str, object]:
     """Return all that MLflow knows, without its own ids."""
-    client = MlflowClient(tracking_uri=f"sqlite:///{layout.mlflow_db}")
+    client = MlflowClient(tracking_uri=f"sqlite:///{project.mlflow_db}")
     runs = {}
     for run in client.search_runs(["1"]):
         run_id = run.info.run_id
@@ -79,23 +79,23 @@ def everything(layout: Layout) -> dict[str, object]:
 
 
 def test_down_means_warned_spooled_and_brought_in_later(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
+    project = Project(tmp_path)
     warnings: list[str] = []
-    records = Records(layout, DOWN, warn=warnings.append)
+    records = Records(project, DOWN, warn=warnings.append)
     began = time.monotonic()
     records.open()
-    one_stage(records, layout)
+    one_stage(records, project)
     records.close(spool.FINISHED)
     assert time.monotonic() - began < 10, "a server that is down must not hold the run up"
     assert len(warnings) == 1
     assert "MLflow" in warnings[0]
     assert records.pipeline_run is None
     # The next run of the stage overwrites its lines; the spool has its own.
-    layout.record("pretrain").unlink()
-    shutil.rmtree(layout.pictures_dir)
+    project.record("pretrain").unlink()
+    shutil.rmtree(project.pictures_dir)
 
-    assert sync_records(layout) == 2
-    found = everything(layout)
+    assert sync_records(project) == 2
+    found = everything(project)
     status, start, end, params, tags, histories, inputs, files = found["pretrain"]
     assert status == "FINISHED"
     assert params == {"pretrain.lr": "0.001", "pretrain.grid": "[1, 2]"}
@@ -109,32 +109,32 @@ def test_down_means_warned_spooled_and_brought_in_later(tmp_path: Path) -> None:
     assert inputs == [("data/images", "1" * 32 + ".dir")]
     assert files == ["records/lines.jsonl", "pictures/rrg.svg"]
     assert found[""][0] == "FINISHED"
-    assert sync_records(layout) == 0
-    assert everything(layout) == found
+    assert sync_records(project) == 0
+    assert everything(project) == found
 
 
 def test_shipping_twice_adds_nothing(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    records = Records(layout, DOWN, warn=lambda _: None)
+    project = Project(tmp_path)
+    records = Records(project, DOWN, warn=lambda _: None)
     records.open()
-    one_stage(records, layout)
+    one_stage(records, project)
     records.close(spool.FINISHED)
-    waiting = {path: path.read_bytes() for path in layout.spool.rglob("*") if path.is_file()}
-    sync_records(layout)
-    found = everything(layout)
+    waiting = {path: path.read_bytes() for path in project.spool.rglob("*") if path.is_file()}
+    sync_records(project)
+    found = everything(project)
     for path, content in waiting.items():  # as after a crash between shipping and forgetting
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    assert sync_records(layout) == 2
-    assert everything(layout) == found
+    assert sync_records(project) == 2
+    assert everything(project) == found
 
 
 def test_streamed_and_shipped_records_are_the_same(tmp_path: Path) -> None:
-    online, offline = Layout(tmp_path / "online"), Layout(tmp_path / "offline")
-    for layout, machine in ((online, Machine()), (offline, DOWN)):
-        records = Records(layout, machine, warn=lambda _: None)
+    online, offline = Project(tmp_path / "online"), Project(tmp_path / "offline")
+    for project, machine in ((online, Machine()), (offline, DOWN)):
+        records = Records(project, machine, warn=lambda _: None)
         records.open()
-        one_stage(records, layout)
+        one_stage(records, project)
         records.close(spool.FINISHED)
     sync_records(offline)
     for found in (everything(online), everything(offline)):
@@ -145,46 +145,46 @@ def test_streamed_and_shipped_records_are_the_same(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_left_is_closed_by_the_next(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    killed = Records(layout, Machine(), warn=lambda _: None)
+    project = Project(tmp_path)
+    killed = Records(project, Machine(), warn=lambda _: None)
     killed.open()
     killed.begin("pretrain", {}, {"git.commit": "c0ffee"})
-    recorder = Recorder(layout.record("pretrain"), stage="pretrain", machine_readable=True)
+    recorder = Recorder(project.record("pretrain"), stage="pretrain", machine_readable=True)
     recorder.metrics({"loss": 1.0}, step=0)
     recorder.close()
     # No end: the process is gone. Its lines are still there.
-    following = Records(layout, Machine(), warn=pytest.fail)
+    following = Records(project, Machine(), warn=pytest.fail)
     following.open()
-    found = everything(layout)
+    found = everything(project)
     assert {stage: facts[0] for stage, facts in found.items()} == {
         "": "KILLED",
         "pretrain": "KILLED",
     }
     assert [(step, value) for step, _, value in found["pretrain"][5]["loss"]] == [(0, "1.0")]
-    assert not list(layout.spool.rglob("*.json*"))
+    assert not list(project.spool.rglob("*.json*"))
 
 
 def test_a_lost_mark_doubles_nothing(tmp_path: Path) -> None:
     """As when the server took a batch and was killed before it said so."""
-    layout = Layout(tmp_path)
-    records = Records(layout, Machine(), warn=pytest.fail)
+    project = Project(tmp_path)
+    records = Records(project, Machine(), warn=pytest.fail)
     records.open()
     records.begin("pretrain", {}, {"git.commit": "c0ffee"})
-    write_losses(layout, 1500)
-    wait_until(lambda: len(losses(layout)) == 1500, seconds=30)
-    next(layout.spool.rglob("shipped.json")).unlink()
+    write_losses(project, 1500)
+    wait_until(lambda: len(losses(project)) == 1500, seconds=30)
+    next(project.spool.rglob("shipped.json")).unlink()
     records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
     records.close(spool.FINISHED)
-    assert losses(layout) == list(range(1500))
+    assert losses(project) == list(range(1500))
 
 
 def test_what_is_marked_is_not_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = Layout(tmp_path)
-    records = Records(layout, Machine(), warn=pytest.fail)
+    project = Project(tmp_path)
+    records = Records(project, Machine(), warn=pytest.fail)
     records.open()
     records.begin("pretrain", {}, {"git.commit": "c0ffee"})
-    write_losses(layout, 2500)
-    wait_until(lambda: len(losses(layout)) == 2500, seconds=30)
+    write_losses(project, 2500)
+    wait_until(lambda: len(losses(project)) == 2500, seconds=30)
     sizes: list[int] = []
     monkeypatch.setattr(shipping, "log_points", lambda *a: sizes.append(len(a[2])))
     records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
@@ -192,7 +192,7 @@ def test_what_is_marked_is_not_sent_again(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_one_request_carries_a_thousand_points_at_most(tmp_path: Path) -> None:
-    lines = write_losses(Layout(tmp_path), 2500)
+    lines = write_losses(Project(tmp_path), 2500)
     first = list(shipping.batches(lines, 0))
     assert [len(metrics) for metrics, _ in first] == [1000, 1000, 500]
     [(rest, end)] = shipping.batches(lines, first[1][1])
@@ -201,18 +201,18 @@ def test_one_request_carries_a_thousand_points_at_most(tmp_path: Path) -> None:
 
 
 def test_odd_names_and_damaged_lines_stop_nothing(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    records = Records(layout, Machine(), warn=pytest.fail)
+    project = Project(tmp_path)
+    records = Records(project, Machine(), warn=pytest.fail)
     records.open()
     records.begin("pretrain", {"recall@": 5}, {"git.commit": "c0ffee"})
-    lines = layout.record("pretrain")
+    lines = project.record("pretrain")
     recorder = Recorder(lines, stage="pretrain", machine_readable=True)
     recorder.metrics({"recall@5 (text)": 0.5}, step=0)
     recorder.close()
     with lines.open("ab") as handle:
         handle.write(b'{"t": 1.0, "kind": "met\n')
     records.end(spool.FINISHED, tags={"dvc.out.a&b": "0"}, inputs={}, metrics={})
-    _, _, _, params, tags, histories, _, _ = everything(layout)["pretrain"]
+    _, _, _, params, tags, histories, _, _ = everything(project)["pretrain"]
     assert params == {"recall_": "5"}
     assert histories["recall_5 _text_"][0][2] == "0.5"
     assert tags["dvc.out.a_b"] == "0"
@@ -220,25 +220,25 @@ def test_odd_names_and_damaged_lines_stop_nothing(tmp_path: Path) -> None:
 
 
 def test_a_run_deleted_meanwhile_is_opened_anew(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    records = Records(layout, Machine(), warn=lambda _: None)
+    project = Project(tmp_path)
+    records = Records(project, Machine(), warn=lambda _: None)
     records.open()
     deleted = records.begin("pretrain", {}, {"git.commit": "c0ffee"})
-    client = MlflowClient(tracking_uri=f"sqlite:///{layout.mlflow_db}")
+    client = MlflowClient(tracking_uri=f"sqlite:///{project.mlflow_db}")
     client.delete_run(deleted)
-    write_losses(layout, 10)
-    wait_until(lambda: losses(layout) == list(range(10)), seconds=30)
+    write_losses(project, 10)
+    wait_until(lambda: losses(project) == list(range(10)), seconds=30)
     records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
     records.close(spool.FINISHED)
-    assert losses(layout) == list(range(10))
+    assert losses(project) == list(range(10))
     assert client.get_run(deleted).info.lifecycle_stage == "deleted"
 
 
 def test_a_refused_record_does_not_keep_the_others_back(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    records = Records(layout, DOWN, warn=lambda _: None)
+    project = Project(tmp_path)
+    records = Records(project, DOWN, warn=lambda _: None)
     records.open()
-    one_stage(records, layout)
+    one_stage(records, project)
     records.close(spool.FINISHED)
     bad = spool.RunRecord(
         "0" * 32,
@@ -248,37 +248,37 @@ def test_a_refused_record_does_not_keep_the_others_back(tmp_path: Path) -> None:
         2.0,
         inputs={"data": "a digest of over 36 letters" * 2},
     )
-    spool.keep(bad, layout.spool)
+    spool.keep(bad, project.spool)
     with pytest.raises(RecordsRefusedError, match="tokens"):
-        sync_records(layout)
-    assert everything(layout)["pretrain"][0] == "FINISHED"
-    assert [one.stage for one in spool.waiting(layout.spool)] == ["tokens"]
+        sync_records(project)
+    assert everything(project)["pretrain"][0] == "FINISHED"
+    assert [one.stage for one in spool.waiting(project.spool)] == ["tokens"]
 
 
 def test_a_discarded_stage_leaves_nothing(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    records = Records(layout, Machine(), warn=pytest.fail)
+    project = Project(tmp_path)
+    records = Records(project, Machine(), warn=pytest.fail)
     records.open()
     records.begin("pretrain", {}, {"git.commit": "c0ffee"})
     records.discard()
     records.close(spool.FINISHED)
-    assert everything(layout) == {}
-    assert not list(layout.spool.rglob("*.json*"))
+    assert everything(project) == {}
+    assert not list(project.spool.rglob("*.json*"))
 
 
 def test_the_machine_s_load_is_recorded_while_mlflow_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming, "_LOAD_S", 0.05)
-    layout = Layout(tmp_path)
-    records = Records(layout, DOWN, warn=lambda _: None)
+    project = Project(tmp_path)
+    records = Records(project, DOWN, warn=lambda _: None)
     records.open()
     records.begin("pretrain", {}, {"git.commit": "c0ffee"})
-    wait_until(lambda: load_lines(layout) > 30, seconds=30)
+    wait_until(lambda: load_lines(project) > 30, seconds=30)
     records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
     records.close(spool.FINISHED)
-    sync_records(layout)
-    history = everything(layout)["pretrain"][5]["system/cpu_utilization_percentage"]
+    sync_records(project)
+    history = everything(project)["pretrain"][5]["system/cpu_utilization_percentage"]
     assert sorted(step for step, _, _ in history) == list(range(len(history)))
     assert len(history) >= 10
 
@@ -286,16 +286,16 @@ def test_the_machine_s_load_is_recorded_while_mlflow_is_away(
 def test_a_backlog_holds_a_run_up_for_so_long_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layout = Layout(tmp_path)
+    project = Project(tmp_path)
     monkeypatch.setattr("tasks.records.BUDGET_S", -1.0)
     warnings: list[str] = []
-    records = Records(layout, Machine(), warn=warnings.append)
+    records = Records(project, Machine(), warn=warnings.append)
     records.open()
-    one_stage(records, layout)
+    one_stage(records, project)
     records.close(spool.FINISHED)
     assert "time allows" in warnings[0]
-    assert sync_records(layout) == 2, "whoever asks for it waits for all"
-    assert len(losses(layout)) == len(LOSSES)
+    assert sync_records(project) == 2, "whoever asks for it waits for all"
+    assert len(losses(project)) == len(LOSSES)
 
 
 def test_a_server_that_is_healthy_and_hangs_costs_one_timeout(
@@ -307,13 +307,13 @@ def test_a_server_that_is_healthy_and_hangs_costs_one_timeout(
     with failing_server(hang=True) as address:
         machine = Machine(servers=Servers(mlflow_tracking_uri=f"http://{address}"))
         began = time.monotonic()
-        records = Records(Layout(tmp_path), machine, warn=warnings.append)
+        records = Records(Project(tmp_path), machine, warn=warnings.append)
         records.open()
-        one_stage(records, Layout(tmp_path))
+        one_stage(records, Project(tmp_path))
         records.close(spool.FINISHED)
         assert time.monotonic() - began < 2 + 2 + streaming.PATIENCE_S
     assert len(warnings) == 1
-    assert sync_records(Layout(tmp_path)) == 2
+    assert sync_records(Project(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("port", [9, 0])
@@ -324,36 +324,36 @@ def test_no_password_in_what_is_said(tmp_path: Path, port: int) -> None:
         uri = f"http://somebody:secret@{host}"
         warnings: list[str] = []
         machine = Machine(servers=Servers(mlflow_tracking_uri=uri))
-        records = Records(Layout(tmp_path), machine, warn=warnings.append)
+        records = Records(Project(tmp_path), machine, warn=warnings.append)
         records.open()
         with pytest.raises(RecordsUnavailableError) as caught:
-            connect(Layout(tmp_path), machine)
+            connect(Project(tmp_path), machine)
     assert host in warnings[0]
     assert "secret" not in warnings[0]
     assert "secret" not in records.describe()
     assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
-def write_losses(layout: Layout, steps: int) -> Path:
-    recorder = Recorder(layout.record("pretrain"), stage="pretrain", machine_readable=True)
+def write_losses(project: Project, steps: int) -> Path:
+    recorder = Recorder(project.record("pretrain"), stage="pretrain", machine_readable=True)
     for step in range(steps):
         recorder.metrics({"loss": 1 / (step + 1)}, step=step)
     recorder.close()
-    return layout.record("pretrain")
+    return project.record("pretrain")
 
 
-def losses(layout: Layout) -> list[int]:
+def losses(project: Project) -> list[int]:
     """Return the steps whose loss MLflow's store has, as often as it has them."""
     query = (
         "select step from metrics m join runs r using (run_uuid) "
         "where key = 'loss' and r.lifecycle_stage = 'active' order by step"
     )
-    with closing(sqlite3.connect(layout.mlflow_db, timeout=30)) as database:
+    with closing(sqlite3.connect(project.mlflow_db, timeout=30)) as database:
         return [step for (step,) in database.execute(query)]
 
 
-def load_lines(layout: Layout) -> int:
-    return sum(path.read_bytes().count(b"\n") for path in layout.spool.rglob("load.jsonl"))
+def load_lines(project: Project) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in project.spool.rglob("load.jsonl"))
 
 
 @contextmanager

@@ -21,8 +21,8 @@ from mlflow import MlflowClient
 from mlflow_server import MlflowServer
 from running_toy import wait_until
 
-from lapvqa.config import load_machine
-from lapvqa.layout import Layout
+from lapvqa.machine import load_machine
+from lapvqa.project import Project
 from tasks import spool, streaming
 from tasks.records import Records, sync_records
 
@@ -62,10 +62,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
 
 
 @dataclass
-class Project:
+class ServedProject:
     """A project whose records go to a server, and a run of one stage in it."""
 
-    layout: Layout
+    project: Project
     records: Records
     warnings: list[str]
 
@@ -78,7 +78,13 @@ class Project:
         )
 
     def write(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", STAGE, str(self.layout.record("pretrain")), str(self.stop)]
+        command = [
+            sys.executable,
+            "-c",
+            STAGE,
+            str(self.project.record("pretrain")),
+            str(self.stop),
+        ]
         return subprocess.Popen(command, text=True, stdout=subprocess.PIPE)
 
     def told(self, stage: subprocess.Popen[str]) -> int:
@@ -91,7 +97,7 @@ class Project:
 
     @property
     def stop(self) -> Path:
-        return self.layout.root / "stop"
+        return self.project.root / "stop"
 
     def end(self) -> None:
         self.records.end(
@@ -101,7 +107,7 @@ class Project:
 
     def sync(self) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "flows.cli", "sync"], cwd=self.layout.root,
+            [sys.executable, "-m", "flows.cli", "sync"], cwd=self.project.root,
             text=True, capture_output=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
@@ -109,30 +115,30 @@ class Project:
 
     @property
     def waiting(self) -> list[Path]:
-        return [path for path in self.layout.spool.rglob("*") if path.is_file()]
+        return [path for path in self.project.spool.rglob("*") if path.is_file()]
 
 
 @pytest.fixture
 def project(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], Project]:
+) -> Callable[[str], ServedProject]:
     """Return a maker of projects that are told of a server; streams are quick here."""
     monkeypatch.setattr(streaming, "_INTERVAL_S", 0.3)
     monkeypatch.setattr(streaming, "_LONGEST_PAUSE_S", 1.0)
 
-    def make(uri: str) -> Project:
-        layout = Layout(tmp_path)
+    def make(uri: str) -> ServedProject:
+        project = Project(tmp_path)
         for name in ("dvc.yaml", "params.yaml"):
             shutil.copy(repository / name, tmp_path)
-        layout.local.write_text(f"servers:\n  mlflow_tracking_uri: {uri}\n")
+        project.local.write_text(f"servers:\n  mlflow_tracking_uri: {uri}\n")
         warnings: list[str] = []
-        records = Records(layout, load_machine(layout), warn=warnings.append)
-        return Project(layout, records, warnings)
+        records = Records(project, load_machine(project), warn=warnings.append)
+        return ServedProject(project, records, warnings)
 
     return make
 
 
-def stage_run(server: MlflowServer, project: Project) -> Any:
+def stage_run(server: MlflowServer, project: ServedProject) -> Any:
     """Return the one run of the stage that the server has of this project."""
     run = project.records._pipeline.run
     client = MlflowClient(tracking_uri=server.uri)
@@ -145,7 +151,7 @@ def stage_run(server: MlflowServer, project: Project) -> Any:
     return by_stage["pretrain"]
 
 
-def check_all_is_there_once(server: MlflowServer, project: Project, steps: int) -> None:
+def check_all_is_there_once(server: MlflowServer, project: ServedProject, steps: int) -> None:
     """Check points, tags, parameters, inputs and artifacts, by the client and in the store."""
     run, client = stage_run(server, project), MlflowClient(tracking_uri=server.uri)
     run_id = run.info.run_id
@@ -176,7 +182,7 @@ def check_all_is_there_once(server: MlflowServer, project: Project, steps: int) 
     assert files == ["records/lines.jsonl"]
 
 
-def points(server: MlflowServer, project: Project) -> int:
+def points(server: MlflowServer, project: ServedProject) -> int:
     """Return how many points of the stage the store holds."""
     [(count,)] = server.rows(
         "select count(*) from metrics m join tags t on t.run_uuid = m.run_uuid "
@@ -193,7 +199,7 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def test_killed_in_the_middle_and_synced_later(
-    server: MlflowServer, project: Callable[[str], Project]
+    server: MlflowServer, project: Callable[[str], ServedProject]
 ) -> None:
     ours = project(server.uri)
     ours.begin()
@@ -214,20 +220,20 @@ def test_killed_in_the_middle_and_synced_later(
     check_all_is_there_once(server, ours, steps)
     before = server.rows("select * from metrics order by 1, 2, 3, 4, 5, 6")
     assert "nothing waits" in ours.sync()
-    assert sync_records(ours.layout) == 0
+    assert sync_records(ours.project) == 0
     assert server.rows("select * from metrics order by 1, 2, 3, 4, 5, 6") == before
     assert not ours.waiting
 
 
 def test_back_during_the_run_the_stream_goes_on(
-    server: MlflowServer, project: Callable[[str], Project]
+    server: MlflowServer, project: Callable[[str], ServedProject]
 ) -> None:
     ours = project(server.uri)
     server.kill()
     ours.begin()  # without a server, so the stream opens the run as well
     assert ours.warnings
     stage = ours.write()
-    wait_until(lambda: ours.layout.record("pretrain").exists(), seconds=30)
+    wait_until(lambda: ours.project.record("pretrain").exists(), seconds=30)
     server.start()
     wait_until(lambda: points(server, ours) > 100, seconds=30)
     assert stage.poll() is None, "the points came before the stage was over"
@@ -244,7 +250,7 @@ def test_back_during_the_run_the_stream_goes_on(
 
 
 def test_halted_server_holds_nobody_up(
-    server: MlflowServer, project: Callable[[str], Project]
+    server: MlflowServer, project: Callable[[str], ServedProject]
 ) -> None:
     ours = project(server.uri)
     ours.begin()
@@ -258,12 +264,12 @@ def test_halted_server_holds_nobody_up(
         server.send(signal.SIGCONT)
     assert ending < streaming.PATIENCE_S + MEANT_TO_BE_SHORT_S
     assert closing_ < MEANT_TO_BE_SHORT_S
-    assert sync_records(ours.layout) == 2
+    assert sync_records(ours.project) == 2
     check_all_is_there_once(server, ours, steps)
     assert not ours.waiting
 
 
-def test_server_that_accepts_and_never_answers(project: Callable[[str], Project]) -> None:
+def test_server_that_accepts_and_never_answers(project: Callable[[str], ServedProject]) -> None:
     with closing(socket.create_server(("127.0.0.1", 0), backlog=64)) as deaf:
         ours = project(f"http://127.0.0.1:{deaf.getsockname()[1]}")
         beginning = timed(ours.begin)

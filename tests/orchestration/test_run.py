@@ -11,10 +11,10 @@ import pytest
 from running_toy import Finished, Toy, wait_until
 
 from flows.run import run_pipeline
-from lapvqa import uptodate
 from lapvqa.errors import BusyError, ConfigError, MissingArtifactError
 from lapvqa.lineage import ledger
-from lapvqa.lineage.stagefile import locked
+from lapvqa.uptodate import staleness
+from lapvqa.uptodate.stagefile import locked
 from tasks import lineage
 from tasks.records import tracking_uri
 from tasks.registry import MODEL, register_encoder
@@ -36,7 +36,7 @@ def toy(finished: tuple[Toy, Finished]) -> Toy:
 def client(toy: Toy):
     from mlflow import MlflowClient
 
-    uri = f"sqlite:///{toy.layout.mlflow_db}"
+    uri = f"sqlite:///{toy.project.mlflow_db}"
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -65,7 +65,7 @@ def test_every_stage_runs_and_says_so(finished: tuple[Toy, Finished]) -> None:
     assert "tokens: something for the person" in run.text
     assert "one line" not in run.text, "a stage's own chatter belongs into the log"
     assert "Warning" not in run.text
-    log = (finished[0].layout.log("tokens")).read_text().splitlines()
+    log = (finished[0].project.log("tokens")).read_text().splitlines()
     assert "one line" in log
     assert "and another" in log, "a line may end with a carriage return"
 
@@ -79,26 +79,26 @@ def test_dvc_repro_leaves_the_same_lock(toy: Toy, new_toy: Callable[[], Toy]) ->
     other.command("dvc", "repro")
     assert other.lock == toy.lock
     # What ran without us gets its line from what the stages themselves kept; once.
-    assert lineage.complete(other.layout, lineage.Commit(None, None)) == STAGES
-    assert lineage.complete(other.layout, lineage.Commit(None, None)) == []
-    entries = ledger.entries(other.layout)
+    assert lineage.complete(other.project, lineage.Commit(None, None)) == STAGES
+    assert lineage.complete(other.project, lineage.Commit(None, None)) == []
+    entries = ledger.entries(other.project)
     assert [entry["outs"] for entry in entries] == [
-        entry["outs"] for entry in ledger.entries(toy.layout)
+        entry["outs"] for entry in ledger.entries(toy.project)
     ]
     assert {entry["mlflow_run"] for entry in entries} == {None}
 
 
 def test_the_next_run_is_known_to_have_nothing_to_do(toy: Toy) -> None:
-    stale = {s.name for s in uptodate.check(toy.layout) if s.stale}
+    stale = {s.name for s in staleness.check(toy.project) if s.stale}
     # The toy lists its input in a way of its own, so only its inventory cannot be judged.
     assert stale <= {"inventory"}
 
 
 def test_the_ledger_has_a_line_per_stage(finished: tuple[Toy, Finished], children) -> None:
     toy, run = finished
-    entries = {entry["stage"]: entry for entry in ledger.entries(toy.layout)}
+    entries = {entry["stage"]: entry for entry in ledger.entries(toy.project)}
     assert list(entries) == STAGES
-    for name, lock in locked(toy.layout).items():
+    for name, lock in locked(toy.project).items():
         entry = entries[name]
         assert (entry["deps"], entry["outs"], entry["params"]) == (
             lock.deps, lock.outs, lock.params,
@@ -163,7 +163,7 @@ def test_mlflow_has_parameters_flat_and_of_this_stage_only(children) -> None:
 
 
 def test_mlflow_has_inputs_whose_digests_are_dvcs(toy: Toy, children) -> None:
-    for name, lock in locked(toy.layout).items():
+    for name, lock in locked(toy.project).items():
         inputs = children[name].inputs.dataset_inputs
         assert {one.dataset.name: one.dataset.digest for one in inputs} == lock.deps
 
@@ -186,7 +186,7 @@ def test_tags_lead_to_git_dvc_and_prefect(
 ) -> None:
     toy, run = finished
     path = "models/captioning/encoder.safetensors"
-    md5 = locked(toy.layout)["export"].outs[path]
+    md5 = locked(toy.project)["export"].outs[path]
     found = client.search_runs([parent.info.experiment_id], f"tags.`dvc.out.{path}` = '{md5}'")
     assert [one.info.run_id for one in found] == [children["export"].info.run_id]
     tags = found[0].data.tags
@@ -198,12 +198,12 @@ def test_tags_lead_to_git_dvc_and_prefect(
 def test_the_encoder_is_registered_once_and_computes(toy: Toy, client) -> None:
     import mlflow
 
-    from lapvqa.config import Machine
+    from lapvqa.machine import Machine
 
     version = str(client.get_model_version_by_alias(MODEL, "champion").version)
-    assert register_encoder(toy.layout) == version
+    assert register_encoder(toy.project) == version
     assert len(client.search_model_versions(f"name = '{MODEL}'")) == 1
-    mlflow.set_tracking_uri(tracking_uri(toy.layout, Machine()))
+    mlflow.set_tracking_uri(tracking_uri(toy.project, Machine()))
     model = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")
     images = np.random.default_rng(0).integers(0, 256, (3, 384, 384), dtype=np.uint8)
     features = model.predict(images)
@@ -224,14 +224,14 @@ def test_a_run_with_nothing_to_do_leaves_no_trace(toy: Toy, client, parent) -> N
     assert run.result["stages"] == dict.fromkeys(STAGES, "up to date")
     assert run.result["mlflow"] is None
     assert toy.lock == before
-    assert len(ledger.entries(toy.layout)) == len(STAGES)
+    assert len(ledger.entries(toy.project)) == len(STAGES)
     parents = client.search_runs([parent.info.experiment_id], "tags.`lapvqa.stage` = ''")
     assert len(parents) == 1
 
 
 def test_a_stage_that_fails_ends_with_its_own_exit_code(copied: Toy) -> None:
     copied.trouble("tokens fail 3")
-    params = copied.layout.params
+    params = copied.project.params
     params.write_text(params.read_text().replace("max_length: 64", "max_length: 65"))
     run = copied.run("tokens")
     assert run.code == 3, run.text
@@ -243,7 +243,7 @@ def test_a_stage_that_fails_ends_with_its_own_exit_code(copied: Toy) -> None:
     assert tasks == [("COMPLETED",), ("FAILED",)]
     flows = copied.history("select state_type from flow_run order by start_time")
     assert flows[-1] == ("FAILED",)
-    assert locked(copied.layout)["tokens"].params["tokens"]["max_length"] == 64
+    assert locked(copied.project)["tokens"].params["tokens"]["max_length"] == 64
 
 
 def test_an_unknown_stage_names_the_nearest(toy: Toy) -> None:
@@ -269,7 +269,7 @@ def test_a_killed_run_leaves_nothing_behind_and_the_next_one_continues(
     (copied.root / "input" / "second.dcm").write_text("more pixels")
     copied.trouble("pretrain hang")
     process = copied.start()
-    wait_until((copied.layout.state / "pids").exists)
+    wait_until((copied.project.state / "pids").exists)
     assert len(copied.processes()) >= 6  # driver, server, guard, dvc, stage, its worker
     with pytest.raises(BusyError, match=f"process {process.pid}"):
         run_pipeline(copied.root)
@@ -291,7 +291,7 @@ def test_a_killed_run_leaves_nothing_behind_and_the_next_one_continues(
 
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=f"sqlite:///{copied.layout.mlflow_db}")
+    client = MlflowClient(tracking_uri=f"sqlite:///{copied.project.mlflow_db}")
     killed = client.search_runs(["1"], "attributes.status = 'KILLED'")
     assert {one.data.tags["lapvqa.stage"] for one in killed} == {"", "pretrain"}
     assert not client.search_runs(["1"], "attributes.status = 'RUNNING'")
@@ -301,11 +301,11 @@ def test_sigterm_lets_the_stage_put_its_work_away(copied: Toy) -> None:
     (copied.root / "input" / "second.dcm").write_text("more pixels")
     copied.trouble("ingest hang")
     process = copied.start()
-    wait_until((copied.layout.state / "pids").exists)
+    wait_until((copied.project.state / "pids").exists)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=40)
     assert process.returncode == 130
-    assert (copied.layout.state / "put-away").exists()
+    assert (copied.project.state / "put-away").exists()
     wait_until(lambda: not copied.processes(), seconds=5)
     flows = copied.history("select state_type from flow_run order by start_time")
     assert flows[-1] == ("CRASHED",)

@@ -74,7 +74,7 @@ def test_a_schedule_plans_runs_and_runs(served: tuple[Toy, str]) -> None:
     ask(f"{api}/deployments/{deployment['id']}/create_flow_run", now)
     wait_until(lambda: runs(api, "COMPLETED") + runs(api, "FAILED") > 0, seconds=150)
     assert runs(api, "COMPLETED") == 1, (toy.root / ".lapvqa" / "keep.log").read_text()
-    assert toy.layout.report_page.exists()
+    assert toy.project.report_page.exists()
     assert toy.lock.count(b"cmd: python toy.py") == 8
 
 
@@ -87,7 +87,7 @@ def test_a_served_prefect_takes_the_runs_of_another_project(
     run = other.run("inventory")
     assert run.code == 0, run.text
     assert f"Prefect: served, {api}" in run.text
-    assert not other.layout.prefect_home.exists()
+    assert not other.project.prefect_home.exists()
     found = ask(f"{api}/flow_runs/{run.result['prefect']}")
     assert (found["state_type"], found["parameters"]) == ("COMPLETED", {"root": str(other.root)})
 
@@ -96,9 +96,9 @@ def test_a_served_prefect_that_is_down_is_replaced_and_said(tmp_path: Path) -> N
     (tmp_path / "local.yaml").write_text("servers:\n  prefect_api_url: http://127.0.0.1:9/api\n")
     code = """
         from pathlib import Path
-        from lapvqa.layout import Layout
+        from lapvqa.project import Project
         from tasks.embedded import start_server_early
-        print(start_server_early(Layout(Path.cwd())).describe())
+        print(start_server_early(Project(Path.cwd())).describe())
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],

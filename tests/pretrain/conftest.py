@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from lapvqa import storage
-from lapvqa.data.shards import add_shard
-from lapvqa.layout import Layout
+from lapvqa.images.shards import add_shard
 from lapvqa.params import ModelParams, PretrainParams
+from lapvqa.project import Project
 from lapvqa.schemas import IMAGES, TOKENS
 
 END = 50256
@@ -36,14 +36,14 @@ def params() -> PretrainParams:
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+def project(tmp_path: Path) -> Project:
     """A project with 20 train, 6 validate and 4 test studies of one image each."""
     return write_project(tmp_path)
 
 
-def write_project(root: Path, *, sided: bool = False) -> Layout:
+def write_project(root: Path, *, sided: bool = False) -> Project:
     """Write data/ for studies whose report says where the bright square of the image is."""
-    layout = Layout(root)
+    project = Project(root)
     splits = ["train"] * 20 + ["validate"] * 6 + ["test"] * 4
     generator = np.random.default_rng(7)
     corners = generator.integers(0, 4, len(splits)).tolist()
@@ -52,7 +52,7 @@ def write_project(root: Path, *, sided: bool = False) -> Layout:
         top, left = 192 * (corner // 2), 192 * (corner % 2)
         image[top : top + 192, left : left + 192] += 150
     keys = [f"image{index:02d}" for index in range(len(splits))]
-    shard = add_shard(layout.images_dir, keys, pixels)
+    shard = add_shard(project.images_dir, keys, pixels)
     images = [
         image_row(f"study{i:02d}", keys[i], split, row=i, shard=shard)
         for i, split in enumerate(splits)
@@ -62,8 +62,8 @@ def write_project(root: Path, *, sided: bool = False) -> Layout:
         token_row(f"study{i:02d}", split, [100, 7, 300 + c, *range(40, 40 + c)], sided=sided)
         for i, (split, c) in enumerate(zip(splits, corners, strict=True))
     ]
-    write_tables(layout, images, reports)
-    return layout
+    write_tables(project, images, reports)
+    return project
 
 
 def image_row(
@@ -95,8 +95,8 @@ def token_row(
 
 
 def write_tables(
-    layout: Layout, images: list[dict[str, object]], reports: list[dict[str, object]]
+    project: Project, images: list[dict[str, object]], reports: list[dict[str, object]]
 ) -> None:
-    storage.write_table(layout.images, pa.Table.from_pylist(images, IMAGES), IMAGES)
-    path = layout.tokens_dir / "tokens-00000.parquet"
+    storage.write_table(project.images, pa.Table.from_pylist(images, IMAGES), IMAGES)
+    path = project.tokens_dir / "tokens-00000.parquet"
     storage.write_table(path, pa.Table.from_pylist(reports, TOKENS), TOKENS)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from lapvqa.config import Machine
-from lapvqa.layout import Layout
+from lapvqa.export import export
+from lapvqa.machine import Machine
 from lapvqa.params import ExportParams, ModelParams, PretrainParams, read_yaml
-from lapvqa.pretrain import export, train
+from lapvqa.pretrain import train
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 
 MACHINE = Machine(workers=1, device="cpu")
@@ -28,24 +29,24 @@ def pretrain_params(objective: str) -> PretrainParams:
 
 
 def pretrain_and_export(
-    layout: Layout, repository: Path, objective: str, params: ExportParams | None = None
+    project: Project, repository: Path, objective: str, params: ExportParams | None = None
 ) -> Path:
     """Run both stages; export reads the objective from params.yaml. Return the model's folder."""
     training = pretrain_params(objective)
     whole = read_yaml(repository / "params.yaml")
     whole["pretrain"] = training.model_dump(mode="json")
-    with layout.params.open("w") as handle:
+    with project.params.open("w") as handle:
         YAML().dump(whole, handle)
-    recorder = Recorder(layout.record("pretrain"), stage="pretrain")
-    train.run(training, layout, MACHINE, recorder)
+    recorder = Recorder(project.record("pretrain"), stage="pretrain")
+    train.run(training, project, MACHINE, recorder)
     recorder.close()
-    run_export(layout, params or ExportParams())
-    return layout.model_dir(objective)
+    run_export(project, params or ExportParams())
+    return project.model_dir(objective)
 
 
-def run_export(layout: Layout, params: ExportParams) -> dict[str, float | int | str]:
-    recorder = Recorder(layout.record("export"), stage="export")
+def run_export(project: Project, params: ExportParams) -> dict[str, float | int | str]:
+    recorder = Recorder(project.record("export"), stage="export")
     try:
-        return export.run(params, layout, MACHINE, recorder)
+        return export.run(params, project, MACHINE, recorder)
     finally:
         recorder.close()

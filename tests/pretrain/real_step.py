@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lapvqa.config import Training
-from lapvqa.data.dataset import Pair
-from lapvqa.data.shards import ShardStore, add_shard
+from lapvqa.images.report_pairs import Pair
+from lapvqa.images.shards import ShardStore, add_shard
+from lapvqa.machine import Training
+from lapvqa.networks.device import make_deterministic
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import train
 from lapvqa.pretrain.corpus import Corpus
-from lapvqa.pretrain.device import make_deterministic
 from lapvqa.pretrain.memory import Work
 from lapvqa.pretrain.monitor import peak_memory
 from lapvqa.pretrain.trainer import Trainer

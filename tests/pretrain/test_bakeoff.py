@@ -13,15 +13,16 @@ import torch
 from PIL import Image
 
 from lapvqa import inventory, storage
-from lapvqa.config import Training
-from lapvqa.evaluation import contract, probe_chexpert
-from lapvqa.layout import Layout
+from lapvqa.datasets.chexpert import LABELS
+from lapvqa.evaluation import contract
+from lapvqa.machine import Training
+from lapvqa.networks.device import make_deterministic
 from lapvqa.params import BootstrapParams, PretrainParams
 from lapvqa.pretrain.checkpoint import Checkpoints
 from lapvqa.pretrain.corpus import read_corpus
-from lapvqa.pretrain.device import make_deterministic
 from lapvqa.pretrain.trainer import Trainer
-from lapvqa.probe.chexpert import LABELS
+from lapvqa.probe import chexpert
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import INVENTORY, PROBE_PREDICTIONS
 
@@ -55,9 +56,9 @@ def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 
 @pytest.mark.parametrize("contender", [0, 2])
 def test_looking_on_the_way_does_not_change_the_training(
-    contender, params, layout, recorder, tmp_path
+    contender, params, project, recorder, tmp_path
 ):
-    job, corpus = job_of(params, contender), read_corpus(layout)
+    job, corpus = job_of(params, contender), read_corpus(project)
     rows, encoders = bakeoff.train(job, corpus, recorder)
     trainer = Trainer(job.params, corpus, torch.device("cpu"), training=Training(loader_threads=0))
     with Checkpoints(tmp_path / "states", keep=1) as checkpoints:
@@ -71,16 +72,16 @@ def test_looking_on_the_way_does_not_change_the_training(
     assert not same_weights(encoders["last, epoch 0"], encoders["last, epoch 2"])
 
 
-def test_averages_are_of_captioning_alone_and_differ_from_the_last(params, layout, recorder):
-    rows, encoders = bakeoff.train(job_of(params, 0), read_corpus(layout), recorder)
+def test_averages_are_of_captioning_alone_and_differ_from_the_last(params, project, recorder):
+    rows, encoders = bakeoff.train(job_of(params, 0), read_corpus(project), recorder)
     names = {row["weights"] for row in rows}
     assert names == {"last", scores.LOWEST, "average 0.99", "average 0.999"}
     assert not same_weights(encoders["average 0.99, epoch 2"], encoders["last, epoch 2"])
     assert not job_of(params, 1).decays
 
 
-def test_contenders_of_a_seed_start_alike_and_see_the_same_samples(params, layout):
-    corpus, trainers, base = read_corpus(layout), [], params.model_dump()
+def test_contenders_of_a_seed_start_alike_and_see_the_same_samples(params, project):
+    corpus, trainers, base = read_corpus(project), [], params.model_dump()
     for number in range(len(bakeoff.CONTENDERS)):
         job = job_of(params, number)
         trainers.append(Trainer(job.params, corpus, torch.device("cpu")))
@@ -112,11 +113,11 @@ def test_an_average_forgets_as_it_says():
     assert model.weight.item() == pytest.approx(values[-1])
 
 
-def test_from_images_to_table_and_figure(params, layout, repository, tmp_path):
-    shutil.copy(repository / "params.yaml", layout.root)
-    write_chexpert(layout)
+def test_from_images_to_table_and_figure(params, project, repository, tmp_path):
+    shutil.copy(repository / "params.yaml", project.root)
+    write_chexpert(project)
     jobs = [job_of(params, 0), job_of(params, 1), job_of(params, 0, seed=1)]
-    folders = [bakeoff.run_job(job, layout.root, ("chexpert",)) for job in jobs]
+    folders = [bakeoff.run_job(job, project.root, ("chexpert",)) for job in jobs]
     stamps = [(folder / "run.json").stat().st_mtime_ns for folder in folders]
     runs = [scores.Run.read(folder, COMMON) for folder in folders]
     summary = scores.summarise(runs, COMMON)
@@ -129,7 +130,7 @@ def test_from_images_to_table_and_figure(params, layout, repository, tmp_path):
     storage.write_json(
         tmp_path / "all.json", {**scores.circumstances(runs, processes=1), **summary}
     )
-    again = [bakeoff.run_job(job, layout.root, ("chexpert",)) for job in jobs]
+    again = [bakeoff.run_job(job, project.root, ("chexpert",)) for job in jobs]
     assert [(folder / "run.json").stat().st_mtime_ns for folder in again] == stamps
 
 
@@ -137,7 +138,7 @@ def assert_scored_as_the_evaluation_does(folder: Path, summary: dict) -> None:
     predictions = storage.read_table(
         folder / "chexpert.parquet", PROBE_PREDICTIONS, made_by="bakeoff"
     )
-    metrics = contract.metrics_of(probe_chexpert.EVALUATION, predictions, common=COMMON)
+    metrics = contract.metrics_of(chexpert.EVALUATION, predictions, common=COMMON)
     row = next(row for row in summary["rows"] if row["weights"] == "last" and row["epoch"] == 2)
     expected = metrics["systems"]["last, epoch 2"]["mean_auc"]
     assert {key: row["chexpert"][key] for key in expected} == pytest.approx(expected, abs=1e-6)
@@ -172,9 +173,9 @@ def test_means_are_over_seeds_and_differences_are_paired():
     assert difference == pytest.approx({"value": 0.15, "low": 0.15, "high": 0.15})
 
 
-def write_chexpert(layout: Layout) -> None:
+def write_chexpert(project: Project) -> None:
     """Write CheXpert of 32 patients to train and 12 to test; a label lights a part of the image."""
-    folder = layout.root / "demo" / "CheXpert-v1.0-small"
+    folder = project.root / "demo" / "CheXpert-v1.0-small"
     generator = np.random.default_rng(0)
     for split, patients in (("train", range(1, 33)), ("valid", range(101, 113))):
         lines = ["Path,Frontal/Lateral," + ",".join(LABELS)]
@@ -191,4 +192,4 @@ def write_chexpert(layout: Layout) -> None:
         (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
     rows = [dict(zip(INVENTORY.names, entry, strict=True)) for entry in inventory.scan(folder)]
     table = pa.Table.from_pylist(rows, schema=INVENTORY)
-    storage.write_table(layout.inventory("chexpert"), table, INVENTORY)
+    storage.write_table(project.inventory("chexpert"), table, INVENTORY)

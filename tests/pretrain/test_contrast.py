@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
-from lapvqa.config import Training
-from lapvqa.data.dataset import read_batch
-from lapvqa.layout import Layout
+from lapvqa.images.report_pairs import read_batch
+from lapvqa.machine import Training
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import train
 from lapvqa.pretrain.contrast import info_nce, pairwise_sigmoid
 from lapvqa.pretrain.inputs import Inputs
 from lapvqa.pretrain.objective import recall
 from lapvqa.pretrain.trainer import Trainer
+from lapvqa.project import Project
 
 SCALE, BIAS = math.log(10), -7.5
 
@@ -148,14 +148,14 @@ def as_double(inputs: Inputs) -> Inputs:
 
 @pytest.mark.parametrize("objective", ["captioning", "contrastive", "sigmoid"])
 def test_pieces_give_the_loss_and_the_gradients_of_the_whole(
-    params: PretrainParams, layout: Layout, objective: str
+    params: PretrainParams, project: Project, objective: str
 ) -> None:
     """In double precision, with plain inputs: nothing hides in rounding."""
     changed = params.model_copy(update={"objective": objective, "batch_size": 8, "augment": False})
     losses, gradients = [], []
     for pieces in (1, 2, 4):
         cut = changed.model_copy(update={"accumulate": pieces})
-        trainer = Trainer(cut, train.read_corpus(layout), torch.device("cpu"), training=Training())
+        trainer = Trainer(cut, train.read_corpus(project), torch.device("cpu"), training=Training())
         trainer.model.double()
         batches = [
             read_batch(trainer.corpus.train, indices, trainer.corpus.store)

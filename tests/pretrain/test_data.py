@@ -12,14 +12,14 @@ from conftest import END, image_row, token_row, write_tables
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lapvqa.data import dataset, transforms
-from lapvqa.data.dataset import Pair
-from lapvqa.data.shards import ShardStore
-from lapvqa.layout import Layout
+from lapvqa.images import report_pairs, transforms
+from lapvqa.images.report_pairs import Pair
+from lapvqa.images.shards import ShardStore
+from lapvqa.project import Project
 
 
-def written(root: Path, *, shuffled: bool = False) -> Layout:
-    layout = Layout(root)
+def written(root: Path, *, shuffled: bool = False) -> Project:
+    project = Project(root)
     images = [
         image_row("a", "a1", "train", row=0, view="LATERAL"),
         image_row("a", "a2", "train", row=1, view="PA"),
@@ -37,12 +37,12 @@ def written(root: Path, *, shuffled: bool = False) -> Layout:
     ]  # fmt: skip
     if shuffled:
         images, reports = images[::-1], reports[::-1]
-    write_tables(layout, images, reports)
-    return layout
+    write_tables(project, images, reports)
+    return project
 
 
 def test_pairs_are_the_frontal_images_with_their_report(tmp_path: Path) -> None:
-    pairs, without_image = dataset.read_pairs(written(tmp_path), "train")
+    pairs, without_image = report_pairs.read_pairs(written(tmp_path), "train")
     found = [(pair.study_key, pair.row, pair.token_ids.tolist()) for pair in pairs]
     assert found == [
         ("a", 1, [END, 1, 2, END]),  # both frontal images; the unknown view is not needed
@@ -50,38 +50,38 @@ def test_pairs_are_the_frontal_images_with_their_report(tmp_path: Path) -> None:
         ("b", 4, [END, 3, END]),  # the unknown view stands in
     ]
     assert without_image == 1  # c has a lateral image only
-    validate, none_missing = dataset.read_pairs(written(tmp_path), "validate")
+    validate, none_missing = report_pairs.read_pairs(written(tmp_path), "validate")
     assert [pair.row for pair in validate] == [7]
     assert none_missing == 0
 
 
 def test_the_order_of_rows_changes_nothing(tmp_path: Path) -> None:
-    first, _ = dataset.read_pairs(written(tmp_path / "one"), "train")
-    second, _ = dataset.read_pairs(written(tmp_path / "two", shuffled=True), "train")
-    assert dataset.digest_pairs(first) == dataset.digest_pairs(second)
+    first, _ = report_pairs.read_pairs(written(tmp_path / "one"), "train")
+    second, _ = report_pairs.read_pairs(written(tmp_path / "two", shuffled=True), "train")
+    assert report_pairs.digest_pairs(first) == report_pairs.digest_pairs(second)
 
 
 def test_the_digest_sees_pixels_and_tokens(tmp_path: Path) -> None:
-    pairs, _ = dataset.read_pairs(written(tmp_path), "train")
-    digest = dataset.digest_pairs(pairs)
+    pairs, _ = report_pairs.read_pairs(written(tmp_path), "train")
+    digest = report_pairs.digest_pairs(pairs)
     changed = replace(pairs[0], pixels_sha256="other pixels")
-    assert dataset.digest_pairs([changed, *pairs[1:]]) != digest
+    assert report_pairs.digest_pairs([changed, *pairs[1:]]) != digest
     changed = replace(pairs[0], token_ids=pairs[0].token_ids + 1)
-    assert dataset.digest_pairs([changed, *pairs[1:]]) != digest
+    assert report_pairs.digest_pairs([changed, *pairs[1:]]) != digest
     changed = replace(pairs[0], sided=True)
-    assert dataset.digest_pairs([changed, *pairs[1:]]) != digest
+    assert report_pairs.digest_pairs([changed, *pairs[1:]]) != digest
 
 
 @given(st.integers(1, 300), st.integers(0, 2**63), st.integers(0, 1000))
 def test_an_epoch_visits_every_pair_once(num_pairs: int, seed: int, epoch: int) -> None:
-    order = dataset.epoch_order(num_pairs, seed=seed, epoch=epoch)
+    order = report_pairs.epoch_order(num_pairs, seed=seed, epoch=epoch)
     assert sorted(order.tolist()) == list(range(num_pairs))
 
 
 def test_the_order_is_a_function_of_seed_and_epoch() -> None:
     def order(seed: int, epoch: int) -> list[int]:
-        dataset.epoch_order.cache_clear()
-        return dataset.epoch_order(50, seed=seed, epoch=epoch).tolist()
+        report_pairs.epoch_order.cache_clear()
+        return report_pairs.epoch_order(50, seed=seed, epoch=epoch).tolist()
 
     assert order(1, 2) == order(1, 2)
     assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
@@ -89,28 +89,30 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
 
 def test_targets_are_the_next_tokens() -> None:
     reports = [np.array([END, 5, 6, END], np.uint16), np.array([END, 7, END], np.uint16)]
-    inputs, targets = dataset.pad_tokens(reports)
+    inputs, targets = report_pairs.pad_tokens(reports)
     assert inputs.tolist()[0] == [END, 5, 6]
     assert inputs.tolist()[1][:2] == [END, 7]
-    assert targets.tolist() == [[5, 6, END], [7, END, dataset.IGNORED]]
+    assert targets.tolist() == [[5, 6, END], [7, END, report_pairs.IGNORED]]
 
 
-def test_a_batch_holds_the_pairs_asked_for(layout: Layout) -> None:
-    pairs, _ = dataset.read_pairs(layout, "train")
-    store = ShardStore(layout.images_dir)
-    batch = dataset.read_batch(pairs, [3, 1], store)
+def test_a_batch_holds_the_pairs_asked_for(project: Project) -> None:
+    pairs, _ = report_pairs.read_pairs(project, "train")
+    store = ShardStore(project.images_dir)
+    batch = report_pairs.read_batch(pairs, [3, 1], store)
     assert batch.images.shape == (2, 384, 384)
     assert batch.images.dtype == torch.uint8
-    alone = dataset.read_batch(pairs, [1], store)
+    alone = report_pairs.read_batch(pairs, [1], store)
     assert torch.equal(batch.images[1], alone.images[0])
     length = len(pairs[1].token_ids) - 1
     assert torch.equal(batch.targets[1, :length], alone.targets[0])
 
 
-def test_a_batch_tells_which_reports_are_the_same(layout: Layout) -> None:
-    pairs, _ = dataset.read_pairs(layout, "train")
-    others, _ = dataset.read_pairs(layout, "validate")
-    groups = dataset.read_batch(pairs, range(len(pairs)), ShardStore(layout.images_dir)).groups
+def test_a_batch_tells_which_reports_are_the_same(project: Project) -> None:
+    pairs, _ = report_pairs.read_pairs(project, "train")
+    others, _ = report_pairs.read_pairs(project, "validate")
+    groups = report_pairs.read_batch(
+        pairs, range(len(pairs)), ShardStore(project.images_dir)
+    ).groups
     assert groups.dtype == torch.int64
     assert groups.min() >= 0
     assert len(set(groups.tolist())) == 4  # the four corners
@@ -118,7 +120,7 @@ def test_a_batch_tells_which_reports_are_the_same(layout: Layout) -> None:
         for second in pairs + others:
             same = np.array_equal(first.token_ids, second.token_ids)
             assert (group == second.group) == same
-    alone = dataset.read_batch(pairs, [3], ShardStore(layout.images_dir)).groups
+    alone = report_pairs.read_batch(pairs, [3], ShardStore(project.images_dir)).groups
     assert alone.tolist() == groups[3:4].tolist()
 
 

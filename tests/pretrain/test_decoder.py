@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from lapvqa.networks.generation import BEGIN, END, generate
 from lapvqa.params import ModelParams
-from lapvqa.pretrain.generate import BEGIN, END, generate
 from lapvqa.pretrain.model import CaptioningModel, initial_model
 
 

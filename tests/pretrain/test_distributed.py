@@ -20,14 +20,14 @@ from conftest import SIZES, write_project
 from ruamel.yaml import YAML
 
 from lapvqa import storage
-from lapvqa.config import Machine, Training
 from lapvqa.errors import EXIT_INTERRUPTED, EXIT_USER
-from lapvqa.layout import Layout
+from lapvqa.machine import Machine, Training
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import launch, train
 from lapvqa.pretrain.checkpoint import Checkpoints
 from lapvqa.pretrain.distributed import World, gathered, joined
 from lapvqa.pretrain.trainer import Trainer
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ STEPS = 6
 def build(root: Path, objective: str, world: World, strategy: str) -> Trainer:
     params = PARAMS.model_copy(update={"objective": objective, "accumulate": PIECES // world.size})
     training = Training(strategy=strategy, loader_threads=0)
-    return Trainer(params, train.read_corpus(Layout(root)), CPU, world=world, training=training)
+    return Trainer(params, train.read_corpus(Project(root)), CPU, world=world, training=training)
 
 
 def take(trainer: Trainer, recorder: Recorder, until: int) -> None:
@@ -181,33 +181,33 @@ def test_processes_that_see_different_things_are_told_so() -> None:
 # The stage, as `dvc repro` starts it.
 
 
-def project(root: Path, *, training: dict[str, object], **changes: object) -> Layout:
+def parallel_project(root: Path, *, training: dict[str, object], **changes: object) -> Project:
     """Write a project whose local.yaml asks for several processes."""
-    layout = write_project(root)
+    project = write_project(root)
     yaml = YAML()
     params = yaml.load(Path(__file__).parents[2] / "params.yaml")
     section = {**PARAMS.model_dump(mode="json"), "batch_size": 6, "samples": 0, **changes}
     params["pretrain"] = section
-    yaml.dump(params, layout.params)
-    yaml.dump({"device": "cpu", "workers": 1, "training": training}, layout.local)
-    return layout
+    yaml.dump(params, project.params)
+    yaml.dump({"device": "cpu", "workers": 1, "training": training}, project.local)
+    return project
 
 
-def start(layout: Layout, module: str = "lapvqa.stage", *arguments: str) -> subprocess.Popen[str]:
+def start(project: Project, module: str = "lapvqa.stage", *arguments: str) -> subprocess.Popen[str]:
     """Start a module in the project, its output kept in out.txt."""
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
-    with (layout.root / "out.txt").open("a") as out:
+    with (project.root / "out.txt").open("a") as out:
         return subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
-            cwd=layout.root, stdout=out, stderr=out, text=True, env=environment,
+            cwd=project.root, stdout=out, stderr=out, text=True, env=environment,
         )  # fmt: skip
 
 
-def output(layout: Layout) -> str:
-    return (layout.root / "out.txt").read_text()
+def output(project: Project) -> str:
+    return (project.root / "out.txt").read_text()
 
 
-def processes(layout: Layout, *words: str) -> list[int]:
+def processes(project: Project, *words: str) -> list[int]:
     """Return the ids of processes that run in the project, with ``words`` in their command."""
     ids = []
     for entry in Path("/proc").iterdir():
@@ -217,7 +217,7 @@ def processes(layout: Layout, *words: str) -> list[int]:
                 command = (entry / "cmdline").read_bytes().decode()
             except OSError:  # it ended meanwhile, or is not ours
                 continue
-            if where == layout.root.resolve() and all(word in command for word in words):
+            if where == project.root.resolve() and all(word in command for word in words):
                 ids.append(int(entry.name))
     return sorted(ids)
 
@@ -229,24 +229,24 @@ def wait_for(condition: Callable[[], object], *, seconds: float) -> None:
         time.sleep(0.01)
 
 
-def newest(layout: Layout) -> int:
+def newest(project: Project) -> int:
     """Return the step of the newest state."""
-    states = layout.work_dir("pretrain").glob("*/state-*.json")
+    states = project.work_dir("pretrain").glob("*/state-*.json")
     return max((int(path.stem.removeprefix("state-")) for path in states), default=0)
 
 
-def die_at(layout: Layout, step: int, by: signal.Signals) -> int:
+def die_at(project: Project, step: int, by: signal.Signals) -> int:
     """Start the stage, send it a signal at a step, see that all processes end; return its code."""
-    stage = start(layout, "lapvqa.stage", "pretrain")
-    wait_for(lambda: newest(layout) >= step or stage.poll() is not None, seconds=100)
-    assert len(processes(layout, "pretrain.worker")) == 2, output(layout)
+    stage = start(project, "lapvqa.stage", "pretrain")
+    wait_for(lambda: newest(project) >= step or stage.poll() is not None, seconds=100)
+    assert len(processes(project, "pretrain.worker")) == 2, output(project)
     os.kill(stage.pid, by)
-    wait_for(lambda: not processes(layout, "lapvqa"), seconds=5)
+    wait_for(lambda: not processes(project, "lapvqa"), seconds=5)
     return stage.wait()
 
 
-def outcome(layout: Layout) -> dict[str, str]:
-    folder = layout.model_dir("captioning")
+def outcome(project: Project) -> dict[str, str]:
+    folder = project.model_dir("captioning")
     return {name: storage.sha256_file(folder / name) for name in ("model_best.pt", "history.csv")}
 
 
@@ -256,10 +256,10 @@ def test_killed_in_any_way_two_processes_end_with_the_same_bytes(tmp_path: Path)
     """The stage interrupted, the stage killed, a process killed: then as if nothing had been."""
     long = {"epochs": 40, "checkpoint_every_steps": 3}
     training = {"processes": 2, "restarts": 3}
-    straight = project(tmp_path / "a", training=training, **long)
+    straight = parallel_project(tmp_path / "a", training=training, **long)
     assert start(straight, "lapvqa.stage", "pretrain").wait(200) == 0, output(straight)
 
-    killed = project(tmp_path / "b", training=training, **long)
+    killed = parallel_project(tmp_path / "b", training=training, **long)
     assert die_at(killed, 3, signal.SIGINT) == EXIT_INTERRUPTED, output(killed)
     assert die_at(killed, newest(killed) + 3, signal.SIGKILL) == -signal.SIGKILL
     reached = newest(killed)
@@ -285,10 +285,10 @@ def test_killed_in_any_way_two_processes_end_with_the_same_bytes(tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.xdist_group("processes")
 def test_an_error_of_a_process_is_the_stage_s_and_is_not_tried_again(tmp_path: Path) -> None:
-    layout = project(tmp_path, training={"processes": 2, "restarts": 3}, batch_size=5)
-    stage = start(layout, "lapvqa.stage", "pretrain")
+    project = parallel_project(tmp_path, training={"processes": 2, "restarts": 3}, batch_size=5)
+    stage = start(project, "lapvqa.stage", "pretrain")
     assert stage.wait(100) == EXIT_USER
-    said = output(layout)
+    said = output(project)
     assert "ConfigError: a batch of 5 cannot be cut into 2 processes" in said
     assert "what to do: set pretrain.batch_size to 4 or 6" in said
     assert "start again" not in said
@@ -306,7 +306,7 @@ def free_port() -> int:
 def test_two_nodes_train_as_one(tmp_path: Path) -> None:
     """The second node's command is the one in docs/training.md; both see the project's folder."""
     training = {"nodes": 2, "processes": 1, "rendezvous": f"127.0.0.1:{free_port()}"}
-    nodes = project(tmp_path / "nodes", training=training, batch_size=4)
+    nodes = parallel_project(tmp_path / "nodes", training=training, batch_size=4)
     stage = start(nodes, "lapvqa.stage", "pretrain")
     second = start(nodes, "lapvqa.pretrain.launch")
     assert stage.wait(150) == 0, output(nodes)
@@ -316,8 +316,8 @@ def test_two_nodes_train_as_one(tmp_path: Path) -> None:
     params = PARAMS.model_copy(update={"samples": 0})
     train.run(params, alone, Machine(workers=1, device="cpu"), recorder)
     losses = []
-    for layout in (nodes, alone):
-        with (layout.model_dir("captioning") / "history.csv").open() as handle:
+    for project in (nodes, alone):
+        with (project.model_dir("captioning") / "history.csv").open() as handle:
             losses.append([float(row["loss"]) for row in csv.DictReader(handle)])
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     facts = [json.loads(line) for line in nodes.record("pretrain").read_text().splitlines()]
@@ -325,9 +325,9 @@ def test_two_nodes_train_as_one(tmp_path: Path) -> None:
 
 
 def test_a_launcher_by_hand_needs_further_nodes(tmp_path: Path) -> None:
-    layout = project(tmp_path, training={"processes": 2})
-    assert start(layout, "lapvqa.pretrain.launch").wait(60) == EXIT_USER
-    assert "training.nodes is 1" in output(layout)
+    project = parallel_project(tmp_path, training={"processes": 2})
+    assert start(project, "lapvqa.pretrain.launch").wait(60) == EXIT_USER
+    assert "training.nodes is 1" in output(project)
 
 
 def test_torchrun_is_asked_for_what_local_yaml_says() -> None:

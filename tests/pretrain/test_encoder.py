@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from transformers import ViTConfig, ViTModel
 
 from lapvqa.errors import CheckpointError
-from lapvqa.pretrain.encoder import VisionEncoder
-from lapvqa.pretrain.exchange import from_torch_layers, to_transformers
+from lapvqa.networks.encoder import VisionEncoder
+from lapvqa.networks.weights import from_torch_layers, to_transformers
 
 DEPTH, WIDTH = 24, 1024
 

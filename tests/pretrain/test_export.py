@@ -19,12 +19,13 @@ from torch import Tensor
 
 from lapvqa import storage
 from lapvqa.errors import CheckpointError, ConfigError
-from lapvqa.layout import Layout
+from lapvqa.export import export, standalone
+from lapvqa.export.standalone import Compute
+from lapvqa.networks.encoder import VisionEncoder
 from lapvqa.params import ExportParams
-from lapvqa.pretrain import export, files, standalone
-from lapvqa.pretrain.encoder import VisionEncoder
+from lapvqa.pretrain import files
 from lapvqa.pretrain.model import initial_model
-from lapvqa.pretrain.standalone import Compute
+from lapvqa.project import Project
 
 OBJECTIVES = ("captioning", "contrastive", "sigmoid")
 ASKED = ExportParams(onnx=True)
@@ -35,21 +36,21 @@ NOISE = torch.Generator().manual_seed(4)
 def folder(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, repository: Path
 ) -> Path:
-    layout = write_project(tmp_path_factory.mktemp(request.param))
-    return pretrain_and_export(layout, repository, request.param, ASKED)
+    project = write_project(tmp_path_factory.mktemp(request.param))
+    return pretrain_and_export(project, repository, request.param, ASKED)
 
 
 @pytest.fixture(scope="module")
 def captioning(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
-    layout = write_project(tmp_path_factory.mktemp("project"))
-    return pretrain_and_export(layout, repository, "captioning", ASKED)
+    project = write_project(tmp_path_factory.mktemp("project"))
+    return pretrain_and_export(project, repository, "captioning", ASKED)
 
 
 @pytest.fixture
-def copy(captioning: Path, tmp_path: Path) -> Layout:
+def copy(captioning: Path, tmp_path: Path) -> Project:
     """A project with a captioning model, to write in."""
     shutil.copytree(captioning.parents[1], tmp_path, dirs_exist_ok=True)
-    return Layout(tmp_path)
+    return Project(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_another_process_exports_the_same_bytes(captioning: Path) -> None:
     before = digests(captioning)
     script = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from exporting import run_export; from lapvqa.layout import Layout\n"
+        "from exporting import run_export; from lapvqa.project import Layout\n"
         "from lapvqa.params import ExportParams\n"
         "run_export(Layout(Path(sys.argv[2])), ExportParams(onnx=True))"
     )
@@ -154,7 +155,7 @@ def test_no_path_of_this_machine_travels(folder: Path) -> None:
         assert b".py" not in content
 
 
-def test_what_is_no_longer_asked_for_is_removed(copy: Layout) -> None:
+def test_what_is_no_longer_asked_for_is_removed(copy: Project) -> None:
     folder = copy.model_dir("captioning")
     assert (folder / "exports" / "encoder.onnx").exists()
     run_export(copy, ExportParams())
@@ -170,9 +171,9 @@ def test_without_its_packages_onnx_is_refused_before_any_work(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "onnxscript" else real(name)
     )
-    layout = Layout(captioning.parents[1])
+    project = Project(captioning.parents[1])
     with pytest.raises(ConfigError, match="onnxscript is not installed") as error:
-        run_export(layout, ASKED)
+        run_export(project, ASKED)
     assert "make setup-export" in error.value.hint
     assert digests(captioning) == before
 
@@ -226,7 +227,7 @@ def test_numbers_that_are_none_are_refused(encoder: VisionEncoder) -> None:
 
 
 def test_nothing_is_written_in_place_of_a_form_that_differs(
-    copy: Layout, monkeypatch: pytest.MonkeyPatch
+    copy: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = digests(copy.model_dir("captioning"))
     real = standalone.trace

@@ -15,24 +15,24 @@ from exporting import SIZES, pretrain_and_export
 
 from lapvqa import storage
 from lapvqa.errors import CheckpointError, MissingArtifactError
+from lapvqa.networks.encoder import VisionEncoder
 from lapvqa.params import ModelParams
 from lapvqa.pretrain import files
-from lapvqa.pretrain.encoder import VisionEncoder
 from lapvqa.pretrain.model import CaptioningModel, ContrastiveModel, initial_model
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
-    layout = write_project(tmp_path_factory.mktemp("project"))
-    return pretrain_and_export(layout, repository, "captioning")
+    project = write_project(tmp_path_factory.mktemp("project"))
+    return pretrain_and_export(project, repository, "captioning")
 
 
 @pytest.fixture(scope="module", params=["contrastive", "sigmoid"])
 def pair_folder(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, repository: Path
 ) -> Path:
-    layout = write_project(tmp_path_factory.mktemp(request.param))
-    return pretrain_and_export(layout, repository, request.param)
+    project = write_project(tmp_path_factory.mktemp(request.param))
+    return pretrain_and_export(project, repository, request.param)
 
 
 @pytest.fixture

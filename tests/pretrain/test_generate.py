@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 from transformers_decoder import make_peer, peer_texts
 
+from lapvqa.networks.decoder import CaptionDecoder, close_gaps
+from lapvqa.networks.generation import BEGIN, END, continue_prompts, generate
 from lapvqa.params import ModelParams
-from lapvqa.pretrain.decoder import CaptionDecoder, close_gaps
-from lapvqa.pretrain.generate import BEGIN, END, continue_prompts, generate
 from lapvqa.pretrain.model import CaptioningModel, initial_model
 
 VOCABULARY, LAST, VISUAL_WIDTH, MAX_NEW = 23, 22, 24, 24

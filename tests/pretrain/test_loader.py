@@ -17,11 +17,11 @@ from conftest import write_project
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lapvqa.data import dataset
-from lapvqa.data.dataset import Batch, Pair
-from lapvqa.data.loader import STEPS_AHEAD, Loader, Plan
-from lapvqa.data.shards import ShardStore
 from lapvqa.errors import ConfigError, MissingArtifactError, SchemaError
+from lapvqa.images import report_pairs
+from lapvqa.images.report_pairs import Batch, Pair
+from lapvqa.images.shards import ShardStore
+from lapvqa.pretrain.loader import STEPS_AHEAD, Loader, Plan
 
 Read = tuple[list[Pair], ShardStore]
 
@@ -29,8 +29,8 @@ Read = tuple[list[Pair], ShardStore]
 @pytest.fixture(scope="module")
 def read(tmp_path_factory: pytest.TempPathFactory) -> Read:
     """20 pairs and their images."""
-    layout = write_project(tmp_path_factory.mktemp("project"))
-    return dataset.read_pairs(layout, "train")[0], ShardStore(layout.images_dir)
+    project = write_project(tmp_path_factory.mktemp("project"))
+    return report_pairs.read_pairs(project, "train")[0], ShardStore(project.images_dir)
 
 
 def shown(batch: Batch) -> list[object]:
@@ -70,7 +70,7 @@ def test_an_epoch_shows_each_pair_as_often_as_full_batches_need(plan: Plan, epoc
     rows = [index for step in steps for index in plan.global_indices(step)]
     assert len(rows) == plan.steps_per_epoch * plan.batch_size
     assert len(rows) - plan.batch_size < plan.num_pairs  # no step that shows nothing new
-    order = dataset.epoch_order(plan.num_pairs, seed=plan.seed, epoch=epoch).tolist()
+    order = report_pairs.epoch_order(plan.num_pairs, seed=plan.seed, epoch=epoch).tolist()
     times, more = divmod(len(rows), plan.num_pairs)
     assert rows == order * times + order[:more]
     seen = Counter(rows)
@@ -159,7 +159,7 @@ def test_ranks_together_read_what_one_rank_reads(
         assert torch.equal(torch.cat([batch.groups for batch in micro]), whole[0].groups)
         tokens = sum(alone.num_targets(batch.indices) for batch in micro)
         assert tokens == alone.num_targets(whole[0].indices)
-        assert tokens == (whole[0].targets != dataset.IGNORED).sum()
+        assert tokens == (whole[0].targets != report_pairs.IGNORED).sum()
 
 
 def test_images_in_memory_make_the_batches_that_reading_makes(
@@ -167,8 +167,8 @@ def test_images_in_memory_make_the_batches_that_reading_makes(
 ) -> None:
     plan = Plan(len(read[0]), batch_size=6, seed=3, accumulate=2)
     expected = [list(map(shown, step)) for step in Loader(*read, plan, workers=0).batches(0, 5)]
-    monkeypatch.setattr(dataset, "_IMAGES_AT_ONCE", 7)  # the last part is not full
-    images = dataset.read_images(*read, torch.device("cpu"))
+    monkeypatch.setattr(report_pairs, "_IMAGES_AT_ONCE", 7)  # the last part is not full
+    images = report_pairs.read_images(*read, torch.device("cpu"))
     nowhere = ShardStore(tmp_path)
     loader = Loader(read[0], nowhere, plan, workers=0, images=images)
     assert [list(map(shown, step)) for step in loader.batches(0, 5)] == expected

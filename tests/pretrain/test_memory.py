@@ -18,8 +18,8 @@ from real_step import CPU, allocated, trainer, work
 from lapvqa.errors import TrainingError
 from lapvqa.params import ModelParams, PretrainParams
 from lapvqa.pretrain import memory, train
-from lapvqa.pretrain.ledger import Ledger
 from lapvqa.pretrain.memory import Work, forecast
+from lapvqa.pretrain.tensor_ledger import Ledger
 
 TINY = ModelParams(
     image_size=64, patch_size=16, width=64, depth=2, heads=2, pooled_grid=4, decoder_width=64,

@@ -18,44 +18,44 @@ import torch
 from conftest import image_row, token_row, write_project, write_tables
 
 from lapvqa import storage
-from lapvqa.config import Machine
-from lapvqa.data.dataset import Batch
-from lapvqa.data.shards import add_shard
 from lapvqa.errors import ConfigError, SourceError, TrainingError
-from lapvqa.layout import Layout
+from lapvqa.images.report_pairs import Batch
+from lapvqa.images.shards import add_shard
+from lapvqa.machine import Machine
+from lapvqa.networks.device import choose_device
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import train
 from lapvqa.pretrain.checkpoint import Checkpoints
-from lapvqa.pretrain.device import choose_device
 from lapvqa.pretrain.trainer import Trainer
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 
 OUTPUTS = ("model_best.pt", "model_last.pt", "history.csv", "training.json")
 MACHINE = Machine(workers=1, device="cpu")
 
 
-def run(params: PretrainParams, layout: Layout) -> train.Counts:
-    recorder = Recorder(layout.record("pretrain"), stage="pretrain")
+def run(params: PretrainParams, project: Project) -> train.Counts:
+    recorder = Recorder(project.record("pretrain"), stage="pretrain")
     try:
-        return train.run(params, layout, MACHINE, recorder)
+        return train.run(params, project, MACHINE, recorder)
     finally:
         recorder.close()
 
 
-def digests(layout: Layout, objective: str = "captioning") -> dict[str, str]:
-    return {name: storage.sha256_file(layout.model_dir(objective) / name) for name in OUTPUTS}
+def digests(project: Project, objective: str = "captioning") -> dict[str, str]:
+    return {name: storage.sha256_file(project.model_dir(objective) / name) for name in OUTPUTS}
 
 
-def history(layout: Layout) -> list[dict[str, str]]:
-    lines = (layout.model_dir("captioning") / "history.csv").read_text().splitlines()
+def history(project: Project) -> list[dict[str, str]]:
+    lines = (project.model_dir("captioning") / "history.csv").read_text().splitlines()
     columns = lines[0].split(",")
     return [dict(zip(columns, line.split(","), strict=True)) for line in lines[1:]]
 
 
-def test_learns_where_the_square_is(params: PretrainParams, layout: Layout) -> None:
+def test_learns_where_the_square_is(params: PretrainParams, project: Project) -> None:
     params = params.model_copy(update={"epochs": 80, "augment": False})
-    counts = run(params, layout)
-    rows = history(layout)
+    counts = run(params, project)
+    rows = history(project)
     assert list(rows[0]) == ["step", "loss", "val_loss", "lr", "epoch", "skipped", "chain"]
     assert len(rows) == counts["steps"] == 80 * 5
     assert float(rows[0]["loss"]) == pytest.approx(np.log(50257), abs=0.5)
@@ -75,18 +75,18 @@ def test_flip_mirrors_what_names_no_side_and_nothing_else(
     """With every report sided, flip changes no number; else it changes the training."""
     losses = []
     for flip in (False, True):
-        layout = write_project(tmp_path / str(flip), sided=sided)
-        run(params.model_copy(update={"flip": flip, "augment": False}), layout)
-        losses.append([row["loss"] for row in history(layout)])
+        project = write_project(tmp_path / str(flip), sided=sided)
+        run(params.model_copy(update={"flip": flip, "augment": False}), project)
+        losses.append([row["loss"] for row in history(project)])
     assert (losses[0] == losses[1]) == sided
     assert losses[0][-1] != losses[0][0]
 
 
 def test_writes_the_weights_of_the_lowest_validation_loss(
-    params: PretrainParams, layout: Layout
+    params: PretrainParams, project: Project
 ) -> None:
-    counts = run(params, layout)
-    folder = layout.model_dir("captioning")
+    counts = run(params, project)
+    folder = project.model_dir("captioning")
     weights = torch.load(folder / "model_best.pt", weights_only=True)
     assert weights["decoder.token_embed.weight"].shape == (50257, 32)
     training = storage.read_json(folder / "training.json", made_by="pretrain")
@@ -153,41 +153,41 @@ def test_damage_to_the_newest_state_changes_no_byte(
 
 @pytest.mark.parametrize("objective", ["contrastive", "sigmoid"])
 def test_pairs_learn_which_report_belongs_to_which_image(
-    params: PretrainParams, layout: Layout, objective: str
+    params: PretrainParams, project: Project, objective: str
 ) -> None:
     """Four corners, four reports: the right one comes first, and equal reports count as one."""
     params = params.model_copy(update={"objective": objective, "epochs": 40, "augment": False})
-    run(params, layout)
+    run(params, project)
     last = [
         json.loads(line)["values"]
-        for line in layout.record("pretrain").read_text().splitlines()
+        for line in project.record("pretrain").read_text().splitlines()
         if "val_image_to_report_recall_at_1" in line
     ][-1]
     assert last["val_image_to_report_recall_at_1"] == 1.0
     assert last["val_report_to_image_recall_at_1"] == 1.0
 
 
-def test_weights_of_epochs_are_kept_as_asked(params: PretrainParams, layout: Layout) -> None:
-    counts = run(params.model_copy(update={"save_every_epochs": 2, "epochs": 4}), layout)
-    folder = layout.model_dir("captioning") / "epochs"
+def test_weights_of_epochs_are_kept_as_asked(params: PretrainParams, project: Project) -> None:
+    counts = run(params.model_copy(update={"save_every_epochs": 2, "epochs": 4}), project)
+    folder = project.model_dir("captioning") / "epochs"
     assert [path.name for path in sorted(folder.iterdir())] == [
         "model_epoch002.pt", "model_epoch004.pt",
     ]  # fmt: skip
     last = torch.load(folder / "model_epoch004.pt", weights_only=True)
-    best = torch.load(layout.model_dir("captioning") / "model_best.pt", weights_only=True)
+    best = torch.load(project.model_dir("captioning") / "model_best.pt", weights_only=True)
     assert list(last) == list(best)
     assert last["decoder.token_embed.weight"].shape == (50257, 32)
     if counts["best_step"] == counts["steps"]:
         assert all(torch.equal(last[name], best[name]) for name in best)
 
 
-def test_reports_are_written_after_each_epoch(params: PretrainParams, layout: Layout) -> None:
-    run(params.model_copy(update={"samples": 2}), layout)
-    (path,) = layout.work_dir("pretrain").glob("*/samples.jsonl")
+def test_reports_are_written_after_each_epoch(params: PretrainParams, project: Project) -> None:
+    run(params.model_copy(update={"samples": 2}), project)
+    (path,) = project.work_dir("pretrain").glob("*/samples.jsonl")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["step"] for line in lines] == [5, 10, 15]
     assert [set(one) for one in lines[0]["samples"]] == [{"generated", "report"}] * 2
-    assert "samples" not in layout.record("pretrain").read_text()
+    assert "samples" not in project.record("pretrain").read_text()
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
@@ -197,11 +197,11 @@ def test_pieces_of_a_step_give_what_the_step_gives(
 ) -> None:
     losses = []
     for pieces in (1, accumulate):
-        layout = write_project(tmp_path / str(pieces))
+        project = write_project(tmp_path / str(pieces))
         changed = params.model_copy(update={"objective": objective, "accumulate": pieces})
-        trainer = Trainer(changed, train.read_corpus(layout), torch.device("cpu"))
-        recorder = Recorder(layout.record("pretrain"), stage="pretrain")
-        with Checkpoints(layout.work_dir("pretrain")) as checkpoints:
+        trainer = Trainer(changed, train.read_corpus(project), torch.device("cpu"))
+        recorder = Recorder(project.record("pretrain"), stage="pretrain")
+        with Checkpoints(project.work_dir("pretrain")) as checkpoints:
             trainer.train(checkpoints, recorder)
         recorder.close()
         losses.append([one.loss for one in trainer.progress.history])
@@ -221,10 +221,10 @@ def test_recomputed_activations_change_nothing(
 
 
 def test_looking_at_half_of_the_patches_still_learns(
-    params: PretrainParams, layout: Layout
+    params: PretrainParams, project: Project
 ) -> None:
     params = params.model_copy(update={"keep_patches": 0.5, "epochs": 120, "augment": False})
-    counts = run(params, layout)
+    counts = run(params, project)
     # Knowing the wording alone leaves 0.25 nats per token; see the test of learning above.
     assert float(counts["best_val_loss"]) < 0.2
 
@@ -233,9 +233,9 @@ def test_looking_at_half_of_the_patches_still_learns(
 def test_compiled_blocks_give_the_same_losses(params: PretrainParams, tmp_path: Path) -> None:
     losses = []
     for compiled in (False, True):
-        layout = write_project(tmp_path / str(compiled))
-        run(params.model_copy(update={"compile": compiled, "epochs": 1}), layout)
-        losses.append([float(row["loss"]) for row in history(layout)])
+        project = write_project(tmp_path / str(compiled))
+        run(params.model_copy(update={"compile": compiled, "epochs": 1}), project)
+        losses.append([float(row["loss"]) for row in history(project)])
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
@@ -243,7 +243,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from lapvqa.config import Machine
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import train
 from lapvqa.pretrain.checkpoint import Checkpoints
@@ -251,19 +251,19 @@ from lapvqa.pretrain.trainer import Trainer
 from lapvqa.recorder import Recorder
 
 root, params = Path(sys.argv[1]), PretrainParams.model_validate_json(sys.argv[2])
-layout = Layout(root)
-recorder = Recorder(layout.record("pretrain"), stage="pretrain")
-train.run(params, layout, Machine(workers=1, device="cpu"), recorder)
+project = Project(root)
+recorder = Recorder(project.record("pretrain"), stage="pretrain")
+train.run(params, project, Machine(workers=1, device="cpu"), recorder)
 """
 
 
-def start(params: PretrainParams, layout: Layout) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", CHILD, str(layout.root), params.model_dump_json()]
+def start(params: PretrainParams, project: Project) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", CHILD, str(project.root), params.model_dump_json()]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def states(layout: Layout) -> list[Path]:
-    return sorted(layout.work_dir("pretrain").glob("*/state-*.json"))
+def states(project: Project) -> list[Path]:
+    return sorted(project.work_dir("pretrain").glob("*/state-*.json"))
 
 
 @pytest.mark.slow
@@ -294,55 +294,55 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
 def test_without_a_validation_split_the_last_weights_count(
     params: PretrainParams, tmp_path: Path
 ) -> None:
-    layout = Layout(tmp_path)
+    project = Project(tmp_path)
     pixels = np.zeros((2, 384, 384), np.uint8)
-    shard = add_shard(layout.images_dir, ["i", "j"], pixels)
+    shard = add_shard(project.images_dir, ["i", "j"], pixels)
     images = [
         image_row("a", "i", "train", shard=shard),
         image_row("b", "j", "train", row=1, shard=shard),
     ]
-    write_tables(layout, images, [token_row("a", "train", [1]), token_row("b", "train", [2])])
-    counts = run(params, layout)
+    write_tables(project, images, [token_row("a", "train", [1]), token_row("b", "train", [2])])
+    counts = run(params, project)
     assert counts["best_val_loss"] == "none"
     assert counts["best_step"] == counts["steps"] == 3
-    path = layout.model_dir("captioning") / "training.json"
+    path = project.model_dir("captioning") / "training.json"
     assert storage.read_json(path, made_by="pretrain")["best_val_loss"] is None
 
 
 def test_nothing_to_train_on_is_said(params: PretrainParams, tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
+    project = Project(tmp_path)
     write_tables(
-        layout, [image_row("a", "i", "train", view="LATERAL")], [token_row("a", "train", [1])]
+        project, [image_row("a", "i", "train", view="LATERAL")], [token_row("a", "train", [1])]
     )
     with pytest.raises(SourceError, match=r"found none \(1 reports there have no frontal image\)"):
-        run(params, layout)
+        run(params, project)
 
 
 def test_reports_longer_than_the_decoder_are_said(params: PretrainParams, tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    write_tables(layout, [image_row("a", "i", "train")], [token_row("a", "train", [1] * 600)])
+    project = Project(tmp_path)
+    write_tables(project, [image_row("a", "i", "train")], [token_row("a", "train", [1] * 600)])
     with pytest.raises(ConfigError, match=r"512 positions, the longest report 602 tokens"):
-        run(params, layout)
+        run(params, project)
 
 
 def test_steps_of_no_use_change_nothing_and_stop_training_above_the_budget(
-    params: PretrainParams, layout: Layout
+    params: PretrainParams, project: Project
 ) -> None:
     params = params.model_copy(update={"epochs": 60, "skip_budget": 2})
-    trainer = Trainer(params, train.read_corpus(layout), torch.device("cpu"))
+    trainer = Trainer(params, train.read_corpus(project), torch.device("cpu"))
     with torch.no_grad():
         trainer.model.decoder.norm.weight.fill_(float("nan"))
     before = trainer.weights()
-    recorder = Recorder(layout.record("pretrain"), stage="pretrain")
+    recorder = Recorder(project.record("pretrain"), stage="pretrain")
     with (
-        Checkpoints(layout.work_dir("pretrain")) as checkpoints,
+        Checkpoints(project.work_dir("pretrain")) as checkpoints,
         pytest.raises(TrainingError, match=r"3 steps.*step 3 of 300.*nan[\s\S]*lower pretrain.lr"),
     ):
         trainer.train(checkpoints, recorder)
     recorder.close()
     after = trainer.weights()
     assert all(torch.equal(after[name].nan_to_num(), before[name].nan_to_num()) for name in before)
-    lines = layout.record("pretrain").read_text()
+    lines = project.record("pretrain").read_text()
     assert "step 1 skipped: the loss is nan (1 of 2 allowed)" in lines
 
 
@@ -356,11 +356,13 @@ class Spoilt(Trainer):
         return (loss * 10 if step == self.at else loss), norm, num_targets
 
 
-def test_a_spike_of_the_loss_is_skipped_and_counted(params: PretrainParams, layout: Layout) -> None:
+def test_a_spike_of_the_loss_is_skipped_and_counted(
+    params: PretrainParams, project: Project
+) -> None:
     params = params.model_copy(update={"epochs": 14})
-    trainer = Spoilt(params, train.read_corpus(layout), torch.device("cpu"))
-    recorder = Recorder(layout.record("pretrain"), stage="pretrain")
-    with Checkpoints(layout.work_dir("pretrain")) as checkpoints:
+    trainer = Spoilt(params, train.read_corpus(project), torch.device("cpu"))
+    recorder = Recorder(project.record("pretrain"), stage="pretrain")
+    with Checkpoints(project.work_dir("pretrain")) as checkpoints:
         trainer.train(checkpoints, recorder)
     recorder.close()
     skipped = [one.step for one in trainer.progress.history if one.skipped]
@@ -373,9 +375,9 @@ def test_several_processes_cannot_share_a_gpu() -> None:
         choose_device(machine)
 
 
-def test_a_device_that_is_not_here_is_named(params: PretrainParams, layout: Layout) -> None:
-    recorder = Recorder(layout.record("pretrain"), stage="pretrain")
+def test_a_device_that_is_not_here_is_named(params: PretrainParams, project: Project) -> None:
+    recorder = Recorder(project.record("pretrain"), stage="pretrain")
     for device in ("cuda:99", "quantum"):
         with pytest.raises(ConfigError, match=device):
-            train.run(params, layout, Machine(workers=1, device=device), recorder)
+            train.run(params, project, Machine(workers=1, device=device), recorder)
     recorder.close()

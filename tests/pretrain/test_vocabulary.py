@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lapvqa.data.dataset import IGNORED, pad_tokens
+from lapvqa.images.report_pairs import IGNORED, pad_tokens
+from lapvqa.networks.losses import LOGIT_BYTES, head_loss
+from lapvqa.networks.vocabulary import CutVocabulary
 from lapvqa.params import ModelParams
-from lapvqa.pretrain.loss import LOGIT_BYTES, head_loss
 from lapvqa.pretrain.model import CaptioningModel, initial_model
-from lapvqa.pretrain.vocabulary import CutVocabulary
 
 TABLE = "decoder.token_embed.weight"
 REPORTS = [np.array(ids, np.uint16) for ids in ([50256, 5, 900, 50256], [50256, 31000, 50256])]

@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, VisionEncoderDecoderModel, ViTConfig, ViTModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from lapvqa.pretrain.decoder import CaptionDecoder
+from lapvqa.networks.decoder import CaptionDecoder
 
 
 def make_peer(decoder: CaptionDecoder) -> VisionEncoderDecoderModel:

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from lapvqa.datasets.chexpert import LABELS, read_chexpert
 from lapvqa.errors import SourceError, SplitLeakError
-from lapvqa.probe.chexpert import LABELS, read_chexpert
 
 
 def path(patient: int, study: int = 1, view: str = "view1_frontal", split: str = "train") -> str:

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lapvqa.data.geometry import fit_image
+from lapvqa.datasets.labelled import ProbeDataset, Rows, carve_validation, key
+from lapvqa.datasets.probe_images import read_image
 from lapvqa.errors import SourceError
-from lapvqa.probe.dataset import ProbeDataset, Rows, carve_validation, key
-from lapvqa.probe.images import read_image
+from lapvqa.images.geometry import fit_image
 
 GREY = np.tile(np.arange(0, 250, 5, dtype=np.uint8), (40, 1))
 

@@ -9,8 +9,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from lapvqa.datasets.labelled import ProbeDataset, Rows
 from lapvqa.probe import recipe, scoring
-from lapvqa.probe.dataset import ProbeDataset, Rows
 from lapvqa.probe.linear import fit_and_predict
 
 LABELS = ("a", "b")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from lapvqa.datasets.nih14 import LABELS, read_nih14
 from lapvqa.errors import SourceError, SplitLeakError
-from lapvqa.probe.nih14 import LABELS, read_nih14
 
 NAMES = [f"{patient:08d}_{follow:03d}.png" for patient in range(1, 11) for follow in range(2)]
 TRAIN, TEST = NAMES[:16], NAMES[16:]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from lapvqa.datasets.labelled import key
+from lapvqa.datasets.nih14 import LABELS, NAME, read_nih14
+from lapvqa.datasets.nih14_extras import read_boxes, read_entries
+from lapvqa.datasets.probe_images import read_image
 from lapvqa.errors import SourceError
-from lapvqa.probe.dataset import key
-from lapvqa.probe.images import read_image
-from lapvqa.probe.nih14 import LABELS, NAME, read_nih14
-from lapvqa.probe.nih14_extras import read_boxes, read_entries
 
 HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
 ENTRIES = (

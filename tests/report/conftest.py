@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 
 from lapvqa import storage
-from lapvqa.config import Machine
-from lapvqa.data.geometry import fit_image
-from lapvqa.data.shards import add_shard
-from lapvqa.layout import Layout
+from lapvqa.images.geometry import fit_image
+from lapvqa.images.shards import add_shard
+from lapvqa.machine import Machine
 from lapvqa.params import ReportParams
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.report.page import run
 from lapvqa.schemas import (
@@ -42,20 +42,20 @@ NUM_STUDIES = 12
 Json = dict[str, Any]
 
 
-class Project:
+class ReportProject:
     """The folder of one finished run, and the way to make its page."""
 
     def __init__(self, root: Path) -> None:
-        self.layout = Layout(root)
+        self.project = Project(root)
 
     def render(self, examples: int = 4) -> str:
-        recorder = Recorder(self.layout.record("report"), stage="report")
-        run(ReportParams(examples=examples), self.layout, Machine(), recorder)
+        recorder = Recorder(self.project.record("report"), stage="report")
+        run(ReportParams(examples=examples), self.project, Machine(), recorder)
         recorder.close()
-        return self.layout.report_page.read_text(encoding="utf-8")
+        return self.project.report_page.read_text(encoding="utf-8")
 
     def metrics(self, task: str) -> Path:
-        return self.layout.result_dir(task) / "metrics.json"
+        return self.project.result_dir(task) / "metrics.json"
 
     def edit_metrics(self, task: str, **changes: Any) -> None:
         value = json.loads(self.metrics(task).read_text()) | changes
@@ -63,34 +63,34 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path, repository: Path) -> Project:
+def project(tmp_path: Path, repository: Path) -> ReportProject:
     """A finished run of twelve test studies."""
-    made = Project(tmp_path)
+    made = ReportProject(tmp_path)
     shutil.copy(repository / "params.yaml", tmp_path)
-    layout = made.layout
+    project = made.project
     images, keys, pixels = _images()
-    shard = add_shard(layout.images_dir, keys, pixels)
+    shard = add_shard(project.images_dir, keys, pixels)
     images = [{**image, "shard": shard} for image in images]
-    storage.write_table(layout.images, _table(images, IMAGES), IMAGES)
-    storage.write_table(layout.studies, _table(_studies(), STUDIES), STUDIES)
-    storage.write_table(layout.rejects, _table(_rejects(), REJECTS), REJECTS)
-    storage.write_table(layout.token_rejects, _table(_token_rejects(), REJECTS), REJECTS)
+    storage.write_table(project.images, _table(images, IMAGES), IMAGES)
+    storage.write_table(project.studies, _table(_studies(), STUDIES), STUDIES)
+    storage.write_table(project.rejects, _table(_rejects(), REJECTS), REJECTS)
+    storage.write_table(project.token_rejects, _table(_token_rejects(), REJECTS), REJECTS)
     tokens = _table(_tokens(), TOKENS)
-    storage.write_table(layout.tokens_dir / "tokens-00000.parquet", tokens, TOKENS)
+    storage.write_table(project.tokens_dir / "tokens-00000.parquet", tokens, TOKENS)
     for task, labels in (("probe_chexpert", CHEXPERT5), ("probe_nih14", NIH14)):
-        _write_result(layout, task, _probe_predictions(labels), PROBE_PREDICTIONS)
+        _write_result(project, task, _probe_predictions(labels), PROBE_PREDICTIONS)
         storage.write_json(made.metrics(task), probe_metrics(task, labels))
-    _write_result(layout, "rrg", _rrg_predictions(), RRG_PREDICTIONS)
+    _write_result(project, "rrg", _rrg_predictions(), RRG_PREDICTIONS)
     storage.write_json(made.metrics("rrg"), rrg_metrics())
     for task, rows in (("vqa", _vqa_predictions()), ("diffvqa", _diffvqa_predictions())):
-        _write_result(layout, task, rows, ANSWER_PREDICTIONS)
+        _write_result(project, task, rows, ANSWER_PREDICTIONS)
         storage.write_json(made.metrics(task), answer_metrics(task))
-    _write_result(layout, "ad", _detection_predictions(), DETECTION_PREDICTIONS)
+    _write_result(project, "ad", _detection_predictions(), DETECTION_PREDICTIONS)
     storage.write_json(made.metrics("ad"), detection_metrics())
-    _write_detection_pictures(layout)
-    _write_result(layout, "pg", _grounding_predictions(), GROUNDING_PREDICTIONS)
+    _write_detection_pictures(project)
+    _write_result(project, "pg", _grounding_predictions(), GROUNDING_PREDICTIONS)
     storage.write_json(made.metrics("pg"), grounding_metrics())
-    _write_model(layout)
+    _write_model(project)
     return made
 
 
@@ -98,8 +98,8 @@ def _table(rows: list[Json], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def _write_result(layout: Layout, task: str, rows: list[Json], schema: pa.Schema) -> None:
-    path = layout.result_dir(task) / "predictions.parquet"
+def _write_result(project: Project, task: str, rows: list[Json], schema: pa.Schema) -> None:
+    path = project.result_dir(task) / "predictions.parquet"
     storage.write_table(path, _table(rows, schema), schema)
 
 
@@ -406,8 +406,8 @@ def _detection_predictions() -> list[Json]:
     return rows
 
 
-def _write_detection_pictures(layout: Layout) -> None:
-    extra = layout.result_dir("ad") / "extra"
+def _write_detection_pictures(project: Project) -> None:
+    extra = project.result_dir("ad") / "extra"
     extra.mkdir()
     chests = [fit_image(_chest(index))[0] for index in range(8)]
     np.savez(
@@ -448,8 +448,8 @@ def _grounding_predictions() -> list[Json]:
     return rows
 
 
-def _write_model(layout: Layout) -> None:
-    folder = layout.model_dir("captioning")
+def _write_model(project: Project) -> None:
+    folder = project.model_dir("captioning")
     storage.write_json(
         folder / "card.json",
         {

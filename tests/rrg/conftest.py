@@ -13,10 +13,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from lapvqa import schemas, storage
-from lapvqa.config import Machine
-from lapvqa.data.shards import add_shard
-from lapvqa.evaluation import rrg
-from lapvqa.layout import Layout
+from lapvqa.export import export
+from lapvqa.images.shards import add_shard
+from lapvqa.machine import Machine
 from lapvqa.params import (
     BootstrapParams,
     EvaluateParams,
@@ -31,8 +30,10 @@ from lapvqa.params import (
     TokensParams,
     read_yaml,
 )
-from lapvqa.pretrain import export, train
+from lapvqa.pretrain import train
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
+from lapvqa.rrg import task as rrg_task
 from lapvqa.text import tokens
 
 MACHINE = Machine(workers=1, device="cpu")
@@ -72,31 +73,31 @@ def evaluate_params() -> Callable[..., EvaluateParams]:
 
 
 @dataclass(frozen=True)
-class Project:
+class RrgProject:
     """A project folder with a trained model, and its stage evaluate@rrg."""
 
-    layout: Layout
+    project: Project
 
     def evaluate(self, params: EvaluateParams) -> dict[str, Any]:
         """Run evaluate@rrg; return metrics.json."""
-        self.run(rrg.run, params)
-        folder = self.layout.result_dir("rrg")
+        self.run(rrg_task.run, params)
+        folder = self.project.result_dir("rrg")
         return storage.read_json(folder / "metrics.json", made_by="evaluate@rrg")
 
     def predictions(self) -> list[dict[str, Any]]:
-        path = self.layout.result_dir("rrg") / "predictions.parquet"
+        path = self.project.result_dir("rrg") / "predictions.parquet"
         return storage.read_table(path, schemas.RRG_PREDICTIONS, made_by="x").to_pylist()
 
     def run(self, stage: Any, params: Any) -> None:
-        recorder = Recorder(self.layout.record("stage"), stage="stage")
+        recorder = Recorder(self.project.record("stage"), stage="stage")
         try:
-            stage(params, self.layout, MACHINE, recorder)
+            stage(params, self.project, MACHINE, recorder)
         finally:
             recorder.close()
 
     def write_labels(self, rows: list[dict[str, Any]]) -> None:
         table = pa.Table.from_pylist(rows, schema=schemas.LABELS)
-        storage.write_table(self.layout.labels, table, schemas.LABELS)
+        storage.write_table(self.project.labels, table, schemas.LABELS)
 
 
 def label_rows() -> list[dict[str, Any]]:
@@ -116,28 +117,28 @@ def label_rows() -> list[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     """The folder of a project after ingest's tables, tokens, pretrain and export."""
-    project = Project(Layout(tmp_path_factory.mktemp("rrg")))
-    _write_images(project.layout)
-    _write_studies(project.layout)
+    project = RrgProject(Project(tmp_path_factory.mktemp("rrg")))
+    _write_images(project.project)
+    _write_studies(project.project)
     project.write_labels(label_rows())
     whole = read_yaml(repository / "params.yaml")
     whole["pretrain"] = PRETRAIN.model_dump(mode="json")
-    with project.layout.params.open("w") as handle:
+    with project.project.params.open("w") as handle:
         YAML().dump(whole, handle)
     project.run(tokens.run, TokensParams(max_length=24))
     project.run(train.run, PRETRAIN)
     project.run(export.run, ExportParams())
-    return project.layout.root
+    return project.project.root
 
 
 @pytest.fixture(params=["contrastive", "sigmoid"])
-def pair_project(request: pytest.FixtureRequest, project: Project) -> Project:
+def pair_project(request: pytest.FixtureRequest, project: RrgProject) -> RrgProject:
     """The same project with a model of pairs, which has no decoder."""
     training = PRETRAIN.model_copy(update={"objective": request.param, "epochs": 1})
-    whole = read_yaml(project.layout.params)
+    whole = read_yaml(project.project.params)
     whole["pretrain"] = training.model_dump(mode="json")
-    project.layout.params.unlink()  # a link: the other projects read it too
-    with project.layout.params.open("w") as handle:
+    project.project.params.unlink()  # a link: the other projects read it too
+    with project.project.params.open("w") as handle:
         YAML().dump(whole, handle)
     project.run(train.run, training)
     project.run(export.run, ExportParams())
@@ -145,29 +146,29 @@ def pair_project(request: pytest.FixtureRequest, project: Project) -> Project:
 
 
 @pytest.fixture
-def project(trained: Path, tmp_path: Path) -> Project:
+def project(trained: Path, tmp_path: Path) -> RrgProject:
     """A copy to write in; large files are links."""
     for path in trained.rglob("*"):
         if path.is_file() and ".lapvqa" not in path.parts:
             copy = tmp_path / path.relative_to(trained)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.hardlink_to(path)  # every writer replaces the name, none writes through it
-    return Project(Layout(tmp_path))
+    return RrgProject(Project(tmp_path))
 
 
-def _write_images(layout: Layout) -> None:
+def _write_images(project: Project) -> None:
     generator = np.random.default_rng(7)
     pixels = generator.integers(0, 60, (len(CORNERS), 384, 384), dtype=np.uint8)
     for image, corner in zip(pixels, CORNERS, strict=True):
         top, left = 192 * (corner // 2), 192 * (corner % 2)
         image[top : top + 192, left : left + 192] += 150
     keys = [f"image{index:02d}" for index in range(len(CORNERS))]
-    shard = add_shard(layout.images_dir, keys, pixels)
+    shard = add_shard(project.images_dir, keys, pixels)
     rows = [
         _image_row(f"study{index:02d}", keys[index], split, row=index, shard=shard)
         for index, split in enumerate(SPLITS)
     ]
-    storage.write_table(layout.images, pa.Table.from_pylist(rows, schemas.IMAGES), schemas.IMAGES)
+    storage.write_table(project.images, pa.Table.from_pylist(rows, schemas.IMAGES), schemas.IMAGES)
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def _image_row(
     }  # fmt: skip
 
 
-def _write_studies(layout: Layout) -> None:
+def _write_studies(project: Project) -> None:
     rows = [
         {
             "study_key": f"study{index:02d}",
@@ -211,4 +212,4 @@ def _write_studies(layout: Layout) -> None:
         for index, corner in enumerate(CORNERS)
     ]
     table = pa.Table.from_pylist(rows, schema=schemas.STUDIES)
-    storage.write_table(layout.studies, table, schemas.STUDIES)
+    storage.write_table(project.studies, table, schemas.STUDIES)

@@ -11,12 +11,13 @@ import pytest
 
 from lapvqa import schemas, storage
 from lapvqa.errors import ConfigError, MissingArtifactError, SchemaError
-from lapvqa.evaluation import contract, rrg
-from lapvqa.evaluation.rrg import Target, most_common
+from lapvqa.evaluation import contract
 from lapvqa.params import BootstrapParams
 from lapvqa.report.names import TASKS
 from lapvqa.report.results import read_evaluation
 from lapvqa.rrg import scoring
+from lapvqa.rrg import task as rrg_task
+from lapvqa.rrg.task import Target, most_common
 
 COMMON = BootstrapParams(bootstrap_draws=50)
 
@@ -58,7 +59,7 @@ def test_predictions_hold_references_and_truth(project: Any, params: Any) -> Non
 
 
 def test_equal_runs_write_equal_bytes(project: Any, params: Any) -> None:
-    folder = project.layout.result_dir("rrg")
+    folder = project.project.result_dir("rrg")
     project.evaluate(params)
     first = {path.name: path.read_bytes() for path in folder.rglob("*.*")}
     assert sorted(first) == [
@@ -70,17 +71,17 @@ def test_equal_runs_write_equal_bytes(project: Any, params: Any) -> None:
 
 
 def test_references_are_not_cut_where_tokens_are(project: Any, params: Any) -> None:
-    studies = storage.read_table(project.layout.studies, schemas.STUDIES, made_by="ingest")
+    studies = storage.read_table(project.project.studies, schemas.STUDIES, made_by="ingest")
     long = " ".join(["The lungs are clear."] * 20)
     reports = [f"\n FINDINGS: {long}"] * len(studies)
     column = studies.schema.get_field_index("report")
     studies = studies.set_column(column, "report", pa.array(reports, pa.string()))
-    storage.write_table(project.layout.studies, studies, schemas.STUDIES)
-    tokens = storage.read_table(project.layout.tokens_dir, schemas.TOKENS, made_by="tokens")
+    storage.write_table(project.project.studies, studies, schemas.STUDIES)
+    tokens = storage.read_table(project.project.tokens_dir, schemas.TOKENS, made_by="tokens")
     spans = [[{"name": "findings", "start": 12, "end": 12 + len(long)}]] * len(tokens)
     column = tokens.schema.get_field_index("spans")
     tokens = tokens.set_column(column, "spans", pa.array(spans, pa.list_(schemas.SPAN)))
-    (path,) = project.layout.tokens_dir.iterdir()
+    (path,) = project.project.tokens_dir.iterdir()
     storage.write_table(path, tokens, schemas.TOKENS)
     project.evaluate(params)
     assert {row["reference"] for row in project.predictions()} == {long}
@@ -104,9 +105,9 @@ def test_one_frontal_image_stands_for_a_study(project: Any, params: Any, image_r
         image_row("study62", "d", "test", row=65, view="LL"),
     ]
     table = pa.Table.from_pylist(rows, schemas.IMAGES)
-    storage.write_table(project.layout.images, table, schemas.IMAGES)
-    targets = rrg.read_targets(project.layout)
-    studies, without_image = rrg.read_studies(project.layout, targets, split="test")
+    storage.write_table(project.project.images, table, schemas.IMAGES)
+    targets = rrg_task.read_targets(project.project)
+    studies, without_image = rrg_task.read_studies(project.project, targets, split="test")
     assert [(study.study_key, study.row) for study in studies] == [("study60", 62), ("study61", 64)]
     # 16 test studies have a report; of these study62 has no frontal image and 13 have none at all.
     assert without_image == 14
@@ -114,7 +115,7 @@ def test_one_frontal_image_stands_for_a_study(project: Any, params: Any, image_r
 
 def test_nothing_to_write_about_is_said(project: Any, params: Any) -> None:
     table = schemas.IMAGES.empty_table()
-    storage.write_table(project.layout.images, table, schemas.IMAGES)
+    storage.write_table(project.project.images, table, schemas.IMAGES)
     metrics = project.evaluate(params)
     assert metrics["status"] == "not computed"
     assert "split test" in metrics["reason"]
@@ -128,7 +129,7 @@ def test_a_model_of_pairs_has_no_decoder_but_its_encoder_a_head(
     assert set(metrics["systems"]) == {"head_trained", "head_untrained", "most_common"}
     assert set(metrics["differences"]) == {"head_trained-head_untrained"}
     evaluation = read_evaluation(
-        next(task for task in TASKS if task.name == "rrg"), pair_project.layout
+        next(task for task in TASKS if task.name == "rrg"), pair_project.project
     )
     assert evaluation.computed
 
@@ -140,7 +141,7 @@ def test_a_decoder_without_so_many_positions(project: Any, evaluate_params: Any)
 
 
 def test_without_a_model_the_stage_to_run_is_named(project: Any, params: Any) -> None:
-    (project.layout.model_dir("captioning") / "card.json").unlink()
+    (project.project.model_dir("captioning") / "card.json").unlink()
     with pytest.raises(MissingArtifactError, match="export"):
         project.evaluate(params)
 
@@ -148,20 +149,22 @@ def test_without_a_model_the_stage_to_run_is_named(project: Any, params: Any) ->
 def test_metrics_come_from_predictions_alone(project: Any, params: Any, tmp_path: Path) -> None:
     metrics = project.evaluate(params)
     for name in ("data", "models"):
-        (project.layout.root / name).rename(tmp_path / f"moved-{name}")
-    contract.score(rrg.EVALUATION, folder=project.layout.result_dir("rrg"), common=params.common)
-    path = project.layout.result_dir("rrg") / "metrics.json"
+        (project.project.root / name).rename(tmp_path / f"moved-{name}")
+    contract.score(
+        rrg_task.EVALUATION, folder=project.project.result_dir("rrg"), common=params.common
+    )
+    path = project.project.result_dir("rrg") / "metrics.json"
     assert json.loads(path.read_text()) == metrics
 
 
 def test_reports_given_to_the_wrong_studies_score_low(project: Any, params: Any) -> None:
     right = project.evaluate(params)["systems"]["trained"]["finding_f1_micro"]["value"]
-    path = project.layout.result_dir("rrg") / "predictions.parquet"
+    path = project.project.result_dir("rrg") / "predictions.parquet"
     table = storage.read_table(path, schemas.RRG_PREDICTIONS, made_by="evaluate@rrg")
     texts = table["hypothesis"].to_pylist()
     column = table.schema.get_field_index("hypothesis")
     moved = table.set_column(column, "hypothesis", pa.array([*texts[1:], texts[0]]))
-    wrong = contract.metrics_of(rrg.EVALUATION, moved, common=COMMON)
+    wrong = contract.metrics_of(rrg_task.EVALUATION, moved, common=COMMON)
     assert wrong["systems"]["trained"]["finding_f1_micro"]["value"] < right - 0.5
 
 
@@ -191,7 +194,7 @@ def _rows(truths: list[list[str] | None], hypotheses: list[str]) -> pa.Table:
 
 
 def _values(predictions: pa.Table) -> dict[str, float | None]:
-    metrics = contract.metrics_of(rrg.EVALUATION, predictions, common=COMMON)
+    metrics = contract.metrics_of(rrg_task.EVALUATION, predictions, common=COMMON)
     return {name: one["value"] for name, one in metrics["systems"]["trained"].items()}
 
 
@@ -227,4 +230,4 @@ def test_curves_have_a_row_per_finding() -> None:
 def test_a_study_written_twice_is_refused() -> None:
     table = _rows([["Edema"]], ["Edema."])
     with pytest.raises(SchemaError, match="one row per study and system"):
-        contract.metrics_of(rrg.EVALUATION, pa.concat_tables([table, table]), common=COMMON)
+        contract.metrics_of(rrg_task.EVALUATION, pa.concat_tables([table, table]), common=COMMON)

@@ -12,17 +12,17 @@ import pyarrow as pa
 import pytest
 
 from lapvqa import schemas, storage
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 
-WriteStudies = Callable[..., Layout]
+WriteStudies = Callable[..., Project]
 
 
 @pytest.fixture
 def write_studies(tmp_path: Path) -> WriteStudies:
     """Write studies.parquet from {study key: report}; split is by key or all train."""
 
-    def write(reports: dict[str, str | None], splits: dict[str, str] | None = None) -> Layout:
-        layout = Layout(tmp_path)
+    def write(reports: dict[str, str | None], splits: dict[str, str] | None = None) -> Project:
+        project = Project(tmp_path)
         rows = [
             {
                 "study_key": key,
@@ -39,8 +39,8 @@ def write_studies(tmp_path: Path) -> WriteStudies:
             for key, report in reports.items()
         ]
         table = pa.Table.from_pylist(rows, schema=schemas.STUDIES)
-        storage.write_table(layout.studies, table, schemas.STUDIES)
-        return layout
+        storage.write_table(project.studies, table, schemas.STUDIES)
+        return project
 
     return write
 

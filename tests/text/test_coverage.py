@@ -9,13 +9,13 @@ import pytest
 from runs import run_tokens
 
 from lapvqa.errors import MissingArtifactError
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 from lapvqa.text.coverage import coverage
 from lapvqa.text.sections import Verdict
 
 
-def test_coverage_counts_verdicts_cuts_and_sides(write_studies: Callable[..., Layout]) -> None:
-    layout = write_studies(
+def test_coverage_counts_verdicts_cuts_and_sides(write_studies: Callable[..., Project]) -> None:
+    project = write_studies(
         {
             "a": "\n FINDINGS: Left effusion.\n IMPRESSION: Effusion.",
             "b": "\n FINDINGS: Clear.",
@@ -29,8 +29,8 @@ def test_coverage_counts_verdicts_cuts_and_sides(write_studies: Callable[..., La
             "j": "\n INDICATION: cough",
         }
     )
-    run_tokens(layout, shard_reports=3, max_length=16)
-    rows = coverage(layout)
+    run_tokens(project, shard_reports=3, max_length=16)
+    rows = coverage(project)
     assert rows == [
         ("findings and impression", 1), ("findings", 1), ("impression", 1), ("last paragraph", 1),
         ("full report", 2), ("no report", 1), ("empty report", 1), ("no section", 1),
@@ -41,19 +41,19 @@ def test_coverage_counts_verdicts_cuts_and_sides(write_studies: Callable[..., La
 
 def test_before_the_stage_it_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingArtifactError, match="tokens"):
-        coverage(Layout(tmp_path))
-    layout = Layout(tmp_path)
-    layout.token_rejects.parent.mkdir(parents=True)
-    layout.token_rejects.touch()
+        coverage(Project(tmp_path))
+    project = Project(tmp_path)
+    project.token_rejects.parent.mkdir(parents=True)
+    project.token_rejects.touch()
     with pytest.raises(MissingArtifactError, match="tokens"):
-        coverage(layout)
+        coverage(project)
 
 
 @pytest.mark.corpus
-def test_coverage_of_openi(openi: dict[str, str], write_studies: Callable[..., Layout]) -> None:
-    layout = write_studies(openi)
-    run_tokens(layout, max_length=512)
-    found = dict(coverage(layout))
+def test_coverage_of_openi(openi: dict[str, str], write_studies: Callable[..., Project]) -> None:
+    project = write_studies(openi)
+    run_tokens(project, max_length=512)
+    found = dict(coverage(project))
     # By the collection's own fields: 530 reports without findings, 34 without impression, 28
     # without either.
     assert found["findings and impression"] == 3955 - 530 - 34 + 28

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from lapvqa.dicom.layouts.openi_report import read_openi
+from lapvqa.ingest.archives.openi_report import read_openi
 from lapvqa.synth import mimic
-from lapvqa.text.identity import Mark, search
+from lapvqa.text.phi import Mark, search
 
 KINDS = ("name", "date", "record_number", "phone", "email", "address")
 FIRST = ("John", "Mary", "Ángela", "Wei", "Priya", "Jean-Luc", "Robert", "Fatima", "Sean", "Eva")

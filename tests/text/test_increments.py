@@ -14,11 +14,11 @@ import pytest
 from runs import run_tokens, shard_keys, token_rows
 
 from lapvqa import storage
-from lapvqa.layout import Layout
-from lapvqa.text import store, tokens
+from lapvqa.project import Project
+from lapvqa.text import token_store, tokens
 
 Reports = dict[str, str | None]
-WriteStudies = Callable[..., Layout]
+WriteStudies = Callable[..., Project]
 
 
 def _reports(numbers: range) -> Reports:
@@ -29,14 +29,14 @@ def _reports(numbers: range) -> Reports:
     }
 
 
-def _files(layout: Layout) -> dict[str, tuple[int, bytes]]:
+def _files(project: Project) -> dict[str, tuple[int, bytes]]:
     """Inode and bytes of every shard."""
-    paths = layout.tokens_dir.iterdir()
+    paths = project.tokens_dir.iterdir()
     return {path.name: (path.stat().st_ino, path.read_bytes()) for path in paths}
 
 
-def _store_files(layout: Layout) -> list[Path]:
-    return sorted(path for path in layout.work_dir("tokens").rglob("*") if path.is_file())
+def _store_files(project: Project) -> list[Path]:
+    return sorted(path for path in project.work_dir("tokens").rglob("*") if path.is_file())
 
 
 @pytest.fixture
@@ -56,13 +56,13 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
 def test_ten_more_studies_process_exactly_ten(
     write_studies: WriteStudies, seen: list[str | None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    layout = write_studies(_reports(range(30)))
-    run_tokens(layout, shard_reports=20)
-    before = _files(layout)
+    project = write_studies(_reports(range(30)))
+    run_tokens(project, shard_reports=20)
+    before = _files(project)
     seen.clear()
     write_studies(_reports(range(-5, 35)))  # five sort before all the others
-    counts = run_tokens(layout, shard_reports=20)
-    after = _files(layout)
+    counts = run_tokens(project, shard_reports=20)
+    after = _files(project)
     assert before.items() <= after.items()  # same bytes, and the same file
     assert len(after) == len(before) + 1
     ten = [*_reports(range(-5, 0)).values(), *_reports(range(30, 35)).values()]
@@ -70,9 +70,9 @@ def test_ten_more_studies_process_exactly_ten(
     assert (counts["known"], counts["new"], counts["studies"]) == (30, 10, 40)
     assert "30 reports known, 10 new" in capsys.readouterr().out
     seen.clear()
-    assert run_tokens(layout, shard_reports=20)["new"] == 0
+    assert run_tokens(project, shard_reports=20)["new"] == 0
     assert seen == []
-    assert _files(layout) == after
+    assert _files(project) == after
 
 
 @pytest.mark.parametrize("change", ["vanished", "new text", "new split"])
@@ -80,9 +80,9 @@ def test_only_the_shard_of_a_changed_study_is_made_again(
     write_studies: WriteStudies, seen: list[str | None], change: str
 ) -> None:
     reports = _reports(range(40))
-    layout = write_studies(reports)
-    run_tokens(layout, shard_reports=10)
-    before = _files(layout)
+    project = write_studies(reports)
+    run_tokens(project, shard_reports=10)
+    before = _files(project)
     seen.clear()
     splits = {}
     if change == "vanished":
@@ -92,41 +92,41 @@ def test_only_the_shard_of_a_changed_study_is_made_again(
     else:
         splits = {"013": "test"}
     write_studies(reports, splits)
-    counts = run_tokens(layout, shard_reports=10)
-    assert len(before.items() & _files(layout).items()) == 3
-    assert len(_files(layout)) == 4
+    counts = run_tokens(project, shard_reports=10)
+    assert len(before.items() & _files(project).items()) == 3
+    assert len(_files(project)) == 4
     assert seen == ([] if change == "vanished" else [reports["013"]])
     assert counts["studies"] == len(reports)
-    assert _rows_of_a_first_run(layout) == token_rows(layout)
-    again = _files(layout)
-    assert run_tokens(layout, shard_reports=10)["new"] == 0
-    assert _files(layout) == again
+    assert _rows_of_a_first_run(project) == token_rows(project)
+    again = _files(project)
+    assert run_tokens(project, shard_reports=10)["new"] == 0
+    assert _files(project) == again
 
 
 def test_a_report_that_comes_late_or_goes(write_studies: WriteStudies) -> None:
     reports = _reports(range(12))
-    layout = write_studies(reports)
-    run_tokens(layout, shard_reports=6)
+    project = write_studies(reports)
+    run_tokens(project, shard_reports=6)
     reports["005"], reports["007"] = "It came late.", None
     write_studies(reports)
-    counts = run_tokens(layout, shard_reports=6)
+    counts = run_tokens(project, shard_reports=6)
     assert (counts["known"], counts["new"], counts["rejected"]) == (10, 2, 3)
-    assert _rows_of_a_first_run(layout) == token_rows(layout)
+    assert _rows_of_a_first_run(project) == token_rows(project)
 
 
 def test_a_chunk_without_any_text(write_studies: WriteStudies) -> None:
-    layout = write_studies({"a": None, "b": None, "c": "clear"})
-    counts = run_tokens(layout, shard_reports=2)
-    assert shard_keys(layout) == [["c"]]
+    project = write_studies({"a": None, "b": None, "c": "clear"})
+    counts = run_tokens(project, shard_reports=2)
+    assert shard_keys(project) == [["c"]]
     assert (counts["tokenised"], counts["rejected"]) == (1, 2)
-    assert run_tokens(layout, shard_reports=2)["new"] == 0
+    assert run_tokens(project, shard_reports=2)["new"] == 0
 
 
-def _rows_of_a_first_run(layout: Layout) -> list[dict[str, Any]]:
+def _rows_of_a_first_run(project: Project) -> list[dict[str, Any]]:
     """What a project with the same studies and no history has."""
-    fresh = Layout(layout.root / "fresh")
+    fresh = Project(project.root / "fresh")
     fresh.studies.parent.mkdir(parents=True, exist_ok=True)
-    fresh.studies.write_bytes(layout.studies.read_bytes())
+    fresh.studies.write_bytes(project.studies.read_bytes())
     run_tokens(fresh)
     return token_rows(fresh)
 
@@ -142,12 +142,12 @@ def test_the_order_of_arrival_shows_in_the_grouping_alone(
     while waiting:
         for _ in range(min(len(waiting), generator.randint(3, 20))):
             arrived.update([waiting.pop()])
-        layout = write_studies(arrived)
-        run_tokens(layout, shard_reports=7)
-    assert token_rows(layout) == _rows_of_a_first_run(layout)
-    shards = shard_keys(layout)
+        project = write_studies(arrived)
+        run_tokens(project, shard_reports=7)
+    assert token_rows(project) == _rows_of_a_first_run(project)
+    shards = shard_keys(project)
     assert all(keys == sorted(keys) and len(keys) <= 7 for keys in shards)
-    rejects = storage.read_table(layout.token_rejects, tokens.schemas.REJECTS, made_by="tokens")
+    rejects = storage.read_table(project.token_rejects, tokens.schemas.REJECTS, made_by="tokens")
     assert rejects["file"].to_pylist() == [f"{number:03d}" for number in range(5, 50, 5)]
 
 
@@ -156,35 +156,35 @@ def test_the_order_of_arrival_shows_in_the_grouping_alone(
 def test_damaged_work_is_named_and_made_again(
     write_studies: WriteStudies, capsys: pytest.CaptureFixture[str], kind: str, harm: str
 ) -> None:
-    layout = write_studies(_reports(range(30)))
-    run_tokens(layout, shard_reports=10)
-    good = {name: data for name, (_, data) in _files(layout).items()}
-    victim = next(path for path in _store_files(layout) if path.name.startswith(kind))
+    project = write_studies(_reports(range(30)))
+    run_tokens(project, shard_reports=10)
+    good = {name: data for name, (_, data) in _files(project).items()}
+    victim = next(path for path in _store_files(project) if path.name.startswith(kind))
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1
     victim.unlink()
     if harm != "gone":
         victim.write_bytes(data if harm == "one bit" else data[:-9])
     capsys.readouterr()
-    counts = run_tokens(layout, shard_reports=10)
+    counts = run_tokens(project, shard_reports=10)
     assert counts["new"] == 10
     if (kind, harm) != ("chunk", "gone"):
         assert "dropped damaged finished work: " in (said := capsys.readouterr().out)
         assert victim.name in said
-    assert {name: data for name, (_, data) in _files(layout).items()} == good
+    assert {name: data for name, (_, data) in _files(project).items()} == good
 
 
 def test_the_store_keeps_what_is_in_use_of_two_settings(write_studies: WriteStudies) -> None:
-    layout = write_studies(_reports(range(12)))
-    assert run_tokens(layout, max_length=8)["new"] == 12
-    assert run_tokens(layout, max_length=9)["new"] == 12
-    assert run_tokens(layout, max_length=8)["new"] == 0
-    assert run_tokens(layout, max_length=10)["new"] == 12
-    assert run_tokens(layout, max_length=9)["new"] == 12  # the one not used for longest is gone
-    assert len(list(layout.work_dir("tokens").iterdir())) == 2
+    project = write_studies(_reports(range(12)))
+    assert run_tokens(project, max_length=8)["new"] == 12
+    assert run_tokens(project, max_length=9)["new"] == 12
+    assert run_tokens(project, max_length=8)["new"] == 0
+    assert run_tokens(project, max_length=10)["new"] == 12
+    assert run_tokens(project, max_length=9)["new"] == 12  # the one not used for longest is gone
+    assert len(list(project.work_dir("tokens").iterdir())) == 2
     write_studies(_reports(range(6, 12)))
-    run_tokens(layout, max_length=9)
-    assert len(_store_files(layout)) == 4  # chunk and shard of either setting, no more
+    run_tokens(project, max_length=9)
+    assert len(_store_files(project)) == 4  # chunk and shard of either setting, no more
 
 
 def test_where_links_are_impossible_shards_are_copied(
@@ -194,11 +194,11 @@ def test_where_links_are_impossible_shards_are_copied(
         raise OSError("no links here")
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
-    layout = write_studies(_reports(range(12)))
-    run_tokens(layout)
-    (shard,) = layout.tokens_dir.iterdir()
+    project = write_studies(_reports(range(12)))
+    run_tokens(project)
+    (shard,) = project.tokens_dir.iterdir()
     assert shard.stat().st_nlink == 1
-    assert len(token_rows(layout)) == 9
+    assert len(token_rows(project)) == 9
 
 
 def test_a_kill_at_any_moment_loses_and_doubles_nothing(write_studies: WriteStudies) -> None:
@@ -212,25 +212,25 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(write_studies: WriteStud
             reports[f"{generator.randrange(10**6):06d}"] = f"Report {number}. Normal."
         changed = generator.choice(sorted(reports))
         reports[changed] = f"Changed {number}."
-        layout = write_studies(reports)
-        killed += _run_killed(layout, after=generator.uniform(0, 0.05))
+        project = write_studies(reports)
+        killed += _run_killed(project, after=generator.uniform(0, 0.05))
     assert killed > 10
-    counts = run_tokens(layout, shard_reports=16)
+    counts = run_tokens(project, shard_reports=16)
     assert counts["studies"] == counts["tokenised"] == len(reports)
-    assert token_rows(layout) == _rows_of_a_first_run(layout)
-    live = {path.name for path in layout.tokens_dir.iterdir()}
-    kept = {path.name for path in _store_files(layout)}
+    assert token_rows(project) == _rows_of_a_first_run(project)
+    live = {path.name for path in project.tokens_dir.iterdir()}
+    kept = {path.name for path in _store_files(project)}
     assert {name for name in kept if not name.startswith("chunk-")} == live
     assert len(kept) == 2 * len(live)
 
 
-def _run_killed(layout: Layout, *, after: float) -> bool:
+def _run_killed(project: Project, *, after: float) -> bool:
     """Run the stage in a process of its own and kill that; return whether the kill came in time."""
     child = os.fork()
     if child == 0:
         os.close(1)
         try:
-            run_tokens(layout, shard_reports=16)
+            run_tokens(project, shard_reports=16)
         finally:
             os._exit(0)
     time.sleep(after)
@@ -240,6 +240,6 @@ def _run_killed(layout: Layout, *, after: float) -> bool:
 
 
 def test_all_code_that_decides_a_row_is_part_of_the_digest() -> None:
-    room = Path(store.__file__).parent
+    room = Path(token_store.__file__).parent
     outside = {"__init__.py", "coverage.py", "identity.py", "pack_ranks.py"}
-    assert set(store._CODE) == {path.name for path in room.glob("*.py")} - outside
+    assert set(token_store._CODE) == {path.name for path in room.glob("*.py")} - outside

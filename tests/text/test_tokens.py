@@ -14,7 +14,7 @@ from runs import run_tokens, shard_keys, token_rows
 
 from lapvqa import schemas, storage
 from lapvqa.errors import MissingArtifactError, SourceError
-from lapvqa.layout import Layout
+from lapvqa.project import Project
 from lapvqa.text.bpe import EOT, encoding
 from lapvqa.text.sections import target_text
 
@@ -28,17 +28,17 @@ REPORTS: dict[str, str | None] = {
 }
 
 
-def _rejects(layout: Layout) -> list[dict[str, Any]]:
-    table = storage.read_table(layout.token_rejects, schemas.REJECTS, made_by="tokens")
+def _rejects(project: Project) -> list[dict[str, Any]]:
+    table = storage.read_table(project.token_rejects, schemas.REJECTS, made_by="tokens")
     return table.to_pylist()
 
 
 def test_every_study_is_tokenised_or_rejected(
-    write_studies: Callable[..., Layout], capsys: pytest.CaptureFixture[str]
+    write_studies: Callable[..., Project], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    layout = write_studies(REPORTS)
-    counts = run_tokens(layout)
-    rows, rejects = token_rows(layout), _rejects(layout)
+    project = write_studies(REPORTS)
+    counts = run_tokens(project)
+    rows, rejects = token_rows(project), _rejects(project)
     assert [row["study_key"] for row in rows] == ["a", "c"]
     assert {row["file"]: row["reason"] for row in rejects} == {
         "b": "no_report",
@@ -60,10 +60,10 @@ def test_every_study_is_tokenised_or_rejected(
     assert f"tokens: {num_ids} in = {num_ids} kept + 0 cut" in printed
 
 
-def test_rows_hold_ids_and_spans(write_studies: Callable[..., Layout]) -> None:
-    layout = write_studies(REPORTS, {"c": "test"})
-    run_tokens(layout)
-    row = token_rows(layout)[1]
+def test_rows_hold_ids_and_spans(write_studies: Callable[..., Project]) -> None:
+    project = write_studies(REPORTS, {"c": "test"})
+    run_tokens(project)
+    row = token_rows(project)[1]
     ids = row["token_ids"]
     assert ids[0] == ids[-1] == EOT
     assert EOT not in ids[1:-1]
@@ -79,10 +79,10 @@ def test_rows_hold_ids_and_spans(write_studies: Callable[..., Layout]) -> None:
     assert row["report_sha256"] == hashlib.sha256(report.encode()).hexdigest()
 
 
-def test_a_long_text_is_cut_and_still_ends(write_studies: Callable[..., Layout]) -> None:
-    layout = write_studies({"a": "clear " * 50, "b": "clear clear"})
-    counts = run_tokens(layout, max_length=8)
-    long, short = token_rows(layout)
+def test_a_long_text_is_cut_and_still_ends(write_studies: Callable[..., Project]) -> None:
+    project = write_studies({"a": "clear " * 50, "b": "clear clear"})
+    counts = run_tokens(project, max_length=8)
+    long, short = token_rows(project)
     assert len(long["token_ids"]) == 8
     assert (long["token_ids"][0], long["token_ids"][-1]) == (EOT, EOT)
     assert (long["truncated"], short["truncated"]) == (True, False)
@@ -93,53 +93,53 @@ def test_a_long_text_is_cut_and_still_ends(write_studies: Callable[..., Layout])
 
 def test_the_order_of_arrival_changes_no_byte_of_a_firstrun_tokens(write_studies: Any) -> None:
     reports = {f"{number:03d}": f"Report {number}. No effusion." for number in range(40)}
-    layout = write_studies(reports)
-    run_tokens(layout, shard_reports=16)
-    first = {file.name: file.read_bytes() for file in layout.tokens_dir.iterdir()}
-    assert sorted(map(len, shard_keys(layout))) == [8, 16, 16]
-    shutil.rmtree(layout.state)
+    project = write_studies(reports)
+    run_tokens(project, shard_reports=16)
+    first = {file.name: file.read_bytes() for file in project.tokens_dir.iterdir()}
+    assert sorted(map(len, shard_keys(project))) == [8, 16, 16]
+    shutil.rmtree(project.state)
     write_studies(dict(reversed(reports.items())))
-    run_tokens(layout, shard_reports=16)
-    assert {file.name: file.read_bytes() for file in layout.tokens_dir.iterdir()} == first
+    run_tokens(project, shard_reports=16)
+    assert {file.name: file.read_bytes() for file in project.tokens_dir.iterdir()} == first
 
 
 def test_no_text_to_train_on_is_an_error_that_says_so(
-    write_studies: Callable[..., Layout],
+    write_studies: Callable[..., Project],
 ) -> None:
-    layout = write_studies({"a": None, "b": "clear"}, {"b": "test"})
+    project = write_studies({"a": None, "b": "clear"}, {"b": "test"})
     with pytest.raises(SourceError, match=r"train split, found none: 1 studies in train, 1 tok"):
-        run_tokens(layout)
-    assert [row["reason"] for row in _rejects(layout)] == ["no_report"]
-    assert not layout.tokens_dir.exists()
+        run_tokens(project)
+    assert [row["reason"] for row in _rejects(project)] == ["no_report"]
+    assert not project.tokens_dir.exists()
 
 
 def test_without_studies_the_stage_to_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingArtifactError, match="ingest"):
-        run_tokens(Layout(tmp_path))
+        run_tokens(Project(tmp_path))
 
 
 @pytest.mark.corpus
 def test_the_corpus_reports_are_all_tokenised(
-    corpus: Path, write_studies: Callable[..., Layout]
+    corpus: Path, write_studies: Callable[..., Project]
 ) -> None:
     files = sorted((corpus / "mimic-cxr" / "files").rglob("*.txt"))
-    layout = write_studies({file.stem: file.read_bytes().decode() for file in files})
-    counts = run_tokens(layout, max_length=2048)
+    project = write_studies({file.stem: file.read_bytes().decode() for file in files})
+    counts = run_tokens(project, max_length=2048)
     assert (counts["studies"], counts["tokenised"], counts["truncated"]) == (181, 181, 0)
     reports = {file.stem: file.read_bytes().decode() for file in files}
-    for row in token_rows(layout):
+    for row in token_rows(project):
         text = encoding().decode(row["token_ids"][1:-1])
         assert text == target_text(reports[row["study_key"]], "both").text
 
 
 @pytest.mark.corpus
-def test_openi_verdicts(openi: dict[str, str], write_studies: Callable[..., Layout]) -> None:
+def test_openi_verdicts(openi: dict[str, str], write_studies: Callable[..., Project]) -> None:
     reports = openi
-    layout = write_studies(reports)
+    project = write_studies(reports)
     verdicts: dict[str, dict[str, int]] = {}
     for sections in ("findings", "impression", "both"):
-        counts = run_tokens(layout, sections=sections, max_length=512)
-        reasons = Counter(row["reason"] for row in _rejects(layout))
+        counts = run_tokens(project, sections=sections, max_length=512)
+        reasons = Counter(row["reason"] for row in _rejects(project))
         assert counts["tokenised"] + sum(reasons.values()) == len(reports) == 3955
         verdicts[sections] = {"ok": counts["tokenised"], **reasons}
     # The collection's own counts: of 3,955 reports 530 have no findings, 34 no impression, 28

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from lapvqa.errors import CheckpointError
 from lapvqa.evaluation.encoders.preprocessing import Preprocess
-from lapvqa.evaluation.frozen import FrozenEncoder
+from lapvqa.evaluation.image_encoder import ImageEncoder
 
 
-class ForeignEncoder(FrozenEncoder):
+class ForeignEncoder(ImageEncoder):
     """``tower`` maps input [B, C, S, S] to patch tokens [B, G * G, D], by rows."""
 
     def __init__(self, tower: nn.Module, preprocess: Preprocess, *, width: int, about: str) -> None:

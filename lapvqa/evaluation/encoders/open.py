@@ -10,7 +10,7 @@ from lapvqa.evaluation.encoders.from_open_clip import CONFIG, WEIGHTS, open_open
 from lapvqa.evaluation.encoders.from_timm import open_timm
 from lapvqa.evaluation.encoders.from_transformers import open_transformers
 from lapvqa.evaluation.encoders.own import open_own
-from lapvqa.evaluation.frozen import FrozenEncoder
+from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.pretrain.files import CARD_FILE, ENCODER_FILE
 
 _ACCEPTED = (
@@ -20,7 +20,7 @@ _ACCEPTED = (
 )
 
 
-def open_encoder(path: Path) -> FrozenEncoder:
+def open_encoder(path: Path) -> ImageEncoder:
     """Open the encoder at a local path, in eval mode; nothing is fetched.
 
     A folder of several forms is opened as the first of: ours, open_clip, transformers, timm.
@@ -37,7 +37,7 @@ def open_encoder(path: Path) -> FrozenEncoder:
     return _open_folder(path).eval()
 
 
-def _open_folder(folder: Path) -> FrozenEncoder:
+def _open_folder(folder: Path) -> ImageEncoder:
     if (folder / CARD_FILE).is_file() or (folder / ENCODER_FILE).is_file():
         return open_own(folder)
     if (folder / CONFIG).is_file() and any((folder / name).is_file() for name in WEIGHTS):

@@ -9,9 +9,9 @@ import torch
 
 from lapvqa import storage
 from lapvqa.errors import CheckpointError
-from lapvqa.evaluation.frozen import OwnEncoder
+from lapvqa.evaluation.image_encoder import OwnEncoder
+from lapvqa.networks.encoder import VisionEncoder
 from lapvqa.params import ModelParams, validate
-from lapvqa.pretrain.encoder import VisionEncoder
 from lapvqa.pretrain.files import CARD_FILE, ENCODER_FILE, load_weights, read_card
 from lapvqa.pretrain.model import build_encoder
 

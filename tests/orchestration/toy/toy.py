@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 from lapvqa import storage
-from lapvqa.layout import Layout
 from lapvqa.params import load_params
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 
-LAYOUT = Layout(Path.cwd())
+LAYOUT = Project(Path.cwd())
 
 
 def main(stage: str) -> int:

@@ -1,0 +1,88 @@
+"""An encoder that stands alone: its name, its folder of results, what is kept of where it is from.
+
+evaluations/<name>/encoder.json: {"digest": sha256 of the weights, "about", "file": last part of
+its path}; beside it a folder per task, as results/<task>.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from lapvqa import storage
+from lapvqa.errors import ConfigError
+from lapvqa.evaluation import features
+from lapvqa.evaluation.encoders.open import open_encoder
+from lapvqa.evaluation.image_encoder import ImageEncoder
+from lapvqa.evaluation.subject import Subject, encoder_folder
+from lapvqa.params import EvaluateParams
+from lapvqa.project import Project
+
+ENCODER = "encoder.json"
+RESERVED = ("trained", "untrained", "head_trained", "head_untrained", "most_common")
+"""Systems of the pipeline's own results."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+
+
+def name_of(path: Path, given: str | None = None) -> str:
+    """Return the name of an encoder's results: the given one, else its file's or folder's.
+
+    Raises ConfigError for a given name that is no name of a folder, or a system's.
+    """
+    name = given if given is not None else _safe(path)
+    if _NAME.fullmatch(name) and name not in RESERVED and not name.startswith("comparison."):
+        return name
+    raise ConfigError(
+        f"expected a name of small letters, digits, - _ . for the encoder, found {name!r}",
+        hint=f"give one with --name; the pipeline's own are taken: {', '.join(RESERVED)}",
+    )
+
+
+def _safe(path: Path) -> str:
+    resolved = path.resolve()
+    stem = resolved.stem if resolved.is_file() else resolved.name
+    return re.sub(r"[^a-z0-9_.-]+", "-", stem.lower()).strip("-._")[:64]
+
+
+def claim(name: str, path: Path, project: Project) -> None:
+    """Open the encoder at ``path`` and keep under ``name`` what it is.
+
+    Raises ConfigError if the name has results of another encoder, and what ``open_encoder`` does.
+    """
+    encoder = open_encoder(path)
+    found = features.encoder_digest(encoder)
+    file = project.evaluations_dir(name) / ENCODER
+    known = storage.read_json(file, made_by="evaluate")["digest"] if file.exists() else found
+    if known != found:
+        raise ConfigError(
+            f"evaluations/{name} has results of another encoder (weights {known[:12]}), "
+            f"found {found[:12]} in {path.name}",
+            hint="give this one another name with --name, or delete that folder",
+        )
+    facts = {"digest": found, "about": encoder.about, "file": path.resolve().name}
+    storage.write_json(file, facts)
+
+
+def subject_of(
+    name: str, path: Path, task: str, project: Project, params: EvaluateParams
+) -> Subject:
+    """Return the encoder as a task judges it.
+
+    The pipeline's model lends grounding its words if ``phrase_encoder`` is own; nothing else of it
+    takes part.
+    """
+
+    def load() -> dict[str, ImageEncoder]:  # anew for each task: a native recipe trains it
+        return {name: open_encoder(path)}
+
+    own_words = task == "pg" and params.pg.phrase_encoder == "own"
+    model = encoder_folder(project) if own_words else None
+    return Subject(load, project.evaluations_dir(name), model)
+
+
+def listed(project: Project) -> dict[str, dict[str, Any]]:
+    """Return name -> encoder.json of every encoder that has a folder, by name."""
+    files = sorted(project.evaluations_dir("x").parent.glob(f"*/{ENCODER}"))
+    return {file.parent.name: storage.read_json(file, made_by="evaluate") for file in files}

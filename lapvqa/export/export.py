@@ -1,0 +1,220 @@
+"""The stage export: the trained encoder in every form, and the card that says what it is.
+
+A form is written only after it was read back and computed what the trained encoder computes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from lapvqa import storage
+from lapvqa.errors import CheckpointError
+from lapvqa.export import standalone
+from lapvqa.export.standalone import Compute
+from lapvqa.images import transforms
+from lapvqa.machine import Machine
+from lapvqa.networks.device import make_deterministic
+from lapvqa.params import ExportParams, ModelParams, load_params
+from lapvqa.pretrain.checkpoint import serialise
+from lapvqa.pretrain.files import (
+    CARD_FILE,
+    ENCODER_FILE,
+    EPOCHS_DIR,
+    EXPORTS_DIR,
+    LAST_FILE,
+    MODEL_FILE,
+    ONNX_FILE,
+    PROGRAM_FILE,
+    SAFETENSORS_FILE,
+    TRAINING_FILE,
+    load_weights,
+)
+from lapvqa.pretrain.model import (
+    CaptioningModel,
+    ContrastiveModel,
+    VisionEncoder,
+    build_encoder,
+    initial_model,
+)
+from lapvqa.project import Project
+from lapvqa.recorder import Recorder
+from lapvqa.schemas import STORED_SIZE
+
+Counts = dict[str, float | int | str]
+
+_BATCHES = (1, 3)
+"""Images in the batches on which a form is compared: a batch of one is a case of its own."""
+
+
+def run(params: ExportParams, project: Project, machine: Machine, recorder: Recorder) -> Counts:
+    """Write the encoder of the last step in every form, and card.json last.
+
+    Raises CheckpointError if a form would not compute what the model computes, ConfigError if
+    ``export.onnx`` is asked for where it cannot be written.
+    """
+    make_deterministic(threads=machine.workers)
+    objective = load_params(project.params).pretrain.objective
+    folder = project.model_dir(objective)
+    training = storage.read_json(folder / TRAINING_FILE, made_by="pretrain")
+    sizes = ModelParams.model_validate(training["params"]["model"])
+    model = initial_model(sizes, seed=0, objective=objective)
+    load_weights(model, storage.require(folder / LAST_FILE, made_by="pretrain"))
+    encoder = model.vision_encoder.eval()
+    if params.onnx:
+        standalone.require_onnx(encoder)
+    expected = expected_tokens(encoder)
+    written = []
+    for name, content, compute, tolerance in forms(encoder, sizes, params):
+        check_parity(name, compute, expected, tolerance)
+        storage.write_bytes(folder / name, content)
+        written.append(name)
+        recorder.say(f"{name} computes what {LAST_FILE} computes")
+    _remove_others(folder, written)
+    digests = {name: storage.sha256_file(folder / name) for name in _weights(folder, written)}
+    storage.write_json(folder / CARD_FILE, card(training, model, digests))
+    weights = encoder.state_dict()
+    num_parameters = sum(tensor.numel() for tensor in weights.values())
+    return {"encoder_parameters": num_parameters, "encoder_tensors": len(weights)}
+
+
+def forms(
+    encoder: VisionEncoder, sizes: ModelParams, params: ExportParams
+) -> Iterator[tuple[str, bytes, Compute, float]]:
+    """Yield each form's file name, its content, what that content computes, and the tolerance."""
+    weights = encoder.state_dict()
+    content = serialise(weights)
+    yield ENCODER_FILE, content, load_pt(content, sizes), params.tolerance
+    content = safetensors.torch.save(weights)
+    yield SAFETENSORS_FILE, content, load_safetensors(content, sizes), params.tolerance
+    program = standalone.trace(encoder)
+    content = standalone.to_pt2(program)
+    yield PROGRAM_FILE, content, standalone.load_pt2(content), params.tolerance
+    if params.onnx:
+        content = standalone.to_onnx(program)
+        yield ONNX_FILE, content, standalone.load_onnx(content), params.onnx_tolerance
+
+
+def load_pt(content: bytes, sizes: ModelParams) -> Compute:
+    """Return what an encoder with the weights of a .pt file computes."""
+    return _encoder_with(torch.load(io.BytesIO(content), weights_only=True), sizes)
+
+
+def load_safetensors(content: bytes, sizes: ModelParams) -> Compute:
+    """Return what an encoder with the weights of a .safetensors file computes."""
+    return _encoder_with(safetensors.torch.load(content), sizes)
+
+
+def _encoder_with(weights: dict[str, Tensor], sizes: ModelParams) -> Compute:
+    encoder = build_encoder(sizes).eval()
+    encoder.load_state_dict(weights)
+    return encoder
+
+
+@torch.no_grad()
+def expected_tokens(encoder: VisionEncoder) -> list[tuple[Tensor, Tensor]]:
+    """Return pairs of images of noise [B, 1, S, S] and what ``encoder`` makes of them."""
+    size = encoder.image_size
+    noise = torch.Generator().manual_seed(0)
+    batches = [torch.randn(count, 1, size, size, generator=noise) for count in _BATCHES]
+    return [(images, encoder(images)) for images in batches]
+
+
+@torch.no_grad()
+def check_parity(
+    name: str, compute: Compute, expected: list[tuple[Tensor, Tensor]], tolerance: float
+) -> None:
+    """Raise CheckpointError unless ``compute`` gives the expected tokens.
+
+    The difference may be ``tolerance`` times the largest token, or times 1 if that is less.
+    """
+    for images, tokens in expected:
+        allowed = tolerance * max(1.0, tokens.abs().max().item())
+        difference = (compute(images) - tokens).abs().max().item()
+        if not difference <= allowed:
+            raise CheckpointError(
+                f"{name}: outputs differ by {difference:.1e} from those of {LAST_FILE}, "
+                f"expected at most {allowed:.1e}",
+                hint="the file was not written; run `lapvqa run --stage pretrain` again",
+            )
+
+
+def _remove_others(folder: Path, written: list[str]) -> None:
+    """Drop what an earlier run exported and this one was not asked for."""
+    kept = {folder / name for name in written}
+    for path in set((folder / EXPORTS_DIR).iterdir()) - kept:
+        path.unlink()
+
+
+def _weights(folder: Path, written: list[str]) -> list[str]:
+    """Name every file with weights: those of training, then those written here."""
+    epochs = sorted(path.name for path in (folder / EPOCHS_DIR).glob("*.pt"))
+    return [MODEL_FILE, LAST_FILE, *(f"{EPOCHS_DIR}/{name}" for name in epochs), *written]
+
+
+def card(
+    training: dict[str, Any],
+    model: CaptioningModel | ContrastiveModel,
+    digests: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return card.json: all that a reader of the weights must know, and nothing that varies."""
+    encoder = model.vision_encoder
+    size, pooled = encoder.image_size, encoder.pooled_grid**2
+    output: dict[str, Any] = {
+        "pooled_tokens": pooled,
+        "patch_tokens": encoder.grid**2,
+        "width": encoder.width,
+    }
+    if isinstance(model, ContrastiveModel):
+        output["embedding"] = model.image_proj.out_features
+    return {
+        "objective": training["objective"],
+        "model": training["params"]["model"],
+        "init_seed": training["params"]["seed"],
+        "input": {
+            "shape": ["B", "1 or 3", size, size],
+            "dtype": "float32",
+            "from": f"uint8 [B, {STORED_SIZE}, {STORED_SIZE}], area-averaged to {size} pixels",
+            "normalisation": {"divide": 255, "mean": transforms.MEAN, "std": transforms.STD},
+        },
+        "output": output,
+        "encoder_of": f"step {training['steps']}, the last",
+        "files": {name: _about(name, model) for name in digests},
+        "training": {
+            key: training[key]
+            for key in ("data_digest", "train_pairs", "validate_pairs", "steps", "best_step",
+                        "best_val_loss")
+        },
+        "sha256": digests,
+    }  # fmt: skip
+
+
+def _about(name: str, model: CaptioningModel | ContrastiveModel) -> dict[str, Any]:
+    """Say what a file holds and how it is loaded."""
+    kind = f"{type(model).__module__}.{type(model).__name__}"
+    encoder = model.vision_encoder
+    size = encoder.image_size
+    computes = {
+        "input": ["B", 1, size, size],
+        "output": ["B", encoder.pooled_grid**2, encoder.width],
+    }
+    if name == PROGRAM_FILE:
+        return {"holds": "graph and weights", "load": "torch.export.load(path).module()",
+                **computes}  # fmt: skip
+    if name == ONNX_FILE:
+        return {"holds": "graph and weights", "load": "onnxruntime.InferenceSession(path)",
+                "opset": standalone.OPSET, **computes}  # fmt: skip
+    if name in (ENCODER_FILE, SAFETENSORS_FILE):
+        holds, kind = ["vision_encoder"], f"{type(encoder).__module__}.{type(encoder).__name__}"
+    else:
+        holds = list(dict.fromkeys(name.split(".")[0] for name in model.state_dict()))
+    load = "safetensors.torch.load_file(path)" if name == SAFETENSORS_FILE else (
+        "torch.load(path, weights_only=True)"
+    )  # fmt: skip
+    return {"holds": holds, "class": kind, "load": f"load_state_dict({load})"}

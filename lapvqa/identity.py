@@ -1,0 +1,104 @@
+"""Keyed hashes in place of identifiers: HMAC-SHA256(key, kind and id), 64 bits shown.
+
+Who holds the key can join other tables of the same archive by hashing their ids; who does not,
+cannot go back, although the ids themselves are few enough to try them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+
+from lapvqa import storage
+from lapvqa.errors import ConfigError
+from lapvqa.machine import Machine
+from lapvqa.project import Project
+from lapvqa.recorder import Recorder
+
+DEMO_MARK = "DEMO.json"
+DEMO_KEY = b"published key of the synthetic demo archive: it hides nobody"
+_MIN_BYTES = 16
+_MAX_SHIFT = 3650
+
+
+@dataclass(frozen=True)
+class Keyring:
+    """Turns identifiers into keys; with ``keep_ids`` they stay as they are."""
+
+    key: bytes = field(repr=False)  # a traceback must not show it
+    keep_ids: bool = False
+
+    def image(self, image_id: str) -> str:
+        """Key of an image: of its SOP Instance UID, or of MIMIC-CXR's dicom_id."""
+        return self._hash("image", image_id)
+
+    def study(self, study_id: str) -> str:
+        """Key of a study: of its Study Instance UID, or of MIMIC-CXR's study_id (digits only)."""
+        return self._hash("study", study_id)
+
+    def patient(self, patient_id: str) -> str:
+        """Key of a patient: of the Patient ID, or of MIMIC-CXR's subject_id (digits only)."""
+        return self._hash("patient", patient_id)
+
+    def shifted(self, patient_key: str, day: date) -> date:
+        """Return ``day`` earlier by 1 to 3650 days, the same for all of a patient's studies."""
+        digest = hmac.digest(self.key, f"days:{patient_key}".encode(), "sha256")
+        return day - timedelta(days=1 + int.from_bytes(digest[:8], "big") % _MAX_SHIFT)
+
+    def _hash(self, kind: str, identifier: str) -> str:
+        if self.keep_ids:
+            return identifier
+        return hmac.digest(self.key, f"{kind}:{identifier}".encode(), "sha256").hex()[:16]
+
+
+def load_key(source: Path, project: Project, machine: Machine, recorder: Recorder) -> bytes:
+    """Return the key: the machine's key file, the demo's published one, or the project's own.
+
+    The project's own key is made at random on first use, in .lapvqa/deid.key, mode 0600.
+    Raises ConfigError if a key file is absent or too short.
+    """
+    if machine.deid_key_file is not None:
+        return _read(project.root / Path(machine.deid_key_file).expanduser(), "deid_key_file")
+    if (source / DEMO_MARK).is_file():
+        return DEMO_KEY
+    path = project.state / "deid.key"
+    if not path.exists():
+        _create(path)
+        recorder.say(
+            f"made a new key in {path.relative_to(project.root)}: it turns identifiers into hashes; "
+            "keep it safe and apart from the data, losing it means new keys for everything"
+        )
+    return _read(path, "the project's key")
+
+
+def key_id(key: bytes) -> str:
+    """Return 8 hex digits that name the key without showing it."""
+    return hashlib.sha256(key).hexdigest()[:8]
+
+
+def _create(path: Path) -> None:
+    with storage.atomic_path(path) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as handle:
+            handle.write(secrets.token_hex(32))
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(
+            f"{what}: expected a readable file at {path}, found none ({error.strerror})",
+            hint="correct deid_key_file in local.yaml, or restore the key from its backup",
+        ) from None
+    if len(key) < _MIN_BYTES:
+        raise ConfigError(
+            f"{what}: expected at least {_MIN_BYTES} bytes in {path}, found {len(key)}",
+            hint="write a long random text into it, e.g. from `openssl rand -hex 32`",
+        )
+    return key

@@ -1,0 +1,239 @@
+"""Stage ``ingest``: the archive's files to images, studies, labels and rejects.
+
+Files are read once, in worker processes; finished work is kept in ``store`` (its docstring says
+how), so a killed run continues and an archive that grew costs its new files only. The outputs
+are made of the store's rows at the end and depend on the archive and the parameters alone.
+
+Memory: a worker holds one file, at most ingest.limits.memory_mb; this process holds the images of
+the shards being filled (ingest.shard_images x 147 kB, about twice), the reports, and about 6 kB
+per file of the archive.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+from pydicom.uid import UID
+
+from lapvqa import storage
+from lapvqa.errors import SourceError
+from lapvqa.identity import Keyring, load_key
+from lapvqa.ingest import study_tables
+from lapvqa.ingest.archives import Archive, open_archive
+from lapvqa.ingest.plan import Plan, plan, read_files
+from lapvqa.ingest.pool import Context
+from lapvqa.ingest.rejects import load_waivers, require_budget
+from lapvqa.ingest.reports import ReportResult, flag_counts, open_reports, read_reports
+from lapvqa.ingest.result_store import ResultStore, open_files
+from lapvqa.ingest.study_tables import Reports, Shard
+from lapvqa.ingest.verdicts import Candidate, accepted, judge
+from lapvqa.machine import Machine
+from lapvqa.params import IngestParams, load_params
+from lapvqa.project import Project
+from lapvqa.recorder import Recorder
+from lapvqa.schemas import IMAGES, INVENTORY, LABELS, REJECTS, STUDIES
+
+
+@dataclass(frozen=True)
+class Source:
+    """The archive opened for reading: what is to be read, with what, and where it is kept."""
+
+    folder: Path
+    archive: Archive
+    keyring: Keyring
+    store: ResultStore
+    context: Context
+    planned: Plan
+
+
+def run(
+    params: IngestParams, project: Project, machine: Machine, recorder: Recorder
+) -> dict[str, int | float | str]:
+    """Write data/images/, images, studies, labels and rejects.parquet; return the counts.
+
+    Raises SourceError, SplitLeakError, or RejectBudgetError (rejects are then kept in
+    .lapvqa/work/ingest/rejects.parquet too: DVC deletes outputs before the next run).
+    """
+    _clear(project)
+    source = open_source(params, project, machine, recorder)
+    archive = source.archive
+    recorder.say(
+        f"{len(archive.images)} image files and {len(archive.reports)} reports in layout "
+        f"{archive.name}, {machine.workers} workers"
+    )
+    for listed, absent in sorted(archive.missing.items()):
+        if absent:
+            recorder.say(f"{absent} files that {listed} names are not here: an incomplete copy?")
+    candidates = read_files(
+        source.planned,
+        archive,
+        source.store,
+        source.context,
+        shard_images=params.shard_images,
+        workers=machine.workers,
+        recorder=recorder,
+    )
+    judge(candidates, archive, params)
+    found = study_tables.find_studies(candidates)
+    results, reports = _reports(source, found, params, project, recorder)
+    others = [*reports.rejects, *study_tables.study_rejects(candidates, found, reports)]
+    rejects = study_tables.rejects_table(candidates, others)
+    _write_rejects(rejects, project)
+    require_budget(archive.images, rejects, params.reject_budget, load_waivers(project), recorder)
+    _require_reports(archive, len(reports.texts), source.folder)
+    studies = study_tables.studies_table(found, reports, _days(params, source.keyring))
+    counts = _account(candidates, archive, studies, reports, rejects, recorder)
+    shards = study_tables.make_shards(candidates)
+    images = study_tables.images_table(shards)
+    counts["content"] = study_tables.content_digest(images, studies)
+    recorder.facts({**_encodings(candidates), **_report_facts(results, recorder)})
+    labels = study_tables.labels_table(archive, source.keyring, studies)
+    _write_outputs(shards, images, studies, labels, source.store, project)
+    return counts
+
+
+def open_source(
+    params: IngestParams, project: Project, machine: Machine, recorder: Recorder
+) -> Source:
+    """Open the archive that the inventory lists, and the store of what was read of it before."""
+    folder = machine.folder("source", load_params(project.params).inventory, project)
+    listing = storage.read_table(project.inventory("source"), INVENTORY, made_by="inventory")
+    columns = [listing[name].to_pylist() for name in INVENTORY.names]
+    facts = {path: (size, mtime) for path, size, mtime in zip(*columns, strict=True)}
+    archive = open_archive(folder, columns[0])
+    _require_reports(archive, len(archive.reports), folder)
+    key = load_key(folder, project, machine, recorder)
+    keyring = Keyring(key, keep_ids=params.deid.keep_ids)
+    seed = params.split.seed
+    return Source(
+        folder,
+        archive,
+        keyring,
+        open_files(project.work_dir("ingest"), folder, params, key),
+        Context(folder, keyring, seed, params.limits),
+        plan(archive, facts, views=params.views, keyring=keyring, split_seed=seed),
+    )
+
+
+def _reports(
+    source: Source,
+    studies: Sequence[study_tables.Study],
+    params: IngestParams,
+    project: Project,
+    recorder: Recorder,
+) -> tuple[dict[str, ReportResult], Reports]:
+    matches = study_tables.match_reports(source.archive, studies, source.keyring.study)
+    policy = params.deid.reports
+    folder = open_reports(project.work_dir("ingest"), source.folder, policy)
+    results = read_reports(source.archive, sorted(matches.values()), folder, policy, recorder)
+    return results, study_tables.judge_reports(source.archive, matches, results)
+
+
+def _days(params: IngestParams, keyring: Keyring) -> Callable[[str, date], date | None]:
+    """Return what date to write for a patient's (key) study."""
+    if params.deid.dates == "shift":
+        return keyring.shifted
+    return (lambda _, day: day) if params.deid.dates == "keep" else (lambda _, day: None)
+
+
+def _report_facts(results: dict[str, ReportResult], recorder: Recorder) -> dict[str, object]:
+    flags = flag_counts(results)
+    if flags:
+        listed = ", ".join(f"{kind} in {number}" for kind, number in flags.items())
+        recorder.say(f"reports with text that may identify somebody: {listed}")
+    not_utf8 = sum(result.is_utf8 is False for result in results.values())
+    return {"reports_not_utf8": not_utf8, "reports_flagged": flags}
+
+
+def _clear(project: Project) -> None:
+    """Remove the manifest (written last: it means "complete") and what a killed run left."""
+    project.images.unlink(missing_ok=True)
+    kept_rejects = project.work_dir("ingest") / project.rejects.name
+    for path in (project.images, project.studies, project.labels, project.rejects, kept_rejects):
+        for partial in path.parent.glob(f".{path.name}.*.tmp"):
+            partial.unlink()
+
+
+def _require_reports(archive: Archive, found: int, folder: Path) -> None:
+    if found:
+        return
+    raise SourceError(
+        f"expected reports beside {len(archive.images)} images in {folder}, found none that "
+        "belongs to a study",
+        hint=f"pretraining learns from reports; looked for {archive.looked_for}",
+    )
+
+
+def _write_rejects(rejects: pa.Table, project: Project) -> None:
+    storage.write_table(project.rejects, rejects, REJECTS)
+    storage.write_table(project.work_dir("ingest") / "rejects.parquet", rejects, REJECTS)
+
+
+def _account(
+    candidates: Sequence[Candidate],
+    archive: Archive,
+    studies: pa.Table,
+    reports: Reports,
+    rejects: pa.Table,
+    recorder: Recorder,
+) -> dict[str, int | float | str]:
+    """Check in = out + rejects for files, studies and reports; say it, and return the counts."""
+    rejected = Counter(rejects["kind"].to_pylist())
+    known_studies = {c.result.study_key for c in candidates} - {None}
+    sums = {
+        "files": (len(archive.images), len(accepted(candidates)), rejected["file"]),
+        "studies": (len(known_studies), len(studies), rejected["study"]),
+        "reports": (len(archive.reports), len(reports.texts), rejected["report"]),
+    }
+    for what, (found, taken, turned_away) in sums.items():
+        if found != taken + turned_away:
+            raise AssertionError(f"{what}: {found} in, {taken} out, {turned_away} rejected")
+        recorder.say(f"{what}: {found} in = {taken} taken + {turned_away} rejected")
+    return {
+        "files": sums["files"][0],
+        "images": sums["files"][1],
+        "files_rejected": sums["files"][2],
+        "patients": len(set(studies["patient_key"].to_pylist())),
+        "studies": len(studies),
+        "studies_rejected": rejected["study"],
+        "reports": len(reports.texts),
+        "reports_rejected": rejected["report"],
+    }
+
+
+def _encodings(candidates: Sequence[Candidate]) -> dict[str, object]:
+    taken = [candidate.result for candidate in accepted(candidates)]
+    counted = {
+        "transfer_syntax": Counter(_syntax_name(result.transfer_syntax) for result in taken),
+        "photometric": Counter(str(result.photometric) for result in taken),
+        "voi": Counter(str(result.voi) for result in taken),
+    }
+    return {name: dict(sorted(counts.items())) for name, counts in counted.items()}
+
+
+def _syntax_name(syntax: str | None) -> str:
+    return str(syntax) if str(syntax).startswith("image/") else UID(str(syntax)).name
+
+
+def _write_outputs(
+    shards: Sequence[Shard],
+    images: pa.Table,
+    studies: pa.Table,
+    labels: pa.Table,
+    store: ResultStore,
+    project: Project,
+) -> None:
+    if project.images_dir.exists():
+        shutil.rmtree(project.images_dir)
+    for shard in shards:
+        taken = [image.result for image in shard.images]
+        store.export(project.images_dir / shard.name, shard.stored, taken)
+    storage.write_table(project.studies, studies, STUDIES)
+    storage.write_table(project.labels, labels, LABELS)
+    storage.write_table(project.images, images, IMAGES)

@@ -1,0 +1,169 @@
+"""Read what has not been read yet, and put every file of the archive beside what it came to.
+
+What becomes of a file that is
+    new          it is read; its image goes into a new shard, wherever its name sorts and however
+                 late it comes
+    renamed,     read, found to be an image that is known, and given that image's old place: no
+    moved or     shard changes
+    re-delivered
+    replaced     read; the new image goes into a new shard, the old one is removed from its own
+    deleted      its image is removed from its shard, its row from the tables
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from lapvqa.dicom.reasons import Reason
+from lapvqa.identity import Keyring
+from lapvqa.ingest.archives import Archive, Ids, Listed
+from lapvqa.ingest.pool import Context, Task, process_all, unread
+from lapvqa.ingest.result_store import ResultStore
+from lapvqa.ingest.results import FileResult
+from lapvqa.ingest.verdicts import Candidate, Views
+from lapvqa.recorder import Recorder
+
+Facts = tuple[int, int]
+"""Size and modification time of a file, as the inventory lists them."""
+
+Places = Mapping[tuple[str, str], tuple[str, int]]
+"""Shard and row of images by image key and sha256 of the pixels."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The archive's files in order of path: those settled without reading, and those to read."""
+
+    settled: Mapping[str, Candidate]
+    tasks: Sequence[Task]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the store knows of the files to read, what is new, and images that no file claims."""
+
+    current: Mapping[str, FileResult]
+    new: Sequence[Task]
+    orphans: Places
+
+
+def plan(
+    archive: Archive,
+    facts: Mapping[str, Facts],
+    *,
+    views: Views,
+    keyring: Keyring,
+    split_seed: int,
+) -> Plan:
+    """Settle what path and tables alone decide: outside the layout, or not the view asked for."""
+    settled: dict[str, Candidate] = {}
+    tasks: list[Task] = []
+    for path in archive.images:
+        ids = archive.ids(path)
+        task = Task(path, *facts[path], ids or Ids())
+        if ids is None:
+            candidate = Candidate(unread(task, keyring, split_seed), Listed())
+            detail = f"expected a place and name of layout {archive.name}"
+            candidate.reject(Reason.OUTSIDE_LAYOUT, detail)
+            settled[path] = candidate
+            continue
+        tasks.append(task)
+        if views == "frontal":
+            candidate = Candidate(unread(task, keyring, split_seed), archive.listed(path))
+            if candidate.view and candidate.reject_unless_frontal():
+                settled[path] = candidate
+                tasks.pop()
+    return Plan(settled, tasks)
+
+
+def look_up(tasks: Sequence[Task], store: ResultStore, recorder: Recorder) -> Known:
+    """Tell by path, size and time which files are known, and which have to be read."""
+    known = {_as_listed(result): result for result in store.load(recorder)}
+    current = {task.path: known[_as_listed(task)] for task in tasks if _as_listed(task) in known}
+    new = [task for task in tasks if task.path not in current]
+    claimed = {(result.shard, result.row) for result in current.values()}
+    orphans = {
+        _content(result): (result.shard, result.row or 0)
+        for result in known.values()
+        if result.shard is not None and (result.shard, result.row) not in claimed
+    }
+    if current:
+        recorder.say(f"{len(current)} files are known from before, {len(new)} are new")
+    return Known(current, new, orphans)
+
+
+def read_files(
+    planned: Plan,
+    archive: Archive,
+    store: ResultStore,
+    context: Context,
+    *,
+    shard_images: int,
+    workers: int,
+    recorder: Recorder,
+) -> list[Candidate]:
+    """Return every image file with its result, in order of path; new files are read now.
+
+    New files are kept in ``store`` by groups of ``shard_images`` files in order of path, each as
+    soon as it and those before it are complete.
+    """
+    known = look_up(planned.tasks, store, recorder)
+    found = list(known.current.values())
+    found += _read_new(known, store, context, shard_images, workers=workers, recorder=recorder)
+    found = store.compact(found)
+    store.prune(found)
+    by_path = {result.path: result for result in found}
+    return [
+        planned.settled.get(path) or Candidate(by_path[path], archive.listed(path))
+        for path in archive.images
+    ]
+
+
+def _read_new(
+    known: Known,
+    store: ResultStore,
+    context: Context,
+    shard_images: int,
+    *,
+    workers: int,
+    recorder: Recorder,
+) -> list[FileResult]:
+    grouped = groups(known.new, shard_images)
+    group_of = {task.path: index for index, group in enumerate(grouped) for task in group}
+    filling: dict[int, list[FileResult]] = defaultdict(list)
+    stored: list[FileResult] = []
+    complete = 0
+    for done, result in enumerate(process_all(grouped, context, workers=workers), start=1):
+        filling[group_of[result.path]].append(result)
+        # In order of the groups: what a killed run leaves to do is then cut as it would have been.
+        while complete < len(grouped) and len(filling[complete]) == len(grouped[complete]):
+            stored += store.write(at_known_places(filling.pop(complete), known.orphans))
+            complete += 1
+        recorder.progress(done, len(known.new), unit="files")
+    return stored
+
+
+def groups(tasks: Sequence[Task], size: int) -> list[Sequence[Task]]:
+    """Cut ``tasks`` into the groups that become shards."""
+    return [tasks[start : start + size] for start in range(0, len(tasks), size)]
+
+
+def at_known_places(results: Sequence[FileResult], orphans: Places) -> list[FileResult]:
+    """Give images that lie in a shard already their place there."""
+    placed = []
+    for result in results:
+        place = orphans.get(_content(result)) if result.pixels is not None else None
+        if place is not None:
+            result = replace(result, pixels=None, shard=place[0], row=place[1])
+        placed.append(result)
+    return placed
+
+
+def _as_listed(file: Task | FileResult) -> tuple[str, int, int]:
+    return file.path, file.size, file.mtime_ns
+
+
+def _content(result: FileResult) -> tuple[str, str]:
+    return str(result.image_key), str(result.pixels_sha256)

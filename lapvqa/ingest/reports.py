@@ -1,0 +1,160 @@
+"""The reports of the archive: each read once, searched for identities, and kept with its study.
+
+Finished work lies beside that of the images (``store``), in ``reports-<digest>/``; a report counts
+as known as long as its stamp (size and time, or size and checksum within a zip) is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+
+from lapvqa import storage
+from lapvqa.dicom.reasons import TRANSIENT, Reason
+from lapvqa.errors import DicomError, SchemaError
+from lapvqa.ingest import archives
+from lapvqa.ingest.archives import Archive
+from lapvqa.ingest.result_store import open_folder
+from lapvqa.recorder import Recorder
+from lapvqa.text import phi
+
+Policy = Literal["flag", "reject"]
+"""What becomes of a report with text that may identify somebody: ingest.deid.reports."""
+
+REPORTS = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("stamp", pa.int64(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("exception", pa.string()),
+        pa.field("sha256", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("is_utf8", pa.bool_()),
+        pa.field("flags", pa.list_(pa.string())),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportResult:
+    """Columns of ``REPORTS``; ``reason`` is None if the report could be read."""
+
+    path: str
+    size: int = 0
+    stamp: int = 0
+    reason: str | None = None
+    detail: str | None = None
+    exception: str | None = None
+    sha256: str | None = None
+    text: str | None = None
+    is_utf8: bool | None = None
+    flags: Sequence[str] | None = None
+    """Kinds of identifying text, as many times as they were found."""
+    held_in: str = ""
+    """File of the store that holds this row."""
+
+
+def read_reports(
+    archive: Archive, paths: Sequence[str], folder: Path, policy: Policy, recorder: Recorder
+) -> dict[str, ReportResult]:
+    """Return what each report at ``paths`` came to; new ones are read and kept in ``folder``.
+
+    Under the policy "reject", a text that may identify somebody is not even kept there.
+    """
+    known = {result.path: result for result in _load(folder, recorder)}
+    found: dict[str, ReportResult] = {}
+    new: list[ReportResult] = []
+    for done, path in enumerate(paths, start=1):
+        try:
+            size, stamp = archive.report_stamp(path)
+        except OSError as error:
+            detail = f"expected a readable report: {error.strerror}"
+            found[path] = ReportResult(path=path, reason=Reason.UNREADABLE.value, detail=detail)
+            continue
+        result = known.get(path)
+        if result is None or (result.size, result.stamp) != (size, stamp):
+            new.append(_read(archive, ReportResult(path=path, size=size, stamp=stamp), policy))
+            recorder.progress(done, len(paths), unit="reports")
+        else:
+            found[path] = result
+    if found:
+        recorder.say(f"{len(found)} reports are known from before, {len(new)} are new")
+    found |= {result.path: result for result in _write(folder, new)}
+    _prune(folder, {result.held_in for result in found.values()})
+    return found
+
+
+def open_reports(work_dir: Path, source: Path, policy: Policy) -> Path:
+    """Open the folder of finished reports for this archive, policy and code."""
+    room = Path(str(archives.__file__)).parent
+    code = [*sorted(room.glob("*.py")), Path(str(phi.__file__))]
+    described: dict[str, object] = {
+        "source": str(source.resolve()),
+        "policy": policy,
+        "code": [storage.sha256_file(path) for path in code],
+    }
+    return open_folder(work_dir, "reports", described)
+
+
+def flag_counts(results: Mapping[str, ReportResult]) -> dict[str, int]:
+    """Return how many reports hold identifying text, by kind."""
+    counts: dict[str, int] = {}
+    for result in results.values():
+        for kind in set(result.flags or ()):
+            counts[kind] = counts.get(kind, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _read(archive: Archive, listed: ReportResult, policy: Policy) -> ReportResult:
+    try:
+        report = archive.read_report(listed.path)
+    except DicomError as error:
+        return replace(listed, reason=error.reason, detail=error.message, exception=error.exception)
+    flags = [mark.kind for mark in phi.search(report.text)]
+    result = replace(listed, sha256=report.sha256, is_utf8=report.is_utf8, flags=flags)
+    if flags and policy == "reject":
+        kinds = ", ".join(sorted(set(flags)))
+        detail = f"expected no identifying text, found {kinds}"
+        return replace(result, reason=Reason.IDENTITY_IN_REPORT.value, detail=detail)
+    return replace(result, text=report.text)
+
+
+def _load(folder: Path, recorder: Recorder) -> list[ReportResult]:
+    found = []
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            table = storage.read_table(path, REPORTS, made_by="ingest")
+        except SchemaError as error:
+            recorder.say(f"dropped damaged reports of finished work: {error.message}")
+            path.unlink()
+            continue
+        columns = [table[name].to_pylist() for name in REPORTS.names]
+        found += [
+            ReportResult(**dict(zip(REPORTS.names, values, strict=True)), held_in=path.name)
+            for values in zip(*columns, strict=True)
+        ]
+    return [result for result in found if result.reason not in TRANSIENT]
+
+
+def _write(folder: Path, results: Sequence[ReportResult]) -> list[ReportResult]:
+    if not results:
+        return []
+    listed = json.dumps([(one.path, one.size, one.stamp, one.sha256) for one in results])
+    name = f"{hashlib.sha256(listed.encode()).hexdigest()[:16]}.parquet"
+    columns = {field: [getattr(one, field) for one in results] for field in REPORTS.names}
+    storage.write_table(folder / name, pa.table(columns, schema=REPORTS), REPORTS)
+    return [replace(result, held_in=name) for result in results]
+
+
+def _prune(folder: Path, needed: set[str]) -> None:
+    for path in folder.glob("*.parquet"):
+        if path.name not in needed:
+            path.unlink()

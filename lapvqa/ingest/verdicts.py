@@ -1,0 +1,139 @@
+"""Which files are in, and why the others are out: rules that need more than one file.
+
+Rules run in a fixed order over the files in order of path, so of two copies the first by path
+is taken, whichever was read first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lapvqa.dicom.header import FRONTAL, clean_view
+from lapvqa.dicom.reasons import Reason
+from lapvqa.errors import SplitLeakError
+from lapvqa.ingest.archives import Archive, Listed
+from lapvqa.ingest.results import FileResult
+from lapvqa.ingest.splits import split_of
+from lapvqa.params import IngestParams, SplitParams
+
+Views = Literal["any", "frontal"]
+
+# What (0012,0062) may say under each setting of ingest.deid.identity_removed; "": nothing.
+_REMOVED: dict[str, set[str | None]] = {
+    "accept": {"yes", "no", "", None},
+    "unless_no": {"yes", "", None},
+    "require": {"yes"},
+}
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One image file of the archive, all that is known of it, and what became of it."""
+
+    result: FileResult
+    listed: Listed
+    reason: Reason | None = None
+    """None: the file is in."""
+    detail: str = ""
+    split: str = ""
+    """Split of its patient, whether the file is in or not; empty if unknown."""
+
+    @property
+    def view(self) -> str:
+        """View by the archive's table, else by the header; empty if unknown."""
+        return clean_view(self.listed.view or "") or self.result.view or ""
+
+    def reject(self, reason: Reason, detail: str) -> None:
+        """Turn the file away."""
+        self.reason, self.detail = reason, detail
+
+    def reject_unless_frontal(self) -> bool:
+        """Turn the file away if it is not known to be frontal; say whether it was."""
+        if not self.view:
+            self.reject(Reason.VIEW_UNKNOWN, "expected a frontal view, found none stated")
+        elif self.view not in FRONTAL:
+            self.reject(Reason.LATERAL_NOT_ASKED, f"expected a frontal view, found {self.view}")
+        return self.reason is not None
+
+    def reject_unless_permitted(self, params: IngestParams) -> None:
+        """Turn the file away if what its header states is not wanted."""
+        result = self.result
+        if params.body_part == "chest" and result.body_part == "other":
+            self.reject(Reason.NOT_A_CHEST, "expected a chest, the header names another part")
+        elif params.burned_in == "reject" and result.burned_in == "yes":
+            self.reject(Reason.BURNED_IN, "the header says that text is burned into the image")
+        elif result.identity_removed not in _REMOVED[params.deid.identity_removed]:
+            found = result.identity_removed or "no word of it"
+            self.reject(
+                Reason.IDENTITY_NOT_REMOVED, f"expected Patient Identity Removed, found {found}"
+            )
+
+
+def judge(candidates: Sequence[Candidate], archive: Archive, params: IngestParams) -> None:
+    """Give every file its split and, if it is out, its reason; raises SplitLeakError."""
+    for candidate in candidates:
+        candidate.split = _split(candidate, archive, params.split)
+        if candidate.reason is None and candidate.result.reason is not None:
+            candidate.reject(Reason(candidate.result.reason), candidate.result.detail or "")
+        if candidate.reason is None:
+            candidate.reject_unless_permitted(params)
+        if candidate.reason is None and params.views == "frontal":
+            candidate.reject_unless_frontal()
+    _reject_repeated(candidates, lambda result: result.file_sha256, Reason.DUPLICATE_CONTENT)
+    _reject_repeated(candidates, lambda result: result.image_key, Reason.DUPLICATE_UID)
+    _reject_repeated(candidates, lambda result: result.instance_key, Reason.DUPLICATE_UID)
+    _reject_second_patient(candidates)
+    for candidate in accepted(candidates):
+        if not candidate.split:
+            candidate.reject(Reason.NO_SPLIT, "expected its patient in the split table, found none")
+    _require_one_split_per_patient(candidates)
+
+
+def accepted(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates that are in."""
+    return [candidate for candidate in candidates if candidate.reason is None]
+
+
+def _reject_repeated(
+    candidates: Sequence[Candidate], key_of: Callable[[FileResult], str | None], reason: Reason
+) -> None:
+    seen: set[str] = set()
+    for candidate in accepted(candidates):
+        key = key_of(candidate.result)
+        if key is None:
+            continue
+        if key in seen:
+            candidate.reject(reason, "a file earlier in order of path has the same")
+        seen.add(key)
+
+
+def _reject_second_patient(candidates: Sequence[Candidate]) -> None:
+    patients: dict[str | None, str | None] = {}
+    for candidate in accepted(candidates):
+        patient = candidate.result.patient_key
+        if patients.setdefault(candidate.result.study_key, patient) != patient:
+            candidate.reject(
+                Reason.PATIENT_MISMATCH, "the study's first image names another patient"
+            )
+
+
+def _split(candidate: Candidate, archive: Archive, split: SplitParams) -> str:
+    if archive.has_split:
+        return candidate.listed.split or ""
+    point = candidate.result.split_point
+    return "" if point is None else split_of(point, split)
+
+
+def _require_one_split_per_patient(candidates: Sequence[Candidate]) -> None:
+    splits: dict[str | None, set[str]] = {}
+    for candidate in candidates:
+        if candidate.split:
+            splits.setdefault(candidate.result.patient_key, set()).add(candidate.split)
+    leaked = sum(len(found) > 1 for found in splits.values())
+    if leaked:
+        raise SplitLeakError(
+            f"{leaked} patients stand in more than one split",
+            hint="correct the archive's split table: all images of a patient share one split",
+        )

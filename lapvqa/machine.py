@@ -1,0 +1,94 @@
+"""local.yaml: facts of this machine, git-ignored, that never change a number.
+
+Absent file or key: the default. Every stage receives a ``Machine``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from lapvqa.params import InventoryParams, Section, read_yaml, validate
+from lapvqa.project import Project
+from lapvqa.runtime import available_cores
+
+
+class Paths(Section):
+    """Folders that replace those of params.yaml on this machine."""
+
+    source: str | None = None
+    chexpert: str | None = None
+    nih14: str | None = None
+    ext_vqa: str | None = None
+    diff_vqa: str | None = None
+    vindr: str | None = None
+    ms_cxr: str | None = None
+
+
+class Servers(Section):
+    """Addresses of servers; absent: embedded (SQLite under .lapvqa/)."""
+
+    prefect_api_url: str | None = None
+    mlflow_tracking_uri: str | None = None
+
+
+class Execution(Section):
+    """Where ingest reads files: in worker processes here, or on a Dask cluster's machines."""
+
+    engine: Literal["local", "dask"] = "local"
+    dask_scheduler: str | None = None
+
+    @model_validator(mode="after")
+    def _has_scheduler(self) -> Execution:
+        if self.engine == "dask" and not self.dask_scheduler:
+            raise ValueError("engine dask needs dask_scheduler, such as tcp://10.0.0.1:8786")
+        return self
+
+
+Strategy = Literal["ddp", "fsdp"]
+
+
+class Training(Section):
+    """How many processes pretrain, each with a GPU of its own if there are any.
+
+    ``rendezvous`` host:port is needed for more than one node; every node sees this folder.
+    """
+
+    processes: Annotated[int, Field(ge=1)] = 1
+    nodes: Annotated[int, Field(ge=1)] = 1
+    rendezvous: str | None = None
+    strategy: Strategy = "ddp"
+    restarts: Annotated[int, Field(ge=0)] = 3
+    loader_threads: Annotated[int, Field(ge=0)] = 2
+
+    @model_validator(mode="after")
+    def _meets_somewhere(self) -> Training:
+        if self.nodes > 1 and not self.rendezvous:
+            raise ValueError("nodes above 1 need rendezvous, such as node0:29500")
+        return self
+
+
+class Machine(Section):
+    """Machine facts."""
+
+    paths: Paths = Paths()
+    servers: Servers = Servers()
+    execution: Execution = Execution()
+    training: Training = Training()
+    workers: int = Field(default_factory=available_cores, ge=1)
+    device: str = "auto"
+    deid_key_file: str | None = None
+
+    def folder(self, name: str, params: InventoryParams, project: Project) -> Path:
+        """Return the input folder ``name``, one of ``inventory.NAMES``, absolute."""
+        chosen = getattr(self.paths, name) or getattr(params, name)
+        return (project.root / Path(chosen).expanduser()).resolve()
+
+
+def load_machine(project: Project) -> Machine:
+    """Read local.yaml if it is there; ConfigError lists every fault."""
+    if not project.local.exists():
+        return Machine()
+    return validate(Machine, read_yaml(project.local), project.local.name)

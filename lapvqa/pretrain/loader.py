@@ -1,0 +1,161 @@
+"""Batches in an order that depends on nothing but the plan, read ahead of the training step.
+
+Which pairs a step sees is a pure function of (seed, epoch, step, world size): not of the number of
+workers, of their speed, or of where a run was taken up again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from lapvqa.errors import ConfigError
+from lapvqa.images.report_pairs import Batch, Pair, epoch_order, pick_batch, read_batch
+from lapvqa.images.shards import ShardStore
+
+STEPS_AHEAD = 2
+"""Steps per worker that are read before they are asked for."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which pairs each step of a run sees, on each of ``world_size`` processes.
+
+    An epoch is the fewest steps that show every pair. Each global batch holds exactly
+    ``batch_size`` rows: the last one of an epoch goes on with the first pairs of the same epoch's
+    order, so that every step weighs the same and every rank has the same number of rows.
+
+    Raises ConfigError if ``batch_size`` does not divide by ``world_size`` times ``accumulate``.
+    """
+
+    num_pairs: int
+    batch_size: int
+    seed: int
+    world_size: int = 1
+    rank: int = 0
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        counts = (self.num_pairs, self.batch_size, self.world_size, self.accumulate)
+        if min(counts) < 1 or not 0 <= self.rank < self.world_size:
+            raise ValueError(f"a plan needs counts from 1 and a rank of the world: {self}")
+        slices = self.world_size * self.accumulate
+        if self.batch_size % slices:
+            below = self.batch_size // slices * slices
+            sizes = [str(size) for size in (below, below + slices) if size]
+            raise ConfigError(
+                f"a batch of {self.batch_size} cannot be cut into {self.world_size} processes x "
+                f"{self.accumulate} micro-batches of one size",
+                hint=f"set pretrain.batch_size to {' or '.join(sizes)}",
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many steps show every pair."""
+        return -(-self.num_pairs // self.batch_size)
+
+    def place(self, step: int) -> tuple[int, int]:
+        """Return the epoch of a step and the step's position in it, both from 0."""
+        return divmod(step, self.steps_per_epoch)
+
+    def global_indices(self, step: int) -> list[int]:
+        """Return the pairs of a step over all ranks: ``batch_size`` indices."""
+        epoch, position = self.place(step)
+        order = epoch_order(self.num_pairs, seed=self.seed, epoch=epoch)
+        start = position * self.batch_size
+        rows = np.arange(start, start + self.batch_size) % self.num_pairs
+        chosen: list[int] = order[rows].tolist()
+        return chosen
+
+    def micro_batches(self, step: int) -> list[list[int]]:
+        """Return this rank's pairs of a step as ``accumulate`` lists of equal length.
+
+        Micro-batches of all ranks, rank by rank, are ``global_indices`` in order.
+        """
+        size = self.batch_size // (self.world_size * self.accumulate)
+        first = self.rank * self.accumulate
+        indices = self.global_indices(step)
+        return [
+            indices[part * size : (part + 1) * size]
+            for part in range(first, first + self.accumulate)
+        ]
+
+
+class Loader:
+    """Reads a plan's steps, ``workers`` threads ahead; 0 reads when asked.
+
+    Threads, since reading a row is one copy that runs without the interpreter's lock, while a
+    process would have to copy each batch once more. ``pin`` (CUDA alone) puts batches into
+    page-locked memory, out of which ``to(device, non_blocking=True)`` does not wait.
+
+    Given the ``images`` of all pairs (``dataset.read_images``), no image is read: batches are
+    picked from them on the device they are on. That needs no workers.
+
+    ``wait_s`` is how many seconds the last step was waited for.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        store: ShardStore,
+        plan: Plan,
+        *,
+        workers: int,
+        pin: bool = False,
+        images: Tensor | None = None,
+    ) -> None:
+        if plan.num_pairs != len(pairs) or workers < 0:
+            raise ValueError(f"{len(pairs)} pairs and {workers} workers for {plan}")
+        self.pairs, self.store, self.plan = pairs, store, plan
+        self.workers, self.pin, self.images = workers, pin, images
+        self.wait_s = 0.0
+        self._num_targets = np.array([len(pair.token_ids) - 1 for pair in pairs], dtype=np.int64)
+
+    def num_targets(self, indices: Sequence[int]) -> int:
+        """Return how many tokens the pairs at ``indices`` have to predict; reads nothing."""
+        return int(self._num_targets[list(indices)].sum())
+
+    def batches(self, first_step: int, last_step: int) -> Generator[list[Batch]]:
+        """Yield this rank's micro-batches of each step from ``first_step`` until ``last_step``.
+
+        ``last_step`` itself is left out. What reading a step raises is raised here when the step's
+        turn comes. Closing the generator, as leaving a ``for`` over it does, ends all threads.
+        """
+        steps = range(first_step, last_step)
+        source = self._ahead(steps) if self.workers else map(self._read, steps)
+        return self._timed(source)
+
+    def _timed(self, source: Iterable[list[Batch]]) -> Generator[list[Batch]]:
+        started = time.perf_counter()
+        for batches in source:
+            self.wait_s = time.perf_counter() - started
+            yield batches
+            started = time.perf_counter()
+
+    def _ahead(self, steps: range) -> Generator[list[Batch]]:
+        """Read up to ``STEPS_AHEAD`` steps per worker before they are asked for, in order."""
+        waiting: deque[Future[list[Batch]]] = deque()
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
+        try:
+            for step in steps:
+                waiting.append(pool.submit(self._read, step))
+                if len(waiting) > STEPS_AHEAD * self.workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _read(self, step: int) -> list[Batch]:
+        return [self._batch(indices) for indices in self.plan.micro_batches(step)]
+
+    def _batch(self, indices: list[int]) -> Batch:
+        if self.images is not None:
+            return pick_batch(self.pairs, indices, self.images, pin=self.pin)
+        return read_batch(self.pairs, indices, self.store, pin=self.pin)

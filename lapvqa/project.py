@@ -1,0 +1,164 @@
+"""Where each artefact lies, relative to the project's root. The only place with paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Project:
+    """Paths of one project folder (the one that holds dvc.yaml and params.yaml)."""
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        """params.yaml: every value that changes a result."""
+        return self.root / "params.yaml"
+
+    @property
+    def local(self) -> Path:
+        """local.yaml: machine facts; may be absent."""
+        return self.root / "local.yaml"
+
+    @property
+    def waivers(self) -> Path:
+        """waivers.yaml: rejects that a person has waived; may be absent."""
+        return self.root / "waivers.yaml"
+
+    @property
+    def dvc_yaml(self) -> Path:
+        """dvc.yaml: the stage graph."""
+        return self.root / "dvc.yaml"
+
+    @property
+    def dvc_lock(self) -> Path:
+        """dvc.lock: what was made from what."""
+        return self.root / "dvc.lock"
+
+    @property
+    def kept_dvc_lock(self) -> Path:
+        """A copy of dvc.lock when it was last known to be whole."""
+        return self.state / "dvc.lock"
+
+    def inventory(self, name: str) -> Path:
+        """Inventory of one input folder, one of ``inventory.NAMES``."""
+        return self.root / "data" / "inventory" / f"{name}.parquet"
+
+    @property
+    def images_dir(self) -> Path:
+        """Arrow shards, ``images-<digest>.arrow``: column ``pixels``, 384 x 384 uint8 each."""
+        return self.root / "data" / "images"
+
+    @property
+    def images(self) -> Path:
+        """images.parquet: one row per stored image."""
+        return self.root / "data" / "images.parquet"
+
+    @property
+    def studies(self) -> Path:
+        """studies.parquet: one row per study, with its report."""
+        return self.root / "data" / "studies.parquet"
+
+    @property
+    def labels(self) -> Path:
+        """labels.parquet: the archive's own CheXpert labels, if it brings them."""
+        return self.root / "data" / "labels.parquet"
+
+    @property
+    def rejects(self) -> Path:
+        """rejects.parquet: every file, report or study that was not taken, and why."""
+        return self.root / "data" / "rejects.parquet"
+
+    @property
+    def tokens_dir(self) -> Path:
+        """Token shards, ``tokens-<digest>.parquet``."""
+        return self.root / "data" / "tokens"
+
+    @property
+    def token_rejects(self) -> Path:
+        """token_rejects.parquet: studies that got no tokens, and why."""
+        return self.root / "data" / "token_rejects.parquet"
+
+    def model_dir(self, objective: str) -> Path:
+        """Folder with model_best.pt, encoder_final.pt, encoder.safetensors, card.json."""
+        return self.root / "models" / objective
+
+    def result_dir(self, task: str) -> Path:
+        """Folder with predictions.parquet and metrics.json of one evaluation."""
+        return self.root / "results" / task
+
+    def evaluations_dir(self, encoder: str) -> Path:
+        """Results of `lapvqa evaluate --encoder`, a folder per task; no output of a stage."""
+        return self.root / "evaluations" / encoder
+
+    @property
+    def report_page(self) -> Path:
+        """The page a person reads."""
+        return self.root / "reports" / "index.html"
+
+    @property
+    def pictures_dir(self) -> Path:
+        """One SVG per computed evaluation: what the page shows of it, for MLflow and DVC."""
+        return self.root / "reports" / "pictures"
+
+    @property
+    def state(self) -> Path:
+        """.lapvqa/: ledger, locks, embedded servers; never an output of a stage."""
+        return self.root / ".lapvqa"
+
+    @property
+    def ledger(self) -> Path:
+        """ledger.jsonl: one line per finished stage, joining DVC, git, Prefect and MLflow."""
+        return self.state / "ledger.jsonl"
+
+    @property
+    def uptodate(self) -> Path:
+        """uptodate.json: what the last complete run left, so that "nothing to do" is quick."""
+        return self.state / "uptodate.json"
+
+    def work_dir(self, stage: str) -> Path:
+        """Resumable work of one stage, kept out of DVC because DVC deletes outputs first."""
+        return self.state / "work" / stage
+
+    def record(self, stage: str) -> Path:
+        """JSON lines that one run of a stage writes (progress, metrics, facts)."""
+        return self.state / "records" / f"{stage.replace('@', '-')}.jsonl"
+
+    def run_file(self, stage: str) -> Path:
+        """JSON facts of the last finished run of a stage."""
+        return self.state / "runs" / f"{stage.replace('@', '-')}.json"
+
+    def failure(self, stage: str) -> Path:
+        """JSON of the error that ended the last run of a stage; absent if it ended well."""
+        return self.state / "runs" / f"{stage.replace('@', '-')}.failure.json"
+
+    def log(self, stage: str) -> Path:
+        """What the last run of a stage printed."""
+        return self.state / "logs" / f"{stage.replace('@', '-')}.log"
+
+    @property
+    def run_lock(self) -> Path:
+        """Held while a pipeline runs, so that two never run at once."""
+        return self.state / "run.lock"
+
+    @property
+    def spool(self) -> Path:
+        """Records of runs that MLflow has not confirmed yet."""
+        return self.state / "spool"
+
+    @property
+    def prefect_home(self) -> Path:
+        """The embedded Prefect server's home: prefect.db and its log."""
+        return self.state / "prefect"
+
+    @property
+    def mlflow_db(self) -> Path:
+        """MLflow's records when no server is configured."""
+        return self.state / "mlflow.db"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """MLflow's files when no server is configured."""
+        return self.state / "mlartifacts"
