@@ -48,6 +48,7 @@ from lapvqa.datasets.labelled import ProbeDataset
 from lapvqa.datasets.nih14 import read_nih14
 from lapvqa.evaluation import image_folder
 from lapvqa.evaluation.image_encoder import OwnEncoder
+from lapvqa.job import open_job
 from lapvqa.machine import Machine, Training
 from lapvqa.networks.device import make_deterministic
 from lapvqa.networks.encoder import VisionEncoder
@@ -230,7 +231,8 @@ def probe(
     recorder: Recorder,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Return predictions and protocol of each encoder, as the evaluation of ``task`` makes them."""
-    source = image_folder.open_folder(task, project, MACHINE)
+    job = open_job(project, recorder, machine=MACHINE)
+    source = image_folder.open_folder(task, job)
     if source is None:
         raise SystemExit(f"no images of {task} here: run `lapvqa demo` in the project first")
     read: dict[str, Callable[[], ProbeDataset]] = {
@@ -245,9 +247,7 @@ def probe(
         {name: OwnEncoder(encoder) for name, encoder in encoders.items()},
         source,
         listed.images,
-        project=project,
-        machine=MACHINE,
-        recorder=recorder,
+        job=job,
     )
     grid = getattr(params.evaluate, f"probe_{task}").c_grid
     return recipe.predict(listed.keep(found.readable), found.systems, c_grid=grid)

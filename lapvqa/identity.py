@@ -16,9 +16,7 @@ from pathlib import Path
 
 from lapvqa import storage
 from lapvqa.errors import ConfigError
-from lapvqa.machine import Machine
-from lapvqa.project import Project
-from lapvqa.recorder import Recorder
+from lapvqa.job import Job
 
 DEMO_MARK = "DEMO.json"
 DEMO_KEY = b"published key of the synthetic demo archive: it hides nobody"
@@ -56,22 +54,24 @@ class Keyring:
         return hmac.digest(self.key, f"{kind}:{identifier}".encode(), "sha256").hex()[:16]
 
 
-def load_key(source: Path, project: Project, machine: Machine, recorder: Recorder) -> bytes:
+def load_key(source: Path, job: Job) -> bytes:
     """Return the key: the machine's key file, the demo's published one, or the project's own.
 
     The project's own key is made at random on first use, in .lapvqa/deid.key, mode 0600.
     Raises ConfigError if a key file is absent or too short.
     """
-    if machine.deid_key_file is not None:
-        return _read(project.root / Path(machine.deid_key_file).expanduser(), "deid_key_file")
+    if job.machine.deid_key_file is not None:
+        return _read(
+            job.project.root / Path(job.machine.deid_key_file).expanduser(), "deid_key_file"
+        )
     if (source / DEMO_MARK).is_file():
         return DEMO_KEY
-    path = project.state / "deid.key"
+    path = job.project.state / "deid.key"
     if not path.exists():
         _create(path)
-        recorder.say(
-            f"made a new key in {path.relative_to(project.root)}: it turns identifiers into hashes; "
-            "keep it safe and apart from the data, losing it means new keys for everything"
+        job.recorder.say(
+            f"made a new key in {path.relative_to(job.project.root)}: it turns identifiers into "
+            "hashes; keep it safe and apart from the data, losing it means new keys for everything"
         )
     return _read(path, "the project's key")
 

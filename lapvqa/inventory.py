@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lapvqa.errors import SourceError
+from lapvqa.job import Job
 
 if TYPE_CHECKING:
-    from lapvqa.machine import Machine
     from lapvqa.params import InventoryParams
-    from lapvqa.project import Project
-    from lapvqa.recorder import Recorder
 
 NAMES = ("source", "chexpert", "nih14", "ext_vqa", "diff_vqa", "vindr", "ms_cxr")
 BESIDE = ("mimic-cxr-reports.zip", "NLMCXR_reports.tgz")
@@ -27,9 +25,7 @@ BESIDE = ("mimic-cxr-reports.zip", "NLMCXR_reports.tgz")
 Entry = tuple[str, int, int]
 
 
-def run(
-    params: InventoryParams, project: Project, machine: Machine, recorder: Recorder
-) -> dict[str, int | float | str]:
+def run(params: InventoryParams, job: Job) -> dict[str, int | float | str]:
     """Write data/inventory/<name>.parquet for each input folder; return the numbers of files.
 
     The source's file also holds the archive's layout and the id of the key that will hide its
@@ -37,17 +33,17 @@ def run(
     """
     counts: dict[str, int | float | str] = {}
     for name in NAMES:
-        folder = machine.folder(name, params, project)
+        folder = job.folders[name]
         if name == "source":
             _require_source(folder)
         entries = list_folder(name, folder)
         facts = {}
         if name == "source":
-            facts = _source_facts(folder, entries, project, machine, recorder)
-        _write(project.inventory(name), entries, facts)
+            facts = _source_facts(folder, entries, job)
+        _write(job.project.inventory(name), entries, facts)
         counts[name] = len(entries)
         found = f"{len(entries)} files" if folder.is_dir() else "no such folder, listed as empty"
-        recorder.say(f"{name}: {found}")
+        job.recorder.say(f"{name}: {found}")
     return counts
 
 
@@ -136,14 +132,12 @@ def _require_source(folder: Path) -> None:
         )
 
 
-def _source_facts(
-    folder: Path, entries: list[Entry], project: Project, machine: Machine, recorder: Recorder
-) -> dict[str, str]:
+def _source_facts(folder: Path, entries: list[Entry], job: Job) -> dict[str, str]:
     from lapvqa import identity
     from lapvqa.ingest import archives
 
     archive_layout = archives.recognise(folder, [path for path, _, _ in entries])
-    key = identity.load_key(folder, project, machine, recorder)
+    key = identity.load_key(folder, job)
     return {"layout": archive_layout, "deid_key": identity.key_id(key)}
 
 

@@ -19,13 +19,12 @@ from typing import Any
 from lapvqa import runtime, storage
 from lapvqa.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER, ConfigError, LapvqaError
 from lapvqa.evaluation.task_table import EVALUATIONS
-from lapvqa.machine import Machine, load_machine
+from lapvqa.job import Counts, Job, open_job
 from lapvqa.params import Params, load_params
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 
-Counts = dict[str, float | int | str]
-StageFunction = Callable[[Any, Project, Machine, Recorder], Counts]
+StageFunction = Callable[[Any, Job], Counts]
 
 # Stage -> (module with ``run``, what it gets of the parameters). Modules are imported on use:
 # ingest must not pay for torch.
@@ -48,7 +47,7 @@ def run_stage(name: str, project: Project) -> Counts:
     if name not in STAGES:
         raise ConfigError(f"unknown stage {name!r}", hint=f"stages: {', '.join(STAGES)}")
     module_name, section = STAGES[name]
-    params, machine = load_params(project.params), load_machine(project)
+    params = load_params(project.params)
     started = time.time()
     with storage.lock(project.work_dir(name).with_suffix(".lock"), what=f"stage {name}"):
         project.work_dir(name).mkdir(parents=True, exist_ok=True)
@@ -56,7 +55,7 @@ def run_stage(name: str, project: Project) -> Counts:
         recorder = Recorder(project.record(name), stage=name)
         try:
             function: StageFunction = importlib.import_module(module_name).run
-            counts = function(section(params), project, machine, recorder)
+            counts = function(section(params), open_job(project, recorder))
             recorder.summary(counts)
         finally:
             recorder.close()

@@ -15,6 +15,8 @@ from prefect.futures import as_completed
 
 from lapvqa import storage
 from lapvqa.errors import ConfigError
+from lapvqa.job import open_job
+from lapvqa.params import load_params
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from tasks.session import current
@@ -30,7 +32,9 @@ def read_files(root: str, name: str) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         recorder = Recorder(Path(scratch) / "record.jsonl", stage="ingest")
         try:
-            return read_group(Project(Path(root)), name, recorder)
+            project = Project(Path(root))
+            params = load_params(project.params).ingest
+            return read_group(params, open_job(project, recorder), name)
         finally:
             recorder.close()
 
@@ -58,7 +62,9 @@ def _spread(root: str) -> int:
     session = current()
     recorder = Recorder(session.project.record("ingest"), stage="ingest")
     try:
-        names = write_groups(session.project, recorder)
+        names = write_groups(
+            load_params(session.project.params).ingest, open_job(session.project, recorder)
+        )
     finally:
         recorder.close()
     session.display.say(f"ingest: {len(names)} groups of files for the Dask cluster")

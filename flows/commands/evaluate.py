@@ -126,20 +126,21 @@ def _judge(encoders: Encoders, tasks: list[str], project: Project, console: Cons
 
 def _judge_one(name: str, path: Path, task: str, project: Project, display: Display) -> None:
     from lapvqa.evaluation import external_encoders
-    from lapvqa.machine import load_machine
+    from lapvqa.job import open_job
     from lapvqa.params import load_params
     from lapvqa.recorder import Recorder
     from tasks.display import StageOutcome
 
-    params, machine = load_params(project.params).evaluate, load_machine(project)
+    params = load_params(project.params).evaluate
     started, stage = time.monotonic(), f"evaluate@{task}"
     display.begin(stage, name)
     record = project.record(f"encoder-{name}@{task}")
     recorder = Recorder(record, stage=stage, machine_readable=True, listener=_listener(display))
     try:
-        subject = external_encoders.subject_of(name, path, task, project, params)
+        job = open_job(project, recorder)
+        subject = external_encoders.subject_of(name, path, task, params, job)
         module = importlib.import_module(EVALUATIONS[task])
-        counts = module.evaluate(subject, params, project, machine, recorder)
+        counts = module.evaluate(subject, params, job)
         recorder.summary(counts)
     finally:
         recorder.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flows.commands import screen
 from lapvqa.errors import EXIT_BAD_DATA, ConfigError
-from lapvqa.machine import load_machine
+from lapvqa.job import open_job
 from lapvqa.params import load_params
 from lapvqa.project import Project
 
@@ -17,8 +17,9 @@ def execute(project: Project, *, steps: str) -> int:
 
     recorder = Recorder(project.record("replay"), stage="replay", quiet=True)
     try:
-        params, machine = load_params(project.params).pretrain, load_machine(project)
-        found = replay(params, project, machine, recorder, first=first, last=last)
+        params = load_params(project.params).pretrain
+        job = open_job(project, recorder)
+        found = replay(params, job, first=first, last=last)
     finally:
         recorder.close()
     console = screen.console()
@@ -39,7 +40,7 @@ def execute(project: Project, *, steps: str) -> int:
         f"the first at step {one.step}: logged {one.logged!r}, found {one.found!r}",
         soft_wrap=True,
     )
-    if machine.training.processes * machine.training.nodes > 1:
+    if job.machine.training.processes * job.machine.training.nodes > 1:
         console.print(
             "  local.yaml names several processes for training, and a replay is one: it rounds "
             "differently, which is no fault",

@@ -31,11 +31,9 @@ from lapvqa.evaluation.subject import Subject, pipeline
 from lapvqa.evaluation.visual_tokens import Images, Vision, open_vision, seeded
 from lapvqa.heads import checkpoint
 from lapvqa.heads.recipe import Fitted, fit
-from lapvqa.machine import Machine
+from lapvqa.job import Counts, Job
 from lapvqa.metrics.detection import FoundBoxes, TrueBoxes, detection_panel
 from lapvqa.params import AdParams, EvaluateParams
-from lapvqa.project import Project
-from lapvqa.recorder import Recorder
 from lapvqa.schemas import DETECTION_PREDICTIONS, STORED_SIZE
 
 EVALUATION = contract.Evaluation(
@@ -80,19 +78,15 @@ class Data:
     counts: Mapping[str, int]
 
 
-def run(
-    params: EvaluateParams, project: Project, machine: Machine, recorder: Recorder
-) -> contract.Counts:
+def run(params: EvaluateParams, job: Job) -> Counts:
     """Judge the pipeline's encoder: write results/ad; raises SourceError, SplitLeakError."""
-    return evaluate(pipeline(project), params, project, machine, recorder)
+    return evaluate(pipeline(job), params, job)
 
 
-def evaluate(
-    subject: Subject, params: EvaluateParams, project: Project, machine: Machine, recorder: Recorder
-) -> contract.Counts:
+def evaluate(subject: Subject, params: EvaluateParams, job: Job) -> Counts:
     """Judge a subject's encoders; raises SourceError, SplitLeakError."""
     chosen, folder = params.ad, subject.folder(EVALUATION.task)
-    source = open_folder("vindr", project, machine)
+    source = open_folder("vindr", job)
     if source is None:
         return contract.not_computed(EVALUATION, ABSENT, folder=folder, common=params.common)
     dataset = read_vindr(
@@ -103,7 +97,7 @@ def evaluate(
         others=chosen.others,
         num_queries=chosen.head.num_queries,
     )
-    data = open_data(dataset, source, project, machine)
+    data = open_data(dataset, source, job)
     missing = [split for split in ("train", "test") if not data.splits[split]]
     if missing:
         reason = f"VinDr-CXR has no {missing[0]} image here"
@@ -113,7 +107,7 @@ def evaluate(
     parts, facts = [], _protocol(dataset, data, chosen) | features.describe(encoders)
     for name, encoder, recipe in seeded(encoders, chosen.recipe):
         now = chosen.model_copy(update={"recipe": recipe})
-        learnt = _learn(name, encoder, data, now, project, machine, recorder)
+        learnt = _learn(name, encoder, data, now, job)
         parts.append(learnt.predict(name))
         facts |= learnt.fitted.describe(name)
         if len(parts) == 1:
@@ -133,13 +127,11 @@ def read_or_none(path: Path) -> StoredPixels | None:
         return None
 
 
-def open_data(
-    dataset: VindrDataset, source: ImageFolder, project: Project, machine: Machine
-) -> Data:
+def open_data(dataset: VindrDataset, source: ImageFolder, job: Job) -> Data:
     """Decode all images and map their boxes; raises SourceError if more than 1 % are unreadable."""
     listed = [(split, image) for split, images in dataset.splits.items() for image in images]
     paths = [image.path for _, image in listed]
-    decoded = decode(source, paths, read_or_none, project=project, machine=machine)
+    decoded = decode(source, paths, read_or_none, job=job)
     broken = [one for one, good in zip(listed, decoded.readable, strict=True) if not good]
     if len(broken) > MAX_UNREADABLE_SHARE * len(listed):
         raise SourceError(
@@ -194,19 +186,11 @@ class Learnt:
         )  # fmt: skip
 
 
-def _learn(
-    name: str,
-    encoder: ImageEncoder,
-    data: Data,
-    chosen: AdParams,
-    project: Project,
-    machine: Machine,
-    recorder: Recorder,
-) -> Learnt:
+def _learn(name: str, encoder: ImageEncoder, data: Data, chosen: AdParams, job: Job) -> Learnt:
     recipe = chosen.recipe
     vision = open_vision(
-        encoder, data.images, chosen.tokens, recipe, project=project, machine=machine,
-        progress=partial(recorder.progress, unit="images", note=name),
+        encoder, data.images, chosen.tokens, recipe, job=job,
+        progress=partial(job.recorder.progress, unit="images", note=name),
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -221,7 +205,7 @@ def _learn(
         recipe=recipe,
         score=(lambda: _score(head, vision, validate, size)) if validate else None,
         encoder=vision.trained,
-        progress=partial(recorder.progress, unit="steps", note=name),
+        progress=partial(job.recorder.progress, unit="steps", note=name),
     )
     return Learnt(head, vision, fitted, data, size)
 

@@ -17,10 +17,7 @@ from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.identity import DEMO_MARK, Keyring, key_id, load_key
 from lapvqa.images.geometry import Fit
-from lapvqa.machine import Machine
-from lapvqa.params import load_params
-from lapvqa.project import Project
-from lapvqa.recorder import Recorder
+from lapvqa.job import Job
 from lapvqa.schemas import IMAGES, STUDIES
 
 FRONTAL_VIEWS = ("AP", "PA")
@@ -85,11 +82,11 @@ class StoredImages:
         return frozenset(one for one, split in self.split_of.items() if split == "train")
 
 
-def open_stored(project: Project, machine: Machine, recorder: Recorder) -> StoredImages:
+def open_stored(job: Job) -> StoredImages:
     """Read what ingest wrote, with ingest's key; raises MissingArtifactError, ConfigError."""
-    images = storage.read_table(project.images, IMAGES, made_by="ingest")
-    studies = storage.read_table(project.studies, STUDIES, made_by="ingest")
-    return index(images, studies, _open_keyring(project, machine, recorder))
+    images = storage.read_table(job.project.images, IMAGES, made_by="ingest")
+    studies = storage.read_table(job.project.studies, STUDIES, made_by="ingest")
+    return index(images, studies, _open_keyring(job))
 
 
 def index(images: pa.Table, studies: pa.Table, keyring: Keyring) -> StoredImages:
@@ -113,18 +110,21 @@ def index(images: pa.Table, studies: pa.Table, keyring: Keyring) -> StoredImages
     return StoredImages(keyring, rows, split_of, order_of, frontal, digest_of)
 
 
-def _open_keyring(project: Project, machine: Machine, recorder: Recorder) -> Keyring:
-    params = load_params(project.params)
-    source = machine.folder("source", params.inventory, project)
-    own = project.state / "deid.key"
-    if machine.deid_key_file is None and not (source / DEMO_MARK).is_file() and not own.is_file():
+def _open_keyring(job: Job) -> Keyring:
+    source = job.folders["source"]
+    own = job.project.state / "deid.key"
+    if (
+        job.machine.deid_key_file is None
+        and not (source / DEMO_MARK).is_file()
+        and not own.is_file()
+    ):
         raise ConfigError(
             "expected the key that turned the archive's identifiers into keys, found none",
             hint="restore .lapvqa/deid.key from its backup, or name the file in local.yaml as "
             "deid_key_file",
         )
-    key = load_key(source, project, machine, recorder)
-    inventory = storage.require(project.inventory("source"), made_by="inventory")
+    key = load_key(source, job)
+    inventory = storage.require(job.project.inventory("source"), made_by="inventory")
     used = (pq.read_schema(inventory).metadata or {}).get(_KEY_FACT, b"").decode()
     if used != key_id(key):
         raise ConfigError(
@@ -132,4 +132,4 @@ def _open_keyring(project: Project, machine: Machine, recorder: Recorder) -> Key
             f"{key_id(key)}: no image would be found",
             hint="set deid_key_file in local.yaml to the key that ingest used, or run ingest again",
         )
-    return Keyring(key, keep_ids=params.ingest.deid.keep_ids)
+    return Keyring(key, keep_ids=job.keep_ids)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from lapvqa.datasets.diff_vqa import read_diff_vqa
 from lapvqa.diffvqa.model import DiffVQAHead
-from lapvqa.evaluation import answering, contract
+from lapvqa.evaluation import answering
 from lapvqa.evaluation.answering import QuestionTask
 from lapvqa.evaluation.subject import Subject, pipeline
-from lapvqa.machine import Machine
+from lapvqa.job import Counts, Job
 from lapvqa.params import EvaluateParams
-from lapvqa.project import Project
-from lapvqa.recorder import Recorder
 
 EVALUATION = answering.evaluation("diffvqa", "bleu4")
 
@@ -20,16 +18,12 @@ ABSENT = (
 )
 
 
-def run(
-    params: EvaluateParams, project: Project, machine: Machine, recorder: Recorder
-) -> contract.Counts:
+def run(params: EvaluateParams, job: Job) -> Counts:
     """Judge the pipeline's encoder: write results/diffvqa; raises SourceError, SplitLeakError."""
-    return evaluate(pipeline(project), params, project, machine, recorder)
+    return evaluate(pipeline(job), params, job)
 
 
-def evaluate(
-    subject: Subject, params: EvaluateParams, project: Project, machine: Machine, recorder: Recorder
-) -> contract.Counts:
+def evaluate(subject: Subject, params: EvaluateParams, job: Job) -> Counts:
     """Judge a subject's encoders; raises SourceError, SplitLeakError."""
     chosen = params.diffvqa
     task = QuestionTask(
@@ -49,4 +43,4 @@ def evaluate(
         pairs=True,
         params=chosen,
     )
-    return answering.run(task, subject, params.common, project, machine, recorder)
+    return answering.run(task, subject, params.common, job)

@@ -21,10 +21,8 @@ from lapvqa.evaluation.visual_tokens import Vision, open_vision, seeded, stored_
 from lapvqa.evaluation.writing import Sample
 from lapvqa.heads import checkpoint
 from lapvqa.heads.text import TextHead, of_size
-from lapvqa.machine import Machine
+from lapvqa.job import Counts, Job
 from lapvqa.params import BootstrapParams, QuestionParams
-from lapvqa.project import Project
-from lapvqa.recorder import Recorder
 from lapvqa.schemas import ANSWER_PREDICTIONS
 
 HEAD = "head.pt"
@@ -63,21 +61,14 @@ def evaluation(task: str, primary: str) -> contract.Evaluation:
     )
 
 
-def run(
-    task: QuestionTask,
-    subject: Subject,
-    common: BootstrapParams,
-    project: Project,
-    machine: Machine,
-    recorder: Recorder,
-) -> contract.Counts:
+def run(task: QuestionTask, subject: Subject, common: BootstrapParams, job: Job) -> Counts:
     """Write predictions, extra/head.pt, metrics and curves; raises SourceError, SplitLeakError."""
     folder = subject.folder(task.evaluation.task)
-    source = open_folder(task.folder, project, machine)
+    source = open_folder(task.folder, job)
     if source is None:
         return contract.not_computed(task.evaluation, task.absent, folder=folder, common=common)
     extra = contract.empty_extra(folder)
-    stored = open_stored(project, machine, recorder)
+    stored = open_stored(job)
     questions = task.read(source.folder, stored)
     rows: list[Row] = questions.table.to_pylist()
     of_split = {
@@ -94,7 +85,7 @@ def run(
     facts |= features.describe(encoders)
     for name, encoder, recipe in seeded(encoders, task.params.recipe):
         now = replace(task, params=task.params.model_copy(update={"recipe": recipe}))
-        answered = _answer(now, name, encoder, of_split, stored, project, machine, recorder)
+        answered = _answer(now, name, encoder, of_split, stored, job)
         if not parts:
             checkpoint.save(answered.head, extra / HEAD)
             answered.vision.save_trained(extra)
@@ -131,15 +122,13 @@ def _answer(
     encoder: ImageEncoder,
     of_split: Mapping[str, list[Row]],
     stored: StoredImages,
-    project: Project,
-    machine: Machine,
-    recorder: Recorder,
+    job: Job,
 ) -> _Answered:
     """Train a head on one encoder and let it answer the test questions."""
     params = task.params
     columns = ("image_key", "reference_key") if task.pairs else ("image_key",)
     keys = [row[column] for rows in of_split.values() for row in rows for column in columns]
-    images, numbers = stored_images(keys, stored, project)
+    images, numbers = stored_images(keys, stored, job.project)
 
     def samples(split: str) -> list[Sample]:
         return [
@@ -150,15 +139,14 @@ def _answer(
         ]
 
     def progress(done: int, total: int, *, unit: str) -> None:
-        recorder.progress(done, total, unit=unit, note=name)
+        job.recorder.progress(done, total, unit=unit, note=name)
 
     vision = open_vision(
         encoder,
         images,
         "pooled",
         params.recipe,
-        project=project,
-        machine=machine,
+        job=job,
         progress=partial(progress, unit="images"),
     )
     head = new_head(

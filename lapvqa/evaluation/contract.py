@@ -36,6 +36,7 @@ import pyarrow.compute as pc
 from lapvqa import storage
 from lapvqa.errors import SchemaError
 from lapvqa.evaluation import differences
+from lapvqa.job import Counts
 from lapvqa.metrics import record, seeds
 from lapvqa.metrics.bootstrap import Array, Estimate, draw_values, interval
 from lapvqa.metrics.bootstrap import Measures as Measures  # evaluations find it here
@@ -49,8 +50,6 @@ OK, NOT_COMPUTED = "ok", "not computed"
 _PROTOCOL_KEY = b"lapvqa.protocol"
 _REASON_KEY = b"lapvqa.not_computed"
 _DECIMALS = 6
-
-Counts = dict[str, float | int | str]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from lapvqa.evaluation import features
 from lapvqa.evaluation.encoders.open import open_encoder
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.evaluation.subject import Subject, encoder_folder
+from lapvqa.job import Job
 from lapvqa.params import EvaluateParams
 from lapvqa.project import Project
 
@@ -65,9 +66,7 @@ def claim(name: str, path: Path, project: Project) -> None:
     storage.write_json(file, facts)
 
 
-def subject_of(
-    name: str, path: Path, task: str, project: Project, params: EvaluateParams
-) -> Subject:
+def subject_of(name: str, path: Path, task: str, params: EvaluateParams, job: Job) -> Subject:
     """Return the encoder as a task judges it.
 
     The pipeline's model lends grounding its words if ``phrase_encoder`` is own; nothing else of it
@@ -78,8 +77,8 @@ def subject_of(
         return {name: open_encoder(path)}
 
     own_words = task == "pg" and params.pg.phrase_encoder == "own"
-    model = encoder_folder(project) if own_words else None
-    return Subject(load, project.evaluations_dir(name), model)
+    model = encoder_folder(job) if own_words else None
+    return Subject(load, job.project.evaluations_dir(name), model)
 
 
 def listed(project: Project) -> dict[str, dict[str, Any]]:

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from lapvqa import storage
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.evaluation.image_folder import Pixels
+from lapvqa.job import Job
 from lapvqa.machine import Machine
 from lapvqa.networks.device import choose_device, make_deterministic
-from lapvqa.project import Project
 from lapvqa.schemas import STORED_SIZE
 
 Kind = Literal["mean", "pooled", "patches"]
@@ -91,15 +91,13 @@ class FeatureStore:
         return self._open[path]
 
 
-def open_store(
-    encoder: ImageEncoder, kind: Kind, *, project: Project, machine: Machine
-) -> FeatureStore:
+def open_store(encoder: ImageEncoder, kind: Kind, *, job: Job) -> FeatureStore:
     """Return the store of an encoder; moves it to the machine's device, in eval mode."""
-    make_deterministic(threads=machine.workers)
-    device = choose_device(machine)
+    make_deterministic(threads=job.machine.workers)
+    device = choose_device(job.machine)
     encoder.to(device).eval()
-    known = encoder_digest(encoder), fingerprint(encoder, device, machine)
-    folder = project.work_dir("features").joinpath("features", *known, kind)
+    known = encoder_digest(encoder), fingerprint(encoder, device, job.machine)
+    folder = job.project.work_dir("features").joinpath("features", *known, kind)
     return FeatureStore(encoder, kind, folder, device)
 
 

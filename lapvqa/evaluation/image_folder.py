@@ -27,9 +27,8 @@ from lapvqa.datasets import pictures as file_code
 from lapvqa.datasets.pictures import StoredPixels
 from lapvqa.images import geometry
 from lapvqa.images.geometry import Fit
+from lapvqa.job import Job
 from lapvqa.machine import Machine
-from lapvqa.params import load_params
-from lapvqa.project import Project
 from lapvqa.schemas import INVENTORY, STORED_SIZE
 
 CHUNK = 512
@@ -83,10 +82,10 @@ class Decoded:
         ]
 
 
-def open_folder(name: str, project: Project, machine: Machine) -> ImageFolder | None:
+def open_folder(name: str, job: Job) -> ImageFolder | None:
     """Return the input folder ``name``, one of inventory.NAMES; None if it is absent or empty."""
-    folder = machine.folder(name, load_params(project.params).inventory, project)
-    table = storage.read_table(project.inventory(name), INVENTORY, made_by="inventory")
+    folder = job.folders[name]
+    table = storage.read_table(job.project.inventory(name), INVENTORY, made_by="inventory")
     if not folder.is_dir() or not table.num_rows:
         return None
     sizes, times = table["size"].to_pylist(), table["mtime_ns"].to_pylist()
@@ -94,17 +93,15 @@ def open_folder(name: str, project: Project, machine: Machine) -> ImageFolder | 
     return ImageFolder(name, folder, dict(zip(table["path"].to_pylist(), stamps, strict=True)))
 
 
-def decode(
-    source: ImageFolder, paths: Sequence[str], read: Read, *, project: Project, machine: Machine
-) -> Decoded:
+def decode(source: ImageFolder, paths: Sequence[str], read: Read, *, job: Job) -> Decoded:
     """Decode files with ``read`` (None: not readable), or find them decoded."""
-    work = project.work_dir("features") / "pixels" / source.name
+    work = job.project.work_dir("features") / "pixels" / source.name
     readable, digests, fits, chunks = [], [], [], []
     for start in range(0, len(paths), CHUNK):
         chunk = paths[start : start + CHUNK]
         cached = work / f"{_chunk_key(source, chunk, read)}.npz"
         if not cached.exists():
-            _write(cached, source, chunk, read, machine)
+            _write(cached, source, chunk, read, job.machine)
         with np.load(cached) as stored:
             readable.append(stored["readable"])
             digests += stored["digests"].tolist()

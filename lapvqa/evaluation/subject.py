@@ -8,9 +8,8 @@ from pathlib import Path
 
 from lapvqa import storage
 from lapvqa.evaluation.image_encoder import ImageEncoder, OwnEncoder
-from lapvqa.params import load_params
+from lapvqa.job import Job
 from lapvqa.pretrain.files import load_encoder, untrained_encoder
-from lapvqa.project import Project
 
 
 @dataclass(frozen=True)
@@ -31,15 +30,15 @@ class Subject:
         return self.results / task
 
 
-def pipeline(project: Project) -> Subject:
+def pipeline(job: Job) -> Subject:
     """Return the pipeline's encoder and its untrained twin; results are the stages' outputs."""
-    folder = encoder_folder(project)
-    return Subject(lambda: load_systems(folder), project.root / "results", folder)
+    folder = encoder_folder(job)
+    return Subject(lambda: load_systems(folder), job.project.root / "results", folder)
 
 
-def encoder_folder(project: Project) -> Path:
+def encoder_folder(job: Job) -> Path:
     """Return the folder of the encoder that params.yaml names (models/<objective>)."""
-    folder = project.model_dir(load_params(project.params).pretrain.objective)
+    folder = job.model
     storage.require(folder / "card.json", made_by="export")
     storage.require(folder / "encoder_final.pt", made_by="export")
     return folder

@@ -17,7 +17,7 @@ from lapvqa.evaluation.features import FeatureStore, open_store
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.evaluation.image_folder import Pixels
 from lapvqa.images.shards import ShardStore, verify_shards
-from lapvqa.machine import Machine
+from lapvqa.job import Job
 from lapvqa.metrics.seeds import head_name
 from lapvqa.networks.device import choose_device, make_deterministic
 from lapvqa.params import RecipeParams
@@ -100,16 +100,15 @@ def open_vision(
     kind: Tokens,
     recipe: RecipeParams,
     *,
-    project: Project,
-    machine: Machine,
+    job: Job,
     progress: Callable[[int, int], None],
 ) -> Vision:
     """Return the images as tokens; of a frozen encoder all are computed here, once."""
-    make_deterministic(threads=machine.workers)
-    device = choose_device(machine)
+    make_deterministic(threads=job.machine.workers)
+    device = choose_device(job.machine)
     if recipe.encoder == "native":
         return Vision(encoder.to(device), images, kind, None, device)
-    store = open_store(encoder, kind, project=project, machine=machine)
+    store = open_store(encoder, kind, job=job)
     store.fill(images.digests, images.read, progress=progress)
     return Vision(encoder, images, kind, store, device)
 

@@ -19,9 +19,9 @@ from lapvqa.errors import CheckpointError
 from lapvqa.export import standalone
 from lapvqa.export.standalone import Compute
 from lapvqa.images import transforms
-from lapvqa.machine import Machine
+from lapvqa.job import Counts, Job
 from lapvqa.networks.device import make_deterministic
-from lapvqa.params import ExportParams, ModelParams, load_params
+from lapvqa.params import ExportParams, ModelParams
 from lapvqa.pretrain.checkpoint import serialise
 from lapvqa.pretrain.files import (
     CARD_FILE,
@@ -43,28 +43,23 @@ from lapvqa.pretrain.model import (
     build_encoder,
     initial_model,
 )
-from lapvqa.project import Project
-from lapvqa.recorder import Recorder
 from lapvqa.schemas import STORED_SIZE
-
-Counts = dict[str, float | int | str]
 
 _BATCHES = (1, 3)
 """Images in the batches on which a form is compared: a batch of one is a case of its own."""
 
 
-def run(params: ExportParams, project: Project, machine: Machine, recorder: Recorder) -> Counts:
+def run(params: ExportParams, job: Job) -> Counts:
     """Write the encoder of the last step in every form, and card.json last.
 
     Raises CheckpointError if a form would not compute what the model computes, ConfigError if
     ``export.onnx`` is asked for where it cannot be written.
     """
-    make_deterministic(threads=machine.workers)
-    objective = load_params(project.params).pretrain.objective
-    folder = project.model_dir(objective)
+    make_deterministic(threads=job.machine.workers)
+    folder = job.model
     training = storage.read_json(folder / TRAINING_FILE, made_by="pretrain")
     sizes = ModelParams.model_validate(training["params"]["model"])
-    model = initial_model(sizes, seed=0, objective=objective)
+    model = initial_model(sizes, seed=0, objective=job.objective)
     load_weights(model, storage.require(folder / LAST_FILE, made_by="pretrain"))
     encoder = model.vision_encoder.eval()
     if params.onnx:
@@ -75,7 +70,7 @@ def run(params: ExportParams, project: Project, machine: Machine, recorder: Reco
         check_parity(name, compute, expected, tolerance)
         storage.write_bytes(folder / name, content)
         written.append(name)
-        recorder.say(f"{name} computes what {LAST_FILE} computes")
+        job.recorder.say(f"{name} computes what {LAST_FILE} computes")
     _remove_others(folder, written)
     digests = {name: storage.sha256_file(folder / name) for name in _weights(folder, written)}
     storage.write_json(folder / CARD_FILE, card(training, model, digests))

@@ -19,17 +19,14 @@ from lapvqa.ingest.ingest import open_source
 from lapvqa.ingest.plan import at_known_places, groups, look_up
 from lapvqa.ingest.pool import Context, Task, process_all
 from lapvqa.ingest.result_store import open_files
-from lapvqa.machine import load_machine
-from lapvqa.params import load_params
-from lapvqa.project import Project
-from lapvqa.recorder import Recorder
+from lapvqa.job import Job
+from lapvqa.params import IngestParams
 
 
-def write_groups(project: Project, recorder: Recorder) -> list[str]:
+def write_groups(params: IngestParams, job: Job) -> list[str]:
     """Write a file for each group of files that has to be read; return their names."""
-    params, machine = load_params(project.params).ingest, load_machine(project)
-    source = open_source(params, project, machine, recorder)
-    known = look_up(source.planned.tasks, source.store, recorder)
+    source = open_source(params, job)
+    known = look_up(source.planned.tasks, source.store, job.recorder)
     for stale in source.store.folder.glob("group-*.json"):
         stale.unlink()
     names = []
@@ -37,33 +34,32 @@ def write_groups(project: Project, recorder: Recorder) -> list[str]:
         name = f"{source.store.folder.name}/group-{number:05d}.json"
         places = [[*content, *place] for content, place in known.orphans.items()]
         tasks = [[task.path, task.size, task.mtime_ns, astuple(task.ids)] for task in group]
-        path = project.work_dir("ingest") / name
+        path = job.project.work_dir("ingest") / name
         storage.write_json(path, {"tasks": tasks, "places": places})
         names.append(name)
     return names
 
 
-def read_group(project: Project, name: str, recorder: Recorder) -> int:
+def read_group(params: IngestParams, job: Job, name: str) -> int:
     """Read the files of one group into the store; return their number.
 
     Raises ConfigError if this machine has other code, settings or another key than the one that
     wrote the group: its images would not be the same.
     """
-    params, machine = load_params(project.params), load_machine(project)
-    folder = machine.folder("source", params.inventory, project)
-    key = load_key(folder, project, machine, recorder)
-    store = open_files(project.work_dir("ingest"), folder, params.ingest, key)
+    folder = job.folders["source"]
+    key = load_key(folder, job)
+    store = open_files(job.project.work_dir("ingest"), folder, params, key)
     if store.folder.name != Path(name).parent.name:
         raise ConfigError(
             "expected the same code, packages, settings and key as where the run was started, "
             f"found others (store {store.folder.name} instead of {Path(name).parent.name})",
             hint="install the same commit and lock on every worker, and share the project folder",
         )
-    group = storage.read_json(project.work_dir("ingest") / name, made_by="ingest")
+    group = storage.read_json(job.project.work_dir("ingest") / name, made_by="ingest")
     tasks = [Task(path, size, mtime, Ids(*ids)) for path, size, mtime, ids in group["tasks"]]
     places = {(image, digest): (shard, row) for image, digest, shard, row in group["places"]}
-    keyring = Keyring(key, keep_ids=params.ingest.deid.keep_ids)
-    context = Context(folder, keyring, params.ingest.split.seed, params.ingest.limits)
-    results = list(process_all([tasks], context, workers=machine.workers))
+    keyring = Keyring(key, keep_ids=params.deid.keep_ids)
+    context = Context(folder, keyring, params.split.seed, params.limits)
+    results = list(process_all([tasks], context, workers=job.machine.workers))
     store.write(at_known_places(results, places))
     return len(results)

@@ -33,8 +33,8 @@ from lapvqa.ingest.reports import ReportResult, flag_counts, open_reports, read_
 from lapvqa.ingest.result_store import ResultStore, open_files
 from lapvqa.ingest.study_tables import Reports, Shard
 from lapvqa.ingest.verdicts import Candidate, accepted, judge
-from lapvqa.machine import Machine
-from lapvqa.params import IngestParams, load_params
+from lapvqa.job import Job
+from lapvqa.params import IngestParams
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import IMAGES, INVENTORY, LABELS, REJECTS, STUDIES
@@ -52,86 +52,82 @@ class Source:
     planned: Plan
 
 
-def run(
-    params: IngestParams, project: Project, machine: Machine, recorder: Recorder
-) -> dict[str, int | float | str]:
+def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
     """Write data/images/, images, studies, labels and rejects.parquet; return the counts.
 
     Raises SourceError, SplitLeakError, or RejectBudgetError (rejects are then kept in
     .lapvqa/work/ingest/rejects.parquet too: DVC deletes outputs before the next run).
     """
-    _clear(project)
-    source = open_source(params, project, machine, recorder)
+    _clear(job.project)
+    source = open_source(params, job)
     archive = source.archive
-    recorder.say(
+    job.recorder.say(
         f"{len(archive.images)} image files and {len(archive.reports)} reports in layout "
-        f"{archive.name}, {machine.workers} workers"
+        f"{archive.name}, {job.machine.workers} workers"
     )
     for listed, absent in sorted(archive.missing.items()):
         if absent:
-            recorder.say(f"{absent} files that {listed} names are not here: an incomplete copy?")
+            job.recorder.say(
+                f"{absent} files that {listed} names are not here: an incomplete copy?"
+            )
     candidates = read_files(
         source.planned,
         archive,
         source.store,
         source.context,
         shard_images=params.shard_images,
-        workers=machine.workers,
-        recorder=recorder,
+        workers=job.machine.workers,
+        recorder=job.recorder,
     )
     judge(candidates, archive, params)
     found = study_tables.find_studies(candidates)
-    results, reports = _reports(source, found, params, project, recorder)
+    results, reports = _reports(source, found, params, job)
     others = [*reports.rejects, *study_tables.study_rejects(candidates, found, reports)]
     rejects = study_tables.rejects_table(candidates, others)
-    _write_rejects(rejects, project)
-    require_budget(archive.images, rejects, params.reject_budget, load_waivers(project), recorder)
+    _write_rejects(rejects, job.project)
+    require_budget(
+        archive.images, rejects, params.reject_budget, load_waivers(job.project), job.recorder
+    )
     _require_reports(archive, len(reports.texts), source.folder)
     studies = study_tables.studies_table(found, reports, _days(params, source.keyring))
-    counts = _account(candidates, archive, studies, reports, rejects, recorder)
+    counts = _account(candidates, archive, studies, reports, rejects, job.recorder)
     shards = study_tables.make_shards(candidates)
     images = study_tables.images_table(shards)
     counts["content"] = study_tables.content_digest(images, studies)
-    recorder.facts({**_encodings(candidates), **_report_facts(results, recorder)})
+    job.recorder.facts({**_encodings(candidates), **_report_facts(results, job.recorder)})
     labels = study_tables.labels_table(archive, source.keyring, studies)
-    _write_outputs(shards, images, studies, labels, source.store, project)
+    _write_outputs(shards, images, studies, labels, source.store, job.project)
     return counts
 
 
-def open_source(
-    params: IngestParams, project: Project, machine: Machine, recorder: Recorder
-) -> Source:
+def open_source(params: IngestParams, job: Job) -> Source:
     """Open the archive that the inventory lists, and the store of what was read of it before."""
-    folder = machine.folder("source", load_params(project.params).inventory, project)
-    listing = storage.read_table(project.inventory("source"), INVENTORY, made_by="inventory")
+    folder = job.folders["source"]
+    listing = storage.read_table(job.project.inventory("source"), INVENTORY, made_by="inventory")
     columns = [listing[name].to_pylist() for name in INVENTORY.names]
     facts = {path: (size, mtime) for path, size, mtime in zip(*columns, strict=True)}
     archive = open_archive(folder, columns[0])
     _require_reports(archive, len(archive.reports), folder)
-    key = load_key(folder, project, machine, recorder)
+    key = load_key(folder, job)
     keyring = Keyring(key, keep_ids=params.deid.keep_ids)
     seed = params.split.seed
     return Source(
         folder,
         archive,
         keyring,
-        open_files(project.work_dir("ingest"), folder, params, key),
+        open_files(job.project.work_dir("ingest"), folder, params, key),
         Context(folder, keyring, seed, params.limits),
         plan(archive, facts, views=params.views, keyring=keyring, split_seed=seed),
     )
 
 
 def _reports(
-    source: Source,
-    studies: Sequence[study_tables.Study],
-    params: IngestParams,
-    project: Project,
-    recorder: Recorder,
+    source: Source, studies: Sequence[study_tables.Study], params: IngestParams, job: Job
 ) -> tuple[dict[str, ReportResult], Reports]:
     matches = study_tables.match_reports(source.archive, studies, source.keyring.study)
     policy = params.deid.reports
-    folder = open_reports(project.work_dir("ingest"), source.folder, policy)
-    results = read_reports(source.archive, sorted(matches.values()), folder, policy, recorder)
+    folder = open_reports(job.project.work_dir("ingest"), source.folder, policy)
+    results = read_reports(source.archive, sorted(matches.values()), folder, policy, job.recorder)
     return results, study_tables.judge_reports(source.archive, matches, results)
 
 

@@ -27,14 +27,12 @@ from lapvqa.evaluation.visual_tokens import Vision, open_vision, seeded, stored_
 from lapvqa.heads import checkpoint
 from lapvqa.heads.boxes import to_xyxy
 from lapvqa.heads.recipe import Fitted, fit
-from lapvqa.machine import Machine
+from lapvqa.job import Counts, Job
 from lapvqa.metrics.bootstrap import Measures
 from lapvqa.metrics.grounding import NAMES, Several, grounding_panel
 from lapvqa.params import EvaluateParams, PgParams
 from lapvqa.pg import scoring
 from lapvqa.pg.heads import VisualGroundingHead, grounding_loss
-from lapvqa.project import Project
-from lapvqa.recorder import Recorder
 from lapvqa.schemas import GROUNDING_PREDICTIONS, STORED_SIZE
 
 ABSENT = (
@@ -94,22 +92,18 @@ class Sample:
 Splits = dict[str, list[Sample]]
 
 
-def run(
-    params: EvaluateParams, project: Project, machine: Machine, recorder: Recorder
-) -> contract.Counts:
+def run(params: EvaluateParams, job: Job) -> Counts:
     """Judge the pipeline's encoder: write results/pg; raises SourceError, SplitLeakError."""
-    return evaluate(pipeline(project), params, project, machine, recorder)
+    return evaluate(pipeline(job), params, job)
 
 
-def evaluate(
-    subject: Subject, params: EvaluateParams, project: Project, machine: Machine, recorder: Recorder
-) -> contract.Counts:
+def evaluate(subject: Subject, params: EvaluateParams, job: Job) -> Counts:
     """Judge a subject's encoders; raises SourceError, SplitLeakError, ConfigError."""
     chosen, folder = params.pg, subject.folder(EVALUATION.task)
-    source = open_folder("ms_cxr", project, machine)
+    source = open_folder("ms_cxr", job)
     if source is None:
         return contract.not_computed(EVALUATION, ABSENT, folder=folder, common=params.common)
-    stored = open_stored(project, machine, recorder)
+    stored = open_stored(job)
     dataset = read_ms_cxr(
         source.folder,
         stored,
@@ -127,7 +121,7 @@ def evaluate(
     parts, facts = [], _protocol(dataset, phrases, chosen) | features.describe(encoders)
     for name, encoder, recipe in seeded(encoders, chosen.recipe):
         now = chosen.model_copy(update={"recipe": recipe})
-        learnt = _learn(name, encoder, dataset, phrases, stored, now, project, machine, recorder)
+        learnt = _learn(name, encoder, dataset, phrases, stored, now, job)
         parts.append(learnt.predict(name))
         facts |= learnt.fitted.describe(name)
         if len(parts) == 1:
@@ -182,16 +176,14 @@ def _learn(
     phrases: PhraseEncoder,
     stored: StoredImages,
     chosen: PgParams,
-    project: Project,
-    machine: Machine,
-    recorder: Recorder,
+    job: Job,
 ) -> Learnt:
     recipe, several = chosen.recipe, chosen.several_boxes
     keys = [phrase.image_key for phrase in dataset.phrases]
-    images, numbers = stored_images(keys, stored, project)
+    images, numbers = stored_images(keys, stored, job.project)
     vision = open_vision(
-        encoder, images, chosen.tokens, recipe, project=project, machine=machine,
-        progress=partial(recorder.progress, unit="images", note=name),
+        encoder, images, chosen.tokens, recipe, job=job,
+        progress=partial(job.recorder.progress, unit="images", note=name),
     )  # fmt: skip
     splits = _samples(dataset, phrases, numbers, several)
     with torch.random.fork_rng(devices=[]):
@@ -211,7 +203,7 @@ def _learn(
         recipe=recipe,
         score=score if validate else None,
         encoder=vision.trained,
-        progress=partial(recorder.progress, unit="steps", note=name),
+        progress=partial(job.recorder.progress, unit="steps", note=name),
     )
     return Learnt(head, vision, fitted, splits, recipe.batch_size, several)
 

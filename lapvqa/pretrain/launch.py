@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lapvqa import errors, runtime, storage
 from lapvqa.errors import EXIT_INTERRUPTED, EXIT_USER, ConfigError, LapvqaError
+from lapvqa.job import Job
 from lapvqa.machine import Machine, Training, load_machine
 from lapvqa.project import Project
 
@@ -50,16 +51,16 @@ def arguments(training: Training) -> list[str]:
     ]
 
 
-def workers(project: Project, machine: Machine) -> None:
+def workers(job: Job) -> None:
     """Run the processes to their end; what they print is printed here, line by line.
 
     Raises the error that one of them could not mend, TrainingError if they died otherwise.
     """
-    failure = failure_file(project)
+    failure = failure_file(job.project)
     failure.unlink(missing_ok=True)
     child = subprocess.Popen(
         [sys.executable, "-m", "lapvqa.pretrain.launch"],
-        cwd=project.root,
+        cwd=job.project.root,
         env={**os.environ, PARENT: str(os.getpid())},
     )
     try:
@@ -74,7 +75,7 @@ def workers(project: Project, machine: Machine) -> None:
     if code:
         raise errors.TrainingError(
             f"the training processes ended with code {code}, after "
-            f"{machine.training.restarts} restarts",
+            f"{job.machine.training.restarts} restarts",
             hint="their last lines are above; the next run continues from the newest state",
         )
 

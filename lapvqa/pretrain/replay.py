@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lapvqa import storage
 from lapvqa.errors import ConfigError
-from lapvqa.machine import Machine
+from lapvqa.job import Job
 from lapvqa.networks.device import choose_device, make_deterministic
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import history
@@ -21,8 +21,6 @@ from lapvqa.pretrain.files import TRAINING_FILE
 from lapvqa.pretrain.history import HISTORY_FILE
 from lapvqa.pretrain.train import run_digest
 from lapvqa.pretrain.trainer import Trainer
-from lapvqa.project import Project
-from lapvqa.recorder import Recorder
 
 
 @dataclass(frozen=True)
@@ -48,23 +46,15 @@ class Replay:
         return [one for one in self.steps if one.logged != one.found]
 
 
-def replay(
-    params: PretrainParams,
-    project: Project,
-    machine: Machine,
-    recorder: Recorder,
-    *,
-    first: int,
-    last: int,
-) -> Replay:
+def replay(params: PretrainParams, job: Job, *, first: int, last: int) -> Replay:
     """Compute the steps ``first`` to ``last`` (from 1, both included) again, in one process.
 
     It starts from the newest state before them, or from the beginning; nothing is changed.
     Raises ConfigError if the logged training had other parameters, data or fewer steps.
     """
     make_deterministic(threads=params.cpu_threads, exact=params.deterministic)
-    corpus = read_corpus(project)
-    folder = project.model_dir(params.objective)
+    corpus = read_corpus(job.project)
+    folder = job.project.model_dir(params.objective)
     _require_same(storage.read_json(folder / TRAINING_FILE, made_by="pretrain"), params, corpus)
     path = storage.require(folder / HISTORY_FILE, made_by="pretrain")
     logged = history.read_csv(path.read_bytes())
@@ -74,16 +64,16 @@ def replay(
             hint="give --steps FIRST:LAST of history.csv",
         )
     digest = run_digest(params, corpus)
-    device = choose_device(machine)
-    trainer = Trainer(params, corpus, device, training=machine.training, run=digest)
-    states = Checkpoints(project.work_dir("pretrain") / digest)
+    device = choose_device(job.machine)
+    trainer = Trainer(params, corpus, device, training=job.machine.training, run=digest)
+    states = Checkpoints(job.project.work_dir("pretrain") / digest)
     state = states.newest(at_most=first - 1)
     if state is not None:
         trainer.load_state(state)
     began = trainer.progress.step
     with closing(trainer.loader.batches(began, last)) as steps:
         for micro in steps:
-            trainer.take_step(micro, recorder)
+            trainer.take_step(micro, job.recorder)
     again = trainer.progress.history
     compared = [
         Compared(record.step, record.loss, again[record.step - 1].loss)

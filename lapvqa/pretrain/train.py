@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lapvqa import storage
 from lapvqa.errors import CheckpointError
-from lapvqa.machine import Machine
+from lapvqa.job import Counts, Job
 from lapvqa.networks.device import choose_device, make_deterministic
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import history, launch, samples, shortage
@@ -28,60 +28,56 @@ from lapvqa.pretrain.distributed import World, gathered
 from lapvqa.pretrain.files import EPOCHS_DIR, LAST_FILE, MODEL_FILE, TRAINING_FILE
 from lapvqa.pretrain.history import HISTORY_FILE
 from lapvqa.pretrain.trainer import Trainer
-from lapvqa.project import Project
-from lapvqa.recorder import Recorder
 
 # How often a state is saved, and how many stay, changes no result.
 _WITHOUT_EFFECT = {"checkpoint_every_steps", "keep_checkpoints", "samples"}
 
-Counts = dict[str, float | int | str]
 
-
-def run(params: PretrainParams, project: Project, machine: Machine, recorder: Recorder) -> Counts:
+def run(params: PretrainParams, job: Job) -> Counts:
     """Train, continuing from the newest state, and write the model, training.json, history.csv.
 
     With more than one process (``training`` of local.yaml) they are started by torchrun.
     Raises SourceError without training pairs, TrainingError when too many steps are of no use or
     memory does not suffice.
     """
-    if launch.wanted(machine):
-        launch.workers(project, machine)
+    if launch.wanted(job.machine):
+        launch.workers(job)
     else:
-        train(params, project, machine, recorder, World())
+        train(params, job, World())
     training = storage.read_json(
-        project.model_dir(params.objective) / TRAINING_FILE, made_by="pretrain"
+        job.project.model_dir(params.objective) / TRAINING_FILE, made_by="pretrain"
     )
     counts: Counts = training["counts"]
     return counts
 
 
-def train(
-    params: PretrainParams, project: Project, machine: Machine, recorder: Recorder, world: World
-) -> None:
+def train(params: PretrainParams, job: Job, world: World) -> None:
     """Do what ``run`` says, as one of the processes of ``world``."""
     make_deterministic(threads=params.cpu_threads, exact=params.deterministic)
-    corpus = read_corpus(project)
+    corpus = read_corpus(job.project)
     digest = run_digest(params, corpus)
     world.require_same("run (parameters, data, code, torch)", digest)
-    device = choose_device(machine, world.local_rank)
-    trainer = Trainer(params, corpus, device, world=world, training=machine.training, run=digest)
-    folder = project.work_dir("pretrain") / digest
+    device = choose_device(job.machine, world.local_rank)
+    trainer = Trainer(
+        params, corpus, device, world=world, training=job.machine.training, run=digest
+    )
+    folder = job.project.work_dir("pretrain") / digest
     with Checkpoints(folder, keep=params.keep_checkpoints) as checkpoints:
         state = checkpoints.newest()
         if state is not None:
             trainer.load_state(state)
-            recorder.say(f"continuing at step {trainer.progress.step} of {trainer.total_steps}")
+            job.recorder.say(f"continuing at step {trainer.progress.step} of {trainer.total_steps}")
         world.require_same("step to continue at", trainer.progress.step)
-        recorder.facts({**trainer.facts(), "run": digest})
+        job.recorder.facts({**trainer.facts(), "run": digest})
         with explained(trainer):
             trainer.train(
-                checkpoints, recorder,
+                checkpoints, job.recorder,
                 after_epoch=lambda: _after_epoch(trainer, folder),
             )  # fmt: skip
     last = trainer.weights()
     if world.is_main:
-        write_results(trainer, last, project.model_dir(params.objective), folder)
-        prune_runs(project.work_dir("pretrain"), current=digest)
+        write_results(trainer, last, job.project.model_dir(params.objective), folder)
+        prune_runs(job.project.work_dir("pretrain"), current=digest)
 
 
 @contextlib.contextmanager

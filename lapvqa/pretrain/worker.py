@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lapvqa import runtime, storage
 from lapvqa.errors import EXIT_INTERRUPTED, LapvqaError
-from lapvqa.machine import load_machine
+from lapvqa.job import Job, open_job
 from lapvqa.params import load_params
 from lapvqa.pretrain.launch import PARENT, failure_file
 from lapvqa.project import Project
@@ -27,7 +27,7 @@ def main() -> int:
         return 0
     recorder = _recorder(project, int(os.environ["RANK"]))
     try:
-        _train(project, recorder)
+        _train(open_job(project, recorder))
     except LapvqaError as error:
         facts = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
         storage.write_json(failure, facts)
@@ -39,17 +39,17 @@ def main() -> int:
     return 0
 
 
-def _train(project: Project, recorder: Recorder) -> None:
+def _train(job: Job) -> None:
     from lapvqa.networks.device import choose_device
     from lapvqa.pretrain.distributed import joined, lost_another
     from lapvqa.pretrain.train import train
 
-    params, machine = load_params(project.params).pretrain, load_machine(project)
+    params = load_params(job.project.params).pretrain
     if int(os.environ["TORCHELASTIC_RESTART_COUNT"]):
-        recorder.say("a training process died; all start again")
-    with joined(choose_device(machine, int(os.environ["LOCAL_RANK"]))) as world:
+        job.recorder.say("a training process died; all start again")
+    with joined(choose_device(job.machine, int(os.environ["LOCAL_RANK"]))) as world:
         try:
-            train(params, project, machine, recorder, world)
+            train(params, job, world)
         except RuntimeError as error:
             if not lost_another(error):
                 raise

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from lapvqa.datasets import chexpert
-from lapvqa.evaluation import contract
 from lapvqa.evaluation.subject import Subject, pipeline
-from lapvqa.machine import Machine
+from lapvqa.job import Counts, Job
 from lapvqa.params import EvaluateParams
 from lapvqa.probe.task import ProbeTask, evaluation, judge
-from lapvqa.project import Project
-from lapvqa.recorder import Recorder
 
 EVALUATION = evaluation("probe_chexpert", chexpert.LABELS)
 
@@ -19,16 +16,12 @@ ABSENT = (
 )
 
 
-def run(
-    params: EvaluateParams, project: Project, machine: Machine, recorder: Recorder
-) -> contract.Counts:
+def run(params: EvaluateParams, job: Job) -> Counts:
     """Judge the pipeline's encoder: write results/probe_chexpert; raises SourceError."""
-    return evaluate(pipeline(project), params, project, machine, recorder)
+    return evaluate(pipeline(job), params, job)
 
 
-def evaluate(
-    subject: Subject, params: EvaluateParams, project: Project, machine: Machine, recorder: Recorder
-) -> contract.Counts:
+def evaluate(subject: Subject, params: EvaluateParams, job: Job) -> Counts:
     """Judge a subject's encoders; raises SourceError."""
     chosen = params.probe_chexpert
     task = ProbeTask(
@@ -46,4 +39,4 @@ def evaluate(
             "test_set": chosen.test,
         },
     )
-    return judge(task, subject, params.common, project, machine, recorder)
+    return judge(task, subject, params.common, job)

@@ -15,11 +15,9 @@ from lapvqa.evaluation import contract, features, image_folder
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.evaluation.image_folder import ImageFolder
 from lapvqa.evaluation.subject import Subject
-from lapvqa.machine import Machine
+from lapvqa.job import Counts, Job
 from lapvqa.params import BootstrapParams
 from lapvqa.probe import recipe, scoring
-from lapvqa.project import Project
-from lapvqa.recorder import Recorder
 from lapvqa.schemas import PROBE_PREDICTIONS
 
 
@@ -59,28 +57,19 @@ def evaluation(task: str, labels: tuple[str, ...]) -> contract.Evaluation:
     )
 
 
-def judge(
-    task: ProbeTask,
-    subject: Subject,
-    common: BootstrapParams,
-    project: Project,
-    machine: Machine,
-    recorder: Recorder,
-) -> contract.Counts:
+def judge(task: ProbeTask, subject: Subject, common: BootstrapParams, job: Job) -> Counts:
     """Write predictions, then metrics and curves; raises SourceError."""
     folder = subject.folder(task.evaluation.task)
-    source = image_folder.open_folder(task.folder, project, machine)
+    source = image_folder.open_folder(task.folder, job)
     if source is None:
         return contract.not_computed(task.evaluation, task.absent, folder=folder, common=common)
     listed = task.read(source)
     listed.check(source.present(listed.images))
     encoders = subject.load()
-    found = extract(
-        encoders, source, listed.images, project=project, machine=machine, recorder=recorder
-    )
+    found = extract(encoders, source, listed.images, job=job)
     dataset = listed.keep(found.readable)
     predictions, protocol = recipe.predict(
-        dataset, found.systems, c_grid=task.c_grid, workers=machine.workers
+        dataset, found.systems, c_grid=task.c_grid, workers=job.machine.workers
     )
     if not predictions.num_rows:
         return contract.not_computed(
@@ -99,23 +88,17 @@ def judge(
 
 
 def extract(
-    encoders: Mapping[str, ImageEncoder],
-    source: ImageFolder,
-    paths: Sequence[str],
-    *,
-    project: Project,
-    machine: Machine,
-    recorder: Recorder,
+    encoders: Mapping[str, ImageEncoder], source: ImageFolder, paths: Sequence[str], *, job: Job
 ) -> Features:
     """Return the mean over the tokens of each encoder for each image of ``paths``."""
-    read = image_folder.decode(source, paths, read_image, project=project, machine=machine)
+    read = image_folder.decode(source, paths, read_image, job=job)
     systems = {}
     for name, encoder in encoders.items():
-        store = features.open_store(encoder, "mean", project=project, machine=machine)
+        store = features.open_store(encoder, "mean", job=job)
         store.fill(
             read.digests,
             read.pixels,
-            progress=partial(recorder.progress, unit="images", note=name),
+            progress=partial(job.recorder.progress, unit="images", note=name),
         )
         systems[name] = store.take(read.digests)
     return Features(read.readable, systems)

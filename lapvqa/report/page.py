@@ -8,10 +8,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lapvqa import __version__, storage
-from lapvqa.machine import Machine
-from lapvqa.params import ReportParams, load_params
+from lapvqa.job import Job
+from lapvqa.params import ReportParams
 from lapvqa.project import Project
-from lapvqa.recorder import Recorder
 from lapvqa.report import charts, figures, sheets
 from lapvqa.report.archive import read_archive, read_images
 from lapvqa.report.curves import read_history
@@ -23,40 +22,37 @@ from lapvqa.report.sections import Section, make_section
 _HERE = Path(__file__).parent
 
 
-def run(
-    params: ReportParams, project: Project, machine: Machine, recorder: Recorder
-) -> dict[str, int | float | str]:
+def run(params: ReportParams, job: Job) -> dict[str, int | float | str]:
     """Write the page from what the other stages wrote; MissingArtifactError names what lacks.
 
     ``machine`` changes nothing here: the same artefacts give the same bytes everywhere.
     """
     # The objective is part of the paths that dvc.yaml names, so DVC knows of this dependency.
-    objective = load_params(project.params).pretrain.objective
-    evaluations = [read_evaluation(task, project) for task in TASKS]
+    evaluations = [read_evaluation(task, job.project) for task in TASKS]
     computed = [item for item in evaluations if item.computed]
-    images = read_images(project)
+    images = read_images(job.project)
     steps = len(evaluations) + 1
-    archive, sections = Archive(images, project), []
+    archive, sections = Archive(images, job.project), []
     for done, evaluation in enumerate(evaluations, start=1):
-        sections.append(make_section(evaluation, archive, project, count=params.examples))
-        recorder.progress(done, steps, unit="sections", note=evaluation.task.name)
-    history = read_history(project.model_dir(objective) / "history.csv")
-    card = storage.read_json(project.model_dir(objective) / "card.json", made_by="export")
+        sections.append(make_section(evaluation, archive, job.project, count=params.examples))
+        job.recorder.progress(done, steps, unit="sections", note=evaluation.task.name)
+    history = read_history(job.model / "history.csv")
+    card = storage.read_json(job.model / "card.json", made_by="export")
     page = _environment().get_template("page.html").render(
         version=__version__,
-        objective=objective,
+        objective=job.objective,
         sections=sections,
         headlines=[row for item in computed for row in headlines(item)],
         confidence=_confidence(computed),
         examples_wanted=params.examples,
         history=history,
         loss_chart=charts.loss_chart(history),
-        archive=read_archive(project, images),
+        archive=read_archive(job.project, images),
         card=flatten(card),
     ).encode()  # fmt: skip
-    storage.write_bytes(project.report_page, page)
-    pictures = _write_pictures(sections, project)
-    recorder.progress(steps, steps, unit="sections", note="page written")
+    storage.write_bytes(job.project.report_page, page)
+    pictures = _write_pictures(sections, job.project)
+    job.recorder.progress(steps, steps, unit="sections", note="page written")
     return {
         "evaluations": len(computed),
         "examples": sum(len(section.examples) for section in sections),

@@ -18,7 +18,7 @@ from lapvqa.evaluation.writing import Sample
 from lapvqa.heads import checkpoint
 from lapvqa.heads.recipe import Fitted
 from lapvqa.images.shards import ShardStore, verify_shards
-from lapvqa.machine import Machine
+from lapvqa.job import Job
 from lapvqa.metrics.text import bleu_counts, corpus_bleu
 from lapvqa.params import RrgParams
 from lapvqa.project import Project
@@ -64,9 +64,7 @@ def write_reports(
     others: Mapping[str, Sequence[Study]],
     params: RrgParams,
     extra: Path,
-    project: Project,
-    machine: Machine,
-    recorder: Recorder,
+    job: Job,
 ) -> Written:
     """Teach one head per encoder on ``others`` (train, validate); let it write of ``test``.
 
@@ -75,7 +73,7 @@ def write_reports(
     if not others["train"]:
         return Written({}, {"heads": "not trained: no training study has an image and a text"})
     everything = [*others["train"], *others["validate"], *test]
-    images = _images(everything, project)
+    images = _images(everything, job.project)
     samples = [
         writing.as_sample((number,), params.prompt, study.target.text)
         for number, study in enumerate(everything)
@@ -84,9 +82,9 @@ def write_reports(
     parts = samples[: ends[0]], samples[ends[0] : ends[1]], samples[ends[1] :]
     texts, facts = {}, _protocol(params)
     for name, encoder, recipe in seeded(encoders, params.recipe):
-        progress = partial(_tell, recorder, f"head on {name}")
+        progress = partial(_tell, job.recorder, f"head on {name}")
         vision = open_vision(
-            encoder, images, "pooled", recipe, project=project, machine=machine,
+            encoder, images, "pooled", recipe, job=job,
             progress=partial(progress, "images"),
         )  # fmt: skip
         head = _new_head(vision.width, recipe.seed, params)

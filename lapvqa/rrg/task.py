@@ -25,14 +25,13 @@ from lapvqa.evaluation.subject import Subject, pipeline
 from lapvqa.images.report_pairs import read_pairs
 from lapvqa.images.shards import ShardStore, verify_shards
 from lapvqa.images.transforms import to_input
-from lapvqa.machine import Machine
+from lapvqa.job import Counts, Job
 from lapvqa.networks.device import choose_device, make_deterministic
 from lapvqa.networks.generation import generate
 from lapvqa.params import EvaluateParams, RrgParams
 from lapvqa.pretrain.files import load_captioner, read_objective, untrained_captioner
 from lapvqa.pretrain.model import OBJECTIVES, CaptioningModel
 from lapvqa.project import Project
-from lapvqa.recorder import Recorder
 from lapvqa.rrg import report_head, scoring
 from lapvqa.rrg.report_head import Study, Target
 from lapvqa.schemas import CHEXPERT_LABELS, LABELS, RRG_PREDICTIONS, STUDIES, TOKENS
@@ -64,43 +63,37 @@ def with_weights(params: EvaluateParams, project: Project) -> contract.Evaluatio
     return replace(EVALUATION, measure=partial(scoring.measure, weights=weights))
 
 
-def run(
-    params: EvaluateParams, project: Project, machine: Machine, recorder: Recorder
-) -> contract.Counts:
+def run(params: EvaluateParams, job: Job) -> Counts:
     """Judge the pipeline's model: write results/rrg; see ``evaluate``."""
-    return evaluate(pipeline(project), params, project, machine, recorder)
+    return evaluate(pipeline(job), params, job)
 
 
-def evaluate(
-    subject: Subject, params: EvaluateParams, project: Project, machine: Machine, recorder: Recorder
-) -> contract.Counts:
+def evaluate(subject: Subject, params: EvaluateParams, job: Job) -> Counts:
     """Judge a subject's encoders, and the caption decoder of its model if it has one.
 
     Raises ConfigError if rrg.max_new_tokens exceeds the decoder's positions.
     """
     split, folder = params.rrg.split, subject.folder("rrg")
-    evaluation = with_weights(params, project)
-    targets = read_targets(project, params.rrg.sections)
-    studies, without_image = read_studies(project, targets, split=split)
+    evaluation = with_weights(params, job.project)
+    targets = read_targets(job.project, params.rrg.sections)
+    studies, without_image = read_studies(job.project, targets, split=split)
     if not studies:
         reason = f"no study of the split {split} has both a report with text and a frontal image"
         return contract.not_computed(evaluation, reason, folder=folder, common=params.common)
     extra = contract.empty_extra(folder)
-    make_deterministic(threads=machine.workers)
+    make_deterministic(threads=job.machine.workers)
     written = {}
     if subject.model is not None and writes(subject.model):
-        written = _write_all(subject.model, studies, params.rrg, project, machine, recorder)
+        written = _write_all(subject.model, studies, params.rrg, job)
     encoders = subject.load()
     described = features.describe(encoders)
     by_heads = report_head.write_reports(
         encoders,
         studies,
-        {split: _samples(project, targets, split) for split in ("train", "validate")},
+        {split: _samples(job.project, targets, split) for split in ("train", "validate")},
         params.rrg,
         extra,
-        project,
-        machine,
-        recorder,
+        job,
     )
     prefix = "head_" if subject.model is not None else ""
     written |= {f"{prefix}{name}": texts for name, texts in by_heads.texts.items()}
@@ -211,17 +204,12 @@ def write_reports(
 
 
 def _write_all(
-    folder: Path,
-    studies: Sequence[Study],
-    params: RrgParams,
-    project: Project,
-    machine: Machine,
-    recorder: Recorder,
+    folder: Path, studies: Sequence[Study], params: RrgParams, job: Job
 ) -> dict[str, list[str]]:
     """Return system -> texts of the trained and the untrained model, in the order of studies."""
-    store = ShardStore(project.images_dir)
-    verify_shards(project.images_dir, {study.shard for study in studies})
-    device = choose_device(machine)
+    store = ShardStore(job.project.images_dir)
+    verify_shards(job.project.images_dir, {study.shard for study in studies})
+    device = choose_device(job.machine)
     models = {"trained": load_captioner(folder), "untrained": untrained_captioner(folder)}
     written: dict[str, list[str]] = {system: [] for system in models}
     for number, (system, model) in enumerate(models.items()):
@@ -230,7 +218,7 @@ def _write_all(
         )
         for done, text in enumerate(texts, start=1 + number * len(studies)):
             written[system].append(text)
-            recorder.progress(done, len(models) * len(studies), unit="reports", note=system)
+            job.recorder.progress(done, len(models) * len(studies), unit="reports", note=system)
     return written
 
 

@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 
 from lapvqa import schemas, storage
 from lapvqa.errors import SourceError
-from lapvqa.machine import Machine
+from lapvqa.job import Counts, Job
 from lapvqa.params import TokensParams
-from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.text.fast_bpe import Encoded, FastBpe
 from lapvqa.text.laterality import names_side
@@ -45,24 +44,22 @@ _EXPLANATIONS = {
     ),
 }
 
-Counts = dict[str, int | float | str]
 
-
-def run(params: TokensParams, project: Project, machine: Machine, recorder: Recorder) -> Counts:
+def run(params: TokensParams, job: Job) -> Counts:
     """Write data/tokens/tokens-<hex>.parquet and data/token_rejects.parquet from studies.parquet.
 
     Rows are sorted by study key within a file; ``store`` says which study stands in which file.
     Raises SourceError if no study of the train split has tokens.
     """
-    studies = storage.read_table(project.studies, schemas.STUDIES, made_by="ingest")
+    studies = storage.read_table(job.project.studies, schemas.STUDIES, made_by="ingest")
     studies = studies.sort_by("study_key").combine_chunks()
-    store = open_store(project.work_dir("tokens"), params)
+    store = open_store(job.project.work_dir("tokens"), params)
     keys, digests = studies["study_key"].to_pylist(), row_digests(studies)
-    groups = plan(keys, digests, store.load(recorder), shard_reports=params.shard_reports)
+    groups = plan(keys, digests, store.load(job.recorder), shard_reports=params.shard_reports)
     new = sum(len(group.fresh) for group in groups)
-    recorder.say(f"{len(keys) - new} reports known, {new} new")
+    job.recorder.say(f"{len(keys) - new} reports known, {new} new")
 
-    tokeniser = Tokeniser(params, recorder, total=new)
+    tokeniser = Tokeniser(params, job.recorder, total=new)
     started = time.perf_counter()
     chunks = []
     for group in groups:
@@ -74,11 +71,11 @@ def run(params: TokensParams, project: Project, machine: Machine, recorder: Reco
     seconds = time.perf_counter() - started
 
     rejects = _reject_table(chunks)
-    storage.write_table(project.token_rejects, rejects, schemas.REJECTS)
+    storage.write_table(job.project.token_rejects, rejects, schemas.REJECTS)
     _require_training_text(chunks, studies, params)
-    link_shards(chunks, project.tokens_dir)
+    link_shards(chunks, job.project.tokens_dir)
     store.prune(chunks)
-    counts = _account(studies.num_rows, chunks, rejects, project, params, recorder)
+    counts = _account(studies.num_rows, chunks, rejects, job, params)
     rate = round(tokeniser.num_tokens / max(seconds, 1e-9))
     return {**counts, "known": len(keys) - new, "new": new, "tokens_per_s": rate}
 
@@ -213,15 +210,10 @@ def _require_training_text(
 
 
 def _account(
-    num_studies: int,
-    chunks: Sequence[Chunk],
-    rejects: pa.Table,
-    project: Project,
-    params: TokensParams,
-    recorder: Recorder,
+    num_studies: int, chunks: Sequence[Chunk], rejects: pa.Table, job: Job, params: TokensParams
 ) -> Counts:
     """Check what went in against what the written files hold; say it, and return the counts."""
-    footers = [pq.read_metadata(path) for path in project.tokens_dir.glob("*.parquet")]
+    footers = [pq.read_metadata(path) for path in job.project.tokens_dir.glob("*.parquet")]
     tokenised = sum(footer.num_rows for footer in footers)
     by_reason = dict(sorted(Counter(rejects["reason"].to_pylist()).items()))
     if num_studies != tokenised + sum(by_reason.values()):
@@ -234,11 +226,11 @@ def _account(
     if lengths.sum() != kept + cut.sum():
         raise AssertionError(f"tokens: {lengths.sum()} in, {kept} kept, {cut.sum()} cut")
     reasons = ", ".join(f"{number} {reason}" for reason, number in by_reason.items())
-    recorder.say(
+    job.recorder.say(
         f"studies: {num_studies} in = {tokenised} tokenised + {rejects.num_rows} rejected "
         f"({reasons or 'none'})"
     )
-    recorder.say(
+    job.recorder.say(
         f"tokens: {lengths.sum()} in = {kept} kept + {cut.sum()} cut by tokens.max_length, "
         f"in {np.count_nonzero(cut)} texts"
     )

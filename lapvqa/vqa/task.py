@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from lapvqa.datasets.ext_vqa import read_ext_vqa
-from lapvqa.evaluation import answering, contract
+from lapvqa.evaluation import answering
 from lapvqa.evaluation.answering import QuestionTask
 from lapvqa.evaluation.subject import Subject, pipeline
-from lapvqa.machine import Machine
+from lapvqa.job import Counts, Job
 from lapvqa.params import EvaluateParams
-from lapvqa.project import Project
-from lapvqa.recorder import Recorder
 from lapvqa.vqa.model import VQAHead
 
 EVALUATION = answering.evaluation("vqa", "exact_match")
@@ -20,16 +18,12 @@ ABSENT = (
 )
 
 
-def run(
-    params: EvaluateParams, project: Project, machine: Machine, recorder: Recorder
-) -> contract.Counts:
+def run(params: EvaluateParams, job: Job) -> Counts:
     """Judge the pipeline's encoder: write results/vqa; raises SourceError, SplitLeakError."""
-    return evaluate(pipeline(project), params, project, machine, recorder)
+    return evaluate(pipeline(job), params, job)
 
 
-def evaluate(
-    subject: Subject, params: EvaluateParams, project: Project, machine: Machine, recorder: Recorder
-) -> contract.Counts:
+def evaluate(subject: Subject, params: EvaluateParams, job: Job) -> Counts:
     """Judge a subject's encoders; raises SourceError, SplitLeakError."""
     chosen = params.vqa
     task = QuestionTask(
@@ -49,4 +43,4 @@ def evaluate(
         pairs=False,
         params=chosen,
     )
-    return answering.run(task, subject, params.common, project, machine, recorder)
+    return answering.run(task, subject, params.common, job)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from jobs import make_job
 from stored_by_hand import stored_of
 
 from lapvqa import inventory
@@ -55,7 +56,7 @@ def recorder(tmp_path: Path):
 @pytest.fixture(scope="session")
 def demo_stored(project: Project) -> StoredImages:
     recorder = Recorder(project.record("evaluate"), stage="evaluate", quiet=True)
-    stored = open_stored(project, Machine(workers=1), recorder)
+    stored = open_stored(make_job(project, Machine(workers=1), recorder))
     recorder.close()
     return stored
 

@@ -7,6 +7,7 @@ import gzip
 import shutil
 
 import pytest
+from jobs import make_job
 from stored_by_hand import KEYRING, dicom, stored_of, study, subject
 
 from lapvqa.datasets.stored import open_stored
@@ -77,34 +78,34 @@ def copy(project: Project, tmp_path) -> Project:
 
 
 def test_ingests_key_is_asked_for(copy, recorder):
-    assert len(open_stored(copy, Machine(), recorder).rows)
+    assert len(open_stored(make_job(copy, Machine(), recorder)).rows)
 
 
 def test_another_key_is_refused(copy, recorder, tmp_path):
     (tmp_path / "key").write_text("another key, and long enough")
     machine = Machine(deid_key_file=str(tmp_path / "key"))
     with pytest.raises(ConfigError, match=r"expected the key [0-9a-f]{8} .*\n.*deid_key_file"):
-        open_stored(copy, machine, recorder)
+        open_stored(make_job(copy, machine, recorder))
 
 
 def test_a_lost_key_is_not_replaced_by_a_new_one(copy, recorder):
     (copy.root / "demo" / "mimic-cxr" / DEMO_MARK).unlink()
     with pytest.raises(ConfigError, match=r"found none\n.*deid\.key"):
-        open_stored(copy, Machine(), recorder)
+        open_stored(make_job(copy, Machine(), recorder))
     assert not (copy.state / "deid.key").exists()
 
 
 def test_without_ingest_its_stage_is_named(copy, recorder):
     copy.images.unlink()
     with pytest.raises(MissingArtifactError, match="--stage ingest"):
-        open_stored(copy, Machine(), recorder)
+        open_stored(make_job(copy, Machine(), recorder))
 
 
 def test_kept_identifiers_are_found_too(copy, recorder, demo_stored):
     text = copy.params.read_text()
     copy.params.write_text(text.replace("keep_ids: false", "keep_ids: true"))
     assert copy.params.read_text() != text
-    stored = open_stored(copy, Machine(), recorder)
+    stored = open_stored(make_job(copy, Machine(), recorder))
     assert stored.keyring.image("a-b-c") == "a-b-c"
     some = next(iter(demo_stored.rows))  # its key is taken for the identifier itself
     assert stored.image(some) is not None

@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from jobs import make_job
 
 from lapvqa.errors import ConfigError
 from lapvqa.identity import DEMO_KEY, Keyring, key_id, load_key
@@ -34,11 +35,11 @@ def test_a_project_makes_its_key_once_and_shows_it_to_nobody(
     tmp_path: Path, recorder: Recorder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = Project(tmp_path / "project")
-    key = load_key(tmp_path, project, Machine(), recorder)
+    key = load_key(tmp_path, make_job(project, Machine(), recorder))
     path = project.state / "deid.key"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert load_key(tmp_path, project, Machine(), recorder) == key
-    assert load_key(tmp_path, Project(tmp_path / "other"), Machine(), recorder) != key
+    assert load_key(tmp_path, make_job(project, Machine(), recorder)) == key
+    assert load_key(tmp_path, make_job(Project(tmp_path / "other"), Machine(), recorder)) != key
     said = capsys.readouterr().out
     assert "deid.key" in said
     assert key.decode() not in said
@@ -50,11 +51,11 @@ def test_the_demo_has_a_published_key_and_a_named_file_goes_first(
 ) -> None:
     (tmp_path / "DEMO.json").write_text("{}")
     project = Project(tmp_path)
-    assert load_key(tmp_path, project, Machine(), recorder) == DEMO_KEY
+    assert load_key(tmp_path, make_job(project, Machine(), recorder)) == DEMO_KEY
     assert not (project.state / "deid.key").exists()
     (tmp_path / "my.key").write_text("0123456789abcdef\n")
     machine = Machine(deid_key_file="my.key")
-    assert load_key(tmp_path, project, machine, recorder) == b"0123456789abcdef"
+    assert load_key(tmp_path, make_job(project, machine, recorder)) == b"0123456789abcdef"
 
 
 @pytest.mark.parametrize("content", [None, "short"])
@@ -64,7 +65,7 @@ def test_an_unusable_key_file_is_named(
     if content is not None:
         (tmp_path / "my.key").write_text(content)
     with pytest.raises(ConfigError, match="my.key"):
-        load_key(tmp_path, Project(tmp_path), Machine(deid_key_file="my.key"), recorder)
+        load_key(tmp_path, make_job(Project(tmp_path), Machine(deid_key_file="my.key"), recorder))
 
 
 def test_split_points_are_spread_evenly_and_stay_with_the_patient() -> None:

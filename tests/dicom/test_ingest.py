@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
+from jobs import make_job
 from made_dicom import copy_archive, dicom_bytes, small_image, write_mimic, write_project
 
 from lapvqa import inventory, storage
@@ -101,7 +102,9 @@ def test_every_image_is_stored_as_it_reads(done: Project, mimic: Path) -> None:
     images = table(done.images)
     assert len(images) == 16
     assert [row["image_key"] for row in images] == sorted(row["image_key"] for row in images)
-    ring = Keyring(load_key(mimic, done, load_machine(done), Recorder(done.record("x"), stage="x")))
+    ring = Keyring(
+        load_key(mimic, make_job(done, load_machine(done), Recorder(done.record("x"), stage="x")))
+    )
     by_key = {row["image_key"]: row for row in images}
     store = ShardStore(done.images_dir)
     for path in mimic.rglob("*.dcm"):
@@ -309,7 +312,7 @@ def test_a_tree_with_everything_that_goes_wrong(tmp_path: Path) -> None:
 
 def _study_key(project: Project, archive: Path, uid: str) -> str:
     recorder = Recorder(project.record("x"), stage="x")
-    return Keyring(load_key(archive, project, load_machine(project), recorder)).study(uid)
+    return Keyring(load_key(archive, make_job(project, load_machine(project), recorder))).study(uid)
 
 
 def test_above_the_budget_the_run_fails_and_keeps_the_rejects(tmp_path: Path) -> None:
@@ -434,7 +437,7 @@ def test_a_file_that_changes_after_the_listing_is_read_next_time(tmp_path: Path)
     recorder = Recorder(project.record("ingest"), stage="ingest")
     store = next(project.work_dir("ingest").glob("files-*/"))
     shutil.rmtree(store)
-    ingest.run(params.ingest, project, machine, recorder)
+    ingest.run(params.ingest, make_job(project, machine, recorder))
     assert reasons(project) == {"s/b.dcm": "changed"}
     run(project)
     assert reasons(project) == {}

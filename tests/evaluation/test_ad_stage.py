@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import torch
 from grid_encoder import Brightness
+from jobs import make_job
 from PIL import Image
 
 from lapvqa import inventory, storage
@@ -101,7 +102,7 @@ def judge(project, machine, recorder, params, tmp_path):
     ) -> tuple[dict, pa.Table, Path]:
         subject = Subject(lambda: encoders, tmp_path / name, None)
         ad_task.evaluate(
-            subject, params.model_copy(update={"ad": chosen}), project, machine, recorder
+            subject, params.model_copy(update={"ad": chosen}), make_job(project, machine, recorder)
         )
         folder = subject.folder("ad")
         predictions = storage.read_table(
@@ -119,7 +120,7 @@ def rows_of(predictions: pa.Table, system: str) -> list[dict]:
 def test_without_the_data_it_is_not_computed_and_says_what_to_set(
     project, list_vindr, params, machine, recorder
 ):
-    counts = ad_task.run(params, project, machine, recorder)
+    counts = ad_task.run(params, make_job(project, machine, recorder))
     folder = project.result_dir("ad")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert counts["status"] == metrics["status"] == contract.NOT_COMPUTED
@@ -136,7 +137,7 @@ def test_without_a_training_image_it_is_not_computed(
     (vindr / "annotations" / "annotations_train.csv").write_text(
         "image_id,rad_id,class_name,x_min,y_min,x_max,y_max\n"
     )
-    counts = ad_task.run(params, project, machine, recorder)
+    counts = ad_task.run(params, make_job(project, machine, recorder))
     assert counts["reason"] == "VinDr-CXR has no train image here"
 
 
@@ -145,7 +146,7 @@ class TestPipeline:
 
     @pytest.fixture
     def folder(self, vindr, params, project, machine, recorder) -> Path:
-        ad_task.run(params.model_copy(update={"ad": QUICK}), project, machine, recorder)
+        ad_task.run(params.model_copy(update={"ad": QUICK}), make_job(project, machine, recorder))
         return project.result_dir("ad")
 
     def test_files(self, folder):
@@ -290,8 +291,10 @@ class TestUnreadable:
 
 
 def test_boxes_and_pixels_of_one_sample_belong_together(vindr, project, machine):
-    source = image_folder.open_folder("vindr", project, machine)
-    data = ad_task.open_data(ad_task.read_vindr(vindr, source.files), source, project, machine)
+    source = image_folder.open_folder("vindr", make_job(project, machine))
+    data = ad_task.open_data(
+        ad_task.read_vindr(vindr, source.files), source, make_job(project, machine)
+    )
     for samples in data.splits.values():
         assert samples
         for sample in samples:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from jobs import make_job
 
 from lapvqa import storage
 from lapvqa.errors import MissingArtifactError, SchemaError
@@ -199,7 +200,7 @@ def test_an_empty_table_without_a_reason_is_refused(project: Project):
 
 
 def test_the_encoder_is_the_one_of_params_yaml(project: Project):
-    assert subject.encoder_folder(project) == project.model_dir("captioning")
+    assert subject.encoder_folder(make_job(project)) == project.model_dir("captioning")
     (project.model_dir("captioning") / "card.json").unlink()
     with pytest.raises(MissingArtifactError, match=r"card\.json"):
-        subject.encoder_folder(project)
+        subject.encoder_folder(make_job(project))

@@ -15,6 +15,7 @@ import pytest
 import torch
 from demo_project import MACHINE, build
 from grid_encoder import Brightness
+from jobs import make_job
 
 from lapvqa import storage
 from lapvqa.errors import ConfigError, SourceError
@@ -78,7 +79,7 @@ class GroundingProject:
         subject = Subject(lambda: encoders, self.project.root / name, None)
         params = self.shipped.model_copy(update={"pg": chosen})
         recorder = Recorder(self.project.root / "record.jsonl", stage="evaluate", quiet=True)
-        pg_task.evaluate(subject, params, self.project, MACHINE, recorder)
+        pg_task.evaluate(subject, params, make_job(self.project, MACHINE, recorder))
         recorder.close()
         folder = subject.folder("pg")
         return read_metrics(folder), read_predictions(folder), folder
@@ -180,7 +181,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Project:
 
 def run_demo(project: Project, params: EvaluateParams, chosen: PgParams) -> dict[str, Any]:
     recorder = Recorder(project.record("evaluate"), stage="evaluate", quiet=True)
-    pg_task.run(params.model_copy(update={"pg": chosen}), project, MACHINE, recorder)
+    pg_task.run(params.model_copy(update={"pg": chosen}), make_job(project, MACHINE, recorder))
     recorder.close()
     return read_metrics(project.result_dir("pg"))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jobs import make_job
 
 from lapvqa import storage
 from lapvqa.datasets.chexpert import read_chexpert
@@ -27,7 +28,7 @@ def results(project, task: str) -> tuple[dict, list[bytes]]:
 
 
 def test_chexpert_from_files_to_metrics(chexpert_folder, params, project, machine, recorder):
-    counts = chexpert.run(params, project, machine, recorder)
+    counts = chexpert.run(params, make_job(project, machine, recorder))
     metrics, _ = results(project, "probe_chexpert")
     assert counts["num_samples"] == metrics["num_samples"] == 32
     assert metrics["num_patients"] == 16
@@ -44,7 +45,7 @@ def test_chexpert_from_files_to_metrics(chexpert_folder, params, project, machin
 
 
 def test_nih14_from_files_to_metrics(nih14_folder, params, project, machine, recorder):
-    nih14.run(params, project, machine, recorder)
+    nih14.run(params, make_job(project, machine, recorder))
     metrics, _ = results(project, "probe_nih14")
     assert (metrics["num_samples"], metrics["num_patients"]) == (28, 14)
     assert len(metrics["systems"]["trained"]) == 4 * 15  # AUC, AUPRC, Brier, ECE; means
@@ -83,10 +84,10 @@ def test_an_absent_dataset_is_not_computed_and_says_what_to_set(
 def test_an_encoder_that_sees_gets_one_and_a_blind_one_a_half(
     chexpert_folder, planted, params, project, machine, recorder
 ):
-    source = image_folder.open_folder("chexpert", project, machine)
+    source = image_folder.open_folder("chexpert", make_job(project, machine))
     dataset = read_chexpert(source.folder, uncertain="zeros")
     found = probe_task.extract(
-        planted, source, dataset.images, project=project, machine=machine, recorder=recorder
+        planted, source, dataset.images, job=make_job(project, machine, recorder)
     )
     predictions, protocol = recipe.predict(dataset, found.systems, c_grid=[0.1, 1.0])
     contract.publish(
@@ -108,7 +109,7 @@ def test_a_leaked_patient_stops_the_evaluation(chexpert_folder, params, project,
     with (chexpert_folder / "valid.csv").open("a") as handle:
         handle.write(line + "\n")
     with pytest.raises(SplitLeakError):
-        chexpert.run(params, project, machine, recorder)
+        chexpert.run(params, make_job(project, machine, recorder))
     assert not project.result_dir("probe_chexpert").exists()
 
 
@@ -117,7 +118,7 @@ def test_one_broken_image_is_counted_and_left_out(
 ):
     broken = chexpert_folder / "valid" / "patient64541" / "study1" / "view1_frontal.jpg"
     broken.write_bytes(b"not a jpeg")
-    chexpert.run(params, project, machine, recorder)
+    chexpert.run(params, make_job(project, machine, recorder))
     metrics, _ = results(project, "probe_chexpert")
     assert metrics["protocol"]["unreadable_images"] == 1
     assert metrics["protocol"]["unreadable_images_test"] == 1
@@ -131,17 +132,15 @@ def test_many_missing_images_stop_before_any_is_decoded(
         path.unlink()
     list_again("nih14")
     with pytest.raises(SourceError, match="of 108 listed images are missing"):
-        nih14.run(params, project, machine, recorder)
+        nih14.run(params, make_job(project, machine, recorder))
     assert not project.work_dir("features").exists()
 
 
 class TestFeatures:
     def extract(self, encoders, project, machine, recorder, paths=None):
-        source = image_folder.open_folder("chexpert", project, machine)
+        source = image_folder.open_folder("chexpert", make_job(project, machine))
         paths = paths or read_chexpert(source.folder, uncertain="zeros").images
-        return probe_task.extract(
-            encoders, source, paths, project=project, machine=machine, recorder=recorder
-        )
+        return probe_task.extract(encoders, source, paths, job=make_job(project, machine, recorder))
 
     def test_computed_once_per_encoder_and_images(
         self, chexpert_folder, planted, project, machine, recorder
@@ -187,10 +186,10 @@ class TestFeatures:
     def test_pixels_come_in_any_order_from_any_chunk(
         self, chexpert_folder, project, machine, monkeypatch
     ):
-        source = image_folder.open_folder("chexpert", project, machine)
+        source = image_folder.open_folder("chexpert", make_job(project, machine))
         paths = sorted(path for path in source.files if path.endswith(".jpg"))[:12]
         monkeypatch.setattr(image_folder, "CHUNK", 5)
-        decoded = image_folder.decode(source, paths, read_image, project=project, machine=machine)
+        decoded = image_folder.decode(source, paths, read_image, job=make_job(project, machine))
         order = [11, 0, 4, 5, 5, 10]
         found = decoded.pixels(order)
         for image, number in zip(found, order, strict=True):
@@ -199,7 +198,7 @@ class TestFeatures:
     def test_chunks_and_batches_do_not_change_the_features(
         self, chexpert_folder, project, machine, recorder, monkeypatch
     ):
-        encoders = subject.load_systems(subject.encoder_folder(project))
+        encoders = subject.load_systems(subject.encoder_folder(make_job(project)))
         whole = self.extract(encoders, project, machine, recorder)
         monkeypatch.setattr(features, "CHUNK", 7)
         pieces = self.extract(encoders, project, machine, recorder)
@@ -209,7 +208,7 @@ class TestFeatures:
     def test_unreadable_images_have_no_features(
         self, chexpert_folder, planted, project, machine, recorder
     ):
-        source = image_folder.open_folder("chexpert", project, machine)
+        source = image_folder.open_folder("chexpert", make_job(project, machine))
         images = read_chexpert(source.folder, uncertain="zeros").images[:3]
         paths = (images[0], "no/such.jpg", images[1])
         found = self.extract(planted, project, machine, recorder, paths=paths)
@@ -226,9 +225,9 @@ class TestFeatures:
         from lapvqa.images.transforms import to_input
         from lapvqa.pretrain.files import load_encoder
 
-        source = image_folder.open_folder("chexpert", project, machine)
+        source = image_folder.open_folder("chexpert", make_job(project, machine))
         path = read_chexpert(source.folder, uncertain="zeros").images[0]
-        encoder = load_encoder(subject.encoder_folder(project))
+        encoder = load_encoder(subject.encoder_folder(make_job(project)))
         with torch.no_grad():
             pixels = torch.from_numpy(read_image(Path(source.folder) / path).pixels)[None]
             expected = encoder(to_input(pixels, encoder.image_size)).mean(dim=1).numpy()

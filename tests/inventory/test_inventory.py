@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from jobs import make_job
 from ruamel.yaml import YAML
 
 from lapvqa import inventory, storage
@@ -42,7 +43,7 @@ def run(project: Project) -> dict[str, int | float | str]:
     recorder = Recorder(project.record("inventory"), stage="inventory")
     params = load_params(project.params).inventory
     try:
-        return inventory.run(params, project, load_machine(project), recorder)
+        return inventory.run(params, make_job(project, load_machine(project), recorder))
     finally:
         recorder.close()
 

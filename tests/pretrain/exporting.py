@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jobs import make_job
 from ruamel.yaml import YAML
 
 from lapvqa.export import export
@@ -38,7 +39,7 @@ def pretrain_and_export(
     with project.params.open("w") as handle:
         YAML().dump(whole, handle)
     recorder = Recorder(project.record("pretrain"), stage="pretrain")
-    train.run(training, project, MACHINE, recorder)
+    train.run(training, make_job(project, MACHINE, recorder))
     recorder.close()
     run_export(project, params or ExportParams())
     return project.model_dir(objective)
@@ -47,6 +48,6 @@ def pretrain_and_export(
 def run_export(project: Project, params: ExportParams) -> dict[str, float | int | str]:
     recorder = Recorder(project.record("export"), stage="export")
     try:
-        return export.run(params, project, MACHINE, recorder)
+        return export.run(params, make_job(project, MACHINE, recorder))
     finally:
         recorder.close()

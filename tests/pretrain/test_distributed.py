@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SIZES, write_project
+from jobs import make_job
 from ruamel.yaml import YAML
 
 from lapvqa import storage
@@ -314,7 +315,7 @@ def test_two_nodes_train_as_one(tmp_path: Path) -> None:
     alone = write_project(tmp_path / "alone")
     recorder = Recorder(alone.record("pretrain"), stage="pretrain", quiet=True)
     params = PARAMS.model_copy(update={"samples": 0})
-    train.run(params, alone, Machine(workers=1, device="cpu"), recorder)
+    train.run(params, make_job(alone, Machine(workers=1, device="cpu"), recorder))
     losses = []
     for project in (nodes, alone):
         with (project.model_dir("captioning") / "history.csv").open() as handle:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SIZES, write_project
+from jobs import make_job
 
 from flows.commands.replay import execute
 from lapvqa.errors import EXIT_BAD_DATA, ConfigError
@@ -31,7 +32,7 @@ def trained(
         checkpoint_every_steps=3, keep_checkpoints=4, accumulate=2, keep_patches=0.5,
     )  # fmt: skip
     recorder = Recorder(project.record("pretrain"), stage="pretrain", quiet=True)
-    train.run(params, project, MACHINE, recorder)
+    train.run(params, make_job(project, MACHINE, recorder))
     recorder.close()
     return params, project
 
@@ -39,7 +40,7 @@ def trained(
 def again(params: PretrainParams, project: Project, first: int, last: int) -> Replay:
     recorder = Recorder(project.record("replay"), stage="replay", quiet=True)
     try:
-        return replay(params, project, MACHINE, recorder, first=first, last=last)
+        return replay(params, make_job(project, MACHINE, recorder), first=first, last=last)
     finally:
         recorder.close()
 

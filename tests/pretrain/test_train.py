@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import image_row, token_row, write_project, write_tables
+from jobs import make_job
 
 from lapvqa import storage
 from lapvqa.errors import ConfigError, SourceError, TrainingError
@@ -37,7 +38,7 @@ MACHINE = Machine(workers=1, device="cpu")
 def run(params: PretrainParams, project: Project) -> train.Counts:
     recorder = Recorder(project.record("pretrain"), stage="pretrain")
     try:
-        return train.run(params, project, MACHINE, recorder)
+        return train.run(params, make_job(project, MACHINE, recorder))
     finally:
         recorder.close()
 
@@ -141,7 +142,7 @@ def test_damage_to_the_newest_state_changes_no_byte(
     run(params, straight)
     recorder = DiesAt(damaged.record("pretrain"), stage="pretrain")
     with pytest.raises(KeyboardInterrupt):
-        train.run(params, damaged, MACHINE, recorder)
+        train.run(params, make_job(damaged, MACHINE, recorder))
     recorder.close()
     states = sorted(damaged.work_dir("pretrain").glob("*/state-*.pt"))
     assert [path.name for path in states] == ["state-000000005.pt", "state-000000006.pt"]
@@ -379,5 +380,5 @@ def test_a_device_that_is_not_here_is_named(params: PretrainParams, project: Pro
     recorder = Recorder(project.record("pretrain"), stage="pretrain")
     for device in ("cuda:99", "quantum"):
         with pytest.raises(ConfigError, match=device):
-            train.run(params, project, Machine(workers=1, device=device), recorder)
+            train.run(params, make_job(project, Machine(workers=1, device=device), recorder))
     recorder.close()

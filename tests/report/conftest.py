@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from jobs import make_job
 
 from lapvqa import storage
 from lapvqa.images.geometry import fit_image
@@ -50,7 +51,7 @@ class ReportProject:
 
     def render(self, examples: int = 4) -> str:
         recorder = Recorder(self.project.record("report"), stage="report")
-        run(ReportParams(examples=examples), self.project, Machine(), recorder)
+        run(ReportParams(examples=examples), make_job(self.project, Machine(), recorder))
         recorder.close()
         return self.project.report_page.read_text(encoding="utf-8")
 

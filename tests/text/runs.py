@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow.parquet as pq
+from jobs import make_job
 
 from lapvqa import schemas, storage
 from lapvqa.machine import Machine
@@ -17,7 +18,7 @@ from lapvqa.text.tokens import run
 def run_tokens(project: Project, **values: Any) -> dict[str, Any]:
     recorder = Recorder(project.record("tokens"), stage="tokens")
     try:
-        return run(TokensParams(**values), project, Machine(workers=1), recorder)
+        return run(TokensParams(**values), make_job(project, Machine(workers=1), recorder))
     finally:
         recorder.close()
 
