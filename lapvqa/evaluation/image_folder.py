@@ -9,11 +9,9 @@ at the first missing chunk.
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import cv2
@@ -22,8 +20,7 @@ import PIL
 import pydicom
 from numpy.typing import NDArray
 
-from lapvqa import dicom, storage
-from lapvqa.datasets import pictures as file_code
+from lapvqa import code, storage
 from lapvqa.datasets.pictures import StoredPixels
 from lapvqa.images import geometry
 from lapvqa.images.geometry import Fit
@@ -142,21 +139,9 @@ def _write(
 
 def _chunk_key(source: ImageFolder, chunk: Sequence[str], read: Read) -> str:
     libraries = f"{PIL.__version__} {cv2.__version__} {pydicom.__version__}"
-    modules = (geometry, file_code, sys.modules[read.__module__])
-    files = [Path(str(module.__file__)) for module in modules]
-    code = _code_digest(*files, *sorted(Path(str(dicom.__file__)).parent.glob("*.py")))
-    lines = [code, libraries, str(source.folder)]
+    lines = [code.digest(read.__module__, geometry.__name__), libraries, str(source.folder)]
     lines += [f"{path} {source.files.get(path, 'missing')}" for path in chunk]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-@cache
-def _code_digest(*files: Path) -> str:
-    """Return the sha256 of source files: a cache must not outlive the code that filled it."""
-    found = hashlib.sha256()
-    for file in files:
-        found.update(file.read_bytes())
-    return found.hexdigest()
 
 
 def _remove_others(folder: Path, used: set[Path]) -> None:

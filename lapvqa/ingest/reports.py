@@ -15,7 +15,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from lapvqa import storage
+from lapvqa import code, storage
 from lapvqa.dicom.reasons import TRANSIENT, Reason
 from lapvqa.errors import DicomError, SchemaError
 from lapvqa.ingest import archives
@@ -94,12 +94,10 @@ def read_reports(
 
 def open_reports(work_dir: Path, source: Path, policy: Policy) -> Path:
     """Open the folder of finished reports for this archive, policy and code."""
-    room = Path(str(archives.__file__)).parent
-    code = [*sorted(room.glob("*.py")), Path(str(phi.__file__))]
     described: dict[str, object] = {
         "source": str(source.resolve()),
         "policy": policy,
-        "code": [storage.sha256_file(path) for path in code],
+        "code": code.digest(archives.__name__, phi.__name__),
     }
     return open_folder(work_dir, "reports", described)
 

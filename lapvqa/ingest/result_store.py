@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lapvqa import dicom, images, storage
+from lapvqa import code, storage
 from lapvqa.dicom.reasons import TRANSIENT
 from lapvqa.errors import MissingArtifactError, SchemaError
 from lapvqa.identity import key_id
@@ -37,20 +37,6 @@ from lapvqa.params import IngestParams
 from lapvqa.recorder import Recorder
 
 # What is done with a stored row, and so does not change it; all else in this room may.
-_AFTERWARDS = frozenset(
-    {
-        "__init__",
-        "ingest",
-        "reading",
-        "rejects",
-        "reports",
-        "spread",
-        "store",
-        "tables",
-        "verdicts",
-    }  # fmt: skip
-)
-_SHARED = ("geometry", "area")
 _LIBRARIES = (
     "pydicom", "numpy", "numba", "opencv-python-headless", "pillow", "pylibjpeg",
     "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm",
@@ -209,16 +195,12 @@ def forget(work_dir: Path, unwanted: Callable[[FileResult], bool]) -> int:
 
 def open_files(work_dir: Path, source: Path, params: IngestParams, key: bytes) -> ResultStore:
     """Open the store for this source, code, key and settings; delete all but the latest two."""
-    room = Path(str(dicom.__file__)).parent
-    shared = Path(str(images.__file__)).parent
-    code = [path for path in sorted(room.rglob("*.py")) if _makes_rows(path.relative_to(room))]
-    code += [shared / f"{name}.py" for name in _SHARED]
     described = {
         "source": str(source.resolve()),
         "key": key_id(key),
         "keep_ids": params.deid.keep_ids,
         "seed": params.split.seed,
-        "code": [storage.sha256_file(path) for path in code],
+        "code": code.digest("lapvqa.ingest.worker"),
         "libraries": [_version(name) for name in _LIBRARIES],
     }
     return ResultStore(open_folder(work_dir, "files", described))
@@ -236,12 +218,6 @@ def open_folder(work_dir: Path, kind: str, described: Mapping[str, object]) -> P
     for old in others[:-_KEPT_STORES]:
         shutil.rmtree(old)
     return folder
-
-
-def _makes_rows(module: Path) -> bool:
-    if module.parts[0] == "samples":
-        return False
-    return len(module.parts) > 1 or module.stem not in _AFTERWARDS
 
 
 def _read_rows(path: Path) -> list[FileResult]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lapvqa import storage
+from lapvqa import code, storage
 from lapvqa.errors import CheckpointError
 from lapvqa.job import Counts, Job
 from lapvqa.networks.device import choose_device, make_deterministic
@@ -96,14 +96,10 @@ def explained(trainer: Trainer) -> Iterator[None]:
 
 def run_digest(params: PretrainParams, corpus: Corpus) -> str:
     """Return a digest of all that decides the result: parameters, data, code, torch."""
-    code = hashlib.sha256()
-    room = Path(__file__).parent
-    for path in sorted([*room.glob("*.py"), *(room.parent / "data").glob("*.py")]):
-        code.update(path.read_bytes())
     parts = {
         "params": params.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
         "data": corpus.digest,
-        "code": code.hexdigest(),
+        "code": code.digest(__name__),
         "torch": torch.__version__,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

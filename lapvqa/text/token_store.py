@@ -27,7 +27,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from lapvqa import schemas, storage
+from lapvqa import code, schemas, storage
 from lapvqa.errors import MissingArtifactError, SchemaError
 from lapvqa.params import TokensParams
 from lapvqa.recorder import Recorder
@@ -44,10 +44,6 @@ CHUNK = pa.schema(
 """A study of a chunk: ``digest`` of its row (``row_digests``), ``num_tokens`` before any cut."""
 
 _ROW = ("study_key", "patient_key", "split", "report_sha256", "report")
-_CODE = (
-    "bpe.py", "bpe_kernels.py", "fast_bpe.py", "laterality.py", "sections.py", "store.py",
-    "tokens.py",
-)  # fmt: skip
 _LIBRARIES = ("pyarrow", "tiktoken")
 _SHARD = b"shard"
 _KEPT_STORES = 2
@@ -136,10 +132,9 @@ def _check(path: Path) -> None:
 
 def open_store(work_dir: Path, params: TokensParams) -> TokenStore:
     """Open the store of this code and these parameters; delete all but the latest two."""
-    room = Path(__file__).parent
     described = {
         "params": params.model_dump(mode="json"),
-        "code": [storage.sha256_file(room / name) for name in _CODE],
+        "code": code.digest("lapvqa.text.tokens"),
         "libraries": [metadata.version(name) for name in _LIBRARIES],
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
