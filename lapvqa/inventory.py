@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lapvqa.errors import SourceError
-from lapvqa.job import Job
 
 if TYPE_CHECKING:
+    from lapvqa.job import Counts, Job
     from lapvqa.params import InventoryParams
 
 NAMES = ("source", "chexpert", "nih14", "ext_vqa", "diff_vqa", "vindr", "ms_cxr")
@@ -25,13 +25,13 @@ BESIDE = ("mimic-cxr-reports.zip", "NLMCXR_reports.tgz")
 Entry = tuple[str, int, int]
 
 
-def run(params: InventoryParams, job: Job) -> dict[str, int | float | str]:
+def run(params: InventoryParams, job: Job) -> Counts:
     """Write data/inventory/<name>.parquet for each input folder; return the numbers of files.
 
     The source's file also holds the archive's layout and the id of the key that will hide its
     identifiers, so a changed key reruns ingest. An absent evaluation set is an empty listing.
     """
-    counts: dict[str, int | float | str] = {}
+    counts: Counts = {}
     for name in NAMES:
         folder = job.folders[name]
         if name == "source":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cli_answer import Lapvqa
+from jobs import make_job
 
 from lapvqa import inventory
 from lapvqa.errors import RejectBudgetError
@@ -32,7 +33,7 @@ def run(project: Project) -> str:
         project.work_dir(name).mkdir(parents=True, exist_ok=True)
         recorder = Recorder(project.record(name), stage=name)
         try:
-            function(section, project, machine, recorder)  # type: ignore[operator]
+            function(section, make_job(project, machine, recorder))  # type: ignore[operator]
         finally:
             recorder.close()
     return project.record("ingest").read_text()

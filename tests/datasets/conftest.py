@@ -41,7 +41,7 @@ def project(demo: Path, repository: Path) -> Project:
     ):
         project.work_dir(name).mkdir(parents=True, exist_ok=True)
         recorder = Recorder(project.record(name), stage=name, quiet=True)
-        function(section, project, machine, recorder)
+        function(section, make_job(project, machine, recorder))
         recorder.close()
     return project
 

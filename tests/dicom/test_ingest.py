@@ -44,7 +44,7 @@ def run(project: Project) -> dict[str, int | float | str]:
         project.work_dir(name).mkdir(parents=True, exist_ok=True)
         recorder = Recorder(project.record(name), stage=name)
         try:
-            counts = function(section, project, machine, recorder)  # type: ignore[operator]
+            counts = function(section, make_job(project, machine, recorder))  # type: ignore[operator]
         finally:
             recorder.close()
     return counts

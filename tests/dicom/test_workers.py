@@ -444,9 +444,9 @@ def test_workers_that_cannot_start_are_an_error(
 SCRIPT = """
     import sys, time
     from pathlib import Path
-    sys.path.insert(0, {tests!r})
+    sys.path[:0] = [{tests!r}, {tests!r} + "/.."]
     from test_workers import context_of, write, workers_alive
-    from lapvqa.dicom.workers import process_all
+    from lapvqa.ingest.pool import process_all
     folder = Path(sys.argv[1])
     tasks = write(folder, {{}}) * 100_000
     said = False

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from jobs import make_job
+
 from lapvqa import inventory, storage
 from lapvqa.ingest import ingest
 from lapvqa.machine import Machine
@@ -32,7 +34,7 @@ def build(root: Path, repository: Path, sizes: ModelParams) -> Project:
     ):
         project.work_dir(name).mkdir(parents=True, exist_ok=True)
         recorder = Recorder(project.record(name), stage=name, quiet=True)
-        function(section, project, MACHINE, recorder)
+        function(section, make_job(project, MACHINE, recorder))
         recorder.close()
     folder = project.model_dir("captioning")
     encoder = initial_model(sizes, seed=5).vision_encoder

@@ -379,7 +379,7 @@ class TestSeveralBoxes:
             contract.score(pg_task.EVALUATION, folder=folder, common=project.shipped.common)
             assert read_metrics(folder) == metrics
             found[rule] = metrics["systems"]["one"]["miou"]["value"]
-            expected = pg_task.grounding_scoring.measure(predictions, several=rule)
+            expected = pg_task.scoring.measure(predictions, several=rule)
             value = expected.statistic(np.ones((1, predictions.num_rows)))[0, 0]
             assert found[rule] == pytest.approx(value, abs=1e-6)
         assert found["union"] != found["best"]

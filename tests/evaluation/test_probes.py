@@ -58,13 +58,13 @@ def test_same_input_same_bytes_with_and_without_the_cache(
     evaluation, chexpert_folder, nih14_folder, params, project, machine, recorder
 ):
     task = evaluation.EVALUATION.task
-    evaluation.run(params, project, machine, recorder)
+    evaluation.run(params, make_job(project, machine, recorder))
     _, first = results(project, task)
-    evaluation.run(params, project, machine, recorder)
+    evaluation.run(params, make_job(project, machine, recorder))
     _, cached = results(project, task)
     for path in sorted(project.work_dir("features").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    evaluation.run(params, project, machine, recorder)
+    evaluation.run(params, make_job(project, machine, recorder))
     _, fresh = results(project, task)
     assert first == cached == fresh
 
@@ -73,7 +73,7 @@ def test_same_input_same_bytes_with_and_without_the_cache(
 def test_an_absent_dataset_is_not_computed_and_says_what_to_set(
     evaluation, key, params, project, machine, recorder
 ):
-    counts = evaluation.run(params, project, machine, recorder)
+    counts = evaluation.run(params, make_job(project, machine, recorder))
     metrics, _ = results(project, evaluation.EVALUATION.task)
     assert counts["status"] == metrics["status"] == "not computed"
     assert f"inventory.{key}" in metrics["reason"]

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from demo_project import MACHINE, build
+from jobs import make_job
 
 from lapvqa import storage
 from lapvqa.diffvqa import task as diffvqa_task
@@ -71,7 +72,7 @@ def judge(
     subject = Subject(lambda: encoders or load_systems(folder), results, folder)
     recorder = Recorder(results / "record.jsonl", stage="evaluate", quiet=True)
     try:
-        STAGES[task][0].evaluate(subject, params, project, MACHINE, recorder)
+        STAGES[task][0].evaluate(subject, params, make_job(project, MACHINE, recorder))
     finally:
         recorder.close()
     return json.loads((results / task / "metrics.json").read_text())

@@ -264,8 +264,8 @@ def test_the_decision_loads_nothing_heavy(toy: Project) -> None:
     staleness.remember(toy)
     code = (
         "import sys; from pathlib import Path\n"
-        "from lapvqa import uptodate; from lapvqa.project import Layout\n"
-        "assert uptodate.nothing_to_do(uptodate.check(Layout(Path.cwd())))\n"
+        "from lapvqa.uptodate import staleness; from lapvqa.project import Project\n"
+        "assert staleness.nothing_to_do(staleness.check(Project(Path.cwd())))\n"
         "heavy = {'torch', 'prefect', 'mlflow', 'dvc', 'pyarrow', 'pandas', 'numpy', 'pydicom',"
         " 'pydantic', 'ruamel.yaml'}\n"
         "print(sorted(heavy & set(sys.modules)))"

@@ -119,7 +119,8 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__, str(root)]
     done = subprocess.run(
         [sys.executable, "-m", *command],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     trainer = build(root, "contrastive", World(), "ddp")

@@ -133,10 +133,10 @@ def test_epochs_and_best_load_by_the_class_of_the_card(folder: Path) -> None:
 def test_another_process_exports_the_same_bytes(captioning: Path) -> None:
     before = digests(captioning)
     script = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from exporting import run_export; from lapvqa.project import Layout\n"
+        "import sys; from pathlib import Path; sys.path[:0] = [sys.argv[1], sys.argv[1] + '/..']\n"
+        "from exporting import run_export; from lapvqa.project import Project\n"
         "from lapvqa.params import ExportParams\n"
-        "run_export(Layout(Path(sys.argv[2])), ExportParams(onnx=True))"
+        "run_export(Project(Path(sys.argv[2])), ExportParams(onnx=True))"
     )
     subprocess.run(
         [sys.executable, "-c", script, str(Path(__file__).parent), str(captioning.parents[1])],

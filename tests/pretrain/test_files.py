@@ -258,7 +258,7 @@ def test_torchs_own_layers_are_refused_by_name(copy: Path) -> None:
     torch.save({"encoder_state": theirs}, copy / "encoder_final.pt")
     with pytest.raises(CheckpointError, match="does not say whether norms come first") as error:
         files.load_encoder(copy)
-    assert "exchange.from_torch_layers" in error.value.hint
+    assert "weights.from_torch_layers" in error.value.hint
 
 
 def test_safetensors_are_read_and_damaged_ones_said(copy: Path) -> None:

@@ -243,7 +243,8 @@ def test_compiled_blocks_give_the_same_losses(params: PretrainParams, tmp_path: 
 CHILD = """
 import sys
 from pathlib import Path
-from lapvqa.config import Machine
+from lapvqa.job import Job
+from lapvqa.machine import Machine
 from lapvqa.project import Project
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import train
@@ -254,7 +255,8 @@ from lapvqa.recorder import Recorder
 root, params = Path(sys.argv[1]), PretrainParams.model_validate_json(sys.argv[2])
 project = Project(root)
 recorder = Recorder(project.record("pretrain"), stage="pretrain")
-train.run(params, project, Machine(workers=1, device="cpu"), recorder)
+machine = Machine(workers=1, device="cpu")
+train.run(params, Job(project, machine, recorder, {}, params.objective, keep_ids=False))
 """
 
 

@@ -225,8 +225,8 @@ def test_picture_is_the_content_without_padding(project) -> None:
 
 def test_hostile_text_stays_text(project) -> None:
     attack = '<script>alert(1)</script><img src=x onerror="alert(2)">{{ 7 * 7 }}'
-    project = project.project
-    path = project.result_dir("rrg") / "predictions.parquet"
+    paths = project.project
+    path = paths.result_dir("rrg") / "predictions.parquet"
     rows = [
         row | {"reference": attack, "hypothesis": attack} for row in pq.read_table(path).to_pylist()
     ]
@@ -235,12 +235,12 @@ def test_hostile_text_stays_text(project) -> None:
     )
     rejects = [
         row | {"reason": attack, "remedy": attack}
-        for row in pq.read_table(project.rejects).to_pylist()
+        for row in pq.read_table(paths.rejects).to_pylist()
     ]
     storage.write_table(
-        project.rejects, pq.read_table(project.rejects).from_pylist(rejects, REJECTS), REJECTS
+        paths.rejects, pq.read_table(paths.rejects).from_pylist(rejects, REJECTS), REJECTS
     )
-    storage.write_json(project.model_dir("captioning") / "card.json", {attack: attack})
+    storage.write_json(paths.model_dir("captioning") / "card.json", {attack: attack})
     metrics = json.loads(project.metrics("probe_chexpert").read_text())
     metrics["systems"]["trained"][f"auc/{attack}"] = metrics["systems"]["trained"]["mean_auc"]
     project.edit_metrics(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from jobs import make_job
 from ruamel.yaml import YAML
 
 from lapvqa import schemas, storage
@@ -91,7 +92,7 @@ class RrgProject:
     def run(self, stage: Any, params: Any) -> None:
         recorder = Recorder(self.project.record("stage"), stage="stage")
         try:
-            stage(params, self.project, MACHINE, recorder)
+            stage(params, make_job(self.project, MACHINE, recorder))
         finally:
             recorder.close()
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from runs import run_tokens, shard_keys, token_rows
 
-from lapvqa import storage
+from lapvqa import code, storage
 from lapvqa.project import Project
 from lapvqa.text import token_store, tokens
 
@@ -241,5 +241,7 @@ def _run_killed(project: Project, *, after: float) -> bool:
 
 def test_all_code_that_decides_a_row_is_part_of_the_digest() -> None:
     room = Path(token_store.__file__).parent
-    outside = {"__init__.py", "coverage.py", "identity.py", "pack_ranks.py"}
-    assert set(token_store._CODE) == {path.name for path in room.glob("*.py")} - outside
+    outside = {"__init__", "coverage", "phi", "pack_ranks"}
+    assert code.closure("lapvqa.text.tokens") == {
+        f"lapvqa.text.{path.stem}" for path in room.glob("*.py") if path.stem not in outside
+    }
