@@ -54,7 +54,7 @@ def closure(*modules: str) -> frozenset[str]:
             raise ValueError(f"expected a module of lapvqa, found {name!r}")
         reached.add(name)
         pending.extend(_mentioned(name))
-    return frozenset(name for name in reached if not _is_bare(name))
+    return frozenset(name for name in reached if not is_bare(name))
 
 
 @cache
@@ -71,6 +71,11 @@ def source(module: str) -> Path | None:
     path = _ROOT.joinpath(*module.split("."))
     files = (path / "__init__.py", path.with_suffix(".py"))
     return next((file for file in files if file.is_file()), None)
+
+
+def is_bare(module: str) -> bool:
+    """Tell whether a module holds nothing but a docstring."""
+    return not _code(_parsed(module).body)
 
 
 def _mentioned(name: str) -> Iterator[str]:
@@ -102,11 +107,6 @@ def _without_type_checking(node: ast.AST) -> Iterator[ast.AST]:
 
 def _asks_for_types(test: ast.expr) -> bool:
     return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
-
-
-def _is_bare(name: str) -> bool:
-    """Tell whether a module holds nothing but a docstring."""
-    return not _code(_parsed(name).body)
 
 
 @cache
