@@ -45,7 +45,8 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from lapvqa.dicom.read import parse, render
+from lapvqa.dicom.parse import parse
+from lapvqa.dicom.render import render
 from lapvqa.identity import Keyring
 from lapvqa.images.geometry import fit_of, framed
 from lapvqa.images.shards import write_shard

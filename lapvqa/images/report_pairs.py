@@ -17,9 +17,8 @@ from torch import Tensor
 from lapvqa import storage
 from lapvqa.images.shards import ShardStore
 from lapvqa.project import Project
-from lapvqa.schemas import IMAGES, STORED_SIZE, TOKENS
+from lapvqa.schemas import FRONTAL_VIEWS, IMAGES, STORED_SIZE, TOKENS
 
-FRONTAL_VIEWS = ("AP", "PA")
 UNKNOWN_VIEW = ""
 IGNORED = -100
 """Target of a position without one; torch's own default."""

@@ -25,7 +25,7 @@ from lapvqa.ingest.splits import split_point
 from lapvqa.params import LimitParams
 
 if TYPE_CHECKING:
-    from lapvqa.dicom.read import DicomImage
+    from lapvqa.dicom.render import DicomImage
 
 MAX_FILE_BYTES = 1 << 30
 
@@ -60,7 +60,8 @@ def process_file(task: Task, context: Context) -> FileResult:
         data = _read(context.folder / task.path, task)
         result = replace(result, file_sha256=hashlib.sha256(data).hexdigest())
         # Only here: the kernels take half a second to load, which the parent need not wait for.
-        from lapvqa.dicom.read import parse, render
+        from lapvqa.dicom.parse import parse
+        from lapvqa.dicom.render import render
 
         if suffix_of(task.path) in PICTURE_SUFFIXES:
             from lapvqa.dicom.picture import read_picture

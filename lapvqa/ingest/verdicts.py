@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lapvqa.dicom.header import FRONTAL, clean_view
+from lapvqa.dicom.header import clean_view
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import SplitLeakError
 from lapvqa.ingest.archives import Archive, Listed
 from lapvqa.ingest.results import FileResult
 from lapvqa.ingest.splits import split_of
 from lapvqa.params import IngestParams, SplitParams
+from lapvqa.schemas import FRONTAL_VIEWS
 
 Views = Literal["any", "frontal"]
 
@@ -53,7 +54,7 @@ class Candidate:
         """Turn the file away if it is not known to be frontal; say whether it was."""
         if not self.view:
             self.reject(Reason.VIEW_UNKNOWN, "expected a frontal view, found none stated")
-        elif self.view not in FRONTAL:
+        elif self.view not in FRONTAL_VIEWS:
             self.reject(Reason.LATERAL_NOT_ASKED, f"expected a frontal view, found {self.view}")
         return self.reason is not None
 

@@ -17,9 +17,9 @@ from typing import IO
 import cv2
 
 from lapvqa import runtime
-from lapvqa.dicom import samples
-from lapvqa.dicom.read import read_image
 from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.render import read_image
+from lapvqa.dicom.samples import self_test
 from lapvqa.ingest.messages import receive, send
 from lapvqa.ingest.one_file import Context, Task, process_file, rejected, unread
 from lapvqa.ingest.results import FileResult
@@ -39,7 +39,7 @@ def main() -> None:
         parent, context = receive(tasks)
         runtime.die_with_parent(parent)
         # Loads what is loaded at the first image only, so that it is not counted as the file's.
-        read_image(samples.data_of(samples.SAMPLES[0]))
+        read_image(self_test.data_of(self_test.SAMPLES[0]))
         start = _address_space()
         allowed = context.limits.memory_mb << 20
         _limit_address_space(start + allowed)

@@ -32,7 +32,7 @@ STATED = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file; ``answer`` is None if it was turned away."""
+    """What became of one file; ``answer`` is None if it was rejected."""
 
     name: str
     result: FileResult

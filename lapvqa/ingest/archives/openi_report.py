@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 from xml.etree.ElementTree import XMLParser
 
-from lapvqa.dicom.faults import as_reason
-from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.reasons import Reason, as_reason
 from lapvqa.errors import DicomError
 from lapvqa.ingest.archives.contract import ReportText
 

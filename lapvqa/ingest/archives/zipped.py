@@ -7,8 +7,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from lapvqa.dicom.faults import as_reason
-from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.reasons import Reason, as_reason
 from lapvqa.errors import DicomError, SourceError
 from lapvqa.ingest.archives.loose import require_size
 

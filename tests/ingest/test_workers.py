@@ -444,7 +444,7 @@ def test_workers_that_cannot_start_are_an_error(
 SCRIPT = """
     import sys, time
     from pathlib import Path
-    sys.path[:0] = [{tests!r}, {tests!r} + "/.."]
+    sys.path[:0] = [{tests!r} + room for room in ("", "/..", "/../dicom")]
     from test_workers import context_of, write, workers_alive
     from lapvqa.ingest.pool import process_all
     folder = Path(sys.argv[1])

@@ -18,7 +18,7 @@ from jobs import make_job
 from made_dicom import copy_archive, dicom_bytes, small_image, write_mimic, write_project
 
 from lapvqa import inventory, storage
-from lapvqa.dicom.read import read_image
+from lapvqa.dicom.render import read_image
 from lapvqa.errors import RejectBudgetError, SourceError, SplitLeakError
 from lapvqa.identity import Keyring, load_key
 from lapvqa.images.shards import ShardStore, verify_shards
