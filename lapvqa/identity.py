@@ -1,7 +1,7 @@
 """Keyed hashes in place of identifiers: HMAC-SHA256(key, kind and id), 64 bits shown.
 
-Who holds the key can join other tables of the same archive by hashing their ids; who does not,
-cannot go back, although the ids themselves are few enough to try them all.
+Whoever holds the key can join other tables of the same archive by hashing their ids; without it
+nobody can go back, although the ids themselves are few enough to try them all.
 """
 
 from __future__ import annotations
@@ -25,6 +25,15 @@ _MAX_SHIFT = 3650
 
 
 @dataclass(frozen=True)
+class Ids:
+    """Identifiers that a file's path carries; None where the DICOM header has to tell."""
+
+    image: str | None = None
+    study: str | None = None
+    patient: str | None = None
+
+
+@dataclass(frozen=True)
 class Keyring:
     """Turns identifiers into keys; with ``keep_ids`` they stay as they are."""
 
@@ -42,6 +51,10 @@ class Keyring:
     def patient(self, patient_id: str) -> str:
         """Key of a patient: of the Patient ID, or of MIMIC-CXR's subject_id (digits only)."""
         return self._hash("patient", patient_id)
+
+    def digest(self, *facts: object) -> str:
+        """Keyed digest of anything that may hold an identifier, to tell whether it has changed."""
+        return hmac.digest(self.key, repr(facts).encode(), "sha256").hex()[:16]
 
     def shifted(self, patient_key: str, day: date) -> date:
         """Return ``day`` earlier by 1 to 3650 days, the same for all of a patient's studies."""

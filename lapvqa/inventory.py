@@ -134,9 +134,9 @@ def _require_source(folder: Path) -> None:
 
 def _source_facts(folder: Path, entries: list[Entry], job: Job) -> dict[str, str]:
     from lapvqa import identity
-    from lapvqa.ingest import archives
+    from lapvqa.ingest.archives.recognise import recognise
 
-    archive_layout = archives.recognise(folder, [path for path, _, _ in entries])
+    archive_layout = recognise(folder, [path for path, _, _ in entries])
     key = identity.load_key(folder, job)
     return {"layout": archive_layout, "deid_key": identity.key_id(key)}
 
