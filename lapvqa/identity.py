@@ -75,7 +75,7 @@ def load_key(source: Path, job: Job) -> bytes:
     """
     if job.machine.deid_key_file is not None:
         return _read(
-            job.project.root / Path(job.machine.deid_key_file).expanduser(), "deid_key_file"
+            job.project.root / Path(job.machine.deid_key_file).expanduser(), name="deid_key_file"
         )
     if (source / DEMO_MARK).is_file():
         return DEMO_KEY
@@ -86,7 +86,7 @@ def load_key(source: Path, job: Job) -> bytes:
             f"made a new key in {path.relative_to(job.project.root)}: it turns identifiers into "
             "hashes; keep it safe and apart from the data, losing it means new keys for everything"
         )
-    return _read(path, "the project's key")
+    return _read(path, name="the project's key")
 
 
 def key_id(key: bytes) -> str:
@@ -101,17 +101,17 @@ def _create(path: Path) -> None:
             handle.write(secrets.token_hex(32))
 
 
-def _read(path: Path, what: str) -> bytes:
+def _read(path: Path, *, name: str) -> bytes:
     try:
         key = path.read_bytes().strip()
     except OSError as error:
         raise ConfigError(
-            f"{what}: expected a readable file at {path}, found none ({error.strerror})",
+            f"{name}: expected a readable file at {path}, found none ({error.strerror})",
             hint="correct deid_key_file in local.yaml, or restore the key from its backup",
         ) from None
     if len(key) < _MIN_BYTES:
         raise ConfigError(
-            f"{what}: expected at least {_MIN_BYTES} bytes in {path}, found {len(key)}",
+            f"{name}: expected at least {_MIN_BYTES} bytes in {path}, found {len(key)}",
             hint="write a long random text into it, e.g. from `openssl rand -hex 32`",
         )
     return key

@@ -96,7 +96,7 @@ def disk(project: Project) -> Iterator[Check]:
 
 def codecs(project: Project) -> Iterator[Check]:
     """Every DICOM encoding, by decoding a tiny file of each."""
-    from lapvqa.dicom.samples import self_test
+    from lapvqa.dicom import self_test
 
     for sample in self_test.SAMPLES:
         name = f"DICOM {sample.name}"

@@ -8,7 +8,7 @@ Files, in the order in which data meets them:
     grayscale.py    Modality LUT, VOI LUT or window, MONOCHROME1: the grey of each value
     render.py       cells to the stored image; ``read_image`` is the whole way
     picture.py      one PNG or JPEG to the stored image, for archives that publish pictures
-    samples/        a tiny file of each transfer syntax, to prove that its decoder works
+    self_test.py    decodes the tiny files in samples/, one of each transfer syntax
 
 Contracts
     ``lapvqa.dicom.read_image`` is published: bytes in, ``DicomImage`` out, DicomError with a code

@@ -32,8 +32,8 @@ def main() -> None:
     # Not at the top: the pool imports this module for its messages, and decodes nothing itself.
     import cv2
 
+    from lapvqa.dicom import self_test
     from lapvqa.dicom.render import read_image
-    from lapvqa.dicom.samples import self_test
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

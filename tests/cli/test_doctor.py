@@ -12,8 +12,7 @@ from cli_answer import Answer, Lapvqa
 
 from flows.commands import checks
 from flows.commands.checks import FAIL, OK, WARN
-from lapvqa.dicom import pixels
-from lapvqa.dicom.samples import self_test
+from lapvqa.dicom import pixels, self_test
 from lapvqa.project import Project
 
 REPOSITORY = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from pydicom import Dataset, dcmread
 from pydicom import uid as uids
 from pydicom.encaps import encapsulate
 
-from lapvqa.dicom.samples import self_test
+from lapvqa.dicom import self_test
 
 WINDOW = {"WindowCenter": 2048, "WindowWidth": 4096}
 

@@ -19,9 +19,9 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import pixel_array
 
 import lapvqa.dicom
+from lapvqa.dicom import self_test
 from lapvqa.dicom.reasons import Reason
 from lapvqa.dicom.render import read_image
-from lapvqa.dicom.samples import self_test
 from lapvqa.errors import DicomError
 
 WHOLE_RANGE = {"WindowCenter": 2048, "WindowWidth": 4096}

@@ -1,7 +1,7 @@
 """Decode the sample file of each transfer syntax and compare it with what it was made of.
 
 The pixels are a formula (``pattern``), so a decoder is compared with the truth and not with
-another decoder. The files are read as ingest reads files.
+another decoder. The files in samples/ are read as ingest reads files.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def pattern(bits: int) -> NDArray[np.uint16]:
 
 def data_of(sample: SampleFile) -> bytes:
     """Return the file's bytes."""
-    return (resources.files(__package__) / f"{sample.file}.dcm").read_bytes()
+    return (resources.files(__package__) / "samples" / f"{sample.file}.dcm").read_bytes()
 
 
 def decode(sample: SampleFile) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Write the sample files: ``python -m lapvqa.dicom.samples.make``.
+"""Write the files of lapvqa/dicom/samples: ``python tests/dicom/make_samples.py``.
 
 Needs gdcm (JPEG) and imagecodecs (12-bit JPEG and HTJ2K; not among the project's packages), since
 decoders outnumber encoders. The files are committed; run this only to change them.
@@ -19,14 +19,14 @@ from pydicom import uid as uids
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 
-from lapvqa.dicom.samples.self_test import SAMPLES, SIDE, SampleFile, pattern
+from lapvqa.dicom.self_test import SAMPLES, SIDE, SampleFile, pattern
 
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parents[2] / "lapvqa" / "dicom" / "samples"
 _MADE_UP = "1.2.826.0.1.3680043.8.498.1"
 
 
 def main() -> None:
-    """Write every sample beside this file."""
+    """Write every sample."""
     for sample in SAMPLES:
         _WRITERS[sample.file](sample, _FOLDER / f"{sample.file}.dcm")
 
