@@ -45,12 +45,12 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from lapvqa.dicom.read import parse, render
-from lapvqa.identity import Keyring
+from lapvqa.dicom.parse import parse
+from lapvqa.dicom.render import render
+from lapvqa.identity import Ids, Keyring
 from lapvqa.images.geometry import fit_of, framed
 from lapvqa.images.shards import write_shard
-from lapvqa.ingest.archives.contract import Ids
-from lapvqa.ingest.pool import Context, Task, process_file
+from lapvqa.ingest.one_file import Context, Task, process_file
 
 ROWS, COLUMNS, FILES, ALTERNATIONS, SHARD_IMAGES = 3056, 2544, 12, 9, 512
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")

@@ -27,9 +27,9 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 from ruamel.yaml import YAML
 
-from lapvqa.identity import Keyring
-from lapvqa.ingest.archives import Ids
-from lapvqa.ingest.pool import Context, Task, process_all
+from lapvqa.identity import Ids, Keyring
+from lapvqa.ingest.one_file import Context, Task
+from lapvqa.ingest.pool import process_all
 
 REPOSITORY = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "scale-cpu.json"

@@ -97,7 +97,7 @@ def page(result: dict[str, object]) -> str:
         "",
         "## The images that pydicom ships",
         "",
-        "Most are CT or MR, and turned away as such: the last column is the same file with DX",
+        "Most are CT or MR, and rejected as such: the last column is the same file with DX",
         "written over its modality.",
         "",
         "| transfer syntax | photometric | bits | VOI | files | as it is | as DX |",

@@ -1,7 +1,7 @@
 """Keyed hashes in place of identifiers: HMAC-SHA256(key, kind and id), 64 bits shown.
 
-Who holds the key can join other tables of the same archive by hashing their ids; who does not,
-cannot go back, although the ids themselves are few enough to try them all.
+Whoever holds the key can join other tables of the same archive by hashing their ids; without it
+nobody can go back, although the ids themselves are few enough to try them all.
 """
 
 from __future__ import annotations
@@ -25,6 +25,15 @@ _MAX_SHIFT = 3650
 
 
 @dataclass(frozen=True)
+class Ids:
+    """Identifiers that a file's path carries; None where the DICOM header has to tell."""
+
+    image: str | None = None
+    study: str | None = None
+    patient: str | None = None
+
+
+@dataclass(frozen=True)
 class Keyring:
     """Turns identifiers into keys; with ``keep_ids`` they stay as they are."""
 
@@ -42,6 +51,10 @@ class Keyring:
     def patient(self, patient_id: str) -> str:
         """Key of a patient: of the Patient ID, or of MIMIC-CXR's subject_id (digits only)."""
         return self._hash("patient", patient_id)
+
+    def digest(self, *facts: object) -> str:
+        """Keyed digest of anything that may hold an identifier, to tell whether it has changed."""
+        return hmac.digest(self.key, repr(facts).encode(), "sha256").hex()[:16]
 
     def shifted(self, patient_key: str, day: date) -> date:
         """Return ``day`` earlier by 1 to 3650 days, the same for all of a patient's studies."""
@@ -62,7 +75,7 @@ def load_key(source: Path, job: Job) -> bytes:
     """
     if job.machine.deid_key_file is not None:
         return _read(
-            job.project.root / Path(job.machine.deid_key_file).expanduser(), "deid_key_file"
+            job.project.root / Path(job.machine.deid_key_file).expanduser(), name="deid_key_file"
         )
     if (source / DEMO_MARK).is_file():
         return DEMO_KEY
@@ -73,7 +86,7 @@ def load_key(source: Path, job: Job) -> bytes:
             f"made a new key in {path.relative_to(job.project.root)}: it turns identifiers into "
             "hashes; keep it safe and apart from the data, losing it means new keys for everything"
         )
-    return _read(path, "the project's key")
+    return _read(path, name="the project's key")
 
 
 def key_id(key: bytes) -> str:
@@ -88,17 +101,17 @@ def _create(path: Path) -> None:
             handle.write(secrets.token_hex(32))
 
 
-def _read(path: Path, what: str) -> bytes:
+def _read(path: Path, *, name: str) -> bytes:
     try:
         key = path.read_bytes().strip()
     except OSError as error:
         raise ConfigError(
-            f"{what}: expected a readable file at {path}, found none ({error.strerror})",
+            f"{name}: expected a readable file at {path}, found none ({error.strerror})",
             hint="correct deid_key_file in local.yaml, or restore the key from its backup",
         ) from None
     if len(key) < _MIN_BYTES:
         raise ConfigError(
-            f"{what}: expected at least {_MIN_BYTES} bytes in {path}, found {len(key)}",
+            f"{name}: expected at least {_MIN_BYTES} bytes in {path}, found {len(key)}",
             hint="write a long random text into it, e.g. from `openssl rand -hex 32`",
         )
     return key

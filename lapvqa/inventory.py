@@ -1,8 +1,8 @@
 """Stage ``inventory``: list path, size and modification time of the input folders, nothing else.
 
-The archives are too large to hash (4.7 TB); the later stages depend on these listings, and read
-each file's bytes once. ``list_folder`` alone answers "did anything change?" and imports nothing
-heavy. Names that begin with a dot are left out: they belong to tools, not to an archive.
+The archives are too large to hash (4.7 TB); the later stages depend on these lists, and read each
+file's bytes once. ``list_folder`` alone answers "did anything change?" and imports nothing heavy.
+Names that begin with a dot are left out: they belong to tools, not to an archive.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def run(params: InventoryParams, job: Job) -> Counts:
     """Write data/inventory/<name>.parquet for each input folder; return the numbers of files.
 
     The source's file also holds the archive's layout and the id of the key that will hide its
-    identifiers, so a changed key reruns ingest. An absent evaluation set is an empty listing.
+    identifiers, so a changed key reruns ingest. An absent evaluation set gives an empty list.
     """
     counts: Counts = {}
     for name in NAMES:
@@ -42,8 +42,8 @@ def run(params: InventoryParams, job: Job) -> Counts:
             facts = _source_facts(folder, entries, job)
         _write(job.project.inventory(name), entries, facts)
         counts[name] = len(entries)
-        found = f"{len(entries)} files" if folder.is_dir() else "no such folder, listed as empty"
-        job.recorder.say(f"{name}: {found}")
+        result = f"{len(entries)} files" if folder.is_dir() else "no such folder, listed as empty"
+        job.recorder.say(f"{name}: {result}")
     return counts
 
 
@@ -91,8 +91,8 @@ def _beside(folder: Path) -> Iterator[Entry]:
 
 
 def _children(directory: str) -> list[os.DirEntry[str]]:
-    with _as_source_error(), os.scandir(directory) as found:
-        visible = [entry for entry in found if not entry.name.startswith(".")]
+    with _as_source_error(), os.scandir(directory) as children:
+        visible = [entry for entry in children if not entry.name.startswith(".")]
     return sorted(visible, key=lambda entry: entry.name)
 
 
@@ -125,18 +125,18 @@ def _text(name: str) -> str:
 
 def _require_source(folder: Path) -> None:
     if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing"
+        present = "a file" if folder.exists() else "nothing"
         raise SourceError(
-            f"expected an archive of DICOM files and reports at {folder}, found {found}",
+            f"expected an archive of DICOM files and reports at {folder}, found {present}",
             hint="make the demo archive with `lapvqa demo`, or name yours with `--source DIR`",
         )
 
 
 def _source_facts(folder: Path, entries: list[Entry], job: Job) -> dict[str, str]:
     from lapvqa import identity
-    from lapvqa.ingest import archives
+    from lapvqa.ingest.archives.recognise import recognise
 
-    archive_layout = archives.recognise(folder, [path for path, _, _ in entries])
+    archive_layout = recognise(folder, [path for path, _, _ in entries])
     key = identity.load_key(folder, job)
     return {"layout": archive_layout, "deid_key": identity.key_id(key)}
 

@@ -25,6 +25,9 @@ CHEXPERT_LABELS = (
 )
 """The 14 CheXpert labels in MIMIC-CXR-JPG's (alphabetical) order."""
 
+FRONTAL_VIEWS = ("AP", "PA")
+"""Values of column ``view`` that are frontal."""
+
 STORED_SIZE = 384
 CONTENT_SIZE = 378
 """Content is fitted into 27 patches of 14 and padded to 384: what a stride-14 embedding drops."""

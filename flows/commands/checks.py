@@ -96,13 +96,13 @@ def disk(project: Project) -> Iterator[Check]:
 
 def codecs(project: Project) -> Iterator[Check]:
     """Every DICOM encoding, by decoding a tiny file of each."""
-    from lapvqa.dicom import samples
+    from lapvqa.dicom import self_test
 
-    for sample in samples.SAMPLES:
+    for sample in self_test.SAMPLES:
         name = f"DICOM {sample.name}"
         try:
-            wrong = samples.check(sample)
-        except samples.NoDecoderError:
+            wrong = self_test.check(sample)
+        except self_test.NoDecoderError:
             remedy = "such files are turned away (decoder_missing); convert them with dcmdjpeg"
             yield Check(name, WARN, "no decoder is installed", remedy)
             continue

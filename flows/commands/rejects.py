@@ -57,8 +57,8 @@ def show(project: Project, *, reason: str | None, kind: str | None, files: bool)
 
 def retry(project: Project, *, reason: str | None, path: str | None) -> int:
     """Forget the rejected files, so that the next run reads them again."""
+    from lapvqa.ingest.one_file import FileResult
     from lapvqa.ingest.result_store import forget
-    from lapvqa.ingest.results import FileResult
 
     known = {(row["file"], row["reason"]) for row in select(project, reason=reason, kind="file")}
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lapvqa.dicom.picture import read_picture
-from lapvqa.dicom.read import read_image as read_dicom
 from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.render import read_image as read_dicom
 from lapvqa.errors import DicomError
 from lapvqa.images.geometry import Fit
 

@@ -18,9 +18,7 @@ from lapvqa.errors import ConfigError
 from lapvqa.identity import DEMO_MARK, Keyring, key_id, load_key
 from lapvqa.images.geometry import Fit
 from lapvqa.job import Job
-from lapvqa.schemas import IMAGES, STUDIES
-
-FRONTAL_VIEWS = ("AP", "PA")
+from lapvqa.schemas import FRONTAL_VIEWS, IMAGES, STUDIES
 
 _COLUMNS = (
     "image_key", "study_key", "patient_key", "split", "view", "shard", "row", "native_rows",

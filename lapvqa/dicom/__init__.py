@@ -1,29 +1,34 @@
-"""From an archive's files to images, studies and rejects.
+"""One file's bytes to one stored grey image: header and pixels from a single read.
 
-Rooms
-    ``layouts``    where an archive keeps its files, reports and tables; one small file each
-    ``header``     the allow-list of attributes that are read, and nothing else
-    ``read``       one file's bytes to one stored image: ``parse``, then ``render``; ``pixels``
-                   decodes what ``encapsulated`` has looked through (``jpeg12``: 12-bit JPEG),
-                   ``coding`` says how a value lies in its cell, ``grayscale`` how it is shown
-    ``picture``    one PNG or JPEG to one stored image, for archives that publish pictures
-    ``identity``   keyed hashes in place of identifiers; ``splits`` by patient
-    ``process``    one file to one result; ``worker`` does so in a process of its own, limited in
-                   time and memory; ``workers`` is the pool of them
-    ``store``      finished work, kept outside DVC's outputs, so that a killed run continues
-    ``reading``    what is known, what is new; ``spread``: the same over many machines
-    ``reports``    the reports' texts, read once
-    ``verdicts``   who is in, and why not (``reasons``); ``rejects``: how many may be out
-    ``tables``     the results of all files to images, studies, labels and rejects
-    ``ingest``     the stage
-    ``samples``    a tiny file of each transfer syntax, to prove that its decoder works
+Files, in the order in which data meets them:
+    reasons.py      codes of all rejects, with remedies; whatever a decoder raises becomes one
+    header.py       the allow-list of attributes: nothing else is read
+    parse.py        bytes to a header and the place of the pixel data; nothing is decoded
+    pixels.py       pixel data to cells, and how values lie in them; one decoder a transfer syntax
+    grayscale.py    Modality LUT, VOI LUT or window, MONOCHROME1: the grey of each value
+    render.py       cells to the stored image; ``read_image`` is the whole way
+    picture.py      one PNG or JPEG to the stored image, for archives that publish pictures
+    self_test.py    decodes the tiny files in samples/, one of each transfer syntax
 
 Contracts
-    In = out + rejects, for files, studies and reports, checked at the end of every run. Every
-    reject has a code of ``reasons`` with a remedy. No identifier leaves a worker process unhashed.
+    ``lapvqa.dicom.read_image`` is published: bytes in, ``DicomImage`` out, DicomError with a code
+    of ``Reason`` if they are not a usable radiograph.
 
 Pitfalls
-    A file's bytes are read once, and header, sha256 and pixels come from that one read. DVC
-    deletes the outputs before a run: what must survive lives in ``store``. Exceptions of
-    decoders may quote a patient's data: only their type is kept.
+    Exceptions of parsers and decoders may quote a patient's data: only their type is kept.
+    ``render`` loads compiled kernels (half a second): a process that reads no image imports it
+    nowhere at the top.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lapvqa.dicom.render import read_image as read_image
+
+
+def __getattr__(name: str) -> Any:
+    # By its name only: else all that imports one file of this package would depend on all of them.
+    if name == "read_image":
+        return import_module(f"{__name__}.render").read_image
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,10 +1,10 @@
-"""From stored values to what a radiologist's screen shows.
+"""Map stored values to the greys that a radiologist's screen shows.
 
-Order as PS3.4 N.2 fixes it: stored value (PS3.5 8.1.1), Modality LUT (PS3.3 C.11.1), VOI LUT
+In the order that PS3.4 N.2 fixes: stored value (PS3.5 8.1.1), Modality LUT (PS3.3 C.11.1), VOI LUT
 (C.11.2), then the presentation: MONOCHROME1 shows its lowest value white (C.7.6.3.1.2), and
 Presentation LUT Shape INVERSE inverts (C.11.6). Every step is a function of the one stored value,
-so the whole of it is one function: a ``Ramp`` where it is a straight line between black and white
-(a linear window after a linear rescale), a table of every value's grey otherwise.
+so together they are one display function: a ``Ramp`` where it is a straight line between black and
+white (a linear window after a linear rescale), a table of every value's grey otherwise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from lapvqa.dicom.coding import Cells, Coding, Values
+from lapvqa.dicom.pixels import Cells, Coding, Values
 from lapvqa.images.area import count_values
 
 Table = NDArray[np.uint16]
@@ -37,62 +37,60 @@ class Ramp:
     white: float
 
 
-def display(dataset: Dataset, coding: Coding, cells: Cells) -> tuple[Ramp | Table, str]:
-    """Return the grey of each stored value, and how it was chosen: lut | window | percentile.
-
-    ``cells`` [rows, cols] is looked at only where the file has no usable VOI: then its percentiles
-    0.5 and 99.5 become black and white. Raises ValueError if the attributes make no sense.
-    """
-    if ramp := linear_display(dataset, coding, cells):
-        return ramp
-    return tabulated_display(dataset, coding, cells)
-
-
 def linear_display(dataset: Dataset, coding: Coding, cells: Cells) -> tuple[Ramp, str] | None:
-    """Return the display function as a Ramp; None if it is not one."""
+    """Return the display function as a Ramp and how it was chosen, window | percentile.
+
+    None if it is not a straight line. Only a file without a usable VOI has its ``cells`` [rows,
+    cols] looked at: their percentiles 0.5 and 99.5 become black and white. Raises ValueError if
+    the attributes make no sense.
+    """
     if dataset.get("ModalityLUTSequence") or dataset.get("VOILUTSequence"):
         return None
     if dataset.get("PixelPaddingValue") is not None:
         return None
     slope, intercept = _rescale(dataset)
-    chosen = _window_of(dataset)
-    if slope == 0 or (chosen and not chosen.is_linear):
+    window = _first_window(dataset)
+    if slope == 0 or (window and not window.is_linear):
         return None
-    if chosen:
-        black, white = ((edge - intercept) / slope for edge in chosen.edges())
+    if window:
+        black, white = ((edge - intercept) / slope for edge in window.edges())
     else:
-        found = _percentiles(coding.values(), _counts(coding, cells))
-        if found is None:
+        extremes = _percentiles(coding.values(), _counts(coding, cells))
+        if extremes is None:
             return None
-        black, white = found if slope > 0 else found[::-1]
+        black, white = extremes if slope > 0 else extremes[::-1]
     if is_inverted(dataset):
         black, white = white, black
     if not (math.isfinite(black) and math.isfinite(white)) or black == white:
         return None
-    return Ramp(black, white), "window" if chosen else "percentile"
+    return Ramp(black, white), "window" if window else "percentile"
 
 
 def tabulated_display(dataset: Dataset, coding: Coding, cells: Cells) -> tuple[Table, str]:
-    """Return the display function as a table, whatever its form; raises ValueError."""
+    """Return the display function as a table, whatever its form, and lut | window | percentile.
+
+    Percentiles as in ``linear_display``. Raises ValueError if the attributes make no sense.
+    """
     values = coding.values()
-    modality = modality_lut(dataset, values)
+    modality = apply_modality_lut(dataset, values)
     padding = padding_mask(dataset, values)
-    grey, voi = voi_lut(dataset, modality) or (None, "percentile")
+    grey, voi = apply_voi_lut(dataset, modality) or (None, "percentile")
     if grey is None:
         counts = np.where(padding, 0, _counts(coding, cells))
-        found = _percentiles(modality, counts)
-        if found is None:
+        extremes = _percentiles(modality, counts)
+        if extremes is None:
             return np.zeros(coding.count, np.uint16), voi
-        grey = np.clip((modality - found[0]) / (found[1] - found[0]), 0, 1)
+        black, white = extremes
+        grey = np.clip((modality - black) / (white - black), 0, 1)
     if is_inverted(dataset):
         grey = 1 - grey
     grey = np.where(padding, 0.0, grey)
     if not np.isfinite(grey).all():
-        raise ValueError("greys that are no numbers")
+        raise ValueError("the greys are not numbers")
     return np.rint(grey * TABLE_WHITE).astype(np.uint16), voi
 
 
-def modality_lut(dataset: Dataset, values: Values) -> Values:
+def apply_modality_lut(dataset: Dataset, values: Values) -> Values:
     """Apply the Modality LUT, or Rescale Slope and Intercept, or nothing (PS3.3 C.11.1)."""
     sequence = dataset.get("ModalityLUTSequence")
     if sequence:
@@ -102,7 +100,7 @@ def modality_lut(dataset: Dataset, values: Values) -> Values:
     return values * slope + intercept
 
 
-def voi_lut(dataset: Dataset, values: Values) -> tuple[Values, str] | None:
+def apply_voi_lut(dataset: Dataset, values: Values) -> tuple[Values, str] | None:
     """Apply the first VOI LUT, else the first window (PS3.3 C.11.2); None if there is neither.
 
     The standard leaves the choice between alternatives to the reader. Returns greys in [0, 1].
@@ -110,11 +108,11 @@ def voi_lut(dataset: Dataset, values: Values) -> tuple[Values, str] | None:
     sequence = dataset.get("VOILUTSequence")
     if sequence:
         table, first, bits = _lut(sequence[0], values)
-        # Some writers understate the bits; a value above white is white's new place.
+        # Some writers understate the bits; the largest entry is then white.
         white = max(float((1 << bits) - 1), float(table.max()))
         return _look_up(table, first, values) / white, "lut"
-    chosen = _window_of(dataset)
-    return None if chosen is None else (chosen.greys(values), "window")
+    window = _first_window(dataset)
+    return None if window is None else (apply_windowing(window, values), "window")
 
 
 @dataclass(frozen=True)
@@ -142,22 +140,23 @@ class Window:
         middle, reach = self.center - 0.5, (self.width - 1) / 2  # C.11.2.1.2.1
         return middle - reach, middle + reach
 
-    def greys(self, values: Values) -> Values:
-        """Map values to greys in [0, 1]."""
-        grey: Values
-        if self.function == "SIGMOID":  # C.11.2.1.3.1
-            power = np.clip(-4 * (values - self.center) / self.width, -700, 700)
-            grey = 1 / (1 + np.exp(power))
-            return grey
-        low, high = self.edges()
-        if low == high:  # a width of 1: a step
-            return (values > low).astype(np.float64)
-        grey = np.clip((values - low) / (high - low), 0, 1)
+
+def apply_windowing(window: Window, values: Values) -> Values:
+    """Map values to greys in [0, 1]."""
+    grey: Values
+    if window.function == "SIGMOID":  # C.11.2.1.3.1
+        power = np.clip(-4 * (values - window.center) / window.width, -700, 700)
+        grey = 1 / (1 + np.exp(power))
         return grey
+    low, high = window.edges()
+    if low == high:  # a width of 1: a step
+        return (values > low).astype(np.float64)
+    grey = np.clip((values - low) / (high - low), 0, 1)
+    return grey
 
 
 def is_inverted(dataset: Dataset) -> bool:
-    """Say whether the lowest value is white.
+    """Say whether greys are inverted: MONOCHROME1 shows its lowest value white.
 
     In a DX image MONOCHROME1 and INVERSE stand together and mean one inversion (C.8.11.3).
     """
@@ -177,7 +176,7 @@ def padding_mask(dataset: Dataset, values: Values) -> NDArray[np.bool_]:
 
 
 def _counts(coding: Coding, cells: Cells) -> NDArray[np.int64]:
-    """Count the values of about a quarter of a million cells or more, evenly spread."""
+    """Count the values of about a quarter of a million cells or more, at even steps."""
     counts = np.zeros(coding.count, np.int64)
     step = max(1, min(cells.shape) // _SAMPLE_SIDE)
     mask, flip, down = (np.uint32(bits) for bits in (coding.mask, coding.flip, coding.down))
@@ -186,30 +185,31 @@ def _counts(coding: Coding, cells: Cells) -> NDArray[np.int64]:
 
 
 def _percentiles(values: Values, counts: NDArray[np.int64]) -> tuple[float, float] | None:
-    """Return the percentiles 0.5 and 99.5 of values met ``counts`` times, else their extremes.
+    """Return percentiles 0.5 and 99.5 of values that occur ``counts`` times; None if all are equal.
 
-    Linear between the two nearest, as NumPy's default. None if all values are the same.
+    Linear between the two nearest, as NumPy's default. Minimum and maximum if they coincide.
     """
     order = np.argsort(values, kind="stable")
     ends = np.cumsum(counts[order])
     if not ends[-1]:
         return None
     places = [percent / 100 * (ends[-1] - 1) for percent in PERCENTILES]
-    if (found := _at(places, values[order], ends))[0] == found[1]:
-        found = _at([0, ends[-1] - 1], values[order], ends)
-    return None if found[0] == found[1] else (found[0], found[1])
+    low, high = _values_at(places, values[order], ends)
+    if low == high:
+        low, high = _values_at([0, ends[-1] - 1], values[order], ends)
+    return None if low == high else (low, high)
 
 
-def _at(places: Sequence[float], values: Values, ends: NDArray[np.int64]) -> list[float]:
+def _values_at(places: Sequence[float], values: Values, ends: NDArray[np.int64]) -> list[float]:
     """Return what stands at ``places`` of the row in which value i ends before ``ends[i]``."""
-    found = []
+    interpolated = []
     for place in places:
         before, after = (
             float(values[np.searchsorted(ends, index, side="right")])
             for index in (math.floor(place), math.ceil(place))
         )
-        found.append(before + (after - before) * (place - math.floor(place)))
-    return found
+        interpolated.append(before + (after - before) * (place - math.floor(place)))
+    return interpolated
 
 
 def _lut(item: Dataset, values: Values) -> tuple[Values, int, int]:
@@ -232,8 +232,8 @@ def _lut(item: Dataset, values: Values) -> tuple[Values, int, int]:
 
 def _look_up(table: Values, first: int, values: Values) -> Values:
     index = np.clip(np.rint(values) - first, 0, len(table) - 1).astype(np.intp)
-    found: Values = table[index]
-    return found
+    mapped: Values = table[index]
+    return mapped
 
 
 def _rescale(dataset: Dataset) -> tuple[float, float]:
@@ -241,14 +241,15 @@ def _rescale(dataset: Dataset) -> tuple[float, float]:
     return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
 
 
-def _window_of(dataset: Dataset) -> Window | None:
+def _first_window(dataset: Dataset) -> Window | None:
     """Return the first window if there is a usable one."""
     center, width = _number(dataset, "WindowCenter"), _number(dataset, "WindowWidth")
     if center is None or width is None:
         return None
     function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
-    known = function if function in ("SIGMOID", "LINEAR_EXACT") else "LINEAR"
-    window = Window(center, width, known)
+    if function not in ("SIGMOID", "LINEAR_EXACT"):
+        function = "LINEAR"
+    window = Window(center, width, function)
     return window if window.is_usable else None
 
 
@@ -260,5 +261,5 @@ def _number(dataset: Dataset, name: str) -> float | None:
         return None
     number = float(first)
     if not math.isfinite(number):
-        raise ValueError(f"{name} is no finite number")
+        raise ValueError(f"{name} is not a finite number")
     return number

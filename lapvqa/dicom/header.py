@@ -1,7 +1,7 @@
 """The allow-list of DICOM attributes: nothing else is parsed, so nothing else can leak.
 
-``Header`` is what a worker learns of a file. Its three identifiers are hashed in the same
-process (``workers``) and go no further.
+``Header`` is all that a worker learns about a file. Its three identifiers are hashed in the same
+process (``lapvqa.ingest.one_file``) and go no further.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ VIEWS = frozenset(
         "L5 S1",
     }
 )  # fmt: skip
-FRONTAL = frozenset({"AP", "PA"})
 # Code Meanings of View Code Sequence (0054,0220), PS3.16 CID 4010, in small letters.
 _VIEW_OF_MEANING = {
     "antero-posterior": "AP",
@@ -81,7 +80,7 @@ Answer = Literal["yes", "no", ""]
 _CHEST = re.compile(
     r"CHEST|BRUSTKORB|\b(THORAX|TORAX|TORACE|LUNG|PULMO|POUMON|PLEURA|MEDIASTIN|HEART|RIBS?\b|CXR)"
 )
-# The field is filled, and says nothing.
+# Values that fill the field and say nothing.
 _NO_PART = frozenset(
     {"UNKNOWN", "UNDEFINED", "UNSPECIFIED", "NONE", "NULL", "NA", "N A", "OTHER", "DEFAULT"}
 )
@@ -89,7 +88,7 @@ _NO_PART = frozenset(
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of a file beside its pixels; identifiers are empty if absent."""
+    """Attributes of a file beside its pixels; identifiers are empty if absent."""
 
     instance_uid: str
     study_uid: str
@@ -129,9 +128,9 @@ def read_header(dataset: Dataset, *, transfer_syntax: str) -> Header:
         )
     photometric = _text(dataset, "PhotometricInterpretation").upper()
     if photometric not in MONOCHROME | COLOUR:
-        found = photometric if photometric == "PALETTE COLOR" else "another"
+        shown = photometric if photometric == "PALETTE COLOR" else "another"
         raise DicomError(
-            Reason.UNSUPPORTED_PHOTOMETRIC, f"expected a grey or RGB image, found {found}"
+            Reason.UNSUPPORTED_PHOTOMETRIC, f"expected a grey or RGB image, found {shown}"
         )
     return Header(
         instance_uid=_text(dataset, "SOPInstanceUID"),

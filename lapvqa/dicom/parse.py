@@ -1,7 +1,8 @@
 """The first half of reading a file: its bytes to a header and the place of its pixel data.
 
-Nothing is reserved because the file says so: sizes are checked before pixels are touched, and a
-deflated file is inflated as far as its header needs it.
+No size in the file is trusted: sizes are checked before pixels are touched, a deflated file is
+inflated only as far as its header needs, and a compressed frame that claims another size than the
+header is rejected before a decoder reserves memory for it.
 """
 
 from __future__ import annotations
@@ -12,15 +13,13 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from pydicom import Dataset
+from pydicom import uid as uids
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from lapvqa.dicom.encapsulated import require_frame_size, whole_items
-from lapvqa.dicom.faults import as_reason, quiet
 from lapvqa.dicom.header import MONOCHROME, READ_TAGS, Header, read_header, require_radiograph
 from lapvqa.dicom.pixels import DECODERS, NATIVE
-from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.reasons import Reason, as_reason, quiet
 from lapvqa.errors import DicomError
 
 MAX_PIXELS = 100_000_000
@@ -36,6 +35,19 @@ _PIXEL_VRS = frozenset({"OB", "OW", "UN"})
 _VOI_FUNCTIONS = frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"})
 _UNDEFINED = 0xFFFFFFFF
 _READ_TAGS: list[BaseTag | int] = list(READ_TAGS)
+_ITEM, _SEQUENCE_END = 0xE000FFFE, 0xE0DDFFFE
+_JPEG_LS_SOF = 0xF7
+# Start of frame of every JPEG process; C4, C8 and CC are other markers (ITU-T T.81 B.1.1.3).
+_SOF = frozenset({*range(0xC0, 0xD0), _JPEG_LS_SOF}) - {0xC4, 0xC8, 0xCC}
+_STANDALONE = frozenset({0x01, 0xFF, *range(0xD0, 0xD8)})
+_SIZ = b"\xff\x4f\xff\x51"
+_SIZ_WITHIN = 4096
+_JPEG = frozenset(
+    {
+        uids.JPEGBaseline8Bit, uids.JPEGExtended12Bit, uids.JPEGLossless, uids.JPEGLosslessSV1,
+        uids.JPEGLSLossless, uids.JPEGLSNearLossless,
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,15 @@ class _Element:
     start: int
 
 
+@dataclass(frozen=True)
+class _FrameSize:
+    """Size that a compressed frame states; None where its format does not state it."""
+
+    rows: int | None
+    cols: int | None
+    planes: int
+
+
 def parse(data: bytes) -> ParsedDicom:
     """Read the header and find the pixel data; raises DicomError."""
     _require_preamble(data)
@@ -65,7 +86,7 @@ def parse(data: bytes) -> ParsedDicom:
         if syntax not in NATIVE and syntax not in DECODERS:
             raise DicomError(Reason.UNSUPPORTED_SYNTAX, f"no decoder for {syntax.name[:64]!r}")
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        if syntax == DeflatedExplicitVRLittleEndian:
+        if syntax == uids.DeflatedExplicitVRLittleEndian:
             data, start = inflater.decompress(data[start:], _MAX_INFLATED_HEADER), 0
         stream = BytesIO(data)
         stream.seek(start)
@@ -81,7 +102,7 @@ def parse(data: bytes) -> ParsedDicom:
         element = _pixel_element(data, stream.tell(), dataset, inflater)
         pixel_data = memoryview(data)[element.start :]
         if syntax in DECODERS:
-            pixel_data, fragment = whole_items(pixel_data)
+            pixel_data, fragment = _whole_items(pixel_data)
             if element.length not in (_UNDEFINED, len(pixel_data)):
                 raise DicomError(Reason.WRONG_LENGTH, "compressed pixel data of another length")
         elif element.length == _UNDEFINED:
@@ -90,10 +111,10 @@ def parse(data: bytes) -> ParsedDicom:
         rows, cols, allocated = _checked_sizes(dataset)
         samples = _checked_meaning(dataset)
         if syntax in DECODERS:
-            require_frame_size(
+            _require_frame_size(
                 syntax, fragment, rows=rows, cols=cols, samples=samples, allocated=allocated
             )
-        elif syntax == DeflatedExplicitVRLittleEndian:
+        elif syntax == uids.DeflatedExplicitVRLittleEndian:
             pixel_data = _inflated(pixel_data, element.length, inflater)
         else:
             pixel_data = pixel_data[: element.length]
@@ -111,14 +132,14 @@ def _require_preamble(data: bytes) -> None:
     raise DicomError(Reason.NOT_DICOM, f"expected DICM at byte 128 of {len(data)}, found none")
 
 
-def _file_meta(data: bytes) -> tuple[UID, int]:
+def _file_meta(data: bytes) -> tuple[uids.UID, int]:
     """Return the transfer syntax and where the data set begins (PS3.10 7.1)."""
     stream = BytesIO(data)
     stream.seek(_PREAMBLE + 4)
     meta = read_dataset(
         stream, is_implicit_VR=False, is_little_endian=True, stop_when=_beyond_file_meta
     )
-    return UID(str(meta.get("TransferSyntaxUID", ""))), stream.tell()
+    return uids.UID(str(meta.get("TransferSyntaxUID", ""))), stream.tell()
 
 
 def _beyond_file_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
@@ -206,3 +227,77 @@ def _inflated(begun: memoryview, length: int, inflater: zlib._Decompress) -> mem
         reason = Reason.TOO_LARGE if inflater.unconsumed_tail else Reason.TRUNCATED
         raise DicomError(reason, "expected the end of the deflated data behind the pixels")
     return memoryview(pixels)
+
+
+def _whole_items(value: memoryview) -> tuple[memoryview, memoryview]:
+    """Return the encapsulated items up to their end mark, and the first fragment (PS3.5 A.4).
+
+    Raises DicomError if they are cut, empty or no items.
+    """
+    place, number, first = 0, 0, value[:0]
+    while len(value) - place >= 8:
+        tag, length = struct.unpack_from("<II", value, place)
+        place += 8
+        if tag == _SEQUENCE_END:
+            if number < 2:  # the first item is the table of offsets
+                raise DicomError(Reason.NO_PIXEL_DATA, "expected a compressed frame, found none")
+            return value[:place], first
+        if tag != _ITEM or length == _UNDEFINED:
+            raise DicomError(Reason.WRONG_LENGTH, "expected compressed pixel data in items")
+        if number == 1:
+            first = value[place : place + length]
+        place, number = place + length, number + 1
+    raise DicomError(Reason.TRUNCATED, "compressed pixel data without its end mark")
+
+
+def _require_frame_size(
+    syntax: str, fragment: memoryview, *, rows: int, cols: int, samples: int, allocated: int
+) -> None:
+    """Raise DicomError if the frame that begins with ``fragment`` claims another size."""
+    if syntax == uids.RLELossless:
+        frame, samples = _rle_size(fragment), samples * allocated // 8
+    else:
+        frame = _jpeg_size(fragment) if syntax in _JPEG else _jpeg2000_size(fragment)
+    if frame is None:  # damaged, or unusual: the decoder will tell
+        return
+    if (frame.rows or rows, frame.cols or cols, frame.planes) != (rows, cols, samples):
+        raise DicomError(
+            Reason.WRONG_LENGTH,
+            f"header of {rows} x {cols} x {samples}, compressed frame of "
+            f"{frame.rows or rows} x {frame.cols or cols} x {frame.planes}",
+        )
+
+
+def _jpeg_size(fragment: memoryview) -> _FrameSize | None:
+    """Read the frame header of JPEG (T.81 B.2.2) or JPEG-LS (T.87 C.2.2)."""
+    place = 2
+    while place + 4 <= len(fragment) and fragment[place] == 0xFF:
+        marker = fragment[place + 1]
+        if marker in _STANDALONE:
+            place += 1 if marker == 0xFF else 2
+        elif marker in _SOF:
+            if place + 10 > len(fragment):
+                return None
+            rows, cols, planes = struct.unpack_from(">HHB", fragment, place + 5)
+            return _FrameSize(rows or None, cols or None, planes)
+        else:
+            place += 2 + int.from_bytes(fragment[place + 2 : place + 4], "big")
+    return None
+
+
+def _jpeg2000_size(fragment: memoryview) -> _FrameSize | None:
+    """Read the SIZ marker of JPEG 2000 (T.800 A.5.1), within a JP2 file or bare."""
+    head = bytes(fragment[:_SIZ_WITHIN])
+    place = head.find(_SIZ)
+    if place < 0 or len(head) < place + 42:
+        return None
+    right, bottom, left, top = struct.unpack_from(">IIII", head, place + 8)
+    (planes,) = struct.unpack_from(">H", head, place + 40)
+    return _FrameSize(bottom - top, right - left, planes)
+
+
+def _rle_size(fragment: memoryview) -> _FrameSize | None:
+    """Read the number of segments: one for each byte of a pixel (PS3.5 G.5)."""
+    if len(fragment) < 64:
+        return None
+    return _FrameSize(None, None, int.from_bytes(fragment[:4], "little"))

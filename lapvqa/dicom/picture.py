@@ -1,12 +1,12 @@
-"""One PNG or JPEG file to one stored image, for archives that publish pictures.
+"""Read one PNG or JPEG file as one stored image, for archives that publish pictures.
 
-A picture holds no identifiers and no word on how to show it: 8 bits are greys as its maker chose
-them ("rendered"); 16 bits are windowed between percentiles, as a DICOM file without any window.
+A picture holds no identifiers and does not say how to show it: 8 bits are greys as its maker chose
+them ("rendered"); 16 bits are windowed between percentiles, like a DICOM file without a window.
 Orientation tags, colour profiles and transparency are ignored.
 
 PNG has checksums, and each is compared. JPEG has none: a cut file is noticed, a flipped bit within
-the scan need not be. OpenCV decodes PNG and Pillow JPEG, because each of them makes an image of a
-cut file of the other kind.
+the scan may not be. OpenCV decodes PNG and Pillow JPEG, because each of them accepts a cut file of
+the other kind.
 """
 
 from __future__ import annotations
@@ -15,19 +15,16 @@ import struct
 import zlib
 from collections.abc import Iterator
 from io import BytesIO
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset
 
-from lapvqa.dicom.coding import Cells, Coding
-from lapvqa.dicom.faults import as_reason, quiet
 from lapvqa.dicom.header import Header
 from lapvqa.dicom.parse import require_size
-from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.pixels import Cells, Coding, luma
+from lapvqa.dicom.reasons import Reason, as_reason, quiet
 from lapvqa.dicom.render import DicomImage, show
 from lapvqa.errors import DicomError
 
@@ -58,15 +55,15 @@ def read_picture(data: bytes) -> DicomImage:
     )  # fmt: skip
     if bits == 16:
         return show(Dataset(), Coding(16), cells, header)
-    image = show(_as_it_is(), Coding(8), cells, header)
+    image = show(_window_of_all_greys(), Coding(8), cells, header)
     return DicomImage(image.pixels, image.fit, RENDERED, header)
 
 
-def _as_it_is() -> Dataset:
+def _window_of_all_greys() -> Dataset:
     """Return the window that shows 0 black and 255 white (PS3.3 C.11.2.1.2.1)."""
-    described = Dataset()
-    described.WindowCenter, described.WindowWidth = 128, 256
-    return described
+    dataset = Dataset()
+    dataset.WindowCenter, dataset.WindowWidth = 128, 256
+    return dataset
 
 
 def _checked_png(data: bytes) -> int:
@@ -104,7 +101,7 @@ def _png_cells(data: bytes) -> Cells:
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None:
         raise DicomError(Reason.DECODE_FAILED, "the PNG's rows are not those of its header")
-    return _luma(decoded[..., 2::-1]) if decoded.ndim == 3 else decoded
+    return luma(decoded[..., 2::-1]) if decoded.ndim == 3 else decoded
 
 
 def _jpeg_cells(data: bytes) -> Cells:
@@ -122,10 +119,4 @@ def _jpeg_cells(data: bytes) -> Cells:
             decoded = np.array(picture)
     except Image.DecompressionBombError:
         raise DicomError(Reason.TOO_LARGE, "more pixels than are read") from None
-    return _luma(decoded) if decoded.ndim == 3 else decoded
-
-
-def _luma(rgb: NDArray[Any]) -> Cells:
-    """Return .299 R + .587 G + .114 B, the Y of YBR_FULL (PS3.3 C.7.6.3.1.2)."""
-    luma: Cells = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
-    return luma
+    return luma(decoded) if decoded.ndim == 3 else decoded

@@ -1,4 +1,4 @@
-"""Pixel data to cells [rows, cols] and how the values lie in them.
+"""Decode pixel data to cells [rows, cols], and how values lie in them (``Coding``).
 
 Native pixels are used where they lie in the bytes; compressed ones go to exactly one decoder per
 transfer syntax, so that the same file gives the same pixels everywhere.
@@ -6,6 +6,8 @@ transfer syntax, so that the same file gives the same pixels everywhere.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import cv2
@@ -16,11 +18,12 @@ from pydicom import uid as uids
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 
-from lapvqa.dicom import jpeg12
-from lapvqa.dicom.coding import Cells, Coding
 from lapvqa.dicom.header import MONOCHROME, Header
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
+
+Values = NDArray[np.float64]
+Cells = NDArray[np.uint8] | NDArray[np.uint16]
 
 NATIVE = frozenset(
     {
@@ -34,7 +37,7 @@ NATIVE = frozenset(
 # Not pyjpegls: it searches a cut stream for 5 to 13 s. Not pylibjpeg for RLE: it panics.
 DECODERS: dict[uids.UID, str] = {
     uids.JPEGBaseline8Bit: "pillow",
-    uids.JPEGExtended12Bit: "pillow",  # those of 8 bits; for 12 see jpeg12
+    uids.JPEGExtended12Bit: "pillow",  # of 8 bits; for 12 bits see _decode_jpeg12
     uids.JPEGLossless: "gdcm",
     uids.JPEGLosslessSV1: "gdcm",
     uids.JPEGLSLossless: "gdcm",
@@ -54,15 +57,68 @@ _LOSSLESS = frozenset(
 )  # fmt: skip
 
 
-def native_cells(
+@dataclass(frozen=True)
+class Coding:
+    """Where the ``bits`` of a value lie in its cell (PS3.5 8.1.1), and whether they are signed.
+
+    ((cell & mask) ^ flip) >> down is the value's rank: 0 for the lowest value, in their order.
+    Bits outside the mask may hold an overlay, as old files have it; they are no part of the value.
+    """
+
+    bits: int
+    signed: bool = False
+    down: int = 0
+    """Bits below the value: High Bit + 1 - Bits Stored."""
+
+    @property
+    def mask(self) -> int:
+        """The bits that make the value."""
+        return self.count - 1 << self.down
+
+    @property
+    def flip(self) -> int:
+        """The sign bit: flipped, negative values come before the others."""
+        return (self.count >> 1 << self.down) if self.signed else 0
+
+    @property
+    def count(self) -> int:
+        """How many values there are."""
+        return 1 << self.bits
+
+    @property
+    def lowest(self) -> int:
+        """The value of rank 0."""
+        return -(self.count >> 1) if self.signed else 0
+
+    def values(self) -> Values:
+        """Return every possible value in ascending order, so that a rank is its index."""
+        return np.arange(self.lowest, self.lowest + self.count, dtype=np.float64)
+
+    def ranks(self, cells: Cells) -> NDArray[np.uint16]:
+        """Return the rank of each cell's value, of the same shape."""
+        ranks = ((cells.astype(np.int32) & self.mask) ^ self.flip) >> self.down
+        return ranks.astype(np.uint16)
+
+
+def read_cells(
     header: Header, dataset: Dataset, data: memoryview, *, vr: str
 ) -> tuple[Cells, Coding]:
-    """Return the cells as they lie in ``data`` and their coding.
+    """Return cells [rows, cols] and their coding; colour is reduced to its luma.
 
-    ``vr`` is Pixel Data's, empty under implicit VR. Raises DicomError if the length is wrong.
+    ``vr`` is Pixel Data's, empty under implicit VR. Raises DicomError if the length is wrong or no
+    decoder is installed, and whatever the decoder raises.
     """
+    if header.transfer_syntax in NATIVE:
+        return _native_cells(header, dataset, data, vr=vr)
+    return _decoded_cells(header, dataset, data)
+
+
+def _native_cells(
+    header: Header, dataset: Dataset, data: memoryview, *, vr: str
+) -> tuple[Cells, Coding]:
+    """Return the cells as they lie in ``data``."""
     if header.photometric not in MONOCHROME:
-        return _luma(_native_colour(header, dataset, data)), Coding(8)
+        return luma(_native_colour(header, dataset, data)), Coding(8)
     allocated = int(dataset.BitsAllocated)
     shape = (int(dataset.Rows), int(dataset.Columns))
     exact = _exactly(data, shape[0] * shape[1] * allocated // 8)
@@ -79,10 +135,10 @@ def native_cells(
     return cells.reshape(shape), _coding(dataset)
 
 
-def decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[Cells, Coding]:
-    """Decompress the encapsulated ``data``; raises DicomError if no decoder is installed.
+def _decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[Cells, Coding]:
+    """Decompress the encapsulated ``data``.
 
-    RLE packs cells as they are; the other formats hold values, and their decoders spread the sign.
+    RLE packs cells as they are; the other formats hold values, and their decoders extend the sign.
     """
     syntax = uids.UID(header.transfer_syntax)
     if syntax == uids.JPEGExtended12Bit and header.bits_stored > 8:
@@ -115,7 +171,7 @@ def decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[C
     )
     if header.photometric not in MONOCHROME:
         is_rgb = facts["photometric_interpretation"] == "RGB"
-        return _luma(pixels) if is_rgb else _first_channel(pixels), Coding(8)
+        return luma(pixels) if is_rgb else _first_channel(pixels), Coding(8)
     bits, signed = pixels.dtype.itemsize * 8, pixels.dtype.kind == "i"
     whole = np.ascontiguousarray(pixels)
     cells: Cells = whole.view(np.uint8) if bits == 8 else whole.view(np.uint16)
@@ -125,15 +181,45 @@ def decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[C
 
 
 def _jpeg12_cells(dataset: Dataset, data: memoryview) -> tuple[Cells, Coding]:
-    if not jpeg12.is_available():
+    if find_spec("gdcm") is None:
         raise _missing(uids.JPEGExtended12Bit)
     if int(dataset.get("SamplesPerPixel") or 1) != 1:
         raise DicomError(Reason.UNSUPPORTED_PHOTOMETRIC, "colour of 12 bits, expected 3 x 8 bits")
     frame = get_frame(data.tobytes(), 0, number_of_frames=1)
-    cells = jpeg12.decode(frame, rows=int(dataset.Rows), cols=int(dataset.Columns))
+    cells = _decode_jpeg12(frame, rows=int(dataset.Rows), cols=int(dataset.Columns))
     if _is_signed(dataset):
         return cells, Coding(int(dataset.BitsStored), signed=True)
     return cells, Coding(16)  # a lossy value may exceed BitsStored
+
+
+def _decode_jpeg12(frame: bytes, *, rows: int, cols: int) -> NDArray[np.uint16]:
+    """Decode a grey frame of 12-bit JPEG (process 4), which pydicom passes to none of its decoders.
+
+    gdcm decodes it, and exactly as dcmtk does (tested). Raises ValueError if it cannot.
+    """
+    import gdcm
+
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(frame)
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((cols, rows, 1))
+    image.SetDataElement(element)
+    grey = gdcm.PhotometricInterpretation.MONOCHROME2
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(grey))
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGExtendedProcess2_4))
+    # 12 bits allocated, although cells have 16: with 16, gdcm tries a decoder of 16 bits first,
+    # which writes its complaint to the process's error stream before the right one takes over.
+    image.SetPixelFormat(gdcm.PixelFormat(1, 12, 12, 11, 0))
+    decoded: Any = image.GetBuffer()  # bytes as text, or None
+    if decoded is None:
+        raise ValueError("gdcm could not decode a 12-bit JPEG")
+    cells = np.frombuffer(decoded.encode("utf-8", "surrogateescape"), "<u2")
+    return cells.reshape(rows, cols).astype(np.uint16, copy=False)
 
 
 def _missing(syntax: uids.UID) -> DicomError:
@@ -153,10 +239,10 @@ def _native_colour(header: Header, dataset: Dataset, data: memoryview) -> NDArra
     return flat.reshape(rows, cols, 3)
 
 
-def _luma(rgb: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return .299 R + .587 G + .114 B, the Y of YBR_FULL (PS3.3 C.7.6.3.1.2)."""
-    luma: NDArray[np.uint8] = cv2.cvtColor(_colour(rgb), cv2.COLOR_RGB2GRAY)
-    return luma
+def luma(rgb: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return .299 R + .587 G + .114 B, the Y of YBR_FULL (PS3.3 C.7.6.3.1.2); 8 bits only."""
+    grey: NDArray[np.uint8] = cv2.cvtColor(_colour(rgb), cv2.COLOR_RGB2GRAY)
+    return grey
 
 
 def _first_channel(ybr: NDArray[Any]) -> NDArray[np.uint8]:

@@ -1,8 +1,17 @@
-"""Why a file, report or study was turned away, and what to do about it."""
+"""Reject codes: why a file, report or study is rejected, and what to do about it.
+
+``as_reason`` turns whatever a parser or decoder raises into one of them, without quoting the file.
+"""
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
+
+from lapvqa.errors import DicomError
 
 
 class Reason(StrEnum):
@@ -103,3 +112,32 @@ _REMEDIES = {
     "place), or set ingest.deid.reports to flag",
     Reason.STUDY_EMPTY: "see the rejects of the study's files",
 }
+
+
+@contextmanager
+def as_reason(reason: Reason, expected: str) -> Iterator[None]:
+    """Turn whatever a parser or decoder raises into DicomError; only its type is kept.
+
+    Their texts may quote the file, and the file may name a patient.
+    """
+    try:
+        yield
+    except (DicomError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - a panic of a decoder in Rust is no Exception
+        name = type(error).__name__
+        raise DicomError(reason, f"expected {expected}, met {name}", exception=name) from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence pydicom's warnings: they may quote values of the header."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,10 +1,10 @@
-"""The second half of reading a file: pixel data decoded and shown as a screen would.
+"""The second half of reading a file: pixel data decoded, and rendered as a screen would show it.
 
 The display function comes first and resampling last, as a viewer shows an image smaller than it
 is (PS3.4 N.2: Modality LUT, VOI LUT, Presentation LUT; spatial transformations come after). Where
 that function is a straight line between two clamps (PS3.3 C.11.2.1.2.1), averaging the clamped
 stored values and mapping the average gives the same greys: an average and a straight line may
-change places, a clamp and an average may not. That way costs one pass over the cells.
+change places, a clamp and an average may not. It takes a single pass over the cells.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from lapvqa.dicom import grayscale
-from lapvqa.dicom.coding import Cells, Coding, Values
-from lapvqa.dicom.faults import as_reason, quiet
 from lapvqa.dicom.grayscale import TABLE_WHITE, Ramp, Table
 from lapvqa.dicom.header import MONOCHROME, Header
-from lapvqa.dicom.parse import ParsedDicom
-from lapvqa.dicom.pixels import NATIVE, decoded_cells, native_cells
-from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.parse import ParsedDicom, parse
+from lapvqa.dicom.pixels import Cells, Coding, Values, read_cells
+from lapvqa.dicom.reasons import Reason, as_reason, quiet
 from lapvqa.errors import DicomError
 from lapvqa.images.area import clamped_means, mapped_means
 from lapvqa.images.geometry import LANE_END, Fit, fit_image, fit_of, framed, require_lanes
@@ -46,24 +44,26 @@ class DicomImage:
     meta: Header
 
 
+def read_image(data: bytes) -> DicomImage:
+    """Read one DICOM file's bytes; raises DicomError with its reason if they give no radiograph."""
+    return render(parse(data))
+
+
 def render(parsed: ParsedDicom) -> DicomImage:
-    """Decode the pixels and show them as a screen would; raises DicomError."""
+    """Decode the pixels and render them as a screen would; raises DicomError."""
     header, dataset = parsed.header, parsed.dataset
     with quiet(), as_reason(Reason.DECODE_FAILED, "decodable pixel data"):
-        if header.transfer_syntax in NATIVE:
-            cells, coding = native_cells(header, dataset, parsed.pixel_data, vr=parsed.pixel_vr)
-        else:
-            cells, coding = decoded_cells(header, dataset, parsed.pixel_data)
+        cells, coding = read_cells(header, dataset, parsed.pixel_data, vr=parsed.pixel_vr)
     # Of colour only the luma is left, to which the grey transformations do not belong.
-    described = dataset if header.photometric in MONOCHROME else Dataset()
-    return show(described, coding, cells, header)
+    attributes = dataset if header.photometric in MONOCHROME else Dataset()
+    return show(attributes, coding, cells, header)
 
 
-def show(described: Dataset, coding: Coding, cells: Cells, header: Header) -> DicomImage:
-    """Show ``cells`` [rows, cols] as ``described``'s grey attributes say; raises DicomError."""
+def show(attributes: Dataset, coding: Coding, cells: Cells, header: Header) -> DicomImage:
+    """Render ``cells`` [rows, cols] as the grey ``attributes`` say; raises DicomError."""
     with quiet(), as_reason(Reason.BAD_HEADER, "usable grey transformations"):
         fit = fit_of(*cells.shape)
-        greys, voi = _greys(described, coding, cells, fit)
+        greys, voi = _greys(attributes, coding, cells, fit)
     pixels = greys.astype(np.uint8)
     if int(pixels.max()) - int(pixels.min()) < 2:
         raise DicomError(Reason.CONSTANT_IMAGE, f"one grey everywhere: {int(pixels.min())} of 255")
@@ -103,9 +103,9 @@ def ramped(
 
 
 def _edge_factor(edges: Values, fit: Fit, *, allowed: float) -> int | None:
-    """Return in how many parts of a value to count, since edges may lie between values.
+    """Return into how many parts to divide a value, since edges may lie between values.
 
-    The more, the nearer an edge is to a whole part, but the lanes are 32 bits wide.
+    With more parts an edge lies nearer to a whole one, but the lanes are 32 bits wide.
     """
     finest = (LANE_END - 1) // (fit.longest * max(1, int(np.ceil(edges[1]))))
     factor = 1 << (min(finest, _MAX_FACTOR).bit_length() - 1)

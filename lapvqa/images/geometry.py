@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from lapvqa.images.area import clamped_means
 from lapvqa.schemas import CONTENT_SIZE, STORED_SIZE
 
-cv2.setNumThreads(1)  # the callers are already one process per core
+cv2.setNumThreads(1)  # callers already run one process per core
 
 LANE_END = 1 << 32
 """Longer side times largest value stay below it: the kernels add up columns in 32 bits."""
@@ -27,7 +27,7 @@ Boxes = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Fit:
-    """How a native image lies in the stored one; offsets in stored pixels."""
+    """Where a native image lies in the stored square; offsets in stored pixels."""
 
     native_rows: int
     native_cols: int
@@ -100,9 +100,9 @@ def fit_image(pixels: NDArray[Pixel]) -> tuple[NDArray[Pixel], Fit]:
     require_lanes(fit, largest=top)
     content = np.empty(fit.content_shape, np.uint16)
     cells = np.require(pixels, requirements=["C", "A"])
-    whole, nothing, one = np.uint32(top), np.uint32(0), np.uint32(1)
+    whole, zero, unit = np.uint32(top), np.uint32(0), np.uint32(1)
     clamped_means(
-        cells, fit.longest, whole, nothing, one, nothing, whole, 0.0, 1.0, 1.0, float(top), content
+        cells, fit.longest, whole, zero, unit, zero, whole, 0.0, 1.0, 1.0, float(top), content
     )
     return framed(content.astype(pixels.dtype, copy=False), fit), fit
 

@@ -1,4 +1,4 @@
-"""Pairs of a frontal image and its report's tokens, in an order that needs no memory."""
+"""Pairs of a frontal image and its report's tokens, in a stateless random order, and batches."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from torch import Tensor
 from lapvqa import storage
 from lapvqa.images.shards import ShardStore
 from lapvqa.project import Project
-from lapvqa.schemas import IMAGES, STORED_SIZE, TOKENS
+from lapvqa.schemas import FRONTAL_VIEWS, IMAGES, STORED_SIZE, TOKENS
 
-FRONTAL_VIEWS = ("AP", "PA")
 UNKNOWN_VIEW = ""
 IGNORED = -100
 """Target of a position without one; torch's own default."""
@@ -95,8 +94,8 @@ def read_pairs(project: Project, split: str) -> tuple[list[Pair], int]:
         without_image += not frontal
         token_ids = flat[offsets[report] : offsets[report + 1]]
         pairs += [
-            Pair(study_key, one["shard"], one["row"], one["pixels_sha256"], token_ids, sided)
-            for one in sorted(frontal, key=lambda one: one["image_key"])
+            Pair(study_key, image["shard"], image["row"], image["pixels_sha256"], token_ids, sided)
+            for image in sorted(frontal, key=lambda image: image["image_key"])
         ]
     return sorted(pairs, key=lambda pair: pair.study_key), without_image
 
@@ -148,9 +147,9 @@ def read_batch(
 def pick_batch(
     pairs: Sequence[Pair], indices: Sequence[int], images: Tensor, *, pin: bool = False
 ) -> Batch:
-    """Do as ``read_batch`` with the ``images`` of all pairs in memory, on whatever device.
+    """Return the same batch as ``read_batch``, out of the ``images`` of all pairs on some device.
 
-    The batch's images are on that device; the rest is as ever.
+    The batch's images stay on that device; its tokens are made as in ``read_batch``.
     """
     chosen = [pairs[index] for index in indices]
     picked = images.index_select(0, torch.tensor(indices, device=images.device))
@@ -161,7 +160,7 @@ def _batch(chosen: list[Pair], indices: Sequence[int], images: Tensor, *, pin: b
     inputs, targets = pad_tokens([pair.token_ids for pair in chosen])
     groups = torch.tensor([pair.group for pair in chosen], dtype=torch.int64)
     if pin:
-        inputs, targets, groups = (one.pin_memory() for one in (inputs, targets, groups))
+        inputs, targets, groups = (tensor.pin_memory() for tensor in (inputs, targets, groups))
     sided = [pair.sided for pair in chosen]
     return Batch(list(indices), images, inputs, targets, sided, groups)
 
@@ -173,9 +172,9 @@ def read_images(pairs: Sequence[Pair], store: ShardStore, device: torch.device) 
     """
     images = torch.empty((len(pairs), STORED_SIZE, STORED_SIZE), dtype=torch.uint8, device=device)
     for start in range(0, len(pairs), _IMAGES_AT_ONCE):
-        some = pairs[start : start + _IMAGES_AT_ONCE]
-        read = store.read([pair.shard for pair in some], [pair.row for pair in some])
-        images[start : start + len(some)] = torch.from_numpy(read)
+        chunk = pairs[start : start + _IMAGES_AT_ONCE]
+        read = store.read([pair.shard for pair in chunk], [pair.row for pair in chunk])
+        images[start : start + len(chunk)] = torch.from_numpy(read)
     return images
 
 

@@ -1,7 +1,7 @@
 """Shards of stored images: Arrow IPC files, uncompressed, so that a row is read by one copy.
 
-A shard's name is the digest of what it holds, ``images-<16 hex digits>.arrow``: whoever doubts
-one can tell from the file alone (``verify_shard``), and the same images make the same file.
+A shard's name is the digest of its content, ``images-<16 hex digits>.arrow``: it can be verified
+from the file alone (``verify_shards``), and the same images make the same file.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _REMAKE = "delete data/images and run `lapvqa run --stage ingest`"
 
 def shard_name(keys: Sequence[str], digests: Sequence[str]) -> str:
     """Return the name of the shard that holds these images; ``digests``: sha256 of each's bytes."""
-    listed = "".join(f"{key} {digest}\n" for key, digest in zip(keys, digests, strict=True))
-    return f"images-{hashlib.sha256(listed.encode()).hexdigest()[:16]}.arrow"
+    lines = "".join(f"{key} {digest}\n" for key, digest in zip(keys, digests, strict=True))
+    return f"images-{hashlib.sha256(lines.encode()).hexdigest()[:16]}.arrow"
 
 
 def write_shard(path: Path, keys: Sequence[str], pixels: NDArray[np.uint8]) -> None:
@@ -53,7 +53,7 @@ def write_shard(path: Path, keys: Sequence[str], pixels: NDArray[np.uint8]) -> N
 
 
 def add_shard(folder: Path, keys: Sequence[str], pixels: NDArray[np.uint8]) -> str:
-    """Write a shard as ``write_shard`` does under the name it has to have; return the name."""
+    """Write a shard under the name that its content gives it; return the name."""
     name = shard_name(keys, [hashlib.sha256(image.data).hexdigest() for image in pixels])
     write_shard(folder / name, keys, pixels)
     return name
@@ -101,7 +101,7 @@ class ShardStore:
 
 
 def verify_shards(folder: Path, names: Iterable[str]) -> int:
-    """Check that the shards hold what their names say; return how many images were checked.
+    """Check that the shards' content has the digest in their names; return the number of images.
 
     Raises MissingArtifactError or SchemaError that names the first missing or damaged shard.
     About 0.1 ms an image and core.
@@ -112,10 +112,10 @@ def verify_shards(folder: Path, names: Iterable[str]) -> int:
 
 def _verify(path: Path) -> int:
     keys, images = _read_shard(path)
-    found = shard_name(keys, [hashlib.sha256(image.data).hexdigest() for image in images])
-    if found != path.name:
+    name = shard_name(keys, [hashlib.sha256(image.data).hexdigest() for image in images])
+    if name != path.name:
         raise SchemaError(
-            f"{path.name} is damaged: its images have the checksum of {found}",
+            f"{path.name} is damaged: its images have the checksum of {name}",
             hint=f"delete every copy (`find data .lapvqa/work -name {path.name} -delete`), then "
             "`lapvqa run`: the files it was made of are read again",
         )

@@ -1,4 +1,4 @@
-"""From stored pixels to the model's input: resizing, normalisation, augmentation.
+"""Stored pixels to the model's input: resizing, normalisation, augmentation.
 
 All of it runs on the device, on whole batches. B images, S pixels a side.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MEAN, STD = 0.5, 0.25
-"""Of pixels in 0..1; the same for every image, so that nothing depends on the archive."""
+"""Of pixels in 0..1; constants, so that nothing depends on the archive."""
 
 # Largest change of one image, each way. Positioning and exposure vary so much between studies.
 MAX_ROTATION = math.radians(8)
@@ -51,7 +51,7 @@ def mirror(
 ) -> Tensor:
     """Mirror about half of the images [B, 1, S, S] whose report is not ``sided``, left to right.
 
-    A report that names a side would be untrue of the mirrored image, which so stays as it is.
+    An image whose report names a side is never mirrored: the report would no longer be true of it.
     A pure function of (seed, epoch, index) and ``sided``, as ``augment``.
     """
     flipped = [
@@ -75,7 +75,7 @@ def augment(images: Tensor, *, seed: int, epoch: int, indices: Sequence[int]) ->
 
 
 def _draw(seed: int, epoch: int, index: int) -> NDArray[np.float32]:
-    """Return the image's numbers, uniform in [-1, 1): a counter-based generator has no history."""
+    """Return the image's numbers, uniform in [-1, 1), by a counter-based generator: no state."""
     stream = _stream(seed, epoch, index, _AUGMENT_STREAM)
     return stream.random(_DRAWS, dtype=np.float32) * 2 - 1
 

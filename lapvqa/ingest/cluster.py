@@ -1,9 +1,9 @@
-"""Reading spread over many machines that share a file system: groups of files as files.
+"""Read on many machines that share a file system: each group of files is written down as a file.
 
-``write_groups`` leaves one file per future shard in the store; any process anywhere may
-``read_group`` it, again if need be: the same group gives the same files. What is read so is known
-to the stage when it runs, which then has nothing left but the tables. No identity and no key
-passes through a scheduler: they stay in the project's private folder.
+``write_groups`` writes one such file per future shard into the store; any process anywhere may
+``read_group`` it, twice if need be: the same group gives the same results. The stage then finds
+them all known and has only the tables left to make. No identity and no key passes through a
+scheduler: they stay in the project's private folder.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from lapvqa import storage
 from lapvqa.errors import ConfigError
-from lapvqa.identity import Keyring, load_key
-from lapvqa.ingest.archives import Ids
+from lapvqa.identity import Ids, Keyring, load_key
 from lapvqa.ingest.ingest import open_source
+from lapvqa.ingest.one_file import Context, Task
 from lapvqa.ingest.plan import at_known_places, groups, look_up
-from lapvqa.ingest.pool import Context, Task, process_all
+from lapvqa.ingest.pool import process_all
 from lapvqa.ingest.result_store import open_files
 from lapvqa.job import Job
 from lapvqa.params import IngestParams
@@ -26,14 +26,14 @@ from lapvqa.params import IngestParams
 def write_groups(params: IngestParams, job: Job) -> list[str]:
     """Write a file for each group of files that has to be read; return their names."""
     source = open_source(params, job)
-    known = look_up(source.planned.tasks, source.store, job.recorder)
+    known = look_up(source.planned.tasks, source.store, source.keyring, job.recorder)
     for stale in source.store.folder.glob("group-*.json"):
         stale.unlink()
     names = []
     for number, group in enumerate(groups(known.new, params.shard_images)):
         name = f"{source.store.folder.name}/group-{number:05d}.json"
         places = [[*content, *place] for content, place in known.orphans.items()]
-        tasks = [[task.path, task.size, task.mtime_ns, astuple(task.ids)] for task in group]
+        tasks = [astuple(task) for task in group]
         path = job.project.work_dir("ingest") / name
         storage.write_json(path, {"tasks": tasks, "places": places})
         names.append(name)
@@ -56,7 +56,10 @@ def read_group(params: IngestParams, job: Job, name: str) -> int:
             hint="install the same commit and lock on every worker, and share the project folder",
         )
     group = storage.read_json(job.project.work_dir("ingest") / name, made_by="ingest")
-    tasks = [Task(path, size, mtime, Ids(*ids)) for path, size, mtime, ids in group["tasks"]]
+    tasks = [
+        Task(path, size, mtime, Ids(*ids), is_picture)
+        for path, size, mtime, ids, is_picture in group["tasks"]
+    ]
     places = {(image, digest): (shard, row) for image, digest, shard, row in group["places"]}
     keyring = Keyring(key, keep_ids=params.deid.keep_ids)
     context = Context(folder, keyring, params.split.seed, params.limits)

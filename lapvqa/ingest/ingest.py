@@ -1,8 +1,8 @@
 """Stage ``ingest``: the archive's files to images, studies, labels and rejects.
 
-Files are read once, in worker processes; finished work is kept in ``store`` (its docstring says
-how), so a killed run continues and an archive that grew costs its new files only. The outputs
-are made of the store's rows at the end and depend on the archive and the parameters alone.
+Files are read once, in worker processes; finished work is kept in ``result_store``, so a killed run
+continues and an archive that grew costs its new files only. The outputs are made of the store's
+rows at the end and depend on the archive and the parameters alone.
 
 Memory: a worker holds one file, at most ingest.limits.memory_mb; this process holds the images of
 the shards being filled (ingest.shard_images x 147 kB, about twice), the reports, and about 6 kB
@@ -25,9 +25,10 @@ from lapvqa import storage
 from lapvqa.errors import SourceError
 from lapvqa.identity import Keyring, load_key
 from lapvqa.ingest import study_tables
-from lapvqa.ingest.archives import Archive, open_archive
+from lapvqa.ingest.archives.protocol import Archive
+from lapvqa.ingest.archives.recognise import open_archive
+from lapvqa.ingest.one_file import Context
 from lapvqa.ingest.plan import Plan, plan, read_files
-from lapvqa.ingest.pool import Context
 from lapvqa.ingest.rejects import load_waivers, require_budget
 from lapvqa.ingest.reports import ReportResult, flag_counts, open_reports, read_reports
 from lapvqa.ingest.result_store import ResultStore, open_files
@@ -42,7 +43,7 @@ from lapvqa.schemas import IMAGES, INVENTORY, LABELS, REJECTS, STUDIES
 
 @dataclass(frozen=True)
 class Source:
-    """The archive opened for reading: what is to be read, with what, and where it is kept."""
+    """The archive opened for reading: the files to read, settings, and the store of results."""
 
     folder: Path
     archive: Archive
@@ -65,10 +66,10 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
         f"{len(archive.images)} image files and {len(archive.reports)} reports in layout "
         f"{archive.name}, {job.machine.workers} workers"
     )
-    for listed, absent in sorted(archive.missing.items()):
+    for list_path, absent in sorted(archive.missing.items()):
         if absent:
             job.recorder.say(
-                f"{absent} files that {listed} names are not here: an incomplete copy?"
+                f"{absent} files that {list_path} names are not here: an incomplete copy?"
             )
     candidates = read_files(
         source.planned,
@@ -80,16 +81,16 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
         recorder=job.recorder,
     )
     judge(candidates, archive, params)
-    found = study_tables.find_studies(candidates)
-    results, reports = _reports(source, found, params, job)
-    others = [*reports.rejects, *study_tables.study_rejects(candidates, found, reports)]
+    known_studies = study_tables.find_studies(candidates)
+    results, reports = _reports(source, known_studies, params, job)
+    others = [*reports.rejects, *study_tables.study_rejects(candidates, known_studies, reports)]
     rejects = study_tables.rejects_table(candidates, others)
     _write_rejects(rejects, job.project)
     require_budget(
         archive.images, rejects, params.reject_budget, load_waivers(job.project), job.recorder
     )
     _require_reports(archive, len(reports.texts), source.folder)
-    studies = study_tables.studies_table(found, reports, _days(params, source.keyring))
+    studies = study_tables.studies_table(known_studies, reports, _days(params, source.keyring))
     counts = _account(candidates, archive, studies, reports, rejects, job.recorder)
     shards = study_tables.make_shards(candidates)
     images = study_tables.images_table(shards)
@@ -103,8 +104,8 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
 def open_source(params: IngestParams, job: Job) -> Source:
     """Open the archive that the inventory lists, and the store of what was read of it before."""
     folder = job.folders["source"]
-    listing = storage.read_table(job.project.inventory("source"), INVENTORY, made_by="inventory")
-    columns = [listing[name].to_pylist() for name in INVENTORY.names]
+    files = storage.read_table(job.project.inventory("source"), INVENTORY, made_by="inventory")
+    columns = [files[name].to_pylist() for name in INVENTORY.names]
     facts = {path: (size, mtime) for path, size, mtime in zip(*columns, strict=True)}
     archive = open_archive(folder, columns[0])
     _require_reports(archive, len(archive.reports), folder)
@@ -126,13 +127,13 @@ def _reports(
 ) -> tuple[dict[str, ReportResult], Reports]:
     matches = study_tables.match_reports(source.archive, studies, source.keyring.study)
     policy = params.deid.reports
-    folder = open_reports(job.project.work_dir("ingest"), source.folder, policy)
+    folder = open_reports(job.project.work_dir("ingest"), source.folder, source.archive, policy)
     results = read_reports(source.archive, sorted(matches.values()), folder, policy, job.recorder)
     return results, study_tables.judge_reports(source.archive, matches, results)
 
 
 def _days(params: IngestParams, keyring: Keyring) -> Callable[[str, date], date | None]:
-    """Return what date to write for a patient's (key) study."""
+    """Return the function that gives the date to write for a patient's (key) study."""
     if params.deid.dates == "shift":
         return keyring.shifted
     return (lambda _, day: day) if params.deid.dates == "keep" else (lambda _, day: None)
@@ -141,14 +142,14 @@ def _days(params: IngestParams, keyring: Keyring) -> Callable[[str, date], date 
 def _report_facts(results: dict[str, ReportResult], recorder: Recorder) -> dict[str, object]:
     flags = flag_counts(results)
     if flags:
-        listed = ", ".join(f"{kind} in {number}" for kind, number in flags.items())
-        recorder.say(f"reports with text that may identify somebody: {listed}")
+        counts = ", ".join(f"{kind} in {number}" for kind, number in flags.items())
+        recorder.say(f"reports with text that may identify somebody: {counts}")
     not_utf8 = sum(result.is_utf8 is False for result in results.values())
     return {"reports_not_utf8": not_utf8, "reports_flagged": flags}
 
 
 def _clear(project: Project) -> None:
-    """Remove the manifest (written last: it means "complete") and what a killed run left."""
+    """Remove the manifest (written last: it means "complete") and leftovers of a killed run."""
     project.images.unlink(missing_ok=True)
     kept_rejects = project.work_dir("ingest") / project.rejects.name
     for path in (project.images, project.studies, project.labels, project.rejects, kept_rejects):
@@ -156,8 +157,8 @@ def _clear(project: Project) -> None:
             partial.unlink()
 
 
-def _require_reports(archive: Archive, found: int, folder: Path) -> None:
-    if found:
+def _require_reports(archive: Archive, number: int, folder: Path) -> None:
+    if number:
         return
     raise SourceError(
         f"expected reports beside {len(archive.images)} images in {folder}, found none that "
@@ -179,7 +180,7 @@ def _account(
     rejects: pa.Table,
     recorder: Recorder,
 ) -> dict[str, int | float | str]:
-    """Check in = out + rejects for files, studies and reports; say it, and return the counts."""
+    """Check in = out + rejects for files, studies and reports; report and return the counts."""
     rejected = Counter(rejects["kind"].to_pylist())
     known_studies = {c.result.study_key for c in candidates} - {None}
     sums = {
@@ -187,10 +188,10 @@ def _account(
         "studies": (len(known_studies), len(studies), rejected["study"]),
         "reports": (len(archive.reports), len(reports.texts), rejected["report"]),
     }
-    for what, (found, taken, turned_away) in sums.items():
-        if found != taken + turned_away:
-            raise AssertionError(f"{what}: {found} in, {taken} out, {turned_away} rejected")
-        recorder.say(f"{what}: {found} in = {taken} taken + {turned_away} rejected")
+    for kind, (total, taken, out) in sums.items():
+        if total != taken + out:
+            raise AssertionError(f"{kind}: {total} in, {taken} taken, {out} rejected")
+        recorder.say(f"{kind}: {total} in = {taken} taken + {out} rejected")
     return {
         "files": sums["files"][0],
         "images": sums["files"][1],

@@ -1,8 +1,10 @@
-"""What becomes of one file: read, hash, render, and nothing but hashed identifiers left.
+"""Turn one file into one result: read, hash, render, and keep hashed identifiers only.
 
-The bytes are read once into memory. A map of the file would save their copy (0.5 ms of the 15.5 MB
+The bytes are read once into memory. Mapping the file would save that copy (0.5 ms for the 15.5 MB
 of a radiograph), but a file that is cut meanwhile would kill the process, and one that changes
-meanwhile would give pixels that its sha256 does not stand for.
+meanwhile would give pixels that do not belong to its sha256.
+
+Results are rows of the store in .lapvqa/work only; ``study_tables`` makes the outputs of them.
 """
 
 from __future__ import annotations
@@ -14,35 +16,81 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
 from lapvqa.dicom.header import Header
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
-from lapvqa.identity import Keyring
-from lapvqa.ingest.archives.contract import Ids
-from lapvqa.ingest.archives.files import PICTURE_SUFFIXES, suffix_of
-from lapvqa.ingest.results import FileResult
-from lapvqa.ingest.splits import split_point
+from lapvqa.identity import Ids, Keyring
 from lapvqa.params import LimitParams
 
 if TYPE_CHECKING:
-    from lapvqa.dicom.read import DicomImage
+    from lapvqa.dicom.render import DicomImage
+
+RESULTS = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("layout_digest", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("exception", pa.string()),
+        pa.field("file_sha256", pa.string()),
+        pa.field("pixels_sha256", pa.string()),
+        pa.field("image_key", pa.string()),
+        pa.field("instance_key", pa.string()),
+        pa.field("study_key", pa.string()),
+        pa.field("patient_key", pa.string()),
+        pa.field("split_point", pa.float64()),
+        pa.field("study_date", pa.string()),
+        pa.field("study_time", pa.string()),
+        pa.field("view", pa.string()),
+        pa.field("body_part", pa.string()),
+        pa.field("burned_in", pa.string()),
+        pa.field("identity_removed", pa.string()),
+        pa.field("photometric", pa.string()),
+        pa.field("bits_stored", pa.int16()),
+        pa.field("transfer_syntax", pa.string()),
+        pa.field("voi", pa.string()),
+        pa.field("native_rows", pa.int32()),
+        pa.field("native_cols", pa.int32()),
+        pa.field("scale", pa.float64()),
+        pa.field("offset_x", pa.float64()),
+        pa.field("offset_y", pa.float64()),
+        pa.field("shard", pa.string()),
+        pa.field("row", pa.int32()),
+    ]
+)
 
 MAX_FILE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
 class Task:
-    """One file to read, as the inventory lists it."""
+    """One file to read, as the inventory lists it and the archive's layout describes it."""
 
     path: str
     size: int
     mtime_ns: int
     ids: Ids
+    is_picture: bool = False
+    """PNG or JPEG, not DICOM."""
+
+    def layout_digest(self, keyring: Keyring) -> str:
+        """Return a keyed digest of what the archive's layout says about the file.
+
+        A stored result counts only while it is the same, so the code of a layout does not decide
+        which store is used.
+        """
+        return keyring.digest(self.ids.image, self.ids.study, self.ids.patient, self.is_picture)
 
 
 @dataclass(frozen=True)
 class Context:
-    """What every worker needs, sent once."""
+    """Settings that each worker process is sent once."""
 
     folder: Path
     keyring: Keyring
@@ -53,16 +101,66 @@ class Context:
 Batch = Sequence[Task]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileResult:
+    """Columns of ``RESULTS``; ``reason`` is None if the file was taken."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    layout_digest: str
+    """``Task.layout_digest`` at the time of reading."""
+    reason: str | None = None
+    detail: str | None = None
+    exception: str | None = None
+    file_sha256: str | None = None
+    pixels_sha256: str | None = None
+    image_key: str | None = None
+    instance_key: str | None = None
+    """Keyed hash of the SOP Instance UID, whatever the image is called by."""
+    study_key: str | None = None
+    patient_key: str | None = None
+    split_point: float | None = None
+    """The patient's place in [0, 1): ``split_point``."""
+    study_date: str | None = None
+    study_time: str | None = None
+    view: str | None = None
+    body_part: str | None = None
+    """Body Part Examined (0018,0015): chest | other, empty if not stated."""
+    burned_in: str | None = None
+    """Burned In Annotation (0028,0301): yes | no, empty if not stated."""
+    identity_removed: str | None = None
+    """Patient Identity Removed (0012,0062): yes | no, empty if not stated."""
+    photometric: str | None = None
+    bits_stored: int | None = None
+    transfer_syntax: str | None = None
+    voi: str | None = None
+    native_rows: int | None = None
+    native_cols: int | None = None
+    scale: float | None = None
+    offset_x: float | None = None
+    offset_y: float | None = None
+    shard: str | None = None
+    """File of the store that holds the stored image; None if rejected, or not stored yet."""
+    row: int | None = None
+    """Its row there."""
+    pixels: NDArray[np.uint8] | None = None
+    """Stored image [384, 384], until it lies in a shard."""
+    held_in: str = ""
+    """File of the store that holds this row."""
+
+
 def process_file(task: Task, context: Context) -> FileResult:
     """Read, hash and render one file; a reject is a result like any other."""
     result = unread(task, context.keyring, context.split_seed)
     try:
         data = _read(context.folder / task.path, task)
         result = replace(result, file_sha256=hashlib.sha256(data).hexdigest())
-        # Only here: the kernels take half a second to load, which the parent need not wait for.
-        from lapvqa.dicom.read import parse, render
+        # Not at the top: the kernels take half a second to load, and the parent needs none.
+        from lapvqa.dicom.parse import parse
+        from lapvqa.dicom.render import render
 
-        if suffix_of(task.path) in PICTURE_SUFFIXES:
+        if task.is_picture:
             from lapvqa.dicom.picture import read_picture
 
             image = read_picture(data)
@@ -78,19 +176,24 @@ def process_file(task: Task, context: Context) -> FileResult:
     except MemoryError:
         detail = f"expected to fit into {context.limits.memory_mb} MB"
         return rejected(result, Reason.OUT_OF_MEMORY, detail, "MemoryError")
-    return _shown(result, image)
+    return _rendered(result, image)
 
 
 def unread(task: Task, keyring: Keyring, split_seed: int) -> FileResult:
-    """Return what is known of a file by its path alone."""
-    result = FileResult(path=task.path, size=task.size, mtime_ns=task.mtime_ns)
+    """Return the result of a file of which only the path is known."""
+    result = FileResult(
+        path=task.path,
+        size=task.size,
+        mtime_ns=task.mtime_ns,
+        layout_digest=task.layout_digest(keyring),
+    )
     return _named(result, task.ids, keyring, split_seed)
 
 
 def rejected(
     result: FileResult, reason: Reason, detail: str, exception: str | None = None
 ) -> FileResult:
-    """Return ``result`` turned away."""
+    """Return ``result`` as a reject."""
     return replace(result, reason=reason.value, detail=detail, exception=exception)
 
 
@@ -111,7 +214,7 @@ def _read(path: Path, task: Task) -> bytes:
 
 
 def _described(result: FileResult, header: Header, ids: Ids, context: Context) -> FileResult:
-    """Add what the header says; ids of the path go before those of the header."""
+    """Add the header's attributes; ids of the path go before those of the header."""
     ids = Ids(
         ids.image or header.instance_uid,
         ids.study or header.study_uid,
@@ -132,7 +235,7 @@ def _described(result: FileResult, header: Header, ids: Ids, context: Context) -
     )
 
 
-def _shown(result: FileResult, image: DicomImage) -> FileResult:
+def _rendered(result: FileResult, image: DicomImage) -> FileResult:
     return replace(
         result,
         voi=image.voi,
@@ -165,3 +268,9 @@ def _named(result: FileResult, ids: Ids, keyring: Keyring, split_seed: int) -> F
         patient_key=keyring.patient(ids.patient) if ids.patient else None,
         split_point=split_point(split_seed, ids.patient) if ids.patient else None,
     )
+
+
+def split_point(seed: int, patient_id: str) -> float:
+    """Return the patient's place in [0, 1): fixed by seed and id, whoever else is there."""
+    digest = hashlib.sha256(f"{seed}:{patient_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

@@ -1,13 +1,13 @@
-"""Read what has not been read yet, and put every file of the archive beside what it came to.
+"""Read the files that have not been read yet, and put every file of the archive beside its result.
 
-What becomes of a file that is
-    new          it is read; its image goes into a new shard, wherever its name sorts and however
-                 late it comes
-    renamed,     read, found to be an image that is known, and given that image's old place: no
-    moved or     shard changes
+A file that is
+    new          is read; its image goes into a new shard, wherever its name sorts and however late
+                 it comes
+    renamed,     is read, recognised as a known image, and given that image's old place: no shard
+    moved or     changes
     re-delivered
-    replaced     read; the new image goes into a new shard, the old one is removed from its own
-    deleted      its image is removed from its shard, its row from the tables
+    replaced     is read; the new image goes into a new shard, the old one is removed from its own
+    deleted      loses its image in its shard and its row in the tables
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lapvqa.dicom.reasons import Reason
-from lapvqa.identity import Keyring
-from lapvqa.ingest.archives import Archive, Ids, Listed
-from lapvqa.ingest.pool import Context, Task, process_all, unread
+from lapvqa.identity import Ids, Keyring
+from lapvqa.ingest.archives.protocol import Archive, Listed
+from lapvqa.ingest.archives.recognise import is_picture
+from lapvqa.ingest.one_file import Context, FileResult, Task, unread
+from lapvqa.ingest.pool import process_all
 from lapvqa.ingest.result_store import ResultStore
-from lapvqa.ingest.results import FileResult
 from lapvqa.ingest.verdicts import Candidate, Views
 from lapvqa.recorder import Recorder
 
@@ -42,7 +43,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Known:
-    """What the store knows of the files to read, what is new, and images that no file claims."""
+    """The files to read: results that the store has, new tasks, and images that no file claims."""
 
     current: Mapping[str, FileResult]
     new: Sequence[Task]
@@ -62,7 +63,7 @@ def plan(
     tasks: list[Task] = []
     for path in archive.images:
         ids = archive.ids(path)
-        task = Task(path, *facts[path], ids or Ids())
+        task = Task(path, *facts[path], ids or Ids(), is_picture(path))
         if ids is None:
             candidate = Candidate(unread(task, keyring, split_seed), Listed())
             detail = f"expected a place and name of layout {archive.name}"
@@ -78,11 +79,22 @@ def plan(
     return Plan(settled, tasks)
 
 
-def look_up(tasks: Sequence[Task], store: ResultStore, recorder: Recorder) -> Known:
-    """Tell by path, size and time which files are known, and which have to be read."""
-    known = {_as_listed(result): result for result in store.load(recorder)}
-    current = {task.path: known[_as_listed(task)] for task in tasks if _as_listed(task) in known}
-    new = [task for task in tasks if task.path not in current]
+def look_up(
+    tasks: Sequence[Task], store: ResultStore, keyring: Keyring, recorder: Recorder
+) -> Known:
+    """Return which files are known, by path, size, time and what the layout says of them."""
+    known = {
+        (result.path, result.size, result.mtime_ns, result.layout_digest): result
+        for result in store.load(recorder)
+    }
+    current: dict[str, FileResult] = {}
+    new: list[Task] = []
+    for task in tasks:
+        result = known.get((task.path, task.size, task.mtime_ns, task.layout_digest(keyring)))
+        if result is None:
+            new.append(task)
+        else:
+            current[task.path] = result
     claimed = {(result.shard, result.row) for result in current.values()}
     orphans = {
         _content(result): (result.shard, result.row or 0)
@@ -109,12 +121,11 @@ def read_files(
     New files are kept in ``store`` by groups of ``shard_images`` files in order of path, each as
     soon as it and those before it are complete.
     """
-    known = look_up(planned.tasks, store, recorder)
-    found = list(known.current.values())
-    found += _read_new(known, store, context, shard_images, workers=workers, recorder=recorder)
-    found = store.compact(found)
-    store.prune(found)
-    by_path = {result.path: result for result in found}
+    known = look_up(planned.tasks, store, context.keyring, recorder)
+    new = _read_new(known, store, context, shard_images, workers=workers, recorder=recorder)
+    results = store.compact([*known.current.values(), *new])
+    store.prune(results)
+    by_path = {result.path: result for result in results}
     return [
         planned.settled.get(path) or Candidate(by_path[path], archive.listed(path))
         for path in archive.images
@@ -137,7 +148,7 @@ def _read_new(
     complete = 0
     for done, result in enumerate(process_all(grouped, context, workers=workers), start=1):
         filling[group_of[result.path]].append(result)
-        # In order of the groups: what a killed run leaves to do is then cut as it would have been.
+        # In order of the groups: a killed run then leaves the same groups as it would have read.
         while complete < len(grouped) and len(filling[complete]) == len(grouped[complete]):
             stored += store.write(at_known_places(filling.pop(complete), known.orphans))
             complete += 1
@@ -151,7 +162,7 @@ def groups(tasks: Sequence[Task], size: int) -> list[Sequence[Task]]:
 
 
 def at_known_places(results: Sequence[FileResult], orphans: Places) -> list[FileResult]:
-    """Give images that lie in a shard already their place there."""
+    """Point results to the shard that already holds their image."""
     placed = []
     for result in results:
         place = orphans.get(_content(result)) if result.pixels is not None else None
@@ -159,10 +170,6 @@ def at_known_places(results: Sequence[FileResult], orphans: Places) -> list[File
             result = replace(result, pixels=None, shard=place[0], row=place[1])
         placed.append(result)
     return placed
-
-
-def _as_listed(file: Task | FileResult) -> tuple[str, int, int]:
-    return file.path, file.size, file.mtime_ns
 
 
 def _content(result: FileResult) -> tuple[str, str]:

@@ -1,14 +1,14 @@
-"""Many files in many processes; what crashes, hangs or eats the memory costs one file.
+"""Read many files in many processes; a file that crashes, hangs or exhausts memory is one reject.
 
 A pool of plain child processes (``worker``), not of ``multiprocessing``: it also runs inside a
 daemonic process, such as a Dask worker. A worker has one file in hand and one waiting, so it
-never idles; the pool knows which is in hand, and charges a death or the end of patience to it.
+never idles; the pool knows which is in hand, and blames a death or a timeout on it.
 
-A file is convicted by a fresh worker that holds nothing else: the first death, or lack of memory,
-of a worker that has seen other files sends the file there. So the outcome depends on the file
-alone, and a worker killed from outside costs nothing.
+A file is rejected for a crash, or for running out of memory, only by a fresh worker that holds
+nothing else. If it happens to a worker that has seen other files, the file is tried again in such a
+one. So the outcome depends on the file alone, and a worker killed from outside costs nothing.
 
-Memory: a worker ``limits.memory_mb``, the pool two results per worker. Results are taken in as
+Memory: ``limits.memory_mb`` per worker, two results per worker in the pool. Results are read when
 they are asked for; until then the workers wait. The pool's thread must live as long as the pool:
 Linux ties a worker to the thread that started it.
 """
@@ -29,11 +29,8 @@ from itertools import chain
 
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import LapvqaError
-from lapvqa.ingest.messages import Inbox, send
-from lapvqa.ingest.one_file import Batch, Context, Task, process_file, rejected, unread
-from lapvqa.ingest.results import FileResult
-
-__all__ = ["Batch", "Context", "Task", "process_all", "process_file", "unread"]
+from lapvqa.ingest.one_file import Batch, Context, FileResult, Task, rejected, unread
+from lapvqa.ingest.worker import Inbox, send
 
 _QUEUED = 2
 _START_SECONDS = 120.0
@@ -41,7 +38,7 @@ _START_TRIALS = 3
 _PIPE_BYTES = 1 << 20
 _LAST_WORDS = 4096
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-# What C++, Rust and Python print when they end for lack of memory.
+# Printed by C++, Rust and Python when they end because memory ran out.
 _OUT_OF_MEMORY = (b"bad_alloc", b"memory allocation of", b"MemoryError")
 
 
@@ -76,14 +73,14 @@ class _Worker:
         self.queue: deque[Task] = deque()
         self.is_ready = False
         self.is_trial = False
-        """It holds one file that may have ended another worker, and gets no second."""
+        """It holds one file that may have ended another worker, and gets no second one."""
         self.last_words = b""
         self.deadline = time.monotonic() + _START_SECONDS
         self.send((os.getpid(), context))
 
     @property
     def in_hand(self) -> bool:
-        """Whether there is something to wait for."""
+        """Whether the pool has to wait for it."""
         return bool(self.queue) or not self.is_ready
 
     def give(self, task: Task) -> None:
@@ -94,7 +91,7 @@ class _Worker:
         self.send(task)
 
     def send(self, message: object) -> None:
-        """Write a message; if the worker died, reading from it will tell."""
+        """Write a message; if the worker has died, reading from it will show that."""
         with contextlib.suppress(BrokenPipeError):
             send(self.tasks, message)
 
@@ -103,7 +100,7 @@ class _Worker:
         self.deadline = time.monotonic() + self.seconds
 
     def end(self) -> int:
-        """Kill, and return the exit status; what it printed last stays in ``last_words``."""
+        """Kill it and return its exit status; ``last_words`` keeps the end of its output."""
         self.process.kill()
         status = self.process.wait()
         with contextlib.suppress(BlockingIOError):
@@ -113,12 +110,12 @@ class _Worker:
         return status
 
     def hear(self, words: bytes) -> None:
-        """Keep the end of what it prints; it is searched for known words and never shown."""
+        """Keep the end of its output, which is searched for known words and never shown."""
         self.last_words = (self.last_words + words)[-_LAST_WORDS:]
 
 
 class _Pool:
-    """Tasks, workers, and who holds what."""
+    """Tasks, workers, and which worker holds which task."""
 
     def __init__(self, tasks: Iterator[Task], context: Context, size: int) -> None:
         self._tasks = tasks
@@ -149,10 +146,10 @@ class _Pool:
         return any(worker.queue for worker in self._workers)
 
     def wait(self) -> Iterator[FileResult]:
-        """Yield what the workers have to say next."""
+        """Yield the results that arrive next, or that a death or a timeout decides."""
         deadline = min(worker.deadline for worker in self._workers if worker.in_hand)
         events = self._selector.select(max(0.0, deadline - time.monotonic()))
-        # Whoever asks for the results may be slow: what ends meanwhile is not late.
+        # The consumer of the results may be slow: a worker that ends meanwhile is not late.
         now = time.monotonic()
         silent = set(self._workers) - {key.data for key, _ in events}
         for key, _ in events:
@@ -173,7 +170,7 @@ class _Pool:
                 yield from self._lateness(worker)
 
     def close(self) -> None:
-        """End all workers, whatever they do."""
+        """End all workers, whatever they are doing."""
         for worker in [*self._workers]:
             self._remove(worker)
         self._selector.close()
@@ -189,7 +186,7 @@ class _Pool:
         return worker
 
     def _remove(self, worker: _Worker) -> int:
-        """End a worker, take back what it has not begun, and return its exit status."""
+        """End a worker, take back the tasks that it has not begun, and return its exit status."""
         self._workers.remove(worker)
         for stream in (worker.results, worker.errors):
             if stream in self._selector.get_map():

@@ -1,7 +1,8 @@
-"""How many rejects a run may have, and which of them a person has waived.
+"""The budget of rejects: how many a run may have, and which of them a person has waived.
 
-waivers.yaml, in the project's folder and meant for git, lists rejects that are no cause to stop:
-by the digest of the file's bytes (of its path, where they could not be read), so it names nobody.
+waivers.yaml, in the project's folder and meant for git, lists rejects that are no cause to stop. It
+identifies a file by the digest of its bytes (of its path, where they could not be read), so it
+names nobody.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ def load_waivers(project: Project) -> Waivers:
 
 
 def mark(row: Mapping[str, str | None]) -> str:
-    """Return what stands for a reject's file in waivers.yaml."""
+    """Return the digest that stands for a reject's file in waivers.yaml."""
     digest = row["sha256"]
     return digest or "path-" + hashlib.sha256(str(row["file"]).encode()).hexdigest()[:16]
 
 
 def read_rejects(project: Project) -> list[dict[str, str | None]]:
-    """Return the last run's rejects of ingest, also of a run that failed by its budget."""
+    """Return the last run's rejects of ingest, also of a run that exceeded its budget."""
     kept = project.work_dir("ingest") / project.rejects.name
     path = kept if kept.exists() else project.rejects
     rows: list[dict[str, str | None]] = storage.read_table(
@@ -72,7 +73,7 @@ def require_budget(
     waivers: Waivers,
     recorder: Recorder,
 ) -> None:
-    """Say the counts by reason; raise RejectBudgetError above an allowed share of ``paths``.
+    """Report the counts by reason; raise RejectBudgetError above an allowed share of ``paths``.
 
     Files left out on request and waived ones do not count. A folder is one of the first folders
     in which the paths differ; the error names it by its place, for its name may name a patient.

@@ -1,7 +1,7 @@
-"""The reports of the archive: each read once, searched for identities, and kept with its study.
+"""Read each report of the archive once, search it for identities, and keep it.
 
-Finished work lies beside that of the images (``store``), in ``reports-<digest>/``; a report counts
-as known as long as its stamp (size and time, or size and checksum within a zip) is the same.
+Finished work lies beside that of the images (``result_store``), in ``reports-<digest>/``; a report
+counts as known as long as its stamp (size and time, or size and checksum within a zip) is the same.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ import pyarrow as pa
 from lapvqa import code, storage
 from lapvqa.dicom.reasons import TRANSIENT, Reason
 from lapvqa.errors import DicomError, SchemaError
-from lapvqa.ingest import archives
-from lapvqa.ingest.archives import Archive
+from lapvqa.ingest.archives.protocol import Archive
 from lapvqa.ingest.result_store import open_folder
 from lapvqa.recorder import Recorder
 from lapvqa.text import phi
 
 Policy = Literal["flag", "reject"]
-"""What becomes of a report with text that may identify somebody: ingest.deid.reports."""
+"""Treatment of a report with text that may identify somebody: ingest.deid.reports."""
 
 REPORTS = pa.schema(
     [
@@ -65,39 +64,39 @@ class ReportResult:
 def read_reports(
     archive: Archive, paths: Sequence[str], folder: Path, policy: Policy, recorder: Recorder
 ) -> dict[str, ReportResult]:
-    """Return what each report at ``paths`` came to; new ones are read and kept in ``folder``.
+    """Return the result of each report at ``paths``; new ones are read and kept in ``folder``.
 
     Under the policy "reject", a text that may identify somebody is not even kept there.
     """
     known = {result.path: result for result in _load(folder, recorder)}
-    found: dict[str, ReportResult] = {}
+    results: dict[str, ReportResult] = {}
     new: list[ReportResult] = []
     for done, path in enumerate(paths, start=1):
         try:
             size, stamp = archive.report_stamp(path)
         except OSError as error:
             detail = f"expected a readable report: {error.strerror}"
-            found[path] = ReportResult(path=path, reason=Reason.UNREADABLE.value, detail=detail)
+            results[path] = ReportResult(path=path, reason=Reason.UNREADABLE.value, detail=detail)
             continue
         result = known.get(path)
         if result is None or (result.size, result.stamp) != (size, stamp):
             new.append(_read(archive, ReportResult(path=path, size=size, stamp=stamp), policy))
             recorder.progress(done, len(paths), unit="reports")
         else:
-            found[path] = result
-    if found:
-        recorder.say(f"{len(found)} reports are known from before, {len(new)} are new")
-    found |= {result.path: result for result in _write(folder, new)}
-    _prune(folder, {result.held_in for result in found.values()})
-    return found
+            results[path] = result
+    if results:
+        recorder.say(f"{len(results)} reports are known from before, {len(new)} are new")
+    results |= {result.path: result for result in _write(folder, new)}
+    _prune(folder, {result.held_in for result in results.values()})
+    return results
 
 
-def open_reports(work_dir: Path, source: Path, policy: Policy) -> Path:
-    """Open the folder of finished reports for this archive, policy and code."""
+def open_reports(work_dir: Path, source: Path, archive: Archive, policy: Policy) -> Path:
+    """Open the folder of finished reports for this archive, its layout's code and the policy."""
     described: dict[str, object] = {
         "source": str(source.resolve()),
         "policy": policy,
-        "code": code.digest(archives.__name__, phi.__name__),
+        "code": code.digest(type(archive).__module__, phi.__name__),
     }
     return open_folder(work_dir, "reports", described)
 
@@ -111,13 +110,13 @@ def flag_counts(results: Mapping[str, ReportResult]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _read(archive: Archive, listed: ReportResult, policy: Policy) -> ReportResult:
+def _read(archive: Archive, unread: ReportResult, policy: Policy) -> ReportResult:
     try:
-        report = archive.read_report(listed.path)
+        report = archive.read_report(unread.path)
     except DicomError as error:
-        return replace(listed, reason=error.reason, detail=error.message, exception=error.exception)
+        return replace(unread, reason=error.reason, detail=error.message, exception=error.exception)
     flags = [mark.kind for mark in phi.search(report.text)]
-    result = replace(listed, sha256=report.sha256, is_utf8=report.is_utf8, flags=flags)
+    result = replace(unread, sha256=report.sha256, is_utf8=report.is_utf8, flags=flags)
     if flags and policy == "reject":
         kinds = ", ".join(sorted(set(flags)))
         detail = f"expected no identifying text, found {kinds}"
@@ -126,7 +125,7 @@ def _read(archive: Archive, listed: ReportResult, policy: Policy) -> ReportResul
 
 
 def _load(folder: Path, recorder: Recorder) -> list[ReportResult]:
-    found = []
+    results = []
     for path in sorted(folder.glob("*.parquet")):
         try:
             table = storage.read_table(path, REPORTS, made_by="ingest")
@@ -135,19 +134,19 @@ def _load(folder: Path, recorder: Recorder) -> list[ReportResult]:
             path.unlink()
             continue
         columns = [table[name].to_pylist() for name in REPORTS.names]
-        found += [
+        results += [
             ReportResult(**dict(zip(REPORTS.names, values, strict=True)), held_in=path.name)
             for values in zip(*columns, strict=True)
         ]
-    return [result for result in found if result.reason not in TRANSIENT]
+    return [result for result in results if result.reason not in TRANSIENT]
 
 
 def _write(folder: Path, results: Sequence[ReportResult]) -> list[ReportResult]:
     if not results:
         return []
-    listed = json.dumps([(one.path, one.size, one.stamp, one.sha256) for one in results])
-    name = f"{hashlib.sha256(listed.encode()).hexdigest()[:16]}.parquet"
-    columns = {field: [getattr(one, field) for one in results] for field in REPORTS.names}
+    facts = json.dumps([(r.path, r.size, r.stamp, r.sha256) for r in results])
+    name = f"{hashlib.sha256(facts.encode()).hexdigest()[:16]}.parquet"
+    columns = {field: [getattr(result, field) for result in results] for field in REPORTS.names}
     storage.write_table(folder / name, pa.table(columns, schema=REPORTS), REPORTS)
     return [replace(result, held_in=name) for result in results]
 

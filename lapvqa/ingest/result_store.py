@@ -3,13 +3,15 @@
 DVC deletes a stage's outputs before it runs, so results live in .lapvqa/work/ingest/<digest>/:
 shards ``images-<digest>.arrow`` of the images taken, and ``rows-<digest>.parquet`` with a row per
 file, written after the shard it points to. A row counts for a file as long as path, size and
-modification time are the inventory's.
+modification time are those of the inventory.
 
-A shard is written once and never changes; data/images/ holds links to it. An image that no file
-stands for any more (deleted, replaced) costs its shard a rewriting without it.
+A shard is written once and never changes; data/images/ holds links to it. Once no file stands for
+one of its images any more (deleted, replaced), a new shard without it takes its place.
 
-The digest covers what a row or a pixel depends on: the code and libraries that make them, the
-key, the seed, and the archive's folder. The rows hold study dates, so the folder is private.
+The folder's digest covers the code and libraries that make a row or a pixel, the key, the seed and
+the archive's folder. Not the archive's layout: each row keeps a digest of what the layout said of
+its file (``Task.layout_digest``), and ``plan.look_up`` compares it. Rows hold study dates, so the
+folder is private.
 """
 
 from __future__ import annotations
@@ -32,11 +34,10 @@ from lapvqa.dicom.reasons import TRANSIENT
 from lapvqa.errors import MissingArtifactError, SchemaError
 from lapvqa.identity import key_id
 from lapvqa.images.shards import map_shard, shard_name, write_shard
-from lapvqa.ingest.results import RESULTS, FileResult
+from lapvqa.ingest.one_file import RESULTS, FileResult
 from lapvqa.params import IngestParams
 from lapvqa.recorder import Recorder
 
-# What is done with a stored row, and so does not change it; all else in this room may.
 _LIBRARIES = (
     "pydicom", "numpy", "numba", "opencv-python-headless", "pillow", "pylibjpeg",
     "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm",
@@ -71,10 +72,10 @@ class ResultStore:
     def load(self, recorder: Recorder) -> list[FileResult]:
         """Return all results that may be used again.
 
-        What is damaged is said and dropped, so its files are read again; transient rejects are
-        left out for the same reason.
+        Damaged files of the store are reported and dropped, so that their images are read again;
+        transient rejects are left out for the same reason.
         """
-        found: list[FileResult] = []
+        results: list[FileResult] = []
         for path in sorted(self.folder.glob("rows-*.parquet")):
             try:
                 rows = _read_rows(path)
@@ -82,11 +83,11 @@ class ResultStore:
                 recorder.say(f"dropped damaged rows of finished work: {error.message}")
                 path.unlink()
                 continue
-            found += rows
-        sizes = {shard: self._size(shard, recorder) for shard in sorted(_shards(found))}
+            results += rows
+        sizes = {shard: self._size(shard, recorder) for shard in sorted(_shards(results))}
         return [
             result
-            for result in found
+            for result in results
             if result.reason not in TRANSIENT
             and (result.shard is None or (result.row or 0) < sizes[result.shard])
         ]
@@ -100,8 +101,7 @@ class ResultStore:
     def compact(self, current: Sequence[FileResult]) -> list[FileResult]:
         """Rewrite the shards with images that no current result stands for; return the results.
 
-        What was withdrawn from the archive must not remain here. The other shards keep their
-        bytes.
+        Images withdrawn from the archive must not remain here. The other shards keep their bytes.
         """
         used: dict[str, list[FileResult]] = defaultdict(list)
         for result in current:
@@ -116,13 +116,15 @@ class ResultStore:
             first = {result.row or 0: result for result in reversed(results)}
             target = self._write_shard([first[row] for row in rows], [images[row] for row in rows])
             new_row = {row: index for index, row in enumerate(rows)}
-            again = [replace(one, shard=target, row=new_row[one.row or 0]) for one in results]
+            again = [
+                replace(result, shard=target, row=new_row[result.row or 0]) for result in results
+            ]
             moved |= {result.path: result for result in self._write_rows(again)}
         return [moved.get(result.path, result) for result in current]
 
     def prune(self, current: Sequence[FileResult]) -> None:
         """Delete the files that no current result needs."""
-        for group in self.folder.glob("group-*.json"):  # of a cluster that has read it
+        for group in self.folder.glob("group-*.json"):  # left by a cluster that has read it
             group.unlink()
         needed = {result.held_in for result in current} | _shards(current)
         for path in [*self.folder.glob("rows-*.parquet"), *self.folder.glob("images-*.arrow")]:
@@ -156,8 +158,8 @@ class ResultStore:
         return name
 
     def _write_rows(self, results: Sequence[FileResult]) -> list[FileResult]:
-        listed = [[str(getattr(result, field)) for field in RESULTS.names] for result in results]
-        name = f"rows-{hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]}.parquet"
+        values = [[str(getattr(result, field)) for field in RESULTS.names] for result in results]
+        name = f"rows-{hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]}.parquet"
         columns = {field: [getattr(result, field) for result in results] for field in RESULTS.names}
         storage.write_table(self.folder / name, pa.table(columns, schema=RESULTS), RESULTS)
         return [replace(result, held_in=name) for result in results]
@@ -174,22 +176,26 @@ class ResultStore:
 
 
 def forget(work_dir: Path, unwanted: Callable[[FileResult], bool]) -> int:
-    """Drop the rejects that ``unwanted`` names from every store; return how many files they are.
+    """Drop the rejects that ``unwanted`` selects from every store; return how many files they are.
 
-    The next run reads those files again.
+    The next run reads those files again. Stores of other code, which it will not use, stay as they
+    are.
     """
     paths: set[str] = set()
     for path in sorted(work_dir.glob("*/rows-*.parquet")):
-        results = _read_rows(path)
+        try:
+            results = _read_rows(path)
+        except SchemaError:
+            continue
         dropped = [result for result in results if result.reason and unwanted(result)]
         if not dropped:
             continue
-        gone = {result.path for result in dropped}
-        left = [result for result in results if result.path not in gone]
-        if left:
-            ResultStore(path.parent)._write_rows(left)
+        dropped_paths = {result.path for result in dropped}
+        kept = [result for result in results if result.path not in dropped_paths]
+        if kept:
+            ResultStore(path.parent)._write_rows(kept)
         path.unlink()
-        paths |= gone
+        paths |= dropped_paths
     return len(paths)
 
 
@@ -207,7 +213,7 @@ def open_files(work_dir: Path, source: Path, params: IngestParams, key: bytes) -
 
 
 def open_folder(work_dir: Path, kind: str, described: Mapping[str, object]) -> Path:
-    """Make the private folder for work of ``kind`` so described; delete all but the latest two."""
+    """Open the private folder for ``kind`` of work under these facts; keep the latest two only."""
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
     folder = work_dir / f"{kind}-{digest}"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

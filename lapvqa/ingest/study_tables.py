@@ -1,4 +1,4 @@
-"""The stage's tables, made of the judged files; every row sorted by its key."""
+"""The stage's tables, made of the judged files; rows sorted by key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lapvqa.dicom.header import clean_date, clean_time
 from lapvqa.dicom.reasons import COPIES, Reason
 from lapvqa.identity import Keyring
 from lapvqa.images.shards import shard_name
-from lapvqa.ingest.archives import Archive
+from lapvqa.ingest.archives.protocol import Archive
 from lapvqa.ingest.reports import ReportResult
 from lapvqa.ingest.verdicts import Candidate, accepted
 from lapvqa.schemas import CHEXPERT_LABELS, IMAGES, LABELS, REJECTS, STUDIES
@@ -44,25 +44,25 @@ class Study:
 
     @cached_property
     def images(self) -> list[Candidate]:
-        """The files that are in; a study of none still counts if it has a report."""
+        """The files that are taken; a study without one still counts if it has a report."""
         return accepted(self.files)
 
     @property
     def first(self) -> Candidate:
-        """The file that says whose the study is."""
+        """The file that tells whose study it is."""
         return (self.images or self.files)[0]
 
 
 @dataclass(frozen=True)
 class Reports:
-    """The reports that are in, by study key, and the rejects among them."""
+    """The reports that are taken, by study key, and the rejects among them."""
 
     texts: Mapping[str, ReportResult]
     rejects: Sequence[dict[str, str | None]]
 
 
 def make_shards(candidates: Sequence[Candidate]) -> list[Shard]:
-    """Group the images that are in by the store's shards, sorted by name."""
+    """Group the images that are taken by the store's shards, sorted by name."""
     stored: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in accepted(candidates):
         stored[str(candidate.result.shard)].append(candidate)
@@ -88,9 +88,9 @@ def images_table(shards: Sequence[Shard]) -> pa.Table:
 
 
 def content_digest(images: pa.Table, studies: pa.Table) -> str:
-    """Return 16 hex digits of a sha256 of what the tables say, wherever the images lie.
+    """Return 16 hex digits of a sha256 of all images and studies, wherever the images lie.
 
-    Two archives that hold the same have the same, in whatever order their files came.
+    The same for two archives of the same content, in whatever order their files arrived.
     """
     digest = hashlib.sha256()
     for table in (images.drop_columns(["shard", "row"]), studies):
@@ -113,7 +113,7 @@ def match_reports(
 ) -> dict[str, str]:
     """Return the path of each study's report by study key; ``study_key`` hashes a study's id.
 
-    Files that are out take part in the matching, they still tell whose a folder is; but a copy
+    Rejected files take part in the matching: they still tell whose a folder is. But a copy
     elsewhere does not pull its study's report there.
     """
     places: dict[str, list[str]] = {}
@@ -128,7 +128,7 @@ def match_reports(
 def judge_reports(
     archive: Archive, matches: Mapping[str, str], results: Mapping[str, ReportResult]
 ) -> Reports:
-    """Sort the reports into those that are in and those that are not."""
+    """Divide the reports into those that are taken and those that are rejected."""
     texts: dict[str, ReportResult] = {}
     rejects = []
     for key, path in matches.items():
@@ -204,7 +204,7 @@ def _date(taken_at: tuple[str, str]) -> date | None:
 
 
 def labels_table(archive: Archive, keyring: Keyring, studies: pa.Table) -> pa.Table:
-    """Return data/labels.parquet's rows: the archive's own labels of the studies that are in."""
+    """Return data/labels.parquet's rows: the archive's own labels of the studies that are taken."""
     taken = set(studies["study_key"].to_pylist())
     labels: dict[str, list[int | None]] = {}
     for study_id, values in archive.labels():

@@ -1,4 +1,4 @@
-"""Which files are in, and why the others are out: rules that need more than one file.
+"""Decide which files are taken and why the others are rejected, and the split of each patient.
 
 Rules run in a fixed order over the files in order of path, so of two copies the first by path
 is taken, whichever was read first.
@@ -10,17 +10,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lapvqa.dicom.header import FRONTAL, clean_view
+from lapvqa.dicom.header import clean_view
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import SplitLeakError
-from lapvqa.ingest.archives import Archive, Listed
-from lapvqa.ingest.results import FileResult
-from lapvqa.ingest.splits import split_of
+from lapvqa.ingest.archives.protocol import Archive, Listed
+from lapvqa.ingest.one_file import FileResult
 from lapvqa.params import IngestParams, SplitParams
+from lapvqa.schemas import FRONTAL_VIEWS
 
 Views = Literal["any", "frontal"]
 
-# What (0012,0062) may say under each setting of ingest.deid.identity_removed; "": nothing.
+# Values of (0012,0062) that each setting of ingest.deid.identity_removed accepts; "": absent.
 _REMOVED: dict[str, set[str | None]] = {
     "accept": {"yes", "no", "", None},
     "unless_no": {"yes", "", None},
@@ -30,15 +30,15 @@ _REMOVED: dict[str, set[str | None]] = {
 
 @dataclass(slots=True)
 class Candidate:
-    """One image file of the archive, all that is known of it, and what became of it."""
+    """One image file of the archive, all that is known of it, and the verdict."""
 
     result: FileResult
     listed: Listed
     reason: Reason | None = None
-    """None: the file is in."""
+    """None: the file is taken."""
     detail: str = ""
     split: str = ""
-    """Split of its patient, whether the file is in or not; empty if unknown."""
+    """Split of its patient, whether the file is taken or not; empty if unknown."""
 
     @property
     def view(self) -> str:
@@ -46,33 +46,33 @@ class Candidate:
         return clean_view(self.listed.view or "") or self.result.view or ""
 
     def reject(self, reason: Reason, detail: str) -> None:
-        """Turn the file away."""
+        """Reject the file."""
         self.reason, self.detail = reason, detail
 
     def reject_unless_frontal(self) -> bool:
-        """Turn the file away if it is not known to be frontal; say whether it was."""
+        """Reject the file unless it is known to be frontal; say whether it was rejected."""
         if not self.view:
             self.reject(Reason.VIEW_UNKNOWN, "expected a frontal view, found none stated")
-        elif self.view not in FRONTAL:
+        elif self.view not in FRONTAL_VIEWS:
             self.reject(Reason.LATERAL_NOT_ASKED, f"expected a frontal view, found {self.view}")
         return self.reason is not None
 
     def reject_unless_permitted(self, params: IngestParams) -> None:
-        """Turn the file away if what its header states is not wanted."""
+        """Reject the file if the parameters exclude what its header states."""
         result = self.result
         if params.body_part == "chest" and result.body_part == "other":
             self.reject(Reason.NOT_A_CHEST, "expected a chest, the header names another part")
         elif params.burned_in == "reject" and result.burned_in == "yes":
             self.reject(Reason.BURNED_IN, "the header says that text is burned into the image")
         elif result.identity_removed not in _REMOVED[params.deid.identity_removed]:
-            found = result.identity_removed or "no word of it"
+            stated = result.identity_removed or "no word of it"
             self.reject(
-                Reason.IDENTITY_NOT_REMOVED, f"expected Patient Identity Removed, found {found}"
+                Reason.IDENTITY_NOT_REMOVED, f"expected Patient Identity Removed, found {stated}"
             )
 
 
 def judge(candidates: Sequence[Candidate], archive: Archive, params: IngestParams) -> None:
-    """Give every file its split and, if it is out, its reason; raises SplitLeakError."""
+    """Give every file its split and, if it is rejected, its reason; raises SplitLeakError."""
     for candidate in candidates:
         candidate.split = _split(candidate, archive, params.split)
         if candidate.reason is None and candidate.result.reason is not None:
@@ -92,7 +92,7 @@ def judge(candidates: Sequence[Candidate], archive: Archive, params: IngestParam
 
 
 def accepted(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates that are in."""
+    """Return the candidates that are taken."""
     return [candidate for candidate in candidates if candidate.reason is None]
 
 
@@ -126,12 +126,19 @@ def _split(candidate: Candidate, archive: Archive, split: SplitParams) -> str:
     return "" if point is None else split_of(point, split)
 
 
+def split_of(point: float, params: SplitParams) -> str:
+    """Return the split at ``point`` of [0, 1); a patient keeps it when patients are added."""
+    if point < params.validate_share:
+        return "validate"
+    return "test" if point < params.validate_share + params.test else "train"
+
+
 def _require_one_split_per_patient(candidates: Sequence[Candidate]) -> None:
     splits: dict[str | None, set[str]] = {}
     for candidate in candidates:
         if candidate.split:
             splits.setdefault(candidate.result.patient_key, set()).add(candidate.split)
-    leaked = sum(len(found) > 1 for found in splits.values())
+    leaked = sum(len(names) > 1 for names in splits.values())
     if leaked:
         raise SplitLeakError(
             f"{leaked} patients stand in more than one split",

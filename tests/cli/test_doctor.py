@@ -12,34 +12,34 @@ from cli_answer import Answer, Lapvqa
 
 from flows.commands import checks
 from flows.commands.checks import FAIL, OK, WARN
-from lapvqa.dicom import pixels, samples
+from lapvqa.dicom import pixels, self_test
 from lapvqa.project import Project
 
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("sample", samples.SAMPLES, ids=lambda sample: sample.file)
-def test_each_encoding_decodes_to_the_pattern(sample: samples.Sample) -> None:
-    assert samples.check(sample) == ""
-    found = samples.decode(sample)
-    assert np.abs(found - samples.pattern(sample.bits)).max() <= sample.max_error
-    assert len(samples.data_of(sample)) < 10_000
+@pytest.mark.parametrize("sample", self_test.SAMPLES, ids=lambda sample: sample.file)
+def test_each_encoding_decodes_to_the_pattern(sample: self_test.SampleFile) -> None:
+    assert self_test.check(sample) == ""
+    found = self_test.decode(sample)
+    assert np.abs(found - self_test.pattern(sample.bits)).max() <= sample.max_error
+    assert len(self_test.data_of(sample)) < 10_000
 
 
-@pytest.mark.parametrize("sample", samples.SAMPLES, ids=lambda sample: sample.file)
+@pytest.mark.parametrize("sample", self_test.SAMPLES, ids=lambda sample: sample.file)
 def test_damaged_pixels_turn_the_check_red(
-    sample: samples.Sample, monkeypatch: pytest.MonkeyPatch
+    sample: self_test.SampleFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = samples.data_of(sample)
+    data = self_test.data_of(sample)
     middle = len(data) * 2 // 3
     damaged = data[:middle] + bytes(255 - byte for byte in data[middle : middle + 40])
-    monkeypatch.setattr(samples, "data_of", lambda _: damaged + data[middle + 40 :])
-    assert samples.check(sample) != ""
+    monkeypatch.setattr(self_test, "data_of", lambda _: damaged + data[middle + 40 :])
+    assert self_test.check(sample) != ""
 
 
 def test_the_pattern_uses_the_whole_range() -> None:
     for bits in (8, 12):
-        found = samples.pattern(bits)
+        found = self_test.pattern(bits)
         assert (found.min(), found.max()) == (0, 2**bits - 1)
         assert len(np.unique(found)) > 200
 
@@ -50,10 +50,10 @@ def test_each_file_is_of_the_syntax_that_it_is_named_after() -> None:
     from pydicom import dcmread
 
     names = {}
-    for sample in samples.SAMPLES:
-        meta = dcmread(BytesIO(samples.data_of(sample)), stop_before_pixels=True).file_meta
+    for sample in self_test.SAMPLES:
+        meta = dcmread(BytesIO(self_test.data_of(sample)), stop_before_pixels=True).file_meta
         names[sample.file] = meta.TransferSyntaxUID
-    assert len(set(names.values())) == len(samples.SAMPLES)
+    assert len(set(names.values())) == len(self_test.SAMPLES)
     assert set(names.values()) >= set(pixels.NATIVE)
     variants = {"1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"}  # HTJ2K by another name
     assert set(pixels.DECODERS) - set(names.values()) <= variants
@@ -127,7 +127,7 @@ def test_the_whole_doctor_on_this_machine(process: Callable[..., Answer]) -> Non
     lines = answer.out.splitlines()
     assert answer.code == 0, answer.out + answer.err
     assert lines[-1].endswith("this machine is fit for a run")
-    assert sum("DICOM" in line for line in lines) == len(samples.SAMPLES)
+    assert sum("DICOM" in line for line in lines) == len(self_test.SAMPLES)
     for name in ("Python", "packages", "torch", "disk", "tokenizer", "Prefect", "MLflow", "git"):
         assert any(name in line for line in lines), name
 

@@ -15,7 +15,7 @@ from pydicom import Dataset, dcmread
 from pydicom import uid as uids
 from pydicom.encaps import encapsulate
 
-from lapvqa.dicom import samples
+from lapvqa.dicom import self_test
 
 WINDOW = {"WindowCenter": 2048, "WindowWidth": 4096}
 
@@ -67,8 +67,8 @@ def bases() -> dict[str, bytes]:
     files["colour JPEG"] = _colour_jpeg()
     files["large, RLE"] = _compressed(dataset_of(large, **WINDOW), uids.RLELossless)
     files["large, JPEG 2000"] = _compressed(dataset_of(large, **WINDOW), uids.JPEG2000Lossless)
-    for sample in samples.SAMPLES:
-        files[sample.name] = samples.data_of(sample)
+    for sample in self_test.SAMPLES:
+        files[sample.name] = self_test.data_of(sample)
     return files
 
 

@@ -13,10 +13,9 @@ from mutations import mutated
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
-from lapvqa.identity import Keyring
-from lapvqa.ingest.archives.contract import Ids
-from lapvqa.ingest.pool import Context, Task, process_all
-from lapvqa.ingest.results import FileResult
+from lapvqa.identity import Ids, Keyring
+from lapvqa.ingest.one_file import Context, FileResult, Task
+from lapvqa.ingest.pool import process_all
 from lapvqa.params import LimitParams
 
 IDS = Ids("image", "study", "patient")
@@ -32,7 +31,7 @@ STATED = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file; ``answer`` is None if it was turned away."""
+    """What became of one file; ``answer`` is None if it was rejected."""
 
     name: str
     result: FileResult

@@ -10,8 +10,8 @@ from pydicom import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from lapvqa.dicom import grayscale
-from lapvqa.dicom.coding import Coding
-from lapvqa.dicom.grayscale import Ramp, Window
+from lapvqa.dicom.grayscale import Ramp, Table, Window, apply_windowing
+from lapvqa.dicom.pixels import Coding
 
 TWELVE = Coding(12)
 SIGNED_TWELVE = Coding(12, signed=True)
@@ -28,9 +28,17 @@ def values_of(coding: Coding, cells: list[int]) -> list[float]:
     return list(coding.values()[coding.ranks(np.array(cells, np.uint16))])
 
 
+def display(
+    dataset: Dataset, coding: Coding, cells: NDArray[np.uint16]
+) -> tuple[Ramp | Table, str]:
+    """The display function in whichever form ``render`` asks for first."""
+    linear = grayscale.linear_display(dataset, coding, cells)
+    return linear or grayscale.tabulated_display(dataset, coding, cells)
+
+
 def table_of(dataset: Dataset, coding: Coding, cells: NDArray[np.uint16]) -> NDArray[np.float64]:
     """The grey, 0 to 65535, of each value in ascending order, by whichever way is taken."""
-    shown, _ = grayscale.display(dataset, coding, cells)
+    shown, _ = display(dataset, coding, cells)
     if not isinstance(shown, Ramp):
         return shown.astype(np.float64)
     grey = (coding.values() - shown.black) / (shown.white - shown.black)
@@ -50,9 +58,9 @@ def test_bits_above_the_high_bit_are_no_part_of_the_value() -> None:
 def test_linear_window_is_the_example_of_the_standard() -> None:
     # PS3.3 C.11.2.1.2.1, note 2: c = 2048, w = 1 -> below 2047.5 black, above white;
     # c = 0, w = 100 -> y = 0 up to -50, 255 above 49.
-    assert list(Window(2048, 1).greys(np.array([2047.0, 2048.0]))) == [0, 1]
+    assert list(apply_windowing(Window(2048, 1), np.array([2047.0, 2048.0]))) == [0, 1]
     values = np.array([-51.0, -50.0, -0.5, 49.0, 50.0])
-    assert Window(0, 100).greys(values) == pytest.approx([0, 0, 0.5, 1, 1])
+    assert apply_windowing(Window(0, 100), values) == pytest.approx([0, 0, 0.5, 1, 1])
 
 
 @given(
@@ -75,8 +83,8 @@ def test_rescale_and_window_agree_with_pydicom(
     shown = apply_voi_lut(modality, dataset).astype(np.float64)
     # pydicom spreads the window over the range that stored values may take after rescaling.
     low, high = intercept, 4095 * slope + intercept
-    found, voi = grayscale.voi_lut(
-        dataset, grayscale.modality_lut(dataset, stored.astype(np.float64))
+    found, voi = grayscale.apply_voi_lut(
+        dataset, grayscale.apply_modality_lut(dataset, stored.astype(np.float64))
     ) or (None, "")
     assert voi == "window"
     assert np.abs(found - (shown - low) / (high - low)).max() < 1e-6
@@ -91,7 +99,7 @@ def test_voi_lut_sequence_agrees_with_pydicom(first: int, bits: int, count: int)
     dataset = dataset_of(stored.reshape(64, 64))
     dataset.VOILUTSequence = [lut_item(first, bits, data)]
     dataset.WindowCenter, dataset.WindowWidth = 1, 2  # the alternative that is not chosen
-    found = grayscale.voi_lut(dataset, stored.astype(np.float64))
+    found = grayscale.apply_voi_lut(dataset, stored.astype(np.float64))
     assert found is not None
     assert found[1] == "lut"
     expected = apply_voi_lut(stored, dataset, prefer_lut=True) / (2**bits - 1)
@@ -130,7 +138,7 @@ def test_lowest_value_is_white_once(photometric: str, shape: str | None, inverte
 
 def test_padding_is_black_and_does_not_move_the_percentiles() -> None:
     cells = ramp()
-    plain, voi = grayscale.display(dataset_of(cells), TWELVE, cells)
+    plain, voi = display(dataset_of(cells), TWELVE, cells)
     assert voi == "percentile"
     bordered = np.full((500, 500), 4095, np.uint16)
     bordered[:378, :378] = np.minimum(cells, 4000)
@@ -147,7 +155,7 @@ def test_padding_is_black_and_does_not_move_the_percentiles() -> None:
 def test_percentiles_are_black_and_white_whatever_the_outliers() -> None:
     cells = np.random.default_rng(0).integers(1000, 2000, (400, 400)).astype(np.uint16)
     cells[0, :3] = 4095
-    assert grayscale.display(dataset_of(cells), TWELVE, cells)[1] == "percentile"
+    assert display(dataset_of(cells), TWELVE, cells)[1] == "percentile"
     table = table_of(dataset_of(cells), TWELVE, cells)
     assert (table[:1000] == 0).all()
     assert (table[2000:4096] == 65535).all()
@@ -157,12 +165,12 @@ def test_percentiles_are_black_and_white_whatever_the_outliers() -> None:
 @pytest.mark.parametrize("width", [0, -5])
 def test_an_unusable_window_gives_way_to_percentiles(width: int) -> None:
     dataset = dataset_of(ramp(), WindowCenter=100, WindowWidth=width)
-    assert grayscale.display(dataset, TWELVE, ramp())[1] == "percentile"
+    assert display(dataset, TWELVE, ramp())[1] == "percentile"
 
 
 def test_a_negative_first_value_written_as_unsigned() -> None:
     dataset = dataset_of(ramp())
     dataset.VOILUTSequence = [lut_item(0x10000 - 2, 8, [0, 51, 102, 153, 204, 255])]
-    shown, _ = grayscale.voi_lut(dataset, SIGNED_TWELVE.values()) or (np.zeros(0), "")
+    shown, _ = grayscale.apply_voi_lut(dataset, SIGNED_TWELVE.values()) or (np.zeros(0), "")
     ranks = 2048 + np.array([-3, -2, 0, 3, 9])
     assert list(np.rint(shown[ranks] * 255)) == [0, 0, 102, 255, 255]

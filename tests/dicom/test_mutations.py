@@ -16,8 +16,8 @@ from independent import Oracle
 from mutations import bases, mutated
 from survey import Outcome, as_radiograph, mutations, shipped, survey
 
-from lapvqa.dicom.read import read_image
 from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.render import read_image
 
 pytestmark = pytest.mark.skipif(
     shutil.which("dcmdjpeg") is None,

@@ -14,8 +14,8 @@ import pytest
 from made_dicom import bytes_of, dataset_of, dicom_bytes
 from pydicom import Dataset
 
-from lapvqa.dicom.read import read_image
 from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.render import read_image
 from lapvqa.errors import DicomError
 
 

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom import uid as uids
 
-from lapvqa.dicom.coding import Coding
-from lapvqa.dicom.pixels import NATIVE, decoded_cells, native_cells
-from lapvqa.dicom.read import parse
+from lapvqa.dicom.parse import parse
+from lapvqa.dicom.pixels import NATIVE, Coding, read_cells
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
 
@@ -84,12 +83,7 @@ def run(program: Program, source: Path, target: Path) -> None:
 
 def ours(data: bytes) -> Values:
     parsed = parse(data)
-    if parsed.header.transfer_syntax in NATIVE:
-        cells, coding = native_cells(
-            parsed.header, parsed.dataset, parsed.pixel_data, vr=parsed.pixel_vr
-        )
-    else:
-        cells, coding = decoded_cells(parsed.header, parsed.dataset, parsed.pixel_data)
+    cells, coding = read_cells(parsed.header, parsed.dataset, parsed.pixel_data, vr=parsed.pixel_vr)
     return coding.values()[coding.ranks(cells)].astype(np.int64)
 
 
@@ -267,5 +261,5 @@ def test_the_check_can_fail() -> None:
     data = bytes_of(file_of(values, 12, signed=True, photometric="MONOCHROME2"))
     wrong = Coding(12, signed=False)
     parsed = parse(data)
-    cells, _ = native_cells(parsed.header, parsed.dataset, parsed.pixel_data, vr=parsed.pixel_vr)
+    cells, _ = read_cells(parsed.header, parsed.dataset, parsed.pixel_data, vr=parsed.pixel_vr)
     assert not np.array_equal(wrong.values()[wrong.ranks(cells)], values)

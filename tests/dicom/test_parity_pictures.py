@@ -19,8 +19,9 @@ from pydicom import Dataset, dcmread
 from pydicom import uid as uids
 
 from lapvqa.dicom.grayscale import Ramp, linear_display
-from lapvqa.dicom.pixels import NATIVE, decoded_cells, native_cells
-from lapvqa.dicom.read import parse, read_image
+from lapvqa.dicom.parse import parse
+from lapvqa.dicom.pixels import read_cells
+from lapvqa.dicom.render import read_image
 from lapvqa.images.geometry import Fit
 
 PROGRAMS = {
@@ -66,12 +67,7 @@ def windowing_of(data: bytes) -> list[str]:
         return ["+Wl", "1"]
     if parsed.dataset.get("WindowCenter") is not None:
         return ["+Wi", "1"]
-    is_native = parsed.header.transfer_syntax in NATIVE
-    cells, coding = (
-        native_cells(parsed.header, parsed.dataset, parsed.pixel_data, vr=parsed.pixel_vr)
-        if is_native
-        else decoded_cells(parsed.header, parsed.dataset, parsed.pixel_data)
-    )
+    cells, coding = read_cells(parsed.header, parsed.dataset, parsed.pixel_data, vr=parsed.pixel_vr)
     linear = linear_display(parsed.dataset, coding, cells)
     assert linear is not None
     ramp: Ramp = linear[0]

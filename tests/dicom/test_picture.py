@@ -1,4 +1,4 @@
-"""PNG and JPEG files to stored images: greys as they are, and every damaged file turned away."""
+"""PNG and JPEG files to stored images: greys as they are, and every damaged file rejected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lapvqa.dicom.picture import read_picture
-from lapvqa.dicom.read import read_image
+from lapvqa.dicom.render import read_image
 from lapvqa.errors import DicomError
 
 GREY = ramp(8).astype(np.uint8)

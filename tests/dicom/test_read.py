@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from io import BytesIO
@@ -17,9 +18,10 @@ from pydicom import uid as uids
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import pixel_array
 
-from lapvqa.dicom import samples
-from lapvqa.dicom.read import read_image
+import lapvqa.dicom
+from lapvqa.dicom import self_test
 from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.render import read_image
 from lapvqa.errors import DicomError
 
 WHOLE_RANGE = {"WindowCenter": 2048, "WindowWidth": 4096}
@@ -37,6 +39,17 @@ JPEG_LOSSLESS = {
     uids.JPEGLossless: gdcm.TransferSyntax.JPEGLosslessProcess14,
     uids.JPEGLosslessSV1: gdcm.TransferSyntax.JPEGLosslessProcess14_1,
 }
+
+
+def test_the_published_name_loads_its_module_when_it_is_asked_for() -> None:
+    script = (
+        "import sys, lapvqa.dicom; assert 'lapvqa.dicom.render' not in sys.modules; "
+        "from lapvqa.dicom import read_image; import lapvqa.dicom.render as render; "
+        "assert read_image is render.read_image"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'decode'"):
+        lapvqa.dicom.decode  # noqa: B018
 
 
 def grey_of(values: NDArray[Any], top: int) -> NDArray[np.int64]:
@@ -165,13 +178,13 @@ def test_an_odd_length_before_the_pixels_does_not_matter(side: int) -> None:
 
 def extended_jpeg() -> Dataset:
     """The doctor's sample of 12-bit JPEG, 64 x 64."""
-    sample = next(one for one in samples.SAMPLES if one.file == "jpeg_extended_12")
-    return dcmread(BytesIO(samples.data_of(sample)))
+    sample = next(one for one in self_test.SAMPLES if one.file == "jpeg_extended_12")
+    return dcmread(BytesIO(self_test.data_of(sample)))
 
 
 def test_jpeg_of_12_bits_is_read_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
     found = read_image(bytes_of(extended_jpeg()))
-    expected = read_image(dicom_bytes(samples.pattern(12)))
+    expected = read_image(dicom_bytes(self_test.pattern(12)))
     assert found.meta.bits_stored == 12
     assert np.abs(found.pixels.astype(int) - expected.pixels).max() <= 1
     assert capfd.readouterr() == ("", "")

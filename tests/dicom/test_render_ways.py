@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from lapvqa.dicom import grayscale
-from lapvqa.dicom.coding import Coding
-from lapvqa.dicom.read import read_image
-from lapvqa.dicom.render import ramped, tabulated
+from lapvqa.dicom.pixels import Coding
+from lapvqa.dicom.render import ramped, read_image, tabulated
 from lapvqa.images.geometry import fit_of
 
 FINE = 65_535

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from lapvqa.ingest.archives.openi_report import read_openi
+from lapvqa.ingest.archives.openi import read_openi
 from lapvqa.synth import mimic
 from lapvqa.text.phi import Mark, search
 

@@ -10,13 +10,17 @@ Images are CXR1_1_IM-0001-3001.png or CXR10_IM-0002-1001.png (as ``parentImage``
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from xml.etree.ElementTree import XMLParser
 
-from lapvqa.ingest.archives.contract import Ids, Listed, ReportText
-from lapvqa.ingest.archives.openi_report import read_openi
+from lapvqa.dicom.reasons import Reason, as_reason
+from lapvqa.errors import DicomError
+from lapvqa.identity import Ids
+from lapvqa.ingest.archives.protocol import Listed, ReportText
 from lapvqa.ingest.archives.report_files import ReportFiles
 
 _REPORT = re.compile(r"(?:^|/)(\d+)\.xml$")
@@ -51,7 +55,7 @@ class OpenIArchive:
         return Ids(f"{report}_{match[2]}", report, report)
 
     def listed(self, path: str) -> Listed:
-        """Return nothing: the XML says nothing of a single image."""
+        """Return nothing: the XML says nothing about a single image."""
         return Listed()
 
     def match_reports(
@@ -82,3 +86,59 @@ class OpenIArchive:
     def labels(self) -> Iterable[tuple[str, list[int | None]]]:
         """Return no labels: the collection has MeSH terms only."""
         return ()
+
+
+def read_openi(data: bytes, report_id: str) -> ReportText:
+    """Return the sections as lines `` FINDINGS: ...``, in their order, as MIMIC-CXR writes them.
+
+    Every report has COMPARISON, INDICATION, FINDINGS and IMPRESSION as ``AbstractText``, each
+    possibly empty. What was removed to hide identities is XXXX, and stays. Raises DicomError
+    BAD_REPORT if the XML is broken, or is not the report ``report_id`` (CXR1).
+    """
+    sections = _Sections()
+    with as_reason(Reason.BAD_REPORT, "whole XML without document type"):
+        parser = XMLParser(target=sections)
+        parser.feed(data)
+        parser.close()
+    if sections.report_id != report_id or not sections.texts:
+        raise DicomError(
+            Reason.BAD_REPORT, "expected the uId that its file is named by, and AbstractText"
+        )
+    # White space is collapsed, so that no line of a section can look like a header.
+    lines = [f"\n {label}: {' '.join(text.split())}" for label, text in sections.texts]
+    return ReportText("".join(lines), hashlib.sha256(data).hexdigest())
+
+
+class _Sections:
+    """Target of the XML parser that keeps the sections and builds no document."""
+
+    def __init__(self) -> None:
+        self.report_id = ""
+        self.texts: list[tuple[str, str]] = []
+        self._text: list[str] | None = None
+        self._label = ""
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """Note the report's id, or that a section begins."""
+        if tag == "uId":
+            self.report_id = attributes.get("id", "")
+        elif tag == "AbstractText":
+            self._label, self._text = attributes.get("Label", "").upper(), []
+
+    def data(self, text: str) -> None:
+        """Take text that stands in a section."""
+        if self._text is not None:
+            self._text.append(text)
+
+    def end(self, tag: str) -> None:
+        """Note that a section ends."""
+        if tag == "AbstractText" and self._text is not None:
+            self.texts.append((self._label, "".join(self._text)))
+            self._text = None
+
+    def doctype(self, name: str, public: str, system: str) -> None:
+        """Refuse what could declare entities: some grow without bound, some read other files."""
+        raise ValueError("a document type")
+
+    def close(self) -> None:
+        """Do nothing: the parser asks for it."""

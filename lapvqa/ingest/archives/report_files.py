@@ -1,4 +1,4 @@
-"""Reports that may be files of their own or members of one packed file, which is not unpacked.
+"""Reports of an archive: files of their own, or members of one packed file, read where they are.
 
 Where both hold a report the loose one counts: a file is what somebody can have corrected. Of
 several copies of a loose report, or of the packed file, the first by path counts, and a packed
@@ -7,14 +7,26 @@ file in the source folder before one next to it (the inventory lists it as ``../
 
 from __future__ import annotations
 
+import codecs
+import gzip
+import hashlib
 import re
-from collections.abc import Sequence
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO, cast
 
-from lapvqa.ingest.archives import loose
-from lapvqa.ingest.archives.tarred import TarredReports
-from lapvqa.ingest.archives.zipped import ZippedReports
+from lapvqa.dicom.reasons import Reason, as_reason
+from lapvqa.errors import DicomError, SourceError
+from lapvqa.ingest.archives.protocol import ReportText
 
+MAX_REPORT_BYTES = 1 << 20
+"""The longest reports have some ten thousand characters; a larger file is of another kind."""
+MAX_TOTAL_BYTES = 256 << 20
+"""Of the reports in one tar; those of Open-i are 21 MB."""
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _TAR_SUFFIXES = (".tgz", ".tar.gz", ".tar")
 
 
@@ -44,7 +56,7 @@ class ReportFiles:
 
     @property
     def groups(self) -> list[tuple[str, ...]]:
-        """What the pattern's groups found, for each report."""
+        """The pattern's groups in each report's path."""
         return list(self._by_groups)
 
     def path_of(self, *groups: str) -> str | None:
@@ -55,22 +67,180 @@ class ReportFiles:
         """Return size and modification time of a file, size and CRC-32 of a member."""
         if self._packed is not None and path in self._packed:
             return self._packed.stamp(path)
-        return loose.stamp(self._folder / path)
+        return stamp_of(self._folder / path)
 
     def read(self, path: str) -> bytes:
         """Return a report's bytes; raises DicomError UNREADABLE or BAD_REPORT."""
         if self._packed is not None and path in self._packed:
             return self._packed.read(path)
-        return loose.read(self._folder / path)
+        return read_loose(self._folder / path)
 
 
 def _open_packed(
     folder: Path, paths: Sequence[str], wanted: re.Pattern[str], packed: Sequence[str]
-) -> ZippedReports | TarredReports | None:
-    found = [path for path in paths if path.endswith(tuple(packed))]
-    found = [path for path in found if path.rpartition("/")[2] in packed]
-    if not found:
+) -> _ZippedReports | _TarredReports | None:
+    candidates = [path for path in paths if path.endswith(tuple(packed))]
+    candidates = [path for path in candidates if path.rpartition("/")[2] in packed]
+    if not candidates:
         return None
-    first = min(found, key=lambda path: (path.startswith("../"), path))
-    reader = TarredReports if first.endswith(_TAR_SUFFIXES) else ZippedReports
+    first = min(candidates, key=lambda path: (path.startswith("../"), path))
+    reader = _TarredReports if first.endswith(_TAR_SUFFIXES) else _ZippedReports
     return reader(folder, first, wanted)
+
+
+def decode_report(data: bytes) -> ReportText:
+    """Read UTF-8 with or without its mark, UTF-16 with it, else Windows-1252.
+
+    Raises DicomError BAD_REPORT for bytes that are not text.
+    """
+    sha256 = hashlib.sha256(data).hexdigest()
+    is_utf8 = True
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        is_utf8 = False
+        encoding = "utf-16" if data.startswith(_UTF16_MARKS) else "cp1252"
+        text = data.decode(encoding, errors="replace")
+    if "\0" in text:
+        raise DicomError(Reason.BAD_REPORT, "expected a text, found a file of another kind")
+    return ReportText(text, sha256, is_utf8)
+
+
+def read_loose(path: Path) -> bytes:
+    """Return a report file's bytes; raises DicomError UNREADABLE or BAD_REPORT."""
+    try:
+        with path.open("rb") as handle:
+            data = handle.read(MAX_REPORT_BYTES + 1)
+    except OSError as error:
+        raise DicomError(
+            Reason.UNREADABLE,
+            f"expected a readable report: {error.strerror}",
+            exception=type(error).__name__,
+        ) from None
+    _require_size(len(data))
+    return data
+
+
+def _require_size(size: int) -> None:
+    """Raise DicomError BAD_REPORT if so many bytes cannot be a report."""
+    if size > MAX_REPORT_BYTES:
+        raise DicomError(
+            Reason.BAD_REPORT, f"expected at most {MAX_REPORT_BYTES} bytes, found more"
+        )
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Return size and modification time in ns; raises OSError."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+class _ZippedReports:
+    """The members of ``folder / path`` whose names ``wanted`` finds; SourceError if damaged.
+
+    A member is named ``path/member``. The directory is read once and the file stays open; each
+    member's checksum is compared when it is read.
+    """
+
+    def __init__(self, folder: Path, path: str, wanted: re.Pattern[str]) -> None:
+        try:
+            self._zip = zipfile.ZipFile(folder / path)
+        except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            raise _damaged("zip", path, error) from None
+        self._members: Mapping[str, zipfile.ZipInfo] = {
+            f"{path}/{member.filename}": member
+            for member in self._zip.infolist()
+            if wanted.search(member.filename)
+        }
+
+    @property
+    def names(self) -> list[str]:
+        """The members, in the order of the zip's directory."""
+        return list(self._members)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Return size and CRC-32."""
+        member = self._members[name]
+        return member.file_size, member.CRC
+
+    def read(self, name: str) -> bytes:
+        """Return a member's bytes; raises DicomError BAD_REPORT or UNREADABLE."""
+        member = self._members[name]
+        _require_size(member.file_size)
+        # Damaged, encrypted, or packed in a way that Python does not know.
+        with as_reason(Reason.BAD_REPORT, "a whole member of a zip"):
+            try:
+                return self._zip.read(member)
+            except OSError as error:
+                raise DicomError(
+                    Reason.UNREADABLE,
+                    f"expected a readable zip: {error.strerror}",
+                    exception=type(error).__name__,
+                ) from None
+
+
+class _TarredReports:
+    """The members of ``folder / path`` whose names ``wanted`` finds; SourceError if damaged.
+
+    A member is named ``path/member``. A tar has no directory and a packed one cannot be read from
+    its middle, so it is read once from end to end, and the members are kept in memory.
+    """
+
+    def __init__(self, folder: Path, path: str, wanted: re.Pattern[str]) -> None:
+        try:
+            self._members = dict(_members_of(folder / path, path, wanted))
+        except (OSError, tarfile.TarError, zlib.error, EOFError, ValueError) as error:
+            raise _damaged("tar", path, error) from None
+
+    @property
+    def names(self) -> list[str]:
+        """The members, in the order of the tar."""
+        return list(self._members)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Return size and CRC-32."""
+        data = self._members[name]
+        return len(data), zlib.crc32(data)
+
+    def read(self, name: str) -> bytes:
+        """Return a member's bytes; raises DicomError BAD_REPORT if it is too large."""
+        _require_size(len(self._members[name]))
+        return self._members[name]
+
+
+def _members_of(file: Path, path: str, wanted: re.Pattern[str]) -> Iterator[tuple[str, bytes]]:
+    total = 0
+    with _unpacked(file) as stream:
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            for member in archive:
+                if not member.isfile() or not wanted.search(member.name):
+                    continue
+                handle = archive.extractfile(member)
+                data = handle.read(MAX_REPORT_BYTES + 1) if handle else b""
+                total += len(data)
+                if total > MAX_TOTAL_BYTES:
+                    raise SourceError(
+                        f"expected reports of {MAX_TOTAL_BYTES} bytes at most in {path}",
+                        hint=f"fetch {file.name} again from its publisher, or unpack it",
+                    )
+                yield f"{path}/{member.name}", data
+        while stream.read(1 << 20):  # the checksum stands at the end
+            pass
+
+
+def _unpacked(file: Path) -> BinaryIO:
+    return file.open("rb") if file.suffix == ".tar" else cast(BinaryIO, gzip.open(file, "rb"))
+
+
+def _damaged(kind: str, path: str, error: Exception) -> SourceError:
+    return SourceError(
+        f"expected a {kind} file, could not read {path} ({type(error).__name__})",
+        hint=f"fetch {Path(path).name} again from its publisher; an interrupted download "
+        "lacks its end",
+    )

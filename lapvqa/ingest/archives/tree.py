@@ -9,7 +9,7 @@ then 2 and 4 again for the folders above. A folder counts only if this study alo
 it: in a folder shared by several studies only rules 1 and 3 can tell whose report it is.
 
 Accession Number, by which hospitals name reports too, is not among the attributes that are read
-(``header``). Pictures (.png, .jpg) are no images here: nothing names their study.
+(``lapvqa.dicom.header``). Pictures (.png, .jpg) are not images here: nothing names their study.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from lapvqa.ingest.archives import loose
-from lapvqa.ingest.archives.contract import Ids, Listed, ReportText
+from lapvqa.identity import Ids
+from lapvqa.ingest.archives.protocol import Listed, ReportText
+from lapvqa.ingest.archives.report_files import decode_report, read_loose, stamp_of
 
 REPORT_SUFFIX = ".txt"
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)+")
@@ -84,11 +85,11 @@ class TreeArchive:
 
     def report_stamp(self, path: str) -> tuple[int, int]:
         """Return size and modification time."""
-        return loose.stamp(self._folder / path)
+        return stamp_of(self._folder / path)
 
     def read_report(self, path: str) -> ReportText:
         """Read a text file."""
-        return loose.decode(loose.read(self._folder / path))
+        return decode_report(read_loose(self._folder / path))
 
     def _named_by_uid(
         self, studies: Mapping[str, Sequence[str]], study_key: Callable[[str], str]

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from test_layouts import CHEXPERT, IMAGE, LATERAL, METADATA, REPORT, SPLIT, write
 
 from lapvqa.errors import DicomError, SourceError
-from lapvqa.ingest.archives import Archive, Ids, open_archive, recognise
-from lapvqa.ingest.archives.loose import MAX_REPORT_BYTES
+from lapvqa.identity import Ids
+from lapvqa.ingest.archives.protocol import Archive
+from lapvqa.ingest.archives.recognise import open_archive, recognise
+from lapvqa.ingest.archives.report_files import MAX_REPORT_BYTES
 
 JPG = IMAGE.replace(".dcm", ".jpg")
 ZIP = "mimic-cxr-reports.zip"

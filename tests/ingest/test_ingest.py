@@ -18,13 +18,13 @@ from jobs import make_job
 from made_dicom import copy_archive, dicom_bytes, small_image, write_mimic, write_project
 
 from lapvqa import inventory, storage
-from lapvqa.dicom.read import read_image
+from lapvqa.dicom.render import read_image
 from lapvqa.errors import RejectBudgetError, SourceError, SplitLeakError
-from lapvqa.identity import Keyring, load_key
+from lapvqa.identity import Ids, Keyring, load_key
 from lapvqa.images.shards import ShardStore, verify_shards
 from lapvqa.ingest import ingest
-from lapvqa.ingest.archives import Ids
-from lapvqa.ingest.pool import Context, Task, process_all
+from lapvqa.ingest.one_file import Context, Task
+from lapvqa.ingest.pool import process_all
 from lapvqa.machine import load_machine
 from lapvqa.params import load_params
 from lapvqa.project import Project

@@ -13,8 +13,9 @@ from test_layouts import write
 from test_layouts_mimic import studies_of, texts
 
 from lapvqa.errors import DicomError, SourceError
-from lapvqa.ingest.archives import Ids, open_archive, recognise
-from lapvqa.ingest.archives.openi_report import read_openi
+from lapvqa.identity import Ids
+from lapvqa.ingest.archives.openi import read_openi
+from lapvqa.ingest.archives.recognise import open_archive, recognise
 from lapvqa.text.sections import Wanted, target_text
 
 TGZ = "NLMCXR_reports.tgz"

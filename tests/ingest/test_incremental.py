@@ -6,15 +6,21 @@ import contextlib
 import os
 import random
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from made_dicom import copy_archive, write_mimic, write_project
 from test_ingest import image, run, said, table
 
-from lapvqa import storage
+from lapvqa import code, storage
 from lapvqa.errors import SchemaError, SourceError
+from lapvqa.identity import Ids, Keyring
 from lapvqa.images.shards import ShardStore, verify_shards
+from lapvqa.ingest.archives.mimic import MimicArchive
+from lapvqa.ingest.archives.tree import TreeArchive
+from lapvqa.ingest.one_file import Task
+from lapvqa.ingest.reports import open_reports
 from lapvqa.project import Project
 
 STUDY = "files/p10/p10000001/s50000010"
@@ -186,3 +192,49 @@ def test_a_damaged_shard_is_noticed_and_named(project: Project) -> None:
     path.write_bytes(data)
     with pytest.raises(SchemaError, match=rf"{name} is damaged"):
         verify_shards(project.images_dir, shards(project))
+
+
+_LAYOUTS = {f"lapvqa.ingest.archives.{name}" for name in ("mimic", "openi", "recognise", "tree")}
+
+
+def test_an_edit_of_a_layout_makes_no_stored_result_stale() -> None:
+    assert not {name for name in code.closure("lapvqa.ingest.worker") if "archives" in name}
+    assert code.closure("lapvqa.ingest.ingest") > _LAYOUTS  # the stage itself does depend on them
+
+
+@pytest.mark.parametrize("ids", [Ids("other", "50000010", "10000001"), Ids()])
+def test_a_layout_that_says_something_else_of_a_file_has_it_read_again(
+    project: Project, archive: Path, monkeypatch: pytest.MonkeyPatch, ids: Ids
+) -> None:
+    victim = sorted((archive / STUDY).glob("*.dcm"))[0].relative_to(archive).as_posix()
+    ids_of = MimicArchive.ids
+    monkeypatch.setattr(
+        MimicArchive, "ids", lambda self, path: ids if path == victim else ids_of(self, path)
+    )
+    old = {row["file_sha256"]: row["image_key"] for row in table(project.images)}
+    again(project)
+    assert "15 files are known from before, 1 are new" in said(project)
+    new = {row["file_sha256"]: row["image_key"] for row in table(project.images)}
+    digest = storage.sha256_file(archive / victim)
+    assert new.pop(digest) != old.pop(digest)
+    assert new == old
+
+
+def test_all_that_a_layout_says_of_a_file_is_in_the_digest_of_its_result() -> None:
+    keyring = Keyring(b"a key of some length")
+    tasks = [
+        Task("a", 1, 2, ids, is_picture)
+        for ids in (Ids(), Ids("1"), Ids(None, "1"), Ids(None, None, "1"), Ids("1", "1", "1"))
+        for is_picture in (False, True)
+    ]
+    assert {field.name for field in fields(Task)} - {"path", "size", "mtime_ns"} == {
+        "ids", "is_picture",
+    }  # fmt: skip
+    assert len({task.layout_digest(keyring) for task in tasks}) == len(tasks)
+
+
+def test_reports_are_known_by_the_code_of_their_own_layout(tmp_path: Path) -> None:
+    def folder(kind: type[MimicArchive] | type[TreeArchive]) -> Path:
+        return open_reports(tmp_path / "work", tmp_path, kind(tmp_path, [], []), "flag")
+
+    assert folder(MimicArchive) == folder(MimicArchive) != folder(TreeArchive)

@@ -1,4 +1,4 @@
-"""What an archive's layout must tell, whoever wrote the archive."""
+"""The protocol of a layout: what ingest asks of an archive, whoever made it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-
-@dataclass(frozen=True)
-class Ids:
-    """Identifiers that a file's path carries; None: the DICOM header has to say."""
-
-    image: str | None = None
-    study: str | None = None
-    patient: str | None = None
+from lapvqa.identity import Ids
 
 
 @dataclass(frozen=True)
 class Listed:
-    """What the archive's own tables say of one image; None: nothing."""
+    """Entries of one image in the archive's own tables; None where there is none."""
 
     view: str | None = None
     date: str | None = None
@@ -31,7 +24,7 @@ class ReportText:
     """One report as the section parser reads it, and the digest of what the archive holds.
 
     ``sha256`` is of the report's own bytes (a file, a member of a zip or tgz). A layout whose
-    reports are no plain text composes ``text`` of lines `` FINDINGS: ...`` as MIMIC-CXR writes.
+    reports are not plain text composes ``text`` of lines `` FINDINGS: ...`` as MIMIC-CXR writes.
     """
 
     text: str
@@ -55,7 +48,7 @@ class Archive(Protocol):
     """Of each list of files that the archive brings (by its path), how many are not there."""
 
     def ids(self, path: str) -> Ids | None:
-        """Return the ids in an image's path, None if it lies outside the layout."""
+        """Return the ids in an image's path; None if it lies outside the layout."""
 
     def listed(self, path: str) -> Listed:
         """Return what the archive's tables say of an image."""

@@ -35,11 +35,9 @@ from pydicom.filewriter import write_dataset, write_file_meta_info
 from lapvqa import inventory
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import LapvqaError
-from lapvqa.identity import Keyring
-from lapvqa.ingest.archives.contract import Ids
-from lapvqa.ingest.one_file import process_file
-from lapvqa.ingest.pool import Context, Task, process_all
-from lapvqa.ingest.results import FileResult
+from lapvqa.identity import Ids, Keyring
+from lapvqa.ingest.one_file import Context, FileResult, Task, process_file
+from lapvqa.ingest.pool import process_all
 from lapvqa.params import LimitParams
 
 IDS = Ids("image", "study", "patient")
@@ -444,7 +442,7 @@ def test_workers_that_cannot_start_are_an_error(
 SCRIPT = """
     import sys, time
     from pathlib import Path
-    sys.path[:0] = [{tests!r}, {tests!r} + "/.."]
+    sys.path[:0] = [{tests!r} + room for room in ("", "/..", "/../dicom")]
     from test_workers import context_of, write, workers_alive
     from lapvqa.ingest.pool import process_all
     folder = Path(sys.argv[1])

@@ -10,7 +10,8 @@ from jobs import make_job
 
 from lapvqa.errors import ConfigError
 from lapvqa.identity import DEMO_KEY, Keyring, key_id, load_key
-from lapvqa.ingest.splits import split_of, split_point
+from lapvqa.ingest.one_file import split_point
+from lapvqa.ingest.verdicts import split_of
 from lapvqa.machine import Machine
 from lapvqa.params import SplitParams
 from lapvqa.project import Project

@@ -1,4 +1,4 @@
-"""Write the sample files: ``python -m lapvqa.dicom.samples.make``.
+"""Write the files of lapvqa/dicom/samples: ``python tests/dicom/make_samples.py``.
 
 Needs gdcm (JPEG) and imagecodecs (12-bit JPEG and HTJ2K; not among the project's packages), since
 decoders outnumber encoders. The files are committed; run this only to change them.
@@ -19,19 +19,21 @@ from pydicom import uid as uids
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 
-from lapvqa.dicom.samples import SAMPLES, SIDE, Sample, pattern
+from lapvqa.dicom.self_test import SAMPLES, SIDE, SampleFile, pattern
 
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parents[2] / "lapvqa" / "dicom" / "samples"
 _MADE_UP = "1.2.826.0.1.3680043.8.498.1"
 
 
 def main() -> None:
-    """Write every sample beside this file."""
+    """Write every sample."""
     for sample in SAMPLES:
         _WRITERS[sample.file](sample, _FOLDER / f"{sample.file}.dcm")
 
 
-def _plain(sample: Sample, path: Path, *, syntax: uids.UID = uids.ExplicitVRLittleEndian) -> None:
+def _plain(
+    sample: SampleFile, path: Path, *, syntax: uids.UID = uids.ExplicitVRLittleEndian
+) -> None:
     data = _dataset(sample, syntax)
     kind = np.dtype(np.uint8 if sample.bits == 8 else np.uint16)
     order = kind.newbyteorder("<" if syntax.is_little_endian else ">")
@@ -45,7 +47,7 @@ def _plain(sample: Sample, path: Path, *, syntax: uids.UID = uids.ExplicitVRLitt
     )
 
 
-def _dataset(sample: Sample, syntax: uids.UID) -> Dataset:
+def _dataset(sample: SampleFile, syntax: uids.UID) -> Dataset:
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = syntax
@@ -60,12 +62,12 @@ def _dataset(sample: Sample, syntax: uids.UID) -> Dataset:
     return data
 
 
-def _native(syntax: uids.UID) -> Callable[[Sample, Path], None]:
+def _native(syntax: uids.UID) -> Callable[[SampleFile, Path], None]:
     return lambda sample, path: _plain(sample, path, syntax=syntax)
 
 
-def _by_pydicom(syntax: uids.UID, **options: Any) -> Callable[[Sample, Path], None]:
-    def write(sample: Sample, path: Path) -> None:
+def _by_pydicom(syntax: uids.UID, **options: Any) -> Callable[[SampleFile, Path], None]:
+    def write(sample: SampleFile, path: Path) -> None:
         _plain(sample, path)
         data = dcmread(path)
         data.compress(syntax, generate_instance_uid=False, **options)
@@ -74,8 +76,8 @@ def _by_pydicom(syntax: uids.UID, **options: Any) -> Callable[[Sample, Path], No
     return write
 
 
-def _by_gdcm(name: str) -> Callable[[Sample, Path], None]:
-    def write(sample: Sample, path: Path) -> None:
+def _by_gdcm(name: str) -> Callable[[SampleFile, Path], None]:
+    def write(sample: SampleFile, path: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             plain = Path(folder) / "plain.dcm"
             _plain(sample, plain)
@@ -98,8 +100,8 @@ def _by_gdcm(name: str) -> Callable[[Sample, Path], None]:
 
 def _by_imagecodecs(
     encoder: str, syntax: uids.UID, **options: Any
-) -> Callable[[Sample, Path], None]:
-    def write(sample: Sample, path: Path) -> None:
+) -> Callable[[SampleFile, Path], None]:
+    def write(sample: SampleFile, path: Path) -> None:
         imagecodecs = importlib.import_module("imagecodecs")
 
         stream = getattr(imagecodecs, encoder)(pattern(sample.bits), **options)
@@ -112,7 +114,7 @@ def _by_imagecodecs(
     return write
 
 
-_WRITERS: dict[str, Callable[[Sample, Path], None]] = {
+_WRITERS: dict[str, Callable[[SampleFile, Path], None]] = {
     "explicit_little": _native(uids.ExplicitVRLittleEndian),
     "implicit_little": _native(uids.ImplicitVRLittleEndian),
     "explicit_big": _native(uids.ExplicitVRBigEndian),

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lapvqa.errors import SourceError, SplitLeakError
-from lapvqa.identity import Keyring
-from lapvqa.ingest.archives import Ids, open_archive, recognise
+from lapvqa.identity import Ids, Keyring
+from lapvqa.ingest.archives.recognise import open_archive, recognise
 from lapvqa.schemas import CHEXPERT_LABELS
 
 IMAGE = "files/p10/p10000032/s50414267/02aa804e-bde0afdd.dcm"

@@ -1,0 +1,180 @@
+"""Which layout an archive has, and the error that explains why none fits.
+
+The named layouts are asked first, in the order of ``NAMED``; each takes an archive if it knows
+most of its image files. DICOM files that no layout knows are a plain tree. Pictures (PNG, JPEG)
+count where a layout knows them and there are more of them than DICOM files: an archive that holds
+both forms is read as DICOM.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lapvqa.errors import SourceError
+from lapvqa.ingest.archives.mimic import MimicArchive, MimicJpgArchive
+from lapvqa.ingest.archives.openi import OpenIArchive
+from lapvqa.ingest.archives.protocol import Archive
+from lapvqa.ingest.archives.tree import TreeArchive
+
+_Named = type[MimicArchive] | type[OpenIArchive]
+NAMED: tuple[_Named, ...] = (MimicArchive, MimicJpgArchive, OpenIArchive)
+
+_DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
+_PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+_PREAMBLE = 128
+_LOOKED_FOR = (
+    "looked for MIMIC-CXR (files/pNN/pSUBJECT/sSTUDY/*.dcm), MIMIC-CXR-JPG (the same with *.jpg or "
+    "*.png), Open-i (CXR1_1_IM-0001-3001.png, 1/1_IM-0001-3001.dcm), and any tree with *.dcm, "
+    "*.dicom, *.dic, *.ima, or files without suffix that hold DICOM"
+)
+_PACKED = (".zip", ".tgz", ".gz", ".tar", ".7z", ".rar")
+# Of names, only what these lists know is shown: any other part of one could be a patient's.
+_SHAPES = (
+    (re.compile(r"files|images|train|valid|test|physionet\.org|mimic-cxr(-jpg)?|NLMCXR_\w+"), None),
+    (re.compile(r"p\d\d"), "pNN"),
+    (re.compile(r"p\d{8}"), "pSUBJECT"),
+    (re.compile(r"s\d{8}"), "sSTUDY"),
+)
+_KINDS = frozenset(
+    {
+        ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".nii", ".nrrd", ".mha",
+        ".mhd", ".raw", ".npy", ".npz", ".h5", ".parquet", ".zip", ".tgz", ".gz", ".tar", ".7z",
+        ".rar", ".txt", ".csv", ".tsv", ".xls", ".xlsx", ".xml", ".json", ".yaml", ".html", ".pdf",
+        ".doc", ".docx", ".md", ".py", ".ini", ".db",
+    }
+)  # fmt: skip
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class _Choice:
+    layout: _Named | type[TreeArchive]
+    images: Sequence[str]
+
+
+def open_archive(folder: Path, paths: Sequence[str]) -> Archive:
+    """Open the archive in ``folder`` whose files are ``paths``, sorted; SourceError if unknown."""
+    choice = _choose(folder, paths)
+    return choice.layout(folder, paths, choice.images)
+
+
+def recognise(folder: Path, paths: Sequence[str]) -> str:
+    """Return the layout's name without reading any table; SourceError if unknown."""
+    return _choose(folder, paths).layout.name
+
+
+def _choose(folder: Path, paths: Sequence[str]) -> _Choice:
+    files = _find_images(folder, paths)
+    named, known = _named_layout(files.pictures)
+    if named is not None and known > len(files.dicom):
+        # The others are images too, so that they are rejected by name, not passed over.
+        return _Choice(named, sorted([*files.pictures, *files.dicom]))
+    if files.dicom:
+        return _Choice(_named_layout(files.dicom)[0] or TreeArchive, files.dicom)
+    raise _unknown_layout(folder, paths)
+
+
+def _named_layout(images: Sequence[str]) -> tuple[_Named | None, int]:
+    """Return the layout that knows most of the images, and how many it knows."""
+    for layout in NAMED:
+        known = sum(layout.pattern.search(path) is not None for path in images)
+        if 2 * known > len(images):
+            return layout, known
+    return None, 0
+
+
+@dataclass(frozen=True)
+class _ImageFiles:
+    """The image files of an archive in order of path.
+
+    ``pictures`` carry no identifiers: they are images only where a layout knows their names.
+    """
+
+    dicom: Sequence[str]
+    pictures: Sequence[str]
+
+
+def _find_images(folder: Path, paths: Sequence[str]) -> _ImageFiles:
+    """Sort out the image files among ``paths``, which are relative to ``folder``."""
+    dicom: list[str] = []
+    pictures: list[str] = []
+    for path in paths:
+        suffix = _suffix_of(path)
+        if suffix in _DICOM_SUFFIXES:
+            dicom.append(path)
+        elif suffix in _PICTURE_SUFFIXES:
+            pictures.append(path)
+        # Exports often name files IM0001 or by a UID, whose last part looks like a suffix.
+        elif (not suffix or suffix[1:].isdigit()) and _has_preamble(folder / path):
+            dicom.append(path)
+    return _ImageFiles(dicom, pictures)
+
+
+def is_picture(path: str) -> bool:
+    """Say whether a file is read as PNG or JPEG, by its name."""
+    return _suffix_of(path) in _PICTURE_SUFFIXES
+
+
+def _suffix_of(path: str) -> str:
+    """Return the suffix in small letters with its point, empty if there is none."""
+    stem, point, suffix = path[path.rfind("/") + 1 :].rpartition(".")
+    return point + suffix.lower() if stem else ""
+
+
+def _has_preamble(path: Path) -> bool:
+    try:
+        with path.open("rb") as handle:
+            return handle.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _unknown_layout(folder: Path, paths: Sequence[str]) -> SourceError:
+    """Return the error for an unknown layout; it quotes no name of a file or folder."""
+    suffixes = Counter(map(_kind, paths))
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(_SHOWN))
+    shapes = Counter(map(_shape, paths))
+    places = ", ".join(f"{count} at {shape}" for shape, count in shapes.most_common(_SHOWN))
+    return SourceError(
+        f"expected chest radiographs in {folder}, found none that a layout knows among "
+        f"{len(paths)} files" + (f" ({kinds}; {places})" if paths else ""),
+        hint="; ".join([*_remedies(suffixes), _LOOKED_FOR]),
+    )
+
+
+def _remedies(suffixes: Counter[str]) -> list[str]:
+    remedies = []
+    packed = [suffix for suffix in _PACKED if suffixes[suffix]]
+    if packed:
+        remedies.append(
+            f"unpack the images ({', '.join(packed)}): only reports are read from packed files"
+        )
+    if any(suffixes[suffix] for suffix in _PICTURE_SUFFIXES):
+        remedies.append(
+            "pictures name neither study nor patient: they are read where their paths do, "
+            "as in MIMIC-CXR-JPG and Open-i"
+        )
+    return remedies
+
+
+def _shape(path: str) -> str:
+    folders = path.split("/")[:-1]
+    return "/".join([*map(_shown, folders), "*"])
+
+
+def _shown(folder: str) -> str:
+    for pattern, shape in _SHAPES:
+        if pattern.fullmatch(folder):
+            return shape or folder
+    return folder if folder == ".." else "*"
+
+
+def _kind(path: str) -> str:
+    suffix = _suffix_of(path)
+    if not suffix:
+        return "(no suffix)"
+    return suffix if suffix in _KINDS else "(other)"
