@@ -53,7 +53,7 @@ from lapvqa.machine import Machine, Training
 from lapvqa.networks.device import make_deterministic
 from lapvqa.networks.encoder import VisionEncoder
 from lapvqa.params import Params, PretrainParams, load_params
-from lapvqa.pretrain.corpus import Corpus, read_corpus
+from lapvqa.pretrain.loader import Corpus, read_corpus
 from lapvqa.pretrain.train import run_digest
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.probe import recipe

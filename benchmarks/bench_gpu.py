@@ -33,15 +33,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lapvqa.images.report_pairs import Batch, Pair
 from lapvqa.images.shards import ShardStore, add_shard
-from lapvqa.networks.device import computing, make_deterministic
+from lapvqa.networks.device import make_deterministic, mixed_precision
 from lapvqa.networks.generation import generate
 from lapvqa.networks.losses import head_loss
 from lapvqa.params import ModelParams, PretrainParams
-from lapvqa.pretrain.corpus import Corpus
-from lapvqa.pretrain.memory import forecast
+from lapvqa.pretrain.loader import Corpus
+from lapvqa.pretrain.memory import forecast, workload_of
 from lapvqa.pretrain.model import CaptioningModel, build_encoder
 from lapvqa.pretrain.monitor import data_sheet_peak, flops_per_step, measured_peak
-from lapvqa.pretrain.shortage import work_of
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.recorder import Recorder
 
@@ -221,7 +220,7 @@ def measure_training(
             if device.type == "cuda" and name == "train":
                 found["peak"] = torch.cuda.max_memory_allocated(device) / 1e9
             if name == "train":
-                found["planned"] = forecast(trainer.params, work_of(trainer)).peak / 1e9
+                found["planned"] = forecast(trainer.params, workload_of(trainer)).peak / 1e9
                 measure_parts(trainer, clock, found)
             if name != "train_half":
                 add_mfu(trainer, seconds, found)
@@ -245,20 +244,20 @@ def measure_parts(trainer: Trainer, clock: Clock, found: dict[str, float]) -> No
     model, device = trainer.model, trainer.device
     assert isinstance(model, CaptioningModel)
     (batch,) = next(trainer.loader.batches(0, 1))
-    inputs = trainer.preparer.training(batch, 0)
+    inputs = trainer.preparer.for_training(batch, 0)
     table, log_count = model.decoder.token_embed.weight, trainer.vocabulary.log_count.to(device)
     hidden = torch.randn(len(inputs.targets), model.decoder.width, device=device)
     model.train()
 
     def encoder() -> None:
         model.zero_grad(set_to_none=True)  # else gradients would be added up
-        with computing(device):
+        with mixed_precision(device):
             summed = model.vision_encoder(inputs.images).float().sum()
         summed.backward()  # type: ignore[no-untyped-call]
 
     def head() -> None:
         model.zero_grad(set_to_none=True)
-        with computing(device):
+        with mixed_precision(device):
             loss = head_loss(hidden.requires_grad_(), table, log_count, inputs.targets)
         loss.backward()  # type: ignore[no-untyped-call]
 
@@ -272,7 +271,7 @@ def measure_parts(trainer: Trainer, clock: Clock, found: dict[str, float]) -> No
         parameter.grad = torch.zeros_like(parameter)
     found["part_optimizer"] = clock.milliseconds(optimizer)
     trainer.optimizer.zero_grad(set_to_none=True)
-    found["part_inputs"] = clock.milliseconds(lambda: trainer.preparer.training(batch, 0))
+    found["part_inputs"] = clock.milliseconds(lambda: trainer.preparer.for_training(batch, 0))
     plain = read_when_asked(trainer)
     found["part_data"] = clock.milliseconds(lambda: next(plain))
     plain.close()
@@ -321,7 +320,7 @@ def measure_inference(
     pixels = pixels.to(device)
 
     def embed() -> None:
-        with computing(device):
+        with mixed_precision(device):
             model.vision_encoder(pixels.float().div_(255).sub_(0.5).div_(0.25))
 
     found["embed"] = 1000 * scale.embed_batch / clock.milliseconds(embed)
@@ -330,7 +329,7 @@ def measure_inference(
         for start in range(0, scale.studies, scale.caption_batch):
             count = min(scale.caption_batch, scale.studies - start)
             some = pixels[torch.arange(count, device=device) % len(pixels)]
-            with computing(device):
+            with mixed_precision(device):
                 generate(model, some.float().div_(255), max_new_tokens=scale.length)
 
     found["captions"] = Clock(device, 1).milliseconds(captions, warm_up=1) / 1000

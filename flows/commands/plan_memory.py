@@ -17,7 +17,8 @@ from lapvqa.project import Project
 from lapvqa.schemas import TOKENS
 
 if TYPE_CHECKING:
-    from lapvqa.pretrain.memory import Forecast, Work
+    from lapvqa.pretrain.allocations import Workload
+    from lapvqa.pretrain.memory import Forecast
 
 _UNITS = {"": 1.0, "B": 1.0, "MB": 1e6, "GB": 1e9, "TB": 1e12, "MIB": 2**20, "GIB": 2**30}
 _ORDER = (
@@ -40,7 +41,12 @@ def execute(project: Project, *, params_file: Path | None, memory: str | None) -
     current = load_params(project.params)
     params = settings.merged_params(project, params_file) if params_file else current
     machine = load_machine(project)
-    from lapvqa.pretrain.memory import forecast, that_fit, usable, without_holes
+    from lapvqa.pretrain.memory import (
+        forecast,
+        largest_that_fit,
+        usable_on_gpu,
+        without_fragmentation,
+    )
 
     on_gpu, here, name = _device(machine)
     if room is not None:
@@ -52,8 +58,8 @@ def execute(project: Project, *, params_file: Path | None, memory: str | None) -
         for cut in (False, True)
     ]
     _print_parts(params, work, source, both)
-    free = usable(room or here) if on_gpu else without_holes(here)
-    _print_fitting(that_fit(chosen, work, free), free, name)
+    free = usable_on_gpu(room or here) if on_gpu else without_fragmentation(here)
+    _print_fitting(largest_that_fit(chosen, work, free), free, name)
     return 0
 
 
@@ -72,7 +78,7 @@ def _device(machine: Machine) -> tuple[bool, float, str]:
     import torch
 
     from lapvqa.networks.device import choose_device
-    from lapvqa.pretrain.shortage import free_on_host
+    from lapvqa.pretrain.memory import free_on_host
 
     device = choose_device(machine)
     if device.type == "cuda":
@@ -83,27 +89,29 @@ def _device(machine: Machine) -> tuple[bool, float, str]:
 
 def _work(
     project: Project, params: Params, current: Params, machine: Machine, on_gpu: bool
-) -> tuple[Work, str]:
+) -> tuple[Workload, str]:
     """Return what the tokens ask for; where there are none yet, the most they can."""
-    from lapvqa.pretrain.memory import Work
+    from lapvqa.pretrain.allocations import Workload
 
     processes = machine.training.processes * machine.training.nodes
     if params.tokens != current.tokens or not list(project.tokens_dir.glob("*.parquet")):
         longest = params.tokens.max_length - 1
-        return Work(longest, longest, processes=processes, on_gpu=on_gpu), "the most there can be"
+        return Workload(
+            longest, longest, processes=processes, on_gpu=on_gpu
+        ), "the most there can be"
     import pyarrow.compute as pc
 
     table = storage.read_table(project.tokens_dir, TOKENS, made_by="tokens")
     reports = table.filter(pc.field("split") == "train")["token_ids"]
     lengths, ids = pc.list_value_length(reports), pc.list_flatten(reports)
-    work = Work(
+    work = Workload(
         pc.max(lengths).as_py() - 1, pc.mean(lengths).as_py() - 1,
         pc.count_distinct(ids).as_py() + 1, processes, on_gpu,
     )  # fmt: skip
     return work, "as data/tokens has them"
 
 
-def _print_parts(params: Params, work: Work, source: str, both: list[Forecast]) -> None:
+def _print_parts(params: Params, work: Workload, source: str, both: list[Forecast]) -> None:
     console, chosen = screen.console(), params.pretrain
     where = "a GPU, bfloat16 autocast" if work.on_gpu else "a CPU, float32"
     console.print(

@@ -19,25 +19,27 @@ def execute(project: Project, *, steps: str) -> int:
     try:
         params = load_params(project.params).pretrain
         job = open_job(project, recorder)
-        found = replay(params, job, first=first, last=last)
+        replayed = replay(params, job, first=first, last=last)
     finally:
         recorder.close()
     console = screen.console()
-    start = f"the state after step {found.began}" if found.began else "the first step"
+    start = f"the state after step {replayed.start}" if replayed.start else "the first step"
     console.print(f"replayed steps {first} to {last} from {start}", soft_wrap=True)
-    if not found.differing and found.chain_agrees:
+    if not replayed.differing and replayed.chain_agrees:
         console.print(
-            f"{len(found.steps)} losses are the logged ones, bit by bit, and so is their chain"
+            f"{len(replayed.steps)} losses are the logged ones, bit by bit, and so is their chain"
         )
         return 0
-    if not found.differing:
+    if not replayed.differing:
         console.print("the losses agree, their chain does not: earlier steps were other ones")
         return EXIT_BAD_DATA
-    one = found.differing[0]
-    largest = max(abs(each.logged - each.found) for each in found.differing)
+    first_differing = replayed.differing[0]
+    largest = max(abs(step.logged - step.replayed) for step in replayed.differing)
     console.print(
-        f"{len(found.differing)} of {len(found.steps)} losses differ, by {largest:.1e} at most; "
-        f"the first at step {one.step}: logged {one.logged!r}, found {one.found!r}",
+        f"{len(replayed.differing)} of {len(replayed.steps)} losses differ, "
+        f"by {largest:.1e} at most; "
+        f"the first at step {first_differing.step}: logged {first_differing.logged!r}, "
+        f"found {first_differing.replayed!r}",
         soft_wrap=True,
     )
     if job.machine.training.processes * job.machine.training.nodes > 1:

@@ -20,8 +20,8 @@ from lapvqa.images.shards import ShardStore, verify_shards
 from lapvqa.job import Job
 from lapvqa.metrics.seeds import head_name
 from lapvqa.networks.device import choose_device, make_deterministic
+from lapvqa.networks.weights import serialise
 from lapvqa.params import RecipeParams
-from lapvqa.pretrain.checkpoint import serialise
 from lapvqa.project import Project
 
 Tokens = Literal["pooled", "patches"]

@@ -1,6 +1,6 @@
-"""The stage export: the trained encoder in every form, and the card that says what it is.
+"""The stage export: the trained encoder in every file format, and the card that describes it.
 
-A form is written only after it was read back and computed what the trained encoder computes.
+A file is written only after its content was loaded and gave the tokens of the trained encoder.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from torch import Tensor
 from lapvqa import storage
 from lapvqa.errors import CheckpointError
 from lapvqa.export import standalone
-from lapvqa.export.standalone import Compute
+from lapvqa.export.standalone import Compute, published_path
 from lapvqa.images import transforms
 from lapvqa.job import Counts, Job
 from lapvqa.networks.device import make_deterministic
+from lapvqa.networks.encoder import VisionEncoder
+from lapvqa.networks.weights import load_weights, serialise
 from lapvqa.params import ExportParams, ModelParams
-from lapvqa.pretrain.checkpoint import serialise
 from lapvqa.pretrain.files import (
     CARD_FILE,
     ENCODER_FILE,
@@ -34,26 +35,19 @@ from lapvqa.pretrain.files import (
     PROGRAM_FILE,
     SAFETENSORS_FILE,
     TRAINING_FILE,
-    load_weights,
 )
-from lapvqa.pretrain.model import (
-    CaptioningModel,
-    ContrastiveModel,
-    VisionEncoder,
-    build_encoder,
-    initial_model,
-)
+from lapvqa.pretrain.model import CaptioningModel, ContrastiveModel, build_encoder, initial_model
 from lapvqa.schemas import STORED_SIZE
 
 _BATCHES = (1, 3)
-"""Images in the batches on which a form is compared: a batch of one is a case of its own."""
+"""Images in the batches on which a format is compared: a batch of one is a case of its own."""
 
 
 def run(params: ExportParams, job: Job) -> Counts:
-    """Write the encoder of the last step in every form, and card.json last.
+    """Write the encoder of the last step in every format, and card.json last.
 
-    Raises CheckpointError if a form would not compute what the model computes, ConfigError if
-    ``export.onnx`` is asked for where it cannot be written.
+    Raises CheckpointError if a file would not compute what the model computes, ConfigError if
+    ``export.onnx`` is set where ONNX cannot be written.
     """
     make_deterministic(threads=job.machine.workers)
     folder = job.model
@@ -64,25 +58,25 @@ def run(params: ExportParams, job: Job) -> Counts:
     encoder = model.vision_encoder.eval()
     if params.onnx:
         standalone.require_onnx(encoder)
-    expected = expected_tokens(encoder)
+    expected = reference_tokens(encoder)
     written = []
-    for name, content, compute, tolerance in forms(encoder, sizes, params):
+    for name, content, compute, tolerance in export_formats(encoder, sizes, params):
         check_parity(name, compute, expected, tolerance)
         storage.write_bytes(folder / name, content)
         written.append(name)
         job.recorder.say(f"{name} computes what {LAST_FILE} computes")
     _remove_others(folder, written)
     digests = {name: storage.sha256_file(folder / name) for name in _weights(folder, written)}
-    storage.write_json(folder / CARD_FILE, card(training, model, digests))
+    storage.write_json(folder / CARD_FILE, build_card(training, model, digests))
     weights = encoder.state_dict()
     num_parameters = sum(tensor.numel() for tensor in weights.values())
     return {"encoder_parameters": num_parameters, "encoder_tensors": len(weights)}
 
 
-def forms(
+def export_formats(
     encoder: VisionEncoder, sizes: ModelParams, params: ExportParams
 ) -> Iterator[tuple[str, bytes, Compute, float]]:
-    """Yield each form's file name, its content, what that content computes, and the tolerance."""
+    """Yield each format's file name, its content, what that content computes, and the tolerance."""
     weights = encoder.state_dict()
     content = serialise(weights)
     yield ENCODER_FILE, content, load_pt(content, sizes), params.tolerance
@@ -97,12 +91,12 @@ def forms(
 
 
 def load_pt(content: bytes, sizes: ModelParams) -> Compute:
-    """Return what an encoder with the weights of a .pt file computes."""
+    """Return an encoder with the weights of a .pt file."""
     return _encoder_with(torch.load(io.BytesIO(content), weights_only=True), sizes)
 
 
 def load_safetensors(content: bytes, sizes: ModelParams) -> Compute:
-    """Return what an encoder with the weights of a .safetensors file computes."""
+    """Return an encoder with the weights of a .safetensors file."""
     return _encoder_with(safetensors.torch.load(content), sizes)
 
 
@@ -113,8 +107,8 @@ def _encoder_with(weights: dict[str, Tensor], sizes: ModelParams) -> Compute:
 
 
 @torch.no_grad()
-def expected_tokens(encoder: VisionEncoder) -> list[tuple[Tensor, Tensor]]:
-    """Return pairs of images of noise [B, 1, S, S] and what ``encoder`` makes of them."""
+def reference_tokens(encoder: VisionEncoder) -> list[tuple[Tensor, Tensor]]:
+    """Return batches of noise [B, 1, S, S], each with the tokens that ``encoder`` gives it."""
     size = encoder.image_size
     noise = torch.Generator().manual_seed(0)
     batches = [torch.randn(count, 1, size, size, generator=noise) for count in _BATCHES]
@@ -141,24 +135,24 @@ def check_parity(
 
 
 def _remove_others(folder: Path, written: list[str]) -> None:
-    """Drop what an earlier run exported and this one was not asked for."""
+    """Delete what an earlier run exported and this one did not."""
     kept = {folder / name for name in written}
     for path in set((folder / EXPORTS_DIR).iterdir()) - kept:
         path.unlink()
 
 
 def _weights(folder: Path, written: list[str]) -> list[str]:
-    """Name every file with weights: those of training, then those written here."""
+    """Return the names of all files with weights: those of training, then those written here."""
     epochs = sorted(path.name for path in (folder / EPOCHS_DIR).glob("*.pt"))
     return [MODEL_FILE, LAST_FILE, *(f"{EPOCHS_DIR}/{name}" for name in epochs), *written]
 
 
-def card(
+def build_card(
     training: dict[str, Any],
     model: CaptioningModel | ContrastiveModel,
     digests: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return card.json: all that a reader of the weights must know, and nothing that varies."""
+    """Return card.json: what a reader of the weights must know, and nothing that varies by run."""
     encoder = model.vision_encoder
     size, pooled = encoder.image_size, encoder.pooled_grid**2
     output: dict[str, Any] = {
@@ -191,8 +185,7 @@ def card(
 
 
 def _about(name: str, model: CaptioningModel | ContrastiveModel) -> dict[str, Any]:
-    """Say what a file holds and how it is loaded."""
-    kind = f"{type(model).__module__}.{type(model).__name__}"
+    """Describe what a file holds and how it is loaded."""
     encoder = model.vision_encoder
     size = encoder.image_size
     computes = {
@@ -206,9 +199,10 @@ def _about(name: str, model: CaptioningModel | ContrastiveModel) -> dict[str, An
         return {"holds": "graph and weights", "load": "onnxruntime.InferenceSession(path)",
                 "opset": standalone.OPSET, **computes}  # fmt: skip
     if name in (ENCODER_FILE, SAFETENSORS_FILE):
-        holds, kind = ["vision_encoder"], f"{type(encoder).__module__}.{type(encoder).__name__}"
+        holds, kind = ["vision_encoder"], published_path(type(encoder))
     else:
         holds = list(dict.fromkeys(name.split(".")[0] for name in model.state_dict()))
+        kind = published_path(type(model))
     load = "safetensors.torch.load_file(path)" if name == SAFETENSORS_FILE else (
         "torch.load(path, weights_only=True)"
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """The encoder as a file that computes without this code: torch.export (.pt2) and ONNX.
 
-Both map normalised images float32 [B, 1, S, S], any B from 1, to pooled tokens [B, g * g, D].
-Equal weights give equal bytes: what tracing notes about this machine (paths of source files) is
-taken out.
+Both map normalised images float32 [B, 1, S, S], for any B >= 1, to pooled tokens [B, g * g, D].
+Equal weights give equal bytes: paths of source files, which tracing records, are removed, and
+classes are named by their published paths.
 """
 
 from __future__ import annotations
@@ -25,15 +25,23 @@ Compute = Callable[[Tensor], Tensor]
 OPSET = 18
 """Version of ONNX's operators: the one that torch translates to without a conversion."""
 
+_PUBLISHED = {"lapvqa.networks.encoder": "lapvqa.pretrain.encoder"}
+"""Modules whose classes are recorded under another path, from which they can be imported too."""
+
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 # protobuf, in which ONNX is written, has signed 32-bit lengths; the graph takes some of it.
 _ONNX_BYTES = 2**31 - 2**24
 
 
+def published_path(kind: type) -> str:
+    """Return the path of a class that files record, wherever its code lives."""
+    return f"{_PUBLISHED.get(kind.__module__, kind.__module__)}.{kind.__name__}"
+
+
 def require_onnx(encoder: VisionEncoder) -> None:
     """Raise ConfigError if ONNX cannot be written here: packages absent, or an encoder too large.
 
-    Asked before any work, because a graph is traced in minutes at the published sizes.
+    Called before any work, because tracing takes minutes at the published sizes.
     """
     absent = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if absent:
@@ -51,16 +59,25 @@ def require_onnx(encoder: VisionEncoder) -> None:
 
 
 def trace(encoder: VisionEncoder) -> ExportedProgram:
-    """Record what ``encoder`` computes, for any number of images."""
+    """Trace ``encoder`` for any number of images."""
     size = encoder.image_size
-    # An example of two: a batch of one would be taken for a constant.
+    # Two images: a batch of one would be taken for a constant.
     images = torch.zeros(2, 1, size, size)
     program = torch.export.export(encoder, (images,), dynamic_shapes=({0: Dim("batch")},))
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
                 node.meta.pop("stack_trace", None)
+                _publish_classes(node.meta.get("nn_module_stack", {}))
     return program
+
+
+def _publish_classes(stack: dict[str, tuple[str, str]]) -> None:
+    """Replace the class of each module of a node's ``stack`` by its published path."""
+    for key, (path, kind) in stack.items():
+        module, _, name = kind.rpartition(".")
+        if module in _PUBLISHED:
+            stack[key] = (path, f"{_PUBLISHED[module]}.{name}")
 
 
 def to_pt2(program: ExportedProgram) -> bytes:
@@ -80,7 +97,7 @@ def to_onnx(program: ExportedProgram) -> bytes:
         )  # fmt: skip
     assert made is not None
     model: Any = made.model_proto
-    del model.graph.value_info[:]  # shapes in between, in terms of the tracer's symbols
+    del model.graph.value_info[:]  # intermediate shapes, in terms of the tracer's symbols
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     graph = model.graph
@@ -91,13 +108,13 @@ def to_onnx(program: ExportedProgram) -> bytes:
 
 
 def load_pt2(content: bytes) -> Compute:
-    """Return what a .pt2 file computes."""
+    """Return the module of a .pt2 file."""
     compute: Compute = torch.export.load(io.BytesIO(content)).module()
     return compute
 
 
 def load_onnx(content: bytes) -> Compute:
-    """Return what an .onnx file computes, by onnxruntime on the CPU; it is checked first."""
+    """Return an .onnx file run by onnxruntime on the CPU, after ONNX's own check of it."""
     import onnx
     import onnxruntime
 

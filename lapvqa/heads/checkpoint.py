@@ -18,8 +18,7 @@ from torch import Tensor
 from lapvqa import storage
 from lapvqa.errors import CheckpointError, MissingArtifactError
 from lapvqa.heads.head import Form, Head
-from lapvqa.networks.weights import without_wrappers
-from lapvqa.pretrain.checkpoint import serialise
+from lapvqa.networks.weights import serialise, without_wrappers
 
 H = TypeVar("H", bound=Head)
 

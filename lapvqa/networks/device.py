@@ -66,7 +66,7 @@ def make_deterministic(*, threads: int, exact: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def computing(device: torch.device) -> Iterator[None]:
+def mixed_precision(device: torch.device) -> Iterator[None]:
     """On a GPU: bf16 autocast and the fastest attention; on a CPU, where bf16 is slow, nothing."""
     if device.type != "cuda":
         yield

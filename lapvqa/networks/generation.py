@@ -1,23 +1,39 @@
 """Write captions: the encoder runs once, keys and values are kept, finished captions leave.
 
-Greedy search or beam search; both write what transformers' ``generate`` writes.
+Greedy search or beam search; both write what transformers' ``generate`` writes (for beams, with
+``early_stopping=False``). In beam search B images, n beams, R = B * n rows, V tokens in the
+vocabulary, t tokens written so far.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from lapvqa.networks.beam import beam_search
-from lapvqa.networks.decoder import Cache, TextDecoder, close_gaps
-from lapvqa.pretrain.model import CaptioningModel
+from lapvqa.networks.decoder import Cache, CaptionDecoder, TextDecoder, close_gaps
+from lapvqa.networks.encoder import VisionEncoder
 
 BEGIN = END = 50256
 """<|endoftext|> of GPT-2, on both sides of a report."""
 
 
+class Captioner(Protocol):
+    """A model that writes reports, such as ``lapvqa.pretrain.model.CaptioningModel``."""
+
+    @property
+    def vision_encoder(self) -> VisionEncoder:
+        """Images to visual tokens."""
+
+    @property
+    def decoder(self) -> CaptionDecoder:
+        """Visual tokens to text."""
+
+
 def generate(
-    model: CaptioningModel,
+    model: Captioner,
     images: Tensor,
     *,
     max_new_tokens: int,
@@ -66,7 +82,7 @@ def continue_prompts(
     logits = decoder.extend(prompt_ids, cache)
     if num_beams == 1:
         return _greedy_search(decoder, cache, logits, max_new_tokens, end)
-    return beam_search(
+    return _beam_search(
         decoder,
         cache,
         logits,
@@ -96,6 +112,114 @@ def _greedy_search(
         token_ids = torch.tensor([[chosen[row]] for row in order], device=logits.device)
         logits = decoder.extend(token_ids, cache)
     return texts
+
+
+@dataclass
+class _Beams:
+    """The texts of each image that are still written, and what it has finished.
+
+    ``scores`` [B, n] log-probabilities, highest first (one column before the first token);
+    ``token_ids`` [B, n, t]; ``finished`` [B, n] the highest scores of finished texts by length,
+    -inf where fewer are finished; ``best_ids`` [B, t_max] the best of them, filled up with ``end``.
+    """
+
+    scores: Tensor
+    token_ids: Tensor
+    finished: Tensor
+    best_ids: Tensor
+
+    def take(self, images: Tensor) -> None:
+        """Keep these images, in this order."""
+        self.scores, self.token_ids = self.scores[images], self.token_ids[images]
+        self.finished, self.best_ids = self.finished[images], self.best_ids[images]
+
+
+def _beam_search(
+    decoder: TextDecoder,
+    cache: Cache,
+    logits: Tensor,
+    *,
+    num_beams: int,
+    max_new_tokens: int,
+    end: int,
+    length_penalty: float,
+) -> list[list[int]]:
+    """Return the best text of each image; ``logits`` [B, V] are those of the first token.
+
+    A text's score is its log-probability / length ** ``length_penalty``, ``end`` counted. An
+    image is done when its n best finished texts all score higher than its best beam would if it
+    ended now: for a penalty above 0 a longer text might still win, which is the peer's rule too.
+    """
+    batch, device = len(logits), logits.device
+    beams = _Beams(
+        scores=torch.zeros(batch, 1, device=device),
+        token_ids=torch.empty(batch, 1, 0, dtype=torch.long, device=device),
+        finished=torch.full((batch, num_beams), -torch.inf, device=device),
+        best_ids=torch.full((batch, max_new_tokens), end, device=device),
+    )
+    texts: list[list[int]] = [[] for _ in range(batch)]
+    images = list(range(batch))  # which text each image of the cache has
+    for count in range(1, max_new_tokens + 1):
+        norm = count**length_penalty
+        parents = _advance(beams, logits, norm, end=end, last=count == max_new_tokens)
+        is_open = (beams.scores[:, 0] / norm > beams.finished.amin(dim=1)).tolist()
+        open_images = [place for place, still in enumerate(is_open) if still]
+        if len(open_images) < len(images):
+            for place, text in enumerate(beams.best_ids.tolist()):
+                if not is_open[place]:
+                    texts[images[place]] = text[: text.index(end)] if end in text else text
+        if not open_images:
+            break
+        if count == 1:
+            cache.fan_out(num_beams)
+        order = close_gaps(open_images)
+        rows = [place * num_beams + parent for place in order for parent in parents[place]]
+        cache.reorder(rows, order)
+        if len(order) < len(images):
+            beams.take(torch.tensor(order, device=device))
+            images = [images[place] for place in order]
+        logits = decoder.extend(beams.token_ids[:, :, -1].reshape(-1, 1), cache)
+    return texts
+
+
+def _advance(
+    beams: _Beams, logits: Tensor, norm: float, *, end: int, last: bool
+) -> list[list[int]]:
+    """Continue the beams by one token of ``logits`` [R, V]; return the beam each comes from.
+
+    Of the 2 n best continuations those among the first n that end are finished, and the best n
+    that do not end go on: n always remain, since a beam has one way to end. In the ``last`` step
+    all end.
+    """
+    num_beams, vocabulary = beams.finished.shape[1], logits.shape[1]
+    log_probs = logits.float().log_softmax(dim=-1).view(*beams.scores.shape, vocabulary)
+    totals = (beams.scores.unsqueeze(-1) + log_probs).flatten(1)
+    scores, index = totals.topk(2 * num_beams)
+    parents, new_ids = index // vocabulary, index % vocabulary
+    written = torch.cat([_choose(beams.token_ids, parents), new_ids.unsqueeze(-1)], dim=-1)
+    ends = torch.full_like(new_ids, last, dtype=torch.bool) | (new_ids == end)
+    _finish(beams, (scores / norm).masked_fill(~ends, -torch.inf)[:, :num_beams], written)
+    beams.scores, kept = scores.masked_fill(ends, -torch.inf).topk(num_beams)
+    beams.token_ids = _choose(written, kept)
+    chosen: list[list[int]] = parents.gather(1, kept).tolist()
+    return chosen
+
+
+def _finish(beams: _Beams, scores: Tensor, written: Tensor) -> None:
+    """Add texts ``written`` [B, >= n, t] with ``scores`` [B, n], -inf for those not finished."""
+    best, place = scores.max(dim=1, keepdim=True)
+    better = best > beams.finished.amax(dim=1, keepdim=True)
+    length = written.shape[-1]
+    candidates = _choose(written, place).squeeze(1)
+    beams.best_ids[:, :length] = torch.where(better, candidates, beams.best_ids[:, :length])
+    merged = torch.cat([beams.finished, scores], dim=1)
+    beams.finished = merged.topk(beams.finished.shape[1]).values
+
+
+def _choose(token_ids: Tensor, places: Tensor) -> Tensor:
+    """Return the texts [B, m, t] at ``places`` [B, m] of ``token_ids`` [B, n, t]."""
+    index = places.unsqueeze(-1).expand(-1, -1, token_ids.shape[-1])
+    return token_ids.gather(1, index)
 
 
 def _check(

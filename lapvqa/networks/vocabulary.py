@@ -1,16 +1,17 @@
-"""Train on the tokens that occur, and get what training on all 50257 would have given.
+"""Train on the tokens that occur, with the result of training on all 50257.
 
 Reports use a few hundred to a few thousand of GPT-2's tokens. If the rows of all others start
 equal, every step of the full softmax treats them equally, so they stay equal: one shared row,
-counted as often as it stands for, carries them through training exactly. The head, its optimizer
-state and every checkpoint shrink by the same factor. (Exact but for two roundings of the
-optimizer: AdamW's epsilon and the gradient norm see one row where there would be many.)
+weighted by the number of tokens it stands for, carries them through training exactly. The head,
+its optimizer state and every checkpoint shrink by the same factor. (Exact but for two roundings of
+the optimizer: AdamW's epsilon and the gradient norm see one row where there would be many.)
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,7 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lapvqa.networks.decoder import GPT2_VOCABULARY
-from lapvqa.pretrain.model import PretrainedModel
+from lapvqa.networks.encoder import Embedding
+
+
+class TokenModel(Protocol):
+    """A model with a table of the vocabulary; each is an nn.Module."""
+
+    @property
+    def token_table(self) -> tuple[str, Embedding]:
+        """The name of the table's weight in the state dict, and the table."""
 
 
 class CutVocabulary:
@@ -45,13 +54,13 @@ class CutVocabulary:
         """Map GPT-2 ids of any shape to numbers of the cut vocabulary; -100 stays."""
         return torch.where(token_ids < 0, token_ids, self._number[token_ids.clamp(min=0)])
 
-    def cut(self, model: PretrainedModel) -> None:
+    def cut(self, model: TokenModel) -> None:
         """Replace the model's table by the kept rows and one zero row for all others."""
         _, embedding = model.token_table
         rows = self.rows_of(embedding.weight.detach())
         embedding.weight, embedding.num_embeddings = nn.Parameter(rows), len(rows)
 
-    def restore(self, model: PretrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    def restore(self, model: TokenModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the weights of a cut model with a table of all 50257 rows."""
         name, _ = model.token_table
         return {**weights, name: self.table_of(weights[name])}

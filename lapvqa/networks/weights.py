@@ -1,19 +1,34 @@
-"""The same tensors under other names: wrapped checkpoints, and the ViTs of other libraries.
+"""Weights on disk: files of state dicts read safely, whatever wrapped or renamed their tensors.
+
+Accepted forms: a plain state dict as .pt or .safetensors; one under ``model_state`` or
+``encoder_state``; with the names that DDP and torch.compile give; a whole model where its encoder
+is wanted. Files never run code: all are read with ``weights_only=True``.
 
 timm needs no conversion: our names are its names (with ``num_classes=0``).
 """
 
 from __future__ import annotations
 
+import io
+import pickle
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from lapvqa.errors import CheckpointError
+from lapvqa.networks.encoder import VisionEncoder
 
 ENCODER_PREFIX = "vision_encoder."
 """Where a whole model's state dict holds its encoder."""
+
+_WRAPPERS = ("model_state", "encoder_state")
+_NAMED_AT_MOST = 3
 
 # torch.compile and activation checkpointing put a name in the middle, DDP one in front.
 _MIDDLE = ("_orig_mod.", "_checkpoint_wrapped_module.")
@@ -47,6 +62,112 @@ _TORCH_BLOCK = {
     "norm1.": "norm1",
     "norm2.": "norm2",
 }
+
+
+def serialise(value: Any) -> bytes:
+    """Return ``torch.save``'s bytes; through memory, because a file's name becomes part of them."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load a weights file into ``module``; CheckpointError says what does not fit.
+
+    Where ``module`` is an encoder and the file a whole model, its encoder is taken.
+    """
+    loaded = read_weights(path)
+    if isinstance(module, VisionEncoder):
+        loaded = encoder_part(loaded)
+    expected = module.state_dict()
+    faults = _faults(expected, loaded)
+    if faults:
+        raise CheckpointError(
+            f"{path.name} does not fit {type(module).__name__}: {'; '.join(faults)}",
+            hint=_remedy(expected, loaded),
+        )
+    module.load_state_dict(loaded)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict in any of the accepted forms, without its wrappers.
+
+    Raises CheckpointError for a damaged file or one that holds something else.
+    """
+    try:
+        value = _read(path)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        raise CheckpointError(
+            f"expected weights in {path.name}, found a damaged or unsafe file",
+            hint="get the file again, or run the stage that makes it",
+        ) from error
+    for name in _WRAPPERS:
+        if isinstance(value, Mapping) and isinstance(value.get(name), Mapping):
+            value = value[name]
+    if not _is_state_dict(value):
+        raise CheckpointError(
+            f"expected a state dict in {path.name}, found {_content(value)}",
+            hint=f"accepted: a plain state dict, or one under {' or '.join(_WRAPPERS)}",
+        )
+    return without_wrappers(value)
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return safetensors.torch.load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(name, str) for name in value)
+        and all(isinstance(tensor, Tensor) for tensor in value.values())
+    )
+
+
+def _content(value: Any) -> str:
+    """Describe what stands where a state dict should; names only, never values."""
+    if not isinstance(value, Mapping):
+        return type(value).__name__
+    names = [str(name) for name in value]
+    more = " ..." if len(names) > _NAMED_AT_MOST else ""
+    return f"{type(value).__name__} with {', '.join(names[:_NAMED_AT_MOST]) or 'nothing'}{more}"
+
+
+def _remedy(expected: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> str:
+    """Say what to do about weights of another kind."""
+    whole = {name for name in expected if name.startswith(ENCODER_PREFIX)}
+    if whole and set(loaded) == {name.removeprefix(ENCODER_PREFIX) for name in whole}:
+        return "this is an encoder alone: load it into `model.vision_encoder`"
+    if has_torch_layers(loaded):
+        return (
+            "its layers are torch's nn.TransformerEncoder, whose file does not say whether norms "
+            "come first nor which activation it had; if pre-norm and GELU, rename with "
+            "`lapvqa.networks.weights.from_torch_layers`"
+        )
+    return "card.json and the weights must come from one run: `lapvqa run --stage export`"
+
+
+def _faults(expected: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> list[str]:
+    """Name what is missing, unexpected or of another shape; the first few of each."""
+    shapes = [
+        f"{name} is {list(loaded[name].shape)}, expected {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in loaded and loaded[name].shape != tensor.shape
+    ]
+    groups = {
+        "missing": sorted(set(expected) - set(loaded)),
+        "unexpected": sorted(set(loaded) - set(expected)),
+        "shapes": shapes,
+    }
+    return [
+        f"{kind} {len(names)} of {len(expected)}: {', '.join(names[:_NAMED_AT_MOST])}"
+        + (" ..." if len(names) > _NAMED_AT_MOST else "")
+        for kind, names in groups.items()
+        if names
+    ]
 
 
 def without_wrappers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -100,7 +221,7 @@ def to_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def has_torch_layers(weights: Mapping[str, Tensor]) -> bool:
-    """Say whether the blocks are named as those of torch's nn.TransformerEncoder."""
+    """Tell whether the blocks are named as those of torch's nn.TransformerEncoder."""
     return any(_TORCH_LAYER.fullmatch(name) for name in weights)
 
 
@@ -115,9 +236,9 @@ def from_torch_layers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed: dict[str, Tensor] = {}
     others: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        found = _TORCH_LAYER.fullmatch(name)
-        if found:
-            layer, part, kind = found.groups()
+        match = _TORCH_LAYER.fullmatch(name)
+        if match:
+            layer, part, kind = match.groups()
             renamed[f"blocks.{layer}.{_TORCH_BLOCK[part]}.{kind}"] = tensor
         else:
             others[name] = tensor

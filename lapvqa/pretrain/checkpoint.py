@@ -1,4 +1,4 @@
-"""States of an unfinished training, whole or not there, written while training goes on.
+"""Checkpoints of an unfinished training, complete or absent, written while training goes on.
 
 A state is ``state-<step>.pt``, and beside it, written last, ``state-<step>.json`` with its sha256:
 a state without its json, or with another digest, does not count.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import random
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,19 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lapvqa import storage
 
 State = dict[str, Any]
-
-
-def serialise(value: Any) -> bytes:
-    """Return ``torch.save``'s bytes; through memory, because a file's name becomes part of them."""
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
 
 
 class Checkpoints:
@@ -59,14 +54,14 @@ class Checkpoints:
     def save(self, step: int, state: State) -> None:
         """Write the state after ``step`` steps beside the training that goes on.
 
-        Its tensors must not change any more (see ``snapshot``). At most one is on its way: a
-        second waits for the first, and raises what went wrong with it.
+        Its tensors must not change any more (see ``snapshot``). At most one state is being
+        written: a second waits for the first, and raises its error.
         """
         self.wait()
         self._pending = self._writer.submit(self._write, step, state)
 
     def wait(self) -> None:
-        """Return once the last state is on disk; raise what went wrong with it."""
+        """Return once the last state is on disk; raise its error if that failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -80,14 +75,14 @@ class Checkpoints:
         self.prune(self.keep)
 
     def newest(self, *, at_most: int | None = None) -> State | None:
-        """Return the newest whole state, or None; a damaged one falls back to the one before.
+        """Return the newest complete state, or None; a damaged one falls back to the one before.
 
         ``at_most``: none after more steps than that.
         """
         for manifest in sorted(self.folder.glob("state-*.json"), reverse=True):
             if at_most is not None and int(manifest.stem.removeprefix("state-")) > at_most:
                 continue
-            if _is_whole(manifest):
+            if _is_complete(manifest):
                 state: State = torch.load(
                     manifest.with_suffix(".pt"), map_location="cpu", weights_only=True
                 )
@@ -102,7 +97,7 @@ class Checkpoints:
 
 
 class _Hashing:
-    """A file to write to that knows the sha256 of what it was given."""
+    """A file that computes the sha256 of what is written to it."""
 
     def __init__(self, handle: io.BufferedWriter) -> None:
         self._handle = handle
@@ -121,11 +116,37 @@ def snapshot(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
-        return {key: snapshot(one) for key, one in value.items()}
+        return {key: snapshot(part) for key, part in value.items()}
     return value
 
 
-def _is_whole(manifest: Path) -> bool:
+def generator_states() -> dict[str, Any]:
+    """Return the state of every generator of Python, NumPy and torch.
+
+    Training draws from none of them (its numbers are functions of the step), but a library may.
+    """
+    version, numbers, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [str(name), torch.from_numpy(np.array(keys)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_generators(states: dict[str, Any]) -> None:
+    """Restore every generator; on another number of GPUs, those keep their own state."""
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy(), *rest))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def _is_complete(manifest: Path) -> bool:
     try:
         expected = json.loads(manifest.read_bytes())["sha256"]
         return bool(storage.sha256_file(manifest.with_suffix(".pt")) == expected)
@@ -134,7 +155,7 @@ def _is_whole(manifest: Path) -> bool:
 
 
 def prune_runs(folder: Path, *, current: str, keep: int = 3) -> None:
-    """Delete the states of other parameters or data but for the ``keep`` used last."""
+    """Delete the states of other runs than ``current``, except those of the last ``keep`` used."""
     others = [path for path in folder.iterdir() if path.is_dir() and path.name != current]
     for path in sorted(others, key=lambda path: path.stat().st_mtime_ns, reverse=True)[keep:]:
         shutil.rmtree(path)

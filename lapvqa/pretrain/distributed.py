@@ -1,4 +1,4 @@
-"""Several processes as one: who they are, what they share, and whole tensors from their parts."""
+"""Several processes that train as one: their ranks, what they exchange, and sharded tensors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class World:
         return self.rank == 0
 
     def mean(self, value: Tensor) -> float:
-        """Return the mean over the processes of a number."""
+        """Return the mean of a number over the processes."""
         value = value.detach().float().clone()
         if self.size > 1:
             dist.all_reduce(value)
@@ -48,25 +48,49 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def require_same(self, what: str, value: Any) -> None:
-        """Raise ConfigError if ``what`` is not the same in every process."""
-        found = self.gather(value)
-        if any(one != found[0] for one in found):
-            listed = ", ".join(f"{one} in process {rank}" for rank, one in enumerate(found))
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """Return the rows [b, ...] of all processes, [B, ...] in their order, with gradient."""
+        if self.size == 1:
+            return rows
+        gathered: Tensor = _GatherRows.apply(rows, self)  # type: ignore[no-untyped-call]
+        return gathered
+
+    def require_same(self, name: str, value: Any) -> None:
+        """Raise ConfigError if the value called ``name`` is not the same in every process."""
+        values = self.gather(value)
+        if any(other != values[0] for other in values):
+            listed = ", ".join(f"{other} in process {rank}" for rank, other in enumerate(values))
             raise ConfigError(
-                f"expected the same {what} in all processes, found {listed}",
+                f"expected the same {name} in all processes, found {listed}",
                 hint="every node must see this project folder with the same code and data; "
                 "see docs/training.md",
             )
 
 
+class _GatherRows(torch.autograd.Function):
+    """all_gather whose backward pass sums the gradients that all processes have for a row."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, world: World) -> Tensor:
+        ctx.own = slice(world.rank * len(rows), (world.rank + 1) * len(rows))
+        parts = [torch.empty_like(rows) for _ in range(world.size)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total[ctx.own], None
+
+
 @contextlib.contextmanager
-def joined(device: torch.device) -> Iterator[World]:
-    """Join the processes that torchrun started; alone, without its variables.
+def process_group(device: torch.device) -> Iterator[World]:
+    """Join the processes that torchrun started; without torchrun's variables, a World of one.
 
     On GPUs ``device`` becomes the current one; without an index it is that of the local rank.
-    After an error the process is to end without waiting for the others: they may be waiting for
-    it in turn, and torchrun ends them.
+    After an error the group is left as it is: to wait for the others could be to wait for ever,
+    since they may be waiting for this process, and torchrun ends them.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield World()
@@ -82,88 +106,91 @@ def joined(device: torch.device) -> Iterator[World]:
     dist.destroy_process_group()
 
 
-def lost_another(error: RuntimeError) -> bool:
-    """Tell whether an error says that another process is gone, and nothing of this one."""
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Tell whether an error says no more than that another process is gone."""
     return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
 
 
-def spread(task: nn.Module, world: World, strategy: Strategy, device: torch.device) -> nn.Module:
-    """Return ``task`` as a module whose backward pass averages gradients over the processes.
+def distribute(
+    module: nn.Module, world: World, strategy: Strategy, device: torch.device
+) -> nn.Module:
+    """Return ``module`` wrapped so that its backward pass averages gradients over the processes.
 
-    ``ddp`` keeps a whole copy each; ``fsdp`` (FSDP2) shards parameters block by block, for models
-    that do not fit.
+    With ``ddp`` each process keeps a full copy; ``fsdp`` (FSDP2) shards parameters block by block,
+    for models that do not fit.
     """
     if world.size == 1:
-        return task
+        return module
     if strategy == "ddp":
         return DistributedDataParallel(
-            task,
+            module,
             device_ids=[device] if device.type == "cuda" else None,
             forward_sync_buffers=False,  # they are constants
         )
     # Autocast chooses the precision; sharding must not choose another.
     policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     mesh = init_device_mesh(device.type, (world.size,))
-    for module in task.modules():
-        if isinstance(module, nn.ModuleList):
-            for block in module:
+    for part in module.modules():
+        if isinstance(part, nn.ModuleList):
+            for block in part:
                 fully_shard(block, mesh=mesh, mp_policy=policy)
-    scalars = {one for one in task.parameters() if one.ndim == 0}  # cannot be sharded
-    fully_shard(task, mesh=mesh, mp_policy=policy, ignored_params=scalars)
-    return task
+    scalars = {parameter for parameter in module.parameters() if parameter.ndim == 0}
+    # Scalars cannot be sharded: ``average_scalars`` sees to their gradients.
+    fully_shard(module, mesh=mesh, mp_policy=policy, ignored_params=scalars)
+    return module
 
 
 @contextlib.contextmanager
-def gathered(task: nn.Module) -> Iterator[None]:
-    """Hold whole parameters, for calls that are not the forward pass that FSDP watches.
+def unsharded(module: nn.Module) -> Iterator[None]:
+    """Hold full parameters, for calls that are not the forward pass that FSDP watches.
 
     Every process must enter.
     """
-    sharded = [module for module in task.modules() if isinstance(module, FSDPModule)]
-    for module in sharded:
-        module.unshard()
+    sharded = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    for part in sharded:
+        part.unshard()
     try:
         yield
     finally:
-        for module in sharded:
-            module.reshard()
+        for part in sharded:
+            part.reshard()
 
 
-def average_scalars(task: nn.Module, world: World) -> None:
-    """Average the gradients that FSDP leaves alone: those of parameters without dimensions."""
-    for parameter in task.parameters():
+def average_scalars(module: nn.Module, world: World) -> None:
+    """Average the gradients that FSDP does not: those of parameters without dimensions."""
+    for parameter in module.parameters():
         if parameter.ndim == 0 and parameter.grad is not None:
             dist.all_reduce(parameter.grad)
             parameter.grad /= world.size
 
 
 @contextlib.contextmanager
-def only_last_synchronises(task: nn.Module, *, last: bool) -> Iterator[None]:
-    """Keep gradients local but for the last of several backward passes of a step."""
-    if isinstance(task, DistributedDataParallel) and not last:
-        with task.no_sync():
+def synchronise_on_last(module: nn.Module, *, last: bool) -> Iterator[None]:
+    """Keep gradients local in all but the ``last`` backward pass of a step."""
+    if isinstance(module, DistributedDataParallel) and not last:
+        with module.no_sync():
             yield
     else:
-        # FSDP2 reduces in every pass and adds up what it reduced. To reduce once it would have to
-        # keep whole gradients between the passes, for models too large for that.
+        # FSDP2 reduces in every pass and adds up what it reduced. To reduce once, it would have to
+        # keep full gradients between the passes, and it is for models too large for that.
         yield
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor with all its parts; every process must ask for it."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return a tensor with all its shards; every process must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def assign(target: Tensor, value: Tensor) -> None:
-    """Copy a whole tensor into one that may be sharded."""
+def assign_full(target: Tensor, value: Tensor) -> None:
+    """Copy a full tensor into one that may be sharded."""
     with torch.no_grad():
-        target.copy_(parts_like(value, target))
+        target.copy_(shard_like(value, target))
 
 
-def parts_like(value: Tensor, target: Tensor) -> Tensor:
-    """Return ``value`` on the device, and in the parts, of ``target``."""
+def shard_like(value: Tensor, target: Tensor) -> Tensor:
+    """Return ``value`` on the device of ``target``, and sharded as it is."""
     value = value.to(target.device)
     if isinstance(target, DTensor):
-        # Every process has the whole value: each takes its part, and none is sent.
+        # Every process has the full value: each takes its shard, and none is sent.
         return distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None)
     return value

@@ -1,7 +1,7 @@
-"""What each step of a training gave: history.csv, and the chain that makes it checkable.
+"""The record of each step of a training: history.csv, and the chain that makes it checkable.
 
 The chain of a step is a digest of the chain before it and of the step's loss, bit by bit: two runs
-with the same chain at a step had the same losses in every step before.
+with the same chain at a step had the same losses in every step up to it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _COLUMNS = "step,loss,val_loss,lr,epoch,skipped,chain"
 
 
 @dataclass
-class Record:
+class StepRecord:
     """One step; ``val_loss`` only where an epoch ends, ``skipped`` 1 if no weight was changed."""
 
     step: int
@@ -35,7 +35,7 @@ class Record:
         return [self.step, self.loss, self.lr, self.epoch, self.skipped, val_loss]
 
     @classmethod
-    def of(cls, numbers: list[float]) -> Record:
+    def from_numbers(cls, numbers: list[float]) -> StepRecord:
         """Return the record of ``numbers``."""
         step, loss, lr, epoch, skipped, val_loss = numbers
         return cls(
@@ -44,42 +44,43 @@ class Record:
         )  # fmt: skip
 
 
-def to_tensor(history: list[Record]) -> Tensor:
+def to_tensor(history: list[StepRecord]) -> Tensor:
     """Return the records as float64 [n, 6], which a checkpoint can hold."""
-    return torch.tensor([one.numbers() for one in history], dtype=torch.float64).view(-1, 6)
+    return torch.tensor([record.numbers() for record in history], dtype=torch.float64).view(-1, 6)
 
 
-def from_tensor(rows: Tensor) -> list[Record]:
+def from_tensor(rows: Tensor) -> list[StepRecord]:
     """Return the records that ``to_tensor`` made ``rows`` of."""
-    return [Record.of(row) for row in rows.tolist()]
+    return [StepRecord.from_numbers(row) for row in rows.tolist()]
 
 
-def chain(history: list[Record]) -> list[str]:
+def chain(history: list[StepRecord]) -> list[str]:
     """Return the chain after each step: 16 hex digits."""
     links, last = [], ""
-    for one in history:
-        last = hashlib.sha256(last.encode() + struct.pack("<d", one.loss)).hexdigest()[:16]
+    for record in history:
+        last = hashlib.sha256(last.encode() + struct.pack("<d", record.loss)).hexdigest()[:16]
         links.append(last)
     return links
 
 
-def to_csv(history: list[Record]) -> bytes:
+def to_csv(history: list[StepRecord]) -> bytes:
     """Return history.csv: one row per step, the validation loss where an epoch ended."""
     lines = [_COLUMNS]
-    for one, link in zip(history, chain(history), strict=True):
-        val_loss = "" if one.val_loss is None else f"{one.val_loss:.6f}"
+    for record, link in zip(history, chain(history), strict=True):
+        val_loss = "" if record.val_loss is None else f"{record.val_loss:.6f}"
         lines.append(
-            f"{one.step},{one.loss!r},{val_loss},{one.lr:.6e},{one.epoch},{one.skipped},{link}"
+            f"{record.step},{record.loss!r},{val_loss},{record.lr:.6e},{record.epoch},"
+            f"{record.skipped},{link}"
         )
     return ("\n".join(lines) + "\n").encode()
 
 
-def read_csv(content: bytes) -> list[tuple[Record, str]]:
+def read_csv(content: bytes) -> list[tuple[StepRecord, str]]:
     """Return the records of history.csv, each with its chain."""
     rows = []
     for line in content.decode().splitlines()[1:]:
         step, loss, val_loss, lr, epoch, skipped, link = line.split(",")
-        record = Record(
+        record = StepRecord(
             int(step), float(loss), float(lr), int(epoch), int(skipped),
             float(val_loss) if val_loss else None,
         )  # fmt: skip

@@ -1,7 +1,7 @@
-"""From a batch as stored to what the model takes: on the device, augmented, numbered.
+"""Model inputs made of a stored batch: moved to the device, augmented, tokens renumbered.
 
-Augmentation, mirroring, hidden words and dropped patches belong to an epoch of training alone, and
-each is a pure function of (seed, epoch, the pair's index).
+Augmentation, mirroring, hidden words and dropped patches are applied in training only, and each is
+a pure function of (seed, epoch, the pair's index).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from lapvqa.images import transforms
 from lapvqa.images.report_pairs import IGNORED, Batch
 from lapvqa.networks.vocabulary import CutVocabulary
 from lapvqa.params import PretrainParams
-from lapvqa.pretrain.parallel import hide_inputs
 
-_DROP_STREAM = 4  # 0 order, 1 augmentation, 2 hidden words, 3 mirroring
+# Streams of random numbers; 0 is the order of samples, 1 augmentation, 3 mirroring.
+_PARALLEL_STREAM, _DROP_STREAM = 2, 4
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,19 @@ class Inputs:
 
 
 class Preparer:
-    """Turns batches into inputs, on one device, by one set of parameters."""
+    """Turns batches into inputs on one device, by one set of parameters."""
 
     def __init__(
         self, params: PretrainParams, vocabulary: CutVocabulary, device: torch.device
     ) -> None:
         self.params, self.vocabulary, self.device = params, vocabulary, device
 
-    def plain(self, batch: Batch) -> Inputs:
+    def for_validation(self, batch: Batch) -> Inputs:
         """Return the inputs of a batch as it is, for validation."""
         images = transforms.to_input(self._move(batch.images), self.params.model.image_size)
         return self._inputs(batch, images, self.vocabulary.number(batch.inputs), None)
 
-    def training(self, batch: Batch, epoch: int) -> Inputs:
+    def for_training(self, batch: Batch, epoch: int) -> Inputs:
         """Return the inputs of a batch as an epoch of training sees it."""
         params, indices = self.params, batch.indices
         images = transforms.to_input(self._move(batch.images), params.model.image_size)
@@ -92,6 +92,23 @@ class Preparer:
         return tensor.to(self.device, non_blocking=True)
 
 
+def hide_inputs(
+    inputs: Tensor, share: float, *, seed: int, epoch: int, indices: Sequence[int]
+) -> Tensor:
+    """Return ``inputs`` [B, T] with ``share`` of the rows hidden: the begin token everywhere.
+
+    Parallel prediction: some reports are written without a sight of their own earlier words. A
+    decoder that sees these can guess most of the next word from language alone, and a small
+    archive's wording is soon known by heart; where it sees none, all it knows is the image
+    (CapPa, arXiv:2306.07915, section 3.2; there the hidden share is 0.75 too).
+    Which rows is a pure function of (seed, epoch, the sample's index).
+    """
+    hidden = torch.tensor(
+        [_generator(seed, index, epoch, _PARALLEL_STREAM).random() < share for index in indices]
+    )
+    return torch.where(hidden.unsqueeze(1), inputs[:, :1], inputs)
+
+
 def choose_patches(
     num_patches: int, share: float, *, seed: int, epoch: int, indices: Sequence[int]
 ) -> Tensor:
@@ -101,8 +118,11 @@ def choose_patches(
     """
     kept = max(1, round(share * num_patches))
     rows = [
-        np.random.Generator(np.random.Philox(key=seed, counter=[0, index, epoch, _DROP_STREAM]))
-        .permutation(num_patches)[:kept]
+        _generator(seed, index, epoch, _DROP_STREAM).permutation(num_patches)[:kept]
         for index in indices
-    ]  # fmt: skip
+    ]
     return torch.from_numpy(np.sort(np.stack(rows), axis=1))
+
+
+def _generator(seed: int, index: int, epoch: int, stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, index, epoch, stream]))

@@ -1,8 +1,8 @@
 """Start torchrun as a child of the stage: several processes train, and die with it.
 
-`python -m lapvqa.pretrain.launch`, in the project, is torchrun with the arguments that local.yaml
-stands for. The stage starts it on its own node; on every other node of a cluster the same is
-started by hand, see docs/training.md.
+`python -m lapvqa.pretrain.launch`, run in the project, is torchrun with the arguments that
+local.yaml implies. The stage starts it on its own node; on every other node of a cluster the same
+command is started by hand, see docs/training.md.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from lapvqa.machine import Machine, Training, load_machine
 from lapvqa.project import Project
 
 WORKER = "lapvqa.pretrain.worker"
-PARENT = "LAPVQA_PARENT_PID"
-"""Variable with the id of the process that a launcher, or a worker, must not outlive."""
+PARENT_VARIABLE = "LAPVQA_PARENT_PID"
+"""Environment variable: the id of the process that a launcher, or a worker, must not outlive."""
 
 
-def wanted(machine: Machine) -> bool:
+def needs_torchrun(machine: Machine) -> bool:
     """Tell whether local.yaml asks for more than one process."""
     return machine.training.processes * machine.training.nodes > 1
 
 
 def failure_file(project: Project) -> Path:
-    """Return where a worker keeps the error that ended it, for the stage and its restarts."""
+    """Return where a worker writes the error that ended it, for the stage and for its restarts."""
     return project.work_dir("pretrain") / "failure.json"
 
 
-def arguments(training: Training) -> list[str]:
+def torchrun_arguments(training: Training) -> list[str]:
     """Return torchrun's arguments for a node."""
     meeting = (
         ["--standalone"]
@@ -51,17 +51,17 @@ def arguments(training: Training) -> list[str]:
     ]
 
 
-def workers(job: Job) -> None:
-    """Run the processes to their end; what they print is printed here, line by line.
+def run_workers(job: Job) -> None:
+    """Run the processes to their end; their output is that of this process.
 
-    Raises the error that one of them could not mend, TrainingError if they died otherwise.
+    Raises the error that ended one of them, TrainingError if they died otherwise.
     """
     failure = failure_file(job.project)
     failure.unlink(missing_ok=True)
     child = subprocess.Popen(
         [sys.executable, "-m", "lapvqa.pretrain.launch"],
         cwd=job.project.root,
-        env={**os.environ, PARENT: str(os.getpid())},
+        env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
     )
     try:
         code = child.wait()
@@ -81,11 +81,11 @@ def workers(job: Job) -> None:
 
 
 def main() -> int:
-    """Be torchrun, for this node, until the processes end or the stage does."""
-    stage = os.environ.get(PARENT)
+    """Run torchrun for this node until the processes end, or the stage does."""
+    stage = os.environ.get(PARENT_VARIABLE)
     if stage is not None:
         runtime.die_with_parent(int(stage))
-    os.environ[PARENT] = str(os.getpid())
+    os.environ[PARENT_VARIABLE] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun would, and say so at length
     try:
         training = load_machine(Project(Path.cwd())).training
@@ -94,7 +94,7 @@ def main() -> int:
                 "local.yaml: training.nodes is 1, so there is no other node to start",
                 hint="`lapvqa run` starts the processes of this one",
             )
-        return _torchrun(arguments(training))
+        return _torchrun(torchrun_arguments(training))
     except LapvqaError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return EXIT_USER
@@ -106,8 +106,8 @@ def _torchrun(command_line: list[str]) -> int:
     from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.run import parse_args, run
 
-    # Shared, torch 2.13 keeps the store of a restarted group, and its processes find in it the
-    # addresses of those that died: they hang, or are refused. Otherwise each group has its own.
+    # If it is shared, torch 2.13 keeps the store of a restarted group, in which its processes find
+    # the addresses of those that died: they hang, or are refused. So each group has its own.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     try:

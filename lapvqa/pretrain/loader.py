@@ -1,7 +1,7 @@
-"""Batches in an order that depends on nothing but the plan, read ahead of the training step.
+"""The pairs to train on, and batches of them in an order that depends on nothing but the plan.
 
 Which pairs a step sees is a pure function of (seed, epoch, step, world size): not of the number of
-workers, of their speed, or of where a run was taken up again.
+workers, their speed, or the step at which a run was resumed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,61 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from lapvqa.errors import ConfigError
-from lapvqa.images.report_pairs import Batch, Pair, epoch_order, pick_batch, read_batch
-from lapvqa.images.shards import ShardStore
+from lapvqa.errors import ConfigError, SourceError
+from lapvqa.images.report_pairs import (
+    Batch,
+    Pair,
+    digest_pairs,
+    epoch_order,
+    pick_batch,
+    read_batch,
+    read_pairs,
+)
+from lapvqa.images.shards import ShardStore, verify_shards
+from lapvqa.networks.decoder import MAX_LENGTH
+from lapvqa.project import Project
 
 STEPS_AHEAD = 2
 """Steps per worker that are read before they are asked for."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The pairs of train and validate, the shards that hold their images, and a digest of all.
+
+    ``without_image`` counts the reports of both splits that have no frontal image.
+    """
+
+    train: list[Pair]
+    validate: list[Pair]
+    store: ShardStore
+    without_image: int
+    digest: str
+
+
+def read_corpus(project: Project) -> Corpus:
+    """Read the pairs of train and validate.
+
+    Raises SourceError if there is nothing to train on, SchemaError if a shard is damaged.
+    """
+    train, train_without = read_pairs(project, "train")
+    validate, validate_without = read_pairs(project, "validate")
+    if not train:
+        raise SourceError(
+            "expected frontal images with reports in the split train, found none "
+            f"({train_without} reports there have no frontal image)",
+            hint="data/rejects.parquet and data/token_rejects.parquet say what was rejected",
+        )
+    longest = max(len(pair.token_ids) for pair in train + validate)
+    if longest > MAX_LENGTH:
+        raise ConfigError(
+            f"the decoder has {MAX_LENGTH} positions, the longest report {longest} tokens",
+            hint=f"set tokens.max_length to at most {MAX_LENGTH}",
+        )
+    digest = digest_pairs(train + validate)
+    store = ShardStore(project.images_dir)
+    verify_shards(project.images_dir, {pair.shard for pair in train + validate})
+    return Corpus(train, validate, store, train_without + validate_without, digest)
 
 
 @dataclass(frozen=True)
@@ -91,13 +140,13 @@ class Loader:
     """Reads a plan's steps, ``workers`` threads ahead; 0 reads when asked.
 
     Threads, since reading a row is one copy that runs without the interpreter's lock, while a
-    process would have to copy each batch once more. ``pin`` (CUDA alone) puts batches into
-    page-locked memory, out of which ``to(device, non_blocking=True)`` does not wait.
+    process would have to copy each batch once more. ``pin`` (CUDA only) puts batches into
+    page-locked memory, from which ``to(device, non_blocking=True)`` does not wait.
 
-    Given the ``images`` of all pairs (``dataset.read_images``), no image is read: batches are
-    picked from them on the device they are on. That needs no workers.
+    Given the ``images`` of all pairs (``report_pairs.read_images``), no image is read: batches are
+    picked from them on their device. That needs no workers.
 
-    ``wait_s`` is how many seconds the last step was waited for.
+    ``wait_s``: seconds that training waited for the last step's batches.
     """
 
     def __init__(
@@ -124,7 +173,7 @@ class Loader:
     def batches(self, first_step: int, last_step: int) -> Generator[list[Batch]]:
         """Yield this rank's micro-batches of each step from ``first_step`` until ``last_step``.
 
-        ``last_step`` itself is left out. What reading a step raises is raised here when the step's
+        ``last_step`` itself is left out. An error in reading a step is raised when that step's
         turn comes. Closing the generator, as leaving a ``for`` over it does, ends all threads.
         """
         steps = range(first_step, last_step)

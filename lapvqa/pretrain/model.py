@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,6 @@ __all__ = [
     "CaptionDecoder",
     "CaptioningModel",
     "ContrastiveModel",
-    "PretrainedModel",
     "TextEncoder",
     "VisionEncoder",
     "build_encoder",
@@ -37,16 +35,6 @@ def build_encoder(params: ModelParams) -> VisionEncoder:
         heads=params.heads,
         pooled_grid=params.pooled_grid,
     )
-
-
-class PretrainedModel(Protocol):
-    """What all objectives' models have in common; each is an nn.Module."""
-
-    vision_encoder: VisionEncoder
-
-    @property
-    def token_table(self) -> tuple[str, Embedding]:
-        """The table of the vocabulary and its weight's name in the state dict."""
 
 
 class CaptioningModel(nn.Module):

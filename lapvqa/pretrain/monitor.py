@@ -1,7 +1,7 @@
 """How fast training is, and how fast it could be.
 
 FLOPs are counted for matrix products alone, two for each multiplication and addition, the
-backward pass as twice the forward pass; what is recomputed is not counted (model FLOPs).
+backward pass as twice the forward pass; recomputation is not counted (model FLOPs).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def flops_per_step(
 ) -> float:
     """Return the FLOPs of a step over ``images``, forward and backward.
 
-    ``positions`` is all their tokens with padding, ``targets`` those that reach the head. What is
-    counted is what is computed: one channel (the three kernels are summed first), the decoder's
-    reading of pooled tokens, attention without leaving out what the causal mask hides.
+    ``positions`` is all their tokens with padding, ``targets`` those that reach the head. Counted
+    as computed: one channel (the three kernels are summed first), cross-attention to pooled
+    tokens, and attention with the places that the causal mask hides.
     """
     # No gradient of pixels is taken: one product backward instead of two.
     return 2.0 * images * patch_flops(params.model) + 3.0 * (
@@ -40,7 +40,7 @@ def patch_flops(sizes: ModelParams) -> float:
 
 
 def encoder_flops(params: PretrainParams) -> float:
-    """Return the FLOPs of an image's way through blocks and pooling, forward."""
+    """Return the FLOPs of an image in blocks and pooling, forward."""
     sizes = params.model
     grid, pooled = sizes.image_size // sizes.patch_size, sizes.pooled_grid
     patches = kept_patches(params)
@@ -106,17 +106,17 @@ def data_sheet_peak(device: torch.device) -> float | None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes in use so far: torch's on a GPU, the process's on a CPU."""
+    """Return the peak of bytes in use so far: torch's on a GPU, the process's on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    # Not getrusage: a process starts with what the one that started it had.
+    # Not getrusage: a process inherits the peak of the one that started it.
     status = Path("/proc/self/status").read_text().splitlines()
     line = next(line for line in status if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 
 
 class Meter:
-    """Turns what a step did into metrics, each with its denominator."""
+    """Turns the time and size of a step into metrics, each with its denominator."""
 
     def __init__(self, params: PretrainParams, device: torch.device, *, vocabulary: int) -> None:
         self.params, self.device, self.vocabulary = params, device, vocabulary
@@ -125,12 +125,12 @@ class Meter:
 
     def facts(self) -> dict[str, str]:
         """Return the denominators of MFU."""
-        found = {
+        peaks = {
             "peak_measured": f"{self.peak / 1e12:.3f} TFLOP/s, large products on {self.device}"
         }
         if self.data_sheet:
-            found["peak_data_sheet"] = f"{self.data_sheet / 1e12:.1f} TFLOP/s, dense bf16"
-        return found
+            peaks["peak_data_sheet"] = f"{self.data_sheet / 1e12:.1f} TFLOP/s, dense bf16"
+        return peaks
 
     def measure(
         self,
@@ -150,7 +150,7 @@ class Meter:
             self.params, images=images, positions=positions, targets=targets,
             vocabulary=self.vocabulary,
         ) / seconds  # fmt: skip
-        found = {
+        metrics = {
             "images_per_s": processes * images / seconds,
             "tokens_per_s": processes * targets / seconds,
             "mfu": rate / self.peak,
@@ -158,11 +158,11 @@ class Meter:
             "peak_memory_gb": peak_memory(self.device) / 1e9,
         }
         if self.data_sheet:
-            found["mfu_data_sheet"] = rate / self.data_sheet
-        return found
+            metrics["mfu_data_sheet"] = rate / self.data_sheet
+        return metrics
 
     def line(self, metrics: dict[str, float]) -> str:
-        """Return the same for a person."""
+        """Return the metrics as a line for a person."""
         return (
             f"{metrics['images_per_s']:.0f} images/s, {metrics['tokens_per_s']:.0f} tokens/s, "
             f"MFU {metrics['mfu']:.0%} of {self.peak / 1e12:.3g} TFLOP/s measured, "

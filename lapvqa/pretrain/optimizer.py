@@ -1,4 +1,4 @@
-"""AdamW and its schedule."""
+"""AdamW, its learning-rate schedule, and its state under the names of the parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain.checkpoint import snapshot
-from lapvqa.pretrain.distributed import parts_like, whole
+from lapvqa.pretrain.distributed import full_tensor, shard_like
 
 _BETAS = (0.9, 0.98)
 _NOT_DECAYED = ("cls_token", "pos_embed", "token_embed.weight")
@@ -50,9 +50,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def optimizer_state(
     model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, dict[str, Tensor]]:
-    """Return what the optimizer knows of each parameter, by its name: whole, on the CPU."""
+    """Return the optimizer's state of each parameter by name: full tensors, on the CPU."""
     return {
-        name: {key: snapshot(whole(value)) for key, value in optimizer.state[parameter].items()}
+        name: {
+            key: snapshot(full_tensor(value)) for key, value in optimizer.state[parameter].items()
+        }
         for name, parameter in model.named_parameters()
         if parameter in optimizer.state
     }
@@ -61,11 +63,11 @@ def optimizer_state(
 def load_optimizer_state(
     model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, dict[str, Any]]
 ) -> None:
-    """Give the optimizer what ``optimizer_state`` returned, however the parameters are sharded."""
+    """Load what ``optimizer_state`` returned, however the parameters are sharded."""
     for name, parameter in model.named_parameters():
         if name in state:
             optimizer.state[parameter] = {
-                # The count of steps has no shape; all else has the parameter's.
-                key: parts_like(value, parameter) if value.ndim else value.to(parameter.device)
+                # The step count is a scalar; all else has the parameter's shape.
+                key: shard_like(value, parameter) if value.ndim else value.to(parameter.device)
                 for key, value in state[name].items()
             }

@@ -1,7 +1,7 @@
-"""Compute a stretch of a finished training again, and compare it with what was logged.
+"""Replay some steps of a finished training, and compare their losses with the logged ones.
 
-The same losses, bit by bit, show that history.csv and the model beside it came from these
-parameters, this data and this code.
+Equal losses, bit by bit, show that history.csv and the model beside it came from the present
+parameters, data and code.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from lapvqa.networks.device import choose_device, make_deterministic
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import history
 from lapvqa.pretrain.checkpoint import Checkpoints
-from lapvqa.pretrain.corpus import Corpus, read_corpus
 from lapvqa.pretrain.files import TRAINING_FILE
 from lapvqa.pretrain.history import HISTORY_FILE
+from lapvqa.pretrain.loader import Corpus, read_corpus
 from lapvqa.pretrain.train import run_digest
 from lapvqa.pretrain.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One step: its loss as logged and as computed again."""
+class ComparedStep:
+    """The loss of one step, as logged and as replayed."""
 
     step: int
     logged: float
-    found: float
+    replayed: float
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What ``replay`` found; ``began`` is the step of the state that it started from."""
+    """The replayed steps; ``start`` is the step of the state that they started from."""
 
-    began: int
-    steps: list[Compared]
+    start: int
+    steps: list[ComparedStep]
     chain_agrees: bool
 
     @property
-    def differing(self) -> list[Compared]:
+    def differing(self) -> list[ComparedStep]:
         """The steps whose losses differ in any bit."""
-        return [one for one in self.steps if one.logged != one.found]
+        return [step for step in self.steps if step.logged != step.replayed]
 
 
 def replay(params: PretrainParams, job: Job, *, first: int, last: int) -> Replay:
@@ -70,26 +70,26 @@ def replay(params: PretrainParams, job: Job, *, first: int, last: int) -> Replay
     state = states.newest(at_most=first - 1)
     if state is not None:
         trainer.load_state(state)
-    began = trainer.progress.step
-    with closing(trainer.loader.batches(began, last)) as steps:
+    start = trainer.progress.step
+    with closing(trainer.loader.batches(start, last)) as steps:
         for micro in steps:
             trainer.take_step(micro, job.recorder)
     again = trainer.progress.history
     compared = [
-        Compared(record.step, record.loss, again[record.step - 1].loss)
+        ComparedStep(record.step, record.loss, again[record.step - 1].loss)
         for record, _ in logged[first - 1 : last]
     ]
-    return Replay(began, compared, history.chain(again)[-1] == logged[last - 1][1])
+    return Replay(start, compared, history.chain(again)[-1] == logged[last - 1][1])
 
 
 def _require_same(training: dict[str, object], params: PretrainParams, corpus: Corpus) -> None:
     differing = [
         name
-        for name, expected, found in (
+        for name, now, logged in (
             ("parameters", params.model_dump(mode="json"), training["params"]),
             ("data", corpus.digest, training["data_digest"]),
         )
-        if expected != found
+        if now != logged
     ]
     if differing:
         raise ConfigError(

@@ -1,6 +1,6 @@
 """A few reports as the model writes them, epoch by epoch, for a person to look at.
 
-They stay in the working folder: what a model has learnt by heart may repeat what a report said.
+They stay in the working folder: a model may repeat a report that it has learnt by heart.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ SAMPLES_FILE = "samples.jsonl"
 def append(trainer: Trainer, path: Path) -> None:
     """Add what the model now writes for the first studies of validate, beside their reports.
 
-    Nothing for a model that does not write. A resumed run may repeat an epoch's line.
+    Does nothing for a model that does not write. A resumed run may repeat an epoch's line.
     """
     model, count = trainer.model, trainer.params.samples
     pairs = trainer.corpus.validate[:count] or trainer.corpus.train[:count]
     if not isinstance(model, CaptioningModel):
         return
     model.eval()
-    inputs = trainer.preparer.plain(read_batch(pairs, range(len(pairs)), trainer.corpus.store))
+    inputs = trainer.preparer.for_validation(
+        read_batch(pairs, range(len(pairs)), trainer.corpus.store)
+    )
     begin = int(trainer.vocabulary.number(torch.tensor(BEGIN)))
     longest = max(len(pair.token_ids) for pair in trainer.corpus.train)
     with torch.no_grad():

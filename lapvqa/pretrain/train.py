@@ -1,7 +1,7 @@
 """The stage pretrain: learn to write, or to recognise, the report of an image.
 
-States lie in .lapvqa/work/pretrain/<digest>/, where the digest covers parameters, data, code and
-torch's version. The last one stays after success: the same run again is done at once.
+States are kept in .lapvqa/work/pretrain/<digest>/, where the digest covers parameters, data, code
+and torch's version. The last one stays after success, so repeating the run takes no step.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from lapvqa import code, storage
 from lapvqa.errors import CheckpointError
 from lapvqa.job import Counts, Job
 from lapvqa.networks.device import choose_device, make_deterministic
+from lapvqa.networks.weights import serialise
 from lapvqa.params import PretrainParams
-from lapvqa.pretrain import history, launch, samples, shortage
-from lapvqa.pretrain.checkpoint import Checkpoints, prune_runs, serialise
-from lapvqa.pretrain.corpus import Corpus, read_corpus
-from lapvqa.pretrain.distributed import World, gathered
+from lapvqa.pretrain import history, launch, memory, samples
+from lapvqa.pretrain.checkpoint import Checkpoints, prune_runs
+from lapvqa.pretrain.distributed import World, unsharded
 from lapvqa.pretrain.files import EPOCHS_DIR, LAST_FILE, MODEL_FILE, TRAINING_FILE
 from lapvqa.pretrain.history import HISTORY_FILE
+from lapvqa.pretrain.loader import Corpus, read_corpus
 from lapvqa.pretrain.trainer import Trainer
 
 # How often a state is saved, and how many stay, changes no result.
@@ -36,12 +37,12 @@ _WITHOUT_EFFECT = {"checkpoint_every_steps", "keep_checkpoints", "samples"}
 def run(params: PretrainParams, job: Job) -> Counts:
     """Train, continuing from the newest state, and write the model, training.json, history.csv.
 
-    With more than one process (``training`` of local.yaml) they are started by torchrun.
-    Raises SourceError without training pairs, TrainingError when too many steps are of no use or
-    memory does not suffice.
+    If ``training`` in local.yaml asks for more than one process, torchrun starts them.
+    Raises SourceError without training pairs, TrainingError when too many steps have to be
+    skipped or the memory does not suffice.
     """
-    if launch.wanted(job.machine):
-        launch.workers(job)
+    if launch.needs_torchrun(job.machine):
+        launch.run_workers(job)
     else:
         train(params, job, World())
     training = storage.read_json(
@@ -52,7 +53,7 @@ def run(params: PretrainParams, job: Job) -> Counts:
 
 
 def train(params: PretrainParams, job: Job, world: World) -> None:
-    """Do what ``run`` says, as one of the processes of ``world``."""
+    """Train as one of the processes of ``world``."""
     make_deterministic(threads=params.cpu_threads, exact=params.deterministic)
     corpus = read_corpus(job.project)
     digest = run_digest(params, corpus)
@@ -69,7 +70,7 @@ def train(params: PretrainParams, job: Job, world: World) -> None:
             job.recorder.say(f"continuing at step {trainer.progress.step} of {trainer.total_steps}")
         world.require_same("step to continue at", trainer.progress.step)
         job.recorder.facts({**trainer.facts(), "run": digest})
-        with explained(trainer):
+        with explain_out_of_memory(trainer):
             trainer.train(
                 checkpoints, job.recorder,
                 after_epoch=lambda: _after_epoch(trainer, folder),
@@ -81,21 +82,21 @@ def train(params: PretrainParams, job: Job, world: World) -> None:
 
 
 @contextlib.contextmanager
-def explained(trainer: Trainer) -> Iterator[None]:
-    """Turn a lack of memory into an error that says which setting helps, and by how much."""
+def explain_out_of_memory(trainer: Trainer) -> Iterator[None]:
+    """Turn running out of memory into an error that says which setting helps, and by how much."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not shortage.is_lack(error):
+        if not memory.is_out_of_memory(error):
             raise
-        # The step's tensors hang on its frames; the plan must not be short of memory too.
+        # The step's frames hold its tensors; planning needs some of their memory.
         traceback.clear_frames(error.__traceback__)
         trainer.optimizer.zero_grad(set_to_none=True)
-        raise shortage.explain(trainer) from error
+        raise memory.out_of_memory_error(trainer) from error
 
 
 def run_digest(params: PretrainParams, corpus: Corpus) -> str:
-    """Return a digest of all that decides the result: parameters, data, code, torch."""
+    """Return a digest of everything that decides the result: parameters, data, code, torch."""
     parts = {
         "params": params.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
         "data": corpus.digest,
@@ -106,7 +107,7 @@ def run_digest(params: PretrainParams, corpus: Corpus) -> str:
 
 
 def _after_epoch(trainer: Trainer, folder: Path) -> None:
-    """Keep the weights of every so many epochs, and some reports as they are written now."""
+    """Keep the weights every ``save_every_epochs``, and some reports as the model writes them."""
     params = trainer.params
     epoch = trainer.progress.step // trainer.steps_per_epoch
     if params.save_every_epochs and epoch % params.save_every_epochs == 0:
@@ -116,7 +117,7 @@ def _after_epoch(trainer: Trainer, folder: Path) -> None:
             path = folder / EPOCHS_DIR / f"model_epoch{epoch:03d}.pt"
             storage.write_bytes(path, serialise(weights))
     if params.samples:
-        with gathered(trainer.objective.task):
+        with unsharded(trainer.objective.module):
             samples.append(trainer, folder / samples.SAMPLES_FILE)
 
 
@@ -134,14 +135,14 @@ def write_results(trainer: Trainer, last: dict[str, Tensor], folder: Path, work:
         "validate_pairs": len(corpus.validate),
         "reports_without_frontal_image": corpus.without_image,
         "steps": progress.step,
-        "skipped_steps": sum(one.skipped for one in progress.history),
+        "skipped_steps": sum(record.skipped for record in progress.history),
         "best_step": progress.best_step,
         "vocabulary_used": len(trainer.vocabulary.kept),
         "best_val_loss": "none" if best_loss is None else best_loss,
     }
     for name, weights in ((MODEL_FILE, progress.best_weights), (LAST_FILE, last)):
-        whole = trainer.vocabulary.restore(trainer.model, weights)
-        storage.write_bytes(folder / name, serialise(whole))
+        restored = trainer.vocabulary.restore(trainer.model, weights)
+        storage.write_bytes(folder / name, serialise(restored))
     (folder / EPOCHS_DIR).mkdir(parents=True, exist_ok=True)
     for path in sorted((work / EPOCHS_DIR).glob("model_epoch*.pt")):
         storage.write_bytes(folder / EPOCHS_DIR / path.name, path.read_bytes())

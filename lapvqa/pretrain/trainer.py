@@ -1,8 +1,8 @@
-"""The loop: one step after another, the same for every objective and any number of processes.
+"""The training loop, the same for every objective and any number of processes.
 
-All that decides a step is a pure function of the parameters and the step (order of samples,
-augmentation, learning rate), so weights, optimizer and history continue from a state to the same
-bytes as a run that was never disturbed.
+Everything that decides a step (order of samples, augmentation, learning rate) is a pure function
+of the parameters and the step. So a run that continues from a state reaches the same bytes of
+weights, optimizer and history as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -22,16 +22,21 @@ from lapvqa.images.report_pairs import Batch, Pair, read_batch
 from lapvqa.machine import Training
 from lapvqa.networks.vocabulary import CutVocabulary
 from lapvqa.params import PretrainParams
-from lapvqa.pretrain import history, random_state
-from lapvqa.pretrain.checkpoint import Checkpoints, State, snapshot
-from lapvqa.pretrain.corpus import Corpus
-from lapvqa.pretrain.distributed import World, assign, average_scalars, whole
-from lapvqa.pretrain.history import Record
+from lapvqa.pretrain import history
+from lapvqa.pretrain.checkpoint import (
+    Checkpoints,
+    State,
+    generator_states,
+    restore_generators,
+    snapshot,
+)
+from lapvqa.pretrain.distributed import World, assign_full, average_scalars, full_tensor
+from lapvqa.pretrain.history import StepRecord
 from lapvqa.pretrain.inputs import Preparer
-from lapvqa.pretrain.loader import Loader, Plan
+from lapvqa.pretrain.loader import Corpus, Loader, Plan
 from lapvqa.pretrain.model import CaptioningModel, initial_model
 from lapvqa.pretrain.monitor import Meter
-from lapvqa.pretrain.objective import Captioning, Measured, Objective, Pairs
+from lapvqa.pretrain.objective import BatchResult, Captioning, Contrastive, Objective
 from lapvqa.pretrain.optimizer import (
     build_optimizer,
     learning_rate,
@@ -42,22 +47,22 @@ from lapvqa.pretrain.optimizer import (
 from lapvqa.recorder import Recorder
 
 _RECENT = 50
-"""Steps whose highest loss tells what a spike is; none is called so before there are as many."""
+"""A loss is a spike by comparison with the highest of so many steps; without them, none is."""
 
 
 @dataclass
 class Progress:
-    """What training has reached; ``best_weights`` belong to the lowest validation loss so far."""
+    """How far training has come; ``best_weights`` had the lowest validation loss so far."""
 
     step: int = 0
     best_step: int = 0
     best_loss: float | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
-    history: list[Record] = field(default_factory=list)
+    history: list[StepRecord] = field(default_factory=list)
 
 
 class Trainer:
-    """The model, its optimizer, what they have reached, and the loop."""
+    """The model, its optimizer, its progress, and the loop."""
 
     def __init__(
         self,
@@ -109,7 +114,7 @@ class Trainer:
             log_count = self.vocabulary.log_count.to(self.device)
             return Captioning(model, log_count, world, strategy, self.device)
         params = self.params
-        return Pairs(
+        return Contrastive(
             model, params.objective, world, strategy, self.device, batch_size=params.batch_size
         )
 
@@ -120,9 +125,9 @@ class Trainer:
         *,
         after_epoch: Callable[[], None] = lambda: None,
     ) -> None:
-        """Run the steps that are left; validate where an epoch ends, keep states as told.
+        """Take the remaining steps; validate where an epoch ends, save states as configured.
 
-        Every process runs this; the main one writes.
+        Every process runs this; only the main one writes.
         """
         with closing(self.loader.batches(self.progress.step, self.total_steps)) as steps:
             for number, micro in enumerate(steps):
@@ -138,12 +143,12 @@ class Trainer:
                         checkpoints.save(self.progress.step, state)
 
     def _settle(self, micro: Sequence[Batch]) -> None:
-        """Let DDP arrange gradients as it will for good, which it does after a first pass.
+        """Let DDP arrange its gradient buckets for good, which it does after a first pass.
 
-        A sum over three or more processes rounds as they are arranged: without this, the first
-        step after a resume would differ in its last bits from the same step within a run.
+        A sum over three or more processes rounds according to that arrangement: without this, the
+        first step after a resume would differ in its last bits from the same step within a run.
         """
-        if isinstance(self.objective.task, DistributedDataParallel):
+        if isinstance(self.objective.module, DistributedDataParallel):
             self.gradients(micro, self.progress.step)
             self.optimizer.zero_grad(set_to_none=True)
 
@@ -161,7 +166,7 @@ class Trainer:
             recorder.metrics(metrics, step=self.progress.step)
 
     def take_step(self, micro: Sequence[Batch], recorder: Recorder) -> None:
-        """Take one step of the optimizer, or skip it if its loss or gradient is no use."""
+        """Take one step of the optimizer, or skip it if its loss or gradient is unusable."""
         started = time.perf_counter() - self.loader.wait_s
         step = self.progress.step
         epoch, _ = self.loader.plan.place(step)
@@ -186,21 +191,21 @@ class Trainer:
         if fault is not None:
             self._count_skipped(fault, step, recorder)
         self.progress.history.append(
-            Record(step + 1, loss, rate, epoch + 1, skipped=int(fault is not None))
+            StepRecord(step + 1, loss, rate, epoch + 1, skipped=int(fault is not None))
         )
         self.progress.step += 1
 
     def gradients(self, micro: Sequence[Batch], step: int) -> tuple[float, float, int]:
-        """Compute a step's gradients, clipped; return loss, their norm before, tokens in all."""
+        """Compute and clip a step's gradients; return loss, norm before clipping, all targets."""
         epoch, _ = self.loader.plan.place(step)
         self.model.train()
-        inputs = [self.preparer.training(batch, epoch) for batch in micro]
+        inputs = [self.preparer.for_training(batch, epoch) for batch in micro]
         num_targets = self.loader.num_targets(self.loader.plan.global_indices(step))
         local = self.objective.backward(inputs, num_targets)
         if self.training.strategy == "fsdp" and self.world.size > 1:
             average_scalars(self.model, self.world)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.params.grad_clip)
-        return self.world.mean(local), whole(norm).item(), num_targets
+        return self.world.mean(local), full_tensor(norm).item(), num_targets
 
     def _fault(self, loss: float, norm: float) -> str | None:
         """Say why a step must not change the weights, or None."""
@@ -208,7 +213,9 @@ class Trainer:
             return f"the loss is {loss}"
         if not math.isfinite(norm):
             return f"the gradient's norm is {norm}"
-        recent = [one.loss for one in self.progress.history[-2 * _RECENT :] if not one.skipped]
+        recent = [
+            record.loss for record in self.progress.history[-2 * _RECENT :] if not record.skipped
+        ]
         if len(recent) >= _RECENT:
             highest = max(recent[-_RECENT:])
             if loss > self.params.spike_factor * highest:
@@ -216,7 +223,7 @@ class Trainer:
         return None
 
     def _count_skipped(self, fault: str, step: int, recorder: Recorder) -> None:
-        skipped = 1 + sum(one.skipped for one in self.progress.history)
+        skipped = 1 + sum(record.skipped for record in self.progress.history)
         recorder.metrics({"skipped_steps": skipped}, step=step + 1)
         recorder.say(
             f"step {step + 1} skipped: {fault} ({skipped} of {self.params.skip_budget} allowed)"
@@ -232,10 +239,10 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Return what the split validate gives; nothing without such a split.
+        """Return the metrics of the split validate; empty without such a split.
 
-        Processes share the batches, and each takes part in as many forward passes: one that has
-        none left repeats the last, which is not counted.
+        Processes share the batches, and each takes part in the same number of forward passes: one
+        that has none left repeats the last, which is not counted.
         """
         pairs = self.corpus.validate
         size = self.params.batch_size // (self.params.accumulate * self.world.size)
@@ -243,19 +250,19 @@ class Trainer:
             return {}
         self.model.eval()
         starts = range(0, len(pairs), size)
-        measured: list[Measured] = []
+        measured: list[BatchResult] = []
         for first in range(0, len(starts), self.world.size):
             start = starts[min(first + self.world.rank, len(starts) - 1)]
             measured += self.world.gather(self._measure(pairs, start, size))
         return self.objective.summarise(measured[: len(starts)])
 
-    def _measure(self, pairs: Sequence[Pair], start: int, size: int) -> Measured:
+    def _measure(self, pairs: Sequence[Pair], start: int, size: int) -> BatchResult:
         indices = range(start, min(start + size, len(pairs)))
         batch = read_batch(pairs, indices, self.corpus.store)
-        return self.objective.measure(self.preparer.plain(batch))
+        return self.objective.measure(self.preparer.for_validation(batch))
 
     def _keep_best(self, value: float | None) -> None:
-        """Keep the weights if their loss is the lowest; without validation the last count."""
+        """Keep the weights if their loss is the lowest; without validation, always."""
         progress = self.progress
         if value is not None and not math.isfinite(value):
             return
@@ -264,25 +271,25 @@ class Trainer:
             progress.best_weights = self.weights()
 
     def weights(self) -> dict[str, Tensor]:
-        """Return a copy of the model's weights on the CPU; every process must ask for it.
+        """Return a copy of the model's weights on the CPU; every process must call this.
 
-        The main one alone gets it: on a machine with eight GPUs eight copies are too many.
+        Only the main process gets it: on a machine with eight GPUs eight copies are too many.
         """
         weights = {}
         for name, tensor in self.model.state_dict().items():
-            value = whole(tensor)
+            value = full_tensor(tensor)
             if self.world.is_main:
                 weights[name] = snapshot(value)
         return weights
 
     def state(self) -> State:
-        """Return all that a later process needs to continue; every process must ask for it."""
+        """Return all that a later process needs to continue; every process must call this."""
         progress = self.progress
         return {
-            # First: it lets FSDP shard again what validation has gathered.
+            # First: it lets FSDP shard again what validation has unsharded.
             "model": self.weights(),
             "optimizer": optimizer_state(self.model, self.optimizer),
-            "random": random_state.get(),
+            "random": generator_states(),
             "run": self.run,
             "data_digest": self.corpus.digest,
             "step": progress.step,
@@ -297,16 +304,15 @@ class Trainer:
 
         Raises CheckpointError for the state of another run: other parameters, data or code.
         """
-        found = (state["run"], state["data_digest"])
-        if found != (self.run, self.corpus.digest):
+        if (state["run"], state["data_digest"]) != (self.run, self.corpus.digest):
             raise CheckpointError(
-                f"expected a state of run {self.run}, found one of {found[0]}",
+                f"expected a state of run {self.run}, found one of {state['run']}",
                 hint="states belong to the folder they were written in; remove the copied one",
             )
         for name, tensor in self.model.state_dict().items():
-            assign(tensor, state["model"][name])
+            assign_full(tensor, state["model"][name])
         load_optimizer_state(self.model, self.optimizer, state["optimizer"])
-        random_state.restore(state["random"])
+        restore_generators(state["random"])
         self.progress = Progress(
             step=state["step"],
             best_step=state["best_step"],
@@ -316,7 +322,7 @@ class Trainer:
         )
 
     def facts(self) -> dict[str, str | int]:
-        """Return what describes this training to a person."""
+        """Return a description of this training for a person."""
         return {
             "device": str(self.device),
             "processes": self.world.size,

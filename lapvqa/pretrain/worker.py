@@ -1,6 +1,7 @@
-"""One of the processes that torchrun starts: python -m lapvqa.pretrain.worker, in the project.
+"""One of the processes that torchrun starts: `python -m lapvqa.pretrain.worker`, in the project.
 
-torch is imported late: what must not be outlived, and an error that is known, come before.
+torch is imported late: first the process ties its life to its parent's, and looks whether an
+earlier start failed for good.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from lapvqa import runtime, storage
 from lapvqa.errors import EXIT_INTERRUPTED, LapvqaError
 from lapvqa.job import Job, open_job
 from lapvqa.params import load_params
-from lapvqa.pretrain.launch import PARENT, failure_file
+from lapvqa.pretrain.launch import PARENT_VARIABLE, failure_file
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 
 
 def main() -> int:
-    """Train as one of several; keep the error that a restart would only meet again."""
-    runtime.die_with_parent(int(os.environ[PARENT]))
+    """Train as one of several processes; write down an error that a restart would only repeat."""
+    runtime.die_with_parent(int(os.environ[PARENT_VARIABLE]))
     project = Project(Path.cwd())
     failure = failure_file(project)
-    if failure.exists():  # this is a restart after an error that is there to stay: end them all
+    if failure.exists():  # a restart after an error that would come again: end without training
         return 0
     recorder = _recorder(project, int(os.environ["RANK"]))
     try:
@@ -41,25 +42,25 @@ def main() -> int:
 
 def _train(job: Job) -> None:
     from lapvqa.networks.device import choose_device
-    from lapvqa.pretrain.distributed import joined, lost_another
+    from lapvqa.pretrain.distributed import is_lost_peer, process_group
     from lapvqa.pretrain.train import train
 
     params = load_params(job.project.params).pretrain
     if int(os.environ["TORCHELASTIC_RESTART_COUNT"]):
         job.recorder.say("a training process died; all start again")
-    with joined(choose_device(job.machine, int(os.environ["LOCAL_RANK"]))) as world:
+    with process_group(choose_device(job.machine, int(os.environ["LOCAL_RANK"]))) as world:
         try:
             train(params, job, world)
         except RuntimeError as error:
-            if not lost_another(error):
+            if not is_lost_peer(error):
                 raise
-            # Its traceback would say nothing but where this one waited; torchrun says who died.
+            # The traceback would only say where this process waited; torchrun says who died.
             sys.stderr.write(f"pretrain: process {world.rank} lost another one\n")
             sys.exit(1)
 
 
 def _recorder(project: Project, rank: int) -> Recorder:
-    """Return the stage's records for the main process; the others' stay beside the states."""
+    """Return the stage's recorder for the main process; the others write beside the states."""
     if rank == 0:
         return Recorder(project.record("pretrain"), stage="pretrain", proceed=True)
     path = project.work_dir("pretrain") / f"rank-{rank}.jsonl"

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Mark:
+class PhiSpan:
     """One place: characters ``start`` to ``end`` (exclusive)."""
 
     kind: str
@@ -244,7 +244,7 @@ _AT = re.compile(r"@[\w-]{1,63}(?:\.[\w-]{1,63}){1,5}")
 _MAILBOX = re.compile(r"[\w.+-]{1,64}")
 
 
-def search(text: str) -> list[Mark]:
+def find_phi(text: str) -> list[PhiSpan]:
     """Return where ``text`` may identify somebody, in order and without overlaps.
 
     Kinds: name, date, record_number, phone, email, address. A mark holds the thing itself, not
@@ -255,7 +255,7 @@ def search(text: str) -> list[Mark]:
     for rule in _RULES:
         if _occurs(rule.cues, lowered):
             for match in rule.pattern.finditer(text):
-                found.append(Mark(rule.kind, *match.span("thing")))
+                found.append(PhiSpan(rule.kind, *match.span("thing")))
     found += _holders(text)
     if "@" in text:
         found += _emails(text)
@@ -269,19 +269,19 @@ def _occurs(cues: tuple[str, ...], lowered: str) -> bool:
     return False
 
 
-def _numbers(text: str) -> list[Mark]:
-    marks: list[Mark] = []
+def _numbers(text: str) -> list[PhiSpan]:
+    marks: list[PhiSpan] = []
     for start in _NUMBER_STARTS.finditer(text):
         if marks and start.start() < marks[-1].end:
             continue
         match = _NUMBERS.match(text, start.start())
         if match is not None:
             kind = str(match.lastgroup).rsplit("_", 1)[0]
-            marks.append(Mark(kind, match.start(), match.end()))
+            marks.append(PhiSpan(kind, match.start(), match.end()))
     return marks
 
 
-def _holders(text: str) -> list[Mark]:
+def _holders(text: str) -> list[PhiSpan]:
     """Return the names before a degree: Smith, M.D."""
     marks = []
     for degree in _DEGREES.finditer(text):
@@ -289,23 +289,23 @@ def _holders(text: str) -> list[Mark]:
         holder = _HOLDER.search(text[first : degree.start() - 1])
         if holder is not None:
             end = degree.start() - 1 - holder[0].endswith(",")
-            marks.append(Mark("name", first + holder.start(), end))
+            marks.append(PhiSpan("name", first + holder.start(), end))
     return marks
 
 
-def _emails(text: str) -> list[Mark]:
+def _emails(text: str) -> list[PhiSpan]:
     marks = []
     for domain in _AT.finditer(text):
         before = text[max(0, domain.start() - 64) : domain.start()]
         mailbox = _MAILBOX.match(before[::-1])
         if mailbox is not None and "__" not in mailbox[0] and "XXX" not in mailbox[0]:
-            marks.append(Mark("email", domain.start() - mailbox.end(), domain.end()))
+            marks.append(PhiSpan("email", domain.start() - mailbox.end(), domain.end()))
     return marks
 
 
-def _apart(found: list[Mark]) -> list[Mark]:
+def _apart(found: list[PhiSpan]) -> list[PhiSpan]:
     """Return the marks in order; of two that overlap, the one that begins first, or is longer."""
-    kept: list[Mark] = []
+    kept: list[PhiSpan] = []
     for mark in sorted(found, key=lambda mark: (mark.start, -mark.end)):
         if not kept or mark.start >= kept[-1].end:
             kept.append(mark)

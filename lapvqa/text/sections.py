@@ -126,7 +126,7 @@ _MADE_OF = {
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetText:
     """The text to learn, where it stood in the report, and the verdict.
 
     ``text`` is empty and ``spans`` is () unless ``verdict.has_text``.
@@ -174,7 +174,7 @@ def parse_plain(report: str) -> list[Section]:
     return _apply_rule_4(report, sections, _ANY_BLANK_LINE)
 
 
-def target_text(report: str | None, wanted: Wanted) -> Target:
+def target_text(report: str | None, wanted: Wanted) -> TargetText:
     """Choose the target text of a report.
 
     ``both`` is findings then impression, or the one that is there; without either the last
@@ -183,9 +183,9 @@ def target_text(report: str | None, wanted: Wanted) -> Target:
     normalised; the spans are those of the report as given.
     """
     if report is None:
-        return Target("", (), Verdict.NO_REPORT)
+        return TargetText("", (), Verdict.NO_REPORT)
     if not _has_words(report):
-        return Target("", (), Verdict.EMPTY_REPORT)
+        return TargetText("", (), Verdict.EMPTY_REPORT)
     last = {section.name: section for section in parse(report)}
     headless = set(last) <= {FULL_REPORT, LAST_PARAGRAPH}
     if headless or not _choose(last, wanted):
@@ -196,12 +196,12 @@ def target_text(report: str | None, wanted: Wanted) -> Target:
             last = plain
     present = [last[name] for name in _choose(last, wanted)]
     if not present:
-        return Target("", (), Verdict.NO_SECTION)
+        return TargetText("", (), Verdict.NO_SECTION)
     spans = tuple(section for section in present if _has_words(section.text(report)))
     if not spans:
-        return Target("", (), Verdict.EMPTY_SECTION)
+        return TargetText("", (), Verdict.EMPTY_SECTION)
     text = " ".join(normalise(section.text(report)) for section in spans)
-    return Target(text, spans, _MADE_OF[tuple(section.name for section in spans)])
+    return TargetText(text, spans, _MADE_OF[tuple(section.name for section in spans)])
 
 
 def _before_addenda(sections: list[Section]) -> dict[str, Section]:

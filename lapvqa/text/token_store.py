@@ -59,7 +59,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Group:
+class ChunkPlan:
     """Studies to stand in one chunk, by row of the sorted studies table.
 
     ``known`` is a chunk that holds some of their rows, or all, and then nothing has to be done.
@@ -153,15 +153,15 @@ def row_digests(studies: pa.Table) -> list[str]:
     return [hashlib.blake2b(repr(row).encode(), digest_size=16).hexdigest() for row in rows]
 
 
-def plan(
+def plan_chunks(
     keys: Sequence[str], digests: Sequence[str], chunks: Sequence[Chunk], *, shard_reports: int
-) -> list[Group]:
+) -> list[ChunkPlan]:
     """Say which chunks stand, which are made anew of what is left of them, and which are new.
 
     ``keys`` and ``digests`` are those of all studies, by key.
     """
     row_of = {key: row for row, key in enumerate(keys)}
-    groups: list[Group] = []
+    groups: list[ChunkPlan] = []
     taken: set[int] = set()
     broken: list[tuple[Chunk, dict[str, str]]] = []
     for chunk in chunks:
@@ -170,7 +170,7 @@ def plan(
         whole = len(rows) == len(known) and all(known[keys[row]] == digests[row] for row in rows)
         # A run that was killed may have left a chunk beside the one that replaces it.
         if whole and taken.isdisjoint(rows):
-            groups.append(Group(rows, [], chunk, complete=True))
+            groups.append(ChunkPlan(rows, [], chunk, complete=True))
             taken.update(rows)
         else:
             broken.append((chunk, known))
@@ -178,12 +178,12 @@ def plan(
         left = sorted(row_of[key] for key in known if key in row_of and row_of[key] not in taken)
         fresh = [row for row in left if known[keys[row]] != digests[row]]
         if left:
-            groups.append(Group(left, fresh, chunk))
+            groups.append(ChunkPlan(left, fresh, chunk))
             taken.update(left)
     new = [row for row in range(len(keys)) if row not in taken]
     for start in range(0, len(new), shard_reports):
         rows = new[start : start + shard_reports]
-        groups.append(Group(rows, rows))
+        groups.append(ChunkPlan(rows, rows))
     return groups
 
 

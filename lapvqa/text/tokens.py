@@ -19,8 +19,16 @@ from lapvqa.params import TokensParams
 from lapvqa.recorder import Recorder
 from lapvqa.text.fast_bpe import Encoded, FastBpe
 from lapvqa.text.laterality import names_side
-from lapvqa.text.sections import Section, Target, Verdict, target_text
-from lapvqa.text.token_store import CHUNK, Chunk, Group, link_shards, open_store, plan, row_digests
+from lapvqa.text.sections import Section, TargetText, Verdict, target_text
+from lapvqa.text.token_store import (
+    CHUNK,
+    Chunk,
+    ChunkPlan,
+    link_shards,
+    open_store,
+    plan_chunks,
+    row_digests,
+)
 
 # Reports per step of progress; bounds the memory of the encoder, and large enough to cost nothing.
 _BATCH = 4096
@@ -55,7 +63,9 @@ def run(params: TokensParams, job: Job) -> Counts:
     studies = studies.sort_by("study_key").combine_chunks()
     store = open_store(job.project.work_dir("tokens"), params)
     keys, digests = studies["study_key"].to_pylist(), row_digests(studies)
-    groups = plan(keys, digests, store.load(job.recorder), shard_reports=params.shard_reports)
+    groups = plan_chunks(
+        keys, digests, store.load(job.recorder), shard_reports=params.shard_reports
+    )
     new = sum(len(group.fresh) for group in groups)
     job.recorder.say(f"{len(keys) - new} reports known, {new} new")
 
@@ -126,7 +136,7 @@ class Tokeniser:
         return pa.table(finished, schema=CHUNK), tokens
 
 
-def _token_table(studies: pa.Table, targets: Sequence[Target], encoded: Encoded) -> pa.Table:
+def _token_table(studies: pa.Table, targets: Sequence[TargetText], encoded: Encoded) -> pa.Table:
     ids = pa.ListArray.from_arrays(encoded.ends.astype(np.int32), encoded.ids)
     columns = {
         **{name: studies[name] for name in ("study_key", "patient_key", "split", "report_sha256")},
@@ -144,7 +154,7 @@ def _span(section: Section) -> dict[str, int | str]:
 
 
 def _with_known(
-    finished: pa.Table, tokens: pa.Table, group: Group, keys: Sequence[str]
+    finished: pa.Table, tokens: pa.Table, group: ChunkPlan, keys: Sequence[str]
 ) -> tuple[pa.Table, pa.Table]:
     """Add the rows of the group that its old chunk holds; both tables by study key."""
     if group.known is None:

@@ -26,9 +26,9 @@ from lapvqa.errors import EXIT_USER
 from lapvqa.evaluation import contract, task_table
 from lapvqa.evaluation.task_table import EVALUATIONS
 from lapvqa.metrics.comparison import compare
+from lapvqa.networks.weights import serialise
 from lapvqa.params import ModelParams, load_params
-from lapvqa.pretrain.checkpoint import serialise
-from lapvqa.pretrain.files import initial_model
+from lapvqa.pretrain.model import initial_model
 from lapvqa.project import Project
 from lapvqa.schemas import INVENTORY
 from lapvqa.stage import run_stage

@@ -30,10 +30,9 @@ from lapvqa.evaluation.encoders.preprocessing import (
     resize_with_pillow,
 )
 from lapvqa.evaluation.features import encoder_digest
+from lapvqa.networks.weights import serialise
 from lapvqa.params import ModelParams
-from lapvqa.pretrain.checkpoint import serialise
-from lapvqa.pretrain.files import initial_model
-from lapvqa.pretrain.model import build_encoder
+from lapvqa.pretrain.model import build_encoder, initial_model
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 

@@ -15,9 +15,9 @@ from transformers import PreTrainedTokenizerFast
 from lapvqa import storage
 from lapvqa.errors import CheckpointError, ConfigError
 from lapvqa.evaluation.encoders.phrases import open_phrases, phrase_encoder, token_signs
+from lapvqa.networks.weights import serialise
 from lapvqa.params import ModelParams
-from lapvqa.pretrain.checkpoint import serialise
-from lapvqa.pretrain.files import initial_model
+from lapvqa.pretrain.model import initial_model
 from lapvqa.text.bpe import EOT, encoding
 
 GOLDEN_SIGNS = [[155, 216], [223, 130], [216, 136]]

@@ -17,9 +17,9 @@ from lapvqa.datasets import chexpert, nih14
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.images.transforms import to_input
 from lapvqa.machine import Machine
+from lapvqa.networks.weights import serialise
 from lapvqa.params import BootstrapParams, EvaluateParams, ModelParams, load_params
-from lapvqa.pretrain.checkpoint import serialise
-from lapvqa.pretrain.files import initial_model
+from lapvqa.pretrain.model import initial_model
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import INVENTORY

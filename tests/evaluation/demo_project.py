@@ -10,9 +10,9 @@ from jobs import make_job
 from lapvqa import inventory, storage
 from lapvqa.ingest import ingest
 from lapvqa.machine import Machine
+from lapvqa.networks.weights import serialise
 from lapvqa.params import ModelParams, load_params
-from lapvqa.pretrain.checkpoint import serialise
-from lapvqa.pretrain.files import initial_model
+from lapvqa.pretrain.model import initial_model
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.synth.archive import write_demo

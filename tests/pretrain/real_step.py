@@ -21,8 +21,8 @@ from lapvqa.machine import Training
 from lapvqa.networks.device import make_deterministic
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import train
-from lapvqa.pretrain.corpus import Corpus
-from lapvqa.pretrain.memory import Work
+from lapvqa.pretrain.allocations import Workload
+from lapvqa.pretrain.loader import Corpus
 from lapvqa.pretrain.monitor import peak_memory
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.recorder import Recorder
@@ -46,8 +46,8 @@ def trainer(folder: Path, params: PretrainParams, length: int) -> Trainer:
     return Trainer(params, pairs, CPU, training=Training(loader_threads=0))
 
 
-def work(one: Trainer, length: int) -> Work:
-    return Work(length, float(length), vocabulary=len(one.vocabulary), on_gpu=False)
+def work(one: Trainer, length: int) -> Workload:
+    return Workload(length, float(length), vocabulary=len(one.vocabulary), on_gpu=False)
 
 
 def two_steps(one: Trainer, folder: Path) -> None:
@@ -86,7 +86,7 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark becomes what is in use
     before = peak_memory(CPU)
-    with train.explained(one):
+    with train.explain_out_of_memory(one):
         two_steps(one, folder)
     sys.stdout.write(f"{peak_memory(CPU) - before}\n")
 

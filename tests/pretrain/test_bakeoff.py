@@ -19,7 +19,7 @@ from lapvqa.machine import Training
 from lapvqa.networks.device import make_deterministic
 from lapvqa.params import BootstrapParams, PretrainParams
 from lapvqa.pretrain.checkpoint import Checkpoints
-from lapvqa.pretrain.corpus import read_corpus
+from lapvqa.pretrain.loader import read_corpus
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.probe import chexpert
 from lapvqa.project import Project

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from lapvqa.networks.weights import serialise
 from lapvqa.params import PretrainParams
-from lapvqa.pretrain.checkpoint import Checkpoints, prune_runs, serialise
+from lapvqa.pretrain.checkpoint import Checkpoints, prune_runs
 from lapvqa.pretrain.model import initial_model
 from lapvqa.pretrain.optimizer import build_optimizer, learning_rate
 

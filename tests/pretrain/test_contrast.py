@@ -13,9 +13,9 @@ from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
 from lapvqa.images.report_pairs import read_batch
 from lapvqa.machine import Training
+from lapvqa.networks.losses import info_nce, pairwise_sigmoid
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import train
-from lapvqa.pretrain.contrast import info_nce, pairwise_sigmoid
 from lapvqa.pretrain.inputs import Inputs
 from lapvqa.pretrain.objective import recall
 from lapvqa.pretrain.trainer import Trainer
@@ -161,7 +161,7 @@ def test_pieces_give_the_loss_and_the_gradients_of_the_whole(
             read_batch(trainer.corpus.train, indices, trainer.corpus.store)
             for indices in trainer.loader.plan.micro_batches(0)
         ]
-        inputs = [as_double(trainer.preparer.plain(batch)) for batch in batches]
+        inputs = [as_double(trainer.preparer.for_validation(batch)) for batch in batches]
         num_targets = trainer.loader.num_targets(trainer.loader.plan.global_indices(0))
         losses.append(trainer.objective.backward(inputs, num_targets).item())
         gradients.append(

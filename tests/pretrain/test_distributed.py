@@ -26,7 +26,7 @@ from lapvqa.machine import Machine, Training
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import launch, train
 from lapvqa.pretrain.checkpoint import Checkpoints
-from lapvqa.pretrain.distributed import World, gathered, joined
+from lapvqa.pretrain.distributed import World, process_group, unsharded
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
@@ -80,7 +80,7 @@ def move(root: Path, trainer: Trainer, recorder: Recorder, until: int) -> None:
 
 def several(root: Path) -> None:
     """Do, as one of the processes that torchrun started, all that the tests below compare."""
-    with joined(CPU) as world:
+    with process_group(CPU) as world:
         recorder = Recorder(root / f"{world.rank}.jsonl", stage="pretrain", quiet=True)
         results = {}
         for objective in OBJECTIVES:
@@ -90,7 +90,7 @@ def several(root: Path) -> None:
                 name = f"{objective}-{strategy}"
                 results[name] = found(trainer, root / "found" / name)
                 if name == "captioning-fsdp":
-                    with gathered(trainer.objective.task):
+                    with unsharded(trainer.objective.module):
                         train.samples.append(trainer, root / "samples-fsdp.jsonl")
         for strategy, until in (("ddp", 4), ("fsdp", 6)):
             move(root, build(root, "contrastive", world, strategy), recorder, until)
@@ -333,13 +333,13 @@ def test_a_launcher_by_hand_needs_further_nodes(tmp_path: Path) -> None:
 
 
 def test_torchrun_is_asked_for_what_local_yaml_says() -> None:
-    assert not launch.wanted(Machine())
+    assert not launch.needs_torchrun(Machine())
     cluster = Training(processes=8, nodes=2, rendezvous="node0:29500", restarts=1)
-    assert launch.wanted(Machine(training=cluster))
-    asked = launch.arguments(cluster)
+    assert launch.needs_torchrun(Machine(training=cluster))
+    asked = launch.torchrun_arguments(cluster)
     assert "--rdzv-endpoint=node0:29500" in asked
     assert {"--nnodes=2", "--nproc-per-node=8", "--max-restarts=1"} < set(asked)
-    assert "--standalone" in launch.arguments(Training(processes=2))
+    assert "--standalone" in launch.torchrun_arguments(Training(processes=2))
 
 
 def test_rates_are_those_of_all_processes_and_mfu_of_one(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from lapvqa.errors import CheckpointError, ConfigError
 from lapvqa.export import export, standalone
 from lapvqa.export.standalone import Compute
 from lapvqa.networks.encoder import VisionEncoder
+from lapvqa.networks.weights import load_weights
 from lapvqa.params import ExportParams
 from lapvqa.pretrain import files
 from lapvqa.pretrain.model import initial_model
@@ -56,8 +57,10 @@ def copy(captioning: Path, tmp_path: Path) -> Project:
 @pytest.fixture(scope="module")
 def made() -> dict[str, tuple[bytes, Compute, float]]:
     """Suffix of the file -> content, what it computes, tolerance."""
-    found = export.forms(initial_model(SIZES, seed=3).vision_encoder.eval(), SIZES, ASKED)
-    return {name.rsplit(".")[-1]: (content, *rest) for name, content, *rest in found}
+    formats = export.export_formats(
+        initial_model(SIZES, seed=3).vision_encoder.eval(), SIZES, ASKED
+    )
+    return {name.rsplit(".")[-1]: (content, *rest) for name, content, *rest in formats}
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def digests(folder: Path) -> dict[str, str]:
 def test_graphs_compute_any_batch_without_this_code(folder: Path, count: int) -> None:
     images = torch.randn(count, 1, 32, 32, generator=NOISE)
     model = files.load_model(folder)
-    files.load_weights(model, folder / "model_last.pt")  # exported is what training ended with
+    load_weights(model, folder / "model_last.pt")  # exported is what training ended with
     expected = model.vision_encoder(images)
     assert expected.shape == (count, 4, 32)
     program = torch.export.load(folder / "exports" / "encoder.pt2").module()
@@ -127,10 +130,10 @@ def test_onnx_says_what_it_takes_and_gives(folder: Path) -> None:
 def test_epochs_and_best_load_by_the_class_of_the_card(folder: Path) -> None:
     model = files.load_model(folder)
     assert type(model).__name__ == files.read_card(folder)["files"]["model_best.pt"]["class"][22:]
-    files.load_weights(model, folder / "epochs" / "model_epoch001.pt")
+    load_weights(model, folder / "epochs" / "model_epoch001.pt")
 
 
-def test_another_process_exports_the_same_bytes(captioning: Path) -> None:
+def test_another_process_exports_the_same_bytes(captioning: Path, repository: Path) -> None:
     before = digests(captioning)
     script = (
         "import sys; from pathlib import Path; sys.path[:0] = [sys.argv[1], sys.argv[1] + '/..']\n"
@@ -141,7 +144,12 @@ def test_another_process_exports_the_same_bytes(captioning: Path) -> None:
     subprocess.run(
         [sys.executable, "-c", script, str(Path(__file__).parent), str(captioning.parents[1])],
         check=True,
-        env={"PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1", "PATH": ""},
+        env={
+            "PYTHONHASHSEED": "7",
+            "OMP_NUM_THREADS": "1",
+            "PATH": "",
+            "PYTHONPATH": str(repository),
+        },  # fmt: skip
         cwd="/",
     )
     assert digests(captioning) == before
@@ -192,10 +200,10 @@ def test_a_form_that_computes_something_else_is_refused(
 ) -> None:
     """The check is red for every form once one weight of the model differs from the file's."""
     _, compute, tolerance = made[form]
-    export.check_parity("same", compute, export.expected_tokens(encoder), tolerance)
+    export.check_parity("same", compute, export.reference_tokens(encoder), tolerance)
     encoder.blocks[1].mlp.fc2.bias.data[3] += 1e-3
     with pytest.raises(CheckpointError, match=r"other: outputs differ by .* expected at most"):
-        export.check_parity("other", compute, export.expected_tokens(encoder), tolerance)
+        export.check_parity("other", compute, export.reference_tokens(encoder), tolerance)
 
 
 @pytest.mark.parametrize(
@@ -216,13 +224,13 @@ def test_what_is_wrong_for_a_batch_of_one_only_is_refused(encoder: VisionEncoder
         return tokens + 1 if len(images) == 1 else tokens
 
     with pytest.raises(CheckpointError, match="outputs differ"):
-        export.check_parity("x", compute, export.expected_tokens(encoder), 1e-6)
+        export.check_parity("x", compute, export.reference_tokens(encoder), 1e-6)
 
 
 def test_numbers_that_are_none_are_refused(encoder: VisionEncoder) -> None:
     with pytest.raises(CheckpointError, match="outputs differ by nan"):
         export.check_parity(
-            "x", lambda images: encoder(images) * torch.nan, export.expected_tokens(encoder), 1e-6
+            "x", lambda images: encoder(images) * torch.nan, export.reference_tokens(encoder), 1e-6
         )
 
 

@@ -16,6 +16,7 @@ from exporting import SIZES, pretrain_and_export
 from lapvqa import storage
 from lapvqa.errors import CheckpointError, MissingArtifactError
 from lapvqa.networks.encoder import VisionEncoder
+from lapvqa.networks.weights import load_weights
 from lapvqa.params import ModelParams
 from lapvqa.pretrain import files
 from lapvqa.pretrain.model import CaptioningModel, ContrastiveModel, initial_model
@@ -48,7 +49,7 @@ IMAGES = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
 
 def test_every_file_holds_the_same_encoder(folder: Path) -> None:
     model = files.load_model(folder)
-    files.load_weights(model, folder / "model_last.pt")
+    load_weights(model, folder / "model_last.pt")
     expected = model.vision_encoder(IMAGES)
     assert expected.shape == (2, 4, 32)
     encoder = files.load_encoder(folder)
@@ -167,7 +168,7 @@ def test_a_pair_models_folder_gives_its_class(pair_folder: Path) -> None:
     model = files.load_model(pair_folder)
     assert isinstance(model, ContrastiveModel)
     assert not model.training
-    files.load_weights(model, pair_folder / "model_last.pt")
+    load_weights(model, pair_folder / "model_last.pt")
     assert torch.equal(files.load_encoder(pair_folder)(IMAGES), model.vision_encoder(IMAGES))
     embeddings = model.embed_images(IMAGES)
     assert embeddings.shape == (2, 16)
@@ -264,11 +265,11 @@ def test_torchs_own_layers_are_refused_by_name(copy: Path) -> None:
 def test_safetensors_are_read_and_damaged_ones_said(copy: Path) -> None:
     encoder = files.untrained_encoder(copy)
     path = copy / "encoder.safetensors"
-    files.load_weights(encoder, path)
+    load_weights(encoder, path)
     assert torch.equal(encoder(IMAGES), files.load_encoder(copy)(IMAGES))
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(CheckpointError, match=r"expected weights in encoder\.safetensors"):
-        files.load_weights(encoder, path)
+        load_weights(encoder, path)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from real_step import CPU, allocated, trainer, work
 from lapvqa.errors import TrainingError
 from lapvqa.params import ModelParams, PretrainParams
 from lapvqa.pretrain import memory, train
-from lapvqa.pretrain.memory import Work, forecast
-from lapvqa.pretrain.tensor_ledger import Ledger
+from lapvqa.pretrain.allocations import AllocationCounter, Workload
+from lapvqa.pretrain.memory import forecast
 
 TINY = ModelParams(
     image_size=64, patch_size=16, width=64, depth=2, heads=2, pooled_grid=4, decoder_width=64,
@@ -84,7 +84,7 @@ def test_is_what_the_process_grows_by(tmp_path: Path) -> None:
     params = settings(MEDIUM, batch_size=32)
     done = run_child(tmp_path, params)
     assert done.returncode == 0, done.stderr
-    planned = forecast(params, Work(LENGTH, LENGTH, vocabulary=1001, on_gpu=False))
+    planned = forecast(params, Workload(LENGTH, LENGTH, vocabulary=1001, on_gpu=False))
     grown = int(done.stdout)
     assert grown > 400e6
     assert planned.peak - planned.parts["weights"] == pytest.approx(grown, rel=0.1)
@@ -111,14 +111,17 @@ def test_the_same_is_said_of_what_torch_and_numpy_raise(tmp_path: Path) -> None:
         MemoryError(),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9"),
     ):
-        with pytest.raises(TrainingError, match="micro-batches of 4"), train.explained(one):
+        with (
+            pytest.raises(TrainingError, match="micro-batches of 4"),
+            train.explain_out_of_memory(one),
+        ):
             raise lack
 
 
 def test_any_other_runtime_error_stays_what_it_is(tmp_path: Path) -> None:
     one = trainer(tmp_path, settings(TINY, batch_size=4), 8)
     fault = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-    with pytest.raises(RuntimeError, match="mat1") as caught, train.explained(one):
+    with pytest.raises(RuntimeError, match="mat1") as caught, train.explain_out_of_memory(one):
         raise fault
     assert caught.value is fault
 
@@ -126,42 +129,42 @@ def test_any_other_runtime_error_stays_what_it_is(tmp_path: Path) -> None:
 def test_vit_l_14_is_what_saved_tensors_add_up_to() -> None:
     """Under autocast about 650 MB an image stay for the backward pass of the encoder."""
     params = PretrainParams(epochs=1, batch_size=128, lr=1e-4)
-    plain = forecast(params, Work(length=128, targets=64))
+    plain = forecast(params, Workload(length=128, targets=64))
     assert plain.parts["encoder"] / 128 == pytest.approx(650e6, rel=0.02)
     count = plain.parts["weights"] / 4
     assert count == pytest.approx(355.4e6, rel=0.001)
     assert plain.parts["optimizer states"] == pytest.approx(2 * 4 * count, rel=0.001)
     assert plain.parts["weights in bf16"] == pytest.approx(2 * count, rel=0.01)
     cut = params.model_copy(update={"checkpoint_activations": True})
-    recomputing = forecast(cut, Work(length=128, targets=64))
+    recomputing = forecast(cut, Workload(length=128, targets=64))
     # The input of each of 24 blocks, float32: 4 * 730 * 1024 bytes.
     assert recomputing.parts["encoder"] / 128 == pytest.approx(24 * 4 * 730 * 1024, rel=0.1)
 
 
 def test_what_fits_is_the_largest_that_does() -> None:
-    params, given = settings(TINY, batch_size=16), Work(LENGTH, 30.0, vocabulary=2000)
+    params, given = settings(TINY, batch_size=16), Workload(LENGTH, 30.0, vocabulary=2000)
     peaks = {
         count: forecast(params.model_copy(update={"accumulate": count}), given).peak
         for count in (1, 2, 4, 8, 16)
     }
     assert sorted(peaks.values(), reverse=True) == list(peaks.values())
-    plain, recomputing = memory.that_fit(params, given, peaks[4])
+    plain, recomputing = memory.largest_that_fit(params, given, peaks[4])
     assert (plain.accumulate, plain.rows, plain.peak) == (4, 4, peaks[4])
     assert recomputing.checkpointing
     assert recomputing.accumulate <= 4
-    assert memory.that_fit(params, given, 1e6) == []
+    assert memory.largest_that_fit(params, given, 1e6) == []
 
 
 def test_more_processes_share_the_batch_and_keep_a_copy_of_the_gradients() -> None:
-    alone = forecast(settings(MEDIUM, batch_size=8), Work(LENGTH, 30.0, vocabulary=1000))
+    alone = forecast(settings(MEDIUM, batch_size=8), Workload(LENGTH, 30.0, vocabulary=1000))
     params = settings(MEDIUM, batch_size=16)
-    shared = forecast(params, Work(LENGTH, 30.0, vocabulary=1000, processes=2))
+    shared = forecast(params, Workload(LENGTH, 30.0, vocabulary=1000, processes=2))
     assert shared.rows == 8
     assert shared.peak - alone.peak == pytest.approx(alone.parts["weights"], rel=0.02)
 
 
 def test_the_ledger_counts_real_storages_once_and_until_they_are_freed() -> None:
-    with Ledger(granularity=512) as ledger:
+    with AllocationCounter(granularity=512) as ledger:
         first = torch.zeros(1000)
         view = first[:10]
         assert ledger.live.total() == 4096

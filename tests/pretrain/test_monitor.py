@@ -16,7 +16,7 @@ from lapvqa.pretrain.distributed import World
 from lapvqa.pretrain.inputs import Inputs
 from lapvqa.pretrain.model import CaptioningModel, initial_model
 from lapvqa.pretrain.monitor import encoder_flops, flops_per_step, patch_flops, peak_memory
-from lapvqa.pretrain.objective import Captioning, Objective, Pairs
+from lapvqa.pretrain.objective import Captioning, Contrastive, Objective
 
 SMALL = ModelParams(
     image_size=64, patch_size=16, width=64, depth=2, heads=2, pooled_grid=3, decoder_width=96,
@@ -41,7 +41,7 @@ def counted(params: PretrainParams, *, length: int, targets: int) -> int:
         if isinstance(model, CaptioningModel):
             objective = Captioning(model, torch.zeros(50257), World(), "ddp", CPU)
         else:
-            objective = Pairs(model, params.objective, World(), "ddp", CPU)
+            objective = Contrastive(model, params.objective, World(), "ddp", CPU)
         inputs = Inputs(
             images=torch.empty(rows, 1, sizes.image_size, sizes.image_size),
             tokens=torch.zeros(rows, length, dtype=torch.int64),

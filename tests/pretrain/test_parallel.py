@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lapvqa.pretrain.parallel import hide_inputs
+from lapvqa.pretrain.inputs import hide_inputs
 
 INPUTS = torch.arange(40).view(8, 5) + 100
 INDICES = list(range(8))

@@ -45,13 +45,13 @@ def again(params: PretrainParams, project: Project, first: int, last: int) -> Re
         recorder.close()
 
 
-@pytest.mark.parametrize(("first", "last", "began"), [(1, 4, 0), (17, 20, 15), (20, 20, 18)])
+@pytest.mark.parametrize(("first", "last", "start"), [(1, 4, 0), (17, 20, 15), (20, 20, 18)])
 def test_the_logged_losses_come_again(
-    trained: tuple[PretrainParams, Project], first: int, last: int, began: int
+    trained: tuple[PretrainParams, Project], first: int, last: int, start: int
 ) -> None:
     params, project = trained
     found = again(params, project, first, last)
-    assert found.began == began
+    assert found.start == start
     assert [one.step for one in found.steps] == list(range(first, last + 1))
     assert not found.differing
     assert found.chain_agrees

@@ -21,7 +21,7 @@ import pytest
 
 from lapvqa.ingest.archives.openi import read_openi
 from lapvqa.synth import mimic
-from lapvqa.text.phi import Mark, search
+from lapvqa.text.phi import PhiSpan, find_phi
 
 KINDS = ("name", "date", "record_number", "phone", "email", "address")
 FIRST = ("John", "Mary", "Ángela", "Wei", "Priya", "Jean-Luc", "Robert", "Fatima", "Sean", "Eva")
@@ -189,7 +189,7 @@ def test_what_is_planted_is_found_in_its_place(kind: str) -> None:
         before, after = draw.choice(BEFORE), draw.choice(AFTER)
         text = f"{before}{sentence.replace('@', thing, 1)}{after}"
         start = len(before) + sentence.index("@")
-        marks = [mark for mark in search(text) if mark.kind == kind]
+        marks = [mark for mark in find_phi(text) if mark.kind == kind]
         end = start + len(thing.rstrip("."))
         hit = any(mark.start == start and end <= mark.end <= end + 1 for mark in marks)
         exact += hit
@@ -216,26 +216,26 @@ def test_what_is_planted_is_found_in_its_place(kind: str) -> None:
     ],
 )
 def test_removed_identities_and_plain_findings_are_left_alone(text: str) -> None:
-    assert [text[mark.start : mark.end] for mark in search(text)] == []
+    assert [text[mark.start : mark.end] for mark in find_phi(text)] == []
 
 
 def test_marks_are_in_order_and_apart() -> None:
     text = "MRN 1234567, DOB 12/31/1950, seen 31 Dec 2010 by Dr. John Smith, M.D., a.b@c.org"
-    assert [(mark.kind, text[mark.start : mark.end]) for mark in search(text)] == [
+    assert [(mark.kind, text[mark.start : mark.end]) for mark in find_phi(text)] == [
         ("record_number", "1234567"),
         ("date", "12/31/1950"),
         ("date", "31 Dec 2010"),
         ("name", "John Smith"),
         ("email", "a.b@c.org"),
     ]
-    assert search("") == []
-    assert search("Name: Doe") == [Mark("name", 6, 9)]
+    assert find_phi("") == []
+    assert find_phi("Name: Doe") == [PhiSpan("name", 6, 9)]
 
 
 def test_the_demo_archive_names_nobody() -> None:
     reports = [study.report.text for study in mimic.plan(3, patients=100, studies=200)]
     assert len(reports) == 200
-    assert [mark for report in reports for mark in search(report)] == []
+    assert [mark for report in reports for mark in find_phi(report)] == []
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def _best(text: str) -> float:
     times = []
     for _ in range(3):
         start = time.process_time()
-        search(text)
+        find_phi(text)
         times.append(time.process_time() - start)
     return max(min(times), 1e-6)
 
@@ -275,7 +275,7 @@ def test_false_marks_are_rare_in_a_de_identified_corpus(corpus: Path) -> None:
                 continue
             text = read_openi(content.read(), f"CXR{number[1]}").text
             count += 1
-            marked.update({mark.kind for mark in search(text)})
+            marked.update({mark.kind for mark in find_phi(text)})
     assert count == 3955
     # None at all when the rules were written; two reports of a kind would be looked at.
     assert all(marked[kind] <= 1 for kind in KINDS), marked

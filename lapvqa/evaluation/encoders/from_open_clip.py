@@ -25,7 +25,7 @@ from lapvqa.evaluation.encoders.from_timm import (
 )
 from lapvqa.evaluation.encoders.open_clip_vit import OpenClipVit, VitSizes
 from lapvqa.evaluation.encoders.preprocessing import square_side
-from lapvqa.pretrain.files import read_weights
+from lapvqa.networks.weights import read_weights
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = (

@@ -11,8 +11,9 @@ from lapvqa import storage
 from lapvqa.errors import CheckpointError
 from lapvqa.evaluation.image_encoder import OwnEncoder
 from lapvqa.networks.encoder import VisionEncoder
+from lapvqa.networks.weights import load_weights
 from lapvqa.params import ModelParams, validate
-from lapvqa.pretrain.files import CARD_FILE, ENCODER_FILE, load_weights, read_card
+from lapvqa.pretrain.files import CARD_FILE, ENCODER_FILE, read_card
 from lapvqa.pretrain.model import build_encoder
 
 
