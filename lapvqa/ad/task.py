@@ -32,7 +32,7 @@ from lapvqa.evaluation.visual_tokens import Images, Vision, open_vision, seeded
 from lapvqa.heads import checkpoint
 from lapvqa.heads.recipe import Fitted, fit
 from lapvqa.job import Counts, Job
-from lapvqa.metrics.detection import FoundBoxes, TrueBoxes, detection_panel
+from lapvqa.metrics.boxes.voc import FoundBoxes, TrueBoxes, detection_panel
 from lapvqa.params import AdParams, EvaluateParams
 from lapvqa.schemas import DETECTION_PREDICTIONS, STORED_SIZE
 

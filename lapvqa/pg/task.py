@@ -29,7 +29,7 @@ from lapvqa.heads.boxes import to_xyxy
 from lapvqa.heads.recipe import Fitted, fit
 from lapvqa.job import Counts, Job
 from lapvqa.metrics.bootstrap import Measures
-from lapvqa.metrics.grounding import NAMES, Several, grounding_panel
+from lapvqa.metrics.boxes.phrase_grounding import NAMES, Several, grounding_panel
 from lapvqa.params import EvaluateParams, PgParams
 from lapvqa.pg import scoring
 from lapvqa.pg.heads import VisualGroundingHead, grounding_loss

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from lapvqa.metrics.findings import f1_by_label, finding_counts, macro_f1, micro_f1
+from lapvqa.metrics.texts.finding_f1 import f1_by_label, finding_counts, macro_f1, micro_f1
 
 LABELS = ("Edema", "Pneumothorax", "Atelectasis")
 SETS = st.sets(st.sampled_from(LABELS))

@@ -66,7 +66,7 @@ def meteor_counts(references: Sequence[str], hypotheses: Sequence[str], *, jar: 
         command, cwd=jar.parent, input="\n".join([*lines, ""]), capture_output=True, text=True,
         encoding="utf-8", check=False,
     )  # fmt: skip
-    rows = [[float(one) for one in line.split()] for line in done.stdout.splitlines()]
+    rows = [[float(number) for number in line.split()] for line in done.stdout.splitlines()]
     if done.returncode or len(rows) != len(lines) or {len(row) for row in rows} - {_NUM_COUNTS}:
         raise SourceError(
             f"METEOR: expected {len(lines)} lines of {_NUM_COUNTS} counts, found {len(rows)} lines "

@@ -20,7 +20,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lapvqa.metrics.bootstrap import Array
-from lapvqa.metrics.detection import NO_TRUE_BOX, FoundBoxes, Index, TrueBoxes, check_boxes
+from lapvqa.metrics.boxes.voc import NO_TRUE_BOX, FoundBoxes, Index, TrueBoxes, check_boxes
 from lapvqa.metrics.panel import Panel, class_names, class_reasons, with_mean
 
 MAX_BOXES = 100
@@ -38,25 +38,25 @@ class _Ranked:
 
 
 def coco_panel(
-    truth: TrueBoxes, found: FoundBoxes, *, num_images: int, labels: Sequence[str]
+    truth: TrueBoxes, detections: FoundBoxes, *, num_images: int, labels: Sequence[str]
 ) -> Panel:
     """Return mean_coco_ap, coco_ap/<label>, then the same of coco_ap50; weights are of images.
 
-    Raises SchemaError as ``detection.check_boxes`` does.
+    Raises SchemaError as ``voc.check_boxes`` does.
     """
-    check_boxes(truth, found, num_images=num_images, num_labels=len(labels))
-    evaluated = evaluate(truth, found, num_images=num_images, num_labels=len(labels))
+    check_boxes(truth, detections, num_images=num_images, num_labels=len(labels))
+    evaluated = evaluate(truth, detections, num_images=num_images, num_labels=len(labels))
     recalls = np.asarray(evaluated.params.recThrs)
-    ranked = [_rank(evaluated, one, num_images) for one in range(len(labels))]
+    classes = [_rank(evaluated, label, num_images) for label in range(len(labels))]
 
     def statistic(weights: Array) -> Array:
         by_overlap = np.stack(
-            [_average_precisions(one, weights, recalls) for one in ranked], axis=-1
+            [_average_precisions(ranked, weights, recalls) for ranked in classes], axis=-1
         )
         return np.column_stack([with_mean(by_overlap.mean(axis=1)), with_mean(by_overlap[:, 0])])
 
     shown = set(truth.label.tolist())
-    reasons = {one: NO_TRUE_BOX for index, one in enumerate(labels) if index not in shown}
+    reasons = {name: NO_TRUE_BOX for label, name in enumerate(labels) if label not in shown}
     return Panel(
         names=(*class_names("coco_ap", labels), *class_names("coco_ap50", labels)),
         statistic=statistic,
@@ -64,16 +64,16 @@ def coco_panel(
     )
 
 
-def evaluate(truth: TrueBoxes, found: FoundBoxes, *, num_images: int, num_labels: int) -> Any:
+def evaluate(truth: TrueBoxes, detections: FoundBoxes, *, num_images: int, num_labels: int) -> Any:
     """Return pycocotools' COCOeval after evaluate(): image and category ids are the indices."""
     tables = []
     with contextlib.redirect_stdout(io.StringIO()):
-        for one in (truth, found):
+        for boxes in (truth, detections):
             table = COCO()
             table.dataset = {
                 "images": [{"id": index} for index in range(num_images)],
                 "categories": [{"id": index} for index in range(num_labels)],
-                "annotations": _annotations(one),
+                "annotations": _annotations(boxes),
             }
             table.createIndex()
             tables.append(table)
@@ -124,13 +124,13 @@ def _rank(evaluated: Any, label: int, num_images: int) -> _Ranked:
     )
 
 
-def _average_precisions(one: _Ranked, weights: Array, recalls: Array) -> Array:
+def _average_precisions(ranked: _Ranked, weights: Array, recalls: Array) -> Array:
     """Return the AP at each overlap for each row of ``weights``: [D, T]; NaN without truth."""
-    drawn = weights[:, one.image]
+    drawn = weights[:, ranked.image]
     all_found = np.cumsum(drawn, axis=1)
-    num_true = weights @ one.num_true
-    values = np.full((len(weights), len(one.hits)), np.nan)
-    for overlap, hit in enumerate(one.hits):
+    num_true = weights @ ranked.num_true
+    values = np.full((len(weights), len(ranked.hits)), np.nan)
+    for overlap, hit in enumerate(ranked.hits):
         hits = np.cumsum(drawn * hit, axis=1)
         precision = np.divide(hits, all_found, out=np.zeros_like(hits), where=all_found > 0)
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]

@@ -18,14 +18,13 @@ import numpy as np
 
 from lapvqa.errors import SchemaError
 from lapvqa.metrics.bootstrap import Array
-from lapvqa.metrics.overlap import iou, union_iou
-from lapvqa.metrics.panel import Panel
-from lapvqa.metrics.text import weighted_mean
+from lapvqa.metrics.boxes.overlap import iou, union_iou
+from lapvqa.metrics.panel import Panel, weighted_mean
 
 Several = Literal["union", "best"]
 
 THRESHOLDS = (0.25, 0.5)
-NAMES = ("miou", *(f"acc{round(100 * one)}" for one in THRESHOLDS), "pointing")
+NAMES = ("miou", *(f"acc{round(100 * threshold)}" for threshold in THRESHOLDS), "pointing")
 
 
 def grounding_panel(truth: Sequence[Array], predicted: Array, *, several: Several) -> Panel:
@@ -91,5 +90,5 @@ def _check(truth: Sequence[Array], predicted: Array) -> None:
 def _fault(expected: str) -> SchemaError:
     return SchemaError(
         f"grounding predictions: expected {expected}",
-        hint="boxes are x0, y0, x1, y1; see lapvqa.metrics.grounding",
+        hint="boxes are x0, y0, x1, y1; see lapvqa.metrics.boxes.phrase_grounding",
     )

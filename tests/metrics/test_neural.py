@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 
 from lapvqa.errors import ConfigError
-from lapvqa.metrics import weights
-from lapvqa.metrics.generation import text_panel
+from lapvqa.metrics.classification import NUM_BINS
 from lapvqa.metrics.panel import Panel
 from lapvqa.metrics.record import DEFINITIONS, base_name, describe
+from lapvqa.metrics.texts import neural, ngrams, short_answers
+from lapvqa.metrics.texts.ngrams import text_panel
 
 TEXTS = (["no effusion"], ["no effusion"])
 
 
 def _panels(folder: Path | None) -> dict[str, Panel]:
     return {
-        "bert_score": weights.bertscore_panel(*TEXTS, weights=folder, num_layers=2),
-        "radgraph": weights.radgraph_panel(*TEXTS, weights=folder),
-        "f1chexbert": weights.chexbert_panel(*TEXTS, weights=folder),
+        "bert_score": neural.bertscore_panel(*TEXTS, weights=folder, num_layers=2),
+        "radgraph": neural.radgraph_panel(*TEXTS, weights=folder),
+        "f1chexbert": neural.chexbert_panel(*TEXTS, weights=folder),
     }
 
 
@@ -46,14 +47,14 @@ def test_an_incomplete_folder_is_refused_before_anything_is_loaded(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     with pytest.raises(ConfigError, match="expected chexbert.pth, found none"):
-        weights.chexbert_panel(*TEXTS, weights=tmp_path)
+        neural.chexbert_panel(*TEXTS, weights=tmp_path)
     (tmp_path / "chexbert.pth").touch()
     with pytest.raises(ConfigError, match=r"expected bert-base-uncased/config.json, found none"):
-        weights.chexbert_panel(*TEXTS, weights=tmp_path)
+        neural.chexbert_panel(*TEXTS, weights=tmp_path)
     with pytest.raises(ConfigError, match=r"expected radgraph-xl/config.json, found none"):
-        weights.radgraph_panel(*TEXTS, weights=tmp_path)
+        neural.radgraph_panel(*TEXTS, weights=tmp_path)
     with pytest.raises(ConfigError, match=r"expected config.json, found none"):
-        weights.bertscore_panel(*TEXTS, weights=tmp_path, num_layers=1)
+        neural.bertscore_panel(*TEXTS, weights=tmp_path, num_layers=1)
 
 
 def test_every_metric_has_a_record() -> None:
@@ -68,6 +69,18 @@ def test_every_metric_has_a_record() -> None:
     assert describe(["radgraph_simple"], num_items=1)["radgraph_simple"]["package"] == "radgraph"
 
 
+def test_the_record_says_what_the_modules_do() -> None:
+    for name in (*ngrams.BLEU_NAMES, "cider_d"):
+        assert DEFINITIONS[name].tokenisation == ngrams.TOKENISATION
+    assert set(ngrams.ROUGE_TYPES) < set(DEFINITIONS)
+    for name in ("exact_match", "token_f1", "closed_f1"):
+        assert DEFINITIONS[name].tokenisation == short_answers.NORMALISATION
+    bins = NUM_BINS
+    assert f"bins {bins} of equal width: [0, 1/{bins}], (1/{bins}, 2/{bins}], ..." in (
+        DEFINITIONS["ece"].implementation
+    )
+
+
 def test_a_metric_without_a_definition_is_refused() -> None:
     assert base_name("mean_ap40") == base_name("ap40/Nodule/Mass") == "ap40"
     with pytest.raises(KeyError, match="fancy"):
@@ -77,8 +90,8 @@ def test_a_metric_without_a_definition_is_refused() -> None:
 def test_the_room_loads_no_torch_and_no_optional_package() -> None:
     code = (
         "import pkgutil, importlib, sys, lapvqa.metrics as room\n"
-        "for one in pkgutil.iter_modules(room.__path__):\n"
-        "    importlib.import_module('lapvqa.metrics.' + one.name)\n"
+        "for one in pkgutil.walk_packages(room.__path__, 'lapvqa.metrics.'):\n"
+        "    importlib.import_module(one.name)\n"
         "heavy = {'torch', 'transformers', 'bert_score', 'radgraph', 'f1chexbert'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )

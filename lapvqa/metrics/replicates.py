@@ -1,9 +1,10 @@
-"""Several heads per encoder, a seed each: how much of a result is owed to the first weights.
+"""Replicates of a system: heads on one encoder that differ only in the seed of their weights.
 
-The head of the first seed bears the system's name, the others are <system>@1, <system>@2, ...
-Predictions hold all of them. A system's metrics are the means over its heads, in the sample and in
-every draw of patients, so that an interval is of patients, and the heads' spread stands beside it.
-Curves and pictures show the first head.
+They show how much of a result is owed to the first weights. The head of the first seed bears the
+system's name, the others are <system>@1, <system>@2, ... Predictions hold all of them. A system's
+metrics are the means over its heads, in the sample and in every draw of patients, so that an
+interval is of patients; the heads' standard deviation stands beside it. Curves and pictures show
+the first head.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ def head_name(system: str, number: int) -> str:
     return f"{system}{_MARK}{number}" if number else system
 
 
-def by_system(names: Sequence[str]) -> dict[str, list[str]]:
-    """Return system -> its heads, the first one first; systems by name."""
-    found: dict[str, list[str]] = {}
+def heads_by_system(names: Sequence[str]) -> dict[str, list[str]]:
+    """Return system -> its heads, that of the first seed first; systems by name."""
+    heads: dict[str, list[str]] = {}
     for name in sorted(names):
         system, mark, number = name.rpartition(_MARK)
         is_repeat = bool(mark) and number.isdecimal() and system in names
-        found.setdefault(system if is_repeat else name, []).append(name)
+        heads.setdefault(system if is_repeat else name, []).append(name)
     return {
-        system: sorted(each, key=lambda name: (name != system, len(name), name))
-        for system, each in sorted(found.items())
+        system: sorted(names_of, key=lambda name: (name != system, len(name), name))
+        for system, names_of in sorted(heads.items())
     }
 
 
 def first_heads(predictions: pa.Table) -> pa.Table:
     """Return the rows of each system's first head."""
-    systems = by_system(pc.unique(predictions["system"]).to_pylist())
+    systems = heads_by_system(pc.unique(predictions["system"]).to_pylist())
     return predictions.filter(pc.is_in(predictions["system"], pa.array(systems, pa.string())))
 
 
@@ -50,26 +51,26 @@ def rows_of(predictions: pa.Table, name: str) -> pa.Table:
     return predictions.filter(pc.equal(predictions["system"], name))
 
 
-def measure(
-    of_head: Callable[[pa.Table], Measures], predictions: pa.Table, names: Sequence[str]
+def measure_heads(
+    measure: Callable[[pa.Table], Measures], predictions: pa.Table, names: Sequence[str]
 ) -> list[Measures]:
     """Return the measures of each head of ``names``.
 
-    Raises SchemaError unless the heads were asked the same in one order.
+    Raises SchemaError unless all heads predicted the same samples in one order.
     """
-    each = [of_head(rows_of(predictions, name)) for name in names]
-    check_same(dict(zip(names, each, strict=True)))
-    return each
+    heads = [measure(rows_of(predictions, name)) for name in names]
+    require_same_samples(dict(zip(names, heads, strict=True)))
+    return heads
 
 
-def averaged(each: Sequence[Measures]) -> Measures:
+def mean_over_heads(heads: Sequence[Measures]) -> Measures:
     """Return the measures of a system: the means over its heads."""
-    first = each[0]
-    if len(each) == 1:
+    first = heads[0]
+    if len(heads) == 1:
         return first
 
     def mean(weights: Array) -> Array:
-        values: Array = np.mean([one.statistic(weights) for one in each], axis=0)
+        values: Array = np.mean([head.statistic(weights) for head in heads], axis=0)
         return values
 
     return Measures(
@@ -77,24 +78,24 @@ def averaged(each: Sequence[Measures]) -> Measures:
         samples=first.samples,
         patients=first.patients,
         statistic=mean,
-        undefined={name: why for one in each for name, why in one.undefined.items()},
+        undefined={name: why for head in heads for name, why in head.undefined.items()},
     )
 
 
-def spread(each: Sequence[Measures]) -> dict[str, dict[str, Any]]:
+def values_over_heads(heads: Sequence[Measures]) -> dict[str, dict[str, Any]]:
     """Return metric -> the values of the heads and their standard deviation (n - 1)."""
-    ones = np.ones((1, len(each[0].samples)))
-    values = np.stack([np.ravel(one.statistic(ones)[0]) for one in each])
+    ones = np.ones((1, len(heads[0].samples)))
+    values = np.stack([np.ravel(head.statistic(ones)[0]) for head in heads])
     return {
         name: {
-            "values": [float(one) if np.isfinite(one) else None for one in column],
+            "values": [float(value) if np.isfinite(value) else None for value in column],
             "sd": float(np.std(column, ddof=1)) if np.isfinite(column).all() else None,
         }
-        for name, column in zip(each[0].names, values.T, strict=True)
+        for name, column in zip(heads[0].names, values.T, strict=True)
     }
 
 
-def check_same(measures: Mapping[str, Measures]) -> None:
+def require_same_samples(measures: Mapping[str, Measures]) -> None:
     """Raise SchemaError unless all have the same samples in one order, as paired draws need."""
     first_name, first = next(iter(measures.items()))
     for name, other in measures.items():

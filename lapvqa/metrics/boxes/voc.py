@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from lapvqa.errors import SchemaError
 from lapvqa.metrics.bootstrap import Array
-from lapvqa.metrics.overlap import iou
+from lapvqa.metrics.boxes.overlap import iou
 from lapvqa.metrics.panel import Panel, class_names, class_reasons, weighted_ratio, with_mean
 
 Index = NDArray[np.int64]
@@ -76,7 +76,7 @@ class _Ranked:
 
 def detection_panel(
     truth: TrueBoxes,
-    found: FoundBoxes,
+    detections: FoundBoxes,
     *,
     num_images: int,
     labels: Sequence[str],
@@ -88,22 +88,22 @@ def detection_panel(
     true box have no AP and are left out of the mean. Raises SchemaError for an image or label
     out of range, a box that is none, or a score that is no number.
     """
-    check_boxes(truth, found, num_images=num_images, num_labels=len(labels))
-    ranked = [
-        [_rank(truth, found, one, num_images, hits) for one in range(len(labels))]
-        for hits in (find_hits(truth, found, rule) for rule in rules)
+    check_boxes(truth, detections, num_images=num_images, num_labels=len(labels))
+    by_rule = [
+        [_rank(truth, detections, label, num_images, hits) for label in range(len(labels))]
+        for hits in (find_hits(truth, detections, rule) for rule in rules)
     ]
 
     def statistic(weights: Array) -> Array:
         return np.column_stack(
             [
-                with_mean(np.column_stack([_average_precision(one, weights) for one in classes]))
-                for classes in ranked
+                with_mean(np.column_stack([_average_precision(ranked, weights) for ranked in rule]))
+                for rule in by_rule
             ]
         )
 
     shown = set(truth.label.tolist())
-    reasons = {one: NO_TRUE_BOX for index, one in enumerate(labels) if index not in shown}
+    reasons = {name: NO_TRUE_BOX for label, name in enumerate(labels) if label not in shown}
     undefined: dict[str, str] = {}
     for rule in rules:
         undefined |= class_reasons(rule.name, reasons)
@@ -111,7 +111,7 @@ def detection_panel(
     return Panel(names=names, statistic=statistic, undefined=undefined)
 
 
-def find_hits(truth: TrueBoxes, found: FoundBoxes, rule: Rule) -> NDArray[np.bool_]:
+def find_hits(truth: TrueBoxes, detections: FoundBoxes, rule: Rule) -> NDArray[np.bool_]:
     """Return which found boxes are hits, [m].
 
     Boxes of one image and class with equal scores claim in ascending order of x0, y0, x1, y1; of
@@ -121,13 +121,13 @@ def find_hits(truth: TrueBoxes, found: FoundBoxes, rule: Rule) -> NDArray[np.boo
     true_of: dict[tuple[int, int], list[int]] = {}
     for index in order.tolist():
         true_of.setdefault((int(truth.image[index]), int(truth.label[index])), []).append(index)
-    hits = np.zeros(len(found.scores), dtype=bool)
+    hits = np.zeros(len(detections.scores), dtype=bool)
     claimed: set[int] = set()
-    for index in np.lexsort((*found.boxes.T[::-1], -found.scores)).tolist():
-        candidates = true_of.get((int(found.image[index]), int(found.label[index])))
+    for index in np.lexsort((*detections.boxes.T[::-1], -detections.scores)).tolist():
+        candidates = true_of.get((int(detections.image[index]), int(detections.label[index])))
         if not candidates:
             continue
-        overlaps = iou(found.boxes[index : index + 1], truth.boxes[candidates])[0]
+        overlaps = iou(detections.boxes[index : index + 1], truth.boxes[candidates])[0]
         best = int(overlaps.argmax())
         enough = overlaps[best] > rule.min_iou or (
             not rule.strict and overlaps[best] == rule.min_iou
@@ -138,31 +138,33 @@ def find_hits(truth: TrueBoxes, found: FoundBoxes, rule: Rule) -> NDArray[np.boo
     return hits
 
 
-def check_boxes(truth: TrueBoxes, found: FoundBoxes, *, num_images: int, num_labels: int) -> None:
+def check_boxes(
+    truth: TrueBoxes, detections: FoundBoxes, *, num_images: int, num_labels: int
+) -> None:
     """Raise SchemaError for what cannot be scored, before it becomes a silent number."""
-    for name, one in (("true", truth), ("found", found)):
-        if len(one.image) and (one.image.min() < 0 or one.image.max() >= num_images):
+    for name, given in (("true", truth), ("found", detections)):
+        if len(given.image) and (given.image.min() < 0 or given.image.max() >= num_images):
             raise _fault(f"{name} boxes: images 0..{num_images - 1}, found one outside")
-        if len(one.label) and (one.label.min() < 0 or one.label.max() >= num_labels):
+        if len(given.label) and (given.label.min() < 0 or given.label.max() >= num_labels):
             raise _fault(f"{name} boxes: labels 0..{num_labels - 1}, found one outside")
-        low, high = one.boxes[:, :2], one.boxes[:, 2:]
+        low, high = given.boxes[:, :2], given.boxes[:, 2:]
         # A head may shrink a box to nothing, which overlaps nothing; a true box has an area.
-        fit = (high > low) if one is truth else (high >= low)
+        fit = (high > low) if given is truth else (high >= low)
         turned = int((~fit.all(axis=1)).sum())
-        if turned or not np.isfinite(one.boxes).all():
+        if turned or not np.isfinite(given.boxes).all():
             raise _fault(f"{name} boxes: finite, x0 < x1 and y0 < y1, found {turned} otherwise")
-    if not np.isfinite(found.scores).all():
+    if not np.isfinite(detections.scores).all():
         raise _fault("a finite score for every found box, found NaN or infinity")
 
 
 def _rank(
-    truth: TrueBoxes, found: FoundBoxes, label: int, num_images: int, hits: NDArray[np.bool_]
+    truth: TrueBoxes, detections: FoundBoxes, label: int, num_images: int, hits: NDArray[np.bool_]
 ) -> _Ranked:
-    own = np.flatnonzero(found.label == label)
-    order = own[np.argsort(-found.scores[own], kind="stable")]
-    steps = np.flatnonzero(np.diff(found.scores[order]))
+    of_class = np.flatnonzero(detections.label == label)
+    order = of_class[np.argsort(-detections.scores[of_class], kind="stable")]
+    steps = np.flatnonzero(np.diff(detections.scores[order]))
     return _Ranked(
-        image=found.image[order],
+        image=detections.image[order],
         hit=hits[order],
         ends=np.append(steps, len(order) - 1) if len(order) else steps,
         num_true=np.bincount(truth.image[truth.label == label], minlength=num_images).astype(
@@ -171,19 +173,19 @@ def _rank(
     )
 
 
-def _average_precision(one: _Ranked, weights: Array) -> Array:
+def _average_precision(ranked: _Ranked, weights: Array) -> Array:
     """Return AP for each row of ``weights`` [D, images]: [D]; NaN without true boxes."""
-    drawn = weights[:, one.image]
-    hits = np.cumsum(drawn * one.hit, axis=1)[:, one.ends]
-    all_found = np.cumsum(drawn, axis=1)[:, one.ends]
+    drawn = weights[:, ranked.image]
+    hits = np.cumsum(drawn * ranked.hit, axis=1)[:, ranked.ends]
+    all_found = np.cumsum(drawn, axis=1)[:, ranked.ends]
     precision = np.divide(hits, all_found, out=np.zeros_like(hits), where=all_found > 0)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     gained = np.diff(hits, axis=1, prepend=0)
-    return weighted_ratio((gained * envelope).sum(axis=1), weights @ one.num_true)
+    return weighted_ratio((gained * envelope).sum(axis=1), weights @ ranked.num_true)
 
 
 def _fault(expected: str) -> SchemaError:
     return SchemaError(
         f"detections: expected {expected}",
-        hint="boxes are x0, y0, x1, y1, y downwards; see lapvqa.metrics.detection",
+        hint="boxes are x0, y0, x1, y1, y downwards; see lapvqa.metrics.boxes.voc",
     )

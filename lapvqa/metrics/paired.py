@@ -1,10 +1,15 @@
-"""DeLong's variance of AUROCs on the same samples, with patients as clusters, and the paired test.
+"""Two systems on the same samples: how far apart they are, and how surprising that is.
 
-DeLong, DeLong & Clarke-Pearson, Biometrics 44 (1988): the AUROC is the mean of the positives'
-placements among the negatives; its variance follows from the spread of the placements.
-Obuchowski, Biometrics 53 (1997), sums placements over the samples of one patient first; with one
-sample per patient the two are the same number. Placements by ranks as in Sun & Xu, IEEE SPL 21
-(2014). The test is asymptotic: beside the bootstrap interval, not instead of it.
+Bootstrap: each draw weighs the same patients for both systems, so what makes a sample hard for
+both cancels. The two-sided p is the share of draws on the other side of 0, twice (Efron &
+Tibshirani 1993, ch. 16; one is added to both counts, so p is never 0).
+
+DeLong's test, for AUROCs: DeLong, DeLong & Clarke-Pearson, Biometrics 44 (1988): the AUROC is the
+mean of the positives' placements among the negatives; its variance follows from how far the
+placements scatter. Obuchowski, Biometrics 53 (1997), sums placements over the samples of one
+patient first; with one sample per patient the two are the same number. Placements by ranks as in
+Sun & Xu, IEEE SPL 21 (2014). The test is asymptotic: beside the bootstrap interval, not instead of
+it.
 """
 
 from __future__ import annotations
@@ -16,7 +21,37 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from lapvqa.metrics.bootstrap import Array
+from lapvqa.metrics.bootstrap import Array, interval
+
+
+@dataclass(frozen=True)
+class Difference:
+    """First system minus second; None where undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+
+
+def from_draws(
+    names: tuple[str, ...], first: Array, second: Array, *, confidence: float
+) -> dict[str, Difference]:
+    """Return metric -> Difference of two results of ``draw_values`` on the same draws."""
+    columns = (first - second).reshape(len(first), -1).T
+    return {
+        name: _difference(column, confidence=confidence)
+        for name, column in zip(names, columns, strict=True)
+    }
+
+
+def _difference(column: Array, *, confidence: float) -> Difference:
+    estimate = interval(column, confidence=confidence)
+    if estimate.low is None:
+        return Difference(*estimate, None)
+    drawn = column[1:][np.isfinite(column[1:])]
+    smaller = min((drawn <= 0).sum(), (drawn >= 0).sum())
+    return Difference(*estimate, min(1.0, 2 * float(smaller + 1) / (len(drawn) + 1)))
 
 
 @dataclass(frozen=True)
@@ -80,12 +115,12 @@ def delong_test(
     confidence: float,
 ) -> PairedTest | None:
     """Compare the AUROCs of two systems' scores [n] on the same samples; None if undefined."""
-    found = auc_covariance(targets, np.column_stack([first, second]), clusters)
-    if found is None:
+    estimate = auc_covariance(targets, np.column_stack([first, second]), clusters)
+    if estimate is None:
         return None
     contrast = np.array([1.0, -1.0])
-    difference = float(contrast @ found.aucs)
-    error = float(np.sqrt(max(0.0, contrast @ found.covariance @ contrast)))
+    difference = float(contrast @ estimate.aucs)
+    error = float(np.sqrt(max(0.0, contrast @ estimate.covariance @ contrast)))
     normal = NormalDist()
     reach = normal.inv_cdf((1 + confidence) / 2) * error
     z = difference / error if error > 0 else None
@@ -102,9 +137,9 @@ def delong_test(
 def _placements(of: Array, among: Array) -> Array:
     """Return the share of ``among`` [n, k] below each of ``of`` [m, k], ties counting half."""
     columns = []
-    for one, others in zip(of.T, among.T, strict=True):
+    for scores, others in zip(of.T, among.T, strict=True):
         ordered = np.sort(others)
-        sides = [np.searchsorted(ordered, one, side=side) for side in ("left", "right")]
+        sides = [np.searchsorted(ordered, scores, side=side) for side in ("left", "right")]
         columns.append((sides[0] + sides[1]) / (2 * len(ordered)))
     return np.column_stack(columns)
 

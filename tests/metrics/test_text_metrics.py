@@ -11,13 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from lapvqa.metrics.text import (
-    bleu_counts,
-    corpus_bleu,
-    rouge_f1,
-    tokenise,
-    weighted_mean,
-)
+from lapvqa.metrics.panel import weighted_mean
+from lapvqa.metrics.texts.ngrams import bleu_counts, corpus_bleu, rouge_f1, tokenise
 
 WORDS = st.sampled_from(["no", "effusion", "the", "left", "lung", "is", "clear", "."])
 TEXTS = st.lists(WORDS, max_size=14)

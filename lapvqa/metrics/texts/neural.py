@@ -28,9 +28,8 @@ import numpy as np
 
 from lapvqa.errors import ConfigError
 from lapvqa.metrics.bootstrap import Array
-from lapvqa.metrics.findings import FindingCounts, finding_counts, macro_f1, micro_f1
-from lapvqa.metrics.panel import Panel, not_computed
-from lapvqa.metrics.text import weighted_mean
+from lapvqa.metrics.panel import Panel, not_computed, weighted_mean
+from lapvqa.metrics.texts.finding_f1 import FindingCounts, finding_counts, macro_f1, micro_f1
 
 NOT_GIVEN = "not computed: weights not given"
 
@@ -75,14 +74,14 @@ def bertscore_panel(
     def score(pairs: Sequence[Pair]) -> Array:
         package = importlib.import_module("bert_score")
         with _inside(weights):
-            found = package.score(
-                [one[1] for one in pairs],
-                [one[0] for one in pairs],
+            scores = package.score(
+                [hypothesis for _, hypothesis in pairs],
+                [reference for reference, _ in pairs],
                 model_type=".",
                 num_layers=num_layers,
                 device="cpu",
             )
-        return np.column_stack([one.numpy() for one in found]).astype(np.float64)
+        return np.column_stack([values.numpy() for values in scores]).astype(np.float64)
 
     values = _of_pairs(references, hypotheses, score, num_values=len(BERTSCORE_NAMES))
     return _means(BERTSCORE_NAMES, values)
@@ -112,7 +111,7 @@ def radgraph_panel(
                 reward_level="all", model_type=model_type, model_cache_dir="."
             )
             _, rewards, _, _ = scorer(
-                refs=[one[0] for one in pairs], hyps=[one[1] for one in pairs]
+                refs=[reference for reference, _ in pairs], hyps=[written for _, written in pairs]
             )
         return np.column_stack(rewards).astype(np.float64)
 
@@ -136,15 +135,15 @@ def chexbert_panel(
     label = _chexbert_labels(weights, {*references, *hypotheses})
     counts = [
         finding_counts(
-            [label[one] for one in references],
-            [label[one] for one in hypotheses],
+            [label[text] for text in references],
+            [label[text] for text in hypotheses],
             labels=labels,
         )
         for labels in (CHEXBERT_LABELS, CHEXBERT_FIVE)
     ]
 
     def statistic(draws: Array) -> Array:
-        return np.column_stack([score(one, draws) for one in counts for score in _F1S])
+        return np.column_stack([score(of_labels, draws) for of_labels in counts for score in _F1S])
 
     absent = "no report of either side shows a label"
     return Panel(
@@ -179,7 +178,7 @@ def _labels_of(labeler: Any, text: str) -> Set[str]:
     )
     heads = labeler.model(tokens["input_ids"], tokens["attention_mask"])
     classes = [int(head.argmax(dim=1).item()) for head in heads]
-    return {name for name, one in zip(CHEXBERT_LABELS, classes, strict=True) if one in _SHOWN}
+    return {name for name, state in zip(CHEXBERT_LABELS, classes, strict=True) if state in _SHOWN}
 
 
 def _why_not(weights: Path | None, package: str) -> str:
@@ -195,7 +194,8 @@ def _require(weights: Path, file: str) -> None:
     if not (weights / file).exists():
         raise ConfigError(
             f"weights folder {weights.name}: expected {file}, found none",
-            hint="complete the folder (lapvqa.metrics.weights lists the files), or unset its path",
+            hint="complete the folder (lapvqa.metrics.texts.neural lists the files), or unset its "
+            "path",
         )
 
 

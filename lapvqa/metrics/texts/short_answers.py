@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lapvqa.metrics.bootstrap import Array
-from lapvqa.metrics.findings import f1_by_label, finding_counts, macro_f1
 from lapvqa.metrics.panel import Panel, weighted_ratio
+from lapvqa.metrics.texts.finding_f1 import f1_by_label, finding_counts, macro_f1
 
 NORMALISATION = (
     "lower case, ASCII punctuation removed, articles a/an/the removed, white space collapsed"
@@ -42,11 +42,11 @@ def exact_match(reference: str, answer: str) -> float:
 
 def token_f1(reference: str, answer: str) -> float:
     """Return F1 of the words of the two normalised answers, each as often as it occurs."""
-    expected, found = normalise(reference).split(), normalise(answer).split()
-    if not expected or not found:
-        return float(expected == found)
-    shared = (Counter(expected) & Counter(found)).total()
-    return 2 * shared / (len(expected) + len(found))
+    expected, given = normalise(reference).split(), normalise(answer).split()
+    if not expected or not given:
+        return float(expected == given)
+    shared = (Counter(expected) & Counter(given)).total()
+    return 2 * shared / (len(expected) + len(given))
 
 
 def is_closed(reference: str) -> bool:
@@ -68,13 +68,16 @@ def answers_panel(
     groups = _groups(references, types)
     closed = groups["closed"]
     kinds = finding_counts(
-        [_answer_set(one) for one in references],
-        [_answer_set(one) if among else set() for one, among in zip(answers, closed, strict=True)],
+        [_answer_set(reference) for reference in references],
+        [
+            _answer_set(a) if is_asked else set()
+            for a, is_asked in zip(answers, closed, strict=True)
+        ],
         labels=CLOSED_ANSWERS,
     )
 
     members = np.column_stack(list(groups.values())).astype(np.float64)
-    sums = np.column_stack([one[:, None] * values for one in members.T])
+    sums = np.column_stack([member[:, None] * values for member in members.T])
     sizes = np.repeat(members, len(MATCHES), axis=1)
 
     def statistic(weights: Array) -> Array:
@@ -82,14 +85,14 @@ def answers_panel(
         return np.column_stack([means, macro_f1(kinds, weights), f1_by_label(kinds, weights)])
 
     names = [metric + _suffix(group) for group in groups for metric in MATCHES]
-    closed_names = ("closed_f1", *(f"closed_f1/{one}" for one in CLOSED_ANSWERS))
+    closed_names = ("closed_f1", *(f"closed_f1/{answer}" for answer in CLOSED_ANSWERS))
     return Panel(
         names=(*names, *closed_names),
         statistic=statistic,
         undefined={
             **_empty_groups(groups),
             "closed_f1": "no closed question",
-            **{f"closed_f1/{one}": f"no closed answer is {one}" for one in CLOSED_ANSWERS},
+            **{f"closed_f1/{answer}": f"no closed answer is {answer}" for answer in CLOSED_ANSWERS},
         },
     )
 
@@ -97,7 +100,7 @@ def answers_panel(
 def _groups(references: Sequence[str], types: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
     if len(types) != len(references):
         raise ValueError(f"{len(references)} references, but {len(types)} question types")
-    closed = np.array([is_closed(one) for one in references], dtype=bool)
+    closed = np.array([is_closed(reference) for reference in references], dtype=bool)
     kinds = np.array(types, dtype=object)
     by_type = {f"type:{kind}": kinds == kind for kind in sorted(set(types))}
     return {"": np.ones(len(closed), dtype=bool), "closed": closed, "open": ~closed, **by_type}
