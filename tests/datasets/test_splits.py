@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lapvqa.datasets.account import Account
-from lapvqa.datasets.keys import lowest
-from lapvqa.datasets.leaks import check, count
+from lapvqa.datasets.splits import check_leaks, count_reasons, lowest
+from lapvqa.datasets.tables import Account
 from lapvqa.errors import SourceError, SplitLeakError
 
 PATIENTS = ["a", "b", "b", "c", "c", "d"]
@@ -17,12 +16,12 @@ SPLITS = ["train", "train", "test", "validate", "test", "test"]
 
 def test_shared_patients_are_an_error_that_counts_them():
     with pytest.raises(SplitLeakError, match=r"train and test: 1; validate and test: 1\n") as found:
-        check("X", PATIENTS, SPLITS, set(), between="raise", seen="report")
+        check_leaks("X", PATIENTS, SPLITS, set(), between="raise", seen="report")
     assert "archive's split" in found.value.hint
 
 
 def test_shared_patients_are_reported():
-    reasons, leaks = check("X", PATIENTS, SPLITS, {"d"}, between="report", seen="report")
+    reasons, leaks = check_leaks("X", PATIENTS, SPLITS, {"d"}, between="report", seen="report")
     assert reasons == [None] * 6
     assert leaks.between == {"train_and_validate": 0, "train_and_test": 1, "validate_and_test": 1}
     assert leaks.pretrained == {"train": 0, "validate": 0, "test": 1}
@@ -30,17 +29,17 @@ def test_shared_patients_are_reported():
 
 
 def test_excluded_patients_leave_the_split_before_the_test():
-    reasons, leaks = check("X", PATIENTS, SPLITS, set(), between="exclude", seen="report")
+    reasons, leaks = check_leaks("X", PATIENTS, SPLITS, set(), between="exclude", seen="report")
     kept = {(p, s) for p, s, why in zip(PATIENTS, SPLITS, reasons, strict=True) if why is None}
     assert kept == {("a", "train"), ("b", "test"), ("c", "test"), ("d", "test")}
-    assert sum(count(reasons).values()) == 2
+    assert sum(count_reasons(reasons).values()) == 2
     assert leaks.between["train_and_test"] == 1  # as found, before anything is left out
 
 
 def test_patients_whom_the_pretraining_has_seen():
     with pytest.raises(SplitLeakError, match="found 1 in validate and 2 in test"):
-        check("X", PATIENTS, SPLITS, {"c", "d"}, between="report", seen="raise")
-    reasons, _ = check("X", PATIENTS, SPLITS, {"a", "d"}, between="report", seen="exclude")
+        check_leaks("X", PATIENTS, SPLITS, {"c", "d"}, between="report", seen="raise")
+    reasons, _ = check_leaks("X", PATIENTS, SPLITS, {"a", "d"}, between="report", seen="exclude")
     assert [why is None for why in reasons] == [True] * 5 + [False]  # training rows may stay
 
 
@@ -53,12 +52,12 @@ def test_patients_whom_the_pretraining_has_seen():
 )
 def test_what_is_kept_never_leaks_and_the_test_stays_whole(rows, pretrained):
     patients, splits = [p for p, _ in rows], [s for _, s in rows]
-    reasons, _ = check("X", patients, splits, pretrained, between="exclude", seen="report")
+    reasons, _ = check_leaks("X", patients, splits, pretrained, between="exclude", seen="report")
     kept = [row for row, why in zip(rows, reasons, strict=True) if why is None]
     assert len({s for _, s in set(kept)}) <= 3
     assert len({p for p, _ in kept}) == len(set(kept))  # one split per patient
     assert [row for row in kept if row[1] == "test"] == [row for row in rows if row[1] == "test"]
-    reasons, _ = check("X", patients, splits, pretrained, between="exclude", seen="exclude")
+    reasons, _ = check_leaks("X", patients, splits, pretrained, between="exclude", seen="exclude")
     kept = [row for row, why in zip(rows, reasons, strict=True) if why is None]
     assert not {p for p, s in kept if s != "train"} & pretrained
 

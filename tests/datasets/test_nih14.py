@@ -1,10 +1,14 @@
-"""The NIH reader on the published layout: broken header, exact labels, lists, nested folders."""
+"""The NIH reader on the published layout: broken header, labels, lists, folders; the real table."""
 
 from __future__ import annotations
+
+import gzip
+import shutil
 
 import pytest
 
 from lapvqa.datasets.nih14 import LABELS, read_nih14
+from lapvqa.datasets.pictures import read_or_none
 from lapvqa.errors import SourceError, SplitLeakError
 
 NAMES = [f"{patient:08d}_{follow:03d}.png" for patient in range(1, 11) for follow in range(2)]
@@ -108,3 +112,26 @@ def test_a_listed_image_without_entry_is_an_error(write_nih):
 def test_empty_list_is_an_error(write_nih):
     with pytest.raises(SourceError, match=r"test_list.txt: expected one name per line"):
         read_nih14(write_nih(entries(), TRAIN, []), FILES)
+
+
+@pytest.mark.corpus
+def test_the_real_table_and_images_through_the_reader(corpus, tmp_path):
+    """Lists of its own: the corpus brings none. Every patient but the last hundred trains."""
+    shutil.copy(corpus / "nih" / "Data_Entry_2017_v2020.csv.gz", tmp_path)
+    with gzip.open(tmp_path / "Data_Entry_2017_v2020.csv.gz", "rt") as handle:
+        names = [line.split(",", 1)[0] for line in handle][1:]
+    train = [name for name in names if name < "00030705"]
+    (tmp_path / "train_val_list.txt").write_text("\n".join(train))
+    (tmp_path / "test_list.txt").write_text("\n".join(names[len(train) :]))
+    pictures = sorted(path.name for path in (corpus / "nih").glob("*.png"))
+    dataset = read_nih14(tmp_path, pictures)
+    assert len(dataset.images) == 112_120
+    totals = sum(rows.targets.sum(axis=0, dtype=int) for rows in dataset.splits.values())
+    counts = dict(zip(LABELS, totals.tolist(), strict=True))
+    assert counts == {
+        "Atelectasis": 11559, "Cardiomegaly": 2776, "Effusion": 13317, "Infiltration": 19894,
+        "Mass": 5782, "Nodule": 6331, "Pneumonia": 1431, "Pneumothorax": 5302,
+        "Consolidation": 4667, "Edema": 2303, "Emphysema": 2516, "Fibrosis": 1686,
+        "Pleural_Thickening": 3385, "Hernia": 227,
+    }  # fmt: skip
+    assert all(read_or_none(corpus / "nih" / name) is not None for name in pictures)

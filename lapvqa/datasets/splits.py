@@ -1,4 +1,4 @@
-"""Patients who stand in two splits, and patients whom the pretraining has seen.
+"""Keys in place of identifiers, splits as functions of the keys, and patients in two splits.
 
 The splits of question and phrase sets are unrelated to the one that the encoder was pretrained on:
 a patient may be tested here who was trained on there, with the very report that holds the answer.
@@ -6,8 +6,9 @@ a patient may be tested here who was trained on there, with the very report that
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,10 +16,29 @@ from lapvqa.errors import SplitLeakError
 
 TRAIN, VALIDATE, TEST = SPLITS = ("train", "validate", "test")
 
-Policy = Literal["raise", "report", "exclude"]
-"""What is done about leaks: SplitLeakError; counted and used; counted and left out."""
+LeakPolicy = Literal["raise", "report", "exclude"]
+"""SplitLeakError; counted and used; counted and left out."""
 
 _PAIRS = ((TRAIN, VALIDATE), (TRAIN, TEST), (VALIDATE, TEST))
+
+
+def key(dataset: str, name: str) -> str:
+    """Return a short key for a patient or image of a public dataset.
+
+    Their numbers are pseudonyms given by the publisher, so the hash needs no secret; it keeps
+    them out of results, and is the same on every machine.
+    """
+    return hashlib.sha256(f"{dataset}/{name}".encode()).hexdigest()[:16]
+
+
+def lowest(keys: Iterable[str], share: float, purpose: str) -> set[str]:
+    """Return the ``share`` of ``keys`` whose hashes for this purpose are lowest.
+
+    A pure function of the set: order does not matter. Of two keys or more at least one is taken
+    and at least one left.
+    """
+    ordered = sorted(set(keys), key=lambda name: key(purpose, name))
+    return set(ordered[: min(max(1, round(share * len(ordered))), len(ordered) - 1)])
 
 
 @dataclass(frozen=True)
@@ -39,14 +59,14 @@ class Leaks:
         return {**shared, **seen}
 
 
-def check(
+def check_leaks(
     name: str,
     patients: Sequence[str],
     splits: Sequence[str],
     pretrained: Collection[str],
     *,
-    between: Policy,
-    seen: Policy,
+    between: LeakPolicy,
+    seen: LeakPolicy,
 ) -> tuple[list[str | None], Leaks]:
     """Return for each row why it is left out (None: it stays), and the counts.
 
@@ -78,7 +98,7 @@ def check(
     return reasons, leaks
 
 
-def count(reasons: Sequence[str | None]) -> Counter[str]:
+def count_reasons(reasons: Sequence[str | None]) -> Counter[str]:
     """Return how many rows each reason leaves out."""
     return Counter(reason for reason in reasons if reason is not None)
 
@@ -94,10 +114,10 @@ def _refuse_shared(name: str, leaks: Leaks) -> None:
 
 
 def _refuse_seen(name: str, leaks: Leaks) -> None:
-    found = {split: leaks.pretrained[split] for split in (VALIDATE, TEST)}
-    if any(found.values()):
+    seen = {split: leaks.pretrained[split] for split in (VALIDATE, TEST)}
+    if any(seen.values()):
         raise SplitLeakError(
             f"{name}: expected patients whom the pretraining has not seen, found "
-            + " and ".join(f"{number} in {split}" for split, number in found.items() if number),
+            + " and ".join(f"{number} in {split}" for split, number in seen.items() if number),
             hint="choose the archive's split, or let such patients be excluded or reported",
         )
