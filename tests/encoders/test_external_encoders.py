@@ -19,16 +19,16 @@ from torch import Tensor, nn
 
 from lapvqa import storage
 from lapvqa.errors import CheckpointError, LapvqaError, MissingArtifactError
-from lapvqa.evaluation.encoders.foreign import ForeignEncoder
-from lapvqa.evaluation.encoders.from_transformers import FAMILIES
-from lapvqa.evaluation.encoders.open import open_encoder
-from lapvqa.evaluation.encoders.packages import MissingPackageError, optional
-from lapvqa.evaluation.encoders.preprocessing import (
+from lapvqa.evaluation.encoders.external import (
     FILTERS,
+    ExternalEncoder,
     Preprocess,
     resize_as_owlv2,
     resize_with_pillow,
 )
+from lapvqa.evaluation.encoders.from_transformers import FAMILIES
+from lapvqa.evaluation.encoders.open_encoder import open_encoder
+from lapvqa.evaluation.encoders.packages import MissingPackageError, optional
 from lapvqa.evaluation.features import encoder_digest
 from lapvqa.params import ModelParams
 from lapvqa.pretrain.checkpoint import serialise
@@ -48,9 +48,9 @@ def pixels() -> Tensor:
     return torch.from_numpy(np.clip(np.stack(shapes) + noise, 0, 255).astype(np.uint8))
 
 
-def opened(folder: Path) -> ForeignEncoder:
+def opened(folder: Path) -> ExternalEncoder:
     encoder = open_encoder(folder)
-    assert isinstance(encoder, ForeignEncoder)
+    assert isinstance(encoder, ExternalEncoder)
     assert not encoder.training
     return encoder
 
@@ -393,7 +393,7 @@ def test_weights_without_a_card_have_the_published_sizes(
         asked.append(sizes)
         return build_encoder(OWN)
 
-    monkeypatch.setattr("lapvqa.evaluation.encoders.own.build_encoder", build)
+    monkeypatch.setattr("lapvqa.evaluation.encoders.open_encoder.build_encoder", build)
     weights = initial_model(OWN, seed=5).vision_encoder.state_dict()
     storage.write_bytes(tmp_path / "encoder_final.pt", serialise({"encoder_state": weights}))
     open_encoder(tmp_path / "encoder_final.pt")

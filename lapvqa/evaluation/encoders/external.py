@@ -1,15 +1,19 @@
-"""From stored pixels to another library's input: its filter, size, mean and std, without PIL.
+"""An encoder of another library: the files of its folder, its preprocessing, its patch tokens.
 
-Resizing along one axis is linear, so it is a matrix; the matrix is made by the library itself,
-applied to the identity. B images, C channels, S pixels a side of the input.
-
-In float64 the products are exact: Pillow's weights are multiples of 2**-22 and levels have 8 bits.
-So the input has the same bits on every device, and they are Pillow's.
+The input is made of stored pixels without PIL. Resizing along one axis is linear, so it is a
+matrix; the matrix is made by the library itself, applied to the identity. In float64 the products
+are exact: Pillow's weights are multiples of 2**-22 and levels have 8 bits. So the input has the
+same bits on every device, and they are Pillow's. B images, C channels, S pixels a side of the
+input.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +23,43 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from lapvqa.errors import CheckpointError
+from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.schemas import STORED_SIZE
 
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """Names of Pillow's filters; a filter's place is its number (``resample``)."""
 
 _PILLOWS_BITS, _FINE_BITS = 22, 30
+
+
+class ExternalEncoder(ImageEncoder):
+    """``tower`` maps input [B, C, S, S] to patch tokens [B, G * G, D], by rows."""
+
+    def __init__(self, tower: nn.Module, preprocess: Preprocess, *, width: int, about: str) -> None:
+        super().__init__()
+        self.tower, self.preprocess = tower, preprocess
+        self.width = width
+        self.about = f"{about}; {preprocess.about}; patch tokens after the last norm"
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the patch tokens, as ``patches`` does: these encoders have no pooled grid."""
+        return self.patches(pixels)
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """Return the patch tokens; CheckpointError if they are no square grid of this width."""
+        tokens: Tensor = self.tower(self.preprocess(pixels))
+        count, width = tokens.shape[1:]
+        if math.isqrt(count) ** 2 != count or width != self.width:
+            raise CheckpointError(
+                f"expected a square grid of tokens of width {self.width}, found {count} tokens of "
+                f"width {width}",
+                hint="only encoders whose tokens are a grid over a square image are judged",
+            )
+        return tokens
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights of the tower."""
+        return dict(self.tower.state_dict())
 
 
 class Preprocess(nn.Module):
@@ -129,10 +164,62 @@ def square_side(size: object, *, where: str) -> int:
 def channel_values(values: object, *, channels: int, where: str) -> list[float]:
     """Return one number per channel; CheckpointError for anything else."""
     listed = list(values) if isinstance(values, list | tuple) else [values] * channels
-    numbers = [float(one) for one in listed if isinstance(one, int | float)]
+    numbers = [float(number) for number in listed if isinstance(number, int | float)]
     if len(listed) != channels or len(numbers) != channels:
         raise CheckpointError(
             f"expected {channels} numbers in {where}, found {values!r}",
             hint="the configuration must give one mean and one std per channel of the model",
         )
     return numbers
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return a JSON object; CheckpointError if the file is missing, damaged or something else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"expected {path.name} in the folder {path.parent.name}, found "
+            f"{file_names(path.parent)}",
+            hint="copy the whole folder of the checkpoint, as its library saves it",
+        ) from None
+    except ValueError as error:
+        raise CheckpointError(
+            f"expected JSON in {path.name}, could not read it", hint="get the file again"
+        ) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(
+            f"expected a JSON object in {path.name}, found {type(value).__name__}",
+            hint="get the file again",
+        )
+    return value
+
+
+def find_weights(folder: Path, names: Sequence[str]) -> Path:
+    """Return the first of ``names`` that is there; CheckpointError if none is."""
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(
+        f"expected weights in the folder {folder.name}, found {file_names(folder)}",
+        hint=f"accepted: {', '.join(names)}",
+    )
+
+
+def file_names(folder: Path, *, at_most: int = 8) -> str:
+    """Name the first files of a folder, for a message."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    more = " ..." if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + more if names else "nothing"
+
+
+def load_exactly(module: nn.Module, weights: dict[str, Tensor], *, name: str) -> None:
+    """Load weights that fit tensor by tensor; CheckpointError names the first that do not."""
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        lines = [" ".join(line.split()) for line in str(error).splitlines()[1:3]]
+        raise CheckpointError(
+            f"{name} does not fit its configuration: {'; '.join(lines)[:400]}",
+            hint="configuration and weights must come from one checkpoint",
+        ) from error
