@@ -27,8 +27,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from lapvqa.metrics.auc import mean_and_class_aurocs
 from lapvqa.metrics.bootstrap import draw_values, interval
+from lapvqa.metrics.classification import mean_and_class_aurocs
 
 SAMPLES, PATIENTS, LABELS, DRAWS, SEED = 10_000, 3_000, 14, 1_000, 0
 ALTERNATIONS, PEER_DRAWS, REQUIRED = 7, 50, 8.0

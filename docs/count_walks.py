@@ -68,7 +68,7 @@ def main(repository: Path, finished: Path) -> None:
             )
             for room in ("lapvqa", "tasks", "flows", "dvc.yaml"):
                 (project / room).unlink(missing_ok=True)
-                os.symlink(repository / room, project / room)
+                (project / room).symlink_to(repository / room)
             shutil.rmtree(project / ".lapvqa" / "work", ignore_errors=True)
             subprocess.run(["git", "init", "-q"], cwd=project, check=True)
             if "run" in commands[0]:
@@ -89,7 +89,7 @@ def main(repository: Path, finished: Path) -> None:
                 )
                 if done.returncode:
                     sys.exit(
-                        f"{name}: {command} ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+                        f"{name}: {command} ended with {done.returncode}\n{done.stderr[-3000:]}"
                     )
             files = sorted({line for note in notes.iterdir() for line in note.read_text().split()})
             sys.stdout.write(f"{len(files):3} {name}\n")

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from lapvqa.evaluation.compare import REFERENCE, Line, Score
 from lapvqa.evaluation.comparison_files import NAMES
-from lapvqa.metrics.comparison import Difference
+from lapvqa.metrics.paired import Difference
 from lapvqa.params import BootstrapParams
 from tasks.results import shown, shown_difference
 

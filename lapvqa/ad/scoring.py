@@ -13,8 +13,8 @@ from lapvqa.errors import SchemaError
 from lapvqa.evaluation import prediction_rows
 from lapvqa.evaluation.contract import Table
 from lapvqa.metrics.bootstrap import Array, Measures
-from lapvqa.metrics.coco import coco_panel
-from lapvqa.metrics.detection import VINDR, FoundBoxes, Index, TrueBoxes, detection_panel
+from lapvqa.metrics.boxes.coco import coco_panel
+from lapvqa.metrics.boxes.voc import VINDR, FoundBoxes, Index, TrueBoxes, detection_panel
 from lapvqa.metrics.panel import measures, side_by_side
 
 PRIMARY = "mean_ap40"

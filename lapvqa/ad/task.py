@@ -19,11 +19,11 @@ from lapvqa import storage
 from lapvqa.ad import scoring
 from lapvqa.ad.heads import DetectionHead, Detections, predict
 from lapvqa.ad.loss import DETR, Target, detection_loss
-from lapvqa.datasets.boxes import Boxes, areas, as_boxes, to_centred
-from lapvqa.datasets.pictures import StoredPixels, read_image
+from lapvqa.datasets.boxes import Boxes, to_centred
+from lapvqa.datasets.pictures import read_or_none
 from lapvqa.datasets.vindr import VindrDataset, read_vindr
 from lapvqa.datasets.vindr_tables import CLASSES
-from lapvqa.errors import DicomError, SourceError
+from lapvqa.errors import SourceError
 from lapvqa.evaluation import contract, features
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.evaluation.image_folder import ImageFolder, decode, open_folder
@@ -32,7 +32,8 @@ from lapvqa.evaluation.visual_tokens import Images, Vision, open_vision, seeded
 from lapvqa.heads import checkpoint
 from lapvqa.heads.recipe import Fitted, fit
 from lapvqa.job import Counts, Job
-from lapvqa.metrics.detection import FoundBoxes, TrueBoxes, detection_panel
+from lapvqa.metrics.boxes.overlap import areas, as_boxes
+from lapvqa.metrics.boxes.voc import FoundBoxes, TrueBoxes, detection_panel
 from lapvqa.params import AdParams, EvaluateParams
 from lapvqa.schemas import DETECTION_PREDICTIONS, STORED_SIZE
 
@@ -117,14 +118,6 @@ def evaluate(subject: Subject, params: EvaluateParams, job: Job) -> Counts:
     return contract.publish(
         EVALUATION, pa.concat_tables(parts), protocol=facts, folder=folder, common=params.common
     )
-
-
-def read_or_none(path: Path) -> StoredPixels | None:
-    """Read one image file; None if it is no radiograph that can be read."""
-    try:
-        return read_image(path)
-    except DicomError:
-        return None
 
 
 def open_data(dataset: VindrDataset, source: ImageFolder, job: Job) -> Data:

@@ -1,4 +1,4 @@
-"""Boxes: overlap, several readers' boxes fused to one, and the way into the stored square.
+"""Boxes: several readers' boxes fused to one, and the way into the stored square.
 
 A box is (x0, y0, x1, y1); coordinates are continuous as in ``lapvqa.images.geometry``.
 """
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lapvqa.images.geometry import Fit
+from lapvqa.metrics.boxes.overlap import as_boxes, iou
 from lapvqa.schemas import STORED_SIZE
 
 Boxes = NDArray[np.float64]
@@ -28,32 +29,6 @@ class Fused:
     votes: NDArray[np.int64]
 
 
-def as_boxes(boxes_xyxy: ArrayLike) -> Boxes:
-    """Return boxes as float64 [n, 4], also of an empty list."""
-    return np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
-
-
-def areas(boxes_xyxy: ArrayLike) -> NDArray[np.float64]:
-    """Return the areas [n]; 0 where a corner is not beyond the other."""
-    boxes = as_boxes(boxes_xyxy)
-    sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
-    product: NDArray[np.float64] = sides[:, 0] * sides[:, 1]
-    return product
-
-
-def iou(first_xyxy: ArrayLike, second_xyxy: ArrayLike) -> NDArray[np.float64]:
-    """Return intersection over union [n, m]; 0 for boxes without area."""
-    first, second = as_boxes(first_xyxy), as_boxes(second_xyxy)
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    union = areas(first)[:, None] + areas(second)[None, :] - shared
-    overlap: NDArray[np.float64] = np.divide(
-        shared, union, out=np.zeros_like(shared), where=union > 0
-    )
-    return overlap
-
-
 def fuse(boxes_xyxy: ArrayLike, readers: Sequence[str], *, min_iou: float) -> Fused:
     """Fuse one class's boxes of all readers of an image (Solovyev et al. 2021, uniform weights).
 
@@ -67,7 +42,7 @@ def fuse(boxes_xyxy: ArrayLike, readers: Sequence[str], *, min_iou: float) -> Fu
     groups: list[list[int]] = []
     means = np.zeros((0, 4))
     for index in order:
-        overlaps = iou(boxes[index], means)[0]
+        overlaps = iou(boxes[index][None], means)[0]
         best = int(overlaps.argmax()) if len(overlaps) else -1
         if best < 0 or overlaps[best] <= min_iou:
             groups.append([int(index)])
@@ -87,8 +62,8 @@ def clip(boxes_xyxy: ArrayLike, *, rows: int, cols: int) -> Boxes:
 
 def same_shape(size: tuple[int, int], fit: Fit) -> bool:
     """Return whether an image of ``size`` (rows, cols) can be the original of what was stored."""
-    expected, found = size[1] / size[0], fit.native_cols / fit.native_rows
-    return abs(expected / found - 1) <= SHAPE_TOLERANCE
+    original, stored = size[1] / size[0], fit.native_cols / fit.native_rows
+    return abs(original / stored - 1) <= SHAPE_TOLERANCE
 
 
 def place(boxes_xyxy: ArrayLike, fit: Fit, *, size: tuple[int, int] | None = None) -> Boxes:
@@ -107,10 +82,3 @@ def to_centred(boxes_stored: ArrayLike) -> Boxes:
     """Map stored pixels xyxy to (cx, cy, w, h) in shares of the stored square, as heads have it."""
     boxes = as_boxes(boxes_stored) / STORED_SIZE
     return np.hstack([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]])
-
-
-def from_centred(boxes_cxcywh: ArrayLike) -> Boxes:
-    """Map (cx, cy, w, h) in shares of the stored square to stored pixels xyxy."""
-    boxes = as_boxes(boxes_cxcywh)
-    half = boxes[:, 2:] / 2
-    return np.hstack([boxes[:, :2] - half, boxes[:, :2] + half]) * STORED_SIZE

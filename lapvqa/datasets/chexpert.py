@@ -18,7 +18,8 @@ from typing import Literal
 
 import numpy as np
 
-from lapvqa.datasets.labelled import ProbeDataset, Rows, carve_validation, key, refuse_duplicates
+from lapvqa.datasets.labelled import ProbeDataset, Rows, carve_validation, refuse_duplicates
+from lapvqa.datasets.splits import key
 from lapvqa.datasets.tables import choice, find, read_rows
 from lapvqa.errors import SourceError
 

@@ -10,7 +10,7 @@ its place in time the archive's own.
 Reversed pairs (the reference is later than the main image) are known in release 1.0.0: their
 answers hold for the other direction. They are found by date, not by number: study ids are random.
 The released split is not known to be disjoint by patient and has nothing to do with MIMIC-CXR's:
-see ``leaks``.
+see ``splits``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from lapvqa.datasets import leaks, tables
-from lapvqa.datasets.keys import key
+from lapvqa.datasets import tables
 from lapvqa.datasets.questions import (
     COMMON,
     SPLIT_WORDS,
@@ -35,6 +34,7 @@ from lapvqa.datasets.questions import (
     is_closed,
     normalise,
 )
+from lapvqa.datasets.splits import LeakPolicy, key
 from lapvqa.datasets.stored import StoredImage, StoredImages
 from lapvqa.errors import SourceError
 
@@ -79,18 +79,18 @@ def read_diff_vqa(
     stored: StoredImages,
     *,
     split: SplitSource = "released",
-    shared_patients: leaks.Policy = "raise",
-    pretrained_patients: leaks.Policy = "report",
+    shared_patients: LeakPolicy = "raise",
+    pretrained_patients: LeakPolicy = "report",
     reversed_pairs: Literal["flag", "exclude"] = "flag",
 ) -> QuestionSet:
     """Read the pair questions; the table has the columns of ``SCHEMA``.
 
-    ``shared_patients``, ``pretrained_patients``: see ``leaks``. ``reversed_pairs``: flagged in
+    ``shared_patients``, ``pretrained_patients``: see ``splits``. ``reversed_pairs``: flagged in
     column reversed, or left out. Raises SourceError, SplitLeakError.
     """
     path = tables.find(folder, [PAIRS])
-    listing = tables.find_optional(folder, [STUDIES])
-    studies, repeated = (None, 0) if listing is None else _read_studies(listing)
+    dated = tables.find_optional(folder, [STUDIES])
+    studies, repeated = (None, 0) if dated is None else _read_studies(dated)
     left_out: Counter[str] = Counter()
     rows = []
     pairs: dict[tuple[str, str, str], dict[str, Any] | str] = {}
@@ -233,7 +233,7 @@ def _is_reversed(
 ) -> bool | None:
     """Return whether the reference is later; None if nothing tells the two apart."""
     if studies is None:
-        orders = [stored.order_of.get(stored.keyring.study(one)) for one in (study, reference)]
+        orders = [stored.order_of.get(stored.keyring.study(name)) for name in (study, reference)]
         return _later("", "", *orders)
     (day, order), (before, place) = studies[study].moment, studies[reference].moment
     return _later(day, before, order, place)

@@ -17,8 +17,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from lapvqa.datasets import leaks, tables
-from lapvqa.datasets.keys import key
+from lapvqa.datasets import tables
 from lapvqa.datasets.questions import (
     COMMON,
     SPLIT_WORDS,
@@ -28,6 +27,7 @@ from lapvqa.datasets.questions import (
     is_closed,
     normalise,
 )
+from lapvqa.datasets.splits import LeakPolicy, key
 from lapvqa.datasets.stored import StoredImages
 from lapvqa.errors import SourceError
 
@@ -58,12 +58,13 @@ def read_ext_vqa(
     *,
     empty_answers: EmptyAnswers = "none",
     split: SplitSource = "released",
-    shared_patients: leaks.Policy = "raise",
-    pretrained_patients: leaks.Policy = "report",
+    shared_patients: LeakPolicy = "raise",
+    pretrained_patients: LeakPolicy = "report",
 ) -> QuestionSet:
     """Read the three files; the table has the columns of ``SCHEMA``.
 
-    ``shared_patients``, ``pretrained_patients``: see ``leaks``. Raises SourceError, SplitLeakError.
+    ``shared_patients``, ``pretrained_patients``: see ``splits``.
+    Raises SourceError, SplitLeakError.
     """
     left_out: Counter[str] = Counter()
     rows = []
@@ -73,12 +74,12 @@ def read_ext_vqa(
         expected = SPLIT_WORDS[name.removesuffix(".json")]
         for number, entry in enumerate(tables.read_json(path, list)):
             place = f"{path.name}, entry {number}"
-            found = _read_entry(entry, place, expected, stored, empty_answers)
-            if isinstance(found, str):
-                left_out[found] += 1
+            row = _read_entry(entry, place, expected, stored, empty_answers)
+            if isinstance(row, str):
+                left_out[row] += 1
             else:
-                rows.append(found)
-                empty += not found["answers"]
+                rows.append(row)
+                empty += not row["answers"]
     return finish(
         NAME,
         rows,
@@ -98,14 +99,14 @@ def read_ext_vqa(
 
 
 def _find(folder: Path, name: str) -> Path:
-    found = tables.find_optional(folder, [name], below=_PLACES)
+    path = tables.find_optional(folder, [name], below=_PLACES)
     github = [f"_{name}", f"_{name.replace('.json', '_part1.json')}"]
-    if found is None and tables.find_optional(folder, github, below=_PLACES):
+    if path is None and tables.find_optional(folder, github, below=_PLACES):
         raise SourceError(
             f"expected {name}, found _{name}: the release without answers",
             hint=f"take {NAME} from PhysioNet, or make the answers with its authors' program",
         )
-    return found or tables.find(folder, [name], below=_PLACES)
+    return path or tables.find(folder, [name], below=_PLACES)
 
 
 def _read_entry(
@@ -151,8 +152,8 @@ def _read_entry(
 
 def _answers(entry: Mapping[str, Any], place: str) -> list[str]:
     """Return the words of the answer; the README's single text is taken for a list of one."""
-    found = tables.member_of(entry, "answer", (list, str), place)
-    words = [found] if isinstance(found, str) else found
+    answer = tables.member_of(entry, "answer", (list, str), place)
+    words = [answer] if isinstance(answer, str) else answer
     if not all(isinstance(word, str) for word in words):
         raise SourceError(
             f"{place}: key answer is not a list of texts",

@@ -1,4 +1,4 @@
-"""What a reader of a labelled image dataset hands on: three splits, disjoint by patient."""
+"""A labelled image dataset as its reader hands it on: three splits, disjoint by patient."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lapvqa.datasets.keys import key as key  # readers and evaluations find it here
-from lapvqa.datasets.keys import lowest
+from lapvqa.datasets.splits import lowest
 from lapvqa.errors import SourceError, SplitLeakError
 
 MAX_UNREADABLE_SHARE = 0.01

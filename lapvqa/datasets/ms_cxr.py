@@ -17,12 +17,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from lapvqa.datasets import leaks, tables
-from lapvqa.datasets.account import Account
-from lapvqa.datasets.boxes import Boxes, areas, as_boxes, place, same_shape
-from lapvqa.datasets.keys import key, lowest
+from lapvqa.datasets import tables
+from lapvqa.datasets.boxes import Boxes, place, same_shape
+from lapvqa.datasets.splits import (
+    LeakPolicy,
+    Leaks,
+    check_leaks,
+    count_reasons,
+    key,
+    lowest,
+)
 from lapvqa.datasets.stored import StoredImage, StoredImages
+from lapvqa.datasets.tables import Account
 from lapvqa.errors import SourceError
+from lapvqa.metrics.boxes.overlap import areas, as_boxes
 
 NAME = "MS-CXR"
 CATEGORIES = (
@@ -77,7 +85,7 @@ class MsCxrDataset:
     phrases: tuple[Phrase, ...]
     rows: Account
     phrase_account: Account
-    found_leaks: leaks.Leaks
+    leaks: Leaks
     patients_to_exclude: frozenset[str]
     facts: Mapping[str, int]
     protocol: Mapping[str, str]
@@ -93,7 +101,7 @@ class MsCxrDataset:
             **self.protocol,
             **self.rows.describe(),
             **self.phrase_account.describe(),
-            **self.found_leaks.describe(),
+            **self.leaks.describe(),
             **self.facts,
         }
 
@@ -117,13 +125,13 @@ def read_ms_cxr(
     stored: StoredImages,
     *,
     split: Literal["released", "patient", "archive"] = "released",
-    shared_patients: leaks.Policy = "raise",
-    pretrained_patients: leaks.Policy = "report",
+    shared_patients: LeakPolicy = "raise",
+    pretrained_patients: LeakPolicy = "report",
 ) -> MsCxrDataset:
     """Read the newest release in ``folder``, its csv or else its json.
 
     ``split``: the release's own (release 0.1 has none: then by patient), by the hash of the
-    patient, or the archive's. ``shared_patients``, ``pretrained_patients``: see ``leaks``.
+    patient, or the archive's. ``shared_patients``, ``pretrained_patients``: see ``splits``.
     Raises SourceError, SplitLeakError.
     """
     path = _find(folder)
@@ -140,24 +148,24 @@ def read_ms_cxr(
     )
     phrases = [_phrase(group, image, stored) for group, image in groups]
     phrases = _split(phrases, source)
-    reasons, found = leaks.check(
+    reasons, leaks = check_leaks(
         NAME,
-        [one.patient_key for one in phrases],
-        [one.split for one in phrases],
+        [phrase.patient_key for phrase in phrases],
+        [phrase.split for phrase in phrases],
         stored.pretrained,
         between=shared_patients,
         seen=pretrained_patients,
     )
-    staying = tuple(one for one, why in zip(phrases, reasons, strict=True) if why is None)
+    staying = [phrase for phrase, why in zip(phrases, reasons, strict=True) if why is None]
     seen = frozenset(p.patient_key for p in phrases if p.pretrain_split == "train")
     return MsCxrDataset(
-        phrases=tuple(sorted(staying, key=lambda one: one.sample)),
+        phrases=tuple(sorted(staying, key=lambda phrase: phrase.sample)),
         rows=account,
-        phrase_account=Account("phrases", len(phrases), len(staying), leaks.count(reasons)),
-        found_leaks=found,
+        phrase_account=Account("phrases", len(phrases), len(staying), count_reasons(reasons)),
+        leaks=leaks,
         patients_to_exclude=seen,
         facts={
-            "phrases_with_several_boxes": sum(len(one.boxes) > 1 for one in staying),
+            "phrases_with_several_boxes": sum(len(phrase.boxes) > 1 for phrase in staying),
             "patients_to_exclude_from_pretraining": len(seen),
             "phrases_on_resized_copies": sum(_resized(group[0], image) for group, image in groups),
         },
@@ -192,16 +200,16 @@ def _read_json(path: Path) -> Iterator[_Row]:
         for name in ("images", "annotations", "categories")
     }
     images = {
-        tables.member(one, "id", int, f"{path.name}, images[{i}]"): (one, f"images[{i}]")
-        for i, one in enumerate(parts["images"])
+        tables.member(image, "id", int, f"{path.name}, images[{i}]"): (image, f"images[{i}]")
+        for i, image in enumerate(parts["images"])
     }
     names = {
-        tables.member(one, "id", int, place): tables.member(one, "name", str, place)
-        for i, one in enumerate(parts["categories"])
+        tables.member(entry, "id", int, place): tables.member(entry, "name", str, place)
+        for i, entry in enumerate(parts["categories"])
         for place in [f"{path.name}, categories[{i}]"]
     }
-    for number, note in enumerate(parts["annotations"]):
-        place = f"{path.name}, annotations[{number}]"
+    for i, note in enumerate(parts["annotations"]):
+        place = f"{path.name}, annotations[{i}]"
         image_id = tables.member(note, "image_id", int, place)
         category = tables.member(note, "category_id", int, place)
         if image_id not in images or category not in names:
@@ -213,7 +221,7 @@ def _read_json(path: Path) -> Iterator[_Row]:
         image, where = images[image_id]
         where = f"{path.name}, {where}"
         box = tables.member(note, "bbox", list, place)
-        if len(box) != 4 or not all(isinstance(one, int | float) for one in box):
+        if len(box) != 4 or not all(isinstance(number, int | float) for number in box):
             raise SourceError(
                 f"{place}: key bbox is not a list of four numbers (x, y, width, height)",
                 hint="use the file as published",
@@ -295,8 +303,8 @@ def _corners(box: tuple[float, float, float, float]) -> tuple[float, float, floa
 
 
 def _phrase(group: list[_Row], image: StoredImage, stored: StoredImages) -> Phrase:
+    boxes = as_boxes([_corners(row.box) for row in group])
     row = group[0]
-    boxes = as_boxes([_corners(one.box) for one in group])
     return Phrase(
         sample=key(NAME, f"{image.image_key}/{row.category}/{row.text}"),
         patient_key=image.patient_key,
@@ -319,10 +327,10 @@ def _split(phrases: list[Phrase], source: str) -> list[Phrase]:
     if source == "released":
         return phrases
     if source == "archive":
-        return [replace(one, split=one.pretrain_split) for one in phrases]
-    patients = {one.patient_key for one in phrases}
+        return [replace(phrase, split=phrase.pretrain_split) for phrase in phrases]
+    patients = {phrase.patient_key for phrase in phrases}
     test = lowest(patients, TEST_SHARE, "MS-CXR test")
     validate = lowest(patients - test, VALIDATE_SHARE / (1 - TEST_SHARE), "MS-CXR validate")
     names = dict.fromkeys(patients, "train") | dict.fromkeys(validate, "validate")
     names |= dict.fromkeys(test, "test")
-    return [replace(one, split=names[one.patient_key]) for one in phrases]
+    return [replace(phrase, split=names[phrase.patient_key]) for phrase in phrases]

@@ -3,8 +3,8 @@
     <folder>/Data_Entry_2017_v2020.csv  train_val_list.txt  test_list.txt
     <folder>/images/*.png  or  <folder>/images_001/images/*.png ... images_012/
 
-The official lists are disjoint by patient; validate is carved from train_val by patient. What else
-the dataset brings (age, sex, view, boxes) is read by ``nih14_extras``.
+The official lists are disjoint by patient; validate is carved from train_val by patient. Age, sex,
+view and boxes, which the dataset also brings, are not read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from lapvqa.datasets.labelled import ProbeDataset, Rows, carve_validation, key, refuse_duplicates
+from lapvqa.datasets.labelled import ProbeDataset, Rows, carve_validation, refuse_duplicates
+from lapvqa.datasets.splits import key
 from lapvqa.datasets.tables import find, nearest, read_lines, read_rows
 from lapvqa.errors import SourceError
 
@@ -64,9 +65,9 @@ def read_nih14(folder: Path, files: Iterable[str]) -> ProbeDataset:
 
 def _read(path: Path, files: Iterable[str]) -> Rows:
     """Read all entries; of images that lie there twice the first path counts."""
-    found: dict[str, str] = {}
+    path_of: dict[str, str] = {}
     for file in sorted(files):
-        found.setdefault(PurePosixPath(file).name, file)
+        path_of.setdefault(PurePosixPath(file).name, file)
     names, patients, places, targets = [], [], [], []
     # Two header names contain a comma, so the header has more fields than it means to; the
     # columns read here stand before those.
@@ -78,7 +79,7 @@ def _read(path: Path, files: Iterable[str]) -> Rows:
         targets.append(_targets(row[_FINDINGS], place))
     refuse_duplicates(path.name, names)
     return Rows(
-        images=tuple(found.get(name, name) for name in names),
+        images=tuple(path_of.get(name, name) for name in names),
         samples=tuple(names),
         patients=tuple(patients),
         places=tuple(places),

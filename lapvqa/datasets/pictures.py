@@ -1,4 +1,13 @@
-"""A dataset's image file, DICOM or PNG or JPEG, to stored pixels, and how it lies in them."""
+"""A dataset's image file, DICOM or PNG or JPEG, to stored pixels, and how it lies in them.
+
+A picture is rendered as ingest renders an archive's pictures (``lapvqa.dicom.picture``): colour is
+the luma of PS3.3 C.7.6.3.1.2, of a JPEG the Y as it is stored; transparency is ignored. So one film
+has one stored form whichever way it came, and the digest of its pixels finds it again. Pillow's
+conversion to grey, which the probes once used, is a grey apart here and there: it rounds luma
+otherwise, and takes a JPEG's Y to RGB and back. On plain grey files the two agree.
+
+What this module imports is the key of the cache of decoded pixels: keep it small.
+"""
 
 from __future__ import annotations
 
@@ -36,3 +45,11 @@ def read_image(path: Path) -> StoredPixels:
         raise DicomError(Reason.UNREADABLE, f"expected a readable file: {error.strerror}") from None
     image = read_picture(data) if data.startswith(_PICTURES) else read_dicom(data)
     return StoredPixels(image.pixels, image.fit)
+
+
+def read_or_none(path: Path) -> StoredPixels | None:
+    """Read one file as ``read_image`` does; None if it is missing or gives no radiograph."""
+    try:
+        return read_image(path)
+    except DicomError:
+        return None

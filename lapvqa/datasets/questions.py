@@ -1,4 +1,4 @@
-"""What the two question sets share: the text of answers, the splits, the table's first columns."""
+"""Questions in one table: normalised texts, splits, leaks, and the columns both sets share."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from lapvqa.datasets import leaks
-from lapvqa.datasets.account import Account
+from lapvqa.datasets.splits import LeakPolicy, Leaks, check_leaks, count_reasons
 from lapvqa.datasets.stored import StoredImages
+from lapvqa.datasets.tables import Account
 
 SPLIT_WORDS = {
     "train": "train",
@@ -43,7 +43,7 @@ class QuestionSet:
     name: str
     table: pa.Table
     account: Account
-    found_leaks: leaks.Leaks
+    leaks: Leaks
     facts: Mapping[str, int]
     protocol: Mapping[str, str]
 
@@ -53,7 +53,7 @@ class QuestionSet:
             "dataset": self.name,
             **self.protocol,
             **self.account.describe(),
-            **self.found_leaks.describe(),
+            **self.leaks.describe(),
             **self.facts,
         }
 
@@ -77,8 +77,8 @@ def finish(
     *,
     file: str,
     split: SplitSource,
-    shared_patients: leaks.Policy,
-    pretrained_patients: leaks.Policy,
+    shared_patients: LeakPolicy,
+    pretrained_patients: LeakPolicy,
     facts: Mapping[str, int],
     protocol: Mapping[str, str],
 ) -> QuestionSet:
@@ -89,7 +89,7 @@ def finish(
         row["pretrain_split"] = stored.split_of[row["patient_key"]]
         if split == "archive":
             row["split"] = row["pretrain_split"]
-    reasons, found = leaks.check(
+    reasons, leaks = check_leaks(
         name,
         [row["patient_key"] for row in unique],
         [row["split"] for row in unique],
@@ -97,7 +97,7 @@ def finish(
         between=shared_patients,
         seen=pretrained_patients,
     )
-    left_out.update(leaks.count(reasons))
+    left_out.update(count_reasons(reasons))
     kept = [row for row, why in zip(unique, reasons, strict=True) if why is None]
     account = Account("questions", read, len(kept), dict(left_out))
     account.require_some(
@@ -105,7 +105,7 @@ def finish(
     )
     kept.sort(key=lambda row: str(row["sample"]))
     table = pa.Table.from_pylist(kept, schema=schema)
-    return QuestionSet(name, table, account, found, facts, {**protocol, "split": split})
+    return QuestionSet(name, table, account, leaks, facts, {**protocol, "split": split})
 
 
 def _without_repeats(

@@ -77,7 +77,7 @@ class StoredImages:
     @property
     def pretrained(self) -> frozenset[str]:
         """Keys of the patients in the archive's training split."""
-        return frozenset(one for one, split in self.split_of.items() if split == "train")
+        return frozenset(key for key, split in self.split_of.items() if split == "train")
 
 
 def open_stored(job: Job) -> StoredImages:

@@ -1,4 +1,8 @@
-"""Files of public datasets, read by column name; what does not fit is said exactly."""
+"""Files of public datasets, read by column name, and the account of what became of their rows.
+
+What does not fit is an error that names file, line and column. What is known to be of no use is
+counted: read = kept + left out, by reason, so that nothing goes silently.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -23,15 +28,49 @@ Value = TypeVar("Value")
 _GZ = ("", ".gz")
 
 
+@dataclass(frozen=True)
+class Account:
+    """Counts of one ``unit`` (rows, images); ``left_out``: reason -> how many."""
+
+    unit: str
+    read: int
+    kept: int
+    left_out: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        if self.read != self.kept + sum(self.left_out.values()):
+            raise ValueError(f"{self.unit}: {self.read} read, {self.kept} kept, {self.left_out}")
+
+    def describe(self) -> dict[str, int]:
+        """Return the counts under names for an evaluation's protocol."""
+        reasons = {
+            f"{self.unit}_left_out: {reason}": number
+            for reason, number in sorted(self.left_out.items())
+            if number
+        }
+        return {f"{self.unit}_read": self.read, f"{self.unit}_kept": self.kept, **reasons}
+
+    def require_some(self, file: str, *, hint: str) -> None:
+        """Raise SourceError with the reasons if nothing was kept."""
+        if self.kept:
+            return
+        reasons = "; ".join(f"{reason}: {n}" for reason, n in sorted(self.left_out.items()) if n)
+        raise SourceError(
+            f"{file}: expected {self.unit} to use, found none among {self.read}"
+            + (f" ({reasons})" if reasons else ""),
+            hint=hint,
+        )
+
+
 def find(folder: Path, names: Sequence[str], *, below: Sequence[str] = ("",)) -> Path:
     """Return the first of ``names``, plain or with .gz, in ``folder`` or the folders ``below``.
 
     Raises SourceError that names all that was looked for, and where one lies deeper.
     """
-    found = find_optional(folder, names, below=below)
-    if found is None:
+    path = find_optional(folder, names, below=below)
+    if path is None:
         raise _not_found(folder, names)
-    return found
+    return path
 
 
 def find_optional(
@@ -132,9 +171,9 @@ def member(entry: Any, name: str, kind: type[Value], place: str) -> Value:
 def member_of(entry: Any, name: str, kinds: tuple[type, ...], place: str) -> Any:
     """Return ``entry[name]`` of a JSON object, of one of the types; raises SourceError."""
     if not isinstance(entry, dict) or name not in entry:
-        found = ", ".join(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
+        given = ", ".join(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
         raise SourceError(
-            f"{place}: expected the key {name!r}, found {found}",
+            f"{place}: expected the key {name!r}, found {given}",
             hint="use the file as published; if its publisher renamed the key, rename it back",
         )
     value = entry[name]
@@ -208,14 +247,14 @@ def _open(path: Path) -> Iterator[TextIO]:
         ) from None
 
 
-def _check_header(name: str, found: Sequence[str], columns: Sequence[str]) -> None:
-    missing = [column for column in columns if column not in found]
+def _check_header(name: str, header: Sequence[str], columns: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in header]
     if missing:
         raise SourceError(
-            f"{name}: expected the column {missing[0]!r}, found {', '.join(map(repr, found))}",
+            f"{name}: expected the column {missing[0]!r}, found {', '.join(map(repr, header))}",
             hint="use the file as published; if its publisher renamed the column, rename it back",
         )
-    repeated = [column for column in columns if found.count(column) > 1]
+    repeated = [column for column in columns if header.count(column) > 1]
     if repeated:
         raise SourceError(
             f"{name}: expected the column {repeated[0]!r} once, found it twice",
@@ -236,8 +275,8 @@ def _deeper(folder: Path, names: set[str]) -> Path | None:
     """Return a folder below that holds one of the names; the search has an end."""
     level = [folder] if folder.is_dir() else []
     for _ in range(_DEEPEST):
-        level = [one for at in level for one in sorted(at.glob("*/"))][:_MOST_FOLDERS]
-        for one in level:
-            if any((one / name).is_file() for name in names):
-                return one
+        level = [below for above in level for below in sorted(above.glob("*/"))][:_MOST_FOLDERS]
+        for below in level:
+            if any((below / name).is_file() for name in names):
+                return below
     return None

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lapvqa.datasets import tables
-from lapvqa.datasets.account import Account
-from lapvqa.datasets.boxes import Boxes, as_boxes, fuse, place, same_shape
-from lapvqa.datasets.keys import key, lowest
+from lapvqa.datasets.boxes import Boxes, fuse, place, same_shape
+from lapvqa.datasets.splits import key, lowest
+from lapvqa.datasets.tables import Account
 from lapvqa.datasets.vindr_tables import (
     CLASSES,
     KAGGLE,
@@ -41,6 +41,7 @@ from lapvqa.datasets.vindr_tables import (
 )
 from lapvqa.errors import SourceError, SplitLeakError
 from lapvqa.images.geometry import Fit
+from lapvqa.metrics.boxes.overlap import as_boxes
 
 NAME = "VinDr-CXR"
 QUERIES = 20
@@ -151,18 +152,18 @@ def read_vindr(
     marks = {part: read_marks(folder, form, part, others=others) for part in parts}
     listed = {part: read_image_ids(folder, form, part) | marks[part].places for part in parts}
     _refuse_shared(listed)
-    found = _find_images(files)
+    paths = _find_images(files)
     facts: Counter[str] = Counter()
-    for part, there in found.items():
-        facts[f"files_not_listed_{part}"] = len(there.keys() - listed.get(part, {}).keys())
+    for part, path_of in paths.items():
+        facts[f"files_not_listed_{part}"] = len(path_of.keys() - listed.get(part, {}).keys())
     images: dict[Split, list[VindrImage]] = {part: [] for part in parts}
     for part in parts:
         sizes = _read_sizes(folder, part)
-        for image_id in sorted(listed[part].keys() & found[part].keys()):
+        for image_id in sorted(listed[part].keys() & paths[part].keys()):
             drawn = marks[part].of(image_id)
             images[part].append(
                 VindrImage(
-                    found[part][image_id],
+                    paths[part][image_id],
                     key(NAME, image_id),
                     listed[part][image_id],
                     *_merge(drawn, part, min_iou, min_readers, facts),
@@ -215,7 +216,7 @@ def _merge(
         return as_boxes([box for _, _, box in ordered]), classes, np.zeros_like(classes)
     boxes, numbers, votes = [], [], []
     for number in sorted({number for number, _, _ in drawn}):
-        own = [(reader, box) for one, reader, box in drawn if one == number]
+        own = [(reader, box) for label, reader, box in drawn if label == number]
         fused = fuse([box for _, box in own], [reader for reader, _ in own], min_iou=min_iou)
         keep = fused.votes >= min_readers
         facts["fused_boxes"] += len(keep)
@@ -231,14 +232,18 @@ def _merge(
 
 def _find_images(files: Iterable[str]) -> dict[Split, dict[str, str]]:
     """Return image id -> path by split; of an image in two forms the DICOM file counts."""
-    found: dict[Split, dict[str, str]] = {"train": {}, "test": {}}
-    named = [(PurePosixPath(file), file) for file in files]
-    images = [one for one in named if one[0].suffix.lower() in _SUFFIXES]
-    for path, file in sorted(images, key=lambda one: (_SUFFIXES[one[0].suffix.lower()], one[1])):
-        part = next((part for part in found if part in path.parts[:-1]), None)
+    path_of: dict[Split, dict[str, str]] = {"train": {}, "test": {}}
+    paths = [(PurePosixPath(file), file) for file in files]
+    ranked = [
+        (_SUFFIXES[path.suffix.lower()], file, path)
+        for path, file in paths
+        if path.suffix.lower() in _SUFFIXES
+    ]
+    for _, file, path in sorted(ranked):
+        part = next((part for part in path_of if part in path.parts[:-1]), None)
         if part is not None:
-            found[part].setdefault(path.stem, file)
-    return found
+            path_of[part].setdefault(path.stem, file)
+    return path_of
 
 
 def _read_sizes(folder: Path, part: Split) -> dict[str, tuple[int, int]]:
@@ -294,7 +299,7 @@ def _account_images(
     kept = sum(map(len, images.values()))
     if read - kept > MAX_MISSING_SHARE * read:
         there = {image.place for part in images.values() for image in part}
-        first = next(at for one in listed.values() for at in one.values() if at not in there)
+        first = next(at for places in listed.values() for at in places.values() if at not in there)
         raise SourceError(
             f"{NAME}: {read - kept} of {read} listed images are missing, more than "
             f"{MAX_MISSING_SHARE:.0%}; one is listed at {first}",
@@ -304,14 +309,14 @@ def _account_images(
     return Account("images", read, kept, {"image file is missing": read - kept})
 
 
-def _account_rows(marks: Sequence[Marks]) -> Account:
+def _account_rows(marked: Sequence[Marks]) -> Account:
     left_out: Counter[str] = Counter()
-    for one in marks:
-        left_out.update(one.left_out)
+    for table in marked:
+        left_out.update(table.left_out)
     return Account(
         "annotation_rows",
-        sum(one.read for one in marks),
-        sum(len(drawn) for one in marks for drawn in one.boxes.values()),
+        sum(table.read for table in marked),
+        sum(len(drawn) for table in marked for drawn in table.boxes.values()),
         dict(left_out),
     )
 

@@ -1,4 +1,4 @@
-"""The annotation tables of VinDr-CXR: which form it is, what each row says.
+"""The annotation tables of VinDr-CXR: PhysioNet's or Kaggle's form, and what each row says.
 
 PhysioNet's training table has a reader in each row (rad_id), its test table has none. Kaggle's
 train.csv adds class_id, and its boxes are PhysioNet's cut to whole pixels. Names are compared
@@ -118,11 +118,11 @@ def read_marks(
         places.setdefault(row["image_id"], place)
         reader = row.get("rad_id", "")
         readers.setdefault(row["image_id"], set()).add(reader)
-        found = _read_row(row, place, others)
-        if isinstance(found, str):
-            left_out[found] += 1
+        mark = _read_row(row, place, others)
+        if isinstance(mark, str):
+            left_out[mark] += 1
         else:
-            number, box = found
+            number, box = mark
             boxes.setdefault(row["image_id"], []).append((number, reader, box))
     return Marks(boxes, places, readers, read, left_out)
 

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 
 from lapvqa.evaluation import prediction_rows
 from lapvqa.evaluation.contract import Table
-from lapvqa.metrics.answers import answers_panel
 from lapvqa.metrics.bootstrap import Measures
-from lapvqa.metrics.generation import text_panel
-from lapvqa.metrics.meteor import meteor_panel
 from lapvqa.metrics.panel import Panel, measures, side_by_side
+from lapvqa.metrics.texts.meteor import meteor_panel
+from lapvqa.metrics.texts.ngrams import text_panel
+from lapvqa.metrics.texts.short_answers import answers_panel
 
 CURVE_COLUMNS = ("type", *prediction_rows.FIRST)
 

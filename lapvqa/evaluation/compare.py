@@ -23,9 +23,9 @@ import pyarrow.compute as pc
 from lapvqa import storage
 from lapvqa.evaluation import contract, differences, task_table
 from lapvqa.evaluation.contract import Evaluation
-from lapvqa.metrics import seeds
+from lapvqa.metrics import replicates
 from lapvqa.metrics.bootstrap import Array, Estimate, Measures, draw_values
-from lapvqa.metrics.comparison import Difference
+from lapvqa.metrics.paired import Difference
 from lapvqa.params import BootstrapParams
 from lapvqa.project import Project
 
@@ -179,12 +179,13 @@ class Drawn:
             evaluation.schema,
             made_by=f"evaluate@{evaluation.task}",
         )
-        heads = seeds.by_system(pc.unique(table["system"]).to_pylist())[result.system]
-        measures = seeds.averaged(seeds.measure(evaluation.measure, table, heads))
+        heads = replicates.heads_by_system(pc.unique(table["system"]).to_pylist())[result.system]
+        measured = replicates.measure_heads(evaluation.measure, table, heads)
+        measures = replicates.mean_over_heads(measured)
         values = draw_values(
             measures.statistic, measures.patients, draws=common.bootstrap_draws, seed=common.seed
         )
-        return cls(evaluation.primary, seeds.rows_of(table, result.system), measures, values)
+        return cls(evaluation.primary, replicates.rows_of(table, result.system), measures, values)
 
     @property
     def truth(self) -> pa.Table:

@@ -37,7 +37,7 @@ from lapvqa import storage
 from lapvqa.errors import SchemaError
 from lapvqa.evaluation import differences
 from lapvqa.job import Counts
-from lapvqa.metrics import record, seeds
+from lapvqa.metrics import record, replicates
 from lapvqa.metrics.bootstrap import Array, Estimate, draw_values, interval
 from lapvqa.metrics.bootstrap import Measures as Measures  # evaluations find it here
 from lapvqa.params import BootstrapParams
@@ -154,12 +154,13 @@ def metrics_of(
             f"{evaluation.task}: expected predictions, found an empty table without a reason",
             hint=f"run `lapvqa run --stage evaluate@{evaluation.task}` again",
         )
-    names = seeds.by_system(pc.unique(predictions["system"]).to_pylist())
+    names = replicates.heads_by_system(pc.unique(predictions["system"]).to_pylist())
     heads = {
-        name: seeds.measure(evaluation.measure, predictions, each) for name, each in names.items()
+        name: replicates.measure_heads(evaluation.measure, predictions, each)
+        for name, each in names.items()
     }
-    measures = {name: seeds.averaged(each) for name, each in heads.items()}
-    seeds.check_same(measures)
+    measures = {name: replicates.mean_over_heads(each) for name, each in heads.items()}
+    replicates.require_same_samples(measures)
     values = {
         name: draw_values(
             one.statistic, one.patients, draws=common.bootstrap_draws, seed=common.seed
@@ -171,7 +172,7 @@ def metrics_of(
             differences.differences(
                 measures[a],
                 (values[a], values[b]),
-                (seeds.rows_of(predictions, a), seeds.rows_of(predictions, b)),
+                (replicates.rows_of(predictions, a), replicates.rows_of(predictions, b)),
                 confidence=common.confidence,
             )
         )
@@ -189,7 +190,9 @@ def metrics_of(
         "systems": systems,
         "differences": compared,
         "seeds": {
-            name: _rounded(seeds.spread(each)) for name, each in heads.items() if len(each) > 1
+            name: _rounded(replicates.values_over_heads(each))
+            for name, each in heads.items()
+            if len(each) > 1
         },
         "undefined": _undefined(measures, systems),
         "metrics": record.describe(first.names, num_items=len(first.samples)),

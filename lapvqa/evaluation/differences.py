@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lapvqa.metrics.bootstrap import Array, Measures
-from lapvqa.metrics.comparison import from_draws
-from lapvqa.metrics.delong import delong_test
+from lapvqa.metrics.paired import delong_test, from_draws
 from lapvqa.schemas import PROBE_PREDICTIONS
 
 P_VALUE = "two-sided: twice the share of draws on the other side of 0 (one added to both counts)"

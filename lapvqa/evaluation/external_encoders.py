@@ -13,7 +13,7 @@ from typing import Any
 from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation import features
-from lapvqa.evaluation.encoders.open import open_encoder
+from lapvqa.evaluation.encoders.open_encoder import open_encoder
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.evaluation.subject import Subject, encoder_folder
 from lapvqa.job import Job

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from lapvqa.errors import SchemaError
 from lapvqa.evaluation.contract import Table
-from lapvqa.metrics.seeds import by_system, rows_of
+from lapvqa.metrics.replicates import heads_by_system, rows_of
 
 FIRST = ("trained", "untrained")
 """The pipeline's systems, which lead every table."""
@@ -18,7 +18,7 @@ FIRST = ("trained", "untrained")
 
 def systems_of(predictions: pa.Table) -> tuple[str, ...]:
     """Return the systems present: trained, untrained, then the others by name."""
-    present = set(by_system(pc.unique(predictions["system"]).to_pylist()))
+    present = set(heads_by_system(pc.unique(predictions["system"]).to_pylist()))
     return (*(name for name in FIRST if name in present), *sorted(present.difference(FIRST)))
 
 

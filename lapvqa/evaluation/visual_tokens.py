@@ -18,7 +18,7 @@ from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.evaluation.image_folder import Pixels
 from lapvqa.images.shards import ShardStore, verify_shards
 from lapvqa.job import Job
-from lapvqa.metrics.seeds import head_name
+from lapvqa.metrics.replicates import head_name
 from lapvqa.networks.device import choose_device, make_deterministic
 from lapvqa.networks.weights import serialise
 from lapvqa.params import RecipeParams

@@ -1,5 +1,15 @@
 """Metrics: arrays in, numbers with intervals out. No torch, no files.
 
+Files, in the order in which data meets them:
+    classification.py  classes against binary targets: AUROC, average precision, calibration
+    boxes/             boxes in images: detection, phrase grounding
+    texts/             words: reports, short answers, findings
+    panel.py           named statistics of the same samples, side by side
+    bootstrap.py       values and intervals, patients resampled
+    replicates.py      heads that differ in their seed alone, and their mean
+    paired.py          two systems on the same samples: bootstrap difference, DeLong's test
+    record.py          how each metric is computed, in words
+
 Contract
     A metric is a *statistic*: a function of per-sample weights, ``[draws, samples] -> [draws, k]``.
     All weights 1 gives the observed value; a bootstrap draw is the same call with the number of
@@ -8,11 +18,9 @@ Contract
     A *panel* names the columns of a statistic; panels of the same samples stand side by side.
     Each metric has a record: implementation, version, tokens, empty outputs (``record``).
 
-Rooms within
-    Statistics: bootstrap, comparison, delong. Classes: auc, average_precision, calibration.
-    Texts: text, cider, generation, meteor, weights, answers, findings. Boxes: detection, coco,
-    grounding, overlap. Packages beyond the runtime are imported on use; without them, and
-    without weights, a metric is undefined with the reason.
+    The files here serve every evaluation; ``classification``, ``boxes`` and ``texts`` those that
+    need them, and nothing else imports them. Packages beyond the runtime are imported on use;
+    without them, and without weights, a metric is undefined with the reason.
 
 Pitfalls
     * An undefined value is NaN inside this room and null in every file; it is never 0.

@@ -55,25 +55,6 @@ class Measures:
     undefined: Mapping[str, str] = field(default_factory=dict)
 
 
-def clustered_interval(
-    statistic: Statistic,
-    clusters: Sequence[str],
-    *,
-    draws: int,
-    confidence: float,
-    seed: int,
-) -> Estimate | list[Estimate]:
-    """Return the observed value and its percentile interval, clusters resampled.
-
-    ``clusters``: the patient of each sample. A statistic with several values per draw gives a
-    list, one Estimate each.
-    """
-    values = draw_values(statistic, clusters, draws=draws, seed=seed)
-    if values.ndim == 1:
-        return interval(values, confidence=confidence)
-    return [interval(column, confidence=confidence) for column in values.T]
-
-
 def draw_values(
     statistic: Statistic, clusters: Sequence[str], *, draws: int, seed: int
 ) -> NDArray[np.float64]:

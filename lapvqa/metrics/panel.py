@@ -1,7 +1,7 @@
 """A panel: named statistics of the same samples, side by side.
 
-Each metric's module makes one; ``side_by_side`` joins them, ``measures`` adds whose samples they
-are. A name is ``metric`` or ``metric/group`` (a class, a question type).
+Each metric's module makes a panel; ``side_by_side`` joins them, ``measures`` adds whose samples
+they are. A name is ``metric`` or ``metric/group`` (a class, a question type).
 """
 
 from __future__ import annotations
@@ -87,3 +87,8 @@ def weighted_ratio(top: Array, bottom: Array) -> Array:
     shape = np.broadcast_shapes(top.shape, bottom.shape)
     ratio: Array = np.divide(top, bottom, out=np.full(shape, np.nan), where=bottom > 0)
     return ratio
+
+
+def weighted_mean(values: Array, weights: Array) -> Array:
+    """Return the mean of ``values`` [n, k] under each row of ``weights`` [D, n]: [D, k]."""
+    return np.asarray(weights @ values / weights.sum(axis=1, keepdims=True))

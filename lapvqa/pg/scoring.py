@@ -12,8 +12,8 @@ import pyarrow as pa
 from lapvqa.evaluation import prediction_rows
 from lapvqa.evaluation.contract import Table
 from lapvqa.metrics.bootstrap import Array, Measures
-from lapvqa.metrics.grounding import Several, grounding_panel, phrase_ious
-from lapvqa.metrics.overlap import as_boxes
+from lapvqa.metrics.boxes.overlap import as_boxes
+from lapvqa.metrics.boxes.phrase_grounding import Several, grounding_panel, phrase_ious
 from lapvqa.metrics.panel import measures
 
 PRIMARY = "miou"

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lapvqa.datasets.boxes import Boxes, areas, as_boxes, to_centred
+from lapvqa.datasets.boxes import Boxes, to_centred
 from lapvqa.datasets.ms_cxr import MsCxrDataset, Phrase, read_ms_cxr
 from lapvqa.datasets.stored import StoredImages, open_stored
 from lapvqa.evaluation import contract, features
@@ -29,7 +29,8 @@ from lapvqa.heads.boxes import to_xyxy
 from lapvqa.heads.recipe import Fitted, fit
 from lapvqa.job import Counts, Job
 from lapvqa.metrics.bootstrap import Measures
-from lapvqa.metrics.grounding import NAMES, Several, grounding_panel
+from lapvqa.metrics.boxes.overlap import areas, as_boxes
+from lapvqa.metrics.boxes.phrase_grounding import NAMES, Several, grounding_panel
 from lapvqa.params import EvaluateParams, PgParams
 from lapvqa.pg import scoring
 from lapvqa.pg.heads import VisualGroundingHead, grounding_loss

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from lapvqa.metrics.auc import UNKNOWN, mean_and_class_aurocs
+from lapvqa.metrics.classification import UNKNOWN, mean_and_class_aurocs
 
 Features = NDArray[np.float64]
 Targets = NDArray[np.int8]

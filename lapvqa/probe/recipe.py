@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lapvqa.datasets.labelled import ProbeDataset, Rows
-from lapvqa.metrics.auc import UNKNOWN
+from lapvqa.metrics.classification import UNKNOWN
 from lapvqa.probe.linear import Probe, fit_and_predict
 from lapvqa.probe.scoring import IMPLEMENTATION
 from lapvqa.schemas import PROBE_PREDICTIONS

@@ -16,10 +16,14 @@ from numpy.typing import NDArray
 from lapvqa.errors import SchemaError
 from lapvqa.evaluation import prediction_rows
 from lapvqa.evaluation.contract import Table
-from lapvqa.metrics.auc import UNKNOWN, auroc_panel, mean_roc_curve
-from lapvqa.metrics.average_precision import auprc_panel
 from lapvqa.metrics.bootstrap import Array, Measures
-from lapvqa.metrics.calibration import calibration_panel
+from lapvqa.metrics.classification import (
+    UNKNOWN,
+    auprc_panel,
+    auroc_panel,
+    calibration_panel,
+    mean_roc_curve,
+)
 from lapvqa.metrics.panel import Panel, measures, side_by_side
 
 IMPLEMENTATION = (

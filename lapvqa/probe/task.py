@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lapvqa.datasets.labelled import ProbeDataset
-from lapvqa.datasets.probe_images import read_image
+from lapvqa.datasets.pictures import read_or_none
 from lapvqa.evaluation import contract, features, image_folder
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.evaluation.image_folder import ImageFolder
@@ -91,7 +91,7 @@ def extract(
     encoders: Mapping[str, ImageEncoder], source: ImageFolder, paths: Sequence[str], *, job: Job
 ) -> Features:
     """Return the mean over the tokens of each encoder for each image of ``paths``."""
-    read = image_folder.decode(source, paths, read_image, job=job)
+    read = image_folder.decode(source, paths, read_or_none, job=job)
     systems = {}
     for name, encoder in encoders.items():
         store = features.open_store(encoder, "mean", job=job)

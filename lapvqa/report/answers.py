@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from lapvqa.metrics.answers import exact_match, token_f1
+from lapvqa.metrics.texts.short_answers import exact_match, token_f1
 from lapvqa.report.choice import Row, choose, rows_by_sample
 from lapvqa.report.pixels import Archive, Picture
 

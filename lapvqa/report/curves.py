@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lapvqa.errors import SchemaError
-from lapvqa.metrics.calibration import reliability
+from lapvqa.metrics.classification import reliability
 from lapvqa.storage import require
 
 Point = tuple[float, float]

@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from lapvqa import storage
 from lapvqa.errors import SchemaError
-from lapvqa.metrics.detection import VINDR, FoundBoxes, TrueBoxes, find_hits
-from lapvqa.metrics.overlap import as_boxes, iou
+from lapvqa.metrics.boxes.overlap import as_boxes, iou
+from lapvqa.metrics.boxes.voc import VINDR, FoundBoxes, TrueBoxes, find_hits
 from lapvqa.project import Project
 from lapvqa.report.boxes import TRUE, Box, draw
 from lapvqa.report.choice import Row, rows_by_sample

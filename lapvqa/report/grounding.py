@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from markupsafe import Markup
 
-from lapvqa.metrics.grounding import Several, phrase_ious
-from lapvqa.metrics.overlap import as_boxes
+from lapvqa.metrics.boxes.overlap import as_boxes
+from lapvqa.metrics.boxes.phrase_grounding import Several, phrase_ious
 from lapvqa.report.boxes import TRUE, Box, draw
 from lapvqa.report.choice import Row, choose, rows_by_sample
 from lapvqa.report.names import system_name

@@ -10,8 +10,8 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from lapvqa import storage
-from lapvqa.metrics.grounding import Several
-from lapvqa.metrics.seeds import first_heads
+from lapvqa.metrics.boxes.phrase_grounding import Several
+from lapvqa.metrics.replicates import first_heads
 from lapvqa.project import Project
 from lapvqa.report import answers, charts, detection, grounding, written
 from lapvqa.report.answers import AnswerExample, answer_examples

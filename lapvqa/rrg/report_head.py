@@ -19,7 +19,7 @@ from lapvqa.heads import checkpoint
 from lapvqa.heads.recipe import Fitted
 from lapvqa.images.shards import ShardStore, verify_shards
 from lapvqa.job import Job
-from lapvqa.metrics.text import bleu_counts, corpus_bleu
+from lapvqa.metrics.texts.ngrams import bleu_counts, corpus_bleu
 from lapvqa.params import RrgParams
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder

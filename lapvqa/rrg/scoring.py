@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from lapvqa.errors import SchemaError
 from lapvqa.evaluation import prediction_rows
 from lapvqa.evaluation.contract import Measures, Table
-from lapvqa.metrics import findings, text
-from lapvqa.metrics.generation import text_panel
-from lapvqa.metrics.meteor import meteor_panel
 from lapvqa.metrics.panel import Panel, measures, side_by_side
-from lapvqa.metrics.weights import bertscore_panel, chexbert_panel, radgraph_panel
+from lapvqa.metrics.texts import finding_f1, ngrams
+from lapvqa.metrics.texts.meteor import meteor_panel
+from lapvqa.metrics.texts.neural import bertscore_panel, chexbert_panel, radgraph_panel
+from lapvqa.metrics.texts.ngrams import text_panel
 from lapvqa.params import MetricWeightsParams
 from lapvqa.rrg import labeler
 
@@ -40,7 +40,7 @@ FROM_REFERENCES = "the labeler on the reference text (the archive brings no labe
 
 PROTOCOL = {
     "bleu": "lapvqa.metrics.text: corpus BLEU of coco-caption, no smoothing, one reference",
-    "bleu_tokenisation": text.TOKENISATION,
+    "bleu_tokenisation": ngrams.TOKENISATION,
     "rouge": f"rouge-score {version('rouge-score')}: F1, mean over samples, its own lower-case "
     "tokens, use_stemmer False",
     "empty_output_policy": "kept: no match and length 0 in BLEU, 0 in ROUGE, no finding asserted",
@@ -103,15 +103,15 @@ def measure(predictions: pa.Table, *, weights: Weights = NO_WEIGHTS) -> Measures
     return measures(panel, samples=reports.samples, patients=reports.patients)
 
 
-def findings_panel(counts: findings.FindingCounts) -> Panel:
+def findings_panel(counts: finding_f1.FindingCounts) -> Panel:
     """Return finding_f1_micro, finding_f1_macro and finding_f1/<finding>."""
 
     def statistic(weights: Array) -> Array:
         return np.column_stack(
             [
-                findings.micro_f1(counts, weights),
-                findings.macro_f1(counts, weights),
-                findings.f1_by_label(counts, weights),
+                finding_f1.micro_f1(counts, weights),
+                finding_f1.macro_f1(counts, weights),
+                finding_f1.f1_by_label(counts, weights),
             ]
         )
 
@@ -133,7 +133,7 @@ def curves(predictions: pa.Table) -> Table:
 
     def f1_of_findings(rows: pa.Table) -> list[float]:
         counts = count_findings(read_reports(rows))
-        found: list[float] = findings.f1_by_label(counts, np.ones((1, len(rows))))[0].tolist()
+        found: list[float] = finding_f1.f1_by_label(counts, np.ones((1, len(rows))))[0].tolist()
         return found
 
     return prediction_rows.curves(
@@ -163,7 +163,7 @@ def read_reports(predictions: pa.Table) -> Reports:
     )
 
 
-def count_findings(reports: Reports) -> findings.FindingCounts:
+def count_findings(reports: Reports) -> finding_f1.FindingCounts:
     """Compare asserted with true findings; a study without truth counts nowhere.
 
     Where no study has labels the truth is what the references assert (``truth_source``).
@@ -178,7 +178,7 @@ def count_findings(reports: Reports) -> findings.FindingCounts:
             found if is_known else frozenset()
             for found, is_known in zip(predicted, known, strict=True)
         ]
-    return findings.finding_counts(truth, predicted, labels=labeler.FINDINGS)
+    return finding_f1.finding_counts(truth, predicted, labels=labeler.FINDINGS)
 
 
 def truth_source(predictions: pa.Table) -> str:

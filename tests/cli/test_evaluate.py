@@ -25,7 +25,8 @@ from lapvqa import storage
 from lapvqa.errors import EXIT_USER
 from lapvqa.evaluation import contract, task_table
 from lapvqa.evaluation.task_table import EVALUATIONS
-from lapvqa.metrics.comparison import compare
+from lapvqa.metrics.bootstrap import draw_values
+from lapvqa.metrics.paired import from_draws
 from lapvqa.networks.weights import serialise
 from lapvqa.params import ModelParams, load_params
 from lapvqa.pretrain.model import initial_model
@@ -134,11 +135,18 @@ def test_differences_are_paired_with_trained(project: Project, lapvqa: Lapvqa) -
             return evaluation.measure(table.filter(pc.equal(table["system"], system)))
 
         trained = "head_trained" if task == "rrg" else "trained"
-        expected = compare(
+        systems = (
             measured(project.evaluations_dir("second") / task, "second"),
             measured(project.result_dir(task), trained),
-            draws=common.bootstrap_draws, confidence=common.confidence, seed=common.seed,
-        )[evaluation.primary]  # fmt: skip
+        )
+        draws = [
+            draw_values(
+                each.statistic, each.patients, draws=common.bootstrap_draws, seed=common.seed
+            )
+            for each in systems
+        ]
+        differences = from_draws(systems[0].names, *draws, confidence=common.confidence)
+        expected = differences[evaluation.primary]
         found = line["systems"]["second"]["difference"]
         assert found == pytest.approx(vars(expected), abs=1e-6), task
         assert line["systems"]["trained"]["difference"] is None

@@ -9,8 +9,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lapvqa.datasets.boxes import from_centred, fuse, iou, place, same_shape, to_centred
+from lapvqa.datasets.boxes import fuse, place, same_shape, to_centred
 from lapvqa.images.geometry import fit_of
+from lapvqa.metrics.boxes.overlap import as_boxes, iou
+from lapvqa.schemas import STORED_SIZE
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_fusion.json").read_text())
 
@@ -85,7 +87,8 @@ def test_every_reader_is_represented_and_nothing_grows(found):
 
 
 def test_iou_by_hand():
-    found = iou([(0, 0, 10, 10)], [(0, 0, 10, 10), (5, 0, 15, 10), (20, 20, 30, 30), (3, 3, 3, 9)])
+    others = [(0, 0, 10, 10), (5, 0, 15, 10), (20, 20, 30, 30), (3, 3, 3, 9)]
+    found = iou(as_boxes((0, 0, 10, 10)), as_boxes(others))
     np.testing.assert_allclose(found, [[1, 50 / 150, 0, 0]])
 
 
@@ -113,7 +116,8 @@ def test_centred_form_and_back(found):
     box = [(x, y, x + w, y + h)]
     centred = to_centred(box)
     np.testing.assert_allclose(centred[0, 2:] * 384, [w, h])
-    np.testing.assert_allclose(from_centred(centred), box, atol=1e-9)
+    low, high = centred[:, :2] - centred[:, 2:] / 2, centred[:, :2] + centred[:, 2:] / 2
+    np.testing.assert_allclose(np.hstack([low, high]) * STORED_SIZE, box, atol=1e-9)
 
 
 def test_a_whole_stored_square_is_the_whole():

@@ -202,7 +202,7 @@ def test_patients_whom_the_pretraining_has_seen(write, stored):
     with pytest.raises(SplitLeakError, match="found 1 in test"):
         read_diff_vqa(folder, stored, pretrained_patients="raise")
     reported = read_diff_vqa(folder, stored)
-    assert reported.found_leaks.pretrained == {"train": 0, "validate": 0, "test": 1}
+    assert reported.leaks.pretrained == {"train": 0, "validate": 0, "test": 1}
     assert reported.account.kept == 4
     assert read_diff_vqa(folder, stored, pretrained_patients="exclude").account.kept == 3
     archive = read_diff_vqa(folder, stored, split="archive", pretrained_patients="raise")

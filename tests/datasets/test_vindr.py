@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lapvqa.datasets.boxes import iou
 from lapvqa.datasets.pictures import read_image
 from lapvqa.datasets.vindr import read_vindr
 from lapvqa.datasets.vindr_tables import CLASSES
 from lapvqa.errors import DicomError, SourceError, SplitLeakError
 from lapvqa.images.geometry import fit_of
 from lapvqa.inventory import scan
+from lapvqa.metrics.boxes.overlap import as_boxes, iou
 
 TRAIN = ("image_id", "rad_id", "class_name", "x_min", "y_min", "x_max", "y_max")
 TEST = ("image_id", "class_name", "x_min", "y_min", "x_max", "y_max")
@@ -297,6 +297,6 @@ def test_fused_boxes_of_the_demo_lie_near_every_readers(demo):
                 box = [float(row[name]) for name in TRAIN[3:]]
                 image = find(dataset, row["image_id"])
                 same = image.boxes[image.classes == CLASSES.index(row["class_name"])]
-                assert iou([box], same).max() > 0.4
+                assert iou(as_boxes(box), same).max() > 0.4
                 raw[row["image_id"]] += 1
     assert raw

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lapvqa import storage
 from lapvqa.errors import CheckpointError, ConfigError
-from lapvqa.evaluation.encoders.phrases import open_phrases, phrase_encoder, token_signs
+from lapvqa.evaluation.encoders.phrases import TransformersPhrases, open_phrases, token_signs
 from lapvqa.networks.weights import serialise
 from lapvqa.params import ModelParams
 from lapvqa.pretrain.model import initial_model
@@ -148,7 +148,7 @@ def test_choices_that_are_none_are_refused(tmp_path: Path) -> None:
         open_phrases("word2vec", None)
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(CheckpointError, match="model_type is 'vit'"):
-        phrase_encoder(tmp_path)
+        TransformersPhrases(tmp_path)
     tiny.clip().save_pretrained(tmp_path)  # type: ignore[operator]
     with pytest.raises(CheckpointError, match=r"accepted: tokenizer.json"):
-        phrase_encoder(tmp_path)
+        TransformersPhrases(tmp_path)

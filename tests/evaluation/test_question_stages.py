@@ -19,7 +19,7 @@ from lapvqa.diffvqa import task as diffvqa_task
 from lapvqa.diffvqa.model import DiffVQAHead
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation import features
-from lapvqa.evaluation.encoders.open import open_encoder
+from lapvqa.evaluation.encoders.open_encoder import open_encoder
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.evaluation.subject import Subject, load_systems
 from lapvqa.heads import checkpoint

@@ -19,7 +19,7 @@ from lapvqa.errors import SchemaError
 from lapvqa.evaluation import answer_scoring, contract, differences
 from lapvqa.metrics import record
 from lapvqa.metrics.bootstrap import Measures, draw_values
-from lapvqa.metrics.delong import delong_test
+from lapvqa.metrics.paired import delong_test
 from lapvqa.params import BootstrapParams, MetricWeightsParams
 from lapvqa.pg import scoring as pg_scoring
 from lapvqa.probe import scoring as probe_scoring

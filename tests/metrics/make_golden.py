@@ -61,7 +61,7 @@ def text_metrics(made: list[tuple[str, str]]) -> dict[str, object]:
 
 def meteor_jar_counts(made: list[tuple[str, str]]) -> list[list[float]]:
     """Return the jar's counts of each pair, whole matches without chunks."""
-    from lapvqa.metrics.meteor import meteor_counts, meteor_jar
+    from lapvqa.metrics.texts.meteor import meteor_counts, meteor_jar
 
     return meteor_counts(*zip(*made, strict=True), jar=meteor_jar()).tolist()
 

@@ -16,15 +16,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lapvqa.metrics.answers import answers_panel
-from lapvqa.metrics.auc import auroc_panel
-from lapvqa.metrics.average_precision import auprc_panel
 from lapvqa.metrics.bootstrap import draw_values, interval
-from lapvqa.metrics.calibration import calibration_panel
-from lapvqa.metrics.delong import delong_test
-from lapvqa.metrics.detection import FoundBoxes, TrueBoxes, detection_panel
-from lapvqa.metrics.panel import Panel, side_by_side
-from lapvqa.metrics.text import bleu_counts, corpus_bleu, rouge_f1, weighted_mean
+from lapvqa.metrics.boxes.voc import FoundBoxes, TrueBoxes, detection_panel
+from lapvqa.metrics.classification import auprc_panel, auroc_panel, calibration_panel
+from lapvqa.metrics.paired import delong_test
+from lapvqa.metrics.panel import Panel, side_by_side, weighted_mean
+from lapvqa.metrics.texts.ngrams import bleu_counts, corpus_bleu, rouge_f1
+from lapvqa.metrics.texts.short_answers import answers_panel
 
 PATIENTS, DRAWS, CONFIDENCE = 20_000, 1_000, 0.95
 TEXTS = 4_000

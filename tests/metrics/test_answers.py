@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from lapvqa.metrics.answers import (
+from lapvqa.metrics.texts.short_answers import (
     answers_panel,
     exact_match,
     is_closed,

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resampling import clustered_interval
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
-from lapvqa.metrics.auc import (
+from lapvqa.metrics.classification import (
     UNKNOWN,
     auroc,
     mean_and_class_aurocs,
@@ -17,7 +18,6 @@ from lapvqa.metrics.auc import (
     roc_curve,
     why_undefined,
 )
-from lapvqa.metrics.bootstrap import clustered_interval
 
 
 @st.composite

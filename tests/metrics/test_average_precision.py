@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resampling import clustered_interval
 from sklearn.metrics import average_precision_score
 
-from lapvqa.metrics.auc import UNKNOWN, auroc_panel
-from lapvqa.metrics.average_precision import auprc_panel, average_precision
-from lapvqa.metrics.bootstrap import clustered_interval
+from lapvqa.metrics.classification import UNKNOWN, auprc_panel, auroc_panel, average_precision
 
 
 @st.composite

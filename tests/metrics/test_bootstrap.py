@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from resampling import clustered_interval
 
-from lapvqa.metrics.auc import mean_and_class_aurocs
-from lapvqa.metrics.bootstrap import Estimate, clustered_interval, draw_values, interval
+from lapvqa.metrics.bootstrap import Estimate, draw_values, interval
+from lapvqa.metrics.classification import mean_and_class_aurocs
 
 
 def weighted_mean(values: np.ndarray):

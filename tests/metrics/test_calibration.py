@@ -10,8 +10,8 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
 from lapvqa.errors import SchemaError
-from lapvqa.metrics.auc import UNKNOWN
-from lapvqa.metrics.calibration import (
+from lapvqa.metrics.classification import (
+    UNKNOWN,
     bin_of,
     brier,
     calibration_panel,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from lapvqa.metrics.auc import mean_and_class_aurocs
 from lapvqa.metrics.bootstrap import draw_values
-from lapvqa.metrics.delong import auc_covariance, delong_test
+from lapvqa.metrics.classification import mean_and_class_aurocs
+from lapvqa.metrics.paired import auc_covariance, delong_test
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 

@@ -7,11 +7,12 @@ import io
 
 import numpy as np
 import pytest
+from resampling import clustered_interval
 
 from lapvqa.errors import SchemaError
-from lapvqa.metrics import coco
-from lapvqa.metrics.bootstrap import clustered_interval
-from lapvqa.metrics.detection import (
+from lapvqa.metrics.boxes import coco
+from lapvqa.metrics.boxes.overlap import iou
+from lapvqa.metrics.boxes.voc import (
     NO_TRUE_BOX,
     VINDR,
     VOC,
@@ -20,7 +21,6 @@ from lapvqa.metrics.detection import (
     TrueBoxes,
     detection_panel,
 )
-from lapvqa.metrics.overlap import iou
 
 LABELS = ("Cardiomegaly", "Nodule/Mass", "ILD")
 IMAGES = 30

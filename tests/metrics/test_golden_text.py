@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lapvqa.metrics.cider import cider_d
-from lapvqa.metrics.generation import text_panel
-from lapvqa.metrics.meteor import MISSING, meteor_panel, meteor_score
-from lapvqa.metrics.text import bleu_counts, corpus_bleu, item_bleu
+from lapvqa.metrics.texts.meteor import MISSING, meteor_panel, meteor_score
+from lapvqa.metrics.texts.ngrams import bleu_counts, cider_d, corpus_bleu, text_panel
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 REFERENCES = [pair[0].split() for pair in GOLDEN["pairs"]]
@@ -28,7 +26,7 @@ def _exact(found: object, expected: object) -> None:
 def test_bleu_of_the_corpus_and_of_items_equals_coco_caption() -> None:
     counts = bleu_counts(REFERENCES, HYPOTHESES)
     _exact(corpus_bleu(counts, EVERYONE)[0], GOLDEN["bleu"]["corpus"])
-    _exact(item_bleu(counts).T, GOLDEN["bleu"]["items"])
+    _exact(corpus_bleu(counts, np.eye(len(REFERENCES))).T, GOLDEN["bleu"]["items"])
 
 
 def test_cider_equals_coco_caption() -> None:
@@ -48,7 +46,7 @@ def test_meteors_corpus_value_is_not_the_mean() -> None:
 
 
 def test_a_right_answer_of_one_word_has_a_bleu_4_near_nothing() -> None:
-    found = item_bleu(bleu_counts([["yes"]], [["yes"]]))[0]
+    found = corpus_bleu(bleu_counts([["yes"]], [["yes"]]), np.ones((1, 1)))[0]
     assert found == pytest.approx([1, 1e-3, 1e-4, 1e-18**0.25], rel=1e-6)
 
 

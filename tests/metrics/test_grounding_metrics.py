@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lapvqa.errors import SchemaError
-from lapvqa.metrics.grounding import NAMES, grounding_panel, phrase_ious
-from lapvqa.metrics.overlap import areas, as_boxes, iou, union_iou
+from lapvqa.metrics.boxes.overlap import areas, as_boxes, iou, union_iou
+from lapvqa.metrics.boxes.phrase_grounding import NAMES, grounding_panel, phrase_ious
 
 SPANS = st.tuples(st.integers(0, 12), st.integers(1, 8))
 BOX = st.tuples(SPANS, SPANS).map(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lapvqa.metrics.findings import finding_counts, micro_f1
+from lapvqa.metrics.texts.finding_f1 import finding_counts, micro_f1
 from lapvqa.rrg.labeler import FINDINGS, Assertion, assess, find, mentions
 from lapvqa.synth.history import evolve, sample_findings
 from lapvqa.synth.labels import chexpert

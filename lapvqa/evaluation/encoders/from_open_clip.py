@@ -2,11 +2,17 @@
 
 open_clip itself is not needed: its ViT is ``OpenClipVit``, and towers that it takes from timm are
 built by timm. Others (ResNets, custom blocks) are refused by name.
+
+``OpenClipVit`` has open_clip's own tensor names, up to its tokens. Source: open_clip's file format;
+the architecture is CLIP's (arXiv:2103.00020) with the options of ``VitSizes``, CoCa's pooler reads
+its tokens (arXiv:2205.01917). N patches, D width.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from lapvqa.errors import CheckpointError
-from lapvqa.evaluation.encoders.folders import find_weights, load_exactly, read_config
-from lapvqa.evaluation.encoders.foreign import ForeignEncoder
+from lapvqa.evaluation.encoders.external import (
+    ExternalEncoder,
+    find_weights,
+    load_exactly,
+    read_config,
+    square_side,
+)
 from lapvqa.evaluation.encoders.from_timm import (
     Trunk,
     check_architecture,
@@ -23,8 +34,6 @@ from lapvqa.evaluation.encoders.from_timm import (
     make_preprocess,
     model_width,
 )
-from lapvqa.evaluation.encoders.open_clip_vit import OpenClipVit, VitSizes
-from lapvqa.evaluation.encoders.preprocessing import square_side
 from lapvqa.networks.weights import read_weights
 
 CONFIG = "open_clip_config.json"
@@ -47,7 +56,7 @@ _WITHOUT_EFFECT = {
 }  # fmt: skip
 
 
-def open_open_clip(folder: Path) -> ForeignEncoder:
+def open_open_clip(folder: Path) -> ExternalEncoder:
     """Open the vision tower of an open_clip folder.
 
     Raises CheckpointError for a tower of another kind, a missing or damaged file, or weights that
@@ -66,7 +75,7 @@ def open_open_clip(folder: Path) -> ForeignEncoder:
         settings.get("std") or _STD,
         channels=3,
     )
-    return ForeignEncoder(tower, preprocess, width=width, about=about)
+    return ExternalEncoder(tower, preprocess, width=width, about=about)
 
 
 def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -117,8 +126,8 @@ def read_sizes(model: Mapping[str, Any], vision: Mapping[str, Any]) -> VitSizes:
         if not name.startswith("timm_")
     )
     norm, gelu = given.get("norm_kwargs", {}), given.get("act_kwargs", {})
-    unknown += [f"norm_kwargs.{one}" for one in set(norm) - {"eps"}]
-    unknown += [f"act_kwargs.{one}" for one in set(gelu) - {"approximate"}]
+    unknown += [f"norm_kwargs.{name}" for name in set(norm) - {"eps"}]
+    unknown += [f"act_kwargs.{name}" for name in set(gelu) - {"approximate"}]
     if not isinstance(given.get("layers", 12), int):
         unknown.append("layers (a ResNet)")
     if isinstance(given.get("attentional_pool"), str):
@@ -129,9 +138,9 @@ def read_sizes(model: Mapping[str, Any], vision: Mapping[str, Any]) -> VitSizes:
             hint="accepted: CLIP's and CoCa's ViT, and towers of timm; save others as a timm or "
             "transformers folder",
         )
-    numbers: dict[str, Any] = {one: given[one] for one in _SIZES & set(given)}
-    for one in {"image_size", "patch_size"} & set(given):
-        numbers[one] = square_side(given[one], where=f"{CONFIG}: {one}")
+    numbers: dict[str, Any] = {name: given[name] for name in _SIZES & set(given)}
+    for name in {"image_size", "patch_size"} & set(given):
+        numbers[name] = square_side(given[name], where=f"{CONFIG}: {name}")
     return VitSizes(
         **numbers,
         eps=norm.get("eps", 1e-5),
@@ -164,10 +173,111 @@ def _timm_trunk(
     # Without a projection of its own, open_clip lets timm's classifier project.
     classes = model["embed_dim"] if not proj else 0
     trunk = create(architecture, name=name, pretrained=False, num_classes=classes, global_pool=pool)
-    found = {
-        one.removeprefix("trunk."): tensor
-        for one, tensor in weights.items()
-        if one.startswith("trunk.")
+    of_trunk = {
+        tensor_name.removeprefix("trunk."): tensor
+        for tensor_name, tensor in weights.items()
+        if tensor_name.startswith("trunk.")
     }
-    load_exactly(trunk, found, name=name)
+    load_exactly(trunk, of_trunk, name=name)
     return trunk
+
+
+@dataclass(frozen=True)
+class VitSizes:
+    """Sizes and options; the defaults are open_clip's.
+
+    ``quick_gelu``: x * sigmoid(1.702 x), as OpenAI's weights need; ``approximate``: of GELU;
+    ``scaled``: a learned scale on each residual branch; ``pooler``: CoCa's attentional pooler
+    reads the tokens, through a norm of its own.
+    """
+
+    image_size: int = 224
+    patch_size: int = 16
+    width: int = 768
+    layers: int = 12
+    head_width: int = 64
+    mlp_ratio: float = 4.0
+    eps: float = 1e-5
+    approximate: str = "none"
+    quick_gelu: bool = False
+    norm_first: bool = True
+    scaled: bool = False
+    pooler: bool = False
+
+
+class QuickGelu(nn.Module):
+    """The GELU of OpenAI's first weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., D] to [..., D]."""
+        return x * torch.sigmoid(1.702 * x)
+
+
+class Scale(nn.Module):
+    """A learned factor per channel."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., D] to [..., D]."""
+        return x * self.gamma
+
+
+class ResidualBlock(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, sizes: VitSizes) -> None:
+        super().__init__()
+        width, hidden = sizes.width, int(sizes.width * sizes.mlp_ratio)
+        self.ln_1 = nn.LayerNorm(width, eps=sizes.eps)
+        self.attn = nn.MultiheadAttention(width, width // sizes.head_width, batch_first=True)
+        self.ls_1 = Scale(width) if sizes.scaled else nn.Identity()
+        self.ln_2 = nn.LayerNorm(width, eps=sizes.eps)
+        gelu = QuickGelu() if sizes.quick_gelu else nn.GELU(approximate=sizes.approximate)
+        layers = [
+            ("c_fc", nn.Linear(width, hidden)),
+            ("gelu", gelu),
+            ("c_proj", nn.Linear(hidden, width)),
+        ]
+        self.mlp = nn.Sequential(OrderedDict(layers))
+        self.ls_2 = Scale(width) if sizes.scaled else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, 1 + N, D] to [B, 1 + N, D]."""
+        normed = self.ln_1(x)
+        x = x + self.ls_1(self.attn(normed, normed, normed, need_weights=False)[0])
+        mapped: Tensor = x + self.ls_2(self.mlp(self.ln_2(x)))
+        return mapped
+
+
+class OpenClipVit(nn.Module):
+    """CLIP's ViT up to the norm before its pooled feature."""
+
+    def __init__(self, sizes: VitSizes) -> None:
+        super().__init__()
+        width, grid = sizes.width, sizes.image_size // sizes.patch_size
+        self.conv1 = nn.Conv2d(3, width, sizes.patch_size, stride=sizes.patch_size, bias=False)
+        self.class_embedding = nn.Parameter(torch.zeros(width))
+        self.positional_embedding = nn.Parameter(torch.zeros(grid * grid + 1, width))
+        self.ln_pre = nn.LayerNorm(width, eps=sizes.eps) if sizes.norm_first else nn.Identity()
+        self.transformer = nn.Module()
+        blocks = nn.ModuleList(ResidualBlock(sizes) for _ in range(sizes.layers))
+        self.transformer.resblocks = blocks
+        norm = nn.LayerNorm(width, eps=sizes.eps)
+        if sizes.pooler:
+            self.attn_pool = nn.ModuleDict({"ln_k": norm})
+        else:
+            self.ln_post = norm
+        self._norm, self._blocks = [norm], [blocks]  # in lists: the state dict has each once
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map input [B, 3, S, S] to patch tokens [B, N, D], without class token."""
+        patches = self.conv1(images).flatten(2).transpose(1, 2)
+        first = self.class_embedding.expand(len(images), 1, -1)
+        x = self.ln_pre(torch.cat([first, patches], dim=1) + self.positional_embedding)
+        for block in self._blocks[0]:
+            x = block(x)
+        tokens: Tensor = self._norm[0](x)[:, 1:]
+        return tokens

@@ -11,17 +11,18 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lapvqa.errors import CheckpointError
-from lapvqa.evaluation.encoders.folders import find_weights, read_config
-from lapvqa.evaluation.encoders.foreign import ForeignEncoder
-from lapvqa.evaluation.encoders.packages import optional
-from lapvqa.evaluation.encoders.preprocessing import (
+from lapvqa.evaluation.encoders.external import (
     FILTERS,
+    ExternalEncoder,
     Preprocess,
     channel_values,
     filter_number,
+    find_weights,
+    read_config,
     resize_with_pillow,
     square_side,
 )
+from lapvqa.evaluation.encoders.packages import optional
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _LOADING_ERRORS = (
@@ -54,7 +55,7 @@ class Trunk(nn.Module):
         return normed
 
 
-def open_timm(folder: Path) -> ForeignEncoder:
+def open_timm(folder: Path) -> ExternalEncoder:
     """Open a timm folder: config.json with ``architecture`` and ``pretrained_cfg``, and weights.
 
     Raises MissingPackageError without timm, CheckpointError for an unknown architecture, a missing
@@ -80,7 +81,7 @@ def open_timm(folder: Path) -> ForeignEncoder:
         channels=int(settings["input_size"][0]) if settings.get("input_size") else 3,
     )
     about = f"timm {architecture}"
-    return ForeignEncoder(Trunk(model), preprocess, width=model_width(model), about=about)
+    return ExternalEncoder(Trunk(model), preprocess, width=model_width(model), about=about)
 
 
 def check_architecture(architecture: object) -> str:

@@ -15,18 +15,19 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lapvqa.errors import CheckpointError
-from lapvqa.evaluation.encoders.folders import find_weights, read_config
-from lapvqa.evaluation.encoders.foreign import ForeignEncoder
-from lapvqa.evaluation.encoders.packages import optional
-from lapvqa.evaluation.encoders.preprocessing import (
+from lapvqa.evaluation.encoders.external import (
     FILTERS,
+    ExternalEncoder,
     Preprocess,
     channel_values,
     filter_number,
+    find_weights,
+    read_config,
     resize_as_owlv2,
     resize_with_pillow,
     square_side,
 )
+from lapvqa.evaluation.encoders.packages import optional
 
 WEIGHTS = (
     "model.safetensors",
@@ -96,7 +97,7 @@ def _in_order(vision: nn.Module, images: Tensor) -> Tensor:
     return torch.arange(count, device=images.device).float().expand(len(images), -1)
 
 
-def open_transformers(folder: Path) -> ForeignEncoder:
+def open_transformers(folder: Path) -> ExternalEncoder:
     """Open the vision tower of a transformers folder.
 
     Raises MissingPackageError without transformers, CheckpointError for an unknown model_type, a
@@ -117,7 +118,7 @@ def open_transformers(folder: Path) -> ForeignEncoder:
         channels, expected, width = sizes.num_channels, sizes.image_size, sizes.hidden_size
     preprocess = read_preprocess(folder, channels=channels, image_size=expected, kind=kind)
     about = f"transformers {family.model}{'.' if family.part else ''}{family.part}"
-    return ForeignEncoder(VisionTower(vision, family), preprocess, width=width, about=about)
+    return ExternalEncoder(VisionTower(vision, family), preprocess, width=width, about=about)
 
 
 def load_part(
@@ -131,7 +132,7 @@ def load_part(
     find_weights(folder, WEIGHTS)
     with _quietly(library), torch.random.fork_rng(devices=[]):
         try:
-            whole, found = getattr(library, model).from_pretrained(
+            whole, loading = getattr(library, model).from_pretrained(
                 folder,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -146,7 +147,7 @@ def load_part(
                 f"{type(error).__name__}: {str(error)[:300]}",
                 hint="config.json and the weights must come from one checkpoint",
             ) from error
-    missing = sorted(name for name in found["missing_keys"] if name.startswith(part))
+    missing = sorted(name for name in loading["missing_keys"] if name.startswith(part))
     if missing:
         raise CheckpointError(
             f"the weights of {folder.name} lack {len(missing)} tensors of {model}: "

@@ -11,12 +11,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lapvqa.errors import ConfigError
+from lapvqa.errors import CheckpointError, ConfigError
+from lapvqa.evaluation.encoders.external import find_weights, read_config
+from lapvqa.evaluation.encoders.from_transformers import load_part
+from lapvqa.evaluation.encoders.packages import optional
 from lapvqa.pretrain.files import load_model
 from lapvqa.pretrain.model import CaptioningModel, ContrastiveModel
 from lapvqa.text.bpe import EOT, encoding
@@ -25,6 +29,9 @@ Vector = NDArray[np.float32]
 
 WORDS_WIDTH = 256
 _BITS = 64
+
+_TEXT_MODELS = {"clip": "CLIPModel", "siglip": "SiglipModel"}
+"""``model_type`` of config.json -> the class with its text tower."""
 
 
 class PhraseEncoder(ABC):
@@ -91,11 +98,59 @@ class OwnPhrases(PhraseEncoder):
             tokens = [EOT, *encoding().encode_ordinary(text.strip()), EOT]  # as in training
             ids = torch.tensor([tokens])
             valid = torch.ones_like(ids, dtype=torch.bool)
-            found = self._model.text_encoder(ids, valid)[0]
+            feature = self._model.text_encoder(ids, valid)[0]
         else:
             ids = torch.tensor(encoding().encode_ordinary(" " + " ".join(text.split())))
-            found = self._model.token_table[1](ids).mean(dim=0)
-        vector: Vector = found.float().numpy()
+            feature = self._model.token_table[1](ids).mean(dim=0)
+        vector: Vector = feature.float().numpy()
+        return vector
+
+
+class TransformersPhrases(PhraseEncoder):
+    """CLIP's or SigLIP's own text feature, in the space that it shares with images.
+
+    Raises MissingPackageError without transformers, CheckpointError for another kind of folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        kind = read_config(folder / "config.json").get("model_type")
+        if kind not in _TEXT_MODELS:
+            raise CheckpointError(
+                f"config.json: model_type is {kind!r}, whose text tower is not known",
+                hint=f"known: {', '.join(_TEXT_MODELS)}",
+            )
+        find_weights(folder, ("tokenizer.json",))
+        library = optional("transformers", needed_for=f"the folder {folder.name}")
+        # The tokenizer as its file says, whatever class the folder names.
+        self._tokenizer = library.PreTrainedTokenizerFast.from_pretrained(
+            folder, local_files_only=True
+        )
+        self._model: Any = load_part(folder, _TEXT_MODELS[kind], "")
+        self._fixed_length = kind == "siglip"
+        config: Any = self._model.config
+        self._positions: int = config.text_config.max_position_embeddings
+        if self._fixed_length and self._tokenizer.pad_token is None:
+            raise CheckpointError(
+                "tokenizer_config.json: expected a pad_token, found none",
+                hint="SigLIP reads texts filled up to a fixed length; copy the whole folder",
+            )
+        self.about = f"transformers {_TEXT_MODELS[kind]} text feature, lower case, length 1"
+        self.width = len(self.encode("a"))
+
+    @torch.inference_mode()
+    def encode(self, text: str) -> Vector:
+        """Map a phrase to the text feature.
+
+        Lower case, as both were trained. SigLIP sees the padding to its fixed length, as in
+        training; CLIP sees none.
+        """
+        options: dict[str, Any] = {"truncation": True, "max_length": self._positions}
+        if self._fixed_length:
+            options["padding"] = "max_length"
+        inputs = self._tokenizer(text.lower(), **options)
+        ids = torch.tensor([inputs["input_ids"]])
+        feature = self._model.get_text_features(input_ids=ids).pooler_output[0]
+        vector: Vector = feature.numpy().astype(np.float32)
         return vector
 
 
@@ -110,22 +165,14 @@ def open_phrases(choice: str, model: Path | None) -> PhraseEncoder:
     if choice == "own":
         if model is None:
             raise ConfigError(
-                "evaluate.pg.phrase_encoder is own, but the encoder stands alone, without a model",
+                "evaluate.pg.phrase_encoder is own, but this encoder comes without a model",
                 hint="use words, or the folder of a CLIP or SigLIP checkpoint of transformers",
             )
         return OwnPhrases(model)
     if Path(choice).is_dir():
-        return phrase_encoder(Path(choice))
+        return TransformersPhrases(Path(choice))
     raise ConfigError(
         f"evaluate.pg.phrase_encoder is {choice!r}, which is no folder here",
         hint="accepted: words, own, or the local folder of a CLIP or SigLIP checkpoint of "
         "transformers with its tokenizer.json",
     )
-
-
-def phrase_encoder(path: Path) -> PhraseEncoder:
-    """Open the text tower of a transformers CLIP or SigLIP folder with its tokenizer.json."""
-    # Imported here: words and own need no transformers.
-    from lapvqa.evaluation.encoders.text_from_transformers import TransformersPhrases
-
-    return TransformersPhrases(path)
