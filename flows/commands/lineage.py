@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from flows.commands import screen
+from flows.commands import terminal
 from lapvqa.lineage.graph import Lineage, Node, trace
 from lapvqa.lineage.origins import BY_RUN, Origin
 from lapvqa.project import Project
@@ -27,7 +27,7 @@ def execute(project: Project, *, target: str, as_json: bool) -> int:
         json.dump(lineage.to_json(), sys.stdout, indent=2, ensure_ascii=False)
         sys.stdout.write("\n")
         return 0
-    console = screen.console()
+    console = terminal.console()
     for line in _headline(lineage):
         console.print(line, markup=False)
     shown: set[Any] = set()
@@ -75,7 +75,7 @@ def _tree(lineage: Lineage, key: Key, shown: set[Any], tree: Tree | None = None)
 def _listed(node: Node) -> list[str]:
     if not node.facts:
         return []
-    size = screen.size(node.facts["bytes"])
+    size = terminal.size(node.facts["bytes"])
     return [f"  lists {node.facts['files']} files, {size}: the archive itself"]
 
 
@@ -104,5 +104,5 @@ def _when(origin: Origin) -> str:
     if origin.started is None:
         return f"time unknown{made}"
     if not origin.seconds:  # the ledger's line was written later, from dvc.lock
-        return f"before {screen.moment(origin.started)}{made}"
-    return f"{screen.moment(origin.started)}, took {screen.span(origin.seconds)}{made}"
+        return f"before {terminal.moment(origin.started)}{made}"
+    return f"{terminal.moment(origin.started)}, took {terminal.span(origin.seconds)}{made}"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.commands import screen
+from flows.commands import terminal
 from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.project import Project
@@ -25,7 +25,7 @@ def show(project: Project, *, reason: str | None, kind: str | None, files: bool)
     from lapvqa.ingest.rejects import load_waivers, mark
 
     rows = select(project, reason=reason, kind=kind)
-    console = screen.console()
+    console = terminal.console()
     if not rows:
         console.print("nothing was turned away")
         return 0
@@ -70,7 +70,7 @@ def retry(project: Project, *, reason: str | None, path: str | None) -> int:
         number = forget(project.work_dir("ingest"), unwanted)
         if number:  # an output that is missing makes the stage stale
             project.rejects.unlink(missing_ok=True)
-    console = screen.console()
+    console = terminal.console()
     if number:
         console.print(f"{number} files will be read again by the next `lapvqa run`")
     else:
@@ -107,7 +107,7 @@ def waive(project: Project, *, reason: str, path: str | None, note: str) -> int:
     yaml = YAML()
     with storage.atomic_path(project.waivers) as temporary, temporary.open("w") as handle:
         yaml.dump({"waivers": entries}, handle)
-    screen.console().print(
+    terminal.console().print(
         f"{len(new)} waived in {project.waivers.name}, {len(rows) - len(new)} were already; "
         "keep the file in git"
     )

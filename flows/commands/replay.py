@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.commands import screen
+from flows.commands import terminal
 from lapvqa.errors import EXIT_BAD_DATA, ConfigError
 from lapvqa.job import open_job
 from lapvqa.params import load_params
@@ -22,7 +22,7 @@ def execute(project: Project, *, steps: str) -> int:
         found = replay(params, job, first=first, last=last)
     finally:
         recorder.close()
-    console = screen.console()
+    console = terminal.console()
     start = f"the state after step {found.began}" if found.began else "the first step"
     console.print(f"replayed steps {first} to {last} from {start}", soft_wrap=True)
     if not found.differing and found.chain_agrees:

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import spool
-from tasks.spool import RunRecord
+from tasks.mlflow_records import spool
+from tasks.mlflow_records.spool import RunRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-    from tasks.mlflow_store import Store
+    from tasks.mlflow_records.connection import Store
 
 BATCH_METRICS, _BATCH_OTHERS = 1000, 100  # MLflow's limits for one log_batch
 _TEXT_LIMIT, _NAME_LIMIT = 4000, 250

@@ -14,12 +14,10 @@ from lapvqa.machine import load_machine
 from lapvqa.params import load_params
 from lapvqa.project import Project
 from lapvqa.uptodate.stagefile import locked
-from tasks import records
+from tasks.mlflow_records.connection import Store, connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-    from tasks.records import Store
 
 MODEL = "lapvqa-encoder"
 ALIAS = "champion"
@@ -33,7 +31,7 @@ def register_encoder(project: Project) -> str:
     Weights that are registered already (by sha256) get no second version. Raises
     MissingArtifactError before export, RecordsUnavailableError while MLflow is down.
     """
-    store = records.connect(project, load_machine(project))
+    store = connect(project, load_machine(project))
     objective = load_params(project.params).pretrain.objective
     return register_folder(store, project, project.model_dir(objective))
 
