@@ -7,14 +7,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from flows.commands import terminal
-from lapvqa.lineage.graph import Lineage, Node, trace
 from lapvqa.lineage.origins import BY_RUN, Origin
+from lapvqa.lineage.walk import ArtefactNode, Key, Lineage, trace
 from lapvqa.project import Project
 
 if TYPE_CHECKING:
     from rich.tree import Tree
-
-    from lapvqa.lineage.targets import Key
 
 _MD5_SHOWN = 12
 _CODE_SHOWN = 6
@@ -72,14 +70,14 @@ def _tree(lineage: Lineage, key: Key, shown: set[Any], tree: Tree | None = None)
     return branch
 
 
-def _listed(node: Node) -> list[str]:
+def _listed(node: ArtefactNode) -> list[str]:
     if not node.facts:
         return []
     size = terminal.size(node.facts["bytes"])
     return [f"  lists {node.facts['files']} files, {size}: the archive itself"]
 
 
-def _facts(node: Node, lineage: Lineage) -> list[str]:
+def _facts(node: ArtefactNode, lineage: Lineage) -> list[str]:
     if node.origin is None:
         return [f"  {node.kind}"]
     origin = node.origin

@@ -1,9 +1,9 @@
 """Is there anything to do, and why? Answered in a moment, without torch, Prefect or DVC.
 
-``check`` compares the project with dvc.lock as `dvc status` does; the manifest that ``remember``
-writes after a run spares it the parsing and the hashing. A file whose stat changed is hashed, so
-a mere touch makes nothing stale. Where that would take long, the answer is "not known", and DVC
-(which keeps hashes of its own) decides.
+``check`` compares the project with dvc.lock as `dvc status` does; the manifest of the last run
+spares it the parsing and the hashing. A file whose stat changed is hashed, so a mere touch makes
+nothing stale. Where that would take long, the answer is "not known", and DVC (which keeps hashes
+of its own) decides.
 """
 
 from __future__ import annotations
@@ -14,12 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa.project import Project
-from lapvqa.uptodate import inputs, manifest, stagefile
+from lapvqa.uptodate import input_folders, manifest, stagefile
 from lapvqa.uptodate.hashes import Hasher, TooMuchToHashError
-from lapvqa.uptodate.manifest import remember
 from lapvqa.uptodate.stagefile import LockedStage, Stage
-
-__all__ = ["StageState", "check", "nothing_to_do", "remember"]
 
 _HASH_BUDGET = 2**30  # bytes: about two seconds
 _ABSENT = "(absent)"
@@ -82,11 +79,11 @@ def _snapshot(project: Project) -> _Snapshot:
         stages, locks = stagefile.declared(project), stagefile.locked(project)
         params = read_yaml(project.params)
     as_before = known and same >= {"params.yaml", "local.yaml"}
-    places = known.places if known and as_before else inputs.places(project)
+    places = known.places if known and as_before else input_folders.places(project)
     hasher = Hasher(project, known.artefacts if known else {}, budget=_HASH_BUDGET)
     listings = known.listings if known else {}
     changes = {
-        inputs.artefact(project, name): inputs.change(
+        input_folders.artefact(project, name): input_folders.change(
             project, name, places=places, known=listings.get(name)
         )
         for name in places.folders
