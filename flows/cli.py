@@ -139,7 +139,7 @@ def plan() -> int:
 
 @app.command()
 def status() -> int:
-    """Show stages, what is running and its ETA, what was turned away, and disk use."""
+    """Show stages, what is running and its ETA, what was rejected, and disk use."""
     from flows.commands.status import execute
 
     return execute(_find_project())
@@ -162,7 +162,7 @@ def plan_memory(
 
 
 rejects_app = typer.Typer(
-    help="What was turned away and why; read it again, or waive it.",
+    help="What was rejected and why; read it again, or waive it.",
     invoke_without_command=True,
     no_args_is_help=False,
 )
@@ -179,7 +179,7 @@ def rejects(
     kind: Annotated[str | None, typer.Option(help="Only file, report or study.")] = None,
     files: Annotated[bool, typer.Option("--files", help="List each one.")] = False,
 ) -> int:
-    """List what was turned away, by reason, with what to do."""
+    """List what was rejected, by reason, with what to do."""
     if context.invoked_subcommand is not None:
         return 0
     from flows.commands.rejects import show

@@ -86,21 +86,21 @@ def stale_stages(
 
 def describe(facts: list[Any]) -> str:
     """Put DVC's status of one stage into words, the first few changes by name."""
-    found: list[str] = []
+    changes_named: list[str] = []
     for fact in facts:
         if isinstance(fact, str):  # "changed command", "always changed"
-            found.append(fact)
+            changes_named.append(fact)
             continue
         for kind, changes in fact.items():
-            what = "output " if kind == "changed outs" else ""
+            prefix = "output " if kind == "changed outs" else ""
             for path, state in changes.items():
                 if isinstance(state, dict):
-                    found += [f"parameter {key} {how}" for key, how in state.items()]
+                    changes_named += [f"parameter {key} {how}" for key, how in state.items()]
                 else:
-                    found.append(f"{what}{path} {state}")
-    shown = found[:_SHOWN]
-    if len(found) > _SHOWN:
-        shown.append(f"{len(found) - _SHOWN} more")
+                    changes_named.append(f"{prefix}{path} {state}")
+    shown = changes_named[:_SHOWN]
+    if len(changes_named) > _SHOWN:
+        shown.append(f"{len(changes_named) - _SHOWN} more")
     return ", ".join(shown)
 
 

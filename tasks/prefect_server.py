@@ -162,11 +162,11 @@ def crash_leftovers(project: Project) -> int:
         tags=FlowRunFilterTags(all_=[project_tag(project)]),
     )
     with get_client(sync_client=True) as client:
-        found = client.read_flow_runs(flow_run_filter=wanted)
-        for run in found:
+        runs = client.read_flow_runs(flow_run_filter=wanted)
+        for run in runs:
             state = Crashed(message="its process died; found by the next run")
             client.set_flow_run_state(run.id, state, force=True)
-    return len(found)
+    return len(runs)
 
 
 def settle(server: Server, flow_run: str, *, task_runs: int) -> bool:

@@ -150,10 +150,10 @@ def register_encoder() -> str | None:
         get_run_logger().info("nothing to register, or MLflow is down; the next run does it")
         return None
     folder = session.project.root / folders[0]
-    found: str | None = session.records.attempt(
+    version: str | None = session.records.attempt(
         lambda store: registry.register_folder(store, session.project, folder)
     )
-    return found
+    return version
 
 
 @pipeline_task(name="publish results")

@@ -1,4 +1,4 @@
-"""What the tasks of one pipeline run share.
+"""The state that the tasks of one pipeline run share, and the decorator of all of them.
 
 Held in a context variable and not passed as arguments: Prefect hashes and stores arguments, and
 consoles and locks are neither.

@@ -79,8 +79,8 @@ def write_archive(
             folder, patients=patients, studies=studies, seed=seed,
             workers=load_machine(project).workers, on_progress=on_progress,
         )  # fmt: skip
-    found = ", ".join(f"{name} {number}" for name, number in counts.items())
-    console.print(f"demo archive in {folder.name}/: {found}", soft_wrap=True)
+    numbers = ", ".join(f"{name} {number}" for name, number in counts.items())
+    console.print(f"demo archive in {folder.name}/: {numbers}", soft_wrap=True)
 
 
 class _Sparse:

@@ -41,20 +41,22 @@ class Check:
 def execute(project: Project) -> int:
     """Print each check as it is made; EXIT_USER if something needed does not work."""
     console = terminal.console()
-    found = []
+    checks = []
     for check in run_all(project):
-        found.append(check)
+        checks.append(check)
         colour = _COLOURS[check.status]
         console.print(f"[{colour}]{check.status:4}[/]  {check.name:44} ", end="", soft_wrap=True)
         console.print(check.found, markup=False, soft_wrap=True)
         if check.remedy:
             console.print(f"      {'':44} what to do: {check.remedy}", markup=False, soft_wrap=True)
-    console.print(_verdict(found), markup=False)
-    return EXIT_USER if any(check.status == FAIL for check in found) else 0
+    console.print(_verdict(checks), markup=False)
+    return EXIT_USER if any(check.status == FAIL for check in checks) else 0
 
 
-def _verdict(found: list[Check]) -> str:
-    counts = {status: sum(check.status == status for check in found) for status in (OK, WARN, FAIL)}
+def _verdict(checks: list[Check]) -> str:
+    counts = {
+        status: sum(check.status == status for check in checks) for status in (OK, WARN, FAIL)
+    }
     numbers = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
     fit = "this machine is fit for a run" if not counts[FAIL] else "a run would fail here"
     return f"{numbers}: {fit}"
@@ -62,11 +64,11 @@ def _verdict(found: list[Check]) -> str:
 
 def python(project: Project) -> Iterator[Check]:
     """The interpreter."""
-    found = ".".join(map(str, sys.version_info[:3]))
+    version = ".".join(map(str, sys.version_info[:3]))
     right = sys.version_info[:2] == (3, 11)
     remedy = "" if right else "the lock was resolved for Python 3.11; make the .venv with it"
     new_enough = sys.version_info >= (3, 11)
-    yield Check("Python", OK if right else WARN if new_enough else FAIL, found, remedy)
+    yield Check("Python", OK if right else WARN if new_enough else FAIL, version, remedy)
 
 
 def packages(project: Project) -> Iterator[Check]:
@@ -79,12 +81,12 @@ def packages(project: Project) -> Iterator[Check]:
     missing, other = [], []
     for name, version in wanted:
         try:
-            found = metadata.version(name)
+            installed = metadata.version(name)
         except metadata.PackageNotFoundError:
             missing.append(name)
             continue
-        if found.split("+")[0] != version.split("+")[0]:
-            other.append(f"{name} {found} (lock: {version})")
+        if installed.split("+")[0] != version.split("+")[0]:
+            other.append(f"{name} {installed} (lock: {version})")
     remedy = "pip install -r requirements/lock.txt"
     if missing:
         yield Check("packages", FAIL, f"missing: {_some(missing)}", remedy)
@@ -126,7 +128,7 @@ def codecs(project: Project) -> Iterator[Check]:
         try:
             wrong = samples.check(sample)
         except samples.NoDecoderError:
-            remedy = "such files are turned away (decoder_missing); convert them with dcmdjpeg"
+            remedy = "such files are rejected (decoder_missing); convert them with dcmdjpeg"
             yield Check(name, WARN, "no decoder is installed", remedy)
             continue
         if wrong:

@@ -39,14 +39,16 @@ def _headline(lineage: Lineage) -> list[str]:
     lines = [target.remark] if target.remark else []
     if target.metric is not None:
         values = target.value if isinstance(target.value, dict) else {"": target.value}
-        lines += [f"{target.metric} {system}: {_value(found)}" for system, found in values.items()]
+        lines += [
+            f"{target.metric} {system}: {_value(estimate)}" for system, estimate in values.items()
+        ]
     return lines
 
 
-def _value(found: Any) -> str:
-    if isinstance(found, dict) and found.keys() >= {"value", "low", "high"}:
-        return f"{found['value']} [{found['low']}, {found['high']}]"
-    return str(found)
+def _value(estimate: Any) -> str:
+    if isinstance(estimate, dict) and estimate.keys() >= {"value", "low", "high"}:
+        return f"{estimate['value']} [{estimate['low']}, {estimate['high']}]"
+    return str(estimate)
 
 
 def _tree(lineage: Lineage, key: Key, shown: set[Any], tree: Tree | None = None) -> Tree:

@@ -1,4 +1,4 @@
-"""``lapvqa rejects``: what was turned away and why; read it again, or waive it.
+"""``lapvqa rejects``: what was rejected and why; read it again, or waive it.
 
 Paths are shown as the archive names them, on this terminal only: they may hold patients' numbers.
 """
@@ -27,7 +27,7 @@ def show(project: Project, *, reason: str | None, kind: str | None, files: bool)
     rows = select(project, reason=reason, kind=kind)
     console = terminal.console()
     if not rows:
-        console.print("nothing was turned away")
+        console.print("nothing was rejected")
         return 0
     waived = load_waivers(project).marks
     if files:
@@ -125,7 +125,7 @@ def select(project: Project, *, reason: str | None, kind: str | None) -> list[Ro
     reasons = sorted({str(row["reason"]) for row in rows})
     if reason is not None and reason not in reasons:
         raise ConfigError(
-            f"nothing was turned away as {reason!r}", hint=f"reasons found: {', '.join(reasons)}"
+            f"nothing was rejected as {reason!r}", hint=f"reasons found: {', '.join(reasons)}"
         )
     return [row for row in rows if reason in (None, row["reason"]) and kind in (None, row["kind"])]
 

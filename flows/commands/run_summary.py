@@ -1,4 +1,4 @@
-"""What came out of a run: counts, metrics with intervals, and where to look."""
+"""Show the outcome of a run: counts, metrics with intervals, and where to look."""
 
 from __future__ import annotations
 

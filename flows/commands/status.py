@@ -1,4 +1,4 @@
-"""``lapvqa status``: stages, what is running, what was turned away, disk use; changes nothing."""
+"""``lapvqa status``: stages, what is running, rejects, disk use; changes nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TAIL_BYTES = 65536
 def execute(project: Project) -> int:
     """Print everything that can be known without waiting; works while a run goes on."""
     console = terminal.console()
-    at_work = {found.stage: found for found in stages_at_work(project)}
+    at_work = {progress.stage: progress for progress in stages_at_work(project)}
     _show_running(project, at_work, console)
     _show_stages(project, at_work, console)
     _show_rejects(project, console)
@@ -38,21 +38,21 @@ def _show_running(project: Project, at_work: dict[str, Progress], console: Conso
     holder = holder_of_lock(project.run_lock)
     if holder:
         console.print(f"running: {holder}", markup=False)
-    for found in at_work.values():
-        console.print(f"  {describe(found)}", markup=False)
+    for progress in at_work.values():
+        console.print(f"  {describe(progress)}", markup=False)
     if not holder and not at_work:
         console.print("running: nothing")
 
 
-def describe(found: Progress) -> str:
+def describe(progress: Progress) -> str:
     """Return one running stage in words: how far, how fast, how long still."""
-    if found.total is None:
-        return f"{found.stage}: since {terminal.moment(found.started)}"
-    eta = "unknown" if found.eta_s is None else terminal.span(found.eta_s)
-    note = f" ({found.note})" if found.note else ""
+    if progress.total is None:
+        return f"{progress.stage}: since {terminal.moment(progress.started)}"
+    eta = "unknown" if progress.eta_s is None else terminal.span(progress.eta_s)
+    note = f" ({progress.note})" if progress.note else ""
     return (
-        f"{found.stage}: {found.done}/{found.total} {found.unit}, {found.rate:.1f}/s, "
-        f"ETA {eta}{note}"
+        f"{progress.stage}: {progress.done}/{progress.total} {progress.unit}, "
+        f"{progress.rate:.1f}/s, ETA {eta}{note}"
     )
 
 
@@ -97,7 +97,7 @@ def _show_rejects(project: Project, console: Console) -> None:
 
     from flows.commands.run_summary import rejects
 
-    table = Table(title="Turned away")
+    table = Table(title="Rejected")
     for name in ("table", "kind", "reason", "how many"):
         table.add_column(name, no_wrap=True, justify="right" if name == "how many" else "left")
     for path in (project.rejects, project.token_rejects):
@@ -115,7 +115,7 @@ def _show_coverage(project: Project, console: Console) -> None:
 
     if not (project.tokens_dir.exists() and project.token_rejects.exists()):
         return
-    table = Table(title="What the reports' texts are made of")
+    table = Table(title="Reports by what their text became")
     table.add_column("verdict", no_wrap=True)
     table.add_column("studies", justify="right")
     for verdict, number in coverage(project):
@@ -147,10 +147,10 @@ def _size(folder: Path) -> int:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
+        facts: dict[str, Any] = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return {}
-    return found
+    return facts
 
 
 @dataclass(frozen=True)

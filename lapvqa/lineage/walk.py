@@ -127,12 +127,12 @@ def _resolve(project: Project, asked: str, origins: Origins) -> LineageTarget:
 
 def _run(asked: str, origins: Origins) -> tuple[Key, ...]:
     """Return what a run made: asked by its MLflow or Prefect (flow or task) id."""
-    found: dict[Key, None] = {}
+    made: dict[Key, None] = {}
     for entry in origins.entries:
         ids = (entry["prefect_flow_run"], entry["prefect_task_run"], entry["mlflow_run"])
         if asked in ids:
-            found |= dict.fromkeys(entry["outs"].items())
-    return tuple(found)
+            made |= dict.fromkeys(entry["outs"].items())
+    return tuple(made)
 
 
 def _relative(project: Project, path: str) -> str:
@@ -158,10 +158,10 @@ def _lock_key(origins: Origins, path: str) -> Key | None:
 
 def _remark(project: Project, asked: str, key: Key) -> str:
     path, md5 = key
-    found = hashes.Hasher(project, {}).md5(path)
-    if found is None:
+    now = hashes.Hasher(project, {}).md5(path)
+    if now is None:
         return f"{path} is not on this disk; this is what dvc.lock says of it"
-    if found != md5:
+    if now != md5:
         return f"{path} on this disk differs from what dvc.lock names; this is dvc.lock's"
     return f"{asked} is part of {path}" if asked != path else ""
 
@@ -171,9 +171,9 @@ def _metric(path: Path, name: str) -> Any:
         return None
     metrics = json.loads(path.read_bytes())
     systems = metrics.get("systems", {})
-    found = {system: values[name] for system, values in systems.items() if name in values}
-    if found:
-        return found
+    by_system = {system: values[name] for system, values in systems.items() if name in values}
+    if by_system:
+        return by_system
     if name in metrics:
         return metrics[name]
     known = sorted({metric for values in systems.values() for metric in values})

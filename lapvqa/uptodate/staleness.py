@@ -163,19 +163,19 @@ def _input_changes(
 
 def _differences(hasher: Hasher, path: str, md5: str) -> Iterator[str]:
     kind = "code" if path.startswith("lapvqa") else "input"
-    found = hasher.md5(path)
-    if found is None:
+    now = hasher.md5(path)
+    if now is None:
         yield f"{kind} {path} missing"
-    elif found != md5:
+    elif now != md5:
         files = hasher.changed_files(path) or [""]
         yield from (f"{kind} {path}{'/' if name else ''}{name} changed" for name in files)
 
 
 def _output_changes(snapshot: _Snapshot, lock: LockedStage) -> Iterator[str]:
     for path, md5 in lock.outs.items():
-        found = snapshot.hasher.md5(path)
-        if found != md5:
-            yield f"output {path} {'missing' if found is None else 'changed'}"
+        now = snapshot.hasher.md5(path)
+        if now != md5:
+            yield f"output {path} {'missing' if now is None else 'changed'}"
 
 
 def _concerns(snapshot: _Snapshot, source: Stage, lock: LockedStage) -> bool:

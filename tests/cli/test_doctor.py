@@ -65,7 +65,7 @@ def test_a_missing_decoder_is_a_warning_that_says_what_happens(
     monkeypatch.setattr(pixels, "DECODERS", dict.fromkeys(pixels.DECODERS, "absent"))
     found = {check.name: check for check in doctor.codecs(Project(tmp_path))}
     assert found["DICOM RLE lossless"].status == WARN
-    assert "turned away" in found["DICOM RLE lossless"].remedy
+    assert "rejected" in found["DICOM RLE lossless"].remedy
     assert found["DICOM deflated"].status == OK
 
 

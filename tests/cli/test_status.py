@@ -94,7 +94,7 @@ def test_a_fresh_project(toy: Project, lapvqa: Lapvqa) -> None:
     assert answer.code == 0
     assert "running: nothing" in answer.out
     assert answer.out.count("never run") == 6
-    assert "Turned away" not in answer.out
+    assert "Rejected" not in answer.out
 
 
 def test_after_a_run(toy: Project, lapvqa: Lapvqa) -> None:
