@@ -51,11 +51,9 @@ def read_ahead() -> int:
             hint="pip install -r requirements/lock-dask.txt, here and on every worker",
         ) from None
     runner = DaskTaskRunner(address=scheduler)
-    read_groups = flow(name="ingest-on-dask", task_runner=runner, persist_result=False)(
-        _read_groups
-    )
+    on_dask = flow(name="ingest-on-dask", task_runner=runner, persist_result=False)
     with storage.lock(project.work_dir("ingest").with_suffix(".lock"), what="stage ingest"):
-        return read_groups(str(project.root))
+        return on_dask(_read_groups)(str(project.root))
 
 
 def _read_groups(root: str) -> int:
