@@ -1,19 +1,18 @@
 """Prefect flows: composition only. What runs is dvc.yaml's; how one stage runs is in ``tasks``.
 
-``run``
-    ``run_pipeline``: the entry for the command line; light to import, starts the server first
-``pipeline`` ``stages``
-    the pipeline flow, and one flow per stage; importing them imports Prefect
-``schedule``
-    the pipeline by the clock
-``cli``
-    the command line
+`lapvqa run`, from the command to a finished stage: cli.py, commands/run.py, pipeline.py, then
+tasks/prefect_tasks.py, whose child process is lapvqa/stage.py.
+
+Files, in the order in which data meets them:
+    cli.py       the command line: options and help
+    commands/    what each command does
+    pipeline.py  the pipeline as one Prefect flow, and one flow per stage
 
 Contracts
     A flow's only parameter is the project's folder: Prefect stores parameters for all to read.
     Flows hold the run lock of the project, whoever starts them (a person, the scheduler).
 
 Pitfalls
-    Prefect reads its settings on import: import ``run``, not ``pipeline``, where no server has
-    been started yet.
+    Prefect reads its settings on import, and importing ``pipeline`` imports Prefect: start through
+    ``commands.run.run_pipeline``, which starts the server first.
 """

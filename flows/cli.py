@@ -14,8 +14,9 @@ from typing import Annotated
 import typer
 
 from lapvqa import __version__
-from lapvqa.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER, LapvqaError
+from lapvqa.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER, ConfigError, LapvqaError
 from lapvqa.evaluation.task_table import EVALUATIONS
+from lapvqa.project import Project
 
 _TASKS = ", ".join(EVALUATIONS)
 _EPILOG = (
@@ -44,32 +45,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         return _explain(error)
     if code == EXIT_INTERRUPTED:
-        from flows.commands import screen
+        from flows.commands import terminal
 
-        screen.show_problem("interrupted", "run the same again; it continues from here")
+        terminal.show_problem("interrupted", "run the same again; it continues from here")
     return int(code or 0)
 
 
 def _explain(error: Exception) -> int:
     """Print an error as what happened and what to do; return the exit code."""
-    from flows.commands import screen
+    from flows.commands import terminal
 
     if isinstance(error, LapvqaError):
-        screen.show_error(error)
+        terminal.show_error(error)
         return error.exit_code
     if isinstance(error, typer.TyperException):
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "lapvqa"
-        screen.show_problem(error.format_message(), f"see `{command} --help`")
+        terminal.show_problem(error.format_message(), f"see `{command} --help`")
         return EXIT_USER
     # No text of the exception itself: it may quote what stands in a file.
     place = traceback.extract_tb(error.__traceback__)[-1]
-    screen.show_problem(
+    terminal.show_problem(
         f"unexpected {type(error).__name__} at {Path(place.filename).name}:{place.lineno}; "
         "this is a fault of LAPVQA",
         "run again with --debug and report what it prints (after reading it for patient data)",
     )
     return EXIT_FAULT
+
+
+def _find_project() -> Project:
+    """Return the project around the working folder; ConfigError if there is none."""
+    here = Path.cwd().resolve()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file():
+            return Project(folder)
+    raise ConfigError(
+        f"expected dvc.yaml in {here} or a folder above it, found none",
+        hint="change into the folder of your LAPVQA project (the clone), then run again",
+    )
 
 
 def _print_version(wanted: bool) -> None:
@@ -111,28 +124,25 @@ def run(
     ] = None,
 ) -> int:
     """Run what is not up to date: the whole pipeline, or one stage. Resumes by itself."""
-    from flows.commands import project
     from flows.commands.run import execute
 
-    return execute(project.find(), stage=stage, params_file=params, source=source)
+    return execute(_find_project(), stage=stage, params_file=params, source=source)
 
 
 @app.command()
 def plan() -> int:
     """Show what would run, and why; run nothing."""
-    from flows.commands import project
     from flows.commands.plan import execute
 
-    return execute(project.find())
+    return execute(_find_project())
 
 
 @app.command()
 def status() -> int:
-    """Show stages, what is running and its ETA, what was turned away, and disk use."""
-    from flows.commands import project
+    """Show stages, what is running and its ETA, what was rejected, and disk use."""
     from flows.commands.status import execute
 
-    return execute(project.find())
+    return execute(_find_project())
 
 
 @app.command()
@@ -146,14 +156,13 @@ def plan_memory(
     ] = None,
 ) -> int:
     """Show the peak memory of pretraining, and the largest micro-batch that fits."""
-    from flows.commands import project
     from flows.commands.plan_memory import execute
 
-    return execute(project.find(), params_file=params, memory=memory)
+    return execute(_find_project(), params_file=params, memory=memory)
 
 
 rejects_app = typer.Typer(
-    help="What was turned away and why; read it again, or waive it.",
+    help="What was rejected and why; read it again, or waive it.",
     invoke_without_command=True,
     no_args_is_help=False,
 )
@@ -170,22 +179,20 @@ def rejects(
     kind: Annotated[str | None, typer.Option(help="Only file, report or study.")] = None,
     files: Annotated[bool, typer.Option("--files", help="List each one.")] = False,
 ) -> int:
-    """List what was turned away, by reason, with what to do."""
+    """List what was rejected, by reason, with what to do."""
     if context.invoked_subcommand is not None:
         return 0
-    from flows.commands import project
     from flows.commands.rejects import show
 
-    return show(project.find(), reason=reason, kind=kind, files=files)
+    return show(_find_project(), reason=reason, kind=kind, files=files)
 
 
 @rejects_app.command()
 def retry(reason: _Reason = None, file: _File = None) -> int:
     """Read rejected files again at the next run."""
-    from flows.commands import project
     from flows.commands.rejects import retry as execute
 
-    return execute(project.find(), reason=reason, path=file)
+    return execute(_find_project(), reason=reason, path=file)
 
 
 @rejects_app.command()
@@ -195,19 +202,17 @@ def waive(
     file: _File = None,
 ) -> int:
     """Keep rejected files from counting against the budget (waivers.yaml)."""
-    from flows.commands import project
     from flows.commands.rejects import waive as execute
 
-    return execute(project.find(), reason=reason, path=file, note=note)
+    return execute(_find_project(), reason=reason, path=file, note=note)
 
 
 @app.command()
 def doctor() -> int:
     """Check this machine: packages, GPU, disk, every DICOM codec, tokenizer, stores."""
-    from flows.commands import project
     from flows.commands.doctor import execute
 
-    return execute(project.find())
+    return execute(_find_project())
 
 
 @app.command()
@@ -217,10 +222,9 @@ def demo(
     seed: Annotated[int, typer.Option(help="Another seed, other patients.")] = 0,
 ) -> int:
     """Make the demo archive, then run the pipeline on it."""
-    from flows.commands import project
     from flows.commands.demo import execute
 
-    return execute(project.find(), patients=patients, studies=studies, seed=seed)
+    return execute(_find_project(), patients=patients, studies=studies, seed=seed)
 
 
 @app.command()
@@ -228,10 +232,9 @@ def schedule(
     cron: Annotated[str, typer.Option(help='When to run: "0 2 * * *" is every night at two.')],
 ) -> int:
     """Run the pipeline by the clock, on this machine, until interrupted."""
-    from flows.commands import project
     from flows.commands.schedule import execute
 
-    return execute(project.find(), cron=cron)
+    return execute(_find_project(), cron=cron)
 
 
 @app.command()
@@ -242,10 +245,9 @@ def lineage(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> int:
     """Show where a result came from: every artefact up to the inventory of the DICOM files."""
-    from flows.commands import project
     from flows.commands.lineage import execute
 
-    return execute(project.find(), target=target, as_json=as_json)
+    return execute(_find_project(), target=target, as_json=as_json)
 
 
 @app.command()
@@ -253,10 +255,9 @@ def replay(
     steps: Annotated[str, typer.Option(help="FIRST:LAST steps of history.csv, from 1.")],
 ) -> int:
     """Compute a stretch of the training again and compare it with the logged losses."""
-    from flows.commands import project
     from flows.commands.replay import execute
 
-    return execute(project.find(), steps=steps)
+    return execute(_find_project(), steps=steps)
 
 
 @app.command()
@@ -277,11 +278,10 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> int:
     """Judge the pipeline's encoder or another one, by one task or all, and compare."""
-    from flows.commands import project
     from flows.commands.evaluate import execute
 
     return execute(
-        project.find(), task=task, every=every, only_compare=compare, encoders=encoder or [],
+        _find_project(), task=task, every=every, only_compare=compare, encoders=encoder or [],
         names=name or [], as_json=as_json,
     )  # fmt: skip
 
@@ -295,19 +295,17 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> int:
     """Score anybody's predictions as the pipeline scores its own; write nothing."""
-    from flows.commands import project
     from flows.commands.score import execute
 
-    return execute(project.find(), task=task, predictions=predictions, as_json=as_json)
+    return execute(_find_project(), task=task, predictions=predictions, as_json=as_json)
 
 
 @app.command()
 def sync() -> int:
     """Bring records that waited for MLflow into it."""
-    from flows.commands import project
     from flows.commands.sync import execute
 
-    return execute(project.find())
+    return execute(_find_project())
 
 
 if __name__ == "__main__":

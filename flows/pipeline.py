@@ -1,20 +1,30 @@
-"""The whole pipeline as one flow: look, run what is stale, keep records, show results."""
+"""The Prefect flows: the whole pipeline, and one flow per stage.
+
+Importing this module imports Prefect: ``flows.commands.run`` starts the server before.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from prefect import flow
+from prefect import Flow, flow
 from prefect.runtime import flow_run
 
 from lapvqa.runtime import die_with_parent
-from tasks import spool
+from tasks.mlflow_records import spool
+from tasks.prefect_tasks import (
+    find_stale,
+    publish_results,
+    read_graph,
+    record_lineage,
+    register_encoder,
+    run_stage,
+)
 from tasks.session import Session, current, opened
-from tasks.stages import run_stage
-from tasks.steps import find_stale, publish_results, read_graph, record_lineage, register_encoder
 
 
 @flow(name="pipeline", persist_result=False)
@@ -38,10 +48,29 @@ def pipeline(root: str = ".") -> dict[str, str]:
     return {name: statuses.get(name, "up to date") for name in order}
 
 
+def make_stage_flow(stage: str) -> Flow[..., dict[str, str]]:
+    """Make the flow that brings one stage up to date: ``evaluate@rrg`` becomes ``evaluate-rrg``."""
+
+    def one_stage(root: str = ".") -> dict[str, str]:
+        with recorded(root):
+            read_graph()
+            prepare(stage)
+            status = run_stage(stage, "asked for")
+            record_lineage()
+            if stage == "export":
+                register_encoder()
+        return {stage: status}
+
+    one_stage.__doc__ = f"Bring stage {stage} of the project in ``root`` up to date."
+    decorate: Callable[..., Any] = flow(name=stage.replace("@", "-"), persist_result=False)
+    made: Flow[..., dict[str, str]] = decorate(one_stage)
+    return made
+
+
 def prepare(stage: str) -> None:
     """Do what a stage may have done for it beforehand on other machines."""
     if stage == "ingest" and current().machine.execution.engine == "dask":
-        from tasks.spread import read_ahead
+        from tasks.ingest_on_dask import read_ahead
 
         read_ahead()
 

@@ -1,4 +1,4 @@
-"""What a stage is handed besides its section of params.yaml: one frozen object, resolved once."""
+"""The Job: all that a stage is handed besides its section of params.yaml, resolved once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 
 Counts = dict[str, float | int | str]
-"""What a stage returns: its closing counts, for the ledger, MLflow and the terminal."""
+"""The closing counts that a stage returns, for the ledger, MLflow and the terminal."""
 
 
 @dataclass(frozen=True)

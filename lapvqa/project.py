@@ -1,4 +1,4 @@
-"""Where each artefact lies, relative to the project's root. The only place with paths."""
+"""The paths of a project: each artefact's place under its root. No other module knows one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a running stage tells the outside: progress, metrics, facts, counts.
+"""Records of a running stage: progress, metrics, facts, counts.
 
 The recorder appends JSON lines to ``.lapvqa/records/<stage>.jsonl`` (the only copy that must not
 be lost; the task around the stage ships it to MLflow) and prints progress: as ``@@progress``

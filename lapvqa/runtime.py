@@ -1,4 +1,4 @@
-"""What a stage's process needs of the operating system."""
+"""Calls to the operating system: die with the parent process, count the usable cores."""
 
 from __future__ import annotations
 

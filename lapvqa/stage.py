@@ -1,7 +1,7 @@
 """Run one stage: ``python -m lapvqa.stage NAME``. What dvc.yaml calls; no orchestrator inside.
 
-A stage function takes its own section of params.yaml, the layout, the machine and a recorder,
-writes its outputs, and returns its closing counts.
+A stage function takes its own section of params.yaml and a Job, writes its outputs, and returns
+its closing counts.
 """
 
 from __future__ import annotations

@@ -127,18 +127,18 @@ def read_table(path: Path, schema: pa.Schema, *, made_by: str) -> pa.Table:
     )
 
 
-def _check_schema(path: Path, found: pa.Schema, expected: pa.Schema) -> None:
-    if set(found.names) != set(expected.names):
-        missing = sorted(set(expected.names) - set(found.names))
-        extra = sorted(set(found.names) - set(expected.names))
+def _check_schema(path: Path, schema: pa.Schema, expected: pa.Schema) -> None:
+    if set(schema.names) != set(expected.names):
+        missing = sorted(set(expected.names) - set(schema.names))
+        extra = sorted(set(schema.names) - set(expected.names))
         raise SchemaError(
             f"{path.name}: missing columns {missing}, unexpected columns {extra}",
             hint="the file was made by another version; run the stage that makes it again",
         )
     for field in expected:
-        if found.field(field.name).type != field.type:
+        if schema.field(field.name).type != field.type:
             raise SchemaError(
-                f"{path.name}: column {field.name} is {found.field(field.name).type}, "
+                f"{path.name}: column {field.name} is {schema.field(field.name).type}, "
                 f"expected {field.type}",
                 hint="the file was made by another version; run the stage that makes it again",
             )

@@ -1,18 +1,16 @@
 """Prefect tasks: thin wrappers that put records, limits and locks around one call each.
 
-``stages`` ``process`` ``guard``
-    one stage as a child `dvc repro -s`, streamed, in a process group that never outlives us
-``dvc_graph``
-    what there is to run and what is stale, asked of DVC in this process
-``embedded`` ``prefect_server``
-    the Prefect server of one run: embedded by default, somebody else's by configuration
-``records`` ``streaming`` ``spool`` ``shipping`` ``mlflow_store`` ``registry`` ``encoder_pyfunc``
-    MLflow: runs, metrics while they come, what waits on disk, how it gets there, where it is,
-    the registered encoder
-``lineage`` ``results``
-    the ledger's entries; the tables and links that Prefect's pages show
-``steps`` ``session`` ``display`` ``prefect_task``
-    the other tasks of a run; what all share; what a person sees meanwhile
+Files, in the order in which data meets them:
+    session.py         what the tasks of one run share, and the decorator of all of them
+    display.py         what a person sees meanwhile
+    prefect_server.py  the Prefect server of one run: embedded, or somebody else's
+    dvc_repository.py  DVC in this process: the graph, what is stale, files cut off by a kill
+    prefect_tasks.py   the tasks: look, run each stale stage, keep records, show results
+    ingest_on_dask.py  ingest's files read by a Dask cluster beforehand
+    child_process.py   one stage's `dvc repro -s`, streamed, which never outlives us
+    ledger_lines.py    the ledger's lines, also of stages that a bare `dvc repro` ran
+    mlflow_records/    MLflow: runs, metrics while they come, what waits on disk, the encoder
+    results.py         the tables that Prefect's pages and the terminal show
 
 Contracts
     DVC is the only cache and dvc.yaml the only graph: no task decides what is up to date.
@@ -20,9 +18,9 @@ Contracts
     The library below knows nothing of this; `dvc repro` alone leaves the same dvc.lock.
 
 Pitfalls
-    Prefect and MLflow read their settings on import: ``embedded`` and ``mlflow_store`` set the
-    environment first, so nothing here imports either of them at module level unless the flow
-    run already exists (``stages`` and the modules of the flows do).
-    MLflow may be down: a run goes on, its records wait in .lapvqa/spool (``spool``).
-    A Prefect server that stops too early loses task runs: ``embedded.settle`` before the exit.
+    Prefect and MLflow read their settings on import: ``prefect_server`` and
+    ``mlflow_records.connection`` set the environment first, so nothing here imports either of them
+    at module level unless the flow run already exists (``prefect_tasks``, ``ingest_on_dask``).
+    MLflow may be down: a run goes on, its records wait in .lapvqa/spool.
+    A Prefect server that stops too early loses task runs: call ``prefect_server.settle`` first.
 """

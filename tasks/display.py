@@ -1,4 +1,4 @@
-"""What a person sees while stages run: a live bar in a terminal, sparse lines in a log file."""
+"""Show stages while they run: a live bar in a terminal, sparse lines in a log file."""
 
 from __future__ import annotations
 

@@ -1,19 +1,281 @@
-"""The embedded Prefect server's process: ``python -m tasks.prefect_server PARENT SOCKET SERVICES``.
+"""The Prefect server that records a run: our own by default, somebody else's by configuration.
 
-It listens on a socket that its parent bound (so no other process can take the port meanwhile)
-and dies with its parent. SERVICES: ``run`` for one flow run, ``schedule`` with scheduler and UI.
+Ours is a child process with its database under .lapvqa/prefect. It is started before Prefect is
+imported (the two take seconds and overlap), dies with this process, and listens on 127.0.0.1.
+Served mode (servers.prefect_api_url in local.yaml, or PREFECT_API_URL) changes only the URL.
+The child is this module: ``python -m tasks.prefect_server PARENT SOCKET SERVICES``. It listens on a
+socket that its parent bound, so no other process can take the port meanwhile. SERVICES: ``run``
+for one flow run, ``schedule`` with scheduler and UI.
 """
 
 from __future__ import annotations
 
+import atexit
+import hashlib
+import json
+import os
 import socket
+import subprocess
 import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from lapvqa.errors import LapvqaError
+from lapvqa.machine import load_machine
+from lapvqa.project import Project
 from lapvqa.runtime import die_with_parent
+
+_START_S = 180.0  # the very first start migrates a new database, up to half a minute on slow disks
+_PROBE_S = 3.0
+_SETTLE_S = 20.0
+_UNFINISHED = ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING", "PAUSED"]
+
+_CALM = {
+    # Nothing leaves the machine, nothing but our own lines on the console; run logs are stored.
+    "DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    # Prefect must never start a server of its own beside ours.
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+    # One row per transaction would lag a minute behind; an interval below 1 spins the processor.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_UI_API_URL": "/api",
+}
+
+
+class ServerUnavailableError(LapvqaError):
+    """The embedded Prefect server did not start."""
+
+
+@dataclass
+class Server:
+    """A Prefect server; ``process`` is None in served mode."""
+
+    url: str
+    home: Path
+    services: str
+    process: subprocess.Popen[bytes] | None = None
+    note: str = ""
+    """Something the person should know, such as a served one that does not answer."""
+
+    def describe(self) -> str:
+        """Say which mode this is and where the history lies."""
+        if self.process is None:
+            return f"Prefect: served, {self.url}"
+        why = f" ({self.note})" if self.note else ""
+        return f"Prefect: embedded{why}, history in {self.home.parent.name}/{self.home.name}"
+
+    def wait(self) -> None:
+        """Return when the server answers; ServerUnavailableError if it does not."""
+        end = time.monotonic() + _START_S
+        while not _answers(self.url):
+            ended = self.process is not None and self.process.poll() is not None
+            if ended or time.monotonic() > end:
+                raise ServerUnavailableError(
+                    f"expected the embedded Prefect server to start, found: {_tail(self.home)}",
+                    hint=f"see {self.home / 'server.log'}; free disk space, or remove that folder",
+                )
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop our own server; what it has answered for is on disk."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+_started: dict[Path, Server] = {}
+_ours: set[str] = set()
+
+
+def start_server_early(project: Project, *, services: str = "run") -> Server:
+    """Start the project's Prefect server without waiting for it, once per process.
+
+    Sets what Prefect reads on import, so call it before anything imports Prefect; call
+    ``Server.wait`` before the first flow. It ends with this process.
+    """
+    root = project.root.resolve()
+    known = _started.get(root)
+    if known is not None and known.services == services:
+        return known
+    for other in _started.values():
+        _leave(other)
+    _started.clear()
+    server = _server(project, services)
+    os.environ |= {**_CALM, "PREFECT_API_URL": server.url}
+    if server.process is not None:
+        os.environ["PREFECT_HOME"] = str(server.home)
+    if "prefect" in sys.modules:
+        from prefect.context import refresh_global_settings_context
+
+        refresh_global_settings_context()
+    _started[root] = server
+    return server
+
+
+def forget_address(server: Server) -> None:
+    """Take our own server's address out of the environment, where it would pass for a served one.
+
+    Prefect has read it by then.
+    """
+    if server.process is not None and os.environ.get("PREFECT_API_URL") == server.url:
+        del os.environ["PREFECT_API_URL"]
+
+
+def project_tag(project: Project) -> str:
+    """Return the tag of this project's flow runs: machine and folder, without their names."""
+    place = f"{os.uname().nodename}:{project.root}"
+    return f"project-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+
+
+def crash_leftovers(project: Project) -> int:
+    """Set this project's unfinished flow runs to CRASHED; return their number.
+
+    The caller holds the run lock, so the processes of these runs are dead (a SIGKILL leaves them
+    RUNNING for ever).
+    """
+    from prefect import get_client
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+        FlowRunFilterTags,
+    )
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Crashed
+
+    unfinished = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])
+    wanted = FlowRunFilter(
+        state=FlowRunFilterState(type=unfinished),
+        tags=FlowRunFilterTags(all_=[project_tag(project)]),
+    )
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_run_filter=wanted)
+        for run in runs:
+            state = Crashed(message="its process died; found by the next run")
+            client.set_flow_run_state(run.id, state, force=True)
+    return len(runs)
+
+
+def settle(server: Server, flow_run: str, *, task_runs: int) -> bool:
+    """Wait until the server has stored the flow run's logs and its ``task_runs`` as finished.
+
+    Task runs travel as events; a server that stops at once would lose them or leave them RUNNING.
+    Return False if the time runs out.
+    """
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    _within(EventsWorker.instance().wait_until_empty, _SETTLE_S)
+    APILogWorker.drain_all(timeout=_SETTLE_S)
+    if server.process is None:  # it lives on and stores them in its own time
+        return True
+    end = time.monotonic() + _SETTLE_S
+    mine = {"flow_runs": {"id": {"any_": [flow_run]}}}
+    unfinished = {**mine, "task_runs": {"state": {"type": {"any_": _UNFINISHED}}}}
+    while time.monotonic() < end:
+        if _count(server, mine) >= task_runs and _count(server, unfinished) == 0:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _server(project: Project, services: str) -> Server:
+    """Return the configured server if it answers, else start our own."""
+    configured = load_machine(project).servers.prefect_api_url
+    url = (configured or os.environ.get("PREFECT_API_URL", "")).rstrip("/")
+    if url in _ours:  # an earlier server of this process
+        url = ""
+    if url and _answers(url):
+        return Server(url=url, home=project.prefect_home, services=services)
+    server = _embedded(project, services=services)
+    _ours.add(server.url)
+    if url:
+        server.note = f"the Prefect server at {url} does not answer"
+    return server
+
+
+def _embedded(project: Project, *, services: str) -> Server:
+    home = project.prefect_home
+    home.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, **_CALM, "PREFECT_HOME": str(home)}
+    environment.pop("PREFECT_API_URL", None)
+    with socket.socket() as listener, (home / "server.log").open("wb") as log:
+        listener.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        process = subprocess.Popen(
+            [
+                sys.executable, "-m", "tasks.prefect_server",
+                str(os.getpid()), str(listener.fileno()), services,
+            ],
+            cwd=project.root,
+            env=environment,
+            pass_fds=(listener.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for us; the server must outlive our last words
+        )  # fmt: skip
+    server = Server(url=url, home=home, services=services, process=process)
+    atexit.register(server.stop)
+    return server
+
+
+def _leave(server: Server) -> None:
+    """Let go of a server in favour of another project's, in the same process."""
+    if "prefect" in sys.modules:
+        from prefect.events.worker import EventsWorker
+        from prefect.logging.handlers import APILogWorker
+
+        EventsWorker.drain_all(timeout=_SETTLE_S)
+        APILogWorker.drain_all(timeout=_SETTLE_S)
+    server.stop()
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{url}/health", timeout=_PROBE_S).close()
+    except (urllib.error.URLError, OSError):
+        return False
+    return True
+
+
+def _count(server: Server, wanted: dict[str, Any]) -> int:
+    request = urllib.request.Request(
+        f"{server.url}/task_runs/count",
+        data=json.dumps(wanted).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=_SETTLE_S) as answer:
+        return int(json.load(answer))
+
+
+def _within(call: Callable[[], Any], seconds: float) -> None:
+    """Call, and go on after ``seconds`` even if it has not returned."""
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(max(seconds, 0))
+
+
+def _tail(home: Path) -> str:
+    lines = (home / "server.log").read_text(errors="replace").strip().splitlines()
+    return " / ".join(lines[-3:]) or "no answer, and nothing in its log"
 
 
 def main(arguments: list[str]) -> int:
-    """Serve until killed."""
+    """Serve until killed, or until the parent dies."""
     parent, descriptor, services = int(arguments[0]), int(arguments[1]), arguments[2]
     die_with_parent(parent)
     import uvicorn

@@ -1,4 +1,4 @@
-"""What the tasks of one pipeline run share.
+"""The state that the tasks of one pipeline run share, and the decorator of all of them.
 
 Held in a context variable and not passed as arguments: Prefect hashes and stores arguments, and
 consoles and locks are neither.
@@ -6,22 +6,29 @@ consoles and locks are neither.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from rich.console import Console
 
 from lapvqa import storage
 from lapvqa.machine import Machine, load_machine
 from lapvqa.project import Project
-from tasks import dvc_lock
 from tasks.display import Display, StageOutcome
-from tasks.dvc_graph import Node
-from tasks.lineage import Commit, read_commit
-from tasks.records import Records
+from tasks.dvc_repository import StageNode, mend_cut_files
+from tasks.ledger_lines import Commit, read_commit
+from tasks.mlflow_records.records import Records
+
+if TYPE_CHECKING:
+    from prefect import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass
@@ -34,7 +41,7 @@ class Session:
     records: Records
     commit: Commit
     """The code, as it was when the run began."""
-    graph: dict[str, Node] = field(default_factory=dict)
+    graph: dict[str, StageNode] = field(default_factory=dict)
     """Stages by name, in the order in which they run."""
     outcomes: list[StageOutcome] = field(default_factory=list)
     task_runs: int = 0
@@ -68,7 +75,7 @@ def opened(root: Path, display: Display | None = None) -> Iterator[Session]:
     machine = load_machine(project)
     with storage.lock(project.run_lock, what="a run of this project"):
         display = display or Display(Console())
-        dvc_lock.mend(project, display.say)
+        mend_cut_files(project, display.say)
         session = Session(
             project=project,
             machine=machine,
@@ -82,3 +89,23 @@ def opened(root: Path, display: Display | None = None) -> Iterator[Session]:
         finally:
             display.clear()
             _current.reset(token)
+
+
+def pipeline_task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a Prefect task: never cached (DVC is the only cache), never retried, counted.
+
+    Bad data stays bad, and a stage is resumed by the next run, not repeated by this one.
+    """
+
+    from prefect import task
+    from prefect.cache_policies import NO_CACHE
+
+    def wrap(function: Callable[P, R]) -> Task[P, R]:
+        @functools.wraps(function)
+        def counted(*args: P.args, **kwargs: P.kwargs) -> R:
+            current().task_runs += 1
+            return function(*args, **kwargs)
+
+        return task(cache_policy=NO_CACHE, persist_result=False, retries=0, **options)(counted)
+
+    return wrap

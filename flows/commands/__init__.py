@@ -1,10 +1,28 @@
 """The commands of ``lapvqa``, one file each, imported only when they are asked for.
 
+Files, in the order in which data meets them:
+    demo.py           make the demo archive, then run the pipeline on it
+    doctor.py         is this machine fit for a run?
+    run.py            bring the project up to date: nothing to do, or server, flow, results
+    edit_settings.py  `run --params` and `--source`: params.yaml and local.yaml, edited
+    run_summary.py    what came out of a run: counts, metrics, where to look
+    schedule.py       the pipeline by the clock
+    plan.py           what would run, and why
+    status.py         stages, what is running and its ETA, rejects, disk use
+    rejects.py        what was rejected and why; read it again, or waive it
+    plan_memory.py    what pretraining needs, and the largest micro-batch that fits
+    replay.py         a stretch of the training, computed again
+    evaluate.py       judge the pipeline's encoder or others
+    comparison.py     the table of encoders side by side
+    score.py          score anybody's predictions
+    lineage.py        where a file, a metric or a run came from
+    sync.py           records that waited for MLflow
+    terminal.py       printing: consoles, errors, times and sizes in words
+
 Contracts
-    A command is ``execute(root, ...) -> int`` (the exit code). Errors for the reader are
+    A command is ``execute(project, ...) -> int`` (the exit code). Errors for the reader are
     LapvqaErrors; ``flows.cli`` prints them.
-    ``project`` finds the folder, ``screen`` prints, ``settings`` edits params.yaml and local.yaml,
-    ``running`` sees what is at work, ``outcome`` shows what came out.
+
 Pitfalls
     Importing torch, prefect or mlflow takes seconds each: `lapvqa --help`, and a run with nothing
     to do, must not import them. Put such imports inside the function that needs them.

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.commands import screen
+from flows.commands import terminal
 from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.project import Project
@@ -20,10 +20,10 @@ _SPARSE_S = 10.0
 
 def execute(project: Project, *, patients: int, studies: int, seed: int) -> int:
     """Write the archive where params.yaml says, run everything, print how long each part took."""
-    from flows.commands import outcome
+    from flows.commands import run_summary
     from flows.commands.run import bring_up_to_date
 
-    console = screen.console()
+    console = terminal.console()
     started = time.monotonic()
     folder = demo_folder(project)
     with storage.lock(project.run_lock, what="a run of this project"):
@@ -34,13 +34,13 @@ def execute(project: Project, *, patients: int, studies: int, seed: int) -> int:
     archive_made = time.monotonic()
     if staleness.nothing_to_do(staleness.check(project)):
         console.print("every stage is up to date\n")
-        outcome.show(project, console)
+        run_summary.show(project, console)
     else:
         bring_up_to_date(project, None, console)
     console.print(
-        f"demo archive {screen.span(archive_made - started)}, "
-        f"pipeline {screen.span(time.monotonic() - archive_made)}, "
-        f"in all {screen.span(time.monotonic() - started)}"
+        f"demo archive {terminal.span(archive_made - started)}, "
+        f"pipeline {terminal.span(time.monotonic() - archive_made)}, "
+        f"in all {terminal.span(time.monotonic() - started)}"
     )
     return 0
 
@@ -79,8 +79,8 @@ def write_archive(
             folder, patients=patients, studies=studies, seed=seed,
             workers=load_machine(project).workers, on_progress=on_progress,
         )  # fmt: skip
-    found = ", ".join(f"{name} {number}" for name, number in counts.items())
-    console.print(f"demo archive in {folder.name}/: {found}", soft_wrap=True)
+    numbers = ", ".join(f"{name} {number}" for name, number in counts.items())
+    console.print(f"demo archive in {folder.name}/: {numbers}", soft_wrap=True)
 
 
 class _Sparse:
@@ -118,14 +118,14 @@ def demo_folder(project: Project) -> Path:
 
 
 def _leave_own_source(project: Project, console: Console) -> None:
-    from flows.commands import settings
+    from flows.commands import edit_settings
 
-    said = settings.remove_source(project)
+    said = edit_settings.remove_source(project)
     if said:
         console.print(said, markup=False, soft_wrap=True)
 
 
 def _start_server(project: Project) -> None:
-    from tasks.embedded import start_server_early
+    from tasks.prefect_server import start_server_early
 
     start_server_early(project)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.commands import screen
+from flows.commands import terminal
 from lapvqa.errors import ConfigError, LapvqaError
 from lapvqa.evaluation.task_table import EVALUATIONS, find
 from lapvqa.project import Project
@@ -42,7 +42,7 @@ def execute(
     for one in tasks:
         find(one)  # an unknown one is named before anything is computed
     # JSON alone goes to standard output, so that it can be piped.
-    said = screen.progress_console() if as_json else screen.console()
+    said = terminal.progress_console() if as_json else terminal.console()
     code = 0
     if encoders:
         code = _judge(_named(encoders, names), tasks, project, said)
@@ -100,7 +100,7 @@ def _run_stage(task: str, project: Project, console: Console) -> None:
 
 def _judge(encoders: Encoders, tasks: list[str], project: Project, console: Console) -> int:
     """Judge each encoder by each task, in this process; say what failed and go on."""
-    from flows.run import interruptible
+    from flows.commands.run import interruptible
     from lapvqa import storage
     from lapvqa.evaluation import external_encoders
     from tasks.display import Display
@@ -119,7 +119,7 @@ def _judge(encoders: Encoders, tasks: list[str], project: Project, console: Cons
                     if len(tasks) == len(encoders) == 1:
                         raise
                     display.say(f"{name}, {task}: failed")
-                    screen.show_error(error)
+                    terminal.show_error(error)
                     code = code or error.exit_code
     return code
 
@@ -173,7 +173,7 @@ def _show_task(task: str, folders: list[Path], as_json: bool) -> int:
     if as_json:
         _print_json(found[0] if len(found) == 1 else found)
         return 0
-    console = screen.console()
+    console = terminal.console()
     for metrics in found:
         show(metrics, console)
     if folders[0].parent.name == "evaluations":
@@ -196,7 +196,7 @@ def _compare(project: Project, as_json: bool) -> None:
     if as_json:
         _print_json(document)
         return
-    comparison.show(lines, screen.console(), common)
+    comparison.show(lines, terminal.console(), common)
 
 
 def _print_json(content: object) -> None:

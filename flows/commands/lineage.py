@@ -6,15 +6,13 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from flows.commands import screen
-from lapvqa.lineage.graph import Lineage, Node, trace
+from flows.commands import terminal
 from lapvqa.lineage.origins import BY_RUN, Origin
+from lapvqa.lineage.walk import ArtefactNode, Key, Lineage, trace
 from lapvqa.project import Project
 
 if TYPE_CHECKING:
     from rich.tree import Tree
-
-    from lapvqa.lineage.targets import Key
 
 _MD5_SHOWN = 12
 _CODE_SHOWN = 6
@@ -27,7 +25,7 @@ def execute(project: Project, *, target: str, as_json: bool) -> int:
         json.dump(lineage.to_json(), sys.stdout, indent=2, ensure_ascii=False)
         sys.stdout.write("\n")
         return 0
-    console = screen.console()
+    console = terminal.console()
     for line in _headline(lineage):
         console.print(line, markup=False)
     shown: set[Any] = set()
@@ -41,14 +39,16 @@ def _headline(lineage: Lineage) -> list[str]:
     lines = [target.remark] if target.remark else []
     if target.metric is not None:
         values = target.value if isinstance(target.value, dict) else {"": target.value}
-        lines += [f"{target.metric} {system}: {_value(found)}" for system, found in values.items()]
+        lines += [
+            f"{target.metric} {system}: {_value(estimate)}" for system, estimate in values.items()
+        ]
     return lines
 
 
-def _value(found: Any) -> str:
-    if isinstance(found, dict) and found.keys() >= {"value", "low", "high"}:
-        return f"{found['value']} [{found['low']}, {found['high']}]"
-    return str(found)
+def _value(estimate: Any) -> str:
+    if isinstance(estimate, dict) and estimate.keys() >= {"value", "low", "high"}:
+        return f"{estimate['value']} [{estimate['low']}, {estimate['high']}]"
+    return str(estimate)
 
 
 def _tree(lineage: Lineage, key: Key, shown: set[Any], tree: Tree | None = None) -> Tree:
@@ -72,14 +72,14 @@ def _tree(lineage: Lineage, key: Key, shown: set[Any], tree: Tree | None = None)
     return branch
 
 
-def _listed(node: Node) -> list[str]:
+def _listed(node: ArtefactNode) -> list[str]:
     if not node.facts:
         return []
-    size = screen.size(node.facts["bytes"])
+    size = terminal.size(node.facts["bytes"])
     return [f"  lists {node.facts['files']} files, {size}: the archive itself"]
 
 
-def _facts(node: Node, lineage: Lineage) -> list[str]:
+def _facts(node: ArtefactNode, lineage: Lineage) -> list[str]:
     if node.origin is None:
         return [f"  {node.kind}"]
     origin = node.origin
@@ -104,5 +104,5 @@ def _when(origin: Origin) -> str:
     if origin.started is None:
         return f"time unknown{made}"
     if not origin.seconds:  # the ledger's line was written later, from dvc.lock
-        return f"before {screen.moment(origin.started)}{made}"
-    return f"{screen.moment(origin.started)}, took {screen.span(origin.seconds)}{made}"
+        return f"before {terminal.moment(origin.started)}{made}"
+    return f"{terminal.moment(origin.started)}, took {terminal.span(origin.seconds)}{made}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flows.commands import screen
+from flows.commands import terminal
 from lapvqa.project import Project
 from lapvqa.uptodate import staleness
 from lapvqa.uptodate.staleness import StageState
@@ -17,7 +17,7 @@ _UPSTREAM = "upstream "
 
 def execute(project: Project) -> int:
     """Print each stage that would run with its reasons, then those that would not."""
-    console = screen.console()
+    console = terminal.console()
     states = current(project)
     if staleness.nothing_to_do(states):
         console.print("nothing to do: every stage is up to date")
@@ -36,7 +36,7 @@ def current(project: Project) -> list[StageState]:
     states = staleness.check(project)
     if states and all(state.known for state in states):
         return states
-    from tasks.dvc_graph import load_graph, stale_stages
+    from tasks.dvc_repository import load_graph, stale_stages
 
     graph = load_graph(project.root)
     # What looks for new files runs each time; only what it finds tells whether others have to.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from flows.commands import screen, settings
+from flows.commands import edit_settings, terminal
 from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.machine import Machine, load_machine
@@ -39,7 +39,7 @@ def execute(project: Project, *, params_file: Path | None, memory: str | None) -
     """Print the plan for params.yaml, or for it with ``params_file`` merged into it."""
     room = None if memory is None else _parse(memory)
     current = load_params(project.params)
-    params = settings.merged_params(project, params_file) if params_file else current
+    params = edit_settings.merged_params(project, params_file) if params_file else current
     machine = load_machine(project)
     from lapvqa.pretrain.memory import (
         forecast,
@@ -112,7 +112,7 @@ def _work(
 
 
 def _print_parts(params: Params, work: Workload, source: str, both: list[Forecast]) -> None:
-    console, chosen = screen.console(), params.pretrain
+    console, chosen = terminal.console(), params.pretrain
     where = "a GPU, bfloat16 autocast" if work.on_gpu else "a CPU, float32"
     console.print(
         f"{chosen.objective} on {where}: a batch of {chosen.batch_size} / accumulate "
@@ -130,19 +130,19 @@ def _print_parts(params: Params, work: Workload, source: str, both: list[Forecas
     for name in names:
         sizes = [one.parts.get(name, 0) for one in both]
         if any(sizes):
-            table.add_row(_NAMES.get(name, name), *map(screen.size, sizes))
-    table.add_row("peak", *(f"{screen.size(one.peak)}" for one in both), style="bold")
+            table.add_row(_NAMES.get(name, name), *map(terminal.size, sizes))
+    table.add_row("peak", *(f"{terminal.size(one.peak)}" for one in both), style="bold")
     table.add_row("comes in", *(one.moment for one in both))
     console.print(table)
 
 
 def _print_fitting(found: list[Forecast], free: float, name: str) -> None:
-    console = screen.console()
-    console.print(f"{name}: {screen.size(free)} for tensors", markup=False, soft_wrap=True)
+    console = terminal.console()
+    console.print(f"{name}: {terminal.size(free)} for tensors", markup=False, soft_wrap=True)
     for one in found:
         console.print(
             f"  checkpoint_activations {str(one.checkpointing).lower()}: at most micro-batches of "
-            f"{one.rows}, pretrain.accumulate {one.accumulate}: {screen.size(one.peak)}",
+            f"{one.rows}, pretrain.accumulate {one.accumulate}: {terminal.size(one.peak)}",
             soft_wrap=True,
         )
     if not found:

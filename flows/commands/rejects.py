@@ -1,4 +1,4 @@
-"""``lapvqa rejects``: what was turned away and why; read it again, or waive it.
+"""``lapvqa rejects``: what was rejected and why; read it again, or waive it.
 
 Paths are shown as the archive names them, on this terminal only: they may hold patients' numbers.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.commands import screen
+from flows.commands import terminal
 from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.project import Project
@@ -25,9 +25,9 @@ def show(project: Project, *, reason: str | None, kind: str | None, files: bool)
     from lapvqa.ingest.rejects import load_waivers, mark
 
     rows = select(project, reason=reason, kind=kind)
-    console = screen.console()
+    console = terminal.console()
     if not rows:
-        console.print("nothing was turned away")
+        console.print("nothing was rejected")
         return 0
     waived = load_waivers(project).marks
     if files:
@@ -70,7 +70,7 @@ def retry(project: Project, *, reason: str | None, path: str | None) -> int:
         number = forget(project.work_dir("ingest"), unwanted)
         if number:  # an output that is missing makes the stage stale
             project.rejects.unlink(missing_ok=True)
-    console = screen.console()
+    console = terminal.console()
     if number:
         console.print(f"{number} files will be read again by the next `lapvqa run`")
     else:
@@ -107,7 +107,7 @@ def waive(project: Project, *, reason: str, path: str | None, note: str) -> int:
     yaml = YAML()
     with storage.atomic_path(project.waivers) as temporary, temporary.open("w") as handle:
         yaml.dump({"waivers": entries}, handle)
-    screen.console().print(
+    terminal.console().print(
         f"{len(new)} waived in {project.waivers.name}, {len(rows) - len(new)} were already; "
         "keep the file in git"
     )
@@ -125,7 +125,7 @@ def select(project: Project, *, reason: str | None, kind: str | None) -> list[Ro
     reasons = sorted({str(row["reason"]) for row in rows})
     if reason is not None and reason not in reasons:
         raise ConfigError(
-            f"nothing was turned away as {reason!r}", hint=f"reasons found: {', '.join(reasons)}"
+            f"nothing was rejected as {reason!r}", hint=f"reasons found: {', '.join(reasons)}"
         )
     return [row for row in rows if reason in (None, row["reason"]) and kind in (None, row["kind"])]
 

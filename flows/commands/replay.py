@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.commands import screen
+from flows.commands import terminal
 from lapvqa.errors import EXIT_BAD_DATA, ConfigError
 from lapvqa.job import open_job
 from lapvqa.params import load_params
@@ -22,7 +22,7 @@ def execute(project: Project, *, steps: str) -> int:
         replayed = replay(params, job, first=first, last=last)
     finally:
         recorder.close()
-    console = screen.console()
+    console = terminal.console()
     start = f"the state after step {replayed.start}" if replayed.start else "the first step"
     console.print(f"replayed steps {first} to {last} from {start}", soft_wrap=True)
     if not replayed.differing and replayed.chain_agrees:

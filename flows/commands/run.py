@@ -1,21 +1,37 @@
-"""``lapvqa run``: bring the project up to date, or say that it is."""
+"""``lapvqa run``: bring the project up to date, or say that it is.
+
+Light to import: "nothing to do" is decided from what the last run left, before Prefect, DVC or
+MLflow is loaded. ``run_pipeline`` starts the Prefect server before it imports them, so that their
+seconds overlap; the flow itself is in ``flows.pipeline``.
+"""
 
 from __future__ import annotations
 
 import difflib
+import errno
+import signal
+import threading
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
-from flows.commands import screen
+from flows.commands import terminal
 from lapvqa import storage
-from lapvqa.errors import ConfigError, SourceError
+from lapvqa.errors import ConfigError, SourceError, StorageFullError
 from lapvqa.project import Project
-from lapvqa.uptodate import staleness
+from lapvqa.uptodate import stagefile, staleness
 from lapvqa.uptodate.staleness import StageState
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from tasks.display import StageOutcome
+    from tasks.prefect_server import Server
+    from tasks.session import Session
 
 _RESULTS = "results: reports/index.html, lapvqa status"
 
@@ -29,24 +45,24 @@ def execute(
 ) -> int:
     """Run what is stale; print what was done, the results, and where to look."""
     started = time.monotonic()
-    console = screen.console()
+    console = terminal.console()
     if source or params_file:
         _edit_settings(project, source, params_file, console)
     if _said_nothing_to_do(project, stage, console):
-        console.print(f"nothing to do ({screen.span(time.monotonic() - started)}); {_RESULTS}")
+        console.print(f"nothing to do ({terminal.span(time.monotonic() - started)}); {_RESULTS}")
         return 0
     bring_up_to_date(project, stage, console)
-    console.print(f"done in {screen.span(time.monotonic() - started)}")
+    console.print(f"done in {terminal.span(time.monotonic() - started)}")
     return 0
 
 
 def bring_up_to_date(project: Project, stage: str | None, console: Console) -> None:
     """Run the pipeline or one stage, and show what came out."""
-    from flows.commands import outcome
+    from flows.commands import run_summary
 
     _run(project, stage, console)
     console.print()
-    outcome.show(project, console)
+    run_summary.show(project, console)
 
 
 def bring_stage_up_to_date(project: Project, stage: str, console: Console) -> None:
@@ -56,10 +72,113 @@ def bring_stage_up_to_date(project: Project, stage: str, console: Console) -> No
 
 
 def _run(project: Project, stage: str | None, console: Console) -> None:
-    from flows.run import run_pipeline
-
     _require_source(project, stage)
     run_pipeline(project.root, stage=stage, console=console)
+
+
+@dataclass
+class RunResult:
+    """What one run did."""
+
+    stages: list[StageOutcome] = field(default_factory=list)
+    """All stages in the order of the graph: "ran" or "up to date"."""
+    prefect_flow_run: str = ""
+    mlflow_run: str | None = None
+    """None if there was nothing to do, or MLflow is down."""
+
+
+def run_pipeline(
+    root: Path,
+    *,
+    stage: str | None = None,
+    console: Console | None = None,
+    progress: bool = True,
+) -> RunResult:
+    """Bring the project in ``root`` up to date, or one stage of it, and return what was done.
+
+    ``console``: where lines and the live bar go; None for nowhere. Raises the failed stage's own
+    LapvqaError (its ``exit_code`` is the one to end with), ConfigError for a bad params.yaml,
+    BusyError if another run of the project is at work, KeyboardInterrupt on SIGINT and SIGTERM
+    (the stage's processes are gone then, and the next run continues).
+    """
+    from rich.console import Console
+
+    from lapvqa.params import load_params
+    from tasks.display import Display
+    from tasks.prefect_server import forget_address, start_server_early
+    from tasks.session import opened
+
+    project = Project(root.resolve())
+    load_params(project.params)
+    if stage is not None:
+        _require_stage(stage, stagefile.declared(project))
+    display = Display(console or Console(quiet=True), progress=progress)
+    with interruptible(), opened(project.root, display) as session:
+        server = start_server_early(project)
+        try:
+            _run_flow(session, server, stage)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise StorageFullError(
+                "no space left on the disk for the records of this run",
+                hint="free disk space, then run again; nothing was lost",
+            ) from error
+        finally:
+            forget_address(server)
+        return _result(session, stage)
+
+
+def _run_flow(session: Session, server: Server, stage: str | None) -> None:
+    # These imports take seconds; the server needs longer.
+    from prefect import tags
+
+    from flows.pipeline import make_stage_flow, pipeline
+    from tasks.prefect_server import crash_leftovers, project_tag, settle
+
+    flow = pipeline if stage is None else make_stage_flow(stage)
+    session.records.open()
+    server.wait()
+    session.display.say(f"{server.describe()}; {session.records.describe()}")
+    crash_leftovers(session.project)
+    try:
+        with tags(project_tag(session.project)):
+            flow(str(session.project.root))
+    finally:
+        if session.flow_run and not settle(server, session.flow_run, task_runs=session.task_runs):
+            session.display.say("Prefect did not store all of this run's history in time")
+
+
+def _result(session: Session, stage: str | None) -> RunResult:
+    from tasks.display import StageOutcome
+
+    known = {outcome.name: outcome for outcome in session.outcomes}
+    return RunResult(
+        stages=[
+            known.get(name) or StageOutcome(name, "up to date", 0.0)
+            for name in session.graph
+            if stage is None or name in known
+        ],
+        prefect_flow_run=session.flow_run,
+        mlflow_run=session.records.pipeline_run,
+    )
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn SIGTERM into KeyboardInterrupt, so that it cleans up as Ctrl-C does."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _said_nothing_to_do(project: Project, stage: str | None, console: Console) -> bool:
@@ -74,44 +193,43 @@ def _said_nothing_to_do(project: Project, stage: str | None, console: Console) -
 
 
 def _said_stage_is_up_to_date(states: list[StageState], stage: str, console: Console) -> bool:
-    state = next((state for state in states if state.name == stage), None)
-    if state is None:
-        raise _unknown_stage(stage, [state.name for state in states])
-    above = [reason.split(" ", 1)[1] for reason in state.reasons if _is_upstream(reason)]
-    if len(above) < len(state.reasons):
+    by_name = {state.name: state for state in states}
+    _require_stage(stage, by_name)
+    reasons = by_name[stage].reasons
+    above = [reason.split(" ", 1)[1] for reason in reasons if reason.startswith("upstream ")]
+    if len(above) < len(reasons):
         return False
     note = f"; but {', '.join(above)} upstream would change it: lapvqa run" if above else ""
     console.print(f"{stage}: up to date{note}")
     return True
 
 
-def _is_upstream(reason: str) -> bool:
-    return reason.startswith("upstream ")
-
-
-def _unknown_stage(stage: str, known: list[str]) -> ConfigError:
-    near = difflib.get_close_matches(stage, known, n=1)
-    return ConfigError(
-        f"there is no stage {stage!r}",
-        hint=f"did you mean {near[0]}?" if near else f"stages: {', '.join(known)}",
-    )
+def _require_stage(stage: str, known: Iterable[str]) -> None:
+    """Raise ConfigError for an unknown stage, before anything is started."""
+    names = list(known)
+    if stage not in names:
+        near = difflib.get_close_matches(stage, names, n=1)
+        raise ConfigError(
+            f"there is no stage {stage!r}",
+            hint=f"did you mean {near[0]}?" if near else f"stages: {', '.join(names)}",
+        )
 
 
 def _edit_settings(
     project: Project, source: Path | None, params_file: Path | None, console: Console
 ) -> None:
-    from flows.commands import settings
+    from flows.commands import edit_settings
 
     # A run at work would take up the new values halfway.
     with storage.lock(project.run_lock, what="a run of this project"):
         if params_file is not None:
-            changes = settings.merge_params(project, params_file)
+            changes = edit_settings.merge_params(project, params_file)
             for key, before, now in changes:
                 console.print(f"params.yaml: {key} {before} -> {now}", markup=False)
             if not changes:
                 console.print(f"params.yaml: has the values of {params_file} already", markup=False)
         if source is not None:
-            console.print(settings.set_source(project, source), markup=False, soft_wrap=True)
+            console.print(edit_settings.set_source(project, source), markup=False, soft_wrap=True)
 
 
 def _require_source(project: Project, stage: str | None) -> None:

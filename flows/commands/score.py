@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flows.commands import screen
+from flows.commands import terminal
 from lapvqa.params import load_params
 from lapvqa.project import Project
 from tasks.results import shown
@@ -29,9 +29,9 @@ def execute(project: Project, *, task: str, predictions: Path, as_json: bool) ->
     metrics = contract.metrics_of(evaluation, table, common=params.common)
     if as_json:
         # Plain, whatever the width of the terminal.
-        screen.console().print_json(json.dumps(metrics, sort_keys=True), indent=2)
+        terminal.console().print_json(json.dumps(metrics, sort_keys=True), indent=2)
         return 0
-    show(metrics, screen.console())
+    show(metrics, terminal.console())
     return 0
 
 

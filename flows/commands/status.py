@@ -1,13 +1,15 @@
-"""``lapvqa status``: stages, what is running, what was turned away, disk use; changes nothing."""
+"""``lapvqa status``: stages, what is running, rejects, disk use; changes nothing."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.commands import running, screen
+from flows.commands import terminal
 from lapvqa.project import Project
 from lapvqa.uptodate import staleness
 from lapvqa.uptodate.staleness import StageState
@@ -15,16 +17,15 @@ from lapvqa.uptodate.staleness import StageState
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flows.commands.running import Progress
-
 _FOLDERS = ("demo", "data", "models", "results", "reports", ".dvc/cache", ".lapvqa")
 _COUNTS_SHOWN = 4
+_TAIL_BYTES = 65536
 
 
 def execute(project: Project) -> int:
     """Print everything that can be known without waiting; works while a run goes on."""
-    console = screen.console()
-    at_work = {found.stage: found for found in running.stages_at_work(project)}
+    console = terminal.console()
+    at_work = {progress.stage: progress for progress in stages_at_work(project)}
     _show_running(project, at_work, console)
     _show_stages(project, at_work, console)
     _show_rejects(project, console)
@@ -34,24 +35,24 @@ def execute(project: Project) -> int:
 
 
 def _show_running(project: Project, at_work: dict[str, Progress], console: Console) -> None:
-    holder = running.holder(project.run_lock)
+    holder = holder_of_lock(project.run_lock)
     if holder:
         console.print(f"running: {holder}", markup=False)
-    for found in at_work.values():
-        console.print(f"  {describe(found)}", markup=False)
+    for progress in at_work.values():
+        console.print(f"  {describe(progress)}", markup=False)
     if not holder and not at_work:
         console.print("running: nothing")
 
 
-def describe(found: Progress) -> str:
+def describe(progress: Progress) -> str:
     """Return one running stage in words: how far, how fast, how long still."""
-    if found.total is None:
-        return f"{found.stage}: since {screen.moment(found.started)}"
-    eta = "unknown" if found.eta_s is None else screen.span(found.eta_s)
-    note = f" ({found.note})" if found.note else ""
+    if progress.total is None:
+        return f"{progress.stage}: since {terminal.moment(progress.started)}"
+    eta = "unknown" if progress.eta_s is None else terminal.span(progress.eta_s)
+    note = f" ({progress.note})" if progress.note else ""
     return (
-        f"{found.stage}: {found.done}/{found.total} {found.unit}, {found.rate:.1f}/s, "
-        f"ETA {eta}{note}"
+        f"{progress.stage}: {progress.done}/{progress.total} {progress.unit}, "
+        f"{progress.rate:.1f}/s, ETA {eta}{note}"
     )
 
 
@@ -67,8 +68,8 @@ def _show_stages(project: Project, at_work: dict[str, Progress], console: Consol
         facts = _read(project.run_file(state.name))
         table.add_row(
             state.name,
-            screen.moment(facts["started"]) if facts else "",
-            screen.span(facts["seconds"]) if facts else "",
+            terminal.moment(facts["started"]) if facts else "",
+            terminal.span(facts["seconds"]) if facts else "",
             "running" if state.name in at_work else _state(project, state),
             _counts(facts.get("counts", {})),
         )
@@ -94,9 +95,9 @@ def _counts(counts: dict[str, Any]) -> str:
 def _show_rejects(project: Project, console: Console) -> None:
     from rich.table import Table
 
-    from flows.commands.outcome import rejects
+    from flows.commands.run_summary import rejects
 
-    table = Table(title="Turned away")
+    table = Table(title="Rejected")
     for name in ("table", "kind", "reason", "how many"):
         table.add_column(name, no_wrap=True, justify="right" if name == "how many" else "left")
     for path in (project.rejects, project.token_rejects):
@@ -114,7 +115,7 @@ def _show_coverage(project: Project, console: Console) -> None:
 
     if not (project.tokens_dir.exists() and project.token_rejects.exists()):
         return
-    table = Table(title="What the reports' texts are made of")
+    table = Table(title="Reports by what their text became")
     table.add_column("verdict", no_wrap=True)
     table.add_column("studies", justify="right")
     for verdict, number in coverage(project):
@@ -124,8 +125,8 @@ def _show_coverage(project: Project, console: Console) -> None:
 
 def _show_disk(project: Project, console: Console) -> None:
     used = {name: _size(project.root / name) for name in _FOLDERS}
-    parts = ", ".join(f"{name} {screen.size(number)}" for name, number in used.items() if number)
-    free = screen.size(shutil.disk_usage(project.root).free)
+    parts = ", ".join(f"{name} {terminal.size(number)}" for name, number in used.items() if number)
+    free = terminal.size(shutil.disk_usage(project.root).free)
     console.print(f"disk: {parts or 'nothing made yet'}; free {free}", markup=False)
 
 
@@ -146,7 +147,80 @@ def _size(folder: Path) -> int:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
+        facts: dict[str, Any] = json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return {}
-    return found
+    return facts
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a running stage is."""
+
+    stage: str
+    started: float
+    done: int | None = None
+    total: int | None = None
+    unit: str = ""
+    rate: float | None = None
+    eta_s: float | None = None
+    note: str = ""
+
+
+def holder_of_lock(lock: Path) -> str:
+    """Return who holds a lock file ("process 12 on host, since ..."); empty if nobody does.
+
+    Asks the kernel's list of locks: trying the lock, however shortly, could make a run that
+    starts at this moment believe that another one is at work.
+    """
+    try:
+        inode = lock.stat().st_ino
+        locks = Path("/proc/locks").read_text(encoding="ascii")
+    except OSError:
+        return ""
+    if not any(line.split()[5].endswith(f":{inode}") for line in locks.splitlines()):
+        return ""
+    return lock.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+
+
+def stages_at_work(project: Project) -> list[Progress]:
+    """Return the stages whose process is running now."""
+    locks = sorted((project.state / "work").glob("*.lock"))
+    return [progress_of(project, lock.stem) for lock in locks if holder_of_lock(lock)]
+
+
+def progress_of(project: Project, stage: str) -> Progress:
+    """Return how far the last run of a stage came, from its record."""
+    started, last = time.time(), None
+    for entry in _entries(project.record(stage)):
+        if entry["kind"] == "start":
+            started = entry["t"]
+        elif entry["kind"] == "progress":
+            last = entry
+    if last is None:
+        return Progress(stage, started)
+    eta = last["eta_s"]
+    if eta is not None:
+        eta = max(eta - (time.time() - last["t"]), 0.0)
+    return Progress(
+        stage, started, last["done"], last["total"], last["unit"], last["rate"], eta, last["note"]
+    )
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """Return the first entry and those near the end; a line being written is left out."""
+    try:
+        with path.open("rb") as handle:
+            first = handle.readline()
+            end = handle.seek(0, 2)
+            handle.seek(max(len(first), end - _TAIL_BYTES))
+            lines = [first, *handle.read().splitlines()]
+    except FileNotFoundError:
+        return []
+    entries = []
+    for line in lines:
+        try:
+            entries.append(json.loads(line))
+        except ValueError:  # cut by the seek, or not yet whole
+            continue
+    return entries

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from flows.commands import screen
+from flows.commands import terminal
 from lapvqa.project import Project
 
 
 def execute(project: Project) -> int:
     """Replay what is spooled; nothing is lost or doubled, however often it is asked for."""
-    from tasks.records import sync_records
+    from tasks.mlflow_records.records import sync_records
 
     runs = sync_records(project)
     what = f"{runs} run{'s' if runs != 1 else ''} brought into MLflow" if runs else "nothing waits"
-    screen.console().print(f"records: {what}")
+    terminal.console().print(f"records: {what}")
     return 0

@@ -1,4 +1,4 @@
-"""How an artefact came to be: dvc.lock joined with the ledger by stage and md5."""
+"""The run that made an artefact: dvc.lock joined with the ledger by stage and md5."""
 
 from __future__ import annotations
 

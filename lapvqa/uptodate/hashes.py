@@ -119,17 +119,17 @@ def ignored_names(project: Project) -> list[str]:
 def stat_artefact(path: Path, ignored: list[str]) -> dict[str, Stat] | None:
     """Return path within the folder -> Stat (``""`` for a single file); None if absent."""
     try:
-        found = path.stat()
+        stat = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     if not path.is_dir():
-        return {"": (found.st_size, found.st_mtime_ns, found.st_ino)}
+        return {"": (stat.st_size, stat.st_mtime_ns, stat.st_ino)}
     return dict(_walk(path, "", ignored))
 
 
 def _walk(folder: Path, prefix: str, ignored: list[str]) -> Iterator[tuple[str, Stat]]:
-    with os.scandir(folder) as found:
-        for item in found:
+    with os.scandir(folder) as items:
+        for item in items:
             if any(fnmatch.fnmatch(item.name, pattern) for pattern in ignored):
                 continue
             if item.is_dir():

@@ -14,9 +14,9 @@ from typing import Any
 
 from lapvqa import storage
 from lapvqa.project import Project
-from lapvqa.uptodate import inputs, stagefile
+from lapvqa.uptodate import input_folders, stagefile
 from lapvqa.uptodate.hashes import Artefact, FileFacts, Hasher
-from lapvqa.uptodate.inputs import Listing, Places
+from lapvqa.uptodate.input_folders import Listing, Places
 from lapvqa.uptodate.stagefile import LockedStage, Stage
 
 VERSION = 1
@@ -77,8 +77,8 @@ def remember(project: Project) -> None:
         stages=stagefile.declared(project),
         locks=locks,
         params=read_yaml(project.params),
-        places=inputs.places(project),
-        listings=inputs.listings(project),
+        places=input_folders.places(project),
+        listings=input_folders.listings(project),
         artefacts={path: files for path in paths if (files := hasher.artefact(path)) is not None},
     )
     plain = asdict(manifest)

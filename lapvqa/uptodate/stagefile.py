@@ -107,19 +107,19 @@ def upstream(stages: dict[str, Stage], name: str) -> list[str]:
     return [other for other in stages if other != name and _feeds(stages[other], stages[name])]
 
 
-def overlap(one: str, other: str) -> bool:
+def overlap(path: str, other: str) -> bool:
     """Tell whether two paths are the same or one lies within the other."""
-    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
+    return path == other or path.startswith(f"{other}/") or other.startswith(f"{path}/")
 
 
 def lookup(values: dict[str, Any], dotted: str) -> Any:
     """Return the value at a dotted key; KeyError if it is absent."""
-    found: Any = values
+    value: Any = values
     for part in dotted.split("."):
-        if not isinstance(found, dict) or part not in found:
+        if not isinstance(value, dict) or part not in value:
             raise KeyError(dotted)
-        found = found[part]
-    return found
+        value = value[part]
+    return value
 
 
 def _feeds(source: Stage, target: Stage) -> bool:
@@ -234,7 +234,7 @@ def _require_end(project: Project) -> None:
 
 
 def _hashes(items: list[dict[str, Any]]) -> dict[str, str]:
-    found = {item["path"]: str(item.get("md5", "")) for item in items}
-    if not all(isinstance(path, str) for path in found):
+    md5s = {item["path"]: str(item.get("md5", "")) for item in items}
+    if not all(isinstance(path, str) for path in md5s):
         raise TypeError("a path is no text")
-    return found
+    return md5s

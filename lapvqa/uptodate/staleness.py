@@ -1,9 +1,9 @@
 """Is there anything to do, and why? Answered in a moment, without torch, Prefect or DVC.
 
-``check`` compares the project with dvc.lock as `dvc status` does; the manifest that ``remember``
-writes after a run spares it the parsing and the hashing. A file whose stat changed is hashed, so
-a mere touch makes nothing stale. Where that would take long, the answer is "not known", and DVC
-(which keeps hashes of its own) decides.
+``check`` compares the project with dvc.lock as `dvc status` does; the manifest of the last run
+spares it the parsing and the hashing. A file whose stat changed is hashed, so a mere touch makes
+nothing stale. Where that would take long, the answer is "not known", and DVC (which keeps hashes
+of its own) decides.
 """
 
 from __future__ import annotations
@@ -14,12 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa.project import Project
-from lapvqa.uptodate import inputs, manifest, stagefile
+from lapvqa.uptodate import input_folders, manifest, stagefile
 from lapvqa.uptodate.hashes import Hasher, TooMuchToHashError
-from lapvqa.uptodate.manifest import remember
 from lapvqa.uptodate.stagefile import LockedStage, Stage
-
-__all__ = ["StageState", "check", "nothing_to_do", "remember"]
 
 _HASH_BUDGET = 2**30  # bytes: about two seconds
 _ABSENT = "(absent)"
@@ -82,11 +79,11 @@ def _snapshot(project: Project) -> _Snapshot:
         stages, locks = stagefile.declared(project), stagefile.locked(project)
         params = read_yaml(project.params)
     as_before = known and same >= {"params.yaml", "local.yaml"}
-    places = known.places if known and as_before else inputs.places(project)
+    places = known.places if known and as_before else input_folders.places(project)
     hasher = Hasher(project, known.artefacts if known else {}, budget=_HASH_BUDGET)
     listings = known.listings if known else {}
     changes = {
-        inputs.artefact(project, name): inputs.change(
+        input_folders.artefact(project, name): input_folders.change(
             project, name, places=places, known=listings.get(name)
         )
         for name in places.folders
@@ -166,19 +163,19 @@ def _input_changes(
 
 def _differences(hasher: Hasher, path: str, md5: str) -> Iterator[str]:
     kind = "code" if path.startswith("lapvqa") else "input"
-    found = hasher.md5(path)
-    if found is None:
+    now = hasher.md5(path)
+    if now is None:
         yield f"{kind} {path} missing"
-    elif found != md5:
+    elif now != md5:
         files = hasher.changed_files(path) or [""]
         yield from (f"{kind} {path}{'/' if name else ''}{name} changed" for name in files)
 
 
 def _output_changes(snapshot: _Snapshot, lock: LockedStage) -> Iterator[str]:
     for path, md5 in lock.outs.items():
-        found = snapshot.hasher.md5(path)
-        if found != md5:
-            yield f"output {path} {'missing' if found is None else 'changed'}"
+        now = snapshot.hasher.md5(path)
+        if now != md5:
+            yield f"output {path} {'missing' if now is None else 'changed'}"
 
 
 def _concerns(snapshot: _Snapshot, source: Stage, lock: LockedStage) -> bool:

@@ -21,14 +21,14 @@ from cli_answer import Answer, Lapvqa
 
 from flows.cli import main
 from lapvqa.project import Project
-from lapvqa.uptodate import staleness
+from lapvqa.uptodate import manifest
 
 
 @pytest.fixture(scope="session")
 def toy_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("toy")
     toy_project.make(root)
-    staleness.remember(Project(root))
+    manifest.remember(Project(root))
     return root
 
 
@@ -38,7 +38,7 @@ def toy(toy_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     root = tmp_path / "project"
     shutil.copytree(toy_template, root)
     monkeypatch.chdir(root)
-    staleness.remember(Project(root))
+    manifest.remember(Project(root))
     return Project(root)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from cli_answer import Answer, Lapvqa
 
-from flows.commands import checks
-from flows.commands.checks import FAIL, OK, WARN
+from flows.commands import doctor
+from flows.commands.doctor import FAIL, OK, WARN
 from lapvqa.dicom import pixels, self_test
 from lapvqa.project import Project
 
@@ -63,9 +63,9 @@ def test_a_missing_decoder_is_a_warning_that_says_what_happens(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(pixels, "DECODERS", dict.fromkeys(pixels.DECODERS, "absent"))
-    found = {check.name: check for check in checks.codecs(Project(tmp_path))}
+    found = {check.name: check for check in doctor.codecs(Project(tmp_path))}
     assert found["DICOM RLE lossless"].status == WARN
-    assert "turned away" in found["DICOM RLE lossless"].remedy
+    assert "rejected" in found["DICOM RLE lossless"].remedy
     assert found["DICOM deflated"].status == OK
 
 
@@ -74,7 +74,7 @@ def test_packages_beside_the_lock(tmp_path: Path) -> None:
     lock = tmp_path / "requirements" / "lock.txt"
 
     def found() -> list[tuple[str, str]]:
-        return [(check.status, check.found) for check in checks.packages(Project(tmp_path))]
+        return [(check.status, check.found) for check in doctor.packages(Project(tmp_path))]
 
     lock.write_text("typer==0.0.1\nno-such-package==1.0\n")
     statuses = found()
@@ -91,16 +91,16 @@ def test_packages_beside_the_lock(tmp_path: Path) -> None:
 def test_stores(tmp_path: Path) -> None:
     project = Project(tmp_path)
     project.state.mkdir()
-    assert [check.status for check in checks.mlflow(project)] == [OK]
+    assert [check.status for check in doctor.mlflow(project)] == [OK]
     project.mlflow_db.write_bytes(b"this is no database" * 100)
-    assert [check.status for check in checks.mlflow(project)] == [FAIL]
+    assert [check.status for check in doctor.mlflow(project)] == [FAIL]
     project.mlflow_db.unlink()
     with sqlite3.connect(project.mlflow_db) as connection:
         connection.execute("CREATE TABLE t (x)")
         connection.commit()
-        assert [check.status for check in checks.mlflow(project)] == [OK]
+        assert [check.status for check in doctor.mlflow(project)] == [OK]
         connection.execute("BEGIN IMMEDIATE")
-        (check,) = checks.mlflow(project)
+        (check,) = doctor.mlflow(project)
         assert (check.status, check.found) == (OK, "SQLite, in use now")
     connection.close()
 
@@ -108,7 +108,7 @@ def test_stores(tmp_path: Path) -> None:
 def test_a_server_that_does_not_answer_is_a_warning(tmp_path: Path) -> None:
     project = Project(tmp_path)
     project.local.write_text("servers: {mlflow_tracking_uri: 'http://127.0.0.1:9'}\n")
-    (check,) = checks.mlflow(project)
+    (check,) = doctor.mlflow(project)
     assert check.status == WARN
     assert "does not answer" in check.found
 
@@ -116,8 +116,8 @@ def test_a_server_that_does_not_answer_is_a_warning(tmp_path: Path) -> None:
 def test_a_check_that_breaks_down_is_a_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "CHECKS", (checks.settings, checks.git))
-    found = list(checks.run_all(Project(tmp_path)))
+    monkeypatch.setattr(doctor, "CHECKS", (doctor.settings, doctor.git))
+    found = list(doctor.run_all(Project(tmp_path)))
     assert [check.status for check in found] == [FAIL, WARN]
     assert "params.yaml" in found[0].found
 
@@ -135,7 +135,7 @@ def test_the_whole_doctor_on_this_machine(process: Callable[..., Answer]) -> Non
 def test_the_doctor_of_a_sick_project_fails(
     toy: Project, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "CHECKS", (checks.settings, checks.git))
+    monkeypatch.setattr(doctor, "CHECKS", (doctor.settings, doctor.git))
     toy.params.write_text("tokens: {}\n")
     answer = lapvqa("doctor")
     assert answer.code == 2

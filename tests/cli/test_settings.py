@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands import demo, settings
+from flows.commands import demo, edit_settings
 from lapvqa.errors import ConfigError
 from lapvqa.machine import load_machine
 from lapvqa.params import load_params
@@ -29,7 +29,7 @@ def test_merging_changes_the_named_values_and_nothing_else(
     (tmp_path / "mine.yaml").write_text(
         "tokens: {max_length: 128}\npretrain:\n  lr: 5.0e-4\n  seed: 0\n  augment: false\n"
     )
-    changes = settings.merge_params(project, tmp_path / "mine.yaml")
+    changes = edit_settings.merge_params(project, tmp_path / "mine.yaml")
     assert [(key, before, now) for key, before, now in changes] == [
         ("tokens.max_length", 64, 128),
         ("pretrain.lr", 1e-3, 5e-4),
@@ -47,7 +47,7 @@ def test_merging_changes_the_named_values_and_nothing_else(
 
 def test_merging_equal_values_writes_nothing(project: Project) -> None:
     before = project.params.stat().st_mtime_ns
-    assert settings.merge_params(project, REPOSITORY / "params.yaml") == []
+    assert edit_settings.merge_params(project, REPOSITORY / "params.yaml") == []
     assert project.params.stat().st_mtime_ns == before
 
 
@@ -68,7 +68,7 @@ def test_a_wrong_value_changes_no_file(
     before = project.params.read_bytes()
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(ConfigError) as caught:
-        settings.merge_params(project, tmp_path / "mine.yaml")
+        edit_settings.merge_params(project, tmp_path / "mine.yaml")
     assert message in caught.value.message
     assert "mine.yaml" in caught.value.message
     assert project.params.read_bytes() == before
@@ -76,7 +76,7 @@ def test_a_wrong_value_changes_no_file(
 
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "params").glob("*.yaml")), ids=str)
 def test_every_shipped_parameter_file_can_be_merged(project: Project, file: Path) -> None:
-    assert settings.merge_params(project, file)
+    assert edit_settings.merge_params(project, file)
     load_params(project.params)
 
 
@@ -84,7 +84,7 @@ def test_a_source_goes_into_local_yaml_and_back(project: Project, tmp_path: Path
     own = tmp_path / "own archive"
     own.mkdir()
     project.local.write_text("# my machine\nworkers: 3  # of four\n")
-    said = settings.set_source(project, own)
+    said = edit_settings.set_source(project, own)
     assert "own archive, kept in local.yaml (back: lapvqa run --source demo/mimic-cxr)" in said
     text = project.local.read_text()
     assert "# my machine" in text
@@ -93,8 +93,8 @@ def test_a_source_goes_into_local_yaml_and_back(project: Project, tmp_path: Path
     params = load_params(project.params).inventory
     assert machine.folder("source", params, project) == own
     assert machine.workers == 3
-    assert "already" in settings.set_source(project, own)
-    said = settings.set_source(project, project.root / "demo" / "mimic-cxr")
+    assert "already" in edit_settings.set_source(project, own)
+    said = edit_settings.set_source(project, project.root / "demo" / "mimic-cxr")
     assert "removed from local.yaml" in said
     assert project.local.read_text() == "# my machine\nworkers: 3  # of four\n"
 
@@ -103,15 +103,15 @@ def test_a_source_elsewhere_is_kept_absolute(
     project: Project, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     own = tmp_path_factory.mktemp("own")
-    settings.set_source(project, own)
+    edit_settings.set_source(project, own)
     assert load_machine(project).paths.source == str(own)
-    assert settings.remove_source(project)
+    assert edit_settings.remove_source(project)
     assert load_machine(project).paths.source is None
-    assert settings.remove_source(project) == ""
+    assert edit_settings.remove_source(project) == ""
 
 
 def test_the_default_source_needs_no_local_yaml(project: Project) -> None:
-    said = settings.set_source(project, project.root / "demo" / "mimic-cxr")
+    said = edit_settings.set_source(project, project.root / "demo" / "mimic-cxr")
     assert said == "source: demo/mimic-cxr, as params.yaml says"
     assert not project.local.exists()
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from cli_answer import Lapvqa
 
-from flows.commands import running
+from flows.commands import status
 from lapvqa import storage
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
@@ -49,13 +49,13 @@ def holder_of(request: pytest.FixtureRequest):
 
 def test_a_lock_is_seen_without_touching_it_and_ends_with_its_process(tmp_path, holder_of) -> None:
     lock = tmp_path / "run.lock"
-    assert running.holder(lock) == ""
+    assert status.holder_of_lock(lock) == ""
     process = holder_of(lock)
-    assert running.holder(lock).startswith(f"process {process.pid} on ")
+    assert status.holder_of_lock(lock).startswith(f"process {process.pid} on ")
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert lock.read_text(), "a killed holder leaves its name behind"
-    assert running.holder(lock) == ""
+    assert status.holder_of_lock(lock) == ""
 
 
 def test_progress_is_the_last_whole_line(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_progress_is_the_last_whole_line(tmp_path: Path) -> None:
             "unit": "reports", "rate": 10.0, "eta_s": 6.0, "note": "",
         }  # fmt: skip
         handle.write(json.dumps(entry) + "\n" + '{"t": 1, "kind": "pro')
-    found = running.progress(project, "tokens")
+    found = status.progress_of(project, "tokens")
     assert (found.done, found.total, found.rate) == (40, 100, 10.0)
     assert found.eta_s == pytest.approx(2.0, abs=0.5), "counted down since the line was written"
 
@@ -81,7 +81,7 @@ def test_progress_of_a_long_record_reads_its_end_only(tmp_path: Path) -> None:
         recorder.metrics({"loss": 1.0, "filler_" + "x" * 50: 0.0}, step=step)
     recorder.progress(7, 7, unit="steps")
     recorder.close()
-    found = running.progress(project, "pretrain")
+    found = status.progress_of(project, "pretrain")
     assert found.done == 7
     assert time.time() - found.started < 60
 
@@ -94,7 +94,7 @@ def test_a_fresh_project(toy: Project, lapvqa: Lapvqa) -> None:
     assert answer.code == 0
     assert "running: nothing" in answer.out
     assert answer.out.count("never run") == 6
-    assert "Turned away" not in answer.out
+    assert "Rejected" not in answer.out
 
 
 def test_after_a_run(toy: Project, lapvqa: Lapvqa) -> None:

@@ -65,21 +65,21 @@ COLUMNS = (
 class GroundingProject:
     """A project with an archive of squares, and how to judge encoders on it."""
 
-    project: Project
+    paths: Project
     shipped: EvaluateParams
 
     @property
     def table(self) -> Path:
-        folder = self.project.root / load_params(self.project.params).inventory.ms_cxr
+        folder = self.paths.root / load_params(self.paths.params).inventory.ms_cxr
         return folder / "MS_CXR_Local_Alignment_v1.1.0.csv"
 
     def judge(
         self, encoders: dict[str, ImageEncoder], chosen: PgParams = QUICK, name: str = "results"
     ) -> tuple[dict[str, Any], pa.Table, Path]:
-        subject = Subject(lambda: encoders, self.project.root / name, None)
+        subject = Subject(lambda: encoders, self.paths.root / name, None)
         params = self.shipped.model_copy(update={"pg": chosen})
-        recorder = Recorder(self.project.root / "record.jsonl", stage="evaluate", quiet=True)
-        pg_task.evaluate(subject, params, make_job(self.project, MACHINE, recorder))
+        recorder = Recorder(self.paths.root / "record.jsonl", stage="evaluate", quiet=True)
+        pg_task.evaluate(subject, params, make_job(self.paths, MACHINE, recorder))
         recorder.close()
         folder = subject.folder("pg")
         return read_metrics(folder), read_predictions(folder), folder
@@ -155,7 +155,7 @@ def write_ms_cxr(project: GroundingProject, rows: list[list[object]]) -> None:
         csv.writer(handle).writerows([COLUMNS, *rows])
     listed = [{"path": project.table.name, "size": 1, "mtime_ns": 1}]
     table = pa.Table.from_pylist(listed, schema=INVENTORY)
-    storage.write_table(project.project.inventory("ms_cxr"), table, INVENTORY)
+    storage.write_table(project.paths.inventory("ms_cxr"), table, INVENTORY)
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def rows_and_project(
 ) -> tuple[list[list[object]], GroundingProject]:
     shutil.copy(repository / "params.yaml", tmp_path)
     project = GroundingProject(Project(tmp_path), shipped)
-    rows = write_archive(project.project)
+    rows = write_archive(project.paths)
     write_ms_cxr(project, rows)
     return rows, project
 
@@ -224,7 +224,7 @@ def test_without_the_data_it_is_not_computed_and_says_what_to_set(
     project: GroundingProject,
 ) -> None:
     project.table.unlink()
-    storage.write_table(project.project.inventory("ms_cxr"), INVENTORY.empty_table(), INVENTORY)
+    storage.write_table(project.paths.inventory("ms_cxr"), INVENTORY.empty_table(), INVENTORY)
     metrics, predictions, folder = project.judge({"one": Brightness()})
     assert metrics["status"] == contract.NOT_COMPUTED
     assert "inventory.ms_cxr" in metrics["reason"]
@@ -245,7 +245,7 @@ def test_an_archive_that_holds_none_of_the_images_is_an_error(
 
 
 def test_a_lost_key_is_an_error(project: GroundingProject) -> None:
-    (project.project.state / "deid.key").unlink()
+    (project.paths.state / "deid.key").unlink()
     with pytest.raises(ConfigError, match="found none"):
         project.judge({"one": Brightness()})
 

@@ -17,7 +17,7 @@ from test_openi import TEXT, TGZ, packed, report
 
 from lapvqa.errors import SourceError
 from lapvqa.images.shards import ShardStore
-from lapvqa.uptodate import inputs
+from lapvqa.uptodate import input_folders
 
 STUDY = "files/p10/p10000032/s50414267"
 
@@ -58,10 +58,10 @@ def test_mimic_cxr_jpg_with_its_reports_next_to_it(tmp_path: Path) -> None:
     assert (study["report"], study["num_images"]) == (" FINDINGS: clear", 2)
     (labels,) = table(project.labels)
     assert labels["Cardiomegaly"] == 1
-    places = inputs.places(project)
-    assert inputs.change(project, "source", places=places, known=None) == ""
+    places = input_folders.places(project)
+    assert input_folders.change(project, "source", places=places, known=None) == ""
     (source.parent / ZIP).write_bytes(zipped({**reports, STUDY + ".txt": "corrected"}))
-    assert inputs.change(project, "source", places=places, known=None) == "1 file changed"
+    assert input_folders.change(project, "source", places=places, known=None) == "1 file changed"
     run(project)
     assert table(project.studies)[0]["report"] == "corrected"
 

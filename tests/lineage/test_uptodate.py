@@ -16,7 +16,7 @@ import pytest
 from lapvqa import identity, storage
 from lapvqa.project import Project
 from lapvqa.schemas import INVENTORY
-from lapvqa.uptodate import stagefile, staleness
+from lapvqa.uptodate import manifest, stagefile, staleness
 from lapvqa.uptodate.hashes import Hasher
 
 Dvc = Callable[..., str]
@@ -37,7 +37,7 @@ def replace(path: Path, old: str, new: str) -> None:
 def remembered(request: pytest.FixtureRequest, toy: Project) -> Project:
     """The toy with and without a manifest: the verdicts must be the same."""
     if request.param:
-        staleness.remember(toy)
+        manifest.remember(toy)
     return toy
 
 
@@ -86,7 +86,7 @@ def test_comments_of_params_yaml_do_not_count(remembered: Project) -> None:
 
 
 def test_changed_code_is_named_by_file_where_it_is_known(toy: Project) -> None:
-    staleness.remember(toy)
+    manifest.remember(toy)
     (toy.root / "lapvqa/text/sections.py").write_text("SECTIONS = 2\n")
     assert reasons(toy)["tokens"] == ["code lapvqa/text/sections.py changed"]
     (toy.root / "lapvqa/text/new.py").write_text("NEW = 1\n")
@@ -143,7 +143,7 @@ def test_new_files_of_one_evaluation_set_do_not_concern_ingest(remembered: Proje
 
 def test_files_that_came_during_the_run_are_not_hidden(toy: Project) -> None:
     (toy.root / "demo/mimic-cxr/files/p10/s1/late.dcm").write_text("late")
-    staleness.remember(toy)
+    manifest.remember(toy)
     assert reasons(toy)["ingest"] == ["input data/inventory/source.parquet: 1 file new"]
 
 
@@ -186,7 +186,7 @@ def remember_as_run(project: Project) -> None:
         for path, md5 in (lock.deps | lock.outs).items():
             text = text.replace(md5, str(hasher.md5(path)))
     project.dvc_lock.write_text(text)
-    staleness.remember(project)
+    manifest.remember(project)
 
 
 def test_one_stage_rerun_alone_leaves_the_next_stale(remembered: Project, dvc: Dvc) -> None:
@@ -220,7 +220,7 @@ def test_a_language_unknown_here_is_left_to_dvc(remembered: Project) -> None:
 
 
 def test_too_much_to_hash_is_left_to_dvc(toy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    staleness.remember(toy)
+    manifest.remember(toy)
     monkeypatch.setattr(staleness, "_HASH_BUDGET", 10)
     shutil.copytree(toy.tokens_dir, toy.root / "moved")
     shutil.rmtree(toy.tokens_dir)
@@ -246,7 +246,7 @@ def test_before_the_first_run_every_stage_is_due(toy: Project) -> None:
 
 
 def test_dvc_agrees(toy: Project, dvc: Dvc) -> None:
-    staleness.remember(toy)
+    manifest.remember(toy)
     replace(toy.params, "max_length: 64 ", "max_length: 128 ")
     (toy.root / "lapvqa/dicom/read.py").write_text("READ = 2\n")
     (toy.root / "reports/index.html").unlink()
@@ -261,7 +261,7 @@ def test_dvc_agrees(toy: Project, dvc: Dvc) -> None:
 
 
 def test_the_decision_loads_nothing_heavy(toy: Project) -> None:
-    staleness.remember(toy)
+    manifest.remember(toy)
     code = (
         "import sys; from pathlib import Path\n"
         "from lapvqa.uptodate import staleness; from lapvqa.project import Project\n"

@@ -24,7 +24,7 @@ DRIVER = """
 import json, sys
 from pathlib import Path
 from rich.console import Console
-from flows.run import run_pipeline
+from flows.commands.run import run_pipeline
 from lapvqa.errors import LapvqaError
 try:
     result = run_pipeline(Path.cwd(), stage=json.loads(sys.argv[1]), console=Console(width=200))

@@ -7,7 +7,7 @@ from running_toy import Toy
 
 from lapvqa.uptodate import staleness
 from lapvqa.uptodate.stagefile import CutLockError, locked
-from tasks import dvc_lock
+from tasks import dvc_repository
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("orchestration")]
 
@@ -28,8 +28,8 @@ def test_wherever_it_is_cut_it_can_be_asked_and_mended(copied: Toy) -> None:
             assert not staleness.nothing_to_do(staleness.check(copied.project))
         else:
             staleness.check(copied.project)
-        was_whole = dvc_lock.is_whole(copied.project)
-        dvc_lock.mend(copied.project, lines.append)
+        was_whole = dvc_repository.dvc_lock_is_whole(copied.project)
+        dvc_repository.mend_cut_files(copied.project, lines.append)
         assert copied.lock == (whole[:length] if was_whole else whole)
         mended += not was_whole
         locked(copied.project)
@@ -56,11 +56,11 @@ def test_a_rwlock_that_is_cut_off_is_removed_and_a_whole_one_stays(copied: Toy) 
     lines: list[str] = []
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        dvc_lock.mend(copied.project, lines.append)
+        dvc_repository.mend_cut_files(copied.project, lines.append)
         assert not path.exists()
     assert len(lines) == len(whole)
     path.write_bytes(whole)
-    dvc_lock.mend(copied.project, lines.append)
+    dvc_repository.mend_cut_files(copied.project, lines.append)
     assert path.read_bytes() == whole
 
 

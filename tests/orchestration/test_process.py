@@ -16,7 +16,7 @@ from running_toy import wait_until
 
 from lapvqa.errors import EXIT_USER, MissingArtifactError
 from lapvqa.project import Project
-from tasks import process
+from tasks import child_process
 
 FAMILY = """
 import os, pathlib, subprocess, sys, time
@@ -30,7 +30,7 @@ time.sleep(60)
 
 
 def run(code: str, folder: Path, lines: list[str]) -> int:
-    return process.run(
+    return child_process.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         cwd=folder, environment=dict(os.environ), on_line=lines.append,
     )  # fmt: skip
@@ -77,13 +77,13 @@ def test_a_child_that_leaves_a_process_behind_does_not_hold_us_up(tmp_path: Path
 def test_an_exception_takes_the_whole_group_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "GRACE_S", 0.5)
+    monkeypatch.setattr(child_process, "GRACE_S", 0.5)
 
     def refuse(_line: str) -> None:
         raise ValueError("a fault in the listener")
 
     with pytest.raises(ValueError, match="listener"):
-        process.run(
+        child_process.run(
             [sys.executable, "-c", FAMILY],
             cwd=tmp_path, environment=dict(os.environ), on_line=refuse,
         )  # fmt: skip
@@ -95,8 +95,8 @@ def test_the_whole_group_dies_with_its_starter(tmp_path: Path, by: signal.Signal
     starter = f"""
         import os, sys
         from pathlib import Path
-        from tasks import process
-        process.run([sys.executable, "-c", {FAMILY!r}], cwd=Path.cwd(),
+        from tasks import child_process
+        child_process.run([sys.executable, "-c", {FAMILY!r}], cwd=Path.cwd(),
                     environment=dict(os.environ), on_line=print)
     """
     parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(starter)], cwd=tmp_path)
@@ -108,7 +108,7 @@ def test_the_whole_group_dies_with_its_starter(tmp_path: Path, by: signal.Signal
 
 
 def test_a_stages_own_error_comes_back_with_its_class_and_exit_code(tmp_path: Path) -> None:
-    from tasks.stages import _Output, failure
+    from tasks.prefect_tasks import _Output, failure
 
     (tmp_path / "params.yaml").write_bytes((Path(__file__).parents[2] / "params.yaml").read_bytes())
     done = subprocess.run(

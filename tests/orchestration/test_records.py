@@ -21,9 +21,9 @@ from lapvqa import storage
 from lapvqa.machine import Machine, Servers
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
-from tasks import shipping, spool, streaming
-from tasks.mlflow_store import RecordsUnavailableError, connect
-from tasks.records import Records, RecordsRefusedError, sync_records
+from tasks.mlflow_records import shipping, spool, streaming
+from tasks.mlflow_records.connection import RecordsUnavailableError, connect
+from tasks.mlflow_records.records import Records, RecordsRefusedError, sync_records
 
 pytestmark = pytest.mark.xdist_group("orchestration")
 
@@ -287,7 +287,7 @@ def test_a_backlog_holds_a_run_up_for_so_long_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = Project(tmp_path)
-    monkeypatch.setattr("tasks.records.BUDGET_S", -1.0)
+    monkeypatch.setattr("tasks.mlflow_records.records.BUDGET_S", -1.0)
     warnings: list[str] = []
     records = Records(project, Machine(), warn=warnings.append)
     records.open()

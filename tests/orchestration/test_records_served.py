@@ -23,8 +23,8 @@ from running_toy import wait_until
 
 from lapvqa.machine import load_machine
 from lapvqa.project import Project
-from tasks import spool, streaming
-from tasks.records import Records, sync_records
+from tasks.mlflow_records import spool, streaming
+from tasks.mlflow_records.records import Records, sync_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("mlflow-server")]
 

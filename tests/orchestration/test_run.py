@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from running_toy import Finished, Toy, wait_until
 
-from flows.run import run_pipeline
+from flows.commands.run import run_pipeline
 from lapvqa.errors import BusyError, ConfigError, MissingArtifactError
 from lapvqa.lineage import ledger
 from lapvqa.uptodate import staleness
 from lapvqa.uptodate.stagefile import locked
-from tasks import lineage
-from tasks.records import tracking_uri
-from tasks.registry import MODEL, register_encoder
+from tasks import ledger_lines
+from tasks.mlflow_records.connection import tracking_uri
+from tasks.mlflow_records.registry import MODEL, register_encoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("orchestration")]
 
@@ -79,8 +79,8 @@ def test_dvc_repro_leaves_the_same_lock(toy: Toy, new_toy: Callable[[], Toy]) ->
     other.command("dvc", "repro")
     assert other.lock == toy.lock
     # What ran without us gets its line from what the stages themselves kept; once.
-    assert lineage.complete(other.project, lineage.Commit(None, None)) == STAGES
-    assert lineage.complete(other.project, lineage.Commit(None, None)) == []
+    assert ledger_lines.complete(other.project, ledger_lines.Commit(None, None)) == STAGES
+    assert ledger_lines.complete(other.project, ledger_lines.Commit(None, None)) == []
     entries = ledger.entries(other.project)
     assert [entry["outs"] for entry in entries] == [
         entry["outs"] for entry in ledger.entries(toy.project)
@@ -252,8 +252,8 @@ def test_an_unknown_stage_names_the_nearest(toy: Toy) -> None:
 
 
 def test_a_stage_without_its_inputs_names_the_stage_that_makes_them(copied: Toy) -> None:
-    from tasks.dvc_graph import load_graph
-    from tasks.stages import require_inputs
+    from tasks.dvc_repository import load_graph
+    from tasks.prefect_tasks import require_inputs
 
     graph = {node.name: node for node in load_graph(copied.root)}
     require_inputs(copied.root, graph["pretrain"], graph)

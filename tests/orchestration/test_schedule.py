@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("schedule")]
 # Once a year: the run of this test is asked for, not waited for.
 DRIVER = """
 from pathlib import Path
-from flows.schedule import schedule
+from flows.commands.schedule import schedule
 if __name__ == "__main__":
     schedule(Path.cwd(), "0 3 1 1 *")
 """
@@ -97,7 +97,7 @@ def test_a_served_prefect_that_is_down_is_replaced_and_said(tmp_path: Path) -> N
     code = """
         from pathlib import Path
         from lapvqa.project import Project
-        from tasks.embedded import start_server_early
+        from tasks.prefect_server import start_server_early
         print(start_server_early(Project(Path.cwd())).describe())
     """
     done = subprocess.run(
@@ -111,7 +111,7 @@ def test_a_served_prefect_that_is_down_is_replaced_and_said(tmp_path: Path) -> N
 
 
 def test_a_bad_cron_is_the_users_error() -> None:
-    from flows.schedule import next_times
+    from flows.commands.schedule import next_times
     from lapvqa.errors import ConfigError
 
     with pytest.raises(ConfigError, match="five fields"):
@@ -119,7 +119,7 @@ def test_a_bad_cron_is_the_users_error() -> None:
 
 
 def test_times_are_this_machines() -> None:
-    from flows.schedule import next_times
+    from flows.commands.schedule import next_times
 
     times = next_times("0 2 * * *", "Asia/Tokyo")
     assert [time.hour for time in times] == [2, 2, 2]

@@ -47,16 +47,16 @@ class ReportProject:
     """The folder of one finished run, and the way to make its page."""
 
     def __init__(self, root: Path) -> None:
-        self.project = Project(root)
+        self.paths = Project(root)
 
     def render(self, examples: int = 4) -> str:
-        recorder = Recorder(self.project.record("report"), stage="report")
-        run(ReportParams(examples=examples), make_job(self.project, Machine(), recorder))
+        recorder = Recorder(self.paths.record("report"), stage="report")
+        run(ReportParams(examples=examples), make_job(self.paths, Machine(), recorder))
         recorder.close()
-        return self.project.report_page.read_text(encoding="utf-8")
+        return self.paths.report_page.read_text(encoding="utf-8")
 
     def metrics(self, task: str) -> Path:
-        return self.project.result_dir(task) / "metrics.json"
+        return self.paths.result_dir(task) / "metrics.json"
 
     def edit_metrics(self, task: str, **changes: Any) -> None:
         value = json.loads(self.metrics(task).read_text()) | changes
@@ -68,7 +68,7 @@ def project(tmp_path: Path, repository: Path) -> ReportProject:
     """A finished run of twelve test studies."""
     made = ReportProject(tmp_path)
     shutil.copy(repository / "params.yaml", tmp_path)
-    project = made.project
+    project = made.paths
     images, keys, pixels = _images()
     shard = add_shard(project.images_dir, keys, pixels)
     images = [{**image, "shard": shard} for image in images]

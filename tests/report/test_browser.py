@@ -94,7 +94,7 @@ def test_page_fits_the_window_and_loads_clean(project, tmp_path, width: int) -> 
 
 def test_long_words_of_a_report_do_not_push_the_page_wide(project, tmp_path) -> None:
     project.edit_metrics("probe_nih14", status="not computed", reason="x" * 500)
-    card = project.project.model_dir("captioning") / "card.json"
+    card = project.paths.model_dir("captioning") / "card.json"
     card.write_text(json.dumps({"weights_" + "y" * 60: "z" * 500}))
     assert _measure(project.render(), tmp_path, width=400).facts["overflow"] == "0"
 
@@ -125,7 +125,7 @@ def test_the_measurement_can_fail(project, tmp_path) -> None:
 def keys(project, tmp_path) -> Iterator[Keyboard]:
     project.render()
     with keyboard(str(CHROMIUM), tmp_path / "keys") as opened:
-        opened.open(project.project.report_page)
+        opened.open(project.paths.report_page)
         yield opened
 
 

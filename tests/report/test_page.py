@@ -46,7 +46,7 @@ def test_same_artefacts_give_the_same_bytes_in_another_folder(project, tmp_path)
     first = project.render()
     elsewhere = tmp_path / "moved"
     shutil.copytree(
-        project.project.root, elsewhere, ignore=shutil.ignore_patterns("moved", ".lapvqa")
+        project.paths.root, elsewhere, ignore=shutil.ignore_patterns("moved", ".lapvqa")
     )
     second = type(project)(elsewhere).render()
     assert first == second
@@ -56,7 +56,7 @@ def test_same_artefacts_give_the_same_bytes_in_another_folder(project, tmp_path)
 def test_row_order_of_predictions_changes_nothing(project) -> None:
     first = project.render()
     for task in EVALUATIONS:
-        path = project.project.result_dir(task) / "predictions.parquet"
+        path = project.paths.result_dir(task) / "predictions.parquet"
         table = pq.read_table(path)
         storage.write_table(path, table.take(list(range(table.num_rows))[::-1]), table.schema)
     assert project.render() == first
@@ -189,7 +189,7 @@ def test_findings_are_told_apart_by_words(project) -> None:
 
 
 def test_health_is_a_finding_that_words_must_assert(project) -> None:
-    path = project.project.result_dir("rrg") / "predictions.parquet"
+    path = project.paths.result_dir("rrg") / "predictions.parquet"
     words = {"trained": "..."}
     rows = [
         row | {"hypothesis": words.get(row["system"], "")}
@@ -205,7 +205,7 @@ def test_health_is_a_finding_that_words_must_assert(project) -> None:
 
 def test_examples_are_chosen_by_key_not_by_result(project) -> None:
     shown = re.findall(r"Study <code>(\w+)</code>", project.render())
-    path = project.project.result_dir("rrg") / "predictions.parquet"
+    path = project.paths.result_dir("rrg") / "predictions.parquet"
     rows = pq.read_table(path).to_pylist()
     for row in rows:
         row["hypothesis"] = "Cardiomegaly." if row["system"] == "trained" else row["hypothesis"]
@@ -225,7 +225,7 @@ def test_picture_is_the_content_without_padding(project) -> None:
 
 def test_hostile_text_stays_text(project) -> None:
     attack = '<script>alert(1)</script><img src=x onerror="alert(2)">{{ 7 * 7 }}'
-    paths = project.project
+    paths = project.paths
     path = paths.result_dir("rrg") / "predictions.parquet"
     rows = [
         row | {"reference": attack, "hypothesis": attack} for row in pq.read_table(path).to_pylist()
@@ -270,7 +270,7 @@ def test_several_seeds_are_said_and_only_the_first_head_is_shown(project) -> Non
     primary = json.loads(project.metrics("vqa").read_text())["primary"]
     spread = {primary: {"values": [0.7, 0.74], "sd": 0.028284}}
     project.edit_metrics("vqa", seeds={"trained": spread})
-    path = project.project.result_dir("vqa") / "predictions.parquet"
+    path = project.paths.result_dir("vqa") / "predictions.parquet"
     table = pq.read_table(path)
     rows = table.to_pylist()
     again = [row | {"system": "trained@1"} for row in rows if row["system"] == "trained"]
@@ -399,7 +399,7 @@ def test_choice_takes_groups_in_turn_and_depends_on_names_alone(samples) -> None
 
 
 def test_damaged_pictures_of_detection_are_refused_by_name(project) -> None:
-    path = project.project.result_dir("ad") / "extra" / "examples.npz"
+    path = project.paths.result_dir("ad") / "extra" / "examples.npz"
     path.write_bytes(b"no archive")
     with pytest.raises(SchemaError, match=re.escape("results/ad/extra/examples.npz")):
         project.render()
@@ -407,7 +407,7 @@ def test_damaged_pictures_of_detection_are_refused_by_name(project) -> None:
 
 def test_each_evaluation_leaves_a_picture_that_stands_alone(project) -> None:
     project.render(examples=3)
-    files = sorted(project.project.pictures_dir.iterdir())
+    files = sorted(project.paths.pictures_dir.iterdir())
     assert [path.stem for path in files] == sorted(EVALUATIONS)
     for path in files:
         tree = etree.parse(path)
@@ -436,18 +436,18 @@ def test_not_computed_evaluations_say_why(project) -> None:
     assert "No evaluation was computed" in text
     assert "Not computed: no data for probe_nih14" in text
     assert text.count("not computed: no data for") == len(EVALUATIONS)  # in the first table
-    assert not list(project.project.pictures_dir.iterdir())
+    assert not list(project.paths.pictures_dir.iterdir())
 
 
 def test_missing_shard_costs_the_picture_only(project) -> None:
-    next(project.project.images_dir.iterdir()).unlink()
+    next(project.paths.images_dir.iterdir()).unlink()
     text = _text(project.render())
     assert text.count("The image is not in data/images.") == 4 + 4 + 8 + 4  # phrases too
     assert "heart is enlarged" in text
 
 
 def test_history_without_validation_or_without_rows_is_said(project) -> None:
-    path = project.project.model_dir("captioning") / "history.csv"
+    path = project.paths.model_dir("captioning") / "history.csv"
     path.write_text("step,epoch,loss,lr,val_loss\n1,0,9.0,0.1,\n2,0,8.0,0.1,\n")
     assert "No validation loss was recorded" in _text(project.render())
     path.write_text("step,epoch,loss,lr,val_loss\n")
@@ -477,10 +477,10 @@ def test_no_examples_asked_for(project) -> None:
     ],
 )
 def test_missing_file_names_the_stage_that_makes_it(project, name, stage) -> None:
-    (project.project.root / name).unlink()
+    (project.paths.root / name).unlink()
     with pytest.raises(MissingArtifactError, match=re.escape(f"--stage {stage}`")):
         project.render()
-    assert not project.project.report_page.exists()
+    assert not project.paths.report_page.exists()
 
 
 def test_metrics_of_another_shape_are_refused_by_name(project) -> None:

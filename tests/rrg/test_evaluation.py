@@ -59,7 +59,7 @@ def test_predictions_hold_references_and_truth(project: Any, params: Any) -> Non
 
 
 def test_equal_runs_write_equal_bytes(project: Any, params: Any) -> None:
-    folder = project.project.result_dir("rrg")
+    folder = project.paths.result_dir("rrg")
     project.evaluate(params)
     first = {path.name: path.read_bytes() for path in folder.rglob("*.*")}
     assert sorted(first) == [
@@ -71,17 +71,17 @@ def test_equal_runs_write_equal_bytes(project: Any, params: Any) -> None:
 
 
 def test_references_are_not_cut_where_tokens_are(project: Any, params: Any) -> None:
-    studies = storage.read_table(project.project.studies, schemas.STUDIES, made_by="ingest")
+    studies = storage.read_table(project.paths.studies, schemas.STUDIES, made_by="ingest")
     long = " ".join(["The lungs are clear."] * 20)
     reports = [f"\n FINDINGS: {long}"] * len(studies)
     column = studies.schema.get_field_index("report")
     studies = studies.set_column(column, "report", pa.array(reports, pa.string()))
-    storage.write_table(project.project.studies, studies, schemas.STUDIES)
-    tokens = storage.read_table(project.project.tokens_dir, schemas.TOKENS, made_by="tokens")
+    storage.write_table(project.paths.studies, studies, schemas.STUDIES)
+    tokens = storage.read_table(project.paths.tokens_dir, schemas.TOKENS, made_by="tokens")
     spans = [[{"name": "findings", "start": 12, "end": 12 + len(long)}]] * len(tokens)
     column = tokens.schema.get_field_index("spans")
     tokens = tokens.set_column(column, "spans", pa.array(spans, pa.list_(schemas.SPAN)))
-    (path,) = project.project.tokens_dir.iterdir()
+    (path,) = project.paths.tokens_dir.iterdir()
     storage.write_table(path, tokens, schemas.TOKENS)
     project.evaluate(params)
     assert {row["reference"] for row in project.predictions()} == {long}
@@ -105,9 +105,9 @@ def test_one_frontal_image_stands_for_a_study(project: Any, params: Any, image_r
         image_row("study62", "d", "test", row=65, view="LL"),
     ]
     table = pa.Table.from_pylist(rows, schemas.IMAGES)
-    storage.write_table(project.project.images, table, schemas.IMAGES)
-    targets = rrg_task.read_targets(project.project)
-    studies, without_image = rrg_task.read_studies(project.project, targets, split="test")
+    storage.write_table(project.paths.images, table, schemas.IMAGES)
+    targets = rrg_task.read_targets(project.paths)
+    studies, without_image = rrg_task.read_studies(project.paths, targets, split="test")
     assert [(study.study_key, study.row) for study in studies] == [("study60", 62), ("study61", 64)]
     # 16 test studies have a report; of these study62 has no frontal image and 13 have none at all.
     assert without_image == 14
@@ -115,7 +115,7 @@ def test_one_frontal_image_stands_for_a_study(project: Any, params: Any, image_r
 
 def test_nothing_to_write_about_is_said(project: Any, params: Any) -> None:
     table = schemas.IMAGES.empty_table()
-    storage.write_table(project.project.images, table, schemas.IMAGES)
+    storage.write_table(project.paths.images, table, schemas.IMAGES)
     metrics = project.evaluate(params)
     assert metrics["status"] == "not computed"
     assert "split test" in metrics["reason"]
@@ -129,7 +129,7 @@ def test_a_model_of_pairs_has_no_decoder_but_its_encoder_a_head(
     assert set(metrics["systems"]) == {"head_trained", "head_untrained", "most_common"}
     assert set(metrics["differences"]) == {"head_trained-head_untrained"}
     evaluation = read_evaluation(
-        next(task for task in TASKS if task.name == "rrg"), pair_project.project
+        next(task for task in TASKS if task.name == "rrg"), pair_project.paths
     )
     assert evaluation.computed
 
@@ -141,7 +141,7 @@ def test_a_decoder_without_so_many_positions(project: Any, evaluate_params: Any)
 
 
 def test_without_a_model_the_stage_to_run_is_named(project: Any, params: Any) -> None:
-    (project.project.model_dir("captioning") / "card.json").unlink()
+    (project.paths.model_dir("captioning") / "card.json").unlink()
     with pytest.raises(MissingArtifactError, match="export"):
         project.evaluate(params)
 
@@ -149,17 +149,17 @@ def test_without_a_model_the_stage_to_run_is_named(project: Any, params: Any) ->
 def test_metrics_come_from_predictions_alone(project: Any, params: Any, tmp_path: Path) -> None:
     metrics = project.evaluate(params)
     for name in ("data", "models"):
-        (project.project.root / name).rename(tmp_path / f"moved-{name}")
+        (project.paths.root / name).rename(tmp_path / f"moved-{name}")
     contract.score(
-        rrg_task.EVALUATION, folder=project.project.result_dir("rrg"), common=params.common
+        rrg_task.EVALUATION, folder=project.paths.result_dir("rrg"), common=params.common
     )
-    path = project.project.result_dir("rrg") / "metrics.json"
+    path = project.paths.result_dir("rrg") / "metrics.json"
     assert json.loads(path.read_text()) == metrics
 
 
 def test_reports_given_to_the_wrong_studies_score_low(project: Any, params: Any) -> None:
     right = project.evaluate(params)["systems"]["trained"]["finding_f1_micro"]["value"]
-    path = project.project.result_dir("rrg") / "predictions.parquet"
+    path = project.paths.result_dir("rrg") / "predictions.parquet"
     table = storage.read_table(path, schemas.RRG_PREDICTIONS, made_by="evaluate@rrg")
     texts = table["hypothesis"].to_pylist()
     column = table.schema.get_field_index("hypothesis")

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lapvqa.recorder import Recorder
-from tasks import shipping, spool
-from tasks.spool import RunRecord
+from tasks.mlflow_records import shipping, spool
+from tasks.mlflow_records.spool import RunRecord
 
 if TYPE_CHECKING:
-    from tasks.mlflow_store import Store
+    from tasks.mlflow_records.connection import Store
 
 PATIENCE_S = 5.0
 _INTERVAL_S = 2.0

@@ -136,8 +136,8 @@ def _listing(project: Project, name: str) -> Listing:
 
     mtime_ns = project.inventory(name).stat().st_mtime_ns
     table = _read(project, name)
-    found = (table.schema.metadata or {}).get(b"deid_key")
-    used = found.decode() if found else None
+    marked = (table.schema.metadata or {}).get(b"deid_key")
+    used = marked.decode() if marked else None
     return Listing(mtime_ns, digest(_rows(table)), _DEMO if used == key_id(DEMO_KEY) else used)
 
 

@@ -1,4 +1,4 @@
-"""What came out of a run: counts, metrics with intervals, and where to look."""
+"""Show the outcome of a run: counts, metrics with intervals, and where to look."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from lapvqa.project import Project
 _WIDE = 110  # columns that a row with its intervals needs
 
 
-def show(project: Project, screen: Console) -> None:
+def show(project: Project, console: Console) -> None:
     """Print counts, the table of results, and where to look."""
-    show_counts(project, screen)
-    show_results(project, screen)
-    show_places(project, screen)
+    show_counts(project, console)
+    show_results(project, console)
+    show_places(project, console)
 
 
-def show_counts(project: Project, screen: Console) -> None:
+def show_counts(project: Project, console: Console) -> None:
     """Print that nothing was lost: files in = ingested + rejected, by reason."""
     if not (project.images.exists() and project.rejects.exists()):
         return
     rejected = rejects(project.rejects)
     files = Counter({reason: n for (kind, reason), n in rejected.items() if kind == "file"})
     ingested = _num_rows(project.images)
-    screen.print(
+    console.print(
         f"{ingested + files.total()} files = {ingested} ingested + {files.total()} rejected"
         f"{_by_reason(files)}"
     )
@@ -37,13 +37,13 @@ def show_counts(project: Project, screen: Console) -> None:
         without = Counter({why: n for (_, why), n in rejects(project.token_rejects).items()})
         tokenised = sum(_num_rows(path) for path in project.tokens_dir.glob("*.parquet"))
         studies = tokenised + without.total()
-        screen.print(
+        console.print(
             f"{studies} studies = {tokenised} reports tokenised + {without.total()} without"
             f"{_by_reason(without)}"
         )
 
 
-def show_results(project: Project, screen: Console) -> None:
+def show_results(project: Project, console: Console) -> None:
     """Print each task's primary metric, trained beside untrained, and the difference.
 
     A narrow terminal gets each interval below its value.
@@ -53,10 +53,10 @@ def show_results(project: Project, screen: Console) -> None:
     rows = headlines(project)
     if not rows:
         return
-    screen.print(
+    console.print(
         f"Results: value and {_confidence(project)} interval, patients resampled", markup=False
     )
-    break_line = "\n" if screen.width < _WIDE else " "
+    break_line = "\n" if console.width < _WIDE else " "
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("task", "trained", "untrained", "difference"):
         table.add_column(column, no_wrap=True)
@@ -66,18 +66,18 @@ def show_results(project: Project, screen: Console) -> None:
             cells = [text.replace(" [", f"{break_line}[", 1) for text in numbers]
             table.add_row(f"{row.task}{break_line}{row.metric}", *cells)
     if table.row_count:
-        screen.print(table)
+        console.print(table)
     baseline = most_common_report(project)
     if baseline:
-        screen.print(f"rrg: the most common report, for every study, has {baseline}", markup=False)
+        console.print(f"rrg: the most common report, for every study, has {baseline}", markup=False)
     for row in rows:
         if row.not_computed:
-            screen.print(f"{row.task}: not computed: {row.not_computed}", markup=False)
+            console.print(f"{row.task}: not computed: {row.not_computed}", markup=False)
 
 
-def show_places(project: Project, screen: Console) -> None:
+def show_places(project: Project, console: Console) -> None:
     """Print the commands and pages that show more."""
-    from tasks.mlflow_store import public, tracking_uri
+    from tasks.mlflow_records.connection import public, tracking_uri
 
     machine = load_machine(project)
     records = public(tracking_uri(project, machine))
@@ -93,9 +93,9 @@ def show_places(project: Project, screen: Console) -> None:
     if results:
         places["all metrics"] = f"lapvqa evaluate {results[0].parent.name}"
         places["where from"] = f"lapvqa lineage {_relative(results[0])}"
-    screen.print("Where to look")
+    console.print("Where to look")
     for name, place in places.items():
-        screen.print(f"  {name:12} {place}", soft_wrap=True, markup=False)
+        console.print(f"  {name:12} {place}", soft_wrap=True, markup=False)
 
 
 def rejects(path: Path) -> Counter[tuple[str, str]]:

@@ -18,15 +18,16 @@ from lapvqa import storage
 from lapvqa.errors import LapvqaError
 from lapvqa.machine import Machine, load_machine
 from lapvqa.project import Project
-from tasks import mlflow_store, shipping, spool
-from tasks.mlflow_store import RecordsUnavailableError, Store, connect, public, tracking_uri
-from tasks.spool import RunRecord
-from tasks.streaming import Stream
-
-__all__ = [
-    "Records", "RecordsUnavailableError", "Store", "connect", "public", "sync_records",
-    "tracking_uri",
-]  # fmt: skip
+from tasks.mlflow_records import connection, shipping, spool
+from tasks.mlflow_records.connection import (
+    RecordsUnavailableError,
+    Store,
+    connect,
+    public,
+    tracking_uri,
+)
+from tasks.mlflow_records.spool import RunRecord
+from tasks.mlflow_records.streaming import Stream
 
 BUDGET_S = 30.0
 """How long a backlog may hold up the start or the end of a stage; the rest waits."""
@@ -67,7 +68,7 @@ def _sync(project: Project, store: Store, *, live: str = "", seconds: float = fl
             _bring_in(project, store, record, end)
             shipped += 1
         except Exception as error:
-            mlflow_store.probe(store.uri)
+            connection.probe(store.uri)
             if isinstance(error, TimeoutError):
                 raise
             refused.append(f"{record.stage or 'pipeline'}: {public(str(error))}")
@@ -135,7 +136,7 @@ class Records:
         uri = tracking_uri(self._project, self._machine)
         if self._store is None:
             return f"MLflow: down ({public(uri)}), records wait"
-        if uri == mlflow_store.embedded_uri(self._project):
+        if uri == connection.embedded_uri(self._project):
             return "MLflow: embedded, records in .lapvqa/mlflow.db"
         return f"MLflow: served, {public(uri)}"
 

@@ -51,12 +51,12 @@ def read_ahead() -> int:
             hint="pip install -r requirements/lock-dask.txt, here and on every worker",
         ) from None
     runner = DaskTaskRunner(address=scheduler)
-    spread = flow(name="ingest-on-dask", task_runner=runner, persist_result=False)(_spread)
+    on_dask = flow(name="ingest-on-dask", task_runner=runner, persist_result=False)
     with storage.lock(project.work_dir("ingest").with_suffix(".lock"), what="stage ingest"):
-        return spread(str(project.root))
+        return on_dask(_read_groups)(str(project.root))
 
 
-def _spread(root: str) -> int:
+def _read_groups(root: str) -> int:
     from lapvqa.ingest.cluster import write_groups
 
     session = current()

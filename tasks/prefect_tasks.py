@@ -1,4 +1,7 @@
-"""One stage of dvc.yaml as one Prefect task: a child `dvc --wait-for-lock repro -s STAGE`."""
+"""The Prefect tasks of a run: look, run each stale stage, keep records, show results.
+
+One stage of dvc.yaml is one task: a child `dvc --wait-for-lock repro -s STAGE`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_link_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run, task_run
 
@@ -24,14 +32,15 @@ from lapvqa import errors
 from lapvqa.errors import EXIT_BAD_DATA, EXIT_BUSY, EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER
 from lapvqa.project import Project
 from lapvqa.recorder import PROGRESS_PREFIX
-from lapvqa.uptodate.stagefile import LockedStage, locked
-from tasks import dvc_lock, lineage, process, spool
+from lapvqa.uptodate import manifest
+from lapvqa.uptodate.stagefile import LockedStage, UnsupportedStagefileError, locked
+from tasks import child_process, ledger_lines, results
 from tasks.display import StageOutcome
-from tasks.dvc_graph import Node
-from tasks.lineage import Ids
-from tasks.prefect_task import pipeline_task
-from tasks.results import metric_values
-from tasks.session import Session, current
+from tasks.dvc_repository import StageNode, keep_dvc_lock, load_graph, stale_stages
+from tasks.ledger_lines import Ids
+from tasks.mlflow_records import registry, spool
+from tasks.mlflow_records.connection import public
+from tasks.session import Session, current, pipeline_task
 
 _TAIL = 50
 _LOGGED_LINES = 2000
@@ -46,6 +55,25 @@ class StageFailedError(errors.LapvqaError):
     def __init__(self, message: str, *, hint: str, exit_code: int = EXIT_FAULT) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
+
+
+@pipeline_task(name="read graph")
+def read_graph() -> list[str]:
+    """Read DVC's stage graph; return the stages in the order in which they run."""
+    session = current()
+    session.graph = {node.name: node for node in load_graph(session.project.root)}
+    return list(session.graph)
+
+
+@pipeline_task(name="find stale stages")
+def find_stale(just_ran: list[str]) -> dict[str, str]:
+    """Return the stages that may have to run, each with the reason; ``just_ran`` left out."""
+    session = current()
+    graph = list(session.graph.values())
+    stale = stale_stages(session.project.root, graph, skip=frozenset(just_ran))
+    for name in session.graph:
+        get_run_logger().info("%s: %s", name, stale.get(name, "up to date"))
+    return stale
 
 
 @pipeline_task(name="stage", task_run_name="{name}")
@@ -79,7 +107,7 @@ def run_stage(name: str, reason: str = "") -> str:
         _finish(session, StageOutcome(name, "failed", time.time() - began, why))
         raise
     after = locked(session.project)[name]
-    dvc_lock.keep(session.project)
+    keep_dvc_lock(session.project)
     outcome = _outcome(node, before, after, output, time.time() - began)
     if outcome.status == "ran":
         if node.always_changed:
@@ -89,7 +117,7 @@ def run_stage(name: str, reason: str = "") -> str:
             spool.FINISHED,
             tags=_end_tags(after),
             inputs=after.deps,
-            metrics=metric_values(session.project.root, node.metrics),
+            metrics=results.metric_values(session.project.root, node.metrics),
             pictures=_pictures(session.project, node),
         )
         _tell_ledger(session, name, began, ids)
@@ -97,6 +125,57 @@ def run_stage(name: str, reason: str = "") -> str:
         session.records.discard()
     _finish(session, outcome)
     return outcome.status
+
+
+@pipeline_task(name="record lineage")
+def record_lineage() -> list[str]:
+    """Complete the ledger with what ran outside of the pipeline; return those stages."""
+    session = current()
+    added = ledger_lines.complete(session.project, session.commit)
+    try:
+        manifest.remember(session.project)
+    except UnsupportedStagefileError as error:
+        # Then `lapvqa run` asks DVC each time, which is slower and no less right.
+        get_run_logger().warning("no quick check of what is up to date: %s", error)
+    return added
+
+
+@pipeline_task(name="register encoder")
+def register_encoder() -> str | None:
+    """Register the exported encoder with MLflow, once per set of weights; return its version."""
+    session = current()
+    paths = [Path(out) for node in session.graph.values() for out in node.outs]
+    folders = [path.parent for path in paths if path.name == registry.WEIGHTS]
+    if session.records.store is None or not folders:
+        get_run_logger().info("nothing to register, or MLflow is down; the next run does it")
+        return None
+    folder = session.project.root / folders[0]
+    version: str | None = session.records.attempt(
+        lambda store: registry.register_folder(store, session.project, folder)
+    )
+    return version
+
+
+@pipeline_task(name="publish results")
+def publish_results() -> int:
+    """Show the result table, the report page and the MLflow run in Prefect; return the rows."""
+    session = current()
+    rows = results.result_rows(session.project)
+    if rows:
+        create_table_artifact(rows, key="results", description="Metrics with 95 % intervals")
+    page = session.project.report_page
+    if page.exists():
+        create_link_artifact(page.as_uri(), key="report", description="The report page")
+    run, store = session.records.pipeline_run, session.records.store
+    if run and store:
+        address = public(store.uri)
+        served = address if address.startswith("http") else "http://127.0.0.1:5000"
+        create_link_artifact(
+            f"{served}/#/experiments/{store.experiment}/runs/{run}",
+            key="mlflow-run",
+            description=f"The run in MLflow (embedded: mlflow ui --backend-store-uri {address})",
+        )
+    return len(rows)
 
 
 @dataclass
@@ -159,7 +238,7 @@ class _Output:
             update_progress_artifact(self._artifact, share)
 
 
-def require_inputs(root: Path, node: Node, graph: dict[str, Node]) -> None:
+def require_inputs(root: Path, node: StageNode, graph: dict[str, StageNode]) -> None:
     """Raise MissingArtifactError, which names the stage to run, where DVC would just stop."""
     makers = {out: name for name in node.upstream for out in graph[name].outs}
     for path in node.deps:
@@ -186,7 +265,7 @@ def _repro(session: Session, name: str, ids: Ids, output: _Output) -> int:
     project.log(name).parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         log = stack.enter_context(project.log(name).open("w", encoding="utf-8"))
-        return process.run(
+        return child_process.run(
             [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", name],
             cwd=project.root,
             environment=environment,
@@ -226,7 +305,7 @@ def failure(project: Project, name: str, code: int, output: _Output) -> errors.L
 
 
 def _outcome(
-    node: Node, before: LockedStage | None, after: LockedStage, output: _Output, seconds: float
+    node: StageNode, before: LockedStage | None, after: LockedStage, output: _Output, seconds: float
 ) -> StageOutcome:
     if output.verdict == "restored":
         return StageOutcome(node.name, "up to date", seconds, "restored from DVC's cache")
@@ -248,7 +327,7 @@ def _tell_ledger(session: Session, name: str, began: float, ids: Ids) -> None:
     facts = json.loads(path.read_bytes()) if path.exists() else {}
     if facts.get("started", 0.0) < began:
         facts = {"started": began, "seconds": time.time() - began}
-    lineage.append(
+    ledger_lines.append(
         session.project, name,
         started=facts["started"], seconds=facts["seconds"], commit=session.commit, ids=ids,
     )  # fmt: skip
@@ -265,7 +344,7 @@ def _begin_tags(session: Session, name: str) -> dict[str, str]:
     }
 
 
-def _pictures(project: Project, node: Node) -> Path | None:
+def _pictures(project: Project, node: StageNode) -> Path | None:
     """Return the folder of pictures, if it is an output of this stage."""
     relative = project.pictures_dir.relative_to(project.root).as_posix()
     return project.pictures_dir if relative in node.outs else None

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lapvqa.errors import ConfigError
-from lapvqa.lineage import graph, ledger
-from lapvqa.lineage.graph import Lineage, Node
+from lapvqa.lineage import ledger, walk
+from lapvqa.lineage.walk import ArtefactNode, Lineage
 from lapvqa.project import Project
 from lapvqa.uptodate import stagefile
 
@@ -39,14 +39,14 @@ def record(project: Project, *, started: float = 1000.0, suffix: str = "") -> No
         )
 
 
-def node(lineage: Lineage, path: str) -> Node:
+def node(lineage: Lineage, path: str) -> ArtefactNode:
     (found,) = [node for (name, _), node in lineage.nodes.items() if name == path]
     return found
 
 
 def test_a_metrics_file_reaches_the_inventory(toy: Project) -> None:
     record(toy)
-    lineage = graph.trace(toy, METRICS)
+    lineage = walk.trace(toy, METRICS)
     assert next(iter(lineage.nodes))[0] == METRICS
     paths = [path for path, _ in lineage.nodes]
     assert set(paths) == {
@@ -68,7 +68,7 @@ def test_a_metrics_file_reaches_the_inventory(toy: Project) -> None:
 def test_md5s_are_those_of_dvc_lock(toy: Project) -> None:
     record(toy)
     locks = stagefile.locked(toy)
-    for (path, md5), found in graph.trace(toy, "reports/index.html").nodes.items():
+    for (path, md5), found in walk.trace(toy, "reports/index.html").nodes.items():
         if found.origin and not path.startswith("data/inventory/"):
             assert locks[found.origin.stage].outs[path] == md5
 
@@ -77,7 +77,7 @@ def test_md5s_are_those_of_dvc_lock(toy: Project) -> None:
     "asked", ["results/probe_nih14/metrics.json:mean_auc", "probe_nih14.mean_auc"]
 )
 def test_a_metric_brings_its_value(toy: Project, asked: str) -> None:
-    lineage = graph.trace(toy, asked)
+    lineage = walk.trace(toy, asked)
     assert lineage.target.metric == "mean_auc"
     assert lineage.target.value == 0.75
     assert lineage.target.artefacts[0][0] == METRICS
@@ -86,12 +86,12 @@ def test_a_metric_brings_its_value(toy: Project, asked: str) -> None:
 @pytest.mark.parametrize("asked", ["mlflow-tokens", "task-tokens"])
 def test_a_run_id_names_what_it_made(toy: Project, asked: str) -> None:
     record(toy)
-    assert [path for path, _ in graph.trace(toy, asked).target.artefacts] == ["data/tokens"]
+    assert [path for path, _ in walk.trace(toy, asked).target.artefacts] == ["data/tokens"]
 
 
 def test_a_flow_run_names_everything_it_made(toy: Project) -> None:
     record(toy)
-    assert len(graph.trace(toy, "flow").target.artefacts) == 6
+    assert len(walk.trace(toy, "flow").target.artefacts) == 6
 
 
 def test_an_older_run_is_walked_by_the_ledger(toy: Project, dvc: Callable[..., str]) -> None:
@@ -100,14 +100,14 @@ def test_an_older_run_is_walked_by_the_ledger(toy: Project, dvc: Callable[..., s
     toy.params.write_text(toy.params.read_text().replace("max_length: 64 ", "max_length: 128 "))
     dvc(toy.root, "repro", "-q")
     record(toy, started=2000.0, suffix="-new")
-    old = graph.trace(toy, "mlflow-evaluate@probe_nih14-old")
+    old = walk.trace(toy, "mlflow-evaluate@probe_nih14-old")
     assert node(old, "data/tokens").md5 == before["tokens"].outs["data/tokens"]
     origin = node(old, "data/tokens").origin
     assert origin is not None
     assert origin.mlflow_run == "mlflow-tokens-old"
     assert origin.params["tokens"]["max_length"] == 64
     assert node(old, "data/inventory/source.parquet").origin is not None
-    new = node(graph.trace(toy, METRICS), "data/tokens").origin
+    new = node(walk.trace(toy, METRICS), "data/tokens").origin
     assert new is not None
     assert new.mlflow_run == "mlflow-tokens-new"
 
@@ -118,33 +118,33 @@ def test_a_restored_result_maps_to_the_run_that_computed_it(toy: Project) -> Non
     restored = ledger.entries(toy)[2] | {"started": 9000.0, "mlflow_run": None}
     assert restored["outs"] == lock.outs
     ledger.append(toy, restored)  # type: ignore[arg-type]
-    origin = node(graph.trace(toy, "data/tokens"), "data/tokens").origin
+    origin = node(walk.trace(toy, "data/tokens"), "data/tokens").origin
     assert origin is not None
     assert origin.mlflow_run == "mlflow-tokens-computed"
 
 
 def test_a_bare_dvc_user_gets_the_chain_too(toy: Project) -> None:
-    found = node(graph.trace(toy, METRICS), "data/tokens").origin
+    found = node(walk.trace(toy, METRICS), "data/tokens").origin
     assert found is not None
     assert found.made == "on another machine"
     toy.run_file("tokens").parent.mkdir(parents=True)
     toy.run_file("tokens").write_text(json.dumps({"started": 5.0, "seconds": 2.0, "ids": {}}))
-    found = node(graph.trace(toy, METRICS), "data/tokens").origin
+    found = node(walk.trace(toy, METRICS), "data/tokens").origin
     assert found is not None
     assert (found.made, found.started) == ("outside lapvqa run", 5.0)
 
 
 def test_a_file_within_a_folder_is_told_by_the_folder(toy: Project) -> None:
-    lineage = graph.trace(toy, "data/tokens/tokens-00000.parquet")
+    lineage = walk.trace(toy, "data/tokens/tokens-00000.parquet")
     assert lineage.target.artefacts[0][0] == "data/tokens"
     assert "part of data/tokens" in lineage.target.remark
 
 
 def test_a_file_changed_by_hand_is_said(toy: Project) -> None:
     (toy.root / METRICS).unlink()
-    assert "not on this disk" in graph.trace(toy, METRICS).target.remark
+    assert "not on this disk" in walk.trace(toy, METRICS).target.remark
     (toy.root / METRICS).write_text("{}")
-    assert "differs from what dvc.lock names" in graph.trace(toy, METRICS).target.remark
+    assert "differs from what dvc.lock names" in walk.trace(toy, METRICS).target.remark
 
 
 @pytest.mark.parametrize(
@@ -161,27 +161,27 @@ def test_an_unknown_target_names_the_nearest(toy: Project, asked: str, hint: str
     path.unlink()
     path.write_text(json.dumps(metrics))
     with pytest.raises(ConfigError) as caught:
-        graph.trace(toy, asked)
+        walk.trace(toy, asked)
     assert hint in caught.value.hint
 
 
 def test_before_the_first_run_it_says_so(toy: Project) -> None:
     toy.dvc_lock.unlink()
     with pytest.raises(ConfigError, match="no stage has run yet"):
-        graph.trace(toy, METRICS)
+        walk.trace(toy, METRICS)
 
 
 def test_relative_to_where_one_stands(toy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(toy.root / "results" / "probe_nih14")
-    assert graph.trace(toy, "metrics.json").target.artefacts[0][0] == METRICS
+    assert walk.trace(toy, "metrics.json").target.artefacts[0][0] == METRICS
     monkeypatch.chdir(Path("/"))
-    assert graph.trace(toy, METRICS).target.artefacts[0][0] == METRICS
-    assert graph.trace(toy, str(toy.root / METRICS)).target.artefacts[0][0] == METRICS
+    assert walk.trace(toy, METRICS).target.artefacts[0][0] == METRICS
+    assert walk.trace(toy, str(toy.root / METRICS)).target.artefacts[0][0] == METRICS
 
 
 def test_json_is_plain(toy: Project) -> None:
     record(toy)
-    value = graph.trace(toy, METRICS).to_json()
+    value = walk.trace(toy, METRICS).to_json()
     assert json.loads(json.dumps(value)) == value
     assert value["chain"][0]["origin"]["mlflow_run"] == "mlflow-evaluate@probe_nih14"
     known = {(item["path"], item["md5"]) for item in value["chain"]}
@@ -192,5 +192,5 @@ def test_json_is_plain(toy: Project) -> None:
 def test_the_disk_need_not_hold_the_data(toy: Project) -> None:
     record(toy)
     shutil.rmtree(toy.root / "data")
-    lineage = graph.trace(toy, METRICS)
+    lineage = walk.trace(toy, METRICS)
     assert node(lineage, "data/inventory/source.parquet").facts == {}

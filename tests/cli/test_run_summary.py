@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from flows.commands import outcome, screen
+from flows.commands import run_summary, terminal
 from lapvqa import storage
 from lapvqa.evaluation.task_table import EVALUATIONS
 from lapvqa.project import Project
@@ -26,7 +26,7 @@ def project(tmp_path: Path) -> Project:
 
 def shown(project: Project, part: str) -> str:
     console = Console(width=140, record=True, file=io.StringIO())
-    getattr(outcome, part)(project, console)
+    getattr(run_summary, part)(project, console)
     return console.export_text()
 
 
@@ -72,7 +72,7 @@ def test_a_narrow_terminal_loses_no_number(project: Project) -> None:
             differences={"trained-untrained": {"finding_f1_micro": gain}},
         )  # fmt: skip
     console = Console(width=80, record=True, file=io.StringIO())
-    outcome.show_results(project, console)
+    run_summary.show_results(project, console)
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= 80
     for text in ("[0.481, 0.540]", "[0.336, 0.459]", "[+0.050, +0.200]", "finding_f1_micro"):
@@ -150,11 +150,11 @@ def test_where_to_look(project: Project, monkeypatch: pytest.MonkeyPatch) -> Non
     [(0.04, "0.04 s"), (12.34, "12.3 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
 )
 def test_spans(seconds: float, text: str) -> None:
-    assert screen.span(seconds) == text
+    assert terminal.span(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("num_bytes", "text"), [(12, "12 B"), (3.4e6, "3.4 MB"), (4.7e12, "4.7 TB")]
 )
 def test_sizes(num_bytes: float, text: str) -> None:
-    assert screen.size(num_bytes) == text
+    assert terminal.size(num_bytes) == text

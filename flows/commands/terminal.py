@@ -32,10 +32,10 @@ def show_error(error: LapvqaError) -> None:
 
 def show_problem(what: str, to_do: str = "") -> None:
     """Print an error that has no class of its own."""
-    screen = Console(stderr=True, highlight=False, soft_wrap=True)
-    screen.print(Text("error: ", style="bold red").append(what, style="default not bold"))
+    stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+    stderr.print(Text("error: ", style="bold red").append(what, style="default not bold"))
     if to_do:
-        screen.print(Text("  what to do: ", style="bold").append(to_do, style="default not bold"))
+        stderr.print(Text("  what to do: ", style="bold").append(to_do, style="default not bold"))
 
 
 def moment(seconds: float | None) -> str:

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import spool
-from tasks.spool import RunRecord
+from tasks.mlflow_records import spool
+from tasks.mlflow_records.spool import RunRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-    from tasks.mlflow_store import Store
+    from tasks.mlflow_records.connection import Store
 
 BATCH_METRICS, _BATCH_OTHERS = 1000, 100  # MLflow's limits for one log_batch
 _TEXT_LIMIT, _NAME_LIMIT = 4000, 250
@@ -50,8 +50,8 @@ def run_of(store: Store, record: RunRecord, pipeline: RunRecord | None = None) -
 def find_run(store: Store, record: RunRecord) -> str | None:
     """Return the id of the MLflow run of ``record``, if it is there and not deleted."""
     wanted = f"tags.`lapvqa.run` = '{record.run}' and tags.`lapvqa.stage` = '{record.stage}'"
-    found = store.client.search_runs([store.experiment], wanted, max_results=1)
-    return str(found[0].info.run_id) if found else None
+    runs = store.client.search_runs([store.experiment], wanted, max_results=1)
+    return str(runs[0].info.run_id) if runs else None
 
 
 def delete_run(store: Store, record: RunRecord) -> None:
@@ -126,11 +126,11 @@ def batches(lines: Path, offset: int) -> Iterator[tuple[list[Metric], int]]:
         for line in handle:
             if not line.endswith(b"\n"):
                 break
-            found = list(points(_entry(line)))
-            if batch and len(batch) + len(found) > BATCH_METRICS:
+            metrics = list(points(_entry(line)))
+            if batch and len(batch) + len(metrics) > BATCH_METRICS:
                 yield batch, offset
                 batch = []
-            batch += found
+            batch += metrics
             offset += len(line)
     if batch:
         yield batch, offset
@@ -139,10 +139,10 @@ def batches(lines: Path, offset: int) -> Iterator[tuple[list[Metric], int]]:
 def _entry(line: bytes) -> dict[str, Any]:
     """Return one JSON line; one that a full disk or a power cut has damaged is of kind damaged."""
     try:
-        found: dict[str, Any] = json.loads(line)
+        entry: dict[str, Any] = json.loads(line)
     except ValueError:
         return {"kind": "damaged"}
-    return found
+    return entry
 
 
 def points(entry: dict[str, Any]) -> Iterator[Metric]:

@@ -1,4 +1,4 @@
-"""Where MLflow is, and whether it answers: asked in seconds, never in MLflow's own minutes."""
+"""The connection to MLflow: its address, and whether it answers, told in seconds, not minutes."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def connect(project: Project, machine: Machine) -> Store:
     project.state.mkdir(parents=True, exist_ok=True)
     try:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        found = client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return Store(client, str(found.experiment_id), uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is not None:
+            return Store(client, str(experiment.experiment_id), uri)
         files = project.mlflow_artifacts.as_uri() if uri == embedded_uri(project) else None
         return Store(client, client.create_experiment(EXPERIMENT, files), uri)
     except Exception as error:  # noqa: BLE001 - whatever MLflow raises

@@ -1,4 +1,10 @@
-"""Run a child process: its output line by line, its process group gone when we leave."""
+"""Run a child process that never outlives its starter, and take its output line by line.
+
+`dvc repro` killed by SIGKILL leaves its stage running, and a stage may have workers of its own.
+So the child is started through a guard (``python -m tasks.child_process PARENT COMMAND...``), which
+leads their process group; the kernel tells the guard of the starter's death (however it died), and
+it takes the whole group down.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +19,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from lapvqa.runtime import die_with_parent
 
 GRACE_S = 10.0
 """How long an interrupted stage may take to put its work away before it is killed."""
@@ -31,10 +41,10 @@ def run(
 
     Lines end at ``\\n`` or ``\\r``. On any exception, a signal's included, the child's process
     group gets SIGINT, then ``GRACE_S`` seconds, then SIGKILL; the exception goes on. If this
-    process dies, however it dies, the group dies with it (``tasks.guard``).
+    process dies, however it dies, the group dies with it (the guard).
     """
     child = subprocess.Popen(
-        [sys.executable, "-m", "tasks.guard", str(os.getpid()), *command],
+        [sys.executable, "-m", "tasks.child_process", str(os.getpid()), *command],
         cwd=cwd,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -78,3 +88,28 @@ def _lines(child: subprocess.Popen[bytes], *, until: float = float("inf")) -> It
         yield from filter(None, whole)
     if pending:
         yield pending
+
+
+def _kill_group(_signal: int, _frame: FrameType | None) -> NoReturn:
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+    raise SystemExit  # not reached: this process is in the group
+
+
+def _wait_on(_signal: int, _frame: FrameType | None) -> None:
+    """Let the command end by itself on SIGINT; SIG_IGN would be inherited by it."""
+
+
+def main(arguments: list[str]) -> int:
+    """Guard one command: return its exit code, 128 + signal if a signal ended it."""
+    parent, command = int(arguments[0]), arguments[1:]
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, _kill_group)
+    signal.signal(signal.SIGINT, _wait_on)
+    die_with_parent(parent, by=signal.SIGTERM)
+    code = subprocess.Popen(command).wait()
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,20 +1,26 @@
-"""What there is to run and what is stale, asked of DVC in this process (no child, no lock kept).
+"""DVC's repository, opened in this process (no child, no lock kept): the graph, and what is stale.
 
-``s.name`` is a stage's name everywhere; ``s.addressing`` depends on the working folder.
+What DVC writes in place is mended here too: a process that dies while it writes leaves a file cut
+off. Of dvc.lock a copy is kept beside the project's state whenever the file is known to be whole.
+What a restored copy does not tell of, DVC's run cache does: the stage is restored, not computed
+again. .dvc/tmp/rwlock, which lists who reads and writes what, is removed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lapvqa import storage
 from lapvqa.errors import BusyError, ConfigError
 from lapvqa.project import Project
-from lapvqa.uptodate.stagefile import locked
+from lapvqa.uptodate.stagefile import CutLockError, locked
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -24,7 +30,7 @@ _SHOWN = 4
 
 
 @dataclass(frozen=True)
-class Node:
+class StageNode:
     """One stage of the graph; paths relative to the project."""
 
     name: str
@@ -39,7 +45,7 @@ class Node:
     always_changed: bool
 
 
-def load_graph(root: Path) -> list[Node]:
+def load_graph(root: Path) -> list[StageNode]:
     """Return the stages in the order in which `dvc repro` runs them, upstream first.
 
     Raises ConfigError where dvc.yaml or params.yaml cannot be read.
@@ -53,7 +59,7 @@ def load_graph(root: Path) -> list[Node]:
 
 
 def stale_stages(
-    root: Path, graph: list[Node], *, skip: frozenset[str] = frozenset()
+    root: Path, graph: list[StageNode], *, skip: frozenset[str] = frozenset()
 ) -> dict[str, str]:
     """Return the stages that may have to run, in order, each with the reason.
 
@@ -80,32 +86,32 @@ def stale_stages(
 
 def describe(facts: list[Any]) -> str:
     """Put DVC's status of one stage into words, the first few changes by name."""
-    found: list[str] = []
+    changes_named: list[str] = []
     for fact in facts:
         if isinstance(fact, str):  # "changed command", "always changed"
-            found.append(fact)
+            changes_named.append(fact)
             continue
         for kind, changes in fact.items():
-            what = "output " if kind == "changed outs" else ""
+            prefix = "output " if kind == "changed outs" else ""
             for path, state in changes.items():
                 if isinstance(state, dict):
-                    found += [f"parameter {key} {how}" for key, how in state.items()]
+                    changes_named += [f"parameter {key} {how}" for key, how in state.items()]
                 else:
-                    found.append(f"{what}{path} {state}")
-    shown = found[:_SHOWN]
-    if len(found) > _SHOWN:
-        shown.append(f"{len(found) - _SHOWN} more")
+                    changes_named.append(f"{prefix}{path} {state}")
+    shown = changes_named[:_SHOWN]
+    if len(changes_named) > _SHOWN:
+        shown.append(f"{len(changes_named) - _SHOWN} more")
     return ", ".join(shown)
 
 
-def _node(stage: Any, graph: Any) -> Node:
+def _node(stage: Any, graph: Any) -> StageNode:
     from dvc.dependency import ParamsDependency
 
     params: dict[str, Any] = {}
     for dependency in stage.deps:
         if isinstance(dependency, ParamsDependency):
             params |= dependency.read_params()
-    return Node(
+    return StageNode(
         name=stage.name,
         upstream=tuple(sorted(other.name for other in graph.successors(stage))),
         deps=tuple(d.def_path for d in stage.deps if not isinstance(d, ParamsDependency)),
@@ -146,3 +152,84 @@ def repository(root: Path) -> Iterator[Repo]:
         raise ConfigError(
             f"DVC cannot read the stage graph: {error}", hint="correct dvc.yaml or params.yaml"
         ) from error
+
+
+def keep_dvc_lock(project: Project) -> None:
+    """Copy dvc.lock; to be called when no DVC command writes it."""
+    if project.dvc_lock.exists():
+        storage.write_bytes(project.kept_dvc_lock, project.dvc_lock.read_bytes())
+
+
+def mend_cut_files(project: Project, say: Callable[[str], None]) -> None:
+    """Mend what a kill has cut off; ``say`` gets a line for each file."""
+    _mend_dvc_lock(project, say)
+    _mend_rwlock(project, say)
+
+
+def _mend_dvc_lock(project: Project, say: Callable[[str], None]) -> None:
+    """Put the kept copy in place of a dvc.lock that is cut off; without one, remove it.
+
+    Raises BusyError while another DVC command is at work.
+    """
+    if _is_as_kept(project) or dvc_lock_is_whole(project):
+        return
+    with repository(project.root) as repo, repo.lock:
+        if dvc_lock_is_whole(project):  # another command was writing it
+            return
+        if project.kept_dvc_lock.exists():
+            storage.write_bytes(project.dvc_lock, project.kept_dvc_lock.read_bytes())
+        else:
+            project.dvc_lock.unlink()
+    say("dvc.lock was cut off when a run was killed; the copy kept before is in its place")
+
+
+def _is_as_kept(project: Project) -> bool:
+    """Return whether dvc.lock is as the last stage left it, which spares parsing it."""
+    kept, lock = project.kept_dvc_lock, project.dvc_lock
+    return kept.exists() and lock.exists() and kept.read_bytes() == lock.read_bytes()
+
+
+def dvc_lock_is_whole(project: Project) -> bool:
+    """Return whether dvc.lock is absent or what DVC and the lineage can read."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+    from voluptuous import MultipleInvalid
+
+    if not project.dvc_lock.exists():
+        return True
+    try:
+        text = project.dvc_lock.read_text(encoding="utf-8")
+        COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe", pure=True).load(text))
+        locked(project)
+    except (YAMLError, UnicodeDecodeError, MultipleInvalid, CutLockError):
+        return False
+    return True
+
+
+def _mend_rwlock(project: Project, say: Callable[[str], None]) -> None:
+    """Remove a rwlock that is no JSON: under its guard, its writer must be dead.
+
+    The guard is held for moments only; whoever holds it now is alive and leaves a whole file.
+    """
+    from dvc.lock import LockError, make_lock
+
+    folder = project.root / ".dvc" / "tmp"
+    path = folder / "rwlock"
+    if not path.exists() or _is_json(path):
+        return
+    with (
+        contextlib.suppress(LockError),
+        make_lock(str(folder / "rwlock.lock"), tmp_dir=str(folder)),
+    ):
+        if path.exists() and not _is_json(path):
+            path.unlink()
+            say(".dvc/tmp/rwlock was cut off when a run was killed; removed")
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return True

@@ -69,8 +69,8 @@ def drop(record: RunRecord, spool: Path) -> None:
 
 def waiting(spool: Path) -> list[RunRecord]:
     """Return the records that wait, each pipeline before its stages."""
-    found = [RunRecord(**json.loads(p.read_bytes())) for p in spool.glob("*/*/record.json")]
-    return sorted(found, key=lambda record: (record.run, bool(record.stage), record.started))
+    records = [RunRecord(**json.loads(path.read_bytes())) for path in spool.glob("*/*/record.json")]
+    return sorted(records, key=lambda record: (record.run, bool(record.stage), record.started))
 
 
 def waits(run: str, spool: Path) -> RunRecord | None:

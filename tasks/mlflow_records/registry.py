@@ -14,12 +14,10 @@ from lapvqa.machine import load_machine
 from lapvqa.params import load_params
 from lapvqa.project import Project
 from lapvqa.uptodate.stagefile import locked
-from tasks import records
+from tasks.mlflow_records.connection import Store, connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-    from tasks.records import Store
 
 MODEL = "lapvqa-encoder"
 ALIAS = "champion"
@@ -33,7 +31,7 @@ def register_encoder(project: Project) -> str:
     Weights that are registered already (by sha256) get no second version. Raises
     MissingArtifactError before export, RecordsUnavailableError while MLflow is down.
     """
-    store = records.connect(project, load_machine(project))
+    store = connect(project, load_machine(project))
     objective = load_params(project.params).pretrain.objective
     return register_folder(store, project, project.model_dir(objective))
 
@@ -51,9 +49,9 @@ def register_folder(store: Store, project: Project, folder: Path) -> str:
 
 
 def _known_version(client: MlflowClient, digest: str) -> str | None:
-    found = client.search_model_versions(f"name = '{MODEL}'")
-    same = [one for one in found if one.tags.get("sha256") == digest]
-    return str(same[0].version) if same else None
+    versions = client.search_model_versions(f"name = '{MODEL}'")
+    registered = [version for version in versions if version.tags.get("sha256") == digest]
+    return str(registered[0].version) if registered else None
 
 
 def _new_version(store: Store, project: Project, weights: Path, card: Path, digest: str) -> str:
@@ -86,11 +84,11 @@ def _run_of(store: Store, project: Project, weights: Path) -> str:
     """Return the run that wrote the weights; a new one if DVC ran or restored it without us."""
     path = _path(project, weights)
     md5 = next((lock.outs[path] for lock in locked(project).values() if path in lock.outs), "")
-    found = store.client.search_runs(
+    runs = store.client.search_runs(
         [store.experiment], f"tags.`dvc.out.{path}` = '{md5}'", max_results=1
     )
-    if found:
-        return str(found[0].info.run_id)
+    if runs:
+        return str(runs[0].info.run_id)
     created = store.client.create_run(
         store.experiment,
         start_time=round(time.time() * 1000),
