@@ -124,7 +124,7 @@ def ours_sha256(path: Path) -> Pixels:
 def ours_worker(path: Path) -> Pixels:
     """What a worker does for a file, hashes of pixels and identifiers included."""
     status = path.stat()
-    task = Task(path.name, status.st_size, status.st_mtime_ns, Ids())
+    task = Task(path.name, status.st_size, status.st_mtime_ns, Ids(), False)
     result = process_file(task, Context(path.parent, Keyring(b"k" * 32), split_seed=0))
     assert result.pixels is not None, result.detail
     return result.pixels

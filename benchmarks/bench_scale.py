@@ -126,7 +126,7 @@ def speed(folder: Path, workers: int) -> float:
     """Return files per second of the worker pool, from its first result to its last."""
     context = Context(folder, Keyring(b"0123456789abcdef"), 0)
     tasks = [
-        Task(path.name, path.stat().st_size, path.stat().st_mtime_ns, Ids())
+        Task(path.name, path.stat().st_size, path.stat().st_mtime_ns, Ids(), False)
         for path in sorted(folder.iterdir())
     ]
     started, done = 0.0, 0

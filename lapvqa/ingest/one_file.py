@@ -76,7 +76,7 @@ class Task:
     size: int
     mtime_ns: int
     ids: Ids
-    is_picture: bool = False
+    is_picture: bool
     """PNG or JPEG, not DICOM."""
 
     def layout_digest(self, keyring: Keyring) -> str:

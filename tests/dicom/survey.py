@@ -78,7 +78,7 @@ def _written(files: Iterable[tuple[str, bytes]], folder: Path) -> Iterator[list[
     for name, data in files:
         (folder / name).write_bytes(data)
         status = (folder / name).stat()
-        yield [Task(name, status.st_size, status.st_mtime_ns, IDS)]
+        yield [Task(name, status.st_size, status.st_mtime_ns, IDS, is_picture=False)]
 
 
 def mutations(numbers: Iterable[int]) -> Iterator[tuple[str, bytes]]:

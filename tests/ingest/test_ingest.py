@@ -454,7 +454,8 @@ def test_a_crash_costs_one_file(tmp_path: Path) -> None:
     archive = write_tree(tmp_path, {f"{n}.dcm": image(n, study=f"1.{n}") for n in range(12)})
     facts = {path: size_and_time for path, *size_and_time in inventory.scan(archive)}
     tasks = [
-        Task(path, *facts[path], _Bomb() if path == "3.dcm" else Ids()) for path in sorted(facts)
+        Task(path, *facts[path], _Bomb() if path == "3.dcm" else Ids(), False)
+        for path in sorted(facts)
     ]
     batches = [tasks[start : start + 4] for start in range(0, 12, 4)]
     context = Context(archive, Keyring(b"0123456789abcdef"), 0)

@@ -17,6 +17,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from io import BytesIO
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -36,6 +37,7 @@ from lapvqa import inventory
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import LapvqaError
 from lapvqa.identity import Ids, Keyring
+from lapvqa.ingest.archives.recognise import is_picture
 from lapvqa.ingest.one_file import Context, FileResult, Task, process_file
 from lapvqa.ingest.pool import process_all
 from lapvqa.params import LimitParams
@@ -52,7 +54,10 @@ def write(folder: Path, files: dict[str, bytes]) -> list[Task]:
     folder.mkdir(exist_ok=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    return [Task(path, size, mtime, Ids()) for path, size, mtime in inventory.scan(folder)]
+    return [
+        Task(path, size, mtime, Ids(), is_picture(path))
+        for path, size, mtime in inventory.scan(folder)
+    ]
 
 
 def context_of(folder: Path, *, seconds: float = 60.0, memory_mb: int = 2048) -> Context:
@@ -155,7 +160,7 @@ def test_a_file_that_ends_its_process_costs_itself(
     tmp_path: Path, act: Callable[[], object], reason: str, exception: str
 ) -> None:
     tasks = write(tmp_path / "a", {f"{n:02}.dcm": image(n) for n in range(12)})
-    tasks[3] = Task(tasks[3].path, tasks[3].size, tasks[3].mtime_ns, Deadly(act))
+    tasks[3] = replace(tasks[3], ids=Deadly(act))
     found = {}
     for result in process_all([tasks], context_of(tmp_path / "a"), workers=2):
         found[result.path] = result
@@ -168,7 +173,7 @@ def test_pictures_and_dicom_files_go_the_same_way(tmp_path: Path) -> None:
     encoded, png = cv2.imencode(".png", small_image(5))
     assert encoded
     files = {"a.PNG": png.tobytes(), "b.png": png.tobytes()[:300], "c.dcm": image(5)}
-    tasks = [Task(t.path, t.size, t.mtime_ns, IDS) for t in write(tmp_path / "a", files)]
+    tasks = [replace(task, ids=IDS) for task in write(tmp_path / "a", files)]
     found = outcomes(tasks, context_of(tmp_path / "a"))
     assert reasons(found) == {"b.png": "truncated"}
     assert found["a.PNG"].file_sha256 == hashlib.sha256(png.tobytes()).hexdigest()
@@ -178,7 +183,7 @@ def test_pictures_and_dicom_files_go_the_same_way(tmp_path: Path) -> None:
 def test_many_crashes_leave_nothing_behind(tmp_path: Path) -> None:
     tasks = write(tmp_path / "a", {f"{n:02}.dcm": image(n) for n in range(12)})
     for n in (0, 1, 5, 6, 11):
-        tasks[n] = Task(tasks[n].path, tasks[n].size, tasks[n].mtime_ns, Deadly(_leave))
+        tasks[n] = replace(tasks[n], ids=Deadly(_leave))
     found = {r.path: r.reason for r in process_all([tasks], context_of(tmp_path / "a"), workers=2)}
     assert len(found) == 12
     assert sorted(path for path, reason in found.items() if reason) == [
@@ -188,7 +193,7 @@ def test_many_crashes_leave_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_fault_of_ours_costs_the_file_and_says_where(tmp_path: Path) -> None:
     tasks = write(tmp_path / "a", {"0.dcm": image(0), "1.dcm": image(1)})
-    tasks.append(Task("canary\0name", 10, 0, IDS))  # ValueError: no path that a system knows
+    tasks.append(Task("canary\0name", 10, 0, IDS, False))  # ValueError: no path that a system knows
     found = outcomes(tasks, context_of(tmp_path / "a"))
     assert reasons(found) == {"canary\0name": "decoder_crashed"}
     fault = found["canary\0name"]
