@@ -1,9 +1,9 @@
 """Which code decides a result: the modules that a stage reaches by its imports.
 
-Read from the source alone, nothing is imported. ``closure`` serves the test that holds dvc.yaml's
-lists against the truth; ``digest`` serves every store of unfinished or finished work. A digest is
-of the parsed code without docstrings: a comment, a docstring or another line break costs nobody a
-training of days, or an archive of terabytes.
+Read from the source alone; nothing is imported. ``closure`` serves the test that holds dvc.yaml's
+lists against the truth, ``digest`` every store of unfinished or finished work. A digest is of the
+parsed code, so that a comment, a docstring or another line break makes nobody repeat a training of
+days, or read an archive of terabytes again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ast
 import hashlib
 from collections.abc import Iterator
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ is read, and never its content; were they dependencies, every edit would make ev
 
 WITHOUT_EFFECT = frozenset(
     {
-        "lapvqa.pretrain.memory",  # plans memory, explains its lack
-        "lapvqa.pretrain.samples",  # shows reports as they are written now
+        "lapvqa.pretrain.memory",  # plans memory, explains that it ran out
+        "lapvqa.pretrain.samples",  # writes reports for a person to look at
     }
 )
 """Modules that stages reach and that change nothing of what they write."""
@@ -39,27 +40,32 @@ WITHOUT_EFFECT = frozenset(
 def closure(*modules: str) -> frozenset[str]:
     """Return the modules of lapvqa that ``modules`` reach, themselves included.
 
-    An import counts wherever it stands, but for ``if TYPE_CHECKING``; so does the name of a module
-    as a text, which is how a process or a plug-in is started. A package's ``__init__`` counts if it
-    holds more than its docstring. FOUNDATION and WITHOUT_EFFECT are neither in it nor followed.
-    Raises ValueError for a module that is not there.
+    An import counts wherever it stands, except under ``if TYPE_CHECKING``; so does the full name of
+    a module as a text, which is how a process or a plug-in is started (a name put together at run
+    time is not seen). A package's ``__init__`` counts if it holds more than its docstring.
+    FOUNDATION and WITHOUT_EFFECT are neither in it nor followed.
+    Raises ValueError for a module that does not exist, or that is itself left out.
     """
+    for name in modules:
+        if source(name) is None or is_left_out(name):
+            raise ValueError(f"expected a module of lapvqa that decides a result, found {name!r}")
     reached: set[str] = set()
     pending = list(modules)
     while pending:
         name = pending.pop()
-        if name in reached or name in FOUNDATION or name in WITHOUT_EFFECT:
-            continue
-        if source(name) is None:
-            raise ValueError(f"expected a module of lapvqa, found {name!r}")
-        reached.add(name)
-        pending.extend(_mentioned(name))
-    return frozenset(name for name in reached if not is_bare(name))
+        if name not in reached and name not in FOUNDATION | WITHOUT_EFFECT:
+            reached.add(name)
+            pending.extend(_mentioned(name))
+    return frozenset(name for name in reached if not is_left_out(name))
 
 
 @cache
 def digest(*modules: str) -> str:
-    """Return the sha256 of the code that ``modules`` reach, docstrings and comments left out."""
+    """Return the sha256 of the code that ``modules`` reach; see ``closure``.
+
+    Left out, because no result depends on them: comments, docstrings, formatting, the order of
+    imports, and imports for types only.
+    """
     state = hashlib.sha256()
     for name in sorted(closure(*modules)):
         state.update(f"{name}\0{_essence(_parsed(name))!r}\0".encode())
@@ -73,42 +79,6 @@ def source(module: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def is_bare(module: str) -> bool:
-    """Tell whether a module holds nothing but a docstring."""
-    return not _code(_parsed(module).body)
-
-
-def _mentioned(name: str) -> Iterator[str]:
-    """Yield the modules that a module imports or names, and the packages around them."""
-    for mention in _mentions(_without_type_checking(_parsed(name))):
-        parts = mention.split(".")
-        if parts[0] == "lapvqa" and source(mention) is not None:
-            yield from (".".join(parts[:end]) for end in range(2, len(parts) + 1))
-
-
-def _mentions(nodes: Iterator[ast.AST]) -> Iterator[str]:
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.value
-
-
-def _without_type_checking(node: ast.AST) -> Iterator[ast.AST]:
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if isinstance(node, ast.If) and child in node.body and _asks_for_types(node.test):
-            continue
-        yield from _without_type_checking(child)
-
-
-def _asks_for_types(test: ast.expr) -> bool:
-    return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
-
-
 @cache
 def _parsed(name: str) -> ast.Module:
     file = source(name)
@@ -116,18 +86,67 @@ def _parsed(name: str) -> ast.Module:
     return ast.parse(file.read_bytes())
 
 
-def _code(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Return statements without those that are only a text: docstrings, of attributes too."""
-    return [
-        one
-        for one in body
-        if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
-        and not (isinstance(one, ast.ImportFrom) and one.module == "__future__")
-    ]
+def is_left_out(name: str) -> bool:
+    """Tell whether a module counts for nothing: by its name, or since it is only a docstring."""
+    return name in FOUNDATION | WITHOUT_EFFECT or not _statements(_parsed(name).body)
+
+
+def _mentioned(name: str) -> Iterator[str]:
+    """Yield the modules that a module imports or names, and the packages around them."""
+    for mention in _mentions(_parsed(name), _package(name)):
+        parts = mention.split(".")
+        if parts[0] == "lapvqa" and source(mention) is not None:
+            yield from (".".join(parts[:end]) for end in range(2, len(parts) + 1))
+
+
+def _package(name: str) -> list[str]:
+    """Return the parts of the package that relative imports of a module start from."""
+    file, parts = source(name), name.split(".")
+    return parts if file is not None and file.name == "__init__.py" else parts[:-1]
+
+
+def _mentions(node: ast.AST, package: list[str]) -> Iterator[str]:
+    """Yield what may be a module's name: of imports, and every text that is no docstring."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        start = package[: len(package) + 1 - node.level] if node.level else []
+        origin = ".".join([*start, *filter(None, [node.module])])
+        yield origin
+        yield from (f"{origin}.{alias.name}" for alias in node.names)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    for _, field in ast.iter_fields(node):
+        children = _statements(field) if isinstance(field, list) else [field]
+        for child in children:
+            if isinstance(child, ast.AST):
+                yield from _mentions(child, package)
+
+
+def _statements(nodes: list[Any]) -> list[Any]:
+    """Return ``nodes`` without statements of no effect: docstrings, also of attributes, and types.
+
+    An ``if TYPE_CHECKING`` is replaced by what stands in its ``else``.
+    """
+    kept: list[Any] = []
+    for node in nodes:
+        if isinstance(node, ast.If) and _asks_for_types(node.test):
+            kept += _statements(node.orelse)
+        elif not (
+            (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+            or (isinstance(node, ast.ImportFrom) and node.module == "__future__")
+        ):
+            kept.append(node)
+    return kept
+
+
+def _asks_for_types(test: ast.expr) -> bool:
+    name = getattr(test, "attr", None) or getattr(test, "id", None)
+    return name == "TYPE_CHECKING"
 
 
 def _essence(value: Any) -> Any:
-    """Return parsed code as nested tuples: no places, no docstrings, no empty fields.
+    """Return parsed code as nested tuples: no places, no empty fields, imports in order.
 
     ``ast.dump`` would do, but writes empty fields in one version of Python and not in the next.
     """
@@ -136,7 +155,15 @@ def _essence(value: Any) -> Any:
         kept = tuple((name, field) for name, field in fields if field not in (None, ()))
         return (type(value).__name__, *kept)
     if isinstance(value, list):
-        if value and all(isinstance(one, ast.stmt) for one in value):
-            value = _code(value)
-        return tuple(_essence(one) for one in value)
+        groups = groupby(_statements(value), key=_is_import)
+        return tuple(
+            _essence(node)
+            for is_import, group in groups
+            for node in (sorted(group, key=ast.unparse) if is_import else group)
+        )
     return repr(value) if value is not None else None
+
+
+def _is_import(node: Any) -> bool:
+    """Tell whether a node is an import, or one of its names: neighbours are sorted."""
+    return isinstance(node, ast.Import | ast.ImportFrom | ast.alias)

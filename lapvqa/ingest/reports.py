@@ -115,7 +115,7 @@ def _read(archive: Archive, unread: ReportResult, policy: Policy) -> ReportResul
         report = archive.read_report(unread.path)
     except DicomError as error:
         return replace(unread, reason=error.reason, detail=error.message, exception=error.exception)
-    flags = [mark.kind for mark in phi.find_phi(report.text)]
+    flags = [span.kind for span in phi.find_phi(report.text)]
     result = replace(unread, sha256=report.sha256, is_utf8=report.is_utf8, flags=flags)
     if flags and policy == "reject":
         kinds = ", ".join(sorted(set(flags)))

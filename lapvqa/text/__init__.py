@@ -1,16 +1,21 @@
 """Text: which words of a report are the target, and their GPT-2 token ids.
 
-``sections`` finds the sections of a report and chooses the target text, ``laterality`` says whether
-it names a side, ``fast_bpe`` encodes many texts at once (``bpe``, tiktoken from the packaged rank
-table, is the reference; ``bpe_kernels`` its inner loops), ``store`` keeps finished shards,
-``tokens`` is the stage that joins them, ``coverage`` counts what came of it. ``identity`` looks for
-identifying text and serves ingest.
+Files, in the order in which data meets them:
+    phi.py           protected health information in a report's text; serves ingest
+    tokens.py        the stage: one row of tokens per study, or one row of rejects
+    token_store.py   finished shards, kept outside DVC's outputs
+    sections.py      the sections of a report, and which of them are the target text
+    laterality.py    whether a text names a side of the body
+    fast_bpe.py      many texts at once to ids
+    bpe_kernels.py   its inner loops, compiled by numba
+    bpe.py           the reference: tiktoken from the packaged rank table
+    coverage.py      how much text reached the model, for `lapvqa status`
 
 Contracts
     Offsets are characters of the report as stored in studies.parquet, never of a cleaned copy.
     A target is one line: white space collapsed, ``___`` (a de-identified span) kept.
-    Ids are uint16 and stand between two 50256; 50256 never occurs inside. They spell the target,
-    or its beginning where ``truncated``: checked for every row of every run.
+    Ids are uint16, between two 50256; 50256 never occurs inside. They spell the target, or its
+    beginning where ``truncated``: checked for every row of every run.
     Every study leaves the stage as one row of tokens or one row of rejects; tokens in are tokens
     kept and tokens cut. Both sums are checked against the written files.
     A shard never changes. The set of rows depends on the studies alone; which rows share a file

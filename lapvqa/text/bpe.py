@@ -2,7 +2,11 @@
 
 The table has one line per token, ``base64(bytes) rank``: the 256 bytes, then the 50,000 merges;
 rank, merge priority and id are one number. ``<|endoftext|>`` (50256) is special and not in it.
-Its origin and licence: gpt2.tiktoken.NOTICE; how the file was made: ``pack_ranks``.
+Its origin and licence: gpt2.tiktoken.NOTICE. The file can be made again from the source package
+that carries the table:
+
+    pip download --no-deps --no-binary :all: openai-whisper==20250625
+    python -m lapvqa.text.bpe openai_whisper-20250625.tar.gz
 """
 
 from __future__ import annotations
@@ -10,6 +14,8 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import sys
+import tarfile
 import zlib
 from functools import cache
 from pathlib import Path
@@ -17,13 +23,17 @@ from pathlib import Path
 import tiktoken
 from tiktoken_ext.openai_public import r50k_pat_str as _WORDS  # type: ignore[import-untyped]
 
-from lapvqa.errors import LapvqaError
+from lapvqa.errors import LapvqaError, SourceError
+from lapvqa.storage import write_bytes
 
 EOT = 50256
 """``<|endoftext|>``: begins and ends every text."""
 
 VOCABULARY = 50257
 RANKS = Path(__file__).with_name("gpt2.tiktoken.gz")
+PACKAGED_AS = "whisper/assets/gpt2.tiktoken"
+"""Where the source package openai-whisper 20250625 has the table."""
+
 RANKS_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
 
 
@@ -61,10 +71,37 @@ def read_ranks(packed: Path) -> dict[bytes, int]:
 
 def check_ranks(table: bytes, *, name: str) -> None:
     """Raise LapvqaError unless ``table`` is GPT-2's rank table, byte for byte."""
-    found = hashlib.sha256(table).hexdigest()
-    if found != RANKS_SHA256:
+    sha256 = hashlib.sha256(table).hexdigest()
+    if sha256 != RANKS_SHA256:
         raise LapvqaError(
             f"{name}: expected the GPT-2 rank table, sha256 {RANKS_SHA256[:16]}..., "
-            f"found {found[:16]}...",
+            f"found {sha256[:16]}...",
             hint="other ids would fit no published model; restore the file from the release",
         )
+
+
+def pack_ranks(sdist: Path, packed: Path = RANKS) -> None:
+    """Write the rank table of the source package ``sdist`` to ``packed``, gzipped, undated.
+
+    Raises SourceError if the table is not in there, LapvqaError if its sha256 differs.
+    """
+    with tarfile.open(sdist) as archive:
+        members = [name for name in archive.getnames() if name.endswith(PACKAGED_AS)]
+        handle = archive.extractfile(members[0]) if members else None
+        if handle is None:
+            raise SourceError(
+                f"expected {PACKAGED_AS} in {sdist.name}, found none",
+                hint="pass the source package openai-whisper 20250625",
+            )
+        table = handle.read()
+    check_ranks(table, name=PACKAGED_AS)
+    write_bytes(packed, gzip.compress(table, 9, mtime=0))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m lapvqa.text.bpe openai_whisper-20250625.tar.gz")
+    try:
+        pack_ranks(Path(sys.argv[1]))
+    except LapvqaError as error:
+        raise SystemExit(str(error)) from error

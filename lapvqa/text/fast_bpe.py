@@ -133,7 +133,7 @@ def _encode_words(
     """Return the ids of words given one after the other, and how many each has.
 
     They go to tiktoken as the lines of one text: between two words a line end stays a word of its
-    own. White space, which no other word ends with, is encoded alone.
+    own. Words of white space, which would merge with it, are encoded one by one.
     """
     ends = np.cumsum(lengths)
     is_white = np.isin(letters[ends - 1], _WHITE)

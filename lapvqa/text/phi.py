@@ -1,19 +1,19 @@
-"""Identifying text in reports: a safety net under a de-identified archive, not a de-identifier.
+"""Protected health information (PHI) in reports: a safety net under a de-identified archive.
 
-Found, where the archive's own ___ or XXXX did not remove them: names given away by a title, a
-degree or a label ("Dr. Smith", "Smith, M.D.", "signed by", "Patient:"); dates with at least month
-and year or month and day; numbers of records (labelled, or seven digits in a row), of telephones
-and pagers; e-mail addresses; streets with a house number, P.O. boxes, ZIP codes after a state.
+It is no de-identifier. Found, where the archive's own ___ or XXXX did not remove them: names that a
+title, a degree or a label gives away ("Dr. Smith", "Smith, M.D.", "signed by", "Patient:"); dates
+with at least month and year or month and day; numbers of records (labelled, or seven digits in a
+row), of telephones and pagers; e-mail addresses; streets with a house number, P.O. boxes, ZIP codes
+after a state.
 
 Not promised: names that nothing gives away ("Patient Jane Doe", "Nurse Jane"), MR. and MS. in
-capitals (they are diagnoses and techniques), a day without its month's name unless the number
-rules it out as a fraction ("since 5/6"), ages, bare years, hospitals, cities, languages other than
-English. Seven digits or more are a record number whatever they are. A report without marks is
-not thereby free of identities.
+capitals (they are diagnoses and techniques), a date in digits that may be a fraction
+("since 5/6"), ages, years alone, hospitals, cities, languages other than English. Seven digits or
+more are taken for a record number. A report in which nothing is found may still identify someone.
 
-Measured: no mark in the 3,955 reports of Open-i; three, all of them true dates, in 181 case
-reports in MIMIC-CXR's format. Planted identities: see tests/text/test_identity_search.py. A
-report of 800 characters takes 40-65 microseconds on one core.
+Measured: nothing found in the 3,955 reports of Open-i; three spans, all of them true dates, in 181
+case reports in MIMIC-CXR's format. Planted identities: see tests/text/test_phi.py. A report of 800
+characters takes 40-65 microseconds on one core.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PhiSpan:
-    """One place: characters ``start`` to ``end`` (exclusive)."""
+    """Characters ``start`` to ``end`` (exclusive) of a report that may identify somebody."""
 
     kind: str
     start: int
@@ -80,7 +80,7 @@ _STREET = (
 
 @dataclass(frozen=True)
 class _Rule:
-    """A kind's pattern; it is tried only if a cue (in lower case) occurs, which is cheap to see."""
+    """A kind's pattern; tried only if one of the cues (lower case) occurs: that test is cheap."""
 
     kind: str
     cues: tuple[str, ...]
@@ -207,7 +207,7 @@ _RULES = (
     ),
     _rule("address", ("box ",), "", r"P\.?O\.?[ ]Box[ ]\d{1,6}\b"),
 )
-"""Marks that a word gives away."""
+"""Spans that a word gives away."""
 
 _DEGREES = re.compile(rf"[MDPRF](?<=[, ].){_DEGREE}(?!\w)")
 _HOLDER = re.compile(rf"(?<![\w.'’-])(?:{_LISTED}),?\Z")
@@ -237,7 +237,7 @@ _NUMBERS = re.compile(
     )|(?P<record_number_2>\d{{7,}}))""",
     re.VERBOSE,
 )
-"""Marks that begin with a number, ( or +; tried where ``_NUMBER_STARTS`` finds one."""
+"""Spans that begin with a number, ( or +; tried where ``_NUMBER_STARTS`` matches."""
 
 _NUMBER_STARTS = re.compile(r"[0-9(+](?:(?<=[0-9])[0-9]*|)")
 _AT = re.compile(r"@[\w-]{1,63}(?:\.[\w-]{1,63}){1,5}")
@@ -247,19 +247,19 @@ _MAILBOX = re.compile(r"[\w.+-]{1,64}")
 def find_phi(text: str) -> list[PhiSpan]:
     """Return where ``text`` may identify somebody, in order and without overlaps.
 
-    Kinds: name, date, record_number, phone, email, address. A mark holds the thing itself, not
+    Kinds: name, date, record_number, phone, email, address. A span holds the thing itself, not
     the word that gave it away ("Dr.", "MRN"). Time is linear in the text's length.
     """
     lowered = text.lower()
-    found = _numbers(text)
+    spans = _numbers(text)
     for rule in _RULES:
         if _occurs(rule.cues, lowered):
             for match in rule.pattern.finditer(text):
-                found.append(PhiSpan(rule.kind, *match.span("thing")))
-    found += _holders(text)
+                spans.append(PhiSpan(rule.kind, *match.span("thing")))
+    spans += _names_before_degrees(text)
     if "@" in text:
-        found += _emails(text)
-    return _apart(found) if len(found) > 1 else found
+        spans += _emails(text)
+    return _without_overlaps(spans) if len(spans) > 1 else spans
 
 
 def _occurs(cues: tuple[str, ...], lowered: str) -> bool:
@@ -270,43 +270,43 @@ def _occurs(cues: tuple[str, ...], lowered: str) -> bool:
 
 
 def _numbers(text: str) -> list[PhiSpan]:
-    marks: list[PhiSpan] = []
+    spans: list[PhiSpan] = []
     for start in _NUMBER_STARTS.finditer(text):
-        if marks and start.start() < marks[-1].end:
+        if spans and start.start() < spans[-1].end:
             continue
         match = _NUMBERS.match(text, start.start())
         if match is not None:
             kind = str(match.lastgroup).rsplit("_", 1)[0]
-            marks.append(PhiSpan(kind, match.start(), match.end()))
-    return marks
+            spans.append(PhiSpan(kind, match.start(), match.end()))
+    return spans
 
 
-def _holders(text: str) -> list[PhiSpan]:
+def _names_before_degrees(text: str) -> list[PhiSpan]:
     """Return the names before a degree: Smith, M.D."""
-    marks = []
+    spans = []
     for degree in _DEGREES.finditer(text):
         first = max(0, degree.start() - _LONGEST_NAME)
         holder = _HOLDER.search(text[first : degree.start() - 1])
         if holder is not None:
             end = degree.start() - 1 - holder[0].endswith(",")
-            marks.append(PhiSpan("name", first + holder.start(), end))
-    return marks
+            spans.append(PhiSpan("name", first + holder.start(), end))
+    return spans
 
 
 def _emails(text: str) -> list[PhiSpan]:
-    marks = []
+    spans = []
     for domain in _AT.finditer(text):
         before = text[max(0, domain.start() - 64) : domain.start()]
         mailbox = _MAILBOX.match(before[::-1])
         if mailbox is not None and "__" not in mailbox[0] and "XXX" not in mailbox[0]:
-            marks.append(PhiSpan("email", domain.start() - mailbox.end(), domain.end()))
-    return marks
+            spans.append(PhiSpan("email", domain.start() - mailbox.end(), domain.end()))
+    return spans
 
 
-def _apart(found: list[PhiSpan]) -> list[PhiSpan]:
-    """Return the marks in order; of two that overlap, the one that begins first, or is longer."""
+def _without_overlaps(spans: list[PhiSpan]) -> list[PhiSpan]:
+    """Return the spans in order; of two that overlap, the one that begins first, or is longer."""
     kept: list[PhiSpan] = []
-    for mark in sorted(found, key=lambda mark: (mark.start, -mark.end)):
-        if not kept or mark.start >= kept[-1].end:
-            kept.append(mark)
+    for span in sorted(spans, key=lambda span: (span.start, -span.end)):
+        if not kept or span.start >= kept[-1].end:
+            kept.append(span)
     return kept

@@ -14,7 +14,7 @@ kept with their oddities so that targets are the ones published tables were made
 Of several sections of one name the last counts: wet reads and addenda stand above the final
 report, so theirs give way to its own, and count only where it has none. (An addendum below the
 report, which MIMIC-CXR does not have, would replace it; under plain headers it does not.)
-MIMIC-CXR's list of 54 studies treated by hand is not applied: it is theirs to distribute.
+MIMIC-CXR's list of 54 studies treated by hand is not applied: it is MIMIC-CXR's to distribute.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Section:
 
 
 class Verdict(StrEnum):
-    """What came of a report: what its text is made of, or why it has none (reject reasons)."""
+    """The sections that a report's target text is made of, or the reason why it has none."""
 
     FINDINGS_AND_IMPRESSION = "findings+impression"
     FINDINGS = "findings"
@@ -245,8 +245,12 @@ def _apply_rule_4(
     report: str, sections: list[Section], blank_line: re.Pattern[str]
 ) -> list[Section]:
     """Drop blank targets; without any target left, cut the last section at its blank line."""
-    kept = [one for one in sections if one.name not in _TARGETS or one.text(report).strip()]
-    if not any(one.name in _TARGETS for one in kept):
+    kept = [
+        section
+        for section in sections
+        if section.name not in _TARGETS or section.text(report).strip()
+    ]
+    if not any(section.name in _TARGETS for section in kept):
         kept[-1:] = _split_last(report, kept[-1], blank_line)
     return kept
 

@@ -1,4 +1,4 @@
-"""Finished token shards, kept outside DVC's outputs: ten more reports cost ten reports.
+"""Finished token shards, kept outside DVC's outputs: ten more reports cost ten reports' work.
 
 DVC deletes a stage's outputs before it runs, so shards live in .lapvqa/work/tokens/<digest>/ and
 are linked into data/tokens/. A shard never changes; it belongs to a chunk, the at most
@@ -7,12 +7,12 @@ tokens.shard_reports studies that it was made from:
     tokens-<hex>.parquet   rows of the chunk's studies that have a text, by study key
     chunk-<hex>.parquet    a row per study of the chunk, and the shard's name; written last
 
-A name is the beginning of the sha256 of the file's bytes, so damage shows. A chunk is used again
-as long as all its studies are there with the same row; else it is made anew from the rows that
-still count. Studies that no chunk knows make new ones. So the order in which reports arrive
+<hex> is the beginning of the sha256 of the file's bytes, so damage shows. A chunk is reused as
+long as all its studies are there with unchanged rows; else it is made again from the rows that
+are still valid. Studies that are in no chunk form new ones. So the order in which reports arrive
 decides which rows share a file, and nothing else.
 
-The digest covers what a row depends on: the code of this room, its libraries, the parameters.
+The digest covers what a row depends on: the stage's code, its libraries, the parameters.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class Chunk:
 
 @dataclass(frozen=True)
 class ChunkPlan:
-    """Studies to stand in one chunk, by row of the sorted studies table.
+    """The studies of one chunk, by row of the sorted studies table; ``fresh`` are to be tokenised.
 
-    ``known`` is a chunk that holds some of their rows, or all, and then nothing has to be done.
+    ``known`` is a chunk that holds the others' rows; if it is ``complete``, nothing is to be done.
     """
 
     rows: Sequence[int]
@@ -81,7 +81,7 @@ class TokenStore:
             partial.unlink(missing_ok=True)  # of a run that was killed; the stage holds a lock
 
     def load(self, recorder: Recorder) -> list[Chunk]:
-        """Return the chunks that are whole; a damaged one is said, dropped and so made again."""
+        """Return the intact chunks; a damaged one is reported, deleted, and so made again."""
         chunks = []
         for path in sorted(self.folder.glob("chunk-*.parquet")):
             try:
@@ -92,14 +92,14 @@ class TokenStore:
         return chunks
 
     def write(self, studies: pa.Table, tokens: pa.Table) -> Chunk:
-        """Add a chunk, whole or not at all."""
+        """Add a chunk, completely or not at all."""
         shard = self._write("tokens", tokens, schemas.TOKENS) if tokens.num_rows else None
         named = {_SHARD: shard.name.encode() if shard else b""}
         path = self._write("chunk", studies.replace_schema_metadata(named), CHUNK)
         return Chunk(path, shard, studies)
 
     def prune(self, live: Sequence[Chunk]) -> None:
-        """Delete what no chunk in use needs."""
+        """Delete all files but those of the chunks ``live``."""
         kept = {path for chunk in live for path in (chunk.path, chunk.shard)}
         for path in self.folder.glob("*.parquet"):
             if path not in kept:
@@ -123,10 +123,10 @@ class TokenStore:
 
 
 def _check(path: Path) -> None:
-    found = storage.sha256_file(path)[:16]
-    if found != path.stem.rpartition("-")[2]:
+    sha256 = storage.sha256_file(path)[:16]
+    if sha256 != path.stem.rpartition("-")[2]:
         raise SchemaError(
-            f"{path.name}: expected bytes whose sha256 begins as its name says, found {found}..."
+            f"{path.name}: expected bytes whose sha256 begins as its name says, found {sha256}..."
         )
 
 
@@ -148,7 +148,7 @@ def open_store(work_dir: Path, params: TokensParams) -> TokenStore:
 
 
 def row_digests(studies: pa.Table) -> list[str]:
-    """Return a digest per study of all that its token row depends on."""
+    """Return a digest per study of everything that its token row depends on."""
     rows = zip(*(studies[name].to_pylist() for name in _ROW), strict=True)
     return [hashlib.blake2b(repr(row).encode(), digest_size=16).hexdigest() for row in rows]
 
@@ -156,12 +156,12 @@ def row_digests(studies: pa.Table) -> list[str]:
 def plan_chunks(
     keys: Sequence[str], digests: Sequence[str], chunks: Sequence[Chunk], *, shard_reports: int
 ) -> list[ChunkPlan]:
-    """Say which chunks stand, which are made anew of what is left of them, and which are new.
+    """Decide which chunks stand, which are made again of what is left of them, and which are new.
 
     ``keys`` and ``digests`` are those of all studies, by key.
     """
     row_of = {key: row for row, key in enumerate(keys)}
-    groups: list[ChunkPlan] = []
+    plans: list[ChunkPlan] = []
     taken: set[int] = set()
     broken: list[tuple[Chunk, dict[str, str]]] = []
     for chunk in chunks:
@@ -170,7 +170,7 @@ def plan_chunks(
         whole = len(rows) == len(known) and all(known[keys[row]] == digests[row] for row in rows)
         # A run that was killed may have left a chunk beside the one that replaces it.
         if whole and taken.isdisjoint(rows):
-            groups.append(ChunkPlan(rows, [], chunk, complete=True))
+            plans.append(ChunkPlan(rows, [], chunk, complete=True))
             taken.update(rows)
         else:
             broken.append((chunk, known))
@@ -178,13 +178,13 @@ def plan_chunks(
         left = sorted(row_of[key] for key in known if key in row_of and row_of[key] not in taken)
         fresh = [row for row in left if known[keys[row]] != digests[row]]
         if left:
-            groups.append(ChunkPlan(left, fresh, chunk))
+            plans.append(ChunkPlan(left, fresh, chunk))
             taken.update(left)
     new = [row for row in range(len(keys)) if row not in taken]
     for start in range(0, len(new), shard_reports):
         rows = new[start : start + shard_reports]
-        groups.append(ChunkPlan(rows, rows))
-    return groups
+        plans.append(ChunkPlan(rows, rows))
+    return plans
 
 
 def _known(chunk: Chunk) -> dict[str, str]:
@@ -195,7 +195,7 @@ def _known(chunk: Chunk) -> dict[str, str]:
 def link_shards(chunks: Iterable[Chunk], folder: Path) -> None:
     """Make ``folder`` hold the chunks' shards and nothing else.
 
-    A link costs neither space nor time; nobody ever writes into a shard.
+    A link costs neither space nor time, and is safe because a shard is never written again.
     """
     if folder.exists():
         shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Stage tokens: the target text of every study as GPT-2 ids, or the reason why it has none."""
+"""The stage tokens: the target text of every study as GPT-2 ids, or the reason why it has none."""
 
 from __future__ import annotations
 
@@ -56,28 +56,26 @@ _EXPLANATIONS = {
 def run(params: TokensParams, job: Job) -> Counts:
     """Write data/tokens/tokens-<hex>.parquet and data/token_rejects.parquet from studies.parquet.
 
-    Rows are sorted by study key within a file; ``store`` says which study stands in which file.
+    Rows are sorted by study key within a file; ``token_store`` decides which file has which study.
     Raises SourceError if no study of the train split has tokens.
     """
     studies = storage.read_table(job.project.studies, schemas.STUDIES, made_by="ingest")
     studies = studies.sort_by("study_key").combine_chunks()
     store = open_store(job.project.work_dir("tokens"), params)
     keys, digests = studies["study_key"].to_pylist(), row_digests(studies)
-    groups = plan_chunks(
-        keys, digests, store.load(job.recorder), shard_reports=params.shard_reports
-    )
-    new = sum(len(group.fresh) for group in groups)
+    plans = plan_chunks(keys, digests, store.load(job.recorder), shard_reports=params.shard_reports)
+    new = sum(len(plan.fresh) for plan in plans)
     job.recorder.say(f"{len(keys) - new} reports known, {new} new")
 
     tokeniser = Tokeniser(params, job.recorder, total=new)
     started = time.perf_counter()
     chunks = []
-    for group in groups:
-        if group.known is not None and group.complete:
-            chunks.append(group.known)
+    for plan in plans:
+        if plan.known is not None and plan.complete:
+            chunks.append(plan.known)
             continue
-        finished, rows = tokeniser.tokenise(studies, digests, group.fresh)
-        chunks.append(store.write(*_with_known(finished, rows, group, keys)))
+        finished, rows = tokeniser.tokenise(studies, digests, plan.fresh)
+        chunks.append(store.write(*_with_known(finished, rows, plan, keys)))
     seconds = time.perf_counter() - started
 
     rejects = _reject_table(chunks)
@@ -154,21 +152,21 @@ def _span(section: Section) -> dict[str, int | str]:
 
 
 def _with_known(
-    finished: pa.Table, tokens: pa.Table, group: ChunkPlan, keys: Sequence[str]
+    finished: pa.Table, tokens: pa.Table, plan: ChunkPlan, keys: Sequence[str]
 ) -> tuple[pa.Table, pa.Table]:
-    """Add the rows of the group that its old chunk holds; both tables by study key."""
-    if group.known is None:
+    """Add the planned rows that the old chunk holds; both tables sorted by study key."""
+    if plan.known is None:
         return finished, tokens
-    fresh = set(group.fresh)
-    kept = pa.array([keys[row] for row in group.rows if row not in fresh], pa.string())
+    fresh = set(plan.fresh)
+    kept = pa.array([keys[row] for row in plan.rows if row not in fresh], pa.string())
 
     def merged(old: pa.Table, new: pa.Table) -> pa.Table:
         still = old.filter(pc.is_in(old["study_key"], value_set=kept))
         return pa.concat_tables([still.cast(new.schema), new]).sort_by("study_key")
 
-    finished = merged(group.known.studies, finished)
-    if group.known.shard is not None:
-        old = storage.read_table(group.known.shard, schemas.TOKENS, made_by="tokens")
+    finished = merged(plan.known.studies, finished)
+    if plan.known.shard is not None:
+        old = storage.read_table(plan.known.shard, schemas.TOKENS, made_by="tokens")
         tokens = merged(old, tokens)
     return finished, tokens
 

@@ -24,13 +24,13 @@ def entry(stage: str) -> str:
 
 
 def declared_modules(repository: Path, paths: list[str]) -> set[str]:
-    """Return the modules below the paths of dvc.yaml; a bare ``__init__`` is none."""
+    """Return the modules below the paths of dvc.yaml; what decides nothing is none."""
     modules = set()
     for path in (repository / path for path in paths):
         for file in [path] if path.is_file() else path.rglob("*.py"):
             parts = file.relative_to(repository).with_suffix("").parts
             modules.add(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
-    return {name for name in modules if not code.is_bare(name)}
+    return {name for name in modules if not code.is_left_out(name)}
 
 
 def code_paths(repository: Path) -> dict[str, list[str]]:

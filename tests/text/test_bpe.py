@@ -19,8 +19,15 @@ from tiktoken import Encoding
 from transformers import GPT2Tokenizer
 
 from lapvqa.errors import LapvqaError, SourceError
-from lapvqa.text.bpe import EOT, RANKS, RANKS_SHA256, encoding, read_ranks
-from lapvqa.text.pack_ranks import MEMBER, pack
+from lapvqa.text.bpe import (
+    EOT,
+    PACKAGED_AS,
+    RANKS,
+    RANKS_SHA256,
+    encoding,
+    pack_ranks,
+    read_ranks,
+)
 
 REPORT_WORDS = st.sampled_from(
     [
@@ -144,8 +151,8 @@ def test_refuses_a_missing_or_damaged_table(tmp_path: Path, content: bytes | Non
 
 def test_packing_makes_the_packaged_file(tmp_path: Path) -> None:
     table = gzip.decompress(RANKS.read_bytes())
-    sdist = _archive(tmp_path / "package.tar.gz", f"package-1/{MEMBER}", table)
-    pack(sdist, tmp_path / "packed.gz")
+    sdist = _archive(tmp_path / "package.tar.gz", f"package-1/{PACKAGED_AS}", table)
+    pack_ranks(sdist, tmp_path / "packed.gz")
     packed = (tmp_path / "packed.gz").read_bytes()
     assert hashlib.sha256(gzip.decompress(packed)).hexdigest() == RANKS_SHA256
     assert packed[4:8] == RANKS.read_bytes()[4:8] == bytes(4)  # no time stamp
@@ -153,9 +160,12 @@ def test_packing_makes_the_packaged_file(tmp_path: Path) -> None:
 
 def test_packing_refuses_another_package(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"expected whisper/assets/gpt2\.tiktoken"):
-        pack(_archive(tmp_path / "a.tar.gz", "package-1/README", b""), tmp_path / "packed.gz")
+        pack_ranks(_archive(tmp_path / "a.tar.gz", "package-1/README", b""), tmp_path / "packed.gz")
     with pytest.raises(LapvqaError, match="sha256"):
-        pack(_archive(tmp_path / "b.tar.gz", f"p-1/{MEMBER}", b"IQ== 0\n"), tmp_path / "packed.gz")
+        pack_ranks(
+            _archive(tmp_path / "b.tar.gz", f"p-1/{PACKAGED_AS}", b"IQ== 0\n"),
+            tmp_path / "packed.gz",
+        )
     assert not (tmp_path / "packed.gz").exists()
 
 
