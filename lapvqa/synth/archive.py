@@ -87,7 +87,7 @@ def write_demo(
 
 
 class _Plans:
-    """What is to be drawn, dataset by dataset."""
+    """The images to draw, dataset by dataset."""
 
     def __init__(self, seed: int, patients: int, studies: int) -> None:
         half, quarter = studies // 2, studies // 4

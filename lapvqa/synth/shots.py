@@ -82,7 +82,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class TakenImage:
-    """What came of a shot: its size and the boxes of its findings, in native pixels (xyxy)."""
+    """A shot that was taken: its size, and its findings' boxes in native pixels (xyxy)."""
 
     path: str
     rows: int
