@@ -39,8 +39,8 @@ from lapvqa.images.shards import ShardStore, add_shard
 from lapvqa.images.transforms import MEAN, STD, to_input
 from lapvqa.pretrain.loader import Loader, Plan
 from lapvqa.synth.anatomy import sample_anatomy
-from lapvqa.synth.history import Exposure, sample_findings, stream
-from lapvqa.synth.render import render
+from lapvqa.synth.patient_history import sample_findings, stream
+from lapvqa.synth.radiograph import Exposure, render
 
 ROWS, DISTINCT, SHARD_ROWS, BATCH, ALTERNATIONS, SEED = 6_000, 64, 500, 128, 7, 0
 RESULT = Path(__file__).parent / "results" / "loader-cpu.json"
@@ -57,7 +57,7 @@ def draw_images() -> NDArray[np.uint8]:
         )
         for seed in range(DISTINCT)
     ]  # fmt: skip
-    return np.stack([fit_image(render(one).picture.displayed())[0] for one in exposures])
+    return np.stack([fit_image(render(one).film.displayed())[0] for one in exposures])
 
 
 def write_shards(folder: Path, drawn: NDArray[np.uint8], chosen: NDArray[np.int64]) -> list[Pair]:

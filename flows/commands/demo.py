@@ -104,14 +104,14 @@ class _Sparse:
 def demo_folder(project: Project) -> Path:
     """Return where the demo archive goes; ConfigError if params.yaml names another archive."""
     from lapvqa.params import load_params
-    from lapvqa.synth import mimic
+    from lapvqa.synth import mimic_copy
 
     source = Path(load_params(project.params).inventory.source)
-    if source.is_absolute() or source.name != mimic.FOLDER:
+    if source.is_absolute() or source.name != mimic_copy.FOLDER:
         raise ConfigError(
             f"params.yaml: inventory.source is {source}; the demo is written to "
-            f"demo/{mimic.FOLDER}",
-            hint=f"set inventory.source to demo/{mimic.FOLDER}; "
+            f"demo/{mimic_copy.FOLDER}",
+            hint=f"set inventory.source to demo/{mimic_copy.FOLDER}; "
             "your own archive belongs into local.yaml: lapvqa run --source DIR",
         )
     return project.root / source.parent

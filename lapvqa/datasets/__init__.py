@@ -21,7 +21,7 @@ Contracts
     an ``Account`` in which read = kept + left out, by reason. Identifiers of patients, studies and
     images leave a reader as keys only: by the project's Keyring where the dataset refers to
     MIMIC-CXR, by a plain digest where it stands for itself. Boxes are xyxy in pixels of the
-    original until ``boxes.place`` maps them into the stored square. No torch in this room.
+    original until ``boxes.to_stored_square`` maps them. No torch in this room.
     An error names file, line and column, what was expected, and what to do.
 
 Pitfalls

@@ -66,7 +66,9 @@ def same_shape(size: tuple[int, int], fit: Fit) -> bool:
     return abs(original / stored - 1) <= SHAPE_TOLERANCE
 
 
-def place(boxes_xyxy: ArrayLike, fit: Fit, *, size: tuple[int, int] | None = None) -> Boxes:
+def to_stored_square(
+    boxes_xyxy: ArrayLike, fit: Fit, *, size: tuple[int, int] | None = None
+) -> Boxes:
     """Map boxes into the stored square, in stored pixels.
 
     ``size`` (rows, cols) of the image that the boxes were drawn on, if the stored one was made of

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from lapvqa.datasets import tables
-from lapvqa.datasets.boxes import Boxes, place, same_shape
+from lapvqa.datasets.boxes import Boxes, same_shape, to_stored_square
 from lapvqa.datasets.splits import (
     LeakPolicy,
     Leaks,
@@ -293,7 +293,7 @@ def _fault(row: _Row, image: StoredImage | None, stored: StoredImages) -> str | 
     if not same_shape(row.size, image.fit):
         return "stored image has another shape than image_width x image_height"
     # A box has area even after it is cut at the image's edges.
-    inside = place([_corners(row.box)], image.fit, size=row.size)
+    inside = to_stored_square([_corners(row.box)], image.fit, size=row.size)
     return None if areas(inside)[0] > 0 else "box without area in the image"
 
 
@@ -314,7 +314,7 @@ def _phrase(group: list[_Row], image: StoredImage, stored: StoredImages) -> Phra
         category=row.category,
         text=row.text,
         boxes=boxes,
-        stored_boxes=place(boxes, image.fit, size=row.size),
+        stored_boxes=to_stored_square(boxes, image.fit, size=row.size),
     )
 
 

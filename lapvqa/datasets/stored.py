@@ -26,7 +26,7 @@ _COLUMNS = (
 )  # fmt: skip
 _KEY_FACT = b"deid_key"
 
-Row = tuple[str, str, str, str, str, str, int, int, int, float, float, float]
+_StoredRow = tuple[str, str, str, str, str, str, int, int, int, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class StoredImages:
     """
 
     keyring: Keyring = field(repr=False)
-    rows: Mapping[str, Row] = field(repr=False)
+    rows: Mapping[str, _StoredRow] = field(repr=False)
     split_of: Mapping[str, str] = field(repr=False)
     order_of: Mapping[str, int] = field(repr=False)
     frontal_of: Mapping[str, str] = field(repr=False)
@@ -90,7 +90,7 @@ def open_stored(job: Job) -> StoredImages:
 def index(images: pa.Table, studies: pa.Table, keyring: Keyring) -> StoredImages:
     """Index the rows of images.parquet and studies.parquet."""
     columns = [images[name].to_pylist() for name in _COLUMNS]
-    rows: dict[str, Row] = {row[0]: row for row in zip(*columns, strict=True)}
+    rows: dict[str, _StoredRow] = {row[0]: row for row in zip(*columns, strict=True)}
     split_of = dict(
         zip(studies["patient_key"].to_pylist(), studies["split"].to_pylist(), strict=True)
     )

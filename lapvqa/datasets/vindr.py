@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lapvqa.datasets import tables
-from lapvqa.datasets.boxes import Boxes, fuse, place, same_shape
+from lapvqa.datasets.boxes import Boxes, fuse, same_shape, to_stored_square
 from lapvqa.datasets.splits import key, lowest
 from lapvqa.datasets.tables import Account
 from lapvqa.datasets.vindr_tables import (
@@ -52,6 +52,8 @@ VALIDATE_SHARE = 0.1
 TEST_SHARE = 0.2
 _SUFFIXES = {".dicom": 0, ".dcm": 1, ".png": 2, ".jpg": 3, ".jpeg": 4}
 _OVERSHOOT = 0.01
+_OFFICIAL_TEST = "official consensus, not fused"
+_KAGGLE_TEST = "{} of Kaggle's training images by hash, readers fused"
 
 Split = Literal["train", "test"]
 
@@ -92,7 +94,7 @@ class VindrImage:
                 hint="write train_meta.csv and test_meta.csv (image_id, dim0, dim1: rows and "
                 "columns of the originals) beside them, or use the original images",
             )
-        return place(self.boxes, fit, size=self.size)
+        return to_stored_square(self.boxes, fit, size=self.size)
 
 
 @dataclass(frozen=True)
@@ -156,20 +158,19 @@ def read_vindr(
     facts: Counter[str] = Counter()
     for part, path_of in paths.items():
         facts[f"files_not_listed_{part}"] = len(path_of.keys() - listed.get(part, {}).keys())
-    images: dict[Split, list[VindrImage]] = {part: [] for part in parts}
+    images: dict[Split, list[VindrImage]] = {}
     for part in parts:
         sizes = _read_sizes(folder, part)
-        for image_id in sorted(listed[part].keys() & paths[part].keys()):
-            drawn = marks[part].of(image_id)
-            images[part].append(
-                VindrImage(
-                    paths[part][image_id],
-                    key(NAME, image_id),
-                    listed[part][image_id],
-                    *_merge(drawn, part, min_iou, min_readers, facts),
-                    _size(sizes, image_id, part),
-                )
+        images[part] = [
+            VindrImage(
+                paths[part][image_id],
+                key(NAME, image_id),
+                listed[part][image_id],
+                *_merge(marks[part].of(image_id), part, min_iou, min_readers, facts),
+                _size(sizes, image_id, part),
             )
+            for image_id in sorted(listed[part].keys() & paths[part].keys())
+        ]
     rest, validate = _carve(images["train"], validate_share, "VinDr validate")
     test = images.get("test", [])
     if form == KAGGLE:
@@ -195,9 +196,7 @@ def read_vindr(
             "reader_fusion": "weighted box fusion per class, uniform weights, training readers",
             "reader_fusion_iou": min_iou,
             "reader_fusion_min_readers": min_readers,
-            "test": "official consensus, not fused"
-            if form == PHYSIONET
-            else f"{test_share} of Kaggle's training images by hash, readers fused",
+            "test": _OFFICIAL_TEST if form == PHYSIONET else _KAGGLE_TEST.format(test_share),
         },
     )
 

@@ -2,6 +2,11 @@
 
 ``describe`` gives the records of the metrics that a result holds, for the protocol of
 metrics.json. Names are looked up without their group: ``auc/Edema`` and ``mean_auc`` are ``auc``.
+
+Names such as ``lapvqa.metrics.auc`` stand in results that were written; they name implementations
+and stay where code moves. ``classification`` has auc, average_precision and calibration, ``boxes``
+has detection (``voc``) and grounding, ``texts`` has text and cider (``ngrams``), findings and
+answers.
 """
 
 from __future__ import annotations
@@ -32,7 +37,7 @@ class Definition:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record(Definition):
+class MetricRecord(Definition):
     """A Definition with what was found: the package's version (None: absent), items scored."""
 
     version: str | None
@@ -178,7 +183,7 @@ def describe(names: Iterable[str], *, num_items: int) -> dict[str, dict[str, str
     metrics = dict.fromkeys(base_name(name) for name in names)
     return {
         metric: asdict(
-            Record(
+            MetricRecord(
                 **asdict(DEFINITIONS[metric]),
                 version=_version(DEFINITIONS[metric].package),
                 num_items=num_items,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lapvqa.synth.findings import ATELECTASIS, CARDIOMEGALY, Finding
-from lapvqa.synth.geometry import Frame
+from lapvqa.synth.layers import Frame
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,28 @@ import cv2
 
 from lapvqa import runtime, storage
 from lapvqa.errors import ConfigError, SourceError
-from lapvqa.synth import chexpert, diffvqa, extvqa, mimic, mscxr, nih14, vindr
-from lapvqa.synth.shots import MTIME, Drawn, Shot, take
+from lapvqa.synth import (
+    chexpert_copy,
+    diff_vqa_copy,
+    ext_vqa_copy,
+    mimic_copy,
+    ms_cxr_copy,
+    nih14_copy,
+    vindr_copy,
+)
+from lapvqa.synth.shots import MTIME, Shot, TakenImage, take
 
 _VERSION = 2
 _MARK = ".lapvqa-synth"
 """Says that the folder is ours to rebuild; also the lock."""
 _FOLDERS = (
-    mimic.FOLDER,
-    chexpert.FOLDER,
-    nih14.FOLDER,
-    vindr.FOLDER,
-    mscxr.FOLDER,
-    diffvqa.FOLDER,
-    extvqa.FOLDER,
+    mimic_copy.FOLDER,
+    chexpert_copy.FOLDER,
+    nih14_copy.FOLDER,
+    vindr_copy.FOLDER,
+    ms_cxr_copy.FOLDER,
+    diff_vqa_copy.FOLDER,
+    ext_vqa_copy.FOLDER,
 )
 _CHUNK = 8
 
@@ -54,12 +62,12 @@ def write_demo(
     Raises ConfigError for impossible sizes and SourceError if ``root`` holds datasets that this
     function did not write.
     """
-    if not patients <= studies <= mimic.MOST_STUDIES * patients or patients < 10:
+    if not patients <= studies <= mimic_copy.MOST_STUDIES * patients or patients < 10:
         raise ConfigError(
             f"cannot share {studies} studies among {patients} patients",
-            hint=f"at least 10 patients with 1 to {mimic.MOST_STUDIES} studies each",
+            hint=f"at least 10 patients with 1 to {mimic_copy.MOST_STUDIES} studies each",
         )
-    manifest = root / mimic.FOLDER / "DEMO.json"
+    manifest = root / mimic_copy.FOLDER / "DEMO.json"
     facts = {
         "generator": "lapvqa.synth",
         "version": _VERSION,
@@ -79,22 +87,24 @@ def write_demo(
 
 
 class _Plans:
-    """What is to be drawn, dataset by dataset."""
+    """The images to draw, dataset by dataset."""
 
     def __init__(self, seed: int, patients: int, studies: int) -> None:
         half, quarter = studies // 2, studies // 4
-        self.mimic = mimic.plan(seed, patients=patients, studies=studies)
-        self.chexpert = chexpert.plan(seed, train=half, valid=quarter)
-        self.nih14 = nih14.plan(seed, train_val=half, test=quarter)
-        self.vindr = vindr.plan(seed, train=max(2, studies // 5), test=max(1, 3 * studies // 40))
+        self.mimic = mimic_copy.plan(seed, patients=patients, studies=studies)
+        self.chexpert = chexpert_copy.plan(seed, train=half, valid=quarter)
+        self.nih14 = nih14_copy.plan(seed, train_val=half, test=quarter)
+        self.vindr = vindr_copy.plan(
+            seed, train=max(2, studies // 5), test=max(1, 3 * studies // 40)
+        )
 
     def shots(self) -> dict[str, list[Shot]]:
         """Return the images of every dataset."""
         return {
-            mimic.FOLDER: mimic.shots(self.mimic),
-            chexpert.FOLDER: chexpert.shots(self.chexpert),
-            nih14.FOLDER: nih14.shots(self.nih14),
-            vindr.FOLDER: vindr.shots(self.vindr),
+            mimic_copy.FOLDER: mimic_copy.shots(self.mimic),
+            chexpert_copy.FOLDER: chexpert_copy.shots(self.chexpert),
+            nih14_copy.FOLDER: nih14_copy.shots(self.nih14),
+            vindr_copy.FOLDER: vindr_copy.shots(self.vindr),
         }
 
     def counts(self) -> dict[str, int]:
@@ -105,21 +115,21 @@ class _Plans:
     def write(self, root: Path, workers: int, on_progress: Progress | None) -> None:
         """Take every image, then write the tables that need the images' sizes and boxes."""
         shots = [shot for listed in self.shots().values() for shot in listed]
-        drawn: dict[str, Drawn] = {}
-        for one in _take_all(root, shots, workers):
-            drawn[one.path] = one
+        drawn: dict[str, TakenImage] = {}
+        for image in _take_all(root, shots, workers):
+            drawn[image.path] = image
             if on_progress is not None:
                 on_progress(len(drawn), len(shots))
-        mimic.write_tables(root, self.mimic, drawn)
-        chexpert.write_tables(root, self.chexpert)
-        nih14.write_tables(root, self.nih14, drawn)
-        vindr.write_tables(root, self.vindr, drawn)
-        mscxr.write_tables(root, self.mimic, drawn)
-        diffvqa.write_tables(root, self.mimic)
-        extvqa.write_tables(root, self.mimic)
+        mimic_copy.write_tables(root, self.mimic, drawn)
+        chexpert_copy.write_tables(root, self.chexpert)
+        nih14_copy.write_tables(root, self.nih14, drawn)
+        vindr_copy.write_tables(root, self.vindr, drawn)
+        ms_cxr_copy.write_tables(root, self.mimic, drawn)
+        diff_vqa_copy.write_tables(root, self.mimic)
+        ext_vqa_copy.write_tables(root, self.mimic)
 
 
-def _take_all(root: Path, shots: list[Shot], workers: int) -> Iterator[Drawn]:
+def _take_all(root: Path, shots: list[Shot], workers: int) -> Iterator[TakenImage]:
     """Take the images, in order, in ``workers`` processes."""
     if workers == 1:
         yield from (take(root, shot) for shot in shots)

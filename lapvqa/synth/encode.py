@@ -25,7 +25,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from lapvqa.synth.film import Picture
+from lapvqa.synth.radiograph import Film
 
 # UUID-derived UIDs (PS3.5 B.2) need no registered root.
 _IMPLEMENTATION = "2.25.302043790172249692526321623266752743501"
@@ -101,15 +101,13 @@ def uid_of(*parts: object) -> str:
     return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
-def _stored(
-    picture: Picture, encoding: Encoding
-) -> tuple[NDArray[np.unsignedinteger], float, float]:
+def _stored(film: Film, encoding: Encoding) -> tuple[NDArray[np.unsignedinteger], float, float]:
     """Return stored values, and the display window's ends in the same unit."""
     largest = (1 << encoding.bits) - 1
-    low, high = (end * largest for end in picture.window)
-    pixels = np.round(picture.values * np.float32(largest)).astype(np.uint16)
+    low, high = (end * largest for end in film.window)
+    pixels = np.round(film.values * np.float32(largest)).astype(np.uint16)
     if encoding.bits == 8:
-        pixels, low, high = picture.displayed().astype(np.uint16), 0.0, float(largest)
+        pixels, low, high = film.displayed().astype(np.uint16), 0.0, float(largest)
     if encoding.inverted:
         pixels, low, high = np.uint16(largest) - pixels, largest - high, largest - low
     return (pixels.astype(np.uint8) if encoding.bits == 8 else pixels), low, high
@@ -186,12 +184,12 @@ def _attach_pixels(data: Dataset, pixels: NDArray[np.unsignedinteger], encoding:
         data["PixelData"].VR = "OW"
 
 
-def to_dicom(picture: Picture, header: Dataset, encoding: Encoding) -> bytes:
+def to_dicom(film: Film, header: Dataset, encoding: Encoding) -> bytes:
     """Return the bytes of a DICOM file; ``header`` must name its SOP instance and is not changed.
 
     Nothing depends on time, host or library defaults: equal input gives equal bytes.
     """
-    pixels, low, high = _stored(picture, encoding)
+    pixels, low, high = _stored(film, encoding)
     data = Dataset()  # Dataset(header) would share its elements
     data.update(header)
     data.SOPClassUID = DigitalXRayImageStorageForPresentation

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lapvqa.synth import devices
 from lapvqa.synth.anatomy import Shape
 from lapvqa.synth.findings import (
     ATELECTASIS,
@@ -23,9 +22,8 @@ from lapvqa.synth.findings import (
     SIDES,
     Finding,
 )
-from lapvqa.synth.geometry import Frame, Map, Points, rounded, smooth, step
-from lapvqa.synth.history import Findings
-from lapvqa.synth.layers import Layers
+from lapvqa.synth.layers import Frame, Layers, Map, Points, rounded, smooth, step
+from lapvqa.synth.patient_history import Findings
 
 _ZONE_Y = {"upper": 0.28, "mid": 0.50, "lower": 0.74}
 _CP_DEPTH = 6.2
@@ -229,9 +227,23 @@ def _pneumothorax(layers: Layers, shape: Shape, finding: Finding) -> None:
     _take(layers, finding.side, gone)
 
 
+def _draw_device(scale: tuple[float, float], frame: Frame, finding: Finding) -> Map:
+    """Return a device's attenuation from the side; ``scale``: half depth and lung height, cm."""
+    if finding.device == "endotracheal tube":
+        tube = np.array([(0.33, -0.6), (0.12, 0.0), (0.06, 0.22)]) * scale
+        return 0.75 * frame.lines([smooth(tube, closed=False)], 0.3)
+    vein = np.array([(-0.3, -0.05), (-0.2, 0.2), (-0.05, 0.45)])
+    if finding.device == "central venous catheter":
+        return 0.85 * frame.lines([smooth(vein * scale, closed=False)], 0.24)
+    heart = np.array([(-0.3, 0.7), (-0.65, 0.95)])
+    lead = smooth(np.vstack([vein, heart]) * scale, closed=False)
+    can = smooth(np.array([(-0.85, 0.10), (-0.66, 0.12), (-0.8, 0.30), (-0.96, 0.28)]) * scale)
+    return np.asarray(2.0 * frame.fill(can) + 0.95 * frame.lines([lead], 0.22), np.float32)
+
+
 def _device(layers: Layers, shape: Shape, finding: Finding) -> None:
     scale = (half_depth(shape), shape.height)
-    layers.metal += devices.lateral_device(scale, layers.frame, finding)
+    layers.metal += _draw_device(scale, layers.frame, finding)
 
 
 _DRAW: dict[str, Callable[[Layers, Shape, Finding], None]] = {

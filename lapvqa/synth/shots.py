@@ -16,9 +16,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
 from lapvqa.synth.encode import Encoding, to_dicom
-from lapvqa.synth.geometry import Box
-from lapvqa.synth.history import Exposure
-from lapvqa.synth.render import Radiograph, render
+from lapvqa.synth.layers import Box
+from lapvqa.synth.radiograph import Exposure, Radiograph, render
 
 MTIME = 1_700_000_000
 """Modification time of every file: an inventory of the archive must not change on a rebuild."""
@@ -44,7 +43,7 @@ class DicomForm:
                 setattr(data, keyword, DicomSequence([item]))
             else:
                 setattr(data, keyword, list(value) if isinstance(value, tuple) else value)
-        return to_dicom(radiograph.picture, data, self.encoding)
+        return to_dicom(radiograph.film, data, self.encoding)
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class JpegForm:
     def encode(self, radiograph: Radiograph) -> bytes:
         """Return the file's bytes."""
         options = [cv2.IMWRITE_JPEG_QUALITY, self.quality]
-        return bytes(cv2.imencode(".jpg", radiograph.picture.displayed(), options)[1])
+        return bytes(cv2.imencode(".jpg", radiograph.film.displayed(), options)[1])
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class PngForm:
 
     def encode(self, radiograph: Radiograph) -> bytes:
         """Return the file's bytes."""
-        grey = radiograph.picture.displayed()
+        grey = radiograph.film.displayed()
         pixels = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGRA) if self.rgba else grey
         return bytes(cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1])
 
@@ -82,8 +81,8 @@ class Shot:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What came of a shot: its size and the boxes of its findings, in native pixels (xyxy)."""
+class TakenImage:
+    """A shot that was taken: its size, and its findings' boxes in native pixels (xyxy)."""
 
     path: str
     rows: int
@@ -91,12 +90,12 @@ class Drawn:
     boxes: tuple[tuple[Box, ...], ...]
 
 
-def take(root: Path, shot: Shot) -> Drawn:
+def take(root: Path, shot: Shot) -> TakenImage:
     """Render one image and write it."""
     radiograph = render(shot.exposure)
     write(root / shot.path, shot.form.encode(radiograph))
-    rows, cols = radiograph.picture.values.shape
-    return Drawn(shot.path, rows, cols, radiograph.boxes)
+    rows, cols = radiograph.film.values.shape
+    return TakenImage(shot.path, rows, cols, radiograph.boxes)
 
 
 def write(path: Path, content: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lapvqa.synth.anatomy import Shape
-from lapvqa.synth.geometry import Frame, Map, Points, smooth
+from lapvqa.synth.layers import Frame, Map, Points, smooth
 
 _RIBS = 10
 

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lapvqa.datasets.boxes import fuse, place, same_shape, to_centred
+from lapvqa.datasets.boxes import fuse, same_shape, to_centred, to_stored_square
 from lapvqa.images.geometry import fit_of
 from lapvqa.metrics.boxes.overlap import as_boxes, iou
 from lapvqa.schemas import STORED_SIZE
@@ -94,7 +94,7 @@ def test_iou_by_hand():
 
 def test_boxes_follow_the_image_into_the_stored_square():
     fit = fit_of(2000, 1000)  # scale 0.189, 189 columns from 94.5 floored to 94
-    placed = place([(0, 0, 1000, 2000), (100, 200, 300, 400)], fit)
+    placed = to_stored_square([(0, 0, 1000, 2000), (100, 200, 300, 400)], fit)
     np.testing.assert_allclose(placed[0], [fit.offset_x, fit.offset_y, fit.offset_x + 189, 378])
     np.testing.assert_allclose(
         placed[1], np.array([18.9, 37.8, 56.7, 75.6]) + [fit.offset_x, 0] * 2
@@ -104,7 +104,9 @@ def test_boxes_follow_the_image_into_the_stored_square():
 def test_boxes_on_a_resized_copy_land_where_the_original_has_them():
     original, copy = fit_of(2000, 1000), fit_of(500, 250)
     boxes = [(100, 200, 300, 400), (-5, 1500, 1200, 2300)]
-    np.testing.assert_allclose(place(boxes, copy, size=(2000, 1000)), place(boxes, original))
+    np.testing.assert_allclose(
+        to_stored_square(boxes, copy, size=(2000, 1000)), to_stored_square(boxes, original)
+    )
     assert same_shape((2000, 1000), copy)
     assert same_shape((2011, 1000), copy)
     assert not same_shape((2000, 1000), fit_of(512, 512))

@@ -11,9 +11,9 @@ import pytest
 
 from lapvqa.metrics.texts.finding_f1 import finding_counts, micro_f1
 from lapvqa.rrg.labeler import FINDINGS, Assertion, assess, find, mentions
-from lapvqa.synth.history import evolve, sample_findings
-from lapvqa.synth.labels import chexpert
-from lapvqa.synth.reports import write_report
+from lapvqa.synth.findings import chexpert_labels
+from lapvqa.synth.patient_history import evolve, sample_findings
+from lapvqa.synth.report_grammar import write_report
 from lapvqa.text.sections import target_text
 
 NO = Assertion.NEGATIVE
@@ -121,7 +121,7 @@ def test_the_truth_of_the_demo_is_recovered() -> None:
         report = write_report(
             generator, findings, examination="CHEST (PA AND LAT)", first=True, female=seed % 3 == 0
         )
-        labels = chexpert(findings, report.negated)
+        labels = chexpert_labels(findings, report.negated)
         text = target_text(report.text, "both").text
         assert find(text) == {label for label, value in labels.items() if value == 1}, text
         uncertain = {label for label, value in assess(text).items() if value is MAYBE}

@@ -9,9 +9,9 @@ import pydicom
 import pytest
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-from lapvqa.synth import mimic
+from lapvqa.synth import mimic_copy
 from lapvqa.synth.encode import SYNTAXES
-from lapvqa.synth.render import render
+from lapvqa.synth.radiograph import render
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ def test_every_encoding_is_met(files):
 def test_files_show_the_picture_that_was_taken(demo, files):
     """Polarity, window, byte order and codec at once: air is dark, whatever the encoding."""
     made = json.loads((demo / "mimic-cxr" / "DEMO.json").read_text())
-    plan = mimic.plan(made["seed"], patients=made["patients"], studies=made["studies"])
-    shots = mimic.shots(plan)
+    plan = mimic_copy.plan(made["seed"], patients=made["patients"], studies=made["studies"])
+    shots = mimic_copy.shots(plan)
     assert {shot.path for shot in shots} == set(files)
     seen = set()
     for shot in shots:
@@ -61,7 +61,7 @@ def test_files_show_the_picture_that_was_taken(demo, files):
             continue
         seen.add(kind)
         shown = displayed(files[shot.path])
-        picture = render(shot.exposure).picture
+        picture = render(shot.exposure).film
         wanted = picture.values if encoding.voi == "none" else picture.displayed() / 255
         if encoding.voi == "none" and encoding.bits == 8:
             wanted = picture.displayed() / 255

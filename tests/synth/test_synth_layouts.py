@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 
 from lapvqa.schemas import CHEXPERT_LABELS
-from lapvqa.synth import diffvqa
-from lapvqa.synth.diffvqa import Entity
+from lapvqa.synth.diff_vqa_copy import Entity, difference
 
 CHEXPERT_HEADER = (
     "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,"
@@ -273,12 +272,12 @@ def test_diffvqa_answers_follow_the_labels(demo):
 def test_difference_grammar():
     heart, wet = Entity("cardiomegaly", (), "mild"), Entity("edema", (), "severe")
     air = Entity("pneumothorax", ("left lung",), "small")
-    assert diffvqa.difference({"edema": wet}, {"edema": wet}) == "nothing has changed."
-    assert diffvqa.difference({"edema": wet}, {"cardiomegaly": heart, "pneumothorax": air}) == (
+    assert difference({"edema": wet}, {"edema": wet}) == "nothing has changed."
+    assert difference({"edema": wet}, {"cardiomegaly": heart, "pneumothorax": air}) == (
         "the main image has additional findings of cardiomegaly and pneumothorax than the "
         "reference image. the main image is missing the finding of edema than the reference image."
     )
     worse = Entity("cardiomegaly", (), "severe")
-    assert diffvqa.difference({"cardiomegaly": heart}, {"cardiomegaly": worse}) == (
+    assert difference({"cardiomegaly": heart}, {"cardiomegaly": worse}) == (
         "the level of cardiomegaly has changed from mild to severe."
     )

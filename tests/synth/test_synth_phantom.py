@@ -13,27 +13,28 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lapvqa.synth import mimic
+from lapvqa.synth import mimic_copy
 from lapvqa.synth.anatomy import sample_anatomy, sample_pose, shape_of
 from lapvqa.synth.findings import (
     ATELECTASIS,
     CARDIOMEGALY,
+    CHEXPERT_OF,
     CONSOLIDATION,
     DEVICE,
     EDEMA,
     EFFUSION,
-    KINDS,
     NODULE,
     PNEUMOTHORAX,
     SIDES,
     ZONES,
     Finding,
+    is_normal,
 )
 from lapvqa.synth.frontal import wall_x
-from lapvqa.synth.history import Exposure, evolve, sample_findings, sample_history, stream
-from lapvqa.synth.labels import is_normal
-from lapvqa.synth.render import chest, render
+from lapvqa.synth.patient_history import evolve, sample_findings, sample_history, stream
+from lapvqa.synth.radiograph import Exposure, chest, render
 
+KINDS = tuple(CHEXPERT_OF)
 FIVE = (ATELECTASIS, CARDIOMEGALY, CONSOLIDATION, EDEMA, EFFUSION)
 SIDED = (ATELECTASIS, CONSOLIDATION, EFFUSION, NODULE, PNEUMOTHORAX)
 
@@ -142,8 +143,8 @@ def test_the_exposure_is_drawn_without_a_look_at_the_findings():
     shown = exposure(3, finding(NODULE, 3, 0.02))
     with_it, without = render(shown), render(replace(shown, findings=()))
     (box,) = with_it.boxes[0]
-    far = ~inside(with_it.picture.values.shape, [np.array(box) + [-60, -60, 60, 60]])
-    difference = np.abs(with_it.picture.values - without.picture.values)
+    far = ~inside(with_it.film.values.shape, [np.array(box) + [-60, -60, 60, 60]])
+    difference = np.abs(with_it.film.values - without.film.values)
     assert np.median(difference[far]) < 0.01
     assert with_it.frame == without.frame
 
@@ -158,7 +159,7 @@ def test_laterals_show_findings_too():
 
 
 def test_prevalences():
-    studies = [one.findings for one in mimic.plan(11, patients=600, studies=1600)]
+    studies = [one.findings for one in mimic_copy.plan(11, patients=600, studies=1600)]
     normal = np.mean([is_normal(findings) for findings in studies])
     assert 0.28 <= normal <= 0.38
     for kind in (ATELECTASIS, CARDIOMEGALY, CONSOLIDATION, EDEMA, EFFUSION):
@@ -204,7 +205,7 @@ def test_place_tells_more_than_brightness():
         anatomy = sample_anatomy(stream(31, patient))
         for order, findings in enumerate(sample_history(stream(32, patient), 3)):
             taken = render(Exposure(anatomy, findings, "AP", 128, 1.0, (33, patient, order)))
-            pictures.append(taken.picture.displayed())
+            pictures.append(taken.film.displayed())
             labels.append([any(f.kind == kind for f in findings) for kind in FIVE])
             patients.append(patient)
     images = np.stack(pictures).astype(np.float32) / 255

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from lapvqa.datasets.ext_vqa import CONTENT_TYPES, SEMANTIC_TYPES
-from lapvqa.synth import diffvqa, extvqa, mimic
-from lapvqa.synth.questions import TEMPLATES, Scene, places, scene_of
+from lapvqa.synth import diff_vqa_copy, ext_vqa_copy, mimic_copy
+from lapvqa.synth.ext_vqa_copy import TEMPLATES, Scene, places, scene_of
 
 DATASET = "mimic-ext-mimic-cxr-vqa/MIMIC-Ext-MIMIC-CXR-VQA/dataset"
 KEYS = [
@@ -29,16 +29,16 @@ LABELS = {
 
 
 @pytest.fixture(scope="module")
-def plan() -> list[mimic.Study]:
-    return mimic.plan(5, patients=150, studies=400)
+def plan() -> list[mimic_copy.MimicStudy]:
+    return mimic_copy.plan(5, patients=150, studies=400)
 
 
 @pytest.fixture(scope="module")
 def tables(plan, tmp_path_factory) -> Path:
     """The copies of two question sets about one archive, which needs no images for them."""
     root = tmp_path_factory.mktemp("tables")
-    extvqa.write_tables(root, plan)
-    diffvqa.write_tables(root, plan)
+    ext_vqa_copy.write_tables(root, plan)
+    diff_vqa_copy.write_tables(root, plan)
     return root
 
 
@@ -117,7 +117,9 @@ def test_presence_and_size_follow_the_labels(plan, every):
     """The labels know no question; doubt is of the report alone, so -1 is there as well."""
     present = {
         str(study.number): {
-            name for name, label in LABELS.items() if mimic.labels_of(study)[label] in (1.0, -1.0)
+            name
+            for name, label in LABELS.items()
+            if mimic_copy.labels_of(study)[label] in (1.0, -1.0)
         }
         for study in plan
     }
@@ -170,11 +172,11 @@ def test_view_and_gender_are_those_of_the_patient(plan, every):
 
 
 def test_the_demo_has_some_two_thousand_questions_of_every_kind():
-    studies = mimic.plan(0, patients=300, studies=800)
+    studies = mimic_copy.plan(0, patients=300, studies=800)
     counts = {"train": 4, "validate": 3, "test": 3}
     drawn = {split: [] for split in counts}
     for study in studies:
-        drawn[study.split] += extvqa.ask(study, counts[study.split])
+        drawn[study.split] += ext_vqa_copy.ask(study, counts[study.split])
     assert 1900 <= len(drawn["train"]) <= 2400
     assert 200 <= len(drawn["validate"]) <= 300
     assert 380 <= len(drawn["test"]) <= 480
@@ -192,15 +194,15 @@ def test_the_demo_has_some_two_thousand_questions_of_every_kind():
 
 def test_a_study_is_asked_different_questions_and_always_the_same(plan):
     for study in plan[:60]:
-        asked = extvqa.ask(study, 4)
+        asked = ext_vqa_copy.ask(study, 4)
         texts = [(template.text, tuple(said.items())) for template, said, _ in asked]
         assert len(set(texts)) == 4
-        assert [one[1:] for one in extvqa.ask(study, 4)] == [one[1:] for one in asked]
+        assert [one[1:] for one in ext_vqa_copy.ask(study, 4)] == [one[1:] for one in asked]
 
 
 def test_every_answer_is_among_what_was_asked(plan):
     for study in plan:
-        for template, said, answer in extvqa.ask(study, 4):
+        for template, said, answer in ext_vqa_copy.ask(study, 4):
             if template.semantic == "verify":
                 assert answer in (["yes"], ["no"])
             if template.semantic == "choose":
@@ -216,7 +218,7 @@ def test_devices_are_no_abnormality(plan):
     assert only
     for study in only:
         assert scene_of(study).abnormal == set()
-        assert scene_of(study).found == {("pacemaker", "cardiac silhouette")}
+        assert scene_of(study).shown == {("pacemaker", "cardiac silhouette")}
 
 
 def test_equal_kinds_on_both_sides_are_one_answer():

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from lapvqa.rrg import labeler
-from lapvqa.synth.findings import DEVICE, EFFUSION, NODULE
-from lapvqa.synth.history import sample_history, stream
-from lapvqa.synth.labels import CHEXPERT_OF, chexpert
-from lapvqa.synth.reports import write_report
+from lapvqa.synth.findings import CHEXPERT_OF, DEVICE, EFFUSION, NODULE, chexpert_labels
+from lapvqa.synth.patient_history import sample_history, stream
+from lapvqa.synth.report_grammar import write_report
 from lapvqa.text.bpe import encoding
 from lapvqa.text.sections import target_text
 
@@ -67,7 +66,7 @@ def test_an_independent_labeler_reads_exactly_the_truth():
     compared = 0
     for findings, report in made():
         found = labeler.assess(target_text(report.text, "both").text)
-        truth = chexpert(findings, report.negated)
+        truth = chexpert_labels(findings, report.negated)
         for name in set(CHEXPERT_OF.values()):
             expected = {1.0: "POSITIVE", -1.0: "UNCERTAIN", 0.0: "NEGATIVE", None: None}[
                 truth[name]
@@ -84,7 +83,7 @@ def test_an_independent_labeler_reads_exactly_the_truth():
 
 def test_labels_follow_findings_and_denials():
     for findings, report in made():
-        labels = chexpert(findings, report.negated)
+        labels = chexpert_labels(findings, report.negated)
         kinds = {one.kind for one in findings}
         assert not kinds & set(report.negated)
         positive = {name for name, value in labels.items() if value in (1.0, -1.0)}

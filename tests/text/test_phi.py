@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from lapvqa.ingest.archives.openi import read_openi
-from lapvqa.synth import mimic
+from lapvqa.synth import mimic_copy
 from lapvqa.text.phi import PhiSpan, find_phi
 
 KINDS = ("name", "date", "record_number", "phone", "email", "address")
@@ -233,7 +233,7 @@ def test_marks_are_in_order_and_apart() -> None:
 
 
 def test_the_demo_archive_names_nobody() -> None:
-    reports = [study.report.text for study in mimic.plan(3, patients=100, studies=200)]
+    reports = [study.report.text for study in mimic_copy.plan(3, patients=100, studies=200)]
     assert len(reports) == 200
     assert [mark for report in reports for mark in find_phi(report)] == []
 

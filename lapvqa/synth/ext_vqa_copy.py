@@ -1,17 +1,26 @@
-"""What can be asked of one frontal image of the phantom, and what answers it truly.
+"""The MIMIC-Ext-MIMIC-CXR-VQA 1.0.0 copy: questions about the frontal images of the MIMIC copy.
 
-The kinds of question of MIMIC-Ext-MIMIC-CXR-VQA: by content (presence, anatomy, attribute,
-abnormality, plane, gender, size) and by form (verify, choose, query). A query or a choice may
-have several answers, or none.
+The kinds of question of the original: by content (presence, anatomy, attribute, abnormality, plane,
+gender, size) and by form (verify, choose, query). Answers are true of what was drawn, whatever the
+report says of it. They are lists of words, empty where nothing of what is asked about is there; a
+query or a choice may have several.
+
+The released split is Chest ImaGenome's; here a patient keeps the MIMIC split (validate becomes
+valid), so that an encoder pretrained on the demo can be tested at all.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
+from string import Template as Blanks
 
-from lapvqa.synth import mimic
+import numpy as np
+
+from lapvqa.synth import mimic_copy
 from lapvqa.synth.findings import (
     ATELECTASIS,
     CARDIOMEGALY,
@@ -26,6 +35,23 @@ from lapvqa.synth.findings import (
     ZONES,
     Finding,
 )
+from lapvqa.synth.patient_history import stream
+from lapvqa.synth.shots import write
+
+FOLDER = "mimic-ext-mimic-cxr-vqa"
+
+_BELOW = "MIMIC-Ext-MIMIC-CXR-VQA/dataset"
+_STREAM = 40
+"""Of the streams that a study's key opens; others are its pose, its report, its images."""
+_SPLIT = {"train": "train", "validate": "valid", "test": "test"}
+_PER_IMAGE = {"train": 4, "valid": 3, "test": 3}
+_SHARES = {
+    "presence": 0.28, "anatomy": 0.22, "attribute": 0.16, "abnormality": 0.14, "plane": 0.07,
+    "gender": 0.06, "size": 0.07,
+}  # fmt: skip
+_EMPTY = 0.25
+"""Share of empty answers that stay; most things are absent, and most answers would be empty."""
+_BLANKS = ("object", "attribute", "category", "viewpos", "gender")
 
 _NODULE = "lung nodule"
 _FINDINGS = (ATELECTASIS, CARDIOMEGALY, CONSOLIDATION, EDEMA, EFFUSION, PNEUMOTHORAX, _NODULE)
@@ -65,9 +91,9 @@ def _attribute(finding: Finding) -> str:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is known of one image; ``found`` are pairs of an attribute and an object."""
+    """All that is known of one image; ``shown``: pairs of an attribute and an object."""
 
-    found: frozenset[tuple[str, str]]
+    shown: frozenset[tuple[str, str]]
     view: str
     """AP or PA."""
     gender: str
@@ -75,19 +101,21 @@ class Scene:
     @property
     def attributes(self) -> set[str]:
         """Everything that is there."""
-        return {attribute for attribute, _ in self.found}
+        return {attribute for attribute, _ in self.shown}
 
     @property
     def abnormal(self) -> set[str]:
         """The whole objects with a finding; a device is none."""
-        pairs = {one for attribute, one in self.found if attribute in _FINDINGS}
-        return pairs.intersection(_WHOLE)
+        places = {place for attribute, place in self.shown if attribute in _FINDINGS}
+        return places.intersection(_WHOLE)
 
 
-def scene_of(study: mimic.Study) -> Scene:
+def scene_of(study: mimic_copy.MimicStudy) -> Scene:
     """Return what a study's frontal image shows."""
     return Scene(
-        frozenset((_attribute(one), place) for one in study.findings for place in places(one)),
+        frozenset(
+            (_attribute(finding), place) for finding in study.findings for place in places(finding)
+        ),
         study.images[0].view,
         "female" if study.anatomy.female else "male",
     )
@@ -123,12 +151,12 @@ def _every_place() -> Iterator[tuple[str, str, str]]:
     kinds += [Finding(kind, 0, 0, "right") for kind in (EFFUSION, PNEUMOTHORAX, ATELECTASIS)]
     zoned = (CONSOLIDATION, NODULE)
     kinds += [Finding(kind, 0, 0, "right", zone) for kind in zoned for zone in ZONES]
-    for one in kinds:
-        for place in places(one):
+    for finding in kinds:
+        for place in places(finding):
             if place.startswith("right "):
-                yield _attribute(one), place, place.replace("right", "left")
+                yield _attribute(finding), place, place.replace("right", "left")
             elif not place.startswith("left "):
-                yield _attribute(one), place, ""
+                yield _attribute(finding), place, ""
 
 
 _PLACED = tuple(dict.fromkeys(_every_place()))
@@ -174,22 +202,22 @@ TEMPLATES = (
     ),
     Template(
         "anatomy", "query", "Where is ${attribute} located?", _single("attribute", _ATTRIBUTES),
-        lambda scene, said: {place for one, place in scene.found if one == said["attribute"]},
+        lambda scene, said: {place for shown, place in scene.shown if shown == said["attribute"]},
     ),
     Template(
         "anatomy", "choose", "Where is ${attribute}, in the ${object_1} or the ${object_2}?",
         _SIDED,
         lambda scene, said: {
-            place for place in _of(said, "object") if (said["attribute"], place) in scene.found
+            place for place in _of(said, "object") if (said["attribute"], place) in scene.shown
         },
     ),
     Template(
         "anatomy", "verify", "Does the ${object} show ${attribute}?", _ANYWHERE,
-        lambda scene, said: _yes((said["attribute"], said["object"]) in scene.found),
+        lambda scene, said: _yes((said["attribute"], said["object"]) in scene.shown),
     ),
     Template(
         "attribute", "query", "What is found in the ${object}?", _single("object", _WHOLE),
-        lambda scene, said: {one for one, place in scene.found if place == said["object"]},
+        lambda scene, said: {shown for shown, place in scene.shown if place == said["object"]},
     ),
     Template(
         "attribute", "query", "Name every ${category} of this image.",
@@ -254,3 +282,86 @@ TEMPLATES = (
         lambda scene, said: _yes(CARDIOMEGALY not in scene.attributes),
     ),
 )  # fmt: skip
+
+
+def write_tables(root: Path, studies: list[mimic_copy.MimicStudy]) -> None:
+    """Write train.json, valid.json, test.json and ans2idx.json."""
+    entries: dict[str, list[dict[str, object]]] = {split: [] for split in _SPLIT.values()}
+    words: set[str] = set()
+    for study in studies:
+        split = _SPLIT[study.split]
+        for template, said, answer in ask(study, _PER_IMAGE[split]):
+            entry = _entry(study, split, len(entries[split]), template, said, answer)
+            entries[split].append(entry)
+            words.update(answer)
+    folder = root / FOLDER / _BELOW
+    for split, listed in entries.items():
+        _write(folder / f"{split}.json", listed)
+    _write(folder / "ans2idx.json", {word: place for place, word in enumerate(sorted(words))})
+
+
+def ask(study: mimic_copy.MimicStudy, count: int) -> list[tuple[Template, Arguments, list[str]]]:
+    """Return ``count`` different questions about a study's frontal image, with their answers."""
+    rng, scene = stream(*study.key, _STREAM), scene_of(study)
+    asked: dict[str, tuple[Template, Arguments, list[str]]] = {}
+    while len(asked) < count:
+        drawn = _draw(rng, scene)
+        if drawn is not None:
+            asked.setdefault(_spell(*drawn[:2]), drawn)
+    return list(asked.values())
+
+
+def _draw(rng: np.random.Generator, scene: Scene) -> tuple[Template, Arguments, list[str]] | None:
+    """Draw one question; each answer that a template can have here is equally likely.
+
+    None if the answer is empty, in most cases.
+    """
+    content = rng.choice(list(_SHARES), p=list(_SHARES.values()))
+    templates = [template for template in TEMPLATES if template.content == content]
+    template = templates[int(rng.integers(len(templates)))]
+    by_answer: dict[tuple[str, ...], list[Arguments]] = {}
+    for said in template.choices:
+        by_answer.setdefault(tuple(sorted(template.answer(scene, said))), []).append(said)
+    answer = sorted(by_answer)[int(rng.integers(len(by_answer)))]
+    if not answer and rng.random() >= _EMPTY:
+        return None
+    said = by_answer[answer][int(rng.integers(len(by_answer[answer])))]
+    return template, said, [str(word) for word in rng.permutation(answer)]
+
+
+def _spell(template: Template, said: Arguments) -> str:
+    return Blanks(template.text).substitute(said)
+
+
+def _entry(
+    study: mimic_copy.MimicStudy, split: str, number: int, template: Template, said: Arguments,
+    answer: list[str],
+) -> dict[str, object]:  # fmt: skip
+    """Return one question as the release has it; values of a blank are numbered from 0."""
+    filled = {
+        blank: [value for name, value in said.items() if name.partition("_")[0] == blank]
+        for blank in _BLANKS
+    }
+    image = study.images[0]
+    return {
+        "split": split,
+        "idx": number,
+        "image_id": image.dicom_id,
+        "question": _spell(template, said),
+        "content_type": template.content,
+        "semantic_type": template.semantic,
+        "template": template.text,
+        "template_program": f"program_{TEMPLATES.index(template) + 1}",
+        "template_arguments": {
+            blank: {str(place): value for place, value in enumerate(values)}
+            for blank, values in filled.items()
+        },
+        "answer": answer,
+        "subject_id": str(study.subject),
+        "study_id": str(study.number),
+        "image_path": image.path.removeprefix("files/").replace(".dcm", ".jpg"),
+    }
+
+
+def _write(path: Path, content: object) -> None:
+    write(path, f"{json.dumps(content, indent=1)}\n".encode())

@@ -14,10 +14,11 @@ import numpy as np
 from lapvqa.schemas import CHEXPERT_LABELS
 from lapvqa.synth.anatomy import Anatomy, sample_anatomy
 from lapvqa.synth.encode import Encoding, sample_encodings, uid_of
-from lapvqa.synth.history import Exposure, Findings, sample_history, share_out, stream
-from lapvqa.synth.labels import chexpert
-from lapvqa.synth.reports import Report, write_report
-from lapvqa.synth.shots import DicomForm, Drawn, HeaderValue, Shot, pick, write, write_csv
+from lapvqa.synth.findings import chexpert_labels
+from lapvqa.synth.patient_history import Findings, sample_history, share_out, stream
+from lapvqa.synth.radiograph import Exposure
+from lapvqa.synth.report_grammar import Report, write_report
+from lapvqa.synth.shots import DicomForm, HeaderValue, Shot, TakenImage, pick, write, write_csv
 
 FOLDER = "mimic-cxr"
 MOST_STUDIES = 6
@@ -32,7 +33,7 @@ _VIEW_MEANING = {"PA": "postero-anterior", "AP": "antero-posterior", "LATERAL": 
 
 
 @dataclass(frozen=True)
-class Image:
+class MimicFile:
     """One DICOM file."""
 
     dicom_id: str
@@ -45,7 +46,7 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Study:
+class MimicStudy:
     """One study: its findings, its images (the frontal one first), its report if it has one."""
 
     subject: int
@@ -56,7 +57,7 @@ class Study:
     moment: datetime
     anatomy: Anatomy
     findings: Findings
-    images: tuple[Image, ...]
+    images: tuple[MimicFile, ...]
     examination: str
     key: tuple[int, ...]
     """Of its random stream."""
@@ -95,7 +96,7 @@ def _splits(rng: np.random.Generator, patients: int) -> list[str]:
     return [names[i] for i in rng.permutation(patients)]
 
 
-def plan(seed: int, *, patients: int, studies: int) -> list[Study]:
+def plan(seed: int, *, patients: int, studies: int) -> list[MimicStudy]:
     """Return every study of the copy, ordered by subject and time."""
     rng = stream(seed, _DATASET)
     subjects = np.sort(10_000_000 + rng.choice(9_999_999, patients, replace=False))
@@ -105,7 +106,7 @@ def plan(seed: int, *, patients: int, studies: int) -> list[Study]:
     # Frontal and lateral images apart, so that every encoding is met in a small archive too.
     encodings = list(zip(*(sample_encodings(rng, studies) for _ in range(2)), strict=True))
     reported = rng.permutation(np.arange(studies) >= round(_NO_REPORT * studies))
-    planned: list[Study] = []
+    planned: list[MimicStudy] = []
     for index, (subject, count) in enumerate(zip(subjects, counts, strict=True)):
         own = stream(seed, _DATASET, index)
         anatomy = sample_anatomy(own)
@@ -135,7 +136,7 @@ def _moments(rng: np.random.Generator, count: int) -> list[datetime]:
 def _study(
     key: tuple[int, ...], subject: int, number: int, split: str, moment: datetime,
     anatomy: Anatomy, findings: Findings, encodings: tuple[Encoding, ...], reported: bool,
-) -> Study:  # fmt: skip
+) -> MimicStudy:  # fmt: skip
     """Draw the rest of one study: views and formats."""
     rng = stream(*key)
     lateral = bool(rng.random() < _LATERAL)
@@ -147,8 +148,8 @@ def _study(
         aspect = pick(rng, (0.78, 0.82, 0.9) if shown == "LATERAL" else _ASPECTS)
         size = int(rng.integers(*_SIZES))
         path = f"{folder}/{dicom_id}.dcm"
-        images.append(Image(dicom_id, path, shown, size, aspect, encodings[place]))
-    return Study(
+        images.append(MimicFile(dicom_id, path, shown, size, aspect, encodings[place]))
+    return MimicStudy(
         subject=subject,
         number=number,
         order=key[-1],
@@ -163,7 +164,7 @@ def _study(
     )
 
 
-def _header(study: Study, image: Image, place: int) -> tuple[tuple[str, HeaderValue], ...]:
+def _header(study: MimicStudy, image: MimicFile, place: int) -> tuple[tuple[str, HeaderValue], ...]:
     """Return what MIMIC-CXR's DICOM headers hold; no name, no real identity."""
     portable = image.view == "AP"
     position = "Recumbent" if portable else "Erect"
@@ -201,7 +202,7 @@ def _header(study: Study, image: Image, place: int) -> tuple[tuple[str, HeaderVa
     )
 
 
-def shots(studies: list[Study]) -> list[Shot]:
+def shots(studies: list[MimicStudy]) -> list[Shot]:
     """Return the images to take."""
     return [
         Shot(
@@ -222,7 +223,7 @@ def _clock(moment: datetime) -> str:
     return f"{int(f'{moment:%H%M%S}')}.{moment.microsecond // 1000:03d}"
 
 
-def write_tables(root: Path, studies: list[Study], drawn: Mapping[str, Drawn]) -> None:
+def write_tables(root: Path, studies: list[MimicStudy], drawn: Mapping[str, TakenImage]) -> None:
     """Write reports, lists, split, metadata and label tables."""
     folder = root / FOLDER
     every = [(study, image) for study in studies for image in study.images]
@@ -253,13 +254,13 @@ def write_tables(root: Path, studies: list[Study], drawn: Mapping[str, Drawn]) -
         )
 
 
-def labels_of(study: Study) -> dict[str, float | None]:
+def labels_of(study: MimicStudy) -> dict[str, float | None]:
     """Return the study's 14 labels in alphabetical order."""
-    return chexpert(study.findings, study.report.negated)
+    return chexpert_labels(study.findings, study.report.negated)
 
 
 def _write_metadata(
-    folder: Path, every: list[tuple[Study, Image]], drawn: Mapping[str, Drawn]
+    folder: Path, every: list[tuple[MimicStudy, MimicFile]], drawn: Mapping[str, TakenImage]
 ) -> None:
     rows = []
     for study, image in every:

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from lapvqa.synth.anatomy import Anatomy, sample_anatomy
-from lapvqa.synth.findings import CONSOLIDATION, EDEMA
-from lapvqa.synth.history import Exposure, Findings, sample_history, stream
-from lapvqa.synth.labels import NIH_OF
-from lapvqa.synth.shots import Drawn, PngForm, Shot, write, write_csv
+from lapvqa.synth.findings import CONSOLIDATION, EDEMA, NIH_OF
+from lapvqa.synth.patient_history import Findings, sample_history, stream
+from lapvqa.synth.radiograph import Exposure
+from lapvqa.synth.shots import PngForm, Shot, TakenImage, write, write_csv
 
 FOLDER = "nih-cxr14"
 
@@ -33,7 +33,7 @@ _BOX_HEADER = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]", "", ""
 
 
 @dataclass(frozen=True)
-class Image:
+class NihFile:
     """One PNG of one follow-up."""
 
     name: str
@@ -56,9 +56,9 @@ class Image:
         return f"{FOLDER}/{self.folder}/images/{self.name}"
 
 
-def plan(seed: int, *, train_val: int, test: int) -> list[Image]:
+def plan(seed: int, *, train_val: int, test: int) -> list[NihFile]:
     """Return exactly the given numbers of images; patients are on one of the lists only."""
-    images: list[Image] = []
+    images: list[NihFile] = []
     patient = 0
     for part, goal in (("train_val", train_val), ("test", train_val + test)):
         while len(images) < goal:
@@ -67,14 +67,14 @@ def plan(seed: int, *, train_val: int, test: int) -> list[Image]:
     return images
 
 
-def _patient(seed: int, patient: int, part: str) -> list[Image]:
+def _patient(seed: int, patient: int, part: str) -> list[NihFile]:
     rng = stream(seed, _DATASET, patient)
     anatomy = sample_anatomy(rng)
     folder = f"images_{1 + int(rng.integers(12)):03d}"
     images = []
     for order, findings in enumerate(sample_history(rng, int(rng.integers(1, 4)))):
         images.append(
-            Image(
+            NihFile(
                 name=f"{patient:08d}_{order:03d}.png",
                 folder=folder,
                 part=part,
@@ -100,7 +100,7 @@ def _labels(rng: np.random.Generator, findings: Findings) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def shots(images: list[Image]) -> list[Shot]:
+def shots(images: list[NihFile]) -> list[Shot]:
     """Return the images to take."""
     return [
         Shot(
@@ -112,7 +112,7 @@ def shots(images: list[Image]) -> list[Shot]:
     ]
 
 
-def write_tables(root: Path, images: list[Image], drawn: dict[str, Drawn]) -> None:
+def write_tables(root: Path, images: list[NihFile], drawn: dict[str, TakenImage]) -> None:
     """Write the label table, the two lists and the boxes."""
     folder = root / FOLDER
     rows = [
@@ -130,7 +130,7 @@ def write_tables(root: Path, images: list[Image], drawn: dict[str, Drawn]) -> No
     write_csv(folder / "BBox_List_2017.csv", _BOX_HEADER, _box_rows(images, drawn))
 
 
-def _box_rows(images: list[Image], drawn: dict[str, Drawn]) -> list[tuple[object, ...]]:
+def _box_rows(images: list[NihFile], drawn: dict[str, TakenImage]) -> list[tuple[object, ...]]:
     """Return image, label, x, y, w, h: top-left corner and size in the image's own pixels."""
     rows: list[tuple[object, ...]] = []
     for image in images:

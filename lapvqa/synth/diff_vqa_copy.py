@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from lapvqa.schemas import CHEXPERT_LABELS
-from lapvqa.synth import mimic
+from lapvqa.synth import mimic_copy
 from lapvqa.synth.findings import (
     ATELECTASIS,
     CARDIOMEGALY,
@@ -25,8 +25,8 @@ from lapvqa.synth.findings import (
     PNEUMOTHORAX,
     Finding,
 )
-from lapvqa.synth.history import Findings
-from lapvqa.synth.reports import join
+from lapvqa.synth.patient_history import Findings
+from lapvqa.synth.report_grammar import join
 from lapvqa.synth.shots import write, write_csv
 
 FOLDER = "mimic-diff-vqa"
@@ -93,10 +93,10 @@ def difference(reference: Mapping[str, Entity], main: Mapping[str, Entity]) -> s
     return " ".join(sentences) or "nothing has changed."
 
 
-def _single(study: mimic.Study, index: int) -> list[tuple[str, str, str]]:
+def _single(study: mimic_copy.MimicStudy, index: int) -> list[tuple[str, str, str]]:
     """Return (type, question, answer) about the main image alone."""
-    found = entities(study.findings)
-    names = list(found)
+    shown = entities(study.findings)
+    names = list(shown)
     asked = _DISEASES[index % len(_DISEASES)]
     answers = [
         (
@@ -104,10 +104,10 @@ def _single(study: mimic.Study, index: int) -> list[tuple[str, str, str]]:
             "what abnormalities are seen in this image?",
             ", ".join(names) or "no abnormalities",
         ),
-        ("presence", f"is there evidence of {asked} in this image?", _yes(asked in found)),
+        ("presence", f"is there evidence of {asked} in this image?", _yes(asked in shown)),
         ("view", "which view is this image taken?", f"{study.images[0].view.lower()} view"),
     ]
-    for entity in found.values():
+    for entity in shown.values():
         answers.append(("presence", f"is there any {entity.name}?", "yes"))
         if entity.places:
             question = f"where in the image is the {entity.name} located?"
@@ -123,7 +123,7 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def write_tables(root: Path, studies: list[mimic.Study]) -> None:
+def write_tables(root: Path, studies: list[mimic_copy.MimicStudy]) -> None:
     """Write mimic_pair_questions.csv, mimic_all.csv and all_diseases.json."""
     folder = root / FOLDER
     rows: list[tuple[object, ...]] = []
@@ -147,14 +147,14 @@ def write_tables(root: Path, studies: list[mimic.Study]) -> None:
     write(folder / "all_diseases.json", f"{text}\n".encode())
 
 
-def _write_all(folder: Path, studies: list[mimic.Study]) -> None:
+def _write_all(folder: Path, studies: list[mimic_copy.MimicStudy]) -> None:
     header = (
         "subject_id", "study_id", *CHEXPERT_LABELS, "dicom_id", "view", "split", "study_date",
         "study_order",
     )  # fmt: skip
     rows = [
         (
-            study.subject, study.number, *mimic.labels_of(study).values(),
+            study.subject, study.number, *mimic_copy.labels_of(study).values(),
             study.images[0].dicom_id, _VIEW[study.images[0].view], study.split,
             f"{study.moment:%Y%m%d}", study.order + 1,
         )
@@ -163,20 +163,20 @@ def _write_all(folder: Path, studies: list[mimic.Study]) -> None:
     write_csv(folder / "mimic_all.csv", header, rows)
 
 
-def _diseases(study: mimic.Study) -> dict[str, object]:
-    found = entities(study.findings)
+def _diseases(study: mimic_copy.MimicStudy) -> dict[str, object]:
+    shown = entities(study.findings)
     entity = {
         name: {
             "entity_name": name,
-            "location": list(one.places) or None,
+            "location": list(disease.places) or None,
             "type": ["linear"] if name == ATELECTASIS else None,
-            "level": [one.level] if one.level else None,
+            "level": [disease.level] if disease.level else None,
             "post_location": None,
             "location2": None,
         }
-        for name, one in found.items()
+        for name, disease in shown.items()
     }
-    absent = [name for name in _DISEASES if name not in found and name in study.report.negated]
+    absent = [name for name in _DISEASES if name not in shown and name in study.report.negated]
     return {
         "study_id": str(study.number),
         "subject_id": str(study.subject),

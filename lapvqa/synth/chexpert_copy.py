@@ -15,13 +15,15 @@ from lapvqa.synth.anatomy import Anatomy, sample_anatomy
 from lapvqa.synth.findings import (
     ATELECTASIS,
     CARDIOMEGALY,
+    CHEXPERT_ORDER,
     CONSOLIDATION,
     EDEMA,
     EFFUSION,
     PNEUMOTHORAX,
+    chexpert_labels,
 )
-from lapvqa.synth.history import Exposure, Findings, sample_history, stream
-from lapvqa.synth.labels import CHEXPERT_ORDER, chexpert
+from lapvqa.synth.patient_history import Findings, sample_history, stream
+from lapvqa.synth.radiograph import Exposure
 from lapvqa.synth.shots import JpegForm, Shot, pick, write_csv
 
 FOLDER = "CheXpert-v1.0-small"
@@ -34,7 +36,7 @@ _OPAQUE = (ATELECTASIS, CONSOLIDATION, EDEMA)
 
 
 @dataclass(frozen=True)
-class Image:
+class ChexpertFile:
     """One JPEG; ``path`` begins with the dataset's folder."""
 
     path: str
@@ -48,9 +50,9 @@ class Image:
     key: tuple[int, ...]
 
 
-def plan(seed: int, *, train: int, valid: int) -> list[Image]:
+def plan(seed: int, *, train: int, valid: int) -> list[ChexpertFile]:
     """Return about ``train`` training images and exactly ``valid`` validation images."""
-    images: list[Image] = []
+    images: list[ChexpertFile] = []
     patient = 0
     while len(images) < train:
         patient += 1
@@ -60,12 +62,12 @@ def plan(seed: int, *, train: int, valid: int) -> list[Image]:
     return images
 
 
-def _patient(seed: int, patient: int, part: str, most: int) -> list[Image]:
+def _patient(seed: int, patient: int, part: str, most: int) -> list[ChexpertFile]:
     """Return one patient's images, ``most`` at most."""
     rng = stream(seed, _DATASET, patient)
     anatomy = sample_anatomy(rng)
     count = 1 if part == "valid" else int(rng.integers(1, 4))
-    images: list[Image] = []
+    images: list[ChexpertFile] = []
     for order, findings in enumerate(sample_history(rng, count), start=1):
         lateral = part == "train" and rng.random() < _LATERAL
         frontal = "PA" if rng.random() < 0.4 else "AP"
@@ -75,7 +77,7 @@ def _patient(seed: int, patient: int, part: str, most: int) -> list[Image]:
             path = f"{FOLDER}/{part}/patient{patient:05d}/study{order}/{name}"
             aspect = pick(rng, (0.82, 0.9, 1.0, 1.0, 1.1, 1.22))
             key = (seed, _DATASET, patient, order, 10 + place)
-            images.append(Image(path, part, view, anatomy, findings, negated, aspect, key))
+            images.append(ChexpertFile(path, part, view, anatomy, findings, negated, aspect, key))
     return images[:most]
 
 
@@ -85,7 +87,7 @@ def _ruled_out(rng: np.random.Generator, findings: Findings) -> tuple[str, ...]:
     return tuple(kind for kind in kinds if kind not in present and rng.random() < 0.4)
 
 
-def shots(images: list[Image]) -> list[Shot]:
+def shots(images: list[ChexpertFile]) -> list[Shot]:
     """Return the images to take."""
     return [
         Shot(
@@ -97,9 +99,9 @@ def shots(images: list[Image]) -> list[Shot]:
     ]
 
 
-def _labels(image: Image) -> list[float | None]:
+def _labels(image: ChexpertFile) -> list[float | None]:
     """Return the 14 labels in CheXpert's own order."""
-    values = chexpert(image.findings, image.negated)
+    values = chexpert_labels(image.findings, image.negated)
     if any(finding.kind in _OPAQUE for finding in image.findings):
         values["Lung Opacity"] = 1.0
     if image.part == "valid":
@@ -108,7 +110,7 @@ def _labels(image: Image) -> list[float | None]:
     return [values[name] for name in CHEXPERT_ORDER]
 
 
-def write_tables(root: Path, images: list[Image]) -> None:
+def write_tables(root: Path, images: list[ChexpertFile]) -> None:
     """Write train.csv and valid.csv."""
     header = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_ORDER)
     for part in ("train", "valid"):

@@ -17,11 +17,11 @@ from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless
 
 from lapvqa.synth.anatomy import Anatomy, sample_anatomy
 from lapvqa.synth.encode import Encoding, uid_of
-from lapvqa.synth.findings import DEVICE
-from lapvqa.synth.geometry import Box
-from lapvqa.synth.history import Exposure, Findings, sample_findings, stream
-from lapvqa.synth.labels import VINDR_OF
-from lapvqa.synth.shots import DicomForm, Drawn, Shot, pick, write_csv
+from lapvqa.synth.findings import DEVICE, VINDR_OF
+from lapvqa.synth.layers import Box
+from lapvqa.synth.patient_history import Findings, sample_findings, stream
+from lapvqa.synth.radiograph import Exposure
+from lapvqa.synth.shots import DicomForm, Shot, TakenImage, pick, write_csv
 
 FOLDER = "vindr-cxr"
 
@@ -44,7 +44,7 @@ Marked = list[tuple[str, Box]]
 
 
 @dataclass(frozen=True)
-class Image:
+class VindrFile:
     """One .dicom file."""
 
     image_id: str
@@ -63,7 +63,7 @@ class Image:
         return f"{FOLDER}/{self.part}/{self.image_id}.dicom"
 
 
-def plan(seed: int, *, train: int, test: int) -> list[Image]:
+def plan(seed: int, *, train: int, test: int) -> list[VindrFile]:
     """Return the images, every one of another patient."""
     images = []
     for number in range(train + test):
@@ -79,7 +79,7 @@ def plan(seed: int, *, train: int, test: int) -> list[Image]:
             rescale=(1.0, 0.0) if rng.random() < 0.7 else None,
         )
         images.append(
-            Image(
+            VindrFile(
                 image_id=hashlib.md5(f"vindr/{key}".encode(), usedforsecurity=False).hexdigest(),
                 part="train" if number < train else "test",
                 anatomy=sample_anatomy(rng),
@@ -93,7 +93,7 @@ def plan(seed: int, *, train: int, test: int) -> list[Image]:
     return images
 
 
-def shots(images: list[Image]) -> list[Shot]:
+def shots(images: list[VindrFile]) -> list[Shot]:
     """Return the images to take."""
     return [
         Shot(
@@ -108,7 +108,7 @@ def shots(images: list[Image]) -> list[Shot]:
     ]
 
 
-def write_tables(root: Path, images: list[Image], drawn: Mapping[str, Drawn]) -> None:
+def write_tables(root: Path, images: list[VindrFile], drawn: Mapping[str, TakenImage]) -> None:
     """Write the four annotation tables."""
     folder = root / FOLDER / "annotations"
     boxes = ("class_name", "x_min", "y_min", "x_max", "y_max")
@@ -133,7 +133,7 @@ def write_tables(root: Path, images: list[Image], drawn: Mapping[str, Drawn]) ->
     write_csv(folder / "image_labels_test.csv", ("image_id", *_TEST_LABELS), test_labels)
 
 
-def _truth(image: Image, drawn: Drawn) -> Marked:
+def _truth(image: VindrFile, drawn: TakenImage) -> Marked:
     return [
         (VINDR_OF[finding.kind], box)
         for finding, boxes in zip(image.findings, drawn.boxes, strict=True)
@@ -142,7 +142,7 @@ def _truth(image: Image, drawn: Drawn) -> Marked:
     ]
 
 
-def _read(image: Image, truth: Marked, drawn: Drawn) -> list[tuple[str, Marked]]:
+def _read(image: VindrFile, truth: Marked, drawn: TakenImage) -> list[tuple[str, Marked]]:
     """Return what each reader marks; somebody marks something on every abnormal image."""
     rng = stream(*image.key, 20)
     readings = []
@@ -152,7 +152,7 @@ def _read(image: Image, truth: Marked, drawn: Drawn) -> list[tuple[str, Marked]]
     return readings
 
 
-def _wobble(rng: np.random.Generator, box: Box, drawn: Drawn) -> Box:
+def _wobble(rng: np.random.Generator, box: Box, drawn: TakenImage) -> Box:
     x0, y0, x1, y1 = box
     dx, dy = rng.normal(0, 0.05 * (x1 - x0), 2), rng.normal(0, 0.05 * (y1 - y0), 2)
     left, right = np.clip([x0 + dx[0], x1 + dx[1]], 0, drawn.cols)

@@ -1,4 +1,4 @@
-"""From attenuation to the picture on the film: scatter, noise, processing, window."""
+"""One exposure to a radiograph: what the beam meets, scatter, noise, processing, window."""
 
 from __future__ import annotations
 
@@ -8,7 +8,61 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lapvqa.synth.geometry import Frame, Map
+from lapvqa.synth.anatomy import Anatomy, sample_frame, sample_pose, shape_of
+from lapvqa.synth.frontal import frontal_layers
+from lapvqa.synth.lateral import lateral_layers
+from lapvqa.synth.layers import Box, Frame, Layers, Map
+from lapvqa.synth.pathology import draw
+from lapvqa.synth.patient_history import Findings, stream
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """All that one image depends on."""
+
+    anatomy: Anatomy
+    findings: Findings
+    view: str
+    """PA, AP or LATERAL."""
+    size: int
+    """Pixels of the longer side."""
+    aspect: float
+    """Width over height."""
+    key: tuple[int, ...]
+    """Of its random stream: posture, film, noise."""
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """A finished image; ``boxes`` are parallel to the findings drawn, native pixels (xyxy)."""
+
+    film: Film
+    frame: Frame
+    findings: Findings
+    boxes: tuple[tuple[Box, ...], ...]
+
+
+def render(exposure: Exposure) -> Radiograph:
+    """Take the picture; equal exposures give equal pixels."""
+    layers, boxes = chest(exposure)
+    rng = stream(*exposure.key, 1)
+    technique = sample_technique(rng)
+    image = expose(layers.attenuation(), layers.frame, technique, rng)
+    film = develop(image, layers.frame, technique)
+    return Radiograph(film, layers.frame, exposure.findings, boxes)
+
+
+def chest(exposure: Exposure) -> tuple[Layers, tuple[tuple[Box, ...], ...]]:
+    """Return what the beam meets, and the boxes of every finding (none on lateral views)."""
+    rng = stream(*exposure.key)
+    pose = sample_pose(rng, exposure.view)
+    frame = sample_frame(rng, exposure.anatomy, pose, size=exposure.size, aspect=exposure.aspect)
+    shape = shape_of(exposure.anatomy, pose, exposure.findings)
+    if exposure.view == "LATERAL":
+        return lateral_layers(shape, frame, exposure.findings), ((),) * len(exposure.findings)
+    layers = frontal_layers(shape, frame)
+    boxes = tuple(tuple(draw(layers, shape, finding)) for finding in exposure.findings)
+    return layers, boxes
 
 
 @dataclass(frozen=True)
@@ -75,7 +129,7 @@ def expose(attenuation: Map, frame: Frame, technique: Technique, rng: np.random.
 
 
 @dataclass(frozen=True)
-class Picture:
+class Film:
     """Presentation values 0..1 over the stored latitude, and the window chosen within it."""
 
     values: Map
@@ -90,7 +144,7 @@ class Picture:
         return np.asarray(np.round(255 * scaled), np.uint8)
 
 
-def develop(image: Map, frame: Frame, technique: Technique) -> Picture:
+def develop(image: Map, frame: Frame, technique: Technique) -> Film:
     """Choose window and tone curve from the film's own range, close the shutters."""
     rows, cols = image.shape
     inner = image[rows // 10 : -rows // 10 : 5, cols // 10 : -cols // 10 : 5]
@@ -110,7 +164,7 @@ def develop(image: Map, frame: Frame, technique: Technique) -> Picture:
     values[:, : int(left * cols)] = 0.0
     values[:, cols - int(right * cols) :] = 0.0
     window = (below / full) ** gamma, ((below + 1) / full) ** gamma
-    return Picture(values, window)
+    return Film(values, window)
 
 
 def _gamma(median: float, aim: float, below: float, full: float) -> float:

@@ -1,13 +1,12 @@
-"""Who is in the archive: patients, their studies in time, and the findings of each study."""
+"""A patient's studies in time: the findings of each, which persist, change and resolve."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from lapvqa.synth.anatomy import Anatomy
 from lapvqa.synth.findings import (
     ATELECTASIS,
     CARDIOMEGALY,
@@ -114,17 +113,17 @@ def _place(finding: Finding, taken: set[str]) -> Finding | None:
 
 def sample_findings(rng: np.random.Generator) -> Findings:
     """Draw the findings of a patient never seen before."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     if rng.random() >= _HEALTHY:
-        while not found:
+        while not findings:
             kinds = [kind for kind, chance in _CHANCE.items() if rng.random() < chance]
-            found = [_fresh(rng, kinds[i]) for i in rng.permutation(len(kinds))[:_MOST]]
-    for finding in list(found):
+            findings = [_fresh(rng, kinds[i]) for i in rng.permutation(len(kinds))[:_MOST]]
+    for finding in list(findings):
         if finding.kind == EFFUSION and rng.random() < _BILATERAL:
-            found.append(_fresh(rng, EFFUSION, SIDES[1 - SIDES.index(finding.side)]))
+            findings.append(_fresh(rng, EFFUSION, SIDES[1 - SIDES.index(finding.side)]))
     if rng.random() < _DEVICE:
-        found.append(_fresh(rng, DEVICE))
-    return _settle(found)
+        findings.append(_fresh(rng, DEVICE))
+    return _settle(findings)
 
 
 def evolve(rng: np.random.Generator, before: Findings) -> Findings:
@@ -162,19 +161,3 @@ def share_out(rng: np.random.Generator, total: int, patients: int, most: int) ->
         weight = np.where(counts < most, counts.astype(float), 0.0)
         counts[rng.choice(patients, p=weight / weight.sum())] += 1
     return [int(count) for count in counts]
-
-
-@dataclass(frozen=True)
-class Exposure:
-    """All that one image depends on."""
-
-    anatomy: Anatomy
-    findings: Findings
-    view: str
-    """PA, AP or LATERAL."""
-    size: int
-    """Pixels of the longer side."""
-    aspect: float
-    """Width over height."""
-    key: tuple[int, ...]
-    """Of its random stream: posture, film, noise."""

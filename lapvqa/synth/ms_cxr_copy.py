@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
-from lapvqa.synth import mimic
-from lapvqa.synth.findings import DEVICE, NODULE
-from lapvqa.synth.labels import CHEXPERT_OF
-from lapvqa.synth.shots import Drawn, write, write_csv
+from lapvqa.synth import mimic_copy
+from lapvqa.synth.findings import CHEXPERT_OF, DEVICE, NODULE
+from lapvqa.synth.shots import TakenImage, write, write_csv
 
 FOLDER = "ms-cxr"
 
@@ -33,7 +32,7 @@ _SPLITS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class BoxRow:
     """One box of one phrase; x, y, w, h are native pixels, top-left corner and size."""
 
     dicom_id: str
@@ -49,8 +48,8 @@ class Row:
     split: str
 
 
-def _rows(studies: list[mimic.Study], drawn: Mapping[str, Drawn]) -> list[Row]:
-    rows: list[Row] = []
+def _rows(studies: list[mimic_copy.MimicStudy], drawn: Mapping[str, TakenImage]) -> list[BoxRow]:
+    rows: list[BoxRow] = []
     split_of: dict[int, str] = {}
     for split, names in _SPLITS.items():
         subjects = sorted({study.subject for study in studies if study.split == split})
@@ -59,7 +58,7 @@ def _rows(studies: list[mimic.Study], drawn: Mapping[str, Drawn]) -> list[Row]:
         if study.subject not in split_of or not study.reported:
             continue
         image = study.images[0]
-        size = drawn[f"{mimic.FOLDER}/{image.path}"]
+        size = drawn[f"{mimic_copy.FOLDER}/{image.path}"]
         for finding, phrase, boxes in zip(
             study.findings, study.report.phrases, size.boxes, strict=True
         ):
@@ -67,7 +66,7 @@ def _rows(studies: list[mimic.Study], drawn: Mapping[str, Drawn]) -> list[Row]:
                 continue
             for x0, y0, x1, y1 in boxes:
                 rows.append(
-                    Row(
+                    BoxRow(
                         dicom_id=image.dicom_id,
                         category_name=CHEXPERT_OF[finding.kind],
                         label_text=phrase,
@@ -84,17 +83,19 @@ def _rows(studies: list[mimic.Study], drawn: Mapping[str, Drawn]) -> list[Row]:
     return rows
 
 
-def write_tables(root: Path, studies: list[mimic.Study], drawn: Mapping[str, Drawn]) -> None:
+def write_tables(
+    root: Path, studies: list[mimic_copy.MimicStudy], drawn: Mapping[str, TakenImage]
+) -> None:
     """Write the csv and the json."""
     rows = _rows(studies, drawn)
-    fields = tuple(Row.__dataclass_fields__)
+    fields = tuple(BoxRow.__dataclass_fields__)
     table = [[getattr(row, field) for field in fields] for row in rows]
     write_csv(root / FOLDER / f"{_NAME}.csv", fields, table)
     text = json.dumps(_coco(rows), indent=1)
     write(root / FOLDER / f"{_NAME}.json", f"{text}\n".encode())
 
 
-def _coco(rows: list[Row]) -> dict[str, object]:
+def _coco(rows: list[BoxRow]) -> dict[str, object]:
     """Return images, annotations and categories as COCO has them (numbered from 1)."""
     by_image = {row.dicom_id: row for row in rows}
     numbers = {dicom_id: number for number, dicom_id in enumerate(by_image, start=1)}

@@ -24,7 +24,7 @@ from lapvqa.synth.findings import (
     PNEUMOTHORAX,
     Finding,
 )
-from lapvqa.synth.history import Findings
+from lapvqa.synth.patient_history import Findings
 
 _INDICATIONS = (
     "___ year old {who} with shortness of breath.",
