@@ -247,8 +247,9 @@ def test_a_stage_that_fails_ends_with_its_own_exit_code(copied: Toy) -> None:
 
 
 def test_an_unknown_stage_names_the_nearest(toy: Toy) -> None:
-    with pytest.raises(ConfigError, match="nearest: tokens"):
+    with pytest.raises(ConfigError, match="there is no stage 'token'") as caught:
         run_pipeline(toy.root, stage="token")
+    assert caught.value.hint == "did you mean tokens?"
 
 
 def test_a_stage_without_its_inputs_names_the_stage_that_makes_them(copied: Toy) -> None:
