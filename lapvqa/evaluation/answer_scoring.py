@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lapvqa.evaluation import prediction_rows
-from lapvqa.evaluation.contract import Table
+from lapvqa.evaluation.task import CurveTable
 from lapvqa.metrics.answers import answers_panel
 from lapvqa.metrics.bootstrap import Measures
 from lapvqa.metrics.generation import text_panel
@@ -29,7 +29,7 @@ def measure(predictions: pa.Table) -> Measures:
     return measures(panel, samples=rows["sample"].to_pylist(), patients=rows["patient"].to_pylist())
 
 
-def curves(predictions: pa.Table) -> Table:
+def curves(predictions: pa.Table) -> CurveTable:
     """Return the exact match of each type of question, a column per system."""
     types = sorted(pc.unique(predictions["type"]).to_pylist())
 

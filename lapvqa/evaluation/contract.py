@@ -24,8 +24,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,46 +35,24 @@ import pyarrow.compute as pc
 from lapvqa import storage
 from lapvqa.errors import SchemaError
 from lapvqa.evaluation import differences
+from lapvqa.evaluation.results import (
+    CURVES,
+    EXTRA,
+    HEADLINE,
+    METRICS,
+    NOT_COMPUTED,
+    OK,
+    PREDICTIONS,
+)
+from lapvqa.evaluation.task import CurveTable, EvaluationTask
 from lapvqa.job import Counts
 from lapvqa.metrics import record, seeds
-from lapvqa.metrics.bootstrap import Array, Estimate, draw_values, interval
-from lapvqa.metrics.bootstrap import Measures as Measures  # evaluations find it here
+from lapvqa.metrics.bootstrap import Array, Estimate, Measures, draw_values, interval
 from lapvqa.params import BootstrapParams
-
-PREDICTIONS, METRICS, CURVES = "predictions.parquet", "metrics.json", "curves.csv"
-HEADLINE = "headline.json"
-EXTRA = "extra"
-OK, NOT_COMPUTED = "ok", "not computed"
 
 _PROTOCOL_KEY = b"lapvqa.protocol"
 _REASON_KEY = b"lapvqa.not_computed"
 _DECIMALS = 6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A small table for plots: written as curves.csv."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str | float | None, ...], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """How one task's predictions are scored.
-
-    ``schema`` has at least the columns sample, patient, system. ``measure`` and ``curves`` see
-    nothing but predictions: ``measure`` the rows of one system, ``curves`` all rows.
-    ``compared`` lists pairs (a, b) of systems whose difference a - b is reported.
-    """
-
-    task: str
-    schema: pa.Schema
-    primary: str
-    measure: Callable[[pa.Table], Measures]
-    curves: Callable[[pa.Table], Table]
-    curve_columns: tuple[str, ...]
-    compared: tuple[tuple[str, str], ...] = (("trained", "untrained"),)
 
 
 def empty_extra(folder: Path) -> Path:
@@ -87,7 +64,7 @@ def empty_extra(folder: Path) -> Path:
 
 
 def publish(
-    evaluation: Evaluation,
+    task: EvaluationTask,
     predictions: pa.Table,
     *,
     protocol: Mapping[str, Any],
@@ -101,23 +78,23 @@ def publish(
     """
     text = json.dumps(protocol, sort_keys=True, allow_nan=False)
     described = predictions.replace_schema_metadata({_PROTOCOL_KEY: text})
-    storage.write_table(folder / PREDICTIONS, described, evaluation.schema)
+    storage.write_table(folder / PREDICTIONS, described, task.schema)
     _close_extra(folder)
-    return score(evaluation, folder=folder, common=common)
+    return score(task, folder=folder, common=common)
 
 
 def not_computed(
-    evaluation: Evaluation, reason: str, *, folder: Path, common: BootstrapParams
+    task: EvaluationTask, reason: str, *, folder: Path, common: BootstrapParams
 ) -> Counts:
     """Record that the task has no result here, and why; all its files exist afterwards.
 
     ``reason`` says what is missing and what to set, without absolute paths.
     """
-    empty = evaluation.schema.empty_table().replace_schema_metadata({_REASON_KEY: reason})
-    storage.write_table(folder / PREDICTIONS, empty, evaluation.schema)
+    empty = task.schema.empty_table().replace_schema_metadata({_REASON_KEY: reason})
+    storage.write_table(folder / PREDICTIONS, empty, task.schema)
     empty_extra(folder)
     _close_extra(folder)
-    return score(evaluation, folder=folder, common=common)
+    return score(task, folder=folder, common=common)
 
 
 def _close_extra(folder: Path) -> None:
@@ -127,14 +104,14 @@ def _close_extra(folder: Path) -> None:
     storage.write_json(listing, names)
 
 
-def score(evaluation: Evaluation, *, folder: Path, common: BootstrapParams) -> Counts:
+def score(task: EvaluationTask, *, folder: Path, common: BootstrapParams) -> Counts:
     """Make metrics.json and curves.csv from the folder's predictions.parquet alone."""
     predictions = storage.read_table(
-        folder / PREDICTIONS, evaluation.schema, made_by=f"evaluate@{evaluation.task}"
+        folder / PREDICTIONS, task.schema, made_by=f"evaluate@{task.name}"
     )
-    metrics = metrics_of(evaluation, predictions, common=common)
+    metrics = metrics_of(task, predictions, common=common)
     computed = metrics["status"] == OK
-    curves = evaluation.curves(predictions) if computed else Table(columns=evaluation.curve_columns)
+    curves = task.curves(predictions) if computed else CurveTable(columns=task.curve_columns)
     storage.write_bytes(folder / CURVES, _csv(curves))
     storage.write_json(folder / METRICS, metrics)
     storage.write_json(folder / HEADLINE, _headline(metrics))
@@ -142,22 +119,20 @@ def score(evaluation: Evaluation, *, folder: Path, common: BootstrapParams) -> C
 
 
 def metrics_of(
-    evaluation: Evaluation, predictions: pa.Table, *, common: BootstrapParams
+    task: EvaluationTask, predictions: pa.Table, *, common: BootstrapParams
 ) -> dict[str, Any]:
     """Return the content of metrics.json; a pure function of its arguments."""
     metadata = predictions.schema.metadata or {}
     if _REASON_KEY in metadata:
         reason = metadata[_REASON_KEY].decode()
-        return {"task": evaluation.task, "status": NOT_COMPUTED, "reason": reason}
+        return {"task": task.name, "status": NOT_COMPUTED, "reason": reason}
     if not predictions.num_rows:
         raise SchemaError(
-            f"{evaluation.task}: expected predictions, found an empty table without a reason",
-            hint=f"run `lapvqa run --stage evaluate@{evaluation.task}` again",
+            f"{task.name}: expected predictions, found an empty table without a reason",
+            hint=f"run `lapvqa run --stage evaluate@{task.name}` again",
         )
     names = seeds.by_system(pc.unique(predictions["system"]).to_pylist())
-    heads = {
-        name: seeds.measure(evaluation.measure, predictions, each) for name, each in names.items()
-    }
+    heads = {name: seeds.measure(task.measure, predictions, each) for name, each in names.items()}
     measures = {name: seeds.averaged(each) for name, each in heads.items()}
     seeds.check_same(measures)
     values = {
@@ -175,15 +150,15 @@ def metrics_of(
                 confidence=common.confidence,
             )
         )
-        for a, b in evaluation.compared
+        for a, b in task.compared
         if a in values and b in values
     }
     systems = {name: _estimates(one.names, values[name], common) for name, one in measures.items()}
     first = next(iter(measures.values()))
     return {
-        "task": evaluation.task,
+        "task": task.name,
         "status": OK,
-        "primary": evaluation.primary,
+        "primary": task.primary,
         "num_samples": len(set(first.samples)),
         "num_patients": len(set(first.patients)),
         "systems": systems,
@@ -261,7 +236,7 @@ def _digest(lines: list[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _csv(table: Table) -> bytes:
+def _csv(table: CurveTable) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.columns)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lapvqa.errors import SchemaError
 from lapvqa.evaluation import prediction_rows
-from lapvqa.evaluation.contract import Table
+from lapvqa.evaluation.task import CurveTable
 from lapvqa.metrics.auc import UNKNOWN, auroc_panel, mean_roc_curve
 from lapvqa.metrics.average_precision import auprc_panel
 from lapvqa.metrics.bootstrap import Array, Measures
@@ -101,7 +101,7 @@ def read_matrix(predictions: pa.Table, labels: Sequence[str]) -> Matrix:
     )
 
 
-def curves(predictions: pa.Table, *, labels: Sequence[str]) -> Table:
+def curves(predictions: pa.Table, *, labels: Sequence[str]) -> CurveTable:
     """Return the mean true positive rate at 101 false positive rates, a column per system."""
 
     def mean_curve(rows: pa.Table) -> Array:

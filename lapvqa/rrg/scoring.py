@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from lapvqa.errors import SchemaError
 from lapvqa.evaluation import prediction_rows
-from lapvqa.evaluation.contract import Measures, Table
+from lapvqa.evaluation.task import CurveTable
 from lapvqa.metrics import findings, text
+from lapvqa.metrics.bootstrap import Measures
 from lapvqa.metrics.generation import text_panel
 from lapvqa.metrics.meteor import meteor_panel
 from lapvqa.metrics.panel import Panel, measures, side_by_side
@@ -128,7 +129,7 @@ def findings_panel(counts: findings.FindingCounts) -> Panel:
     )
 
 
-def curves(predictions: pa.Table) -> Table:
+def curves(predictions: pa.Table) -> CurveTable:
     """Return the F1 of each finding, a column per system."""
 
     def f1_of_findings(rows: pa.Table) -> list[float]:
