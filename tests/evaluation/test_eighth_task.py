@@ -50,6 +50,33 @@ DVC_REPORT = """\
 """
 
 
+MARK = "=== next ===\n"
+# Several commands in one process: each start costs seconds.
+COMMANDS = f"""\
+from pathlib import Path
+
+from rich.console import Console
+
+from flows.cli import main
+from flows.commands.outcome import show_results
+from lapvqa.project import Project
+from lapvqa.stage import run_stage
+from tasks.results import result_rows
+
+project = Project(Path.cwd())
+run_stage("report", project)
+for action in (
+    lambda: main(["score", "view", "results/view/predictions.parquet"]),
+    lambda: show_results(project, Console(width=140)),
+    lambda: print([row["task"] for row in result_rows(project)]),
+    lambda: main(["evaluate", "view", "--encoder", "other", "--json"]),
+    lambda: main(["evaluate", "--compare", "--json"]),
+):
+    print({MARK!r}, end="", flush=True)
+    assert not action()
+"""
+
+
 def insert(path: Path, lines: str, *, before: str) -> None:
     text = path.read_text()
     assert text.count(before) == 1, (path.name, before)
@@ -90,12 +117,10 @@ def add_the_eighth(root: Path) -> None:
     insert(params, f"{PARAMS_CLASS}\n\n", before="class EvaluateParams(Section):\n")
     insert(params, PARAMS_FIELD, before="\n\nclass ReportParams(Section):\n")
     insert(root / "params.yaml", PARAMS_YAML, before="\nreport:\n")
-    insert(
-        root / "dvc.yaml", DVC_KEY, before="    do:\n      cmd: python -m lapvqa.stage evaluate@"
-    )
-    insert(
-        graph, DVC_REPORT, before="      - models/${pretrain.objective}/card.json\n      - models/"
-    )
+    graph = root / "dvc.yaml"
+    insert(graph, DVC_KEY, before="    do:\n      cmd: python -m lapvqa.stage evaluate@")
+    report = "      - models/${pretrain.objective}/card.json\n      - models/"
+    insert(graph, DVC_REPORT, before=report)
 
 
 def run(project: Project, *arguments: str) -> str:
@@ -127,31 +152,20 @@ def test_it_appears_wherever_the_others_do(project: Project) -> None:
     assert set(metrics["systems"]) == {"trained", "untrained"}
     assert metrics["protocol"]["neighbours"] == 3
 
-    scored = run(project, "flows.cli", "score", "view", "results/view/predictions.parquet")
+    (project.root / "commands.py").write_text(COMMANDS)
+    *printed, own, compared = run(project, "commands").split(MARK)[1:]
+    scored, table, rows = printed
     assert f"view: {metrics['num_samples']} samples of" in scored
-
-    own = run(project, "flows.cli", "evaluate", "view", "--encoder", "other", "--json")
+    assert "view exact_match" in table
+    assert "'view'" in rows
     assert set(json.loads(own)["systems"]) == {"other"}
-    compared = json.loads(run(project, "flows.cli", "evaluate", "--compare", "--json"))
-    line = next(line for line in compared["lines"] if line["task"] == "view")
+    line = next(line for line in json.loads(compared)["lines"] if line["task"] == "view")
     assert {"trained", "untrained", "other"} <= set(line["systems"])
 
-    run(project, "lapvqa.stage", "report")
     page = project.report_page.read_text()
     assert "View of the image" in page
     assert "which view is it?" in page
     assert (project.pictures_dir / "view.svg").exists()
-    script = project.root / "show_results.py"
-    script.write_text(
-        "from pathlib import Path\nfrom rich.console import Console\n"
-        "from flows.commands.outcome import show_results\nfrom lapvqa.project import Project\n"
-        "from tasks.results import result_rows\n"
-        "project = Project(Path.cwd())\nshow_results(project, Console(width=140))\n"
-        "print([row['task'] for row in result_rows(project)])\n"
-    )
-    table = run(project, "show_results")
-    assert "view exact_match" in table
-    assert "'view'" in table
 
 
 def test_the_document_shows_these_very_files_and_lines(repository: Path) -> None:
