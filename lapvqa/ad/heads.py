@@ -83,8 +83,8 @@ class DetectionHead(Head):
         """
         check_features(vis_tokens, name="vis_tokens", width=self.vis_dim)
         memory = self.encoder(self.vis_proj(vis_tokens))
-        found = self.decoder(self.object_queries.expand(len(memory), -1, -1), memory)
-        return self.class_head(found), self.box_head(found).sigmoid()
+        queries = self.decoder(self.object_queries.expand(len(memory), -1, -1), memory)
+        return self.class_head(queries), self.box_head(queries).sigmoid()
 
 
 @torch.no_grad()
@@ -101,17 +101,17 @@ def predict(head: DetectionHead, vis_tokens: Tensor, *, min_score: float = 0.0) 
     scores, labels = probabilities.max(dim=-1)
     order = scores.argsort(dim=-1, descending=True, stable=True)
     corners = to_xyxy(boxes.float()).clamp(0, 1)
-    found: list[Detections] = []
+    detections: list[Detections] = []
     for image, ranked in enumerate(order):
         kept = ranked[scores[image, ranked] >= min_score]
-        found.append(
+        detections.append(
             {
                 "boxes": corners[image, kept],
                 "labels": labels[image, kept],
                 "scores": scores[image, kept],
             }
         )
-    return found
+    return detections
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,9 @@ def _assign(cost: Tensor) -> tuple[Tensor, Tensor]:
             "detection: expected finite outputs of the head, found others",
             hint="lower the learning rate, or look for features that are not finite",
         )
-    queries, trues = (torch.from_numpy(one) for one in linear_sum_assignment(on_cpu.numpy()))
+    queries, trues = (
+        torch.from_numpy(indices) for indices in linear_sum_assignment(on_cpu.numpy())
+    )
     return queries.to(cost.device), trues.to(cost.device)
 
 
@@ -214,16 +216,16 @@ def detection_loss(
     class_weights = logits.new_ones(BACKGROUND + 1, dtype=torch.float32)
     class_weights[BACKGROUND] = weights.background
     classes = F.cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), class_weights)
-    found = torch.cat([boxes[image, queries] for image, (queries, _) in enumerate(pairs)]).float()
+    matched = torch.cat([boxes[image, queries] for image, (queries, _) in enumerate(pairs)]).float()
     true = torch.cat([targets[image].boxes[trues] for image, (_, trues) in enumerate(pairs)])
-    true = true.to(found.dtype)
-    count = max(1, len(found))
-    l1 = (found - true).abs().sum() / count
-    overlap = (1 - giou(to_xyxy(found), to_xyxy(true))).sum() / count
+    true = true.to(matched.dtype)
+    count = max(1, len(matched))
+    l1 = (matched - true).abs().sum() / count
+    overlap = (1 - giou(to_xyxy(matched), to_xyxy(true))).sum() / count
     return DetectionLoss(
         total=weights.classes * classes + weights.l1 * l1 + weights.giou * overlap,
         classes=classes.detach(),
         l1=l1.detach(),
         giou=overlap.detach(),
-        num_unmatched=sum(len(target.labels) for target in targets) - len(found),
+        num_unmatched=sum(len(target.labels) for target in targets) - len(matched),
     )

@@ -182,17 +182,17 @@ class DetectionTaskHead(TaskHead[DetectionHead, list[Detections]]):
         self, head: DetectionHead, tokens: VisualTokens, samples: Sequence[DetectionSample]
     ) -> list[Detections]:
         """Return what the head finds; boxes float64 in stored pixels, on the CPU."""
-        found: list[Detections] = []
+        detections: list[Detections] = []
         for part in self._parts(samples):
             for image in predict(head, tokens.of([sample.number for sample in part])):
-                found.append(
+                detections.append(
                     {
                         "boxes": image["boxes"].cpu().double() * STORED_SIZE,
                         "labels": image["labels"].cpu(),
                         "scores": image["scores"].cpu().double(),
                     }
                 )
-        return found
+        return detections
 
     def _loss(
         self, head: DetectionHead, tokens: VisualTokens, samples: Sequence[DetectionSample]
@@ -217,19 +217,21 @@ def average_precision(
     """Return mAP@0.4 and mAP@0.5; NaN where no image has a true box."""
     count = len(samples)
     truth = TrueBoxes(
-        _repeat([len(one.boxes) for one in samples]),
-        np.concatenate([np.zeros(0, dtype=np.int64), *(one.labels for one in samples)]),
-        np.concatenate([as_boxes([]), *(one.boxes for one in samples)]),
+        _repeat([len(sample.boxes) for sample in samples]),
+        np.concatenate([np.zeros(0, dtype=np.int64), *(sample.labels for sample in samples)]),
+        np.concatenate([as_boxes([]), *(sample.boxes for sample in samples)]),
     )
     seen = FoundBoxes(
-        _repeat([len(one["boxes"]) for one in found]),
-        np.concatenate([np.zeros(0, dtype=np.int64), *(one["labels"].numpy() for one in found)]),
-        np.concatenate([as_boxes([]), *(one["boxes"].numpy() for one in found)]),
-        np.concatenate([np.zeros(0), *(one["scores"].numpy() for one in found)]),
+        _repeat([len(image["boxes"]) for image in found]),
+        np.concatenate(
+            [np.zeros(0, dtype=np.int64), *(image["labels"].numpy() for image in found)]
+        ),
+        np.concatenate([as_boxes([]), *(image["boxes"].numpy() for image in found)]),
+        np.concatenate([np.zeros(0), *(image["scores"].numpy() for image in found)]),
     )
     panel = detection_panel(truth, seen, num_images=count, labels=CLASSES)
     values = panel.statistic(np.ones((1, count)))[0]
-    map40, map50 = (float(values[panel.names.index(f"mean_ap{one}")]) for one in (40, 50))
+    map40, map50 = (float(values[panel.names.index(f"mean_ap{percent}")]) for percent in (40, 50))
     return map40, map50
 
 
@@ -242,9 +244,9 @@ def _row(system: str, sample: DetectionSample, found: Detections) -> dict[str, A
         "sample": sample.key,
         "patient": sample.key,
         "system": system,
-        "true_labels": [CLASSES[one] for one in sample.labels],
+        "true_labels": [CLASSES[label] for label in sample.labels],
         "true_boxes": sample.boxes.tolist(),
-        "found_labels": [CLASSES[one] for one in found["labels"].tolist()],
+        "found_labels": [CLASSES[label] for label in found["labels"].tolist()],
         "found_boxes": found["boxes"].tolist(),
         "found_scores": found["scores"].tolist(),
     }
@@ -260,15 +262,15 @@ def write_examples(path: Path, data: DetectionData) -> None:
     content = io.BytesIO()
     np.savez(
         content,
-        samples=np.array([one.key for one in shown]),
-        pixels=data.images.read([one.number for one in shown]),
+        samples=np.array([sample.key for sample in shown]),
+        pixels=data.images.read([sample.number for sample in shown]),
     )
     storage.write_bytes(path, content.getvalue())
 
 
 def _protocol(dataset: VindrDataset, data: DetectionData, params: AdParams) -> dict[str, Any]:
     queries = params.head.num_queries
-    spare = [max(0, len(one.boxes) - queries) for one in data.splits["train"]]
+    spare = [max(0, len(sample.boxes) - queries) for sample in data.splits["train"]]
     return {
         **dataset.describe(),
         **data.counts,

@@ -37,7 +37,7 @@ def curves(predictions: pa.Table) -> CurveTable:
         panel = _answers(rows)
         values = panel.statistic(np.ones((1, rows.num_rows)))[0]
         by_name = dict(zip(panel.names, values.tolist(), strict=True))
-        return [by_name.get(f"exact_match/type:{one}", np.nan) for one in types]
+        return [by_name.get(f"exact_match/type:{kind}", np.nan) for kind in types]
 
     return prediction_rows.curves(predictions, matches, across=CURVE_COLUMNS[0], points=types)
 

@@ -137,9 +137,9 @@ def metrics_of(
     seeds.check_same(measures)
     values = {
         name: draw_values(
-            one.statistic, one.patients, draws=common.bootstrap_draws, seed=common.seed
+            measured.statistic, measured.patients, draws=common.bootstrap_draws, seed=common.seed
         )
-        for name, one in measures.items()
+        for name, measured in measures.items()
     }
     compared = {
         f"{a}-{b}": _rounded(
@@ -153,7 +153,10 @@ def metrics_of(
         for a, b in task.compared
         if a in values and b in values
     }
-    systems = {name: _estimates(one.names, values[name], common) for name, one in measures.items()}
+    systems = {
+        name: _estimates(measured.names, values[name], common)
+        for name, measured in measures.items()
+    }
     first = next(iter(measures.values()))
     return {
         "task": task.name,
@@ -181,16 +184,16 @@ def metrics_of(
 def protocol_of(predictions: pa.Table) -> dict[str, Any]:
     """Return the protocol that travels with predictions; empty for those that bring none."""
     metadata = predictions.schema.metadata or {}
-    found: dict[str, Any] = json.loads(metadata.get(_PROTOCOL_KEY, b"{}"))
-    return found
+    protocol: dict[str, Any] = json.loads(metadata.get(_PROTOCOL_KEY, b"{}"))
+    return protocol
 
 
 def _estimates(
     names: tuple[str, ...], values: Array, common: BootstrapParams
 ) -> dict[str, dict[str, float | None]]:
     columns = values.reshape(len(values), -1).T
-    found = [interval(column, confidence=common.confidence) for column in columns]
-    return {name: _as_json(estimate) for name, estimate in zip(names, found, strict=True)}
+    intervals = [interval(column, confidence=common.confidence) for column in columns]
+    return {name: _as_json(estimate) for name, estimate in zip(names, intervals, strict=True)}
 
 
 def _as_json(estimate: Estimate) -> dict[str, float | None]:
@@ -201,11 +204,11 @@ def _undefined(
     measures: Mapping[str, Measures], systems: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> list[str]:
     lines = set()
-    for system, one in measures.items():
-        for name in one.names:
+    for system, measured in measures.items():
+        for name in measured.names:
             estimate = systems[system][name]
             if estimate["value"] is None:
-                lines.add(f"{name}: {one.undefined.get(name, 'no value for these samples')}")
+                lines.add(f"{name}: {measured.undefined.get(name, 'no value for these samples')}")
             elif estimate["low"] is None:
                 lines.add(f"{name}: no interval, too few patients")
     return sorted(lines)
@@ -226,7 +229,7 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _rounded(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(one) for one in value]
+        return [_rounded(item) for item in value]
     if isinstance(value, float | np.floating):
         return round(float(value), _DECIMALS) + 0.0
     return value
@@ -240,7 +243,7 @@ def _csv(table: CurveTable) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.columns)
-    writer.writerows(["" if one is None else _rounded(one) for one in row] for row in table.rows)
+    writer.writerows(["" if cell is None else _rounded(cell) for cell in row] for row in table.rows)
     return text.getvalue().encode()
 
 
@@ -248,7 +251,7 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
     if metrics["status"] != OK:
         return {"status": metrics["status"]}
     primary = metrics["primary"]
-    return {system: {primary: found[primary]} for system, found in metrics["systems"].items()}
+    return {system: {primary: numbers[primary]} for system, numbers in metrics["systems"].items()}
 
 
 def _counts(metrics: Mapping[str, Any]) -> Counts:
@@ -256,9 +259,9 @@ def _counts(metrics: Mapping[str, Any]) -> Counts:
         return {"status": metrics["status"], "reason": metrics["reason"]}
     primary = metrics["primary"]
     values = {
-        f"{primary}_{system}": found[primary]["value"]
-        for system, found in metrics["systems"].items()
-        if found[primary]["value"] is not None
+        f"{primary}_{system}": numbers[primary]["value"]
+        for system, numbers in metrics["systems"].items()
+        if numbers[primary]["value"] is not None
     }
     return {
         "status": OK,

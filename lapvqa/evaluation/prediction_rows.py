@@ -48,7 +48,10 @@ def curves(
     """
     chosen = systems_of(predictions)
     columns = [
-        [None if np.isnan(one) else float(one) for one in values(rows_of(predictions, system))]
+        [
+            None if np.isnan(value) else float(value)
+            for value in values(rows_of(predictions, system))
+        ]
         for system in chosen
     ]
     return CurveTable(columns=(across, *chosen), rows=tuple(zip(points, *columns, strict=True)))

@@ -74,7 +74,9 @@ class VisualTokens:
         A plain state dict under the names of the encoder's own library.
         """
         if self.trained is not None:
-            weights = {name: one.detach().cpu() for name, one in self.trained.weights().items()}
+            weights = {
+                name: tensor.detach().cpu() for name, tensor in self.trained.weights().items()
+            }
             storage.write_bytes(folder / ENCODER, serialise(weights))
 
 

@@ -196,7 +196,9 @@ def mean_overlaps(
     """Return miou, acc25, acc50 and pointing over the phrases; NaN without any."""
     if not samples:
         return dict.fromkeys(NAMES, math.nan)
-    panel = grounding_panel([one.phrase.stored_boxes for one in samples], found, several=several)
+    panel = grounding_panel(
+        [sample.phrase.stored_boxes for sample in samples], found, several=several
+    )
     values = panel.statistic(np.ones((1, len(samples))))[0]
     return dict(zip(panel.names, values.tolist(), strict=True))
 

@@ -118,8 +118,8 @@ def _columns(predictions: pa.Table, labels: Sequence[str]) -> NDArray[np.int64]:
     if column.null_count:
         unknown = sorted(set(predictions["label"].to_pylist()) - set(labels))
         raise _fault(f"labels {', '.join(labels)}, found {', '.join(unknown)}")
-    found: NDArray[np.int64] = column.to_numpy().astype(np.int64)
-    return found
+    numbers: NDArray[np.int64] = column.to_numpy().astype(np.int64)
+    return numbers
 
 
 def _fault(expected: str) -> SchemaError:

@@ -72,7 +72,7 @@ def layers(picture: Picture, boxes: Sequence[DrawnBox], *, ident: str, again: bo
             ident, STORED_SIZE, STORED_SIZE, picture.address
         )
     # Tags last: no line crosses them.
-    return ground + Markup("").join([_lines(one) for one in boxes] + [_tag(one) for one in boxes])
+    return ground + Markup("").join([_lines(box) for box in boxes] + [_tag(box) for box in boxes])
 
 
 def _lines(box: DrawnBox) -> Markup:
@@ -245,7 +245,7 @@ def _claims(row: Row) -> list[int | None]:
     """Return which true box each found one has claimed; None: none."""
     names = sorted({*row["true_labels"], *row["found_labels"]})
     true, found = (
-        np.array([names.index(one) for one in row[column]], dtype=np.int64)
+        np.array([names.index(name) for name in row[column]], dtype=np.int64)
         for column in ("true_labels", "found_labels")
     )
     truth = TrueBoxes(np.zeros_like(true), true, as_boxes(row["true_boxes"]))
@@ -313,13 +313,15 @@ def _grounding_example(
     ident: str,
 ) -> GroundingExample:
     row = next(iter(rows.values()))
-    systems = [_grounded(system, one, several) for system, one in rows.items()]
+    systems = [_grounded(system, of_system, several) for system, of_system in rows.items()]
     boxes = [
         *(DrawnBox(tuple(box), TRUE) for box in row["true_boxes"]),
-        *(DrawnBox(tuple(one["found_box"]), system) for system, one in rows.items()
-          if one["found_box"] is not None),
+        *(DrawnBox(tuple(of_system["found_box"]), system) for system, of_system in rows.items()
+          if of_system["found_box"] is not None),
     ]  # fmt: skip
-    said = ", ".join(f"{system_name(one.system)} IoU {one.overlap:.2f}" for one in systems)
+    said = ", ".join(
+        f"{system_name(grounded.system)} IoU {grounded.overlap:.2f}" for grounded in systems
+    )
     figure = Markup("")
     if picture is not None:
         figure = draw(

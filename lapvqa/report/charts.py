@@ -187,9 +187,9 @@ def calibration_points(
     """Return (mean probability, share that is positive) of each bin that has samples."""
     bins = reliability(target.astype(np.int8), probability)
     return [
-        (one.mean_probability, one.observed)
-        for one in bins
-        if one.mean_probability is not None and one.observed is not None
+        (part.mean_probability, part.observed)
+        for part in bins
+        if part.mean_probability is not None and part.observed is not None
     ]
 
 

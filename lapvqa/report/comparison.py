@@ -95,7 +95,7 @@ def _csv(lines: Sequence[ComparisonLine]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    writer.writerows(["" if one is None else one for one in row] for row in _rows(lines))
+    writer.writerows(["" if cell is None else cell for cell in row] for row in _rows(lines))
     return text.getvalue().encode()
 
 

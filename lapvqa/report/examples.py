@@ -35,18 +35,20 @@ Row = dict[str, Any]
 def choose(samples: Iterable[tuple[str, str]], count: int) -> list[str]:
     """Return ``count`` of (name, group): groups in their order, one name of each in turn."""
     groups: dict[str, list[str]] = {}
-    for name, group in sorted(set(samples), key=lambda one: _digest(one[0])):
+    for name, group in sorted(set(samples), key=lambda pair: _digest(pair[0])):
         groups.setdefault(group, []).append(name)
-    turns = chain.from_iterable(zip_longest(*(groups[one] for one in sorted(groups))))
+    turns = chain.from_iterable(zip_longest(*(groups[group] for group in sorted(groups))))
     return [name for name in turns if name is not None][:count]
 
 
 def rows_by_sample(predictions: pa.Table, samples: list[str]) -> dict[str, dict[str, Row]]:
     """Return sample -> system -> row, samples as given, systems in the order shown."""
     rows = predictions.filter(pc.is_in(predictions["sample"], pa.array(samples, pa.string())))
-    found = {(row["sample"], row["system"]): row for row in rows.to_pylist()}
+    by_place = {(row["sample"], row["system"]): row for row in rows.to_pylist()}
     return {
-        sample: {name: found[sample, name] for name in systems_of(rows) if (sample, name) in found}
+        sample: {
+            name: by_place[sample, name] for name in systems_of(rows) if (sample, name) in by_place
+        }
         for sample in samples
     }
 

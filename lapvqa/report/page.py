@@ -97,5 +97,5 @@ def _environment() -> Environment:
 
 def _confidence(computed: list[PageResult]) -> str:
     """Return the confidence of the intervals in per cent, as the evaluations recorded it."""
-    found = {item.protocol.get("interval_confidence", "0.95") for item in computed} or {"0.95"}
-    return " or ".join(f"{100 * float(share):g}" for share in sorted(found))
+    shares = {result.protocol.get("interval_confidence", "0.95") for result in computed} or {"0.95"}
+    return " or ".join(f"{100 * float(share):g}" for share in sorted(shares))

@@ -113,7 +113,7 @@ def _placed(cell: PictureCell, x: int, y: int) -> Markup:
 def _cells(section: PageSection) -> Iterable[PictureCell]:
     if section.kind == "probe":
         by_label = zip_longest(section.roc, section.calibration)
-        return [_probe_cell([one for one in pair if one is not None]) for pair in by_label]
+        return [_probe_cell([panel for panel in pair if panel is not None]) for pair in by_label]
     return [_cell(example) for example in section.examples]
 
 
@@ -133,7 +133,7 @@ def _cell(
 
 def _probe_cell(panels: Sequence[PlotPanel]) -> PictureCell:
     return PictureCell(
-        [_plot(one) for one in panels], _PLOT, [PictureText(panels[0].label, weight=700)]
+        [_plot(panel) for panel in panels], _PLOT, [PictureText(panels[0].label, weight=700)]
     )
 
 
@@ -144,12 +144,12 @@ def _answer_cell(example: AnswerExample) -> PictureCell:
     ]
     if example.reversed:
         texts.append(PictureText("reversed pair: the reference image is the later one", _GREY))
-    for one in example.answers:
-        sign = "right" if one.right else "wrong"
-        said = f"{_SIGNS[sign]} {system_name(one.system)}: {one.text or '(empty)'}"
+    for answer in example.answers:
+        sign = "right" if answer.right else "wrong"
+        said = f"{_SIGNS[sign]} {system_name(answer.system)}: {answer.text or '(empty)'}"
         texts.append(PictureText(said, _INK[sign]))
-    titles = ", ".join(one.title.lower() for one in example.images)
-    return PictureCell([_picture(one.picture) for one in example.images], _SIDE,
+    titles = ", ".join(image.title.lower() for image in example.images)
+    return PictureCell([_picture(image.picture) for image in example.images], _SIDE,
                 [PictureText(titles, _GREY), *texts])  # fmt: skip
 
 
@@ -159,29 +159,31 @@ def _report_cell(example: ReportExample) -> PictureCell:
         PictureText(f"Study {example.name}", weight=700),
         PictureText(f"reference: {words or '(empty)'}"),
     ]
-    for one in example.written:
-        words = "".join(piece.words for piece in one.pieces)
-        texts.append(PictureText(f"{system_name(one.system)}: {words or '(empty)'}", weight=700))
-        texts += _found(one.right, one.missed, one.invented)
+    for report in example.written:
+        words = "".join(piece.words for piece in report.pieces)
+        texts.append(PictureText(f"{system_name(report.system)}: {words or '(empty)'}", weight=700))
+        texts += _found(report.right, report.missed, report.invented)
     return PictureCell([_picture(example.picture)], _SIDE, texts)
 
 
 def _detection_cell(example: DetectionExample) -> PictureCell:
     pictures, texts = [], [PictureText(f"Image {example.name}", weight=700)]
-    for place, one in enumerate(example.systems):
+    for place, detected in enumerate(example.systems):
         ident = f"image-{example.name}"
-        pictures.append(_scaled(layers(example.picture, one.boxes, ident=ident, again=place > 0)))
+        pictures.append(
+            _scaled(layers(example.picture, detected.boxes, ident=ident, again=place > 0))
+        )
         side = "" if len(example.systems) < 2 else ("left: ", "right: ")[place % 2]
-        texts.append(PictureText(f"{side}{system_name(one.system)}", _GREY))
-        texts += _found(one.right, one.missed, one.invented)
+        texts.append(PictureText(f"{side}{system_name(detected.system)}", _GREY))
+        texts += _found(detected.right, detected.missed, detected.invented)
     return PictureCell(pictures, _SIDE, texts)
 
 
 def _grounding_cell(example: GroundingExample) -> PictureCell:
     texts = [PictureText(f"“{example.phrase}”", weight=700), PictureText(example.category, _GREY)]
-    for one in example.systems:
-        sign = "right" if one.right else "wrong"
-        said = f"{_SIGNS[sign]} {system_name(one.system)}: IoU {one.overlap:.2f}"
+    for grounded in example.systems:
+        sign = "right" if grounded.right else "wrong"
+        said = f"{_SIGNS[sign]} {system_name(grounded.system)}: IoU {grounded.overlap:.2f}"
         texts.append(PictureText(said, _INK[sign]))
     picture = _picture(None)
     if example.picture is not None:

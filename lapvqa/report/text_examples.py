@@ -93,11 +93,11 @@ def _answer_example(
         answers=[
             Answer(
                 system,
-                one["hypothesis"],
-                exact_match(reference, one["hypothesis"]) == 1,
-                token_f1(reference, one["hypothesis"]),
+                answer["hypothesis"],
+                exact_match(reference, answer["hypothesis"]) == 1,
+                token_f1(reference, answer["hypothesis"]),
             )
-            for system, one in rows.items()
+            for system, answer in rows.items()
         ],
     )
 
@@ -175,7 +175,8 @@ def _report_example(name: str, rows: Mapping[str, Row], picture: Picture | None)
     row = next(iter(rows.values()))
     truth, looked_for = _truth(row), frozenset({*FINDINGS, NO_FINDING})
     written = [
-        _written(system, one["hypothesis"], truth & looked_for) for system, one in rows.items()
+        _written(system, report["hypothesis"], truth & looked_for)
+        for system, report in rows.items()
     ]
     signs = {
         **dict.fromkeys(written[0].right, "right"),
@@ -202,10 +203,14 @@ def mark(text: str, signs: Mapping[str, str]) -> list[Piece]:
     """Cut a text at the words that assert a label of ``signs``; of words that overlap the first."""
     pieces: list[Piece] = []
     end = 0
-    for one in mentions(text):
-        if one.assertion is Assertion.POSITIVE and one.label in signs and one.start >= end:
-            pieces.append(Piece(text[end : one.start]))
-            pieces.append(Piece(text[one.start : one.end], signs[one.label]))
-            end = one.end
+    for mention in mentions(text):
+        if (
+            mention.assertion is Assertion.POSITIVE
+            and mention.label in signs
+            and mention.start >= end
+        ):
+            pieces.append(Piece(text[end : mention.start]))
+            pieces.append(Piece(text[mention.start : mention.end], signs[mention.label]))
+            end = mention.end
     pieces.append(Piece(text[end:]))
     return [piece for piece in pieces if piece.words]

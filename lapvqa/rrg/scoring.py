@@ -134,8 +134,8 @@ def curves(predictions: pa.Table) -> CurveTable:
 
     def f1_of_findings(rows: pa.Table) -> list[float]:
         counts = count_findings(read_reports(rows))
-        found: list[float] = findings.f1_by_label(counts, np.ones((1, len(rows))))[0].tolist()
-        return found
+        values: list[float] = findings.f1_by_label(counts, np.ones((1, len(rows))))[0].tolist()
+        return values
 
     return prediction_rows.curves(
         predictions,
@@ -169,15 +169,15 @@ def count_findings(reports: Reports) -> findings.FindingCounts:
 
     Where no study has labels the truth is what the references assert (``truth_source``).
     """
-    predicted = [labeler.find(one) for one in reports.hypotheses]
+    predicted = [labeler.find(text) for text in reports.hypotheses]
     if all(labels is None for labels in reports.truth):
-        truth: list[Set[str]] = [labeler.find(one) for one in reports.references]
+        truth: list[Set[str]] = [labeler.find(text) for text in reports.references]
     else:
         known = [labels is not None for labels in reports.truth]
         truth = [labels or frozenset() for labels in reports.truth]
         predicted = [
-            found if is_known else frozenset()
-            for found, is_known in zip(predicted, known, strict=True)
+            asserted if is_known else frozenset()
+            for asserted, is_known in zip(predicted, known, strict=True)
         ]
     return findings.finding_counts(truth, predicted, labels=labeler.FINDINGS)
 

@@ -46,11 +46,11 @@ def read_targets(project: Project, sections: str = "both") -> dict[str, TargetRe
     reports = dict(zip(keys, studies["report"].to_pylist(), strict=True))
     columns = ("study_key", "patient_key", "split", "spans")
     rows = zip(*(tokens[name].to_pylist() for name in columns), strict=True)
-    found = {
+    targets = {
         key: TargetReport(patient, split, _text(reports[key], _chosen(spans, sections)))
         for key, patient, split, spans in rows
     }
-    return {key: target for key, target in found.items() if target.text}
+    return {key: target for key, target in targets.items() if target.text}
 
 
 def read_studies(
