@@ -56,8 +56,7 @@ from lapvqa.params import Params, PretrainParams, load_params
 from lapvqa.pretrain.loader import Corpus, read_corpus
 from lapvqa.pretrain.train import run_digest
 from lapvqa.pretrain.trainer import Trainer
-from lapvqa.probe import recipe
-from lapvqa.probe import task as probe_task
+from lapvqa.probe import judge as probe_judge
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import PROBE_PREDICTIONS
@@ -243,14 +242,14 @@ def probe(
     }
     listed = read[task]()
     listed.check(source.present(listed.images))
-    found = probe_task.extract(
+    found = probe_judge.extract(
         {name: OwnEncoder(encoder) for name, encoder in encoders.items()},
         source,
         listed.images,
         job=job,
     )
     grid = getattr(params.evaluate, f"probe_{task}").c_grid
-    return recipe.predict(listed.keep(found.readable), found.systems, c_grid=grid)
+    return probe_judge.predict(listed.keep(found.readable), found.systems, c_grid=grid)
 
 
 def run_job(job: Job, root: Path, tasks: Sequence[str] = tuple(EVALUATIONS)) -> Path:

@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lapvqa import storage
-from lapvqa.evaluation.contract import Evaluation
+from lapvqa.evaluation.task import EvaluationTask
 from lapvqa.metrics.bootstrap import Array, draw_values, interval
 from lapvqa.params import BootstrapParams
-from lapvqa.probe import chexpert, nih14
+from lapvqa.probe.task import CHEXPERT, NIH14
 from lapvqa.schemas import PROBE_PREDICTIONS
 
 LAST, LOWEST = "last", "lowest validation loss"
@@ -34,10 +34,7 @@ UNTRAINED = "untrained"
 _TITLES = {"chexpert": "CheXpert", "nih14": "NIH"}
 _MARKERS = "osD^"
 _SIZES = ("images_", "patients_")
-EVALUATIONS: dict[str, Evaluation] = {
-    "chexpert": chexpert.EVALUATION,
-    "nih14": nih14.EVALUATION,
-}
+EVALUATIONS: dict[str, EvaluationTask] = {"chexpert": CHEXPERT, "nih14": NIH14}
 
 
 @dataclass(frozen=True)
@@ -63,10 +60,8 @@ class Run:
         return cls(facts, values)
 
 
-def _mean_auc(
-    evaluation: Evaluation, table: pa.Table, system: str, common: BootstrapParams
-) -> Array:
-    measures = evaluation.measure(table.filter(pc.equal(table["system"], system)))
+def _mean_auc(task: EvaluationTask, table: pa.Table, system: str, common: BootstrapParams) -> Array:
+    measures = task.measure(table.filter(pc.equal(table["system"], system)))
     values = draw_values(
         measures.statistic, measures.patients, draws=common.bootstrap_draws, seed=common.seed
     )

@@ -1,6 +1,6 @@
 """Run one stage: ``python -m lapvqa.stage NAME``. What dvc.yaml calls; no orchestrator inside.
 
-A stage function takes its own section of params.yaml and a Job, writes its outputs, and returns
+A stage function takes its own section of params.yaml and the job, writes its outputs, and returns
 its closing counts.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from lapvqa import runtime, storage
 from lapvqa.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER, ConfigError, LapvqaError
-from lapvqa.evaluation.task_table import EVALUATIONS
+from lapvqa.evaluation import task_table
 from lapvqa.job import Counts, Job, open_job
 from lapvqa.params import Params, load_params
 from lapvqa.project import Project
@@ -26,8 +26,8 @@ from lapvqa.recorder import Recorder
 
 StageFunction = Callable[[Any, Job], Counts]
 
-# Stage -> (module with ``run``, what it gets of the parameters). Modules are imported on use:
-# ingest must not pay for torch.
+# Stage -> (its module, what it gets of the parameters): ``run`` of that module, or of an evaluation
+# the record of the task there. Modules are imported on use: ingest must not pay for torch.
 STAGES: dict[str, tuple[str, Callable[[Params], Any]]] = {
     "inventory": ("lapvqa.inventory", lambda params: params.inventory),
     "ingest": ("lapvqa.ingest.ingest", lambda params: params.ingest),
@@ -36,7 +36,7 @@ STAGES: dict[str, tuple[str, Callable[[Params], Any]]] = {
     "export": ("lapvqa.export.export", lambda params: params.export),
     **{
         f"evaluate@{task}": (module, lambda params: params.evaluate)
-        for task, module in EVALUATIONS.items()
+        for task, module in task_table.EVALUATIONS.items()
     },
     "report": ("lapvqa.report.page", lambda params: params.report),
 }
@@ -54,7 +54,7 @@ def run_stage(name: str, project: Project) -> Counts:
         project.failure(name).unlink(missing_ok=True)
         recorder = Recorder(project.record(name), stage=name)
         try:
-            function: StageFunction = importlib.import_module(module_name).run
+            function = _function(name, module_name)
             counts = function(section(params), open_job(project, recorder))
             recorder.summary(counts)
         finally:
@@ -70,6 +70,24 @@ def run_stage(name: str, project: Project) -> Counts:
         }  # fmt: skip
         storage.write_json(project.run_file(name), facts)
     return counts
+
+
+def _function(name: str, module_name: str) -> StageFunction:
+    task = name.partition("@")[2]
+    if not task:
+        function: StageFunction = importlib.import_module(module_name).run
+        return function
+    from lapvqa.evaluation.evaluate import evaluate, pipeline_encoders
+
+    record = task_table.find(task)
+    return lambda params, job: evaluate(record, pipeline_encoders(job), params, job)
+
+
+def code_modules(name: str) -> tuple[str, ...]:
+    """Return the modules where the closure of a stage's code starts (``lapvqa.code``)."""
+    module_name, _ = STAGES[name]
+    task = name.partition("@")[2]
+    return (module_name, task_table.find(task).judge_module) if task else (module_name,)
 
 
 def _keep_failure(error: LapvqaError, stage: str, project: Project) -> None:

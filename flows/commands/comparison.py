@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from lapvqa.evaluation.compare import REFERENCE, Line, Score
-from lapvqa.evaluation.comparison_files import NAMES
+from lapvqa.evaluation.compare import REFERENCE, ComparisonLine, Score
+from lapvqa.evaluation.results import Interval
 from lapvqa.metrics.paired import Difference
 from lapvqa.params import BootstrapParams
-from tasks.results import shown, shown_difference
+from lapvqa.report.comparison import NAMES
 
 _SURPRISING = 0.05
 _WIDEST_NAME = 22
 
 
-def show(lines: Sequence[Line], console: Console, common: BootstrapParams) -> None:
+def show(lines: Sequence[ComparisonLine], console: Console, common: BootstrapParams) -> None:
     """Print each task's systems, their differences from trained, and where the files are."""
     console.print(
         f"Primary metric and {common.confidence:.0%} interval; difference from trained on the "
@@ -31,7 +31,7 @@ def show(lines: Sequence[Line], console: Console, common: BootstrapParams) -> No
     console.print(f"\nwritten: {files}", soft_wrap=True)
 
 
-def _show_line(line: Line, width: int, console: Console) -> None:
+def _show_line(line: ComparisonLine, width: int, console: Console) -> None:
     counts = sorted({score.num_samples for score in line.scores.values()})
     samples = f", {' or '.join(map(str, counts))} test samples" if counts else ""
     console.print(f"\n[bold]{line.name}[/bold]: {line.metric}{samples}")
@@ -42,7 +42,7 @@ def _show_line(line: Line, width: int, console: Console) -> None:
         table.add_column("minus trained", width=23, no_wrap=True)
         table.add_column("p", width=5, justify="right", no_wrap=True)
         for name, score in line.scores.items():
-            table.add_row(name, shown(score.estimate._asdict()), *_difference(name, score))
+            table.add_row(name, score.estimate.shown(), *_difference(name, score))
         console.print(table)
     _show_delong(line, console)
     for reason, absent in _by_reason(line.absent).items():
@@ -52,14 +52,16 @@ def _show_line(line: Line, width: int, console: Console) -> None:
 def _difference(name: str, score: Score) -> tuple[str, str]:
     if score.difference is None:
         return ("" if name == REFERENCE else score.note), ""
-    return shown_difference(vars(score.difference)), _p(score.difference)
+    difference = score.difference
+    interval = Interval(difference.value, difference.low, difference.high)
+    return interval.shown("+.3f"), _p(difference)
 
 
 def _p(difference: Difference) -> str:
     return "" if difference.p_value is None else f"{difference.p_value:.3f}"
 
 
-def _show_delong(line: Line, console: Console) -> None:
+def _show_delong(line: ComparisonLine, console: Console) -> None:
     """Print for how many labels DeLong's test, too, finds a difference of AUCs."""
     found = []
     for name, score in line.scores.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 import time
@@ -80,16 +79,16 @@ def _named(paths: list[Path], names: list[str]) -> Encoders:
     """Return name -> path of each encoder; ConfigError if two have one name."""
     from lapvqa.evaluation import external_encoders
 
-    found: Encoders = {}
+    encoders: Encoders = {}
     for place, path in enumerate(paths):
         name = external_encoders.name_of(path, names[place] if names else None)
-        if name in found:
+        if name in encoders:
             raise ConfigError(
-                f"two encoders would be called {name}: {found[name]} and {path}",
+                f"two encoders would be called {name}: {encoders[name]} and {path}",
                 hint="give each a --name, in the order of --encoder",
             )
-        found[name] = path
-    return found
+        encoders[name] = path
+    return encoders
 
 
 def _run_stage(task: str, project: Project, console: Console) -> None:
@@ -126,6 +125,7 @@ def _judge(encoders: Encoders, tasks: list[str], project: Project, console: Cons
 
 def _judge_one(name: str, path: Path, task: str, project: Project, display: Display) -> None:
     from lapvqa.evaluation import external_encoders
+    from lapvqa.evaluation.evaluate import evaluate
     from lapvqa.job import open_job
     from lapvqa.params import load_params
     from lapvqa.recorder import Recorder
@@ -138,9 +138,8 @@ def _judge_one(name: str, path: Path, task: str, project: Project, display: Disp
     recorder = Recorder(record, stage=stage, machine_readable=True, listener=_listener(display))
     try:
         job = open_job(project, recorder)
-        subject = external_encoders.subject_of(name, path, task, params, job)
-        module = importlib.import_module(EVALUATIONS[task])
-        counts = module.evaluate(subject, params, job)
+        encoder = external_encoders.external_encoder(name, path, project)
+        counts = evaluate(find(task), encoder, params, job)
         recorder.summary(counts)
     finally:
         recorder.close()
@@ -165,17 +164,18 @@ def _show_task(task: str, folders: list[Path], as_json: bool) -> int:
     """Print the metrics of one task as `lapvqa score` does; of several encoders as a list."""
     from flows.commands.score import show
     from lapvqa import storage
+    from lapvqa.evaluation.results import METRICS, read_result
 
-    found = [
-        storage.read_json(folder / task / "metrics.json", made_by=f"evaluate@{task}")
-        for folder in folders
-    ]
     if as_json:
-        _print_json(found[0] if len(found) == 1 else found)
+        contents = [
+            storage.read_json(folder / task / METRICS, made_by=f"evaluate@{task}")
+            for folder in folders
+        ]
+        _print_json(contents[0] if len(contents) == 1 else contents)
         return 0
     console = terminal.console()
-    for metrics in found:
-        show(metrics, console)
+    for folder in folders:
+        show(read_result(folder / task, task), console)
     if folders[0].parent.name == "evaluations":
         console.print("beside the others: lapvqa evaluate --compare")
     return 0
@@ -183,16 +183,17 @@ def _show_task(task: str, folders: list[Path], as_json: bool) -> int:
 
 def _compare(project: Project, as_json: bool) -> None:
     from flows.commands import comparison
-    from lapvqa.evaluation import comparison_files, external_encoders
+    from lapvqa.evaluation import external_encoders
     from lapvqa.evaluation.compare import compare
     from lapvqa.params import load_params
+    from lapvqa.report.comparison import write
 
     encoders, common = (
-        external_encoders.listed(project),
+        external_encoders.read_encoders(project),
         load_params(project.params).evaluate.common,
     )
     lines = list(compare(project, list(encoders), common=common))
-    document = comparison_files.write(lines, encoders, project)
+    document = write(lines, encoders, project)
     if as_json:
         _print_json(document)
         return

@@ -48,10 +48,11 @@ def show_results(project: Project, console: Console) -> None:
 
     A narrow terminal gets each interval below its value.
     """
-    from tasks.results import headlines, most_common_report
+    from lapvqa.evaluation.results import BASELINE
+    from tasks.results import evaluated
 
-    rows = headlines(project)
-    if not rows:
+    results = evaluated(project)
+    if not results:
         return
     console.print(
         f"Results: value and {_confidence(project)} interval, patients resampled", markup=False
@@ -60,19 +61,24 @@ def show_results(project: Project, console: Console) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("task", "trained", "untrained", "difference"):
         table.add_column(column, no_wrap=True)
-    for row in rows:
-        if not row.not_computed:
-            numbers = (row.trained, row.untrained, row.difference)
+    for result in results:
+        for row in result.headlines():
+            writer = f", {row.writer}" if row.writer else ""
+            numbers = (row.trained.shown(), row.untrained.shown(), row.difference.shown("+.3f"))
             cells = [text.replace(" [", f"{break_line}[", 1) for text in numbers]
-            table.add_row(f"{row.task}{break_line}{row.metric}", *cells)
+            table.add_row(f"{result.task}{writer}{break_line}{result.primary}", *cells)
     if table.row_count:
         console.print(table)
-    baseline = most_common_report(project)
-    if baseline:
-        console.print(f"rrg: the most common report, for every study, has {baseline}", markup=False)
-    for row in rows:
-        if row.not_computed:
-            console.print(f"{row.task}: not computed: {row.not_computed}", markup=False)
+    for result in results:
+        if BASELINE in result.systems:
+            console.print(
+                f"{result.task}: the most common report, for every study, has {result.primary} "
+                f"{result.interval(BASELINE, result.primary)}",
+                markup=False,
+            )
+    for result in results:
+        if not result.computed:
+            console.print(f"{result.task}: not computed: {result.reason}", markup=False)
 
 
 def show_places(project: Project, console: Console) -> None:

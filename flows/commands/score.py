@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from flows.commands import terminal
+from lapvqa.evaluation.results import TaskResult, parse
 from lapvqa.params import load_params
 from lapvqa.project import Project
-from tasks.results import shown
 
 
 def execute(project: Project, *, task: str, predictions: Path, as_json: bool) -> int:
@@ -22,49 +21,51 @@ def execute(project: Project, *, task: str, predictions: Path, as_json: bool) ->
     from lapvqa.evaluation import contract, task_table
 
     params = load_params(project.params).evaluate
-    evaluation = task_table.configured(task, params, project)
+    record = task_table.find(task).configured(getattr(params, task), project.root)
     table = storage.read_table(
-        predictions, evaluation.schema, made_by=f"evaluate@{task} (or give another file)"
+        predictions, record.schema, made_by=f"evaluate@{task} (or give another file)"
     )
-    metrics = contract.metrics_of(evaluation, table, common=params.common)
+    metrics = contract.metrics_of(record, table, common=params.common)
     if as_json:
         # Plain, whatever the width of the terminal.
         terminal.console().print_json(json.dumps(metrics, sort_keys=True), indent=2)
         return 0
-    show(metrics, terminal.console())
+    show(parse(metrics), terminal.console())
     return 0
 
 
-def show(metrics: dict[str, Any], console: Console) -> None:
-    """Print the content of a metrics.json; a narrow terminal gets one table below the other."""
-    if "systems" not in metrics:
-        console.print(f"{metrics['task']}: not computed: {metrics['reason']}", markup=False)
+def show(result: TaskResult, console: Console) -> None:
+    """Print the metrics of a task; a narrow terminal gets one table below the other."""
+    if not result.computed:
+        console.print(f"{result.task}: not computed: {result.reason}", markup=False)
         return
     console.print(
-        f"{metrics['task']}: {metrics['num_samples']} samples of {metrics['num_patients']} "
-        f"patients; value and {metrics['protocol']['interval_confidence']:.0%} interval",
+        f"{result.task}: {result.num_samples} samples of {result.num_patients} "
+        f"patients; value and {result.protocol['interval_confidence']:.0%} interval",
         markup=False,
     )
-    columns = {**metrics["systems"], **metrics["differences"]}
-    names = list(next(iter(metrics["systems"].values())))
-    for some in _by_width(columns, names, console.width):
+    columns = {
+        name: {metric: interval.shown() for metric, interval in metrics.items()}
+        for name, metrics in {**result.systems, **result.differences}.items()
+    }
+    for some in _by_width(columns, result.metrics, console.width):
         table = Table()
         table.add_column("metric", no_wrap=True)
         for system in some:
             table.add_column(system, justify="right", no_wrap=True)
-        for metric in names:
-            table.add_row(metric, *(shown(columns[system][metric]) for system in some))
+        for metric in result.metrics:
+            table.add_row(metric, *(columns[system][metric] for system in some))
         console.print(table)
-    primary = metrics["primary"]
-    for system, found in metrics["seeds"].items():
-        each = ", ".join(map(_number, found[primary]["values"]))
+    for system, metrics in result.seeds.items():
+        heads = metrics[result.primary]
+        each = ", ".join(map(_number, heads.values))
         console.print(
-            f"{system}: mean of {len(found[primary]['values'])} heads; their {primary}: {each} "
-            f"(sd {_number(found[primary]['sd'])})",
+            f"{system}: mean of {len(heads.values)} heads; their {result.primary}: {each} "
+            f"(sd {_number(heads.sd)})",
             markup=False,
             soft_wrap=True,
         )
-    for line in metrics["undefined"]:
+    for line in result.undefined:
         console.print(f"undefined: {line}", markup=False, soft_wrap=True)
 
 
@@ -72,13 +73,15 @@ def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def _by_width(columns: dict[str, Any], metrics: list[str], width: int) -> Iterator[list[str]]:
+def _by_width(
+    columns: dict[str, dict[str, str]], metrics: list[str], width: int
+) -> Iterator[list[str]]:
     """Yield the columns that fit beside the metrics' names; at least one at a time."""
     left = width - max(map(len, metrics)) - 4
     row: list[str] = []
     taken = 0
     for name, column in columns.items():
-        needed = 3 + max(len(name), *(len(shown(column[metric])) for metric in metrics))
+        needed = 3 + max(len(name), *(len(column[metric]) for metric in metrics))
         if row and taken + needed > left:
             yield row
             row, taken = [], 0

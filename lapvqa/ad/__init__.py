@@ -1,9 +1,10 @@
 """Abnormality detection: boxes of VinDr-CXR's 14 findings, found by a small DETR.
 
-``heads``
-    ``DetectionHead`` and ``predict``, as published
-``loss``
-    Hungarian matching and the losses of DETR (Carion et al., ECCV 2020)
+Files, in the order in which data meets them:
+    task.py     the record: its data, how it is scored, its words for the page
+    judge.py    reads and decodes VinDr-CXR, trains a head per encoder, predicts
+    heads.py    ``DetectionHead`` and ``predict``, as published; matching and losses of DETR
+    scoring.py  average precision of predictions
 
 Contracts
     Boxes are (cx, cy, w, h) in [0, 1] of the image that the encoder saw; ``predict`` returns xyxy.

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from lapvqa.datasets.vindr_tables import CLASSES
 from lapvqa.errors import SchemaError
 from lapvqa.evaluation import prediction_rows
-from lapvqa.evaluation.contract import Table
+from lapvqa.evaluation.task import CurveTable
 from lapvqa.metrics.bootstrap import Array, Measures
 from lapvqa.metrics.boxes.coco import coco_panel
 from lapvqa.metrics.boxes.voc import VINDR, FoundBoxes, Index, TrueBoxes, detection_panel
@@ -36,7 +36,7 @@ def measure(predictions: pa.Table, *, labels: Sequence[str] = CLASSES) -> Measur
     return measures(panel, samples=rows["sample"].to_pylist(), patients=rows["patient"].to_pylist())
 
 
-def curves(predictions: pa.Table, *, labels: Sequence[str] = CLASSES) -> Table:
+def curves(predictions: pa.Table, *, labels: Sequence[str] = CLASSES) -> CurveTable:
     """Return AP@0.4 of each class, a column per system."""
 
     def precisions(predicted: pa.Table) -> Array:

@@ -1,7 +1,9 @@
 """Difference VQA: a question about what changed from a reference image to the current one.
 
-``model``
-    ``DiffVQAHead``, as published
+Files, in the order in which data meets them:
+    task.py   the record: its data, how it is scored, its words for the page
+    judge.py  the reader and the head; the rest is ``lapvqa.evaluation.answering``
+    model.py  ``DiffVQAHead``, as published
 
 Contracts
     Frame 0 is the reference (earlier) image, frame 1 the current one; the reference's tokens come

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lapvqa.evaluation import prediction_rows
-from lapvqa.evaluation.contract import Table
+from lapvqa.evaluation.task import CurveTable
 from lapvqa.metrics.bootstrap import Measures
 from lapvqa.metrics.panel import Panel, measures, side_by_side
 from lapvqa.metrics.texts.meteor import meteor_panel
@@ -29,7 +29,7 @@ def measure(predictions: pa.Table) -> Measures:
     return measures(panel, samples=rows["sample"].to_pylist(), patients=rows["patient"].to_pylist())
 
 
-def curves(predictions: pa.Table) -> Table:
+def curves(predictions: pa.Table) -> CurveTable:
     """Return the exact match of each type of question, a column per system."""
     types = sorted(pc.unique(predictions["type"]).to_pylist())
 
@@ -37,7 +37,7 @@ def curves(predictions: pa.Table) -> Table:
         panel = _answers(rows)
         values = panel.statistic(np.ones((1, rows.num_rows)))[0]
         by_name = dict(zip(panel.names, values.tolist(), strict=True))
-        return [by_name.get(f"exact_match/type:{one}", np.nan) for one in types]
+        return [by_name.get(f"exact_match/type:{kind}", np.nan) for kind in types]
 
     return prediction_rows.curves(predictions, matches, across=CURVE_COLUMNS[0], points=types)
 

@@ -3,28 +3,24 @@
 Reads result folders: results/<task> of the pipeline, evaluations/<name>/<task> of others. Values
 and intervals are those of metrics.json; differences are made from predictions.parquet, on the same
 draws of patients, and only where samples and truth are the same: two numbers of two test sets have
-no difference.
-
-Reports are written in two ways, so they have two lines: by the decoder that the pipeline's encoder
-was pretrained with, and by a head taught on frozen tokens, which every encoder can have.
+no difference. A task whose predictions have several writers has a line for each.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lapvqa import storage
-from lapvqa.evaluation import contract, differences, task_table
-from lapvqa.evaluation.contract import Evaluation
+from lapvqa.evaluation import differences, task_table
+from lapvqa.evaluation.results import METRICS, PREDICTIONS, Interval, TaskResult, read_result
+from lapvqa.evaluation.task import EvaluationTask
 from lapvqa.metrics import replicates
-from lapvqa.metrics.bootstrap import Array, Estimate, Measures, draw_values
+from lapvqa.metrics.bootstrap import Array, Measures, draw_values
 from lapvqa.metrics.paired import Difference
 from lapvqa.params import BootstrapParams
 from lapvqa.project import Project
@@ -53,7 +49,7 @@ class Score:
     itself. ``delong``: label -> p of the AUC's difference.
     """
 
-    estimate: Estimate
+    estimate: Interval
     num_samples: int
     difference: Difference | None = None
     delong: Mapping[str, float | None] = field(default_factory=dict)
@@ -61,10 +57,10 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Line:
+class ComparisonLine:
     """One task: the scores by system, and why the ``absent`` have none.
 
-    ``writer`` of reports: "decoder" or "head"; else empty.
+    ``writer``: see ``ComparedSystems``.
     """
 
     task: str
@@ -80,86 +76,72 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Variant:
-    """One line of a task: column -> system of the pipeline's results; ``alone``: others too."""
-
-    writer: str
-    systems: Mapping[str, str]
-    alone: bool = True
-
-
-_OWN = {REFERENCE: REFERENCE, "untrained": "untrained"}
-_BASELINE = {"most_common": "most_common"}
-_VARIANTS = {
-    "rrg": (
-        Variant("decoder", {**_OWN, **_BASELINE}, alone=False),
-        Variant("head", {**{one: f"head_{one}" for one in _OWN}, **_BASELINE}),
-    )
-}
-
-
-@dataclass(frozen=True)
-class Result:
-    """metrics.json of a folder and, where it was computed, the system that is meant."""
+class SystemResult:
+    """The metrics of a folder and the system in it that is meant."""
 
     folder: Path
-    metrics: Mapping[str, Any]
+    result: TaskResult
     system: str
 
     @property
     def reason(self) -> str:
         """Why there is no score; empty if there is one."""
-        if self.metrics["status"] != contract.OK:
-            return str(self.metrics["reason"])
-        return "" if self.system in self.metrics["systems"] else "this system was not judged"
+        if not self.result.computed:
+            return self.result.reason
+        return "" if self.system in self.result.systems else "this system was not judged"
 
     @property
     def samples(self) -> str:
         """The digest of the test samples."""
-        return str(self.metrics["protocol"]["samples_sha256"])
+        return str(self.result.protocol["samples_sha256"])
+
+    def score(self, primary: str) -> Score:
+        """Return the primary metric."""
+        return Score(self.result.interval(self.system, primary), self.result.num_samples)
 
 
-def compare(project: Project, encoders: list[str], *, common: BootstrapParams) -> Iterator[Line]:
+def compare(
+    project: Project, encoders: list[str], *, common: BootstrapParams
+) -> Iterator[ComparisonLine]:
     """Yield the lines of all tasks: the pipeline's systems, then ``encoders`` by name."""
-    for task in task_table.EVALUATIONS:
-        folder = project.result_dir(task)
-        others = {name: project.evaluations_dir(name) / task for name in encoders}
-        for variant in _VARIANTS.get(task, (Variant("", _OWN),)):
-            chosen = {column: (folder, name) for column, name in variant.systems.items()}
-            if variant.alone:
-                chosen |= {name: (other, name) for name, other in others.items()}
-            line = compare_task(task, chosen, writer=variant.writer, common=common)
-            if line.scores or variant.alone:
+    for task in task_table.find_all():
+        folder = project.result_dir(task.name)
+        others = {name: project.evaluations_dir(name) / task.name for name in encoders}
+        for compared in task.lines:
+            places = {column: (folder, system) for column, system in compared.systems.items()}
+            if compared.external:
+                places |= {name: (other, name) for name, other in others.items()}
+            line = compare_task(task, places, writer=compared.writer, common=common)
+            if line.scores or compared.external:
                 yield line
 
 
 def compare_task(
-    task: str,
-    chosen: Mapping[str, tuple[Path, str]],
+    task: EvaluationTask,
+    places: Mapping[str, tuple[Path, str]],
     *,
     writer: str = "",
     common: BootstrapParams,
-) -> Line:
-    """Return one line; ``chosen``: column -> (folder of results, system in it)."""
-    evaluation = task_table.find(task)
-    results = {column: _read(*place) for column, place in chosen.items()}
-    there = {column: one for column, one in results.items() if not one.reason}
-    absent = {column: one.reason for column, one in results.items() if one.reason}
-    reference = there.get(REFERENCE)
+) -> ComparisonLine:
+    """Return one line; ``places``: column -> (folder of results, system in it)."""
+    results = {column: _read(task.name, *place) for column, place in places.items()}
+    judged = {column: result for column, result in results.items() if not result.reason}
+    absent = {column: result.reason for column, result in results.items() if result.reason}
+    reference = judged.get(REFERENCE)
     drawn = None
     scores = {}
-    for column, one in there.items():
-        score = _score(one, evaluation.primary)
+    for column, result in judged.items():
+        score = result.score(task.primary)
         if column == REFERENCE:
             scores[column] = score
         elif reference is None:
             scores[column] = _noted(score, NO_REFERENCE)
-        elif one.samples != reference.samples:
+        elif result.samples != reference.samples:
             scores[column] = _noted(score, OTHER_SAMPLES)
         else:
-            drawn = drawn or Drawn.read(reference, evaluation, common)
-            scores[column] = _compared(score, Drawn.read(one, evaluation, common), drawn, common)
-    return Line(task, writer, evaluation.primary, scores, absent)
+            drawn = drawn or Drawn.read(reference, task, common)
+            scores[column] = _compared(score, Drawn.read(result, task, common), drawn, common)
+    return ComparisonLine(task.name, writer, task.primary, scores, absent)
 
 
 @dataclass(frozen=True)
@@ -172,20 +154,17 @@ class Drawn:
     values: Array
 
     @classmethod
-    def read(cls, result: Result, evaluation: Evaluation, common: BootstrapParams) -> Drawn:
+    def read(cls, result: SystemResult, task: EvaluationTask, common: BootstrapParams) -> Drawn:
         """Read predictions and draw."""
         table = storage.read_table(
-            result.folder / contract.PREDICTIONS,
-            evaluation.schema,
-            made_by=f"evaluate@{evaluation.task}",
+            result.folder / PREDICTIONS, task.schema, made_by=f"evaluate@{task.name}"
         )
         heads = replicates.heads_by_system(pc.unique(table["system"]).to_pylist())[result.system]
-        measured = replicates.measure_heads(evaluation.measure, table, heads)
-        measures = replicates.mean_over_heads(measured)
+        measures = replicates.mean_over_heads(replicates.measure_heads(task.measure, table, heads))
         values = draw_values(
             measures.statistic, measures.patients, draws=common.bootstrap_draws, seed=common.seed
         )
-        return cls(evaluation.primary, replicates.rows_of(table, result.system), measures, values)
+        return cls(task.primary, replicates.rows_of(table, result.system), measures, values)
 
     @property
     def truth(self) -> pa.Table:
@@ -195,23 +174,23 @@ class Drawn:
         return self.rows.select(columns).sort_by(keys)
 
 
-def _compared(score: Score, one: Drawn, reference: Drawn, common: BootstrapParams) -> Score:
-    if not one.truth.equals(reference.truth):
+def _compared(score: Score, system: Drawn, reference: Drawn, common: BootstrapParams) -> Score:
+    if not system.truth.equals(reference.truth):
         return _noted(score, OTHER_TRUTH)
-    found = differences.differences(
-        one.measures,
-        (one.values, reference.values),
-        (one.rows, reference.rows),
+    by_metric = differences.differences(
+        system.measures,
+        (system.values, reference.values),
+        (system.rows, reference.rows),
         confidence=common.confidence,
     )
-    primary = found[one.primary]
+    primary = by_metric[system.primary]
     return Score(
         score.estimate,
         score.num_samples,
         Difference(**{key: primary[key] for key in ("value", "low", "high", "p_value")}),
         {
             name.removeprefix(_AUC): numbers["delong_p"]
-            for name, numbers in found.items()
+            for name, numbers in by_metric.items()
             if "delong_p" in numbers
         },
     )
@@ -221,16 +200,9 @@ def _noted(score: Score, note: str) -> Score:
     return Score(score.estimate, score.num_samples, note=note)
 
 
-def _score(result: Result, primary: str) -> Score:
-    found = result.metrics["systems"][result.system][primary]
-    estimate = Estimate(found["value"], found["low"], found["high"])
-    return Score(estimate, result.metrics["num_samples"])
-
-
-def _read(folder: Path, system: str) -> Result:
+def _read(task: str, folder: Path, system: str) -> SystemResult:
     """Read metrics.json; a folder without one has not been computed yet."""
-    path = folder / contract.METRICS
-    if not path.exists():
-        absent = {"status": contract.NOT_COMPUTED, "reason": "not evaluated yet"}
-        return Result(folder, absent, system)
-    return Result(folder, json.loads(path.read_bytes()), system)
+    if not (folder / METRICS).exists():
+        absent = TaskResult(task, computed=False, reason="not evaluated yet")
+        return SystemResult(folder, absent, system)
+    return SystemResult(folder, read_result(folder, task), system)

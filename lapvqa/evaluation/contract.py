@@ -24,8 +24,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,46 +35,24 @@ import pyarrow.compute as pc
 from lapvqa import storage
 from lapvqa.errors import SchemaError
 from lapvqa.evaluation import differences
+from lapvqa.evaluation.results import (
+    CURVES,
+    EXTRA,
+    HEADLINE,
+    METRICS,
+    NOT_COMPUTED,
+    OK,
+    PREDICTIONS,
+)
+from lapvqa.evaluation.task import CurveTable, EvaluationTask
 from lapvqa.job import Counts
 from lapvqa.metrics import record, replicates
-from lapvqa.metrics.bootstrap import Array, Estimate, draw_values, interval
-from lapvqa.metrics.bootstrap import Measures as Measures  # evaluations find it here
+from lapvqa.metrics.bootstrap import Array, Estimate, Measures, draw_values, interval
 from lapvqa.params import BootstrapParams
-
-PREDICTIONS, METRICS, CURVES = "predictions.parquet", "metrics.json", "curves.csv"
-HEADLINE = "headline.json"
-EXTRA = "extra"
-OK, NOT_COMPUTED = "ok", "not computed"
 
 _PROTOCOL_KEY = b"lapvqa.protocol"
 _REASON_KEY = b"lapvqa.not_computed"
 _DECIMALS = 6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A small table for plots: written as curves.csv."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str | float | None, ...], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """How one task's predictions are scored.
-
-    ``schema`` has at least the columns sample, patient, system. ``measure`` and ``curves`` see
-    nothing but predictions: ``measure`` the rows of one system, ``curves`` all rows.
-    ``compared`` lists pairs (a, b) of systems whose difference a - b is reported.
-    """
-
-    task: str
-    schema: pa.Schema
-    primary: str
-    measure: Callable[[pa.Table], Measures]
-    curves: Callable[[pa.Table], Table]
-    curve_columns: tuple[str, ...]
-    compared: tuple[tuple[str, str], ...] = (("trained", "untrained"),)
 
 
 def empty_extra(folder: Path) -> Path:
@@ -87,7 +64,7 @@ def empty_extra(folder: Path) -> Path:
 
 
 def publish(
-    evaluation: Evaluation,
+    task: EvaluationTask,
     predictions: pa.Table,
     *,
     protocol: Mapping[str, Any],
@@ -101,23 +78,23 @@ def publish(
     """
     text = json.dumps(protocol, sort_keys=True, allow_nan=False)
     described = predictions.replace_schema_metadata({_PROTOCOL_KEY: text})
-    storage.write_table(folder / PREDICTIONS, described, evaluation.schema)
+    storage.write_table(folder / PREDICTIONS, described, task.schema)
     _close_extra(folder)
-    return score(evaluation, folder=folder, common=common)
+    return score(task, folder=folder, common=common)
 
 
 def not_computed(
-    evaluation: Evaluation, reason: str, *, folder: Path, common: BootstrapParams
+    task: EvaluationTask, reason: str, *, folder: Path, common: BootstrapParams
 ) -> Counts:
     """Record that the task has no result here, and why; all its files exist afterwards.
 
     ``reason`` says what is missing and what to set, without absolute paths.
     """
-    empty = evaluation.schema.empty_table().replace_schema_metadata({_REASON_KEY: reason})
-    storage.write_table(folder / PREDICTIONS, empty, evaluation.schema)
+    empty = task.schema.empty_table().replace_schema_metadata({_REASON_KEY: reason})
+    storage.write_table(folder / PREDICTIONS, empty, task.schema)
     empty_extra(folder)
     _close_extra(folder)
-    return score(evaluation, folder=folder, common=common)
+    return score(task, folder=folder, common=common)
 
 
 def _close_extra(folder: Path) -> None:
@@ -127,14 +104,14 @@ def _close_extra(folder: Path) -> None:
     storage.write_json(listing, names)
 
 
-def score(evaluation: Evaluation, *, folder: Path, common: BootstrapParams) -> Counts:
+def score(task: EvaluationTask, *, folder: Path, common: BootstrapParams) -> Counts:
     """Make metrics.json and curves.csv from the folder's predictions.parquet alone."""
     predictions = storage.read_table(
-        folder / PREDICTIONS, evaluation.schema, made_by=f"evaluate@{evaluation.task}"
+        folder / PREDICTIONS, task.schema, made_by=f"evaluate@{task.name}"
     )
-    metrics = metrics_of(evaluation, predictions, common=common)
+    metrics = metrics_of(task, predictions, common=common)
     computed = metrics["status"] == OK
-    curves = evaluation.curves(predictions) if computed else Table(columns=evaluation.curve_columns)
+    curves = task.curves(predictions) if computed else CurveTable(columns=task.curve_columns)
     storage.write_bytes(folder / CURVES, _csv(curves))
     storage.write_json(folder / METRICS, metrics)
     storage.write_json(folder / HEADLINE, _headline(metrics))
@@ -142,30 +119,30 @@ def score(evaluation: Evaluation, *, folder: Path, common: BootstrapParams) -> C
 
 
 def metrics_of(
-    evaluation: Evaluation, predictions: pa.Table, *, common: BootstrapParams
+    task: EvaluationTask, predictions: pa.Table, *, common: BootstrapParams
 ) -> dict[str, Any]:
     """Return the content of metrics.json; a pure function of its arguments."""
     metadata = predictions.schema.metadata or {}
     if _REASON_KEY in metadata:
         reason = metadata[_REASON_KEY].decode()
-        return {"task": evaluation.task, "status": NOT_COMPUTED, "reason": reason}
+        return {"task": task.name, "status": NOT_COMPUTED, "reason": reason}
     if not predictions.num_rows:
         raise SchemaError(
-            f"{evaluation.task}: expected predictions, found an empty table without a reason",
-            hint=f"run `lapvqa run --stage evaluate@{evaluation.task}` again",
+            f"{task.name}: expected predictions, found an empty table without a reason",
+            hint=f"run `lapvqa run --stage evaluate@{task.name}` again",
         )
     names = replicates.heads_by_system(pc.unique(predictions["system"]).to_pylist())
     heads = {
-        name: replicates.measure_heads(evaluation.measure, predictions, each)
+        name: replicates.measure_heads(task.measure, predictions, each)
         for name, each in names.items()
     }
     measures = {name: replicates.mean_over_heads(each) for name, each in heads.items()}
     replicates.require_same_samples(measures)
     values = {
         name: draw_values(
-            one.statistic, one.patients, draws=common.bootstrap_draws, seed=common.seed
+            measured.statistic, measured.patients, draws=common.bootstrap_draws, seed=common.seed
         )
-        for name, one in measures.items()
+        for name, measured in measures.items()
     }
     compared = {
         f"{a}-{b}": _rounded(
@@ -176,15 +153,18 @@ def metrics_of(
                 confidence=common.confidence,
             )
         )
-        for a, b in evaluation.compared
+        for a, b in task.compared
         if a in values and b in values
     }
-    systems = {name: _estimates(one.names, values[name], common) for name, one in measures.items()}
+    systems = {
+        name: _estimates(measured.names, values[name], common)
+        for name, measured in measures.items()
+    }
     first = next(iter(measures.values()))
     return {
-        "task": evaluation.task,
+        "task": task.name,
         "status": OK,
-        "primary": evaluation.primary,
+        "primary": task.primary,
         "num_samples": len(set(first.samples)),
         "num_patients": len(set(first.patients)),
         "systems": systems,
@@ -209,16 +189,16 @@ def metrics_of(
 def protocol_of(predictions: pa.Table) -> dict[str, Any]:
     """Return the protocol that travels with predictions; empty for those that bring none."""
     metadata = predictions.schema.metadata or {}
-    found: dict[str, Any] = json.loads(metadata.get(_PROTOCOL_KEY, b"{}"))
-    return found
+    protocol: dict[str, Any] = json.loads(metadata.get(_PROTOCOL_KEY, b"{}"))
+    return protocol
 
 
 def _estimates(
     names: tuple[str, ...], values: Array, common: BootstrapParams
 ) -> dict[str, dict[str, float | None]]:
     columns = values.reshape(len(values), -1).T
-    found = [interval(column, confidence=common.confidence) for column in columns]
-    return {name: _as_json(estimate) for name, estimate in zip(names, found, strict=True)}
+    intervals = [interval(column, confidence=common.confidence) for column in columns]
+    return {name: _as_json(estimate) for name, estimate in zip(names, intervals, strict=True)}
 
 
 def _as_json(estimate: Estimate) -> dict[str, float | None]:
@@ -229,11 +209,11 @@ def _undefined(
     measures: Mapping[str, Measures], systems: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> list[str]:
     lines = set()
-    for system, one in measures.items():
-        for name in one.names:
+    for system, measured in measures.items():
+        for name in measured.names:
             estimate = systems[system][name]
             if estimate["value"] is None:
-                lines.add(f"{name}: {one.undefined.get(name, 'no value for these samples')}")
+                lines.add(f"{name}: {measured.undefined.get(name, 'no value for these samples')}")
             elif estimate["low"] is None:
                 lines.add(f"{name}: no interval, too few patients")
     return sorted(lines)
@@ -254,7 +234,7 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _rounded(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(one) for one in value]
+        return [_rounded(item) for item in value]
     if isinstance(value, float | np.floating):
         return round(float(value), _DECIMALS) + 0.0
     return value
@@ -264,11 +244,11 @@ def _digest(lines: list[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _csv(table: Table) -> bytes:
+def _csv(table: CurveTable) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.columns)
-    writer.writerows(["" if one is None else _rounded(one) for one in row] for row in table.rows)
+    writer.writerows(["" if cell is None else _rounded(cell) for cell in row] for row in table.rows)
     return text.getvalue().encode()
 
 
@@ -276,7 +256,7 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
     if metrics["status"] != OK:
         return {"status": metrics["status"]}
     primary = metrics["primary"]
-    return {system: {primary: found[primary]} for system, found in metrics["systems"].items()}
+    return {system: {primary: numbers[primary]} for system, numbers in metrics["systems"].items()}
 
 
 def _counts(metrics: Mapping[str, Any]) -> Counts:
@@ -284,9 +264,9 @@ def _counts(metrics: Mapping[str, Any]) -> Counts:
         return {"status": metrics["status"], "reason": metrics["reason"]}
     primary = metrics["primary"]
     values = {
-        f"{primary}_{system}": found[primary]["value"]
-        for system, found in metrics["systems"].items()
-        if found[primary]["value"] is not None
+        f"{primary}_{system}": numbers[primary]["value"]
+        for system, numbers in metrics["systems"].items()
+        if numbers[primary]["value"] is not None
     }
     return {
         "status": OK,

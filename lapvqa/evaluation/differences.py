@@ -39,21 +39,21 @@ def differences(
     ``draw_values`` gave for each, [1 + draws, k]; ``rows``: the predictions of each. None where
     undefined.
     """
-    found: dict[str, Numbers] = {
-        name: asdict(one)
-        for name, one in from_draws(measures.names, *values, confidence=confidence).items()
+    by_metric: dict[str, Numbers] = {
+        name: asdict(difference)
+        for name, difference in from_draws(measures.names, *values, confidence=confidence).items()
     }
     if rows[0].schema.names == PROBE_PREDICTIONS.names:
         for name, p_value in _delong(measures.names, rows, confidence=confidence).items():
-            found[name]["delong_p"] = p_value
-    return found
+            by_metric[name]["delong_p"] = p_value
+    return by_metric
 
 
 def _delong(
     names: tuple[str, ...], rows: tuple[pa.Table, pa.Table], *, confidence: float
 ) -> Mapping[str, float | None]:
     """Return auc/<label> -> DeLong's p."""
-    first, second = (one.sort_by("sample") for one in rows)
+    first, second = (part.sort_by("sample") for part in rows)
     return {
         name: _delong_p(
             _of_label(first, name.removeprefix(_AUC)),

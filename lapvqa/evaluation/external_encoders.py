@@ -1,4 +1,4 @@
-"""An encoder that stands alone: its name, its folder of results, what is kept of where it is from.
+"""An external encoder: its name, its folder of results, what is kept of where it is from.
 
 evaluations/<name>/encoder.json: {"digest": sha256 of the weights, "about", "file": last part of
 its path}; beside it a folder per task, as results/<task>.
@@ -14,14 +14,13 @@ from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation import features
 from lapvqa.evaluation.encoders.open_encoder import open_encoder
+from lapvqa.evaluation.evaluate import EncoderSet
 from lapvqa.evaluation.image_encoder import ImageEncoder
-from lapvqa.evaluation.subject import Subject, encoder_folder
-from lapvqa.job import Job
-from lapvqa.params import EvaluateParams
+from lapvqa.evaluation.results import BASELINE, PAIRS
 from lapvqa.project import Project
 
 ENCODER = "encoder.json"
-RESERVED = ("trained", "untrained", "head_trained", "head_untrained", "most_common")
+RESERVED = (*PAIRS[""], *PAIRS["head"], BASELINE)
 """Systems of the pipeline's own results."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
@@ -53,35 +52,29 @@ def claim(name: str, path: Path, project: Project) -> None:
     Raises ConfigError if the name has results of another encoder, and what ``open_encoder`` does.
     """
     encoder = open_encoder(path)
-    found = features.encoder_digest(encoder)
+    digest = features.encoder_digest(encoder)
     file = project.evaluations_dir(name) / ENCODER
-    known = storage.read_json(file, made_by="evaluate")["digest"] if file.exists() else found
-    if known != found:
+    known = storage.read_json(file, made_by="evaluate")["digest"] if file.exists() else digest
+    if known != digest:
         raise ConfigError(
             f"evaluations/{name} has results of another encoder (weights {known[:12]}), "
-            f"found {found[:12]} in {path.name}",
+            f"found {digest[:12]} in {path.name}",
             hint="give this one another name with --name, or delete that folder",
         )
-    facts = {"digest": found, "about": encoder.about, "file": path.resolve().name}
+    facts = {"digest": digest, "about": encoder.about, "file": path.resolve().name}
     storage.write_json(file, facts)
 
 
-def subject_of(name: str, path: Path, task: str, params: EvaluateParams, job: Job) -> Subject:
-    """Return the encoder as a task judges it.
-
-    The pipeline's model lends grounding its words if ``phrase_encoder`` is own; nothing else of it
-    takes part.
-    """
+def external_encoder(name: str, path: Path, project: Project) -> EncoderSet:
+    """Return an external encoder as a task judges it, without the pipeline's model."""
 
     def load() -> dict[str, ImageEncoder]:  # anew for each task: a native recipe trains it
         return {name: open_encoder(path)}
 
-    own_words = task == "pg" and params.pg.phrase_encoder == "own"
-    model = encoder_folder(job) if own_words else None
-    return Subject(load, job.project.evaluations_dir(name), model)
+    return EncoderSet(load, project.evaluations_dir(name))
 
 
-def listed(project: Project) -> dict[str, dict[str, Any]]:
+def read_encoders(project: Project) -> dict[str, dict[str, Any]]:
     """Return name -> encoder.json of every encoder that has a folder, by name."""
     files = sorted(project.evaluations_dir("x").parent.glob(f"*/{ENCODER}"))
     return {file.parent.name: storage.read_json(file, made_by="evaluate") for file in files}

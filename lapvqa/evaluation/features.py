@@ -58,8 +58,8 @@ class FeatureStore:
 
         ``read`` maps positions in ``digests`` to stored pixels uint8 [k, 384, 384].
         """
-        first = {one: place for place, one in reversed(list(enumerate(digests)))}
-        missing = sorted(place for one, place in first.items() if one not in self._places)
+        first = {digest: place for place, digest in reversed(list(enumerate(digests)))}
+        missing = sorted(place for digest, place in first.items() if digest not in self._places)
         for start in range(0, len(missing), CHUNK):
             chunk = missing[start : start + CHUNK]
             self._write([digests[place] for place in chunk], read(chunk))
@@ -67,7 +67,7 @@ class FeatureStore:
 
     def take(self, digests: Sequence[str]) -> NDArray[np.float32]:
         """Return the features of images as float32, [k, ...]; KeyError before ``fill``."""
-        places = [self._places[one] for one in digests]
+        places = [self._places[digest] for digest in digests]
         return np.stack([self._chunk(path)[row] for path, row in places]).astype(np.float32)
 
     def _write(self, digests: list[str], pixels: Pixels) -> None:
@@ -82,8 +82,8 @@ class FeatureStore:
 
     def _index(self, listing: Path) -> None:
         digests = storage.read_json(listing, made_by="the evaluations")["digests"]
-        for row, one in enumerate(digests):
-            self._places.setdefault(one, (listing.with_suffix(".npy"), row))
+        for row, digest in enumerate(digests):
+            self._places.setdefault(digest, (listing.with_suffix(".npy"), row))
 
     def _chunk(self, path: Path) -> NDArray[np.floating]:
         if path not in self._open:
@@ -103,8 +103,10 @@ def open_store(encoder: ImageEncoder, kind: Kind, *, job: Job) -> FeatureStore:
 
 def describe(encoders: Mapping[str, ImageEncoder]) -> dict[str, str]:
     """Return what the systems' encoders are, for a protocol."""
-    digests = {f"encoder_sha256_{name}": encoder_digest(one) for name, one in encoders.items()}
-    return {**digests, **{f"encoder_{name}": one.about for name, one in encoders.items()}}
+    digests = {
+        f"encoder_sha256_{name}": encoder_digest(encoder) for name, encoder in encoders.items()
+    }
+    return {**digests, **{f"encoder_{name}": encoder.about for name, encoder in encoders.items()}}
 
 
 def encoder_digest(encoder: torch.nn.Module) -> str:
@@ -128,10 +130,10 @@ def fingerprint(encoder: ImageEncoder, device: torch.device, machine: Machine) -
     images = torch.from_numpy(noise).to(device)
     with torch.inference_mode():
         content = [encoder(images), encoder.patches(images)]
-    found = hashlib.sha256(f"{device.type} {machine.workers} {BATCH}\n".encode())
+    state = hashlib.sha256(f"{device.type} {machine.workers} {BATCH}\n".encode())
     for tokens in content:
-        found.update(tokens.float().cpu().numpy().tobytes())
-    return found.hexdigest()
+        state.update(tokens.float().cpu().numpy().tobytes())
+    return state.hexdigest()
 
 
 @torch.inference_mode()
@@ -150,6 +152,6 @@ def encode(
         batch[: len(some)] = some
         images = torch.from_numpy(batch).to(device)
         tokens = encoder.patches(images) if kind == "patches" else encoder(images)
-        found = tokens.float().mean(dim=1) if kind == "mean" else tokens.half()
-        parts.append(found[: len(some)].cpu().numpy())
+        values = tokens.float().mean(dim=1) if kind == "mean" else tokens.half()
+        parts.append(values[: len(some)].cpu().numpy())
     return np.concatenate(parts)

@@ -64,14 +64,14 @@ class Decoded:
     def pixels(self, indices: Sequence[int]) -> Pixels:
         """Return stored pixels uint8 [k, 384, 384] of readable images, numbered 0..m-1."""
         starts = np.cumsum([0, *(int(part.sum()) for part in self._parts())])
-        found = np.empty((len(indices), STORED_SIZE, STORED_SIZE), dtype=np.uint8)
+        pixels = np.empty((len(indices), STORED_SIZE, STORED_SIZE), dtype=np.uint8)
         wanted = np.asarray(indices)
         for number, chunk in enumerate(self.chunks):
             inside = (wanted >= starts[number]) & (wanted < starts[number + 1])
             if inside.any():
                 stored = np.load(chunk, mmap_mode="r")
-                found[inside] = stored[wanted[inside] - starts[number]]
-        return found
+                pixels[inside] = stored[wanted[inside] - starts[number]]
+        return pixels
 
     def _parts(self) -> list[NDArray[np.bool_]]:
         return [
@@ -105,8 +105,8 @@ def decode(source: ImageFolder, paths: Sequence[str], read: Read, *, job: Job) -
             fits += [Fit(int(row[0]), int(row[1]), *row[2:].tolist()) for row in stored["fits"]]
         chunks.append(cached.with_suffix(".npy"))
     _remove_others(work, {*chunks, *(chunk.with_suffix(".npz") for chunk in chunks)})
-    found = np.concatenate(readable) if readable else np.zeros(0, dtype=bool)
-    return Decoded(found, digests, fits, chunks)
+    all_readable = np.concatenate(readable) if readable else np.zeros(0, dtype=bool)
+    return Decoded(all_readable, digests, fits, chunks)
 
 
 def digest(pixels: Pixels) -> str:
@@ -118,8 +118,8 @@ def _write(
     cached: Path, source: ImageFolder, chunk: Sequence[str], read: Read, machine: Machine
 ) -> None:
     with ThreadPoolExecutor(machine.workers) as pool:  # the decoders work without the GIL
-        found = list(pool.map(lambda path: read(source.folder / path), chunk))
-    good = [image for image in found if image is not None]
+        images = list(pool.map(lambda path: read(source.folder / path), chunk))
+    good = [image for image in images if image is not None]
     empty = np.zeros((0, STORED_SIZE, STORED_SIZE), dtype=np.uint8)
     fits = [
         (fit.native_rows, fit.native_cols, fit.scale, fit.offset_x, fit.offset_y)
@@ -131,7 +131,7 @@ def _write(
     with storage.atomic_path(cached) as temporary, temporary.open("wb") as handle:
         np.savez(  # last: it says that the chunk is there
             handle,
-            readable=np.array([image is not None for image in found], dtype=bool),
+            readable=np.array([image is not None for image in images], dtype=bool),
             digests=np.array([digest(image.pixels) for image in good], dtype="U64"),
             fits=np.array(fits, dtype=np.float64).reshape(-1, 5),
         )

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lapvqa.errors import SchemaError
-from lapvqa.evaluation.contract import Table
+from lapvqa.evaluation.task import CurveTable
 from lapvqa.metrics.replicates import heads_by_system, rows_of
 
 FIRST = ("trained", "untrained")
@@ -41,14 +41,17 @@ def curves(
     *,
     across: str,
     points: Sequence[str | float],
-) -> Table:
+) -> CurveTable:
     """Return a table of ``points``, named ``across``, and a column of values per system.
 
     ``values``: one system's rows -> a number per point, NaN where undefined.
     """
     chosen = systems_of(predictions)
     columns = [
-        [None if np.isnan(one) else float(one) for one in values(rows_of(predictions, system))]
+        [
+            None if np.isnan(value) else float(value)
+            for value in values(rows_of(predictions, system))
+        ]
         for system in chosen
     ]
-    return Table(columns=(across, *chosen), rows=tuple(zip(points, *columns, strict=True)))
+    return CurveTable(columns=(across, *chosen), rows=tuple(zip(points, *columns, strict=True)))

@@ -1,4 +1,4 @@
-"""The evaluations by name; each is imported when it is asked for."""
+"""The table of evaluations: a line per task. A record is imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -9,38 +9,36 @@ from typing import TYPE_CHECKING
 from lapvqa.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lapvqa.evaluation.contract import Evaluation
-    from lapvqa.params import EvaluateParams
-    from lapvqa.project import Project
+    from lapvqa.evaluation.task import EvaluationTask
 
 EVALUATIONS = {
-    "probe_chexpert": "lapvqa.probe.chexpert",
-    "probe_nih14": "lapvqa.probe.nih14",
+    "probe_chexpert": "lapvqa.probe.task",
+    "probe_nih14": "lapvqa.probe.task",
     "vqa": "lapvqa.vqa.task",
     "diffvqa": "lapvqa.diffvqa.task",
     "rrg": "lapvqa.rrg.task",
     "ad": "lapvqa.ad.task",
     "pg": "lapvqa.pg.task",
 }
-"""Task -> the module that computes it (``run``) and says how it is scored (``EVALUATION``)."""
+"""Task -> the module whose ``TASKS`` hold its record, in the order of the page and the tables.
+
+The key is the task's section of ``evaluate`` in params.yaml, its key of ``evaluate`` in dvc.yaml
+and the name of its stage; tests/evaluation/test_task_table.py holds them together.
+"""
 
 
-def find(task: str) -> Evaluation:
-    """Return the evaluation of a task; ConfigError names the nearest known one."""
+def find(task: str) -> EvaluationTask:
+    """Return the record of a task; ConfigError names the nearest known one."""
     if task not in EVALUATIONS:
         near = difflib.get_close_matches(task, EVALUATIONS, n=1)
         raise ConfigError(
             f"expected a task of {', '.join(EVALUATIONS)}, found {task!r}",
             hint=f"did you mean {near[0]}?" if near else "see `lapvqa score --help`",
         )
-    evaluation: Evaluation = importlib.import_module(EVALUATIONS[task]).EVALUATION
-    return evaluation
+    records: tuple[EvaluationTask, ...] = importlib.import_module(EVALUATIONS[task]).TASKS
+    return next(record for record in records if record.name == task)
 
 
-def configured(task: str, params: EvaluateParams, project: Project) -> Evaluation:
-    """Return the evaluation of a task, scored as params.yaml says."""
-    if task == "rrg":
-        from lapvqa.rrg.task import with_weights
-
-        return with_weights(params, project)
-    return find(task)
+def find_all() -> list[EvaluationTask]:
+    """Return the records of all tasks, in the order of the table."""
+    return [find(task) for task in EVALUATIONS]

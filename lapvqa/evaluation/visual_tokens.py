@@ -1,9 +1,8 @@
-"""What a head sees: tokens of an encoder that is frozen, or trained with the head (native)."""
+"""Images as a head sees them: tokens of an encoder that is frozen, or trained with it (native)."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,27 +17,26 @@ from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.evaluation.image_folder import Pixels
 from lapvqa.images.shards import ShardStore, verify_shards
 from lapvqa.job import Job
-from lapvqa.metrics.replicates import head_name
 from lapvqa.networks.device import choose_device, make_deterministic
 from lapvqa.networks.weights import serialise
 from lapvqa.params import RecipeParams
 from lapvqa.project import Project
 
-Tokens = Literal["pooled", "patches"]
+TokenKind = Literal["pooled", "patches"]
 
 ENCODER = "encoder.pt"
 """Beside the head of a native recipe: the encoder that was trained with it."""
 
 
 @dataclass(frozen=True)
-class Images:
+class NumberedImages:
     """Images by number: sha256 of the stored pixels, and how to read these, uint8 [k, 384, 384]."""
 
     digests: list[str]
     read: Callable[[Sequence[int]], Pixels]
 
 
-class Vision:
+class VisualTokens:
     """Images as tokens of one encoder.
 
     ``trained``: the encoder if gradients reach it, else None.
@@ -47,8 +45,8 @@ class Vision:
     def __init__(
         self,
         encoder: ImageEncoder,
-        images: Images,
-        kind: Tokens,
+        images: NumberedImages,
+        kind: TokenKind,
         store: FeatureStore | None,
         device: torch.device,
     ) -> None:
@@ -61,10 +59,10 @@ class Vision:
         """The width of the tokens."""
         return self._encoder.width
 
-    def tokens(self, numbers: Sequence[int]) -> Tensor:
+    def of(self, numbers: Sequence[int]) -> Tensor:
         """Return the tokens [k, N, D] of images, on the device."""
         if self._store is not None:
-            features = self._store.take([self._images.digests[one] for one in numbers])
+            features = self._store.take([self._images.digests[number] for number in numbers])
             return torch.from_numpy(features).to(self.device)
         pixels = torch.from_numpy(self._images.read(numbers)).to(self.device)
         encoder = self._encoder
@@ -76,54 +74,55 @@ class Vision:
         A plain state dict under the names of the encoder's own library.
         """
         if self.trained is not None:
-            weights = {name: one.detach().cpu() for name, one in self.trained.weights().items()}
+            weights = {
+                name: tensor.detach().cpu() for name, tensor in self.trained.weights().items()
+            }
             storage.write_bytes(folder / ENCODER, serialise(weights))
 
 
-def seeded(
-    encoders: Mapping[str, ImageEncoder], recipe: RecipeParams
-) -> Iterator[tuple[str, ImageEncoder, RecipeParams]]:
-    """Yield name, encoder and recipe of each head to train: encoder by encoder, seed by seed.
-
-    A native recipe trains a copy of the encoder, so that every head starts from the same.
-    """
-    for name, encoder in encoders.items():
-        for number in range(recipe.seeds):
-            chosen = recipe.model_copy(update={"seed": recipe.seed + number})
-            own = copy.deepcopy(encoder) if recipe.encoder == "native" else encoder
-            yield head_name(name, number), own, chosen
-
-
-def open_vision(
+def open_visual_tokens(
     encoder: ImageEncoder,
-    images: Images,
-    kind: Tokens,
+    images: NumberedImages,
+    kind: TokenKind,
     recipe: RecipeParams,
     *,
     job: Job,
     progress: Callable[[int, int], None],
-) -> Vision:
+) -> VisualTokens:
     """Return the images as tokens; of a frozen encoder all are computed here, once."""
     make_deterministic(threads=job.machine.workers)
     device = choose_device(job.machine)
     if recipe.encoder == "native":
-        return Vision(encoder.to(device), images, kind, None, device)
+        return VisualTokens(encoder.to(device), images, kind, None, device)
     store = open_store(encoder, kind, job=job)
     store.fill(images.digests, images.read, progress=progress)
-    return Vision(encoder, images, kind, store, device)
+    return VisualTokens(encoder, images, kind, store, device)
+
+
+def shard_images(
+    digests: list[str], shards: Sequence[str], rows: Sequence[int], project: Project
+) -> NumberedImages:
+    """Return images of data/images by number: pixels' sha256, shard and row of each."""
+    verify_shards(project.images_dir, set(shards))
+    store = ShardStore(project.images_dir)
+
+    def read(numbers: Sequence[int]) -> Pixels:
+        return store.read([shards[number] for number in numbers],
+                          [rows[number] for number in numbers])  # fmt: skip
+
+    return NumberedImages(digests, read)
 
 
 def stored_images(
     keys: Sequence[str], stored: StoredImages, project: Project
-) -> tuple[Images, dict[str, int]]:
+) -> tuple[NumberedImages, dict[str, int]]:
     """Return the archive's images of ``keys`` and the number of each key."""
     numbers = {key: number for number, key in enumerate(sorted(set(keys)))}
-    rows = [stored.rows[key] for key in numbers]
-    shards, places = [row[5] for row in rows], [row[6] for row in rows]
-    verify_shards(project.images_dir, set(shards))
-    store = ShardStore(project.images_dir)
-
-    def read(wanted: Sequence[int]) -> Pixels:
-        return store.read([shards[one] for one in wanted], [places[one] for one in wanted])
-
-    return Images([stored.digest_of[key] for key in numbers], read), numbers
+    places = [stored.rows[key] for key in numbers]
+    images = shard_images(
+        [stored.digest_of[key] for key in numbers],
+        [place[5] for place in places],
+        [place[6] for place in places],
+        project,
+    )
+    return images, numbers

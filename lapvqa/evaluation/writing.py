@@ -1,4 +1,4 @@
-"""Teach a head to write about images, and let it write: answers and reports alike."""
+"""Heads that write about images: taught by teacher forcing, then asked for answers or reports."""
 
 from __future__ import annotations
 
@@ -10,28 +10,25 @@ import torch
 from torch import Tensor
 
 from lapvqa.errors import ConfigError
-from lapvqa.evaluation.visual_tokens import Vision
-from lapvqa.heads import recipe as training
-from lapvqa.heads.recipe import Fitted
+from lapvqa.evaluation.head_training import TaskHead
+from lapvqa.evaluation.visual_tokens import NumberedImages, TokenKind, VisualTokens
 from lapvqa.heads.teaching import Lesson, by_length, teach
-from lapvqa.heads.text import TextHead
-from lapvqa.heads.vocabulary import cut, restore
+from lapvqa.heads.text import TextHead, cut_vocabulary, restore_vocabulary
 from lapvqa.networks.vocabulary import CutVocabulary
-from lapvqa.params import RecipeParams
 from lapvqa.text.bpe import EOT, encoding
 from lapvqa.text.sections import normalise
 
 VALIDATED = 512
 """Samples whose loss chooses the epoch: the first by key, and keys are hashes."""
 
-T = TypeVar("T")
+V = TypeVar("V")
 
 BATCH = 32
 """Texts written at a time; fixed, because the bits of a sum may depend on it."""
 
 
 @dataclass(frozen=True)
-class Sample:
+class TextSample:
     """One text about one image, or about two (current, reference): numbers of images, GPT-2 ids."""
 
     images: tuple[int, ...]
@@ -39,135 +36,132 @@ class Sample:
     text: list[int]
 
 
-def as_sample(images: tuple[int, ...], prompt: str, text: str) -> Sample:
+def as_sample(images: tuple[int, ...], prompt: str, text: str) -> TextSample:
     """Encode prompt and text; the text begins with a blank, which sets it apart from the prompt."""
     bpe = encoding()
-    return Sample(images, bpe.encode_ordinary(prompt), bpe.encode_ordinary(f" {text}"))
+    return TextSample(images, bpe.encode_ordinary(prompt), bpe.encode_ordinary(f" {text}"))
 
 
-@dataclass(frozen=True)
-class Lessons:
-    """Samples to learn from and to choose the epoch by.
+class WritingHead(TaskHead[TextHead, list[str]]):
+    """A head that writes, of the class ``kind``; only tokens that occur take part in training.
 
-    ``shortened``: how many texts were cut at the head's positions.
+    ``task`` names the section of ``evaluate`` whose ``max_new_tokens`` it is. ``shortened``: how
+    many texts were cut at the head's positions. Raises ConfigError if a prompt leaves too little
+    place to write.
     """
 
-    train: list[Sample]
-    validate: list[Sample]
-    shortened: int
+    token_kind: TokenKind = "pooled"
 
-
-def prepare(
-    head: TextHead,
-    train: Sequence[Sample],
-    validate: Sequence[Sample],
-    test: Sequence[Sample],
-    *,
-    max_new_tokens: int,
-    name: str,
-) -> Lessons:
-    """Cut texts that are too long; ConfigError if a prompt leaves too little place to write."""
-    longest = max(len(one.prompt) for one in (*train, *validate, *test))
-    if longest + max_new_tokens > head.max_length:
-        raise ConfigError(
-            f"evaluate.{name}.max_new_tokens is {max_new_tokens}, prompts have up to {longest} "
-            f"tokens, and the head has {head.max_length} positions",
-            hint=f"set evaluate.{name}.max_new_tokens to at most {head.max_length - longest}",
+    def __init__(
+        self,
+        kind: Callable[[int], TextHead],
+        images: NumberedImages,
+        train: Sequence[TextSample],
+        validate: Sequence[TextSample],
+        test: Sequence[TextSample],
+        *,
+        max_length: int,
+        max_new_tokens: int,
+        batch_size: int,
+        task: str,
+    ) -> None:
+        longest = max(len(sample.prompt) for sample in (*train, *validate, *test))
+        if longest + max_new_tokens > max_length:
+            raise ConfigError(
+                f"evaluate.{task}.max_new_tokens is {max_new_tokens}, prompts have up to {longest} "
+                f"tokens, and the head has {max_length} positions",
+                hint=f"set evaluate.{task}.max_new_tokens to at most {max_length - longest}",
+            )
+        whole = [*train, *validate[:VALIDATED]]
+        cut = [_shorten(sample, max_length) for sample in whole]
+        self.shortened = sum(
+            len(new.text) < len(old.text) for new, old in zip(cut, whole, strict=True)
         )
-    whole = [*train, *validate[:VALIDATED]]
-    cuts = [_shorten(one, head.max_length) for one in whole]
-    shortened = sum(len(new.text) < len(old.text) for new, old in zip(cuts, whole, strict=True))
-    return Lessons(cuts[: len(train)], cuts[len(train) :], shortened)
+        self.kind, self.images = kind, images
+        self.max_new_tokens, self._batch_size = max_new_tokens, batch_size
+        self._train, self._validate, self._test = cut[: len(train)], cut[len(train) :], test
+        self.num_train, self.num_validate = len(self._train), len(self._validate)
+        self._words: CutVocabulary | None = None
 
-
-def _shorten(sample: Sample, positions: int) -> Sample:
-    return Sample(sample.images, sample.prompt, sample.text[: positions - 1 - len(sample.prompt)])
-
-
-def learn(
-    head: TextHead,
-    vision: Vision,
-    lessons: Lessons,
-    recipe: RecipeParams,
-    progress: Callable[[int, int], None],
-) -> Fitted:
-    """Train the head in place by teacher forcing; the validation loss chooses the epoch.
-
-    Only tokens that occur take part until the end (see ``lapvqa.heads.vocabulary``).
-    """
-    everything = (*lessons.train, *lessons.validate)
-    words = cut(head, [[EOT, *one.prompt, *one.text] for one in everything])
-    head.to(vision.device)
-
-    def loss(samples: Sequence[Sample]) -> Tensor:
-        return head.teacher_forcing(
-            _memory(head, vision, samples), _lesson(head, samples, words, vision)
+    def make(self, width: int) -> TextHead:
+        """Return a new head, cut to the tokens that occur."""
+        head = self.kind(width)
+        samples = (*self._train, *self._validate)
+        self._words = cut_vocabulary(
+            head, [[EOT, *sample.prompt, *sample.text] for sample in samples]
         )
+        return head
+
+    def loss(self, head: TextHead, tokens: VisualTokens, numbers: Sequence[int]) -> Tensor:
+        """Return the mean cross-entropy of the texts' tokens."""
+        return self._loss(head, tokens, [self._train[number] for number in numbers])
 
     @torch.no_grad()
-    def score() -> float:
+    def score(self, head: TextHead, tokens: VisualTokens) -> float:
+        """Return minus the validation loss."""
         total = sum(
-            float(loss(some)) * len(some) for some in _pieces(lessons.validate, recipe.batch_size)
+            float(self._loss(head, tokens, part)) * len(part)
+            for part in _parts(self._validate, self._batch_size)
         )
-        return -total / len(lessons.validate)
+        return -total / len(self._validate)
 
-    fitted = training.fit(
-        head,
-        lambda numbers: loss([lessons.train[one] for one in numbers]),
-        len(lessons.train),
-        recipe=recipe,
-        score=score if lessons.validate else None,
-        encoder=vision.trained,
-        progress=progress,
-    )
-    restore(head, words)
-    return fitted
+    def finish(self, head: TextHead) -> None:
+        """Give the head tables of all tokens again."""
+        assert self._words is not None
+        restore_vocabulary(head, self._words)
+
+    def predict(self, head: TextHead, tokens: VisualTokens) -> list[str]:
+        """Return the text that the head writes for each test sample."""
+        return self.write(head, tokens, self._test)
+
+    @torch.no_grad()
+    def write(
+        self, head: TextHead, tokens: VisualTokens, samples: Sequence[TextSample]
+    ) -> list[str]:
+        """Return a text for each sample, greedily; white space collapsed."""
+        head.to(tokens.device).eval()
+        bpe = encoding()
+        texts = [""] * len(samples)
+        for rows, _ in by_length([sample.prompt for sample in samples]):
+            for part in _parts(rows, BATCH):
+                chosen = [samples[row] for row in part]
+                prompts = torch.tensor([sample.prompt for sample in chosen], dtype=torch.long)
+                written = head.write(
+                    _memory(head, tokens, chosen),
+                    prompts.reshape(len(chosen), -1).to(tokens.device),
+                    bos_id=EOT,
+                    eos_id=EOT,
+                    max_new_tokens=self.max_new_tokens,
+                )
+                for row, ids in zip(part, written, strict=True):
+                    texts[row] = normalise(bpe.decode(ids))
+        return texts
+
+    def _loss(self, head: TextHead, tokens: VisualTokens, samples: Sequence[TextSample]) -> Tensor:
+        assert self._words is not None
+        lesson = teach(
+            [sample.prompt for sample in samples],
+            [sample.text for sample in samples],
+            bos_id=EOT,
+            eos_id=EOT,
+            max_length=head.max_length,
+        )
+        numbered = Lesson(self._words.number(lesson.token_ids), self._words.number(lesson.targets))
+        memory = _memory(head, tokens, samples)
+        return head.teacher_forcing(memory, numbered.to(tokens.device))
 
 
-@torch.no_grad()
-def write(
-    head: TextHead, vision: Vision, samples: Sequence[Sample], *, max_new_tokens: int
-) -> list[str]:
-    """Return the text that the head writes for each sample, greedily; white space collapsed."""
-    head.to(vision.device).eval()
-    bpe = encoding()
-    texts = [""] * len(samples)
-    for rows, _ in by_length([one.prompt for one in samples]):
-        for some in _pieces(rows, BATCH):
-            chosen = [samples[row] for row in some]
-            prompts = torch.tensor([one.prompt for one in chosen], dtype=torch.long)
-            written = head.write(
-                _memory(head, vision, chosen),
-                prompts.reshape(len(chosen), -1).to(vision.device),
-                bos_id=EOT,
-                eos_id=EOT,
-                max_new_tokens=max_new_tokens,
-            )
-            for row, ids in zip(some, written, strict=True):
-                texts[row] = normalise(bpe.decode(ids))
-    return texts
+def _shorten(sample: TextSample, positions: int) -> TextSample:
+    text = sample.text[: positions - 1 - len(sample.prompt)]
+    return TextSample(sample.images, sample.prompt, text)
 
 
-def _memory(head: TextHead, vision: Vision, samples: Sequence[Sample]) -> Tensor:
+def _memory(head: TextHead, tokens: VisualTokens, samples: Sequence[TextSample]) -> Tensor:
     """Return what the head reads: tokens of the first images, then those of the second, if any."""
-    columns = zip(*(one.images for one in samples), strict=True)
+    columns = zip(*(sample.images for sample in samples), strict=True)
     memory = cast("Callable[..., Tensor]", head.memory)  # one argument per image
-    return memory(*(vision.tokens(column) for column in columns))
+    return memory(*(tokens.of(column) for column in columns))
 
 
-def _lesson(
-    head: TextHead, samples: Sequence[Sample], words: CutVocabulary, vision: Vision
-) -> Lesson:
-    lesson = teach(
-        [one.prompt for one in samples],
-        [one.text for one in samples],
-        bos_id=EOT,
-        eos_id=EOT,
-        max_length=head.max_length,
-    )
-    numbered = Lesson(words.number(lesson.token_ids), words.number(lesson.targets))
-    return numbered.to(vision.device)
-
-
-def _pieces(values: Sequence[T], size: int) -> list[Sequence[T]]:
+def _parts(values: Sequence[V], size: int) -> list[Sequence[V]]:
     return [values[start : start + size] for start in range(0, len(values), size)]

@@ -1,17 +1,12 @@
-"""What the task heads share: they never import each other, so it lies here.
+"""Parts that the task heads share: the heads never import each other.
 
-``head``
-    the base of all heads: published file form, check of features, initial weights
-``text``
-    the base of the heads that write: embeddings, torch's decoder layers, loss, greedy search
-``incremental``
-    one step of torch's decoder layer over kept keys and values
-``teaching``
-    questions and answers as a batch; prompts grouped by length
-``boxes``
-    box forms, IoU and GIoU of tensors
-``checkpoint``
-    files of heads in the published forms, written and read
+Files, in the order in which data meets them:
+    head.py        the base of all heads: published file form, check of features, initial weights
+    teaching.py    prompts and answers as batches; prompts grouped by length
+    text.py        the base of the heads that write: decoder, loss, greedy search, cut vocabulary
+    boxes.py       box forms, IoU and GIoU of tensors
+    training.py    how every head is trained: AdamW, warm-up and cosine, the best epoch
+    checkpoint.py  files of heads in the published forms, written and read
 
 Contracts
     A head sees features of an encoder, never images; whether gradients reach the encoder is decided

@@ -1,24 +1,27 @@
 """The base of the heads that write: a causal decoder of torch's layers over visual memory.
 
-Shapes: B images, N visual tokens, M memory tokens, T tokens, R rows, D = d_model, V vocabulary.
+Shapes: B images, N visual tokens, M memory tokens, T tokens, R rows (one or several to an image),
+D = d_model, V vocabulary, H attention heads, K = D / H.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lapvqa.heads import incremental
 from lapvqa.heads.head import Head, check_features, check_heads, init_layers
 from lapvqa.heads.teaching import NO_TARGET, Lesson
-from lapvqa.networks.decoder import GPT2_VOCABULARY, Cache
+from lapvqa.networks.decoder import GPT2_VOCABULARY, Cache, merge_heads, split_heads
 from lapvqa.networks.encoder import INIT_STD
 from lapvqa.networks.generation import continue_prompts
 from lapvqa.networks.losses import head_loss
+from lapvqa.networks.vocabulary import CutVocabulary
 
 _FEW_ROWS = 8  # up to here W @ x.T is the faster product on a CPU
 
@@ -43,7 +46,7 @@ class TextHead(Head):
 
     sizes: ClassVar[TextSizes]
     log_count: Tensor | None = None
-    """Of a cut vocabulary, how many tokens each row stands for: see ``lapvqa.heads.vocabulary``."""
+    """Of a cut vocabulary, how many tokens each row stands for: see ``cut_vocabulary``."""
 
     def __init__(self, vis_dim: int, sizes: TextSizes, *, tied: bool) -> None:
         super().__init__()
@@ -123,7 +126,7 @@ class TextHead(Head):
     def start(self, visual: Tensor, length: int) -> Cache:
         """Return an empty cache for ``length`` tokens over memory [B, M, D]."""
         layers = self._layers()
-        memory = torch.stack([incremental.memory_of(layer, visual) for layer in layers])
+        memory = torch.stack([_keys_and_values(layer, visual) for layer in layers])
         count, _, batch, heads, _, size = memory.shape
         return Cache(memory.new_empty((count, 2, batch, heads, length, size)), memory)
 
@@ -136,7 +139,7 @@ class TextHead(Head):
         count = token_ids.shape[1]
         x = self.tok_emb(token_ids) + self.pos_emb.weight[cache.length : cache.length + count]
         for layer, tokens, memory in zip(self._layers(), cache.tokens, cache.memory, strict=True):
-            x = incremental.extend(layer, x, tokens, memory, cache.length)
+            x = _extend(layer, x, tokens, memory, cache.length)
         cache.length += count
         return self._next_logits(x[:, -1])
 
@@ -174,3 +177,107 @@ def of_size(
         vocabulary=kind.sizes.vocabulary if vocabulary is None else vocabulary,
     )
     return type(kind.__name__, (kind,), {"sizes": sizes, "__module__": kind.__module__})
+
+
+def cut_vocabulary(head: TextHead, texts: Sequence[Sequence[int]]) -> CutVocabulary:
+    """Cut the head's tables to the tokens of ``texts``, prompts and ends included.
+
+    Before training: until ``restore_vocabulary`` the head takes numbers of the cut vocabulary,
+    afterwards GPT-2 ids, and its file has the published 50257 rows. Raises ValueError for a head of
+    another vocabulary, or one that is cut already.
+    """
+    _check_vocabulary(head, GPT2_VOCABULARY)
+    words = CutVocabulary(np.array(text, dtype=np.uint16) for text in texts)
+    _replace_tables(
+        head, words.rows_of(head.tok_emb.weight.detach()), _output_table(head, words.rows_of)
+    )
+    head.log_count = words.log_count
+    return words
+
+
+def restore_vocabulary(head: TextHead, words: CutVocabulary) -> None:
+    """Give a cut head tables of all 50257 rows again; ValueError unless ``words`` are its own."""
+    _check_vocabulary(head, len(words))
+    _replace_tables(
+        head, words.table_of(head.tok_emb.weight.detach()), _output_table(head, words.table_of)
+    )
+    head.log_count = None
+
+
+def _check_vocabulary(head: TextHead, vocabulary: int) -> None:
+    if head.vocabulary != vocabulary:
+        raise ValueError(f"expected a head of {vocabulary} tokens, found {head.vocabulary}")
+
+
+def _output_table(head: TextHead, change: Callable[[Tensor], Tensor]) -> Tensor | None:
+    """Return the changed table of the output layer; None if it is that of the input."""
+    tied = head.lm_head.weight is head.tok_emb.weight
+    return None if tied else change(head.lm_head.weight.detach())
+
+
+def _replace_tables(head: TextHead, table: Tensor, output: Tensor | None) -> None:
+    head.tok_emb.weight, head.tok_emb.num_embeddings = nn.Parameter(table), len(table)
+    head.lm_head.weight = head.tok_emb.weight if output is None else nn.Parameter(output)
+    head.lm_head.out_features = len(table)
+
+
+def _keys_and_values(layer: nn.TransformerDecoderLayer, memory: Tensor) -> Tensor:
+    """Return the keys and values [2, B, H, M, K] of ``memory`` [B, M, D] in cross-attention."""
+    attention = layer.multihead_attn
+    projected = _in_projection(attention, memory, first=1, parts=2)
+    batch, count, width = memory.shape
+    heads = attention.num_heads
+    return projected.view(batch, count, 2, heads, width // heads).permute(2, 0, 3, 1, 4)
+
+
+def _extend(
+    layer: nn.TransformerDecoderLayer, x: Tensor, tokens: Tensor, memory: Tensor, position: int
+) -> Tensor:
+    """Compute what torch's layer does in eval mode for a causal mask, over kept keys and values.
+
+    Maps tokens [R, T, D] from ``position`` on, adding them to ``tokens`` [2, R, H, T_max, K].
+    ``memory`` [2, B, H, M, K] is ``_keys_and_values``'s. T is 1, or ``position`` is 0.
+    """
+    x = x + _attend_text(layer.self_attn, layer.norm1(x), tokens, position)
+    x = x + _attend_memory(layer.multihead_attn, layer.norm2(x), memory)
+    activation = layer.activation
+    mapped: Tensor = x + layer.linear2(activation(layer.linear1(layer.norm3(x))))
+    return mapped
+
+
+def _attend_text(
+    attention: nn.MultiheadAttention, x: Tensor, tokens: Tensor, position: int
+) -> Tensor:
+    count = x.shape[1]
+    projected = _in_projection(attention, x, first=0, parts=3)
+    q, k, v = split_heads(projected, 3, attention.num_heads)
+    tokens[0, :, :, position : position + count] = k
+    tokens[1, :, :, position : position + count] = v
+    keys, values = tokens[:, :, :, : position + count]
+    attended = F.scaled_dot_product_attention(q, keys, values, is_causal=count > 1)
+    mapped: Tensor = attention.out_proj(merge_heads(attended))
+    return mapped
+
+
+def _attend_memory(attention: nn.MultiheadAttention, x: Tensor, memory: Tensor) -> Tensor:
+    """Nothing is masked here, so an image's rows are no more than further queries."""
+    q = _in_projection(attention, x, first=0, parts=1)
+    (q,) = split_heads(q.view(memory.shape[1], -1, x.shape[-1]), 1, attention.num_heads)
+    keys, values = memory
+    if q.device.type == "cpu":
+        # For few queries two matrix products are faster than the fused kernel.
+        scores = (q * q.shape[-1] ** -0.5) @ keys.transpose(-2, -1)
+        attended = scores.softmax(dim=-1) @ values
+    else:
+        attended = F.scaled_dot_product_attention(q, keys, values)
+    mapped: Tensor = attention.out_proj(merge_heads(attended)).view_as(x)
+    return mapped
+
+
+def _in_projection(
+    attention: nn.MultiheadAttention, x: Tensor, *, first: int, parts: int
+) -> Tensor:
+    """Map [.., D] to [.., parts * D] by the rows of q (0), k (1), v (2) from ``first`` on."""
+    width = x.shape[-1]
+    rows = slice(first * width, (first + parts) * width)
+    return F.linear(x, attention.in_proj_weight[rows], attention.in_proj_bias[rows])

@@ -1,7 +1,10 @@
-"""Phrase grounding: the one box that a phrase speaks of.
+"""Phrase grounding: the one box that a phrase speaks of, on MS-CXR.
 
-``heads``
-    ``VisualGroundingHead``, as published, and its loss
+Files, in the order in which data meets them:
+    task.py     the record: its data, how it is scored, its words for the page
+    judge.py    reads MS-CXR, trains a head per encoder, predicts
+    heads.py    ``VisualGroundingHead``, as published, and its loss
+    scoring.py  mIoU, accuracies and the pointing game of predictions
 
 Contracts
     A phrase is one vector of whatever text encoder the caller states, width ``txt_dim``. Boxes are

@@ -10,13 +10,16 @@ import numpy as np
 import pyarrow as pa
 
 from lapvqa.evaluation import prediction_rows
-from lapvqa.evaluation.contract import Table
+from lapvqa.evaluation.task import CurveTable
 from lapvqa.metrics.bootstrap import Array, Measures
 from lapvqa.metrics.boxes.overlap import as_boxes
 from lapvqa.metrics.boxes.phrase_grounding import Several, grounding_panel, phrase_ious
 from lapvqa.metrics.panel import measures
 
 PRIMARY = "miou"
+RULE = "scored_several_boxes"
+"""The fact of the protocol that names the rule for several true boxes."""
+
 CURVE_COLUMNS = ("iou", *prediction_rows.FIRST)
 
 _THRESHOLDS = np.linspace(0, 1, 101)
@@ -33,7 +36,7 @@ def measure(predictions: pa.Table, *, several: Several) -> Measures:
     return measures(panel, samples=rows["sample"].to_pylist(), patients=rows["patient"].to_pylist())
 
 
-def curves(predictions: pa.Table, *, several: Several) -> Table:
+def curves(predictions: pa.Table, *, several: Several) -> CurveTable:
     """Return the share of phrases with at least each IoU from 0 to 1, a column per system."""
 
     def shares(rows: pa.Table) -> Array:

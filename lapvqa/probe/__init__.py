@@ -1,19 +1,14 @@
-"""Linear probe: logistic regressions on the features of a frozen encoder.
+"""Linear probes: logistic regressions on the features of an encoder, on two data sets.
 
-``chexpert`` ``nih14`` ``nih14_extras``
-    readers of the two public layouts: names, columns, splits and traps of the published files
-``dataset``
-    what a reader hands on; validation is carved from training patients; leaks are refused
-``images``
-    image files to stored 384 x 384 pixels
-``linear``
-    the classifiers: standardised features, L2, regularisation chosen on validation patients
-``recipe`` ``scoring``
-    from features to predictions; from predictions to AUROC and ROC curves
+Files, in the order in which data meets them:
+    task.py     the two records: their data, how labels are read, words for the page
+    judge.py    features of every image, a probe per encoder, predictions and protocol
+    linear.py   the classifiers: standardised features, L2, regularisation chosen on validation
+    scoring.py  AUROC, AUPRC and calibration of predictions
 
 Contracts
-    ``recipe`` writes rows of ``schemas.PROBE_PREDICTIONS`` for test images only; ``scoring`` reads
-    nothing else. No torch in this room: features come as arrays.
+    ``judge`` writes rows of ``schemas.PROBE_PREDICTIONS`` for test images only; ``scoring`` reads
+    nothing else. Readers are in ``lapvqa.datasets``; validation is carved from training patients.
 
 Pitfalls
     * CheXpert's csv paths begin with the name of the dataset's folder, whatever yours is called.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lapvqa.errors import SchemaError
 from lapvqa.evaluation import prediction_rows
-from lapvqa.evaluation.contract import Table
+from lapvqa.evaluation.task import CurveTable
 from lapvqa.metrics.bootstrap import Array, Measures
 from lapvqa.metrics.classification import (
     UNKNOWN,
@@ -105,7 +105,7 @@ def read_matrix(predictions: pa.Table, labels: Sequence[str]) -> Matrix:
     )
 
 
-def curves(predictions: pa.Table, *, labels: Sequence[str]) -> Table:
+def curves(predictions: pa.Table, *, labels: Sequence[str]) -> CurveTable:
     """Return the mean true positive rate at 101 false positive rates, a column per system."""
 
     def mean_curve(rows: pa.Table) -> Array:
@@ -122,8 +122,8 @@ def _columns(predictions: pa.Table, labels: Sequence[str]) -> NDArray[np.int64]:
     if column.null_count:
         unknown = sorted(set(predictions["label"].to_pylist()) - set(labels))
         raise _fault(f"labels {', '.join(labels)}, found {', '.join(unknown)}")
-    found: NDArray[np.int64] = column.to_numpy().astype(np.int64)
-    return found
+    numbers: NDArray[np.int64] = column.to_numpy().astype(np.int64)
+    return numbers
 
 
 def _fault(expected: str) -> SchemaError:

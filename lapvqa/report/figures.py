@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from lapvqa.report.names import system_name
-from lapvqa.report.results import Interval
+from lapvqa.evaluation.results import BASELINE, Interval
+from lapvqa.report.page_results import system_name
 
 MARKS = {
     "trained": Markup('<circle r="5"/>'),
     "untrained": Markup('<rect x="-4" y="-4" width="8" height="8"/>'),
     "head_trained": Markup('<path d="M0-6 6 5-6 5Z"/>'),
     "head_untrained": Markup('<path d="M0-6 6 5-6 5Z"/>'),
-    "most_common": Markup('<path d="M0-6 6 0 0 6-6 0Z"/>'),
+    BASELINE: Markup('<path d="M0-6 6 0 0 6-6 0Z"/>'),
 }
 _ROW = 15  # pixels of height for one system in an interval plot
 

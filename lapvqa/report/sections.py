@@ -1,4 +1,4 @@
-"""What the page shows of each evaluation: figures of its numbers, and examples to look at."""
+"""The page's section of each evaluation: figures of its numbers, and examples to look at."""
 
 from __future__ import annotations
 
@@ -10,100 +10,102 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from lapvqa import storage
+from lapvqa.evaluation.results import PREDICTIONS
+from lapvqa.evaluation.task import ExampleKind
 from lapvqa.metrics.boxes.phrase_grounding import Several
 from lapvqa.metrics.replicates import first_heads
 from lapvqa.project import Project
-from lapvqa.report import answers, charts, detection, grounding, written
-from lapvqa.report.answers import AnswerExample, answer_examples
-from lapvqa.report.boxes import TRUE, legend
-from lapvqa.report.detection import DetectionExample, detection_examples
-from lapvqa.report.grounding import GroundingExample, grounding_examples
-from lapvqa.report.pixels import Archive
-from lapvqa.report.results import Evaluation
-from lapvqa.report.written import ReportExample, report_examples
-from lapvqa.schemas import (
-    ANSWER_PREDICTIONS,
-    DETECTION_PREDICTIONS,
-    GROUNDING_PREDICTIONS,
-    PROBE_PREDICTIONS,
-    RRG_PREDICTIONS,
+from lapvqa.report import charts
+from lapvqa.report.box_examples import (
+    DETECTION_RULE,
+    GROUNDING_RULE,
+    TRUE,
+    DetectionExample,
+    GroundingExample,
+    box_legend,
+    detection_examples,
+    grounding_examples,
+)
+from lapvqa.report.examples import ArchivePictures
+from lapvqa.report.page_results import PageResult
+from lapvqa.report.text_examples import (
+    ANSWER_RULE,
+    REPORT_RULE,
+    AnswerExample,
+    ReportExample,
+    answer_examples,
+    report_examples,
 )
 
 Example = AnswerExample | DetectionExample | GroundingExample | ReportExample
 
-_SCHEMAS = {
-    "probe": PROBE_PREDICTIONS,
-    "answers": ANSWER_PREDICTIONS,
-    "reports": RRG_PREDICTIONS,
-    "detection": DETECTION_PREDICTIONS,
-    "grounding": GROUNDING_PREDICTIONS,
-}
-_KINDS = {
-    "probe_chexpert": "probe",
-    "probe_nih14": "probe",
-    "vqa": "answers",
-    "diffvqa": "answers",
-    "rrg": "reports",
-    "ad": "detection",
-    "pg": "grounding",
-}
-
 
 @dataclass(frozen=True)
-class Section:
-    """One evaluation; ``kind`` names the sort of ``examples``, and of the template for them."""
+class PageSection:
+    """One evaluation; its record's ``examples`` names the template for them, too."""
 
-    evaluation: Evaluation
-    kind: str
+    result: PageResult
     chart: Markup = Markup("")
-    roc: Sequence[charts.Panel] = ()
-    calibration: Sequence[charts.Panel] = ()
+    roc: Sequence[charts.PlotPanel] = ()
+    calibration: Sequence[charts.PlotPanel] = ()
     examples: Sequence[Example] = ()
     rule: str = ""
     legend: Markup = field(default=Markup(""))
 
+    @property
+    def kind(self) -> ExampleKind:
+        """How the predictions are shown."""
+        return self.result.task.examples
+
 
 def make_section(
-    evaluation: Evaluation, archive: Archive, project: Project, *, count: int
-) -> Section:
+    result: PageResult, pictures: ArchivePictures, project: Project, *, count: int
+) -> PageSection:
     """Read an evaluation's predictions and make its figures and examples.
 
     Raises MissingArtifactError and SchemaError that name what lacks.
     """
-    task = evaluation.task.name
-    kind = _KINDS[task]
-    if not evaluation.computed:
-        return Section(evaluation, kind)
-    path = project.result_dir(task) / "predictions.parquet"
-    predictions = first_heads(storage.read_table(path, _SCHEMAS[kind], made_by=f"evaluate@{task}"))
-    chart = charts.interval_chart(evaluation)
-    if kind == "probe":
-        return Section(
-            evaluation, kind, chart,
-            roc=charts.roc_charts(evaluation, predictions),
-            calibration=charts.calibration_charts(evaluation, predictions),
+    task = result.task
+    if not result.result.computed:
+        return PageSection(result)
+    path = project.result_dir(task.name) / PREDICTIONS
+    table = storage.read_table(path, task.schema, made_by=f"evaluate@{task.name}")
+    predictions = first_heads(table)
+    chart = charts.interval_chart(result)
+    if task.examples == "probe":
+        return PageSection(
+            result, chart,
+            roc=charts.roc_charts(result, predictions),
+            calibration=charts.calibration_charts(result, predictions),
         )  # fmt: skip
-    examples, rule = _examples(evaluation, kind, predictions, archive, project, count)
+    examples, rule = _examples(result, predictions, pictures, project, count)
     lines = Markup("")
-    if kind in ("detection", "grounding"):
-        lines = legend([TRUE, *evaluation.systems])
-    return Section(evaluation, kind, chart, examples=examples, rule=rule, legend=lines)
+    if task.examples in ("detection", "grounding"):
+        lines = box_legend([TRUE, *result.systems])
+    return PageSection(result, chart, examples=examples, rule=rule, legend=lines)
 
 
 def _examples(
-    evaluation: Evaluation,
-    kind: str,
+    result: PageResult,
     predictions: pa.Table,
-    archive: Archive,
+    pictures: ArchivePictures,
     project: Project,
     count: int,
 ) -> tuple[Sequence[Example], str]:
-    if kind == "answers":
-        return answer_examples(predictions, archive, count=count), answers.RULE
-    if kind == "reports":
-        return report_examples(predictions, archive, count=count), written.RULE
-    if kind == "detection":
-        return detection_examples(predictions, project, count=count), detection.RULE
-    several = cast(Several, evaluation.protocol.get("scored_several_boxes", "union"))
-    found = grounding_examples(predictions, archive, count=count, several=several)
-    return found, grounding.RULE
+    task = result.task
+    match task.examples:
+        case "answers":
+            return answer_examples(predictions, pictures, count=count), ANSWER_RULE
+        case "reports":
+            return report_examples(predictions, pictures, count=count), REPORT_RULE
+        case "detection":
+            folder = project.result_dir(task.name)
+            return detection_examples(predictions, folder, count=count), DETECTION_RULE
+        case "grounding":
+            several = cast(Several, result.protocol.get("scored_several_boxes", "union"))
+            phrases = grounding_examples(
+                predictions, pictures, task=task.name, count=count, several=several
+            )
+            return phrases, GROUNDING_RULE
+        case _:
+            return (), ""

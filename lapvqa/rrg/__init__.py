@@ -1,11 +1,12 @@
-"""Report generation: the head that writes, what a report says, and how it is scored.
+"""Report generation: the decoder and a head that write, the findings they assert, their scores.
 
-``heads``
-    ``ReportGenerationHead``, as published; the only module here that imports torch
-``labeler``
-    the findings a text asserts, by rules; CheXpert's label names
-``scoring``
-    from rows of ``schemas.RRG_PREDICTIONS`` to BLEU, ROUGE and the F1 of findings
+Files, in the order in which data meets them:
+    task.py     the record: how it is scored, its lines in the comparison, its words for the page
+    studies.py  the studies that reports are written of: image, target text, what is known
+    judge.py    lets the caption decoder write, trains a head per encoder, lets it write
+    heads.py    ``ReportGenerationHead``, as published
+    labeler.py  the findings a text asserts, by rules; CheXpert's label names
+    scoring.py  BLEU, ROUGE, METEOR and the F1 of findings of predictions
 
 Contracts
     Scoring sees predictions only. The truth of a study is what its archive labels; where no study

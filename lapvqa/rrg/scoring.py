@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from lapvqa.errors import SchemaError
 from lapvqa.evaluation import prediction_rows
-from lapvqa.evaluation.contract import Measures, Table
+from lapvqa.evaluation.task import CurveTable
+from lapvqa.metrics.bootstrap import Measures
 from lapvqa.metrics.panel import Panel, measures, side_by_side
 from lapvqa.metrics.texts import finding_f1, ngrams
 from lapvqa.metrics.texts.meteor import meteor_panel
@@ -128,13 +129,13 @@ def findings_panel(counts: finding_f1.FindingCounts) -> Panel:
     )
 
 
-def curves(predictions: pa.Table) -> Table:
+def curves(predictions: pa.Table) -> CurveTable:
     """Return the F1 of each finding, a column per system."""
 
     def f1_of_findings(rows: pa.Table) -> list[float]:
         counts = count_findings(read_reports(rows))
-        found: list[float] = finding_f1.f1_by_label(counts, np.ones((1, len(rows))))[0].tolist()
-        return found
+        values: list[float] = finding_f1.f1_by_label(counts, np.ones((1, len(rows))))[0].tolist()
+        return values
 
     return prediction_rows.curves(
         predictions,
@@ -168,15 +169,15 @@ def count_findings(reports: Reports) -> finding_f1.FindingCounts:
 
     Where no study has labels the truth is what the references assert (``truth_source``).
     """
-    predicted = [labeler.find(one) for one in reports.hypotheses]
+    predicted = [labeler.find(text) for text in reports.hypotheses]
     if all(labels is None for labels in reports.truth):
-        truth: list[Set[str]] = [labeler.find(one) for one in reports.references]
+        truth: list[Set[str]] = [labeler.find(text) for text in reports.references]
     else:
         known = [labels is not None for labels in reports.truth]
         truth = [labels or frozenset() for labels in reports.truth]
         predicted = [
-            found if is_known else frozenset()
-            for found, is_known in zip(predicted, known, strict=True)
+            asserted if is_known else frozenset()
+            for asserted, is_known in zip(predicted, known, strict=True)
         ]
     return finding_f1.finding_counts(truth, predicted, labels=labeler.FINDINGS)
 

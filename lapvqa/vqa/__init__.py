@@ -1,7 +1,9 @@
 """Visual question answering: one image, one question, an answer in words.
 
-``model``
-    ``VQAHead``, as published
+Files, in the order in which data meets them:
+    task.py   the record: its data, how it is scored, its words for the page
+    judge.py  the reader and the head; the rest is ``lapvqa.evaluation.answering``
+    model.py  ``VQAHead``, as published
 
 Contracts
     The text is begin, question, answer, end; the loss sees answer and end. 150 positions hold them.

@@ -18,13 +18,14 @@ from jobs import make_job
 from PIL import Image
 
 from lapvqa import inventory, storage
-from lapvqa.ad import task as ad_task
+from lapvqa.ad import judge as ad_judge
 from lapvqa.ad.heads import DetectionHead
+from lapvqa.ad.task import TASK
 from lapvqa.datasets.vindr import VindrImage
 from lapvqa.errors import SourceError
-from lapvqa.evaluation import contract, image_folder
+from lapvqa.evaluation import contract, features, image_folder
+from lapvqa.evaluation.evaluate import EncoderSet, evaluate, pipeline_encoders
 from lapvqa.evaluation.image_encoder import ImageEncoder
-from lapvqa.evaluation.subject import Subject
 from lapvqa.heads import checkpoint
 from lapvqa.params import AdParams, DetectionHeadParams, RecipeParams, load_params
 from lapvqa.schemas import DETECTION_PREDICTIONS, INVENTORY
@@ -100,17 +101,23 @@ def judge(project, machine, recorder, params, tmp_path):
     def run(
         encoders: dict[str, ImageEncoder], chosen: AdParams = QUICK, name: str = "results"
     ) -> tuple[dict, pa.Table, Path]:
-        subject = Subject(lambda: encoders, tmp_path / name, None)
-        ad_task.evaluate(
-            subject, params.model_copy(update={"ad": chosen}), make_job(project, machine, recorder)
+        evaluate(
+            TASK,
+            EncoderSet(lambda: encoders, tmp_path / name),
+            params.model_copy(update={"ad": chosen}),
+            make_job(project, machine, recorder),
         )
-        folder = subject.folder("ad")
+        folder = tmp_path / name / "ad"
         predictions = storage.read_table(
             folder / "predictions.parquet", DETECTION_PREDICTIONS, made_by="x"
         )
         return json.loads((folder / "metrics.json").read_text()), predictions, folder
 
     return run
+
+
+def run_stage(params, job):
+    return evaluate(TASK, pipeline_encoders(job), params, job)
 
 
 def rows_of(predictions: pa.Table, system: str) -> list[dict]:
@@ -120,7 +127,7 @@ def rows_of(predictions: pa.Table, system: str) -> list[dict]:
 def test_without_the_data_it_is_not_computed_and_says_what_to_set(
     project, list_vindr, params, machine, recorder
 ):
-    counts = ad_task.run(params, make_job(project, machine, recorder))
+    counts = run_stage(params, make_job(project, machine, recorder))
     folder = project.result_dir("ad")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert counts["status"] == metrics["status"] == contract.NOT_COMPUTED
@@ -137,7 +144,7 @@ def test_without_a_training_image_it_is_not_computed(
     (vindr / "annotations" / "annotations_train.csv").write_text(
         "image_id,rad_id,class_name,x_min,y_min,x_max,y_max\n"
     )
-    counts = ad_task.run(params, make_job(project, machine, recorder))
+    counts = run_stage(params, make_job(project, machine, recorder))
     assert counts["reason"] == "VinDr-CXR has no train image here"
 
 
@@ -146,7 +153,7 @@ class TestPipeline:
 
     @pytest.fixture
     def folder(self, vindr, params, project, machine, recorder) -> Path:
-        ad_task.run(params.model_copy(update={"ad": QUICK}), make_job(project, machine, recorder))
+        run_stage(params.model_copy(update={"ad": QUICK}), make_job(project, machine, recorder))
         return project.result_dir("ad")
 
     def test_files(self, folder):
@@ -248,7 +255,7 @@ def test_a_native_recipe_trains_a_copy_of_the_encoder_and_writes_it(vindr, judge
     metrics, _, folder = judge({"one": encoder}, QUICK.model_copy(update={"recipe": recipe}))
     assert encoder.scale.item() == 1
     known = metrics["protocol"]["encoder_sha256_one"]
-    assert known == ad_task.features.encoder_digest(Brightness())  # what it was, not what it became
+    assert known == features.encoder_digest(Brightness())  # what it was, not what it became
     trained = folder / "extra" / "encoder.pt"
     assert trained.exists() is (mode == "native")
     if mode == "native":
@@ -270,7 +277,7 @@ def test_several_seeds_are_several_heads(vindr, judge):
 
 class TestUnreadable:
     def test_one_of_many_is_counted_and_left_out(self, vindr, judge, monkeypatch, list_vindr):
-        monkeypatch.setattr(ad_task, "MAX_UNREADABLE_SHARE", 0.02)
+        monkeypatch.setattr(ad_judge, "MAX_UNREADABLE_SHARE", 0.02)
         path = sorted((vindr / "test").glob("*.png"))[1]
         path.write_bytes(b"no picture")
         list_vindr()
@@ -292,8 +299,8 @@ class TestUnreadable:
 
 def test_boxes_and_pixels_of_one_sample_belong_together(vindr, project, machine):
     source = image_folder.open_folder("vindr", make_job(project, machine))
-    data = ad_task.open_data(
-        ad_task.read_vindr(vindr, source.files), source, make_job(project, machine)
+    data = ad_judge.open_data(
+        ad_judge.read_vindr(vindr, source.files), source, make_job(project, machine)
     )
     for samples in data.splits.values():
         assert samples
@@ -308,8 +315,8 @@ def test_without_validation_images_the_last_epoch_is_kept(vindr, judge, monkeypa
     def without(*args, **kwargs):
         return replace(read(*args, **kwargs), validate=())
 
-    read = ad_task.read_vindr
-    monkeypatch.setattr(ad_task, "read_vindr", without)
+    read = ad_judge.read_vindr
+    monkeypatch.setattr(ad_judge, "read_vindr", without)
     metrics, _, folder = judge({"one": Brightness()})
     assert metrics["protocol"]["epoch_one"] == 2
     assert metrics["protocol"]["validation_score_one"] is None
@@ -325,7 +332,7 @@ def test_without_a_true_box_validation_goes_by_the_loss(vindr, judge, monkeypatc
         found = read(*args, **kwargs)
         return replace(found, validate=tuple(emptied(one) for one in found.validate))
 
-    read = ad_task.read_vindr
-    monkeypatch.setattr(ad_task, "read_vindr", without)
+    read = ad_judge.read_vindr
+    monkeypatch.setattr(ad_judge, "read_vindr", without)
     metrics, _, _ = judge({"one": Brightness()})
     assert metrics["protocol"]["validation_score_one"] < 0

@@ -14,13 +14,12 @@ from jobs import make_job
 
 from lapvqa import storage
 from lapvqa.errors import MissingArtifactError, SchemaError
-from lapvqa.evaluation import contract, subject
+from lapvqa.evaluation import contract, evaluate
 from lapvqa.params import BootstrapParams
-from lapvqa.probe import chexpert, nih14
+from lapvqa.probe.task import CHEXPERT, NIH14
 from lapvqa.project import Project
 from lapvqa.schemas import PROBE_PREDICTIONS
 
-EVALUATION = chexpert.EVALUATION
 LABELS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 COMMON = BootstrapParams(bootstrap_draws=200)
 
@@ -46,18 +45,18 @@ def predictions(*, missing: str = "", one_class: str = "") -> pa.Table:
 
 @pytest.fixture
 def folder(project: Project) -> Path:
-    return project.result_dir(EVALUATION.task)
+    return project.result_dir(CHEXPERT.name)
 
 
 def publish(project: Project, table: pa.Table) -> dict:
     contract.publish(
-        EVALUATION,
+        CHEXPERT,
         table,
         protocol={"c": 1e-7, "views": "frontal"},
-        folder=project.result_dir(EVALUATION.task),
+        folder=project.result_dir(CHEXPERT.name),
         common=COMMON,
     )
-    return json.loads((project.result_dir(EVALUATION.task) / "metrics.json").read_text())
+    return json.loads((project.result_dir(CHEXPERT.name) / "metrics.json").read_text())
 
 
 def without_value(metrics: dict) -> list[str]:
@@ -105,13 +104,11 @@ def test_metrics_and_curves_come_from_predictions_alone(project: Project, folder
     for name in before:
         (folder / name).unlink()
     other = Project(project.root / "elsewhere")
-    other.result_dir(EVALUATION.task).mkdir(parents=True)
-    (folder / "predictions.parquet").rename(
-        other.result_dir(EVALUATION.task) / "predictions.parquet"
-    )
-    contract.score(EVALUATION, folder=other.result_dir(EVALUATION.task), common=COMMON)
+    other.result_dir(CHEXPERT.name).mkdir(parents=True)
+    (folder / "predictions.parquet").rename(other.result_dir(CHEXPERT.name) / "predictions.parquet")
+    contract.score(CHEXPERT, folder=other.result_dir(CHEXPERT.name), common=COMMON)
     for name, content in before.items():
-        assert (other.result_dir(EVALUATION.task) / name).read_bytes() == content
+        assert (other.result_dir(CHEXPERT.name) / name).read_bytes() == content
 
 
 def test_the_same_predictions_give_the_same_bytes(project: Project, folder: Path):
@@ -172,13 +169,13 @@ def test_curves_have_one_column_per_system(project: Project, folder: Path):
     assert area["trained"] > area["untrained"]
 
 
-@pytest.mark.parametrize("evaluation", [chexpert.EVALUATION, nih14.EVALUATION])
-def test_not_computed_leaves_every_file_and_says_why(project: Project, evaluation):
-    folder = project.result_dir(evaluation.task)
-    counts = contract.not_computed(evaluation, "no data: set it", folder=folder, common=COMMON)
+@pytest.mark.parametrize("task", [CHEXPERT, NIH14])
+def test_not_computed_leaves_every_file_and_says_why(project: Project, task):
+    folder = project.result_dir(task.name)
+    counts = contract.not_computed(task, "no data: set it", folder=folder, common=COMMON)
     assert counts == {"status": "not computed", "reason": "no data: set it"}
     assert json.loads((folder / "metrics.json").read_text()) == {
-        "task": evaluation.task, "status": "not computed", "reason": "no data: set it",
+        "task": task.name, "status": "not computed", "reason": "no data: set it",
     }  # fmt: skip
     assert (folder / "curves.csv").read_text() == "fpr,trained,untrained\n"
     table = storage.read_table(folder / "predictions.parquet", PROBE_PREDICTIONS, made_by="x")
@@ -200,7 +197,7 @@ def test_an_empty_table_without_a_reason_is_refused(project: Project):
 
 
 def test_the_encoder_is_the_one_of_params_yaml(project: Project):
-    assert subject.encoder_folder(make_job(project)) == project.model_dir("captioning")
+    assert evaluate.encoder_folder(make_job(project)) == project.model_dir("captioning")
     (project.model_dir("captioning") / "card.json").unlink()
     with pytest.raises(MissingArtifactError, match=r"card\.json"):
-        subject.encoder_folder(make_job(project))
+        evaluate.encoder_folder(make_job(project))

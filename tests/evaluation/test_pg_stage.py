@@ -20,9 +20,9 @@ from jobs import make_job
 from lapvqa import storage
 from lapvqa.errors import ConfigError, SourceError
 from lapvqa.evaluation import contract, features
+from lapvqa.evaluation.evaluate import EncoderSet, evaluate, pipeline_encoders
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.evaluation.image_folder import digest
-from lapvqa.evaluation.subject import Subject
 from lapvqa.heads import checkpoint
 from lapvqa.identity import Keyring, key_id
 from lapvqa.images.geometry import fit_of
@@ -36,8 +36,10 @@ from lapvqa.params import (
     RecipeParams,
     load_params,
 )
-from lapvqa.pg import task as pg_task
+from lapvqa.pg import judge as pg_judge
+from lapvqa.pg import scoring
 from lapvqa.pg.heads import VisualGroundingHead
+from lapvqa.pg.task import TASK
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import GROUNDING_PREDICTIONS, IMAGES, INVENTORY, STUDIES
@@ -76,12 +78,12 @@ class GroundingProject:
     def judge(
         self, encoders: dict[str, ImageEncoder], chosen: PgParams = QUICK, name: str = "results"
     ) -> tuple[dict[str, Any], pa.Table, Path]:
-        subject = Subject(lambda: encoders, self.paths.root / name, None)
+        judged = EncoderSet(lambda: encoders, self.project.root / name)
         params = self.shipped.model_copy(update={"pg": chosen})
-        recorder = Recorder(self.paths.root / "record.jsonl", stage="evaluate", quiet=True)
-        pg_task.evaluate(subject, params, make_job(self.paths, MACHINE, recorder))
+        recorder = Recorder(self.project.root / "record.jsonl", stage="evaluate", quiet=True)
+        evaluate(TASK, judged, params, make_job(self.project, MACHINE, recorder))
         recorder.close()
-        folder = subject.folder("pg")
+        folder = self.project.root / name / "pg"
         return read_metrics(folder), read_predictions(folder), folder
 
 
@@ -181,7 +183,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Project:
 
 def run_demo(project: Project, params: EvaluateParams, chosen: PgParams) -> dict[str, Any]:
     recorder = Recorder(project.record("evaluate"), stage="evaluate", quiet=True)
-    pg_task.run(params.model_copy(update={"pg": chosen}), make_job(project, MACHINE, recorder))
+    job = make_job(project, MACHINE, recorder)
+    evaluate(TASK, pipeline_encoders(job), params.model_copy(update={"pg": chosen}), job)
     recorder.close()
     return read_metrics(project.result_dir("pg"))
 
@@ -197,7 +200,7 @@ class TestDemo:
         protocol = metrics["protocol"]
         assert protocol["dataset"] == "MS-CXR"
         assert protocol["split"] == "patient"
-        assert protocol["trained_on_several_boxes"] == pg_task.TARGETS["union"]
+        assert protocol["trained_on_several_boxes"] == pg_judge.TARGETS["union"]
         assert protocol["phrase_encoder"].startswith("words")
         assert protocol["phrases_test"] == metrics["num_samples"] > 0
         assert protocol["encoder_sha256_trained"] != protocol["encoder_sha256_untrained"]
@@ -359,9 +362,9 @@ class TestSeveralBoxes:
     BOXES = np.array([[10.0, 20, 30, 40], [100, 30, 150, 60]])
 
     def test_the_target_encloses_all_or_is_the_largest(self) -> None:
-        assert pg_task.target_box(self.BOXES, "union").tolist() == [10, 20, 150, 60]
-        assert pg_task.target_box(self.BOXES, "best").tolist() == [100, 30, 150, 60]
-        assert pg_task.target_box(self.BOXES[:1], "best").tolist() == self.BOXES[0].tolist()
+        assert pg_judge.target_box(self.BOXES, "union").tolist() == [10, 20, 150, 60]
+        assert pg_judge.target_box(self.BOXES, "best").tolist() == [100, 30, 150, 60]
+        assert pg_judge.target_box(self.BOXES[:1], "best").tolist() == self.BOXES[0].tolist()
 
     def test_scored_again_by_the_rule_that_made_them(
         self, rows_and_project: tuple[list[list[object]], GroundingProject]
@@ -376,10 +379,10 @@ class TestSeveralBoxes:
             assert predictions.num_rows == SPLITS["test"]
             assert {len(row["true_boxes"]) for row in predictions.to_pylist()} == {2}
             assert metrics["protocol"]["scored_several_boxes"] == rule
-            contract.score(pg_task.EVALUATION, folder=folder, common=project.shipped.common)
+            contract.score(TASK, folder=folder, common=project.shipped.common)
             assert read_metrics(folder) == metrics
             found[rule] = metrics["systems"]["one"]["miou"]["value"]
-            expected = pg_task.scoring.measure(predictions, several=rule)
+            expected = scoring.measure(predictions, several=rule)
             value = expected.statistic(np.ones((1, predictions.num_rows)))[0, 0]
             assert found[rule] == pytest.approx(value, abs=1e-6)
         assert found["union"] != found["best"]

@@ -13,12 +13,17 @@ from lapvqa import storage
 from lapvqa.datasets.chexpert import read_chexpert
 from lapvqa.datasets.pictures import read_image, read_or_none
 from lapvqa.errors import SourceError, SplitLeakError
-from lapvqa.evaluation import contract, features, image_folder, subject
-from lapvqa.probe import chexpert, nih14, recipe
-from lapvqa.probe import task as probe_task
+from lapvqa.evaluation import contract, evaluate, features, image_folder
+from lapvqa.evaluation.evaluate import pipeline_encoders
+from lapvqa.probe import judge as probe_judge
+from lapvqa.probe.task import CHEXPERT, NIH14
 from lapvqa.schemas import PROBE_PREDICTIONS
 
 FILES = ("predictions.parquet", "metrics.json", "curves.csv")
+
+
+def run(task, params, job):
+    return evaluate.evaluate(task, pipeline_encoders(job), params, job)
 
 
 def results(project, task: str) -> tuple[dict, list[bytes]]:
@@ -28,7 +33,7 @@ def results(project, task: str) -> tuple[dict, list[bytes]]:
 
 
 def test_chexpert_from_files_to_metrics(chexpert_folder, params, project, machine, recorder):
-    counts = chexpert.run(params, make_job(project, machine, recorder))
+    counts = run(CHEXPERT, params, make_job(project, machine, recorder))
     metrics, _ = results(project, "probe_chexpert")
     assert counts["num_samples"] == metrics["num_samples"] == 32
     assert metrics["num_patients"] == 16
@@ -45,7 +50,7 @@ def test_chexpert_from_files_to_metrics(chexpert_folder, params, project, machin
 
 
 def test_nih14_from_files_to_metrics(nih14_folder, params, project, machine, recorder):
-    nih14.run(params, make_job(project, machine, recorder))
+    run(NIH14, params, make_job(project, machine, recorder))
     metrics, _ = results(project, "probe_nih14")
     assert (metrics["num_samples"], metrics["num_patients"]) == (28, 14)
     assert len(metrics["systems"]["trained"]) == 4 * 15  # AUC, AUPRC, Brier, ECE; means
@@ -53,28 +58,28 @@ def test_nih14_from_files_to_metrics(nih14_folder, params, project, machine, rec
     assert [line for line in metrics["undefined"] if line.startswith("auc/Hernia: no predictions")]
 
 
-@pytest.mark.parametrize("evaluation", [chexpert, nih14])
+@pytest.mark.parametrize("evaluation", [CHEXPERT, NIH14])
 def test_same_input_same_bytes_with_and_without_the_cache(
     evaluation, chexpert_folder, nih14_folder, params, project, machine, recorder
 ):
-    task = evaluation.EVALUATION.task
-    evaluation.run(params, make_job(project, machine, recorder))
+    task = evaluation.name
+    run(evaluation, params, make_job(project, machine, recorder))
     _, first = results(project, task)
-    evaluation.run(params, make_job(project, machine, recorder))
+    run(evaluation, params, make_job(project, machine, recorder))
     _, cached = results(project, task)
     for path in sorted(project.work_dir("features").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    evaluation.run(params, make_job(project, machine, recorder))
+    run(evaluation, params, make_job(project, machine, recorder))
     _, fresh = results(project, task)
     assert first == cached == fresh
 
 
-@pytest.mark.parametrize(("evaluation", "key"), [(chexpert, "chexpert"), (nih14, "nih14")])
+@pytest.mark.parametrize(("evaluation", "key"), [(CHEXPERT, "chexpert"), (NIH14, "nih14")])
 def test_an_absent_dataset_is_not_computed_and_says_what_to_set(
     evaluation, key, params, project, machine, recorder
 ):
-    counts = evaluation.run(params, make_job(project, machine, recorder))
-    metrics, _ = results(project, evaluation.EVALUATION.task)
+    counts = run(evaluation, params, make_job(project, machine, recorder))
+    metrics, _ = results(project, evaluation.name)
     assert counts["status"] == metrics["status"] == "not computed"
     assert f"inventory.{key}" in metrics["reason"]
     assert f"paths.{key}" in metrics["reason"]
@@ -86,12 +91,12 @@ def test_an_encoder_that_sees_gets_one_and_a_blind_one_a_half(
 ):
     source = image_folder.open_folder("chexpert", make_job(project, machine))
     dataset = read_chexpert(source.folder, uncertain="zeros")
-    found = probe_task.extract(
+    found = probe_judge.extract(
         planted, source, dataset.images, job=make_job(project, machine, recorder)
     )
-    predictions, protocol = recipe.predict(dataset, found.systems, c_grid=[0.1, 1.0])
+    predictions, protocol = probe_judge.predict(dataset, found.systems, c_grid=[0.1, 1.0])
     contract.publish(
-        chexpert.EVALUATION,
+        CHEXPERT,
         predictions,
         protocol=protocol,
         folder=project.result_dir("probe_chexpert"),
@@ -109,7 +114,7 @@ def test_a_leaked_patient_stops_the_evaluation(chexpert_folder, params, project,
     with (chexpert_folder / "valid.csv").open("a") as handle:
         handle.write(line + "\n")
     with pytest.raises(SplitLeakError):
-        chexpert.run(params, make_job(project, machine, recorder))
+        run(CHEXPERT, params, make_job(project, machine, recorder))
     assert not project.result_dir("probe_chexpert").exists()
 
 
@@ -118,7 +123,7 @@ def test_one_broken_image_is_counted_and_left_out(
 ):
     broken = chexpert_folder / "valid" / "patient64541" / "study1" / "view1_frontal.jpg"
     broken.write_bytes(b"not a jpeg")
-    chexpert.run(params, make_job(project, machine, recorder))
+    run(CHEXPERT, params, make_job(project, machine, recorder))
     metrics, _ = results(project, "probe_chexpert")
     assert metrics["protocol"]["unreadable_images"] == 1
     assert metrics["protocol"]["unreadable_images_test"] == 1
@@ -132,7 +137,7 @@ def test_many_missing_images_stop_before_any_is_decoded(
         path.unlink()
     list_again("nih14")
     with pytest.raises(SourceError, match="of 108 listed images are missing"):
-        nih14.run(params, make_job(project, machine, recorder))
+        run(NIH14, params, make_job(project, machine, recorder))
     assert not project.work_dir("features").exists()
 
 
@@ -140,7 +145,9 @@ class TestFeatures:
     def extract(self, encoders, project, machine, recorder, paths=None):
         source = image_folder.open_folder("chexpert", make_job(project, machine))
         paths = paths or read_chexpert(source.folder, uncertain="zeros").images
-        return probe_task.extract(encoders, source, paths, job=make_job(project, machine, recorder))
+        return probe_judge.extract(
+            encoders, source, paths, job=make_job(project, machine, recorder)
+        )
 
     def test_computed_once_per_encoder_and_images(
         self, chexpert_folder, planted, project, machine, recorder
@@ -198,7 +205,7 @@ class TestFeatures:
     def test_chunks_and_batches_do_not_change_the_features(
         self, chexpert_folder, project, machine, recorder, monkeypatch
     ):
-        encoders = subject.load_systems(subject.encoder_folder(make_job(project)))
+        encoders = evaluate.load_encoders(evaluate.encoder_folder(make_job(project)))
         whole = self.extract(encoders, project, machine, recorder)
         monkeypatch.setattr(features, "CHUNK", 7)
         pieces = self.extract(encoders, project, machine, recorder)
@@ -226,7 +233,7 @@ class TestFeatures:
 
         source = image_folder.open_folder("chexpert", make_job(project, machine))
         path = read_chexpert(source.folder, uncertain="zeros").images[0]
-        encoder = load_encoder(subject.encoder_folder(make_job(project)))
+        encoder = load_encoder(evaluate.encoder_folder(make_job(project)))
         with torch.no_grad():
             pixels = torch.from_numpy(read_image(Path(source.folder) / path).pixels)[None]
             expected = encoder(to_input(pixels, encoder.image_size)).mean(dim=1).numpy()

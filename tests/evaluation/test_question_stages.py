@@ -15,13 +15,13 @@ from demo_project import MACHINE, build
 from jobs import make_job
 
 from lapvqa import storage
-from lapvqa.diffvqa import task as diffvqa_task
 from lapvqa.diffvqa.model import DiffVQAHead
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation import features
 from lapvqa.evaluation.encoders.open_encoder import open_encoder
+from lapvqa.evaluation.evaluate import EncoderSet, evaluate, load_encoders
 from lapvqa.evaluation.image_encoder import ImageEncoder
-from lapvqa.evaluation.subject import Subject, load_systems
+from lapvqa.evaluation.task_table import find
 from lapvqa.heads import checkpoint
 from lapvqa.heads.text import of_size
 from lapvqa.params import (
@@ -35,7 +35,6 @@ from lapvqa.params import (
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import ANSWER_PREDICTIONS
-from lapvqa.vqa import task as vqa_task
 from lapvqa.vqa.model import VQAHead
 
 SIZES = ModelParams(
@@ -44,7 +43,7 @@ SIZES = ModelParams(
 )  # fmt: skip
 HEAD = TextHeadParams(d_model=32, num_layers=1, nhead=2)
 RECIPE = RecipeParams(epochs=1, batch_size=32, lr=1e-3)
-STAGES = {"vqa": (vqa_task, VQAHead), "diffvqa": (diffvqa_task, DiffVQAHead)}
+HEADS = {"vqa": VQAHead, "diffvqa": DiffVQAHead}
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +68,16 @@ def judge(
 ) -> dict[str, Any]:
     """Run a task on encoders (by default those of the project); return metrics.json."""
     folder = project.model_dir("captioning")
-    subject = Subject(lambda: encoders or load_systems(folder), results, folder)
+    judged = EncoderSet(lambda: encoders or load_encoders(folder), results, folder)
     recorder = Recorder(results / "record.jsonl", stage="evaluate", quiet=True)
     try:
-        STAGES[task][0].evaluate(subject, params, make_job(project, MACHINE, recorder))
+        evaluate(find(task), judged, params, make_job(project, MACHINE, recorder))
     finally:
         recorder.close()
     return json.loads((results / task / "metrics.json").read_text())
 
 
-@pytest.mark.parametrize("task", STAGES)
+@pytest.mark.parametrize("task", HEADS)
 def test_every_test_question_gets_an_answer_of_every_system(
     task: str, demo: Project, repository: Path, tmp_path: Path
 ) -> None:
@@ -99,18 +98,18 @@ def test_every_test_question_gets_an_answer_of_every_system(
     assert protocol["epoch_trained"] == 1
 
 
-@pytest.mark.parametrize("task", STAGES)
+@pytest.mark.parametrize("task", HEADS)
 def test_the_head_is_written_in_its_published_form(
     task: str, demo: Project, repository: Path, tmp_path: Path
 ) -> None:
     judge(task, demo, parameters(repository), tmp_path)
     path = tmp_path / task / "extra" / "head.pt"
     assert torch.load(path, weights_only=True)["tok_emb.weight"].shape == (50257, 32)
-    loaded = checkpoint.load(of_size(STAGES[task][1], **HEAD.model_dump()), path, vis_dim=32)
+    loaded = checkpoint.load(of_size(HEADS[task], **HEAD.model_dump()), path, vis_dim=32)
     assert loaded.head.log_count is None
 
 
-@pytest.mark.parametrize("task", STAGES)
+@pytest.mark.parametrize("task", HEADS)
 def test_equal_runs_give_equal_bytes_whoever_filled_the_store(
     task: str, demo: Project, repository: Path, tmp_path: Path
 ) -> None:
@@ -128,7 +127,7 @@ def test_native_trains_a_copy_of_the_encoder_which_loads_as_an_export(
     demo: Project, repository: Path, tmp_path: Path
 ) -> None:
     folder = demo.model_dir("captioning")
-    encoder = load_systems(folder)["trained"]
+    encoder = load_encoders(folder)["trained"]
     before = features.encoder_digest(encoder)
     for mode in ("frozen", "native"):
         recipe = RECIPE.model_copy(update={"encoder": mode, "encoder_lr": 1e-3})
@@ -196,7 +195,7 @@ def test_without_the_dataset_every_file_says_why(
     for path in ("params.yaml", "data/inventory/diff_vqa.parquet"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes((demo.root / path).read_bytes())
-    encoders = load_systems(demo.model_dir("captioning"))
+    encoders = load_encoders(demo.model_dir("captioning"))
     metrics = judge("diffvqa", elsewhere, parameters(repository), tmp_path / "results", encoders)
     assert metrics["status"] == "not computed"
     assert "inventory.diff_vqa" in metrics["reason"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from lapvqa.metrics.paired import delong_test
 from lapvqa.params import BootstrapParams, MetricWeightsParams
 from lapvqa.pg import scoring as pg_scoring
 from lapvqa.probe import scoring as probe_scoring
+from lapvqa.probe.task import CHEXPERT
 from lapvqa.rrg import labeler
 from lapvqa.rrg import scoring as rrg_scoring
 from lapvqa.schemas import (
@@ -385,16 +387,16 @@ def test_delong_does_not_depend_on_the_order_of_rows_and_is_null_where_undefined
 
 def test_the_contract_takes_a_foreign_systems_name() -> None:
     table = probes(system="clip")
-    evaluation = contract.Evaluation(
-        task="probe_x", schema=PROBE_PREDICTIONS, primary="mean_auc",
+    task = replace(
+        CHEXPERT,
+        name="probe_x",
         measure=partial(probe_scoring.measure, labels=LABELS),
         curves=partial(probe_scoring.curves, labels=LABELS),
-        curve_columns=probe_scoring.CURVE_COLUMNS,
-    )  # fmt: skip
-    metrics = contract.metrics_of(evaluation, table, common=COMMON)
+    )
+    metrics = contract.metrics_of(task, table, common=COMMON)
     assert set(metrics["systems"]) == {"clip"}
     assert metrics["differences"] == {}
-    assert evaluation.curves(table).columns == ("fpr", "clip")
+    assert task.curves(table).columns == ("fpr", "clip")
 
 
 def test_a_phrase_without_a_box_is_written_and_read_back(tmp_path: Path) -> None:

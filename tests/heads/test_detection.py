@@ -10,8 +10,15 @@ from tiny_heads import make_detector, without_dropout
 from torch import Tensor
 from transformers.loss.loss_for_object_detection import HungarianMatcher, ImageLoss
 
-from lapvqa.ad.heads import BACKGROUND, DetectionHead, predict
-from lapvqa.ad.loss import Target, Weights, detection_loss, match
+from lapvqa.ad.heads import (
+    BACKGROUND,
+    DetectionHead,
+    LossWeights,
+    TrueDetections,
+    detection_loss,
+    match,
+    predict,
+)
 from lapvqa.datasets.vindr_tables import CLASSES
 from lapvqa.errors import TrainingError
 from lapvqa.heads.boxes import iou, to_cxcywh, to_xyxy
@@ -31,10 +38,10 @@ def boxes_of(generator: torch.Generator, count: int) -> Tensor:
     )
 
 
-def targets_of(seed: int, counts: tuple[int, ...]) -> list[Target]:
+def targets_of(seed: int, counts: tuple[int, ...]) -> list[TrueDetections]:
     generator = torch.Generator().manual_seed(1000 + seed)
     return [
-        Target(
+        TrueDetections(
             torch.randint(0, BACKGROUND, (count,), generator=generator),
             boxes_of(generator, count),
         )
@@ -55,7 +62,7 @@ def giou_by_hand(a: list[float], b: list[float]) -> float:
     return common / union - (hull - union) / hull
 
 
-def cost_by_hand(logits: Tensor, boxes: Tensor, target: Target) -> list[list[float]]:
+def cost_by_hand(logits: Tensor, boxes: Tensor, target: TrueDetections) -> list[list[float]]:
     probabilities = (logits.exp() / logits.exp().sum(dim=1, keepdim=True)).tolist()
     return [
         [
@@ -110,7 +117,7 @@ def test_the_order_of_queries_and_of_boxes_is_nothing(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(5, generator=generator)
     shuffled = [
-        Target(target.labels[by], target.boxes[by])
+        TrueDetections(target.labels[by], target.boxes[by])
         for target in targets
         for by in [torch.randperm(len(target.labels), generator=generator)]
     ]
@@ -120,14 +127,14 @@ def test_the_order_of_queries_and_of_boxes_is_nothing(seed: int) -> None:
         torch.testing.assert_close(
             getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-6
         )
-    wrong = [Target(target.labels.roll(1), target.boxes) for target in targets]
+    wrong = [TrueDetections(target.labels.roll(1), target.boxes) for target in targets]
     assert not torch.allclose(detection_loss(logits, boxes, wrong).total, expected.total)
 
 
 def test_the_background_has_a_weight_of_its_own() -> None:
     logits, boxes = outputs_of(0, batch=1)
     (target,) = targets_of(0, (2,))
-    heavy = detection_loss(logits, boxes, [target], weights=Weights(background=1.0))
+    heavy = detection_loss(logits, boxes, [target], weights=LossWeights(background=1.0))
     light = detection_loss(logits, boxes, [target])
     queries, trues = match(logits, boxes, [target])[0]
     wanted = torch.full((5,), BACKGROUND)
@@ -169,7 +176,7 @@ def test_images_without_findings_teach_the_background() -> None:
 )
 def test_targets_that_are_none(labels: list[int], box: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Target(torch.tensor(labels), torch.tensor([box]))
+        TrueDetections(torch.tensor(labels), torch.tensor([box]))
 
 
 def test_outputs_that_are_no_numbers_stop_training() -> None:
@@ -182,7 +189,7 @@ def test_outputs_that_are_no_numbers_stop_training() -> None:
 # The head
 
 
-def scene(seed: int, images: int = 8) -> tuple[Tensor, list[Target]]:
+def scene(seed: int, images: int = 8) -> tuple[Tensor, list[TrueDetections]]:
     """Return features of random images and up to three boxes each."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(images, 9, 16, generator=generator)

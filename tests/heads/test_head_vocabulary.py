@@ -15,8 +15,7 @@ from torch import Tensor
 from lapvqa.diffvqa.model import DiffVQAHead
 from lapvqa.heads.checkpoint import load, save
 from lapvqa.heads.teaching import Lesson, teach
-from lapvqa.heads.text import TextHead, of_size
-from lapvqa.heads.vocabulary import cut, restore
+from lapvqa.heads.text import TextHead, cut_vocabulary, of_size, restore_vocabulary
 from lapvqa.networks.decoder import GPT2_VOCABULARY
 from lapvqa.networks.vocabulary import CutVocabulary
 from lapvqa.rrg.heads import ReportGenerationHead
@@ -50,9 +49,9 @@ def cut_and_full(kind: type[TextHead]) -> tuple[TextHead, TextHead, CutVocabular
     """Return one head twice: with cut tables, and with the full ones that they stand for."""
     head = whole_head(kind)
     texts = [[EOT, *prompt, *answer] for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)]
-    words = cut(head, texts)
+    words = cut_vocabulary(head, texts)
     full = copy.deepcopy(head)
-    restore(full, words)
+    restore_vocabulary(full, words)
     return head, full, words
 
 
@@ -83,7 +82,7 @@ def test_training_is_that_of_the_full_softmax(
     assert found == pytest.approx(train(full, lesson_of(), eps=eps), rel=tolerance)
     assert found[0] == pytest.approx(math.log(GPT2_VOCABULARY), abs=0.5)
     assert found[-1] < found[0] - 5
-    restore(head, words)
+    restore_vocabulary(head, words)
     if eps == 1e-13:
         torch.testing.assert_close(head.state_dict(), full.state_dict(), rtol=1e-4, atol=1e-6)
 
@@ -112,7 +111,7 @@ def test_loss_of_a_trained_head_is_the_same_cut_and_restored(
     train(head, numbered(words, lesson_of()), eps=1e-8)
     inputs, lesson = features_of(head), lesson_of(answers)
     before = head.loss(**inputs, lesson=numbered(words, lesson)).item()
-    restore(head, words)
+    restore_vocabulary(head, words)
     assert head.loss(**inputs, lesson=lesson).item() == pytest.approx(before, rel=1e-6)
 
 
@@ -127,7 +126,7 @@ def test_texts_are_the_same_cut_and_restored(kind: type[TextHead]) -> None:
     numbers = head.generate(
         **inputs, prompt_ids=words.number(prompts), bos_id=end, eos_id=end, max_new_tokens=8
     )
-    restore(head, words)
+    restore_vocabulary(head, words)
     texts = head.generate(**inputs, prompt_ids=prompts, bos_id=EOT, eos_id=EOT, max_new_tokens=8)
     assert texts == [words.spell(row) for row in numbers] == ANSWERS[1::2]
 
@@ -138,7 +137,7 @@ def test_the_file_of_a_restored_head_is_the_published_form(
 ) -> None:
     head, _, words = cut_and_full(kind)
     train(head, numbered(words, lesson_of()), eps=1e-8)
-    restore(head, words)
+    restore_vocabulary(head, words)
     facts: dict[str, Any] = dict.fromkeys(kind.form.facts, 0)
     save(head.float(), tmp_path / "head.pt", **facts)
     again = load(kind, tmp_path / "head.pt").head
@@ -150,6 +149,6 @@ def test_the_file_of_a_restored_head_is_the_published_form(
 def test_what_cannot_be_cut_or_restored_is_refused() -> None:
     head, full, words = cut_and_full(KINDS[0])
     with pytest.raises(ValueError, match="expected a head of 50257 tokens, found 13"):
-        cut(head, PROMPTS)
+        cut_vocabulary(head, PROMPTS)
     with pytest.raises(ValueError, match="expected a head of 13 tokens, found 50257"):
-        restore(full, words)
+        restore_vocabulary(full, words)

@@ -21,7 +21,7 @@ from lapvqa.params import BootstrapParams, PretrainParams
 from lapvqa.pretrain.checkpoint import Checkpoints
 from lapvqa.pretrain.loader import read_corpus
 from lapvqa.pretrain.trainer import Trainer
-from lapvqa.probe import chexpert
+from lapvqa.probe.task import CHEXPERT
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import INVENTORY, PROBE_PREDICTIONS
@@ -138,7 +138,7 @@ def assert_scored_as_the_evaluation_does(folder: Path, summary: dict) -> None:
     predictions = storage.read_table(
         folder / "chexpert.parquet", PROBE_PREDICTIONS, made_by="bakeoff"
     )
-    metrics = contract.metrics_of(chexpert.EVALUATION, predictions, common=COMMON)
+    metrics = contract.metrics_of(CHEXPERT, predictions, common=COMMON)
     row = next(row for row in summary["rows"] if row["weights"] == "last" and row["epoch"] == 2)
     expected = metrics["systems"]["last, epoch 2"]["mean_auc"]
     assert {key: row["chexpert"][key] for key in expected} == pytest.approx(expected, abs=1e-6)

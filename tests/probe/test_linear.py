@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lapvqa.datasets.labelled import ProbeDataset, Rows
-from lapvqa.probe import recipe, scoring
+from lapvqa.probe import judge, scoring
 from lapvqa.probe.linear import fit_and_predict
 
 LABELS = ("a", "b")
@@ -148,13 +148,13 @@ def test_planted_signal_gives_one_and_noise_gives_a_half_and_permuted_labels_too
     noise = generator.normal(size=(600, 10))
     features = {"trained": planted.astype(np.float32), "untrained": noise.astype(np.float32)}
     dataset = dataset_of(targets, (300, 100, 200))
-    predictions, protocol = recipe.predict(dataset, features, c_grid=[0.1, 1.0])
+    predictions, protocol = judge.predict(dataset, features, c_grid=[0.1, 1.0])
     assert auc(predictions, "trained") > 0.999
     assert auc(predictions, "untrained") == pytest.approx(0.5, abs=0.1)
     assert protocol["images_test"] == 200
     assert protocol["patients_test"] == 100
     permuted = dataset_of(generator.permutation(targets), (300, 100, 200))
-    predictions, _ = recipe.predict(permuted, features, c_grid=[0.1, 1.0])
+    predictions, _ = judge.predict(permuted, features, c_grid=[0.1, 1.0])
     assert auc(predictions, "trained") == pytest.approx(0.5, abs=0.1)
 
 
@@ -162,8 +162,8 @@ def test_predictions_are_deterministic_and_hold_test_images_only():
     x, y = problem(n=120)
     dataset = dataset_of(y, (60, 30, 30))
     features = {"trained": x.astype(np.float32)}
-    first, _ = recipe.predict(dataset, features, c_grid=[0.1, 1.0])
-    second, _ = recipe.predict(dataset, features, c_grid=[1.0, 0.1])
+    first, _ = judge.predict(dataset, features, c_grid=[0.1, 1.0])
+    second, _ = judge.predict(dataset, features, c_grid=[1.0, 0.1])
     assert first.equals(second)
     assert set(first["sample"].to_pylist()) == set(dataset.test.samples)
     assert first.num_rows == 30 * 2
@@ -174,7 +174,7 @@ def test_unknown_targets_are_null_and_undefined_labels_have_no_rows():
     y[:60, 1] = 1
     y[95, 0] = -1
     dataset = dataset_of(y, (60, 30, 30))
-    predictions, _ = recipe.predict(dataset, {"trained": x.astype(np.float32)}, c_grid=[1.0])
+    predictions, _ = judge.predict(dataset, {"trained": x.astype(np.float32)}, c_grid=[1.0])
     assert set(predictions["label"].to_pylist()) == {"a"}
     assert predictions["target"].null_count == 1
     measures = scoring.measure(predictions, labels=LABELS)

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
-from lapvqa.report.curves import roc_points
+from lapvqa.evaluation.results import Interval
+from lapvqa.report.charts import roc_points
 from lapvqa.report.figures import Axis, Line, interval_plot, line_plot, nice_axis
-from lapvqa.report.results import Interval, flatten
+from lapvqa.report.page_results import flatten
 
 
 @pytest.mark.parametrize("digits", [1, 6])  # with and without ties

@@ -14,6 +14,7 @@ from jobs import make_job
 from ruamel.yaml import YAML
 
 from lapvqa import schemas, storage
+from lapvqa.evaluation.evaluate import evaluate, pipeline_encoders
 from lapvqa.export import export
 from lapvqa.images.shards import add_shard
 from lapvqa.machine import Machine
@@ -34,7 +35,7 @@ from lapvqa.params import (
 from lapvqa.pretrain import train
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
-from lapvqa.rrg import task as rrg_task
+from lapvqa.rrg.task import TASK
 from lapvqa.text import tokens
 
 MACHINE = Machine(workers=1, device="cpu")
@@ -81,8 +82,8 @@ class RrgProject:
 
     def evaluate(self, params: EvaluateParams) -> dict[str, Any]:
         """Run evaluate@rrg; return metrics.json."""
-        self.run(rrg_task.run, params)
-        folder = self.paths.result_dir("rrg")
+        self.run(lambda params, job: evaluate(TASK, pipeline_encoders(job), params, job), params)
+        folder = self.project.result_dir("rrg")
         return storage.read_json(folder / "metrics.json", made_by="evaluate@rrg")
 
     def predictions(self) -> list[dict[str, Any]]:

@@ -13,11 +13,10 @@ from lapvqa import schemas, storage
 from lapvqa.errors import ConfigError, MissingArtifactError, SchemaError
 from lapvqa.evaluation import contract
 from lapvqa.params import BootstrapParams
-from lapvqa.report.names import TASKS
-from lapvqa.report.results import read_evaluation
+from lapvqa.report.page_results import read_page_result
 from lapvqa.rrg import scoring
-from lapvqa.rrg import task as rrg_task
-from lapvqa.rrg.task import Target, most_common
+from lapvqa.rrg.studies import TargetReport, most_common, read_studies, read_targets
+from lapvqa.rrg.task import TASK
 
 COMMON = BootstrapParams(bootstrap_draws=50)
 
@@ -105,9 +104,9 @@ def test_one_frontal_image_stands_for_a_study(project: Any, params: Any, image_r
         image_row("study62", "d", "test", row=65, view="LL"),
     ]
     table = pa.Table.from_pylist(rows, schemas.IMAGES)
-    storage.write_table(project.paths.images, table, schemas.IMAGES)
-    targets = rrg_task.read_targets(project.paths)
-    studies, without_image = rrg_task.read_studies(project.paths, targets, split="test")
+    storage.write_table(project.project.images, table, schemas.IMAGES)
+    targets = read_targets(project.project)
+    studies, without_image = read_studies(project.project, targets, split="test")
     assert [(study.study_key, study.row) for study in studies] == [("study60", 62), ("study61", 64)]
     # 16 test studies have a report; of these study62 has no frontal image and 13 have none at all.
     assert without_image == 14
@@ -128,10 +127,7 @@ def test_a_model_of_pairs_has_no_decoder_but_its_encoder_a_head(
     metrics = pair_project.evaluate(params)
     assert set(metrics["systems"]) == {"head_trained", "head_untrained", "most_common"}
     assert set(metrics["differences"]) == {"head_trained-head_untrained"}
-    evaluation = read_evaluation(
-        next(task for task in TASKS if task.name == "rrg"), pair_project.paths
-    )
-    assert evaluation.computed
+    assert read_page_result(TASK, pair_project.project).result.computed
 
 
 def test_a_decoder_without_so_many_positions(project: Any, evaluate_params: Any) -> None:
@@ -149,11 +145,9 @@ def test_without_a_model_the_stage_to_run_is_named(project: Any, params: Any) ->
 def test_metrics_come_from_predictions_alone(project: Any, params: Any, tmp_path: Path) -> None:
     metrics = project.evaluate(params)
     for name in ("data", "models"):
-        (project.paths.root / name).rename(tmp_path / f"moved-{name}")
-    contract.score(
-        rrg_task.EVALUATION, folder=project.paths.result_dir("rrg"), common=params.common
-    )
-    path = project.paths.result_dir("rrg") / "metrics.json"
+        (project.project.root / name).rename(tmp_path / f"moved-{name}")
+    contract.score(TASK, folder=project.project.result_dir("rrg"), common=params.common)
+    path = project.project.result_dir("rrg") / "metrics.json"
     assert json.loads(path.read_text()) == metrics
 
 
@@ -164,14 +158,14 @@ def test_reports_given_to_the_wrong_studies_score_low(project: Any, params: Any)
     texts = table["hypothesis"].to_pylist()
     column = table.schema.get_field_index("hypothesis")
     moved = table.set_column(column, "hypothesis", pa.array([*texts[1:], texts[0]]))
-    wrong = contract.metrics_of(rrg_task.EVALUATION, moved, common=COMMON)
+    wrong = contract.metrics_of(TASK, moved, common=COMMON)
     assert wrong["systems"]["trained"]["finding_f1_micro"]["value"] < right - 0.5
 
 
 def test_most_common_prefers_the_first_of_equals() -> None:
     texts = ["b", "a", "c", "a", "b"]
     targets = {
-        f"{index}": Target("patient", "train" if index < 5 else "test", text)
+        f"{index}": TargetReport("patient", "train" if index < 5 else "test", text)
         for index, text in enumerate([*texts, "c", "c"])
     }
     assert most_common(targets) == ("a", 2)
@@ -194,7 +188,7 @@ def _rows(truths: list[list[str] | None], hypotheses: list[str]) -> pa.Table:
 
 
 def _values(predictions: pa.Table) -> dict[str, float | None]:
-    metrics = contract.metrics_of(rrg_task.EVALUATION, predictions, common=COMMON)
+    metrics = contract.metrics_of(TASK, predictions, common=COMMON)
     return {name: one["value"] for name, one in metrics["systems"]["trained"].items()}
 
 
@@ -230,4 +224,4 @@ def test_curves_have_a_row_per_finding() -> None:
 def test_a_study_written_twice_is_refused() -> None:
     table = _rows([["Edema"]], ["Edema."])
     with pytest.raises(SchemaError, match="one row per study and system"):
-        contract.metrics_of(rrg_task.EVALUATION, pa.concat_tables([table, table]), common=COMMON)
+        contract.metrics_of(TASK, pa.concat_tables([table, table]), common=COMMON)

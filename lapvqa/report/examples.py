@@ -1,11 +1,18 @@
-"""Pictures for the page: from stored pixels to small PNGs that travel inside it."""
+"""Which samples the page shows, and their pictures: small PNGs that travel inside it.
+
+Samples are chosen by rule, never by how well an answer came out: in the order of the SHA-256 of
+their name, which means nothing; one of each group in turn, so that every kind of question, phrase
+or study is seen.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
@@ -17,11 +24,43 @@ from PIL import Image
 from lapvqa.errors import MissingArtifactError, SchemaError
 from lapvqa.images.shards import ShardStore
 from lapvqa.project import Project
+from lapvqa.report.page_results import SYSTEMS
 
 SIZE = 256  # pixels of the longer side on the page
 _FRONTAL = ("PA", "AP")
 
 Row = dict[str, Any]
+
+
+def choose(samples: Iterable[tuple[str, str]], count: int) -> list[str]:
+    """Return ``count`` of (name, group): groups in their order, one name of each in turn."""
+    groups: dict[str, list[str]] = {}
+    for name, group in sorted(set(samples), key=lambda pair: _digest(pair[0])):
+        groups.setdefault(group, []).append(name)
+    turns = chain.from_iterable(zip_longest(*(groups[group] for group in sorted(groups))))
+    return [name for name in turns if name is not None][:count]
+
+
+def rows_by_sample(predictions: pa.Table, samples: list[str]) -> dict[str, dict[str, Row]]:
+    """Return sample -> system -> row, samples as given, systems in the order shown."""
+    rows = predictions.filter(pc.is_in(predictions["sample"], pa.array(samples, pa.string())))
+    by_place = {(row["sample"], row["system"]): row for row in rows.to_pylist()}
+    return {
+        sample: {
+            name: by_place[sample, name] for name in systems_of(rows) if (sample, name) in by_place
+        }
+        for sample in samples
+    }
+
+
+def systems_of(predictions: pa.Table) -> list[str]:
+    """Return the systems present, in the order shown."""
+    present = set(pc.unique(predictions["system"]).to_pylist())
+    return [*(name for name in SYSTEMS if name in present), *sorted(present - set(SYSTEMS))]
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -39,7 +78,7 @@ class Picture:
         return f"data:image/png;base64,{self.data}"
 
 
-class Archive:
+class ArchivePictures:
     """Pictures of the archive's images; None where the page must say that one is missing."""
 
     def __init__(self, images: pa.Table, project: Project) -> None:

@@ -1,21 +1,91 @@
-"""The probe's recipe: features of each system in, predictions and protocol out."""
+"""Judge encoders by linear probes: features of every image, one recipe, predictions, protocol."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from lapvqa.datasets.labelled import ProbeDataset, Rows
+from lapvqa.datasets.pictures import read_or_none
+from lapvqa.evaluation import features, image_folder
+from lapvqa.evaluation.evaluate import Evaluation
+from lapvqa.evaluation.image_encoder import ImageEncoder
+from lapvqa.evaluation.image_folder import ImageFolder
+from lapvqa.job import Counts, Job
 from lapvqa.metrics.classification import UNKNOWN
 from lapvqa.probe.linear import Probe, fit_and_predict
 from lapvqa.probe.scoring import IMPLEMENTATION
+from lapvqa.probe.task import ProbeTask
 from lapvqa.schemas import PROBE_PREDICTIONS
 
 UNDEFINED = "no label has both positives and negatives among the training images"
+
+
+class ProbeParams(Protocol):
+    """What the sections of the probes share."""
+
+    @property
+    def c_grid(self) -> list[float]:
+        """The inverse regularisations to choose from."""
+
+
+@dataclass(frozen=True)
+class ProbeFeatures:
+    """``readable`` [n]: false where a file is missing or broken; ``systems``: [readable, D]."""
+
+    readable: NDArray[np.bool_]
+    systems: dict[str, NDArray[np.float32]]
+
+
+def judge(run: Evaluation[ProbeParams]) -> Counts:
+    """Judge a set of encoders; raises SourceError, SplitLeakError."""
+    task = cast("ProbeTask", run.task)
+    source = run.open_input()
+    if source is None:
+        return run.without_input()
+    listed = task.read(source, run.params)
+    listed.check(source.present(listed.images))
+    encoders = run.encoders.load()
+    extracted = extract(encoders, source, listed.images, job=run.job)
+    dataset = listed.keep(extracted.readable)
+    predictions, protocol = predict(
+        dataset, extracted.systems, c_grid=run.params.c_grid, workers=run.job.machine.workers
+    )
+    if not predictions.num_rows:
+        return run.not_computed(UNDEFINED)
+    return run.publish(
+        predictions,
+        {
+            **protocol,
+            **task.protocol(run.params),
+            **describe_unreadable(listed, dataset),
+            **{f"left_out_{reason}": count for reason, count in listed.left_out.items()},
+            **features.describe(encoders),
+        },
+    )
+
+
+def extract(
+    encoders: Mapping[str, ImageEncoder], source: ImageFolder, paths: Sequence[str], *, job: Job
+) -> ProbeFeatures:
+    """Return the mean over the tokens of each encoder for each image of ``paths``."""
+    decoded = image_folder.decode(source, paths, read_or_none, job=job)
+    systems = {}
+    for name, encoder in encoders.items():
+        store = features.open_store(encoder, "mean", job=job)
+        store.fill(
+            decoded.digests,
+            decoded.pixels,
+            progress=partial(job.recorder.progress, unit="images", note=name),
+        )
+        systems[name] = store.take(decoded.digests)
+    return ProbeFeatures(decoded.readable, systems)
 
 
 def predict(

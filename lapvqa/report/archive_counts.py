@@ -1,4 +1,4 @@
-"""What came in and what was taken: counts of files, reports, studies, patients, encodings."""
+"""Counts of what came in and what was taken: files, reports, studies, patients, encodings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPLITS = ("train", "validate", "test")
 
 
 @dataclass(frozen=True)
-class Reject:
+class RejectCount:
     """All rejects of one kind and reason."""
 
     kind: str
@@ -40,7 +40,7 @@ class SplitSize:
 
 
 @dataclass(frozen=True)
-class Archive:
+class ArchiveCounts:
     """Counts of one archive; ``files`` = images taken + files rejected."""
 
     files: int
@@ -50,25 +50,25 @@ class Archive:
     with_report: int
     tokenised: int
     truncated: int
-    rejects: list[Reject]
-    token_rejects: list[Reject]
+    rejects: list[RejectCount]
+    token_rejects: list[RejectCount]
     splits: list[SplitSize]
     encodings: Mapping[str, Mapping[str, int]]
 
     @property
     def rejected_files(self) -> int:
-        """Files turned away at ingest."""
+        """Files rejected at ingest."""
         return sum(item.count for item in self.rejects if item.kind == "file")
 
 
-def read_archive(project: Project, images: pa.Table) -> Archive:
+def count_archive(project: Project, images: pa.Table) -> ArchiveCounts:
     """Count what ingest and tokens wrote; MissingArtifactError names an absent file."""
     studies = storage.read_table(project.studies, STUDIES, made_by="ingest")
     rejects = _grouped(storage.read_table(project.rejects, REJECTS, made_by="ingest"))
     token_rejects = _grouped(storage.read_table(project.token_rejects, REJECTS, made_by="tokens"))
     tokenised, truncated = _tokens(project)
     rejected = sum(item.count for item in rejects if item.kind == "file")
-    return Archive(
+    return ArchiveCounts(
         files=images.num_rows + rejected,
         images=images.num_rows,
         studies=studies.num_rows,
@@ -96,7 +96,7 @@ def _tokens(project: Project) -> tuple[Counter[str], int]:
     return by_split, truncated
 
 
-def _grouped(rejects: pa.Table) -> list[Reject]:
+def _grouped(rejects: pa.Table) -> list[RejectCount]:
     columns = ["kind", "stage", "reason", "remedy"]
     rows = zip(*(rejects[name].to_pylist() for name in columns), strict=True)
     counts: Counter[tuple[str, str, str]] = Counter()
@@ -105,7 +105,7 @@ def _grouped(rejects: pa.Table) -> list[Reject]:
         key = (kind, stage, reason)
         counts[key] += 1
         remedies[key] = min(remedy, remedies.get(key, remedy))
-    return [Reject(*key, remedies[key], counts[key]) for key in sorted(counts)]
+    return [RejectCount(*key, remedies[key], counts[key]) for key in sorted(counts)]
 
 
 def _splits(images: pa.Table, studies: pa.Table, tokenised: Mapping[str, int]) -> list[SplitSize]:

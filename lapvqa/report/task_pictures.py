@@ -1,7 +1,7 @@
-"""Each evaluation's figures and examples on one sheet, an SVG that stands alone.
+"""Each evaluation's figures and examples as one picture, an SVG that stands alone.
 
-For viewers that show pictures and no page: MLflow's artifacts, `dvc plots`. What is on a sheet is
-what the page shows of the task, in the same order; text is wrapped by counting letters.
+For viewers that show pictures and no page: MLflow's artifacts, `dvc plots`. A picture has what the
+page shows of the task, in the same order; text is wrapped by counting letters.
 """
 
 from __future__ import annotations
@@ -13,15 +13,12 @@ from itertools import zip_longest
 
 from markupsafe import Markup
 
-from lapvqa.report.answers import AnswerExample
-from lapvqa.report.boxes import layers
-from lapvqa.report.charts import Panel
-from lapvqa.report.detection import DetectionExample
-from lapvqa.report.grounding import GroundingExample
-from lapvqa.report.names import system_name
-from lapvqa.report.pixels import Picture
-from lapvqa.report.sections import Section
-from lapvqa.report.written import ReportExample
+from lapvqa.report.box_examples import DetectionExample, GroundingExample, layers
+from lapvqa.report.charts import PlotPanel
+from lapvqa.report.examples import Picture
+from lapvqa.report.page_results import system_name
+from lapvqa.report.sections import PageSection
+from lapvqa.report.text_examples import AnswerExample, ReportExample
 from lapvqa.schemas import STORED_SIZE
 
 _WIDTH, _GAP, _TOP = 1140, 28, 64
@@ -44,7 +41,7 @@ _KEY = {
 
 
 @dataclass(frozen=True)
-class Text:
+class PictureText:
     """A paragraph below a picture."""
 
     words: str
@@ -53,12 +50,12 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PictureCell:
     """One example: pictures side by side, each ``side`` wide, and the text below them."""
 
     pictures: Sequence[Markup]
     side: int
-    texts: Sequence[Text]
+    texts: Sequence[PictureText]
 
     @property
     def width(self) -> int:
@@ -66,7 +63,7 @@ class Cell:
         return len(self.pictures) * self.side + (len(self.pictures) - 1) * _GAP // 2
 
     @property
-    def lines(self) -> list[tuple[str, Text]]:
+    def lines(self) -> list[tuple[str, PictureText]]:
         """The text, wrapped to the cell's width."""
         letters = int(self.width / _LETTER)
         return [(line, text) for text in self.texts for line in textwrap.wrap(text.words, letters)]
@@ -77,7 +74,7 @@ class Cell:
         return self.side + _LINE * len(self.lines) + _GAP
 
 
-def sheet(section: Section) -> str | None:
+def draw_picture(section: PageSection) -> str | None:
     """Return an SVG of the section's figures or examples; None if it has none."""
     cells = list(_cells(section))
     if not cells:
@@ -95,12 +92,10 @@ def sheet(section: Section) -> str | None:
         '<rect width="100%" height="100%" fill="#fff"/>\n'
         '<text x="{3}" y="30" font-size="18" font-weight="700" fill="{4}">{2}</text>\n'
         '<text x="{3}" y="50" fill="{5}">{6}</text>\n{7}</svg>\n'
-    ).format(
-        _WIDTH, y, section.evaluation.task.title, _GAP, _BLACK, _GREY, _KEY[section.kind], body
-    )
+    ).format(_WIDTH, y, section.result.task.title, _GAP, _BLACK, _GREY, _KEY[section.kind], body)
 
 
-def _placed(cell: Cell, x: int, y: int) -> Markup:
+def _placed(cell: PictureCell, x: int, y: int) -> Markup:
     step = cell.side + _GAP // 2
     pictures = Markup("").join(
         Markup('<g transform="translate({} {})">{}</g>').format(x + place * step, y, picture)
@@ -115,16 +110,16 @@ def _placed(cell: Cell, x: int, y: int) -> Markup:
     return pictures + lines + Markup("\n")
 
 
-def _cells(section: Section) -> Iterable[Cell]:
+def _cells(section: PageSection) -> Iterable[PictureCell]:
     if section.kind == "probe":
         by_label = zip_longest(section.roc, section.calibration)
-        return [_probe_cell([one for one in pair if one is not None]) for pair in by_label]
+        return [_probe_cell([panel for panel in pair if panel is not None]) for pair in by_label]
     return [_cell(example) for example in section.examples]
 
 
 def _cell(
     example: AnswerExample | DetectionExample | GroundingExample | ReportExample,
-) -> Cell:
+) -> PictureCell:
     match example:
         case AnswerExample():
             return _answer_cell(example)
@@ -136,63 +131,74 @@ def _cell(
             return _report_cell(example)
 
 
-def _probe_cell(panels: Sequence[Panel]) -> Cell:
-    return Cell([_plot(one) for one in panels], _PLOT, [Text(panels[0].label, weight=700)])
+def _probe_cell(panels: Sequence[PlotPanel]) -> PictureCell:
+    return PictureCell(
+        [_plot(panel) for panel in panels], _PLOT, [PictureText(panels[0].label, weight=700)]
+    )
 
 
-def _answer_cell(example: AnswerExample) -> Cell:
+def _answer_cell(example: AnswerExample) -> PictureCell:
     texts = [
-        Text(f"{example.type}: {example.question}", weight=700),
-        Text(f"true: {example.reference or '(empty)'}"),
+        PictureText(f"{example.type}: {example.question}", weight=700),
+        PictureText(f"true: {example.reference or '(empty)'}"),
     ]
     if example.reversed:
-        texts.append(Text("reversed pair: the reference image is the later one", _GREY))
-    for one in example.answers:
-        sign = "right" if one.right else "wrong"
-        said = f"{_SIGNS[sign]} {system_name(one.system)}: {one.text or '(empty)'}"
-        texts.append(Text(said, _INK[sign]))
-    titles = ", ".join(one.title.lower() for one in example.images)
-    return Cell([_picture(one.picture) for one in example.images], _SIDE,
-                [Text(titles, _GREY), *texts])  # fmt: skip
+        texts.append(PictureText("reversed pair: the reference image is the later one", _GREY))
+    for answer in example.answers:
+        sign = "right" if answer.right else "wrong"
+        said = f"{_SIGNS[sign]} {system_name(answer.system)}: {answer.text or '(empty)'}"
+        texts.append(PictureText(said, _INK[sign]))
+    titles = ", ".join(image.title.lower() for image in example.images)
+    return PictureCell([_picture(image.picture) for image in example.images], _SIDE,
+                [PictureText(titles, _GREY), *texts])  # fmt: skip
 
 
-def _report_cell(example: ReportExample) -> Cell:
+def _report_cell(example: ReportExample) -> PictureCell:
     words = "".join(piece.words for piece in example.reference)
-    texts = [Text(f"Study {example.name}", weight=700), Text(f"reference: {words or '(empty)'}")]
-    for one in example.written:
-        words = "".join(piece.words for piece in one.pieces)
-        texts.append(Text(f"{system_name(one.system)}: {words or '(empty)'}", weight=700))
-        texts += _found(one.right, one.missed, one.invented)
-    return Cell([_picture(example.picture)], _SIDE, texts)
+    texts = [
+        PictureText(f"Study {example.name}", weight=700),
+        PictureText(f"reference: {words or '(empty)'}"),
+    ]
+    for report in example.written:
+        words = "".join(piece.words for piece in report.pieces)
+        texts.append(PictureText(f"{system_name(report.system)}: {words or '(empty)'}", weight=700))
+        texts += _found(report.right, report.missed, report.invented)
+    return PictureCell([_picture(example.picture)], _SIDE, texts)
 
 
-def _detection_cell(example: DetectionExample) -> Cell:
-    pictures, texts = [], [Text(f"Image {example.name}", weight=700)]
-    for place, one in enumerate(example.systems):
+def _detection_cell(example: DetectionExample) -> PictureCell:
+    pictures, texts = [], [PictureText(f"Image {example.name}", weight=700)]
+    for place, detected in enumerate(example.systems):
         ident = f"image-{example.name}"
-        pictures.append(_scaled(layers(example.picture, one.boxes, ident=ident, again=place > 0)))
+        pictures.append(
+            _scaled(layers(example.picture, detected.boxes, ident=ident, again=place > 0))
+        )
         side = "" if len(example.systems) < 2 else ("left: ", "right: ")[place % 2]
-        texts.append(Text(f"{side}{system_name(one.system)}", _GREY))
-        texts += _found(one.right, one.missed, one.invented)
-    return Cell(pictures, _SIDE, texts)
+        texts.append(PictureText(f"{side}{system_name(detected.system)}", _GREY))
+        texts += _found(detected.right, detected.missed, detected.invented)
+    return PictureCell(pictures, _SIDE, texts)
 
 
-def _grounding_cell(example: GroundingExample) -> Cell:
-    texts = [Text(f"“{example.phrase}”", weight=700), Text(example.category, _GREY)]
-    for one in example.systems:
-        sign = "right" if one.right else "wrong"
-        said = f"{_SIGNS[sign]} {system_name(one.system)}: IoU {one.overlap:.2f}"
-        texts.append(Text(said, _INK[sign]))
+def _grounding_cell(example: GroundingExample) -> PictureCell:
+    texts = [PictureText(f"“{example.phrase}”", weight=700), PictureText(example.category, _GREY)]
+    for grounded in example.systems:
+        sign = "right" if grounded.right else "wrong"
+        said = f"{_SIGNS[sign]} {system_name(grounded.system)}: IoU {grounded.overlap:.2f}"
+        texts.append(PictureText(said, _INK[sign]))
     picture = _picture(None)
     if example.picture is not None:
         ident = f"phrase-{example.name}"
         picture = _scaled(layers(example.picture, example.boxes, ident=ident, again=False))
-    return Cell([picture], _SIDE, texts)
+    return PictureCell([picture], _SIDE, texts)
 
 
-def _found(right: list[str], missed: list[str], invented: list[str]) -> list[Text]:
+def _found(right: list[str], missed: list[str], invented: list[str]) -> list[PictureText]:
     signed = [("right", right), ("missed", missed), ("invented", invented)]
-    return [Text(f"{_SIGNS[sign]} {name}", _INK[sign]) for sign, names in signed for name in names]
+    return [
+        PictureText(f"{_SIGNS[sign]} {name}", _INK[sign])
+        for sign, names in signed
+        for name in names
+    ]
 
 
 def _picture(picture: Picture | None) -> Markup:
@@ -212,7 +218,7 @@ def _scaled(content: Markup) -> Markup:
     )
 
 
-def _plot(panel: Panel) -> Markup:
+def _plot(panel: PlotPanel) -> Markup:
     """Draw a panel's curves over the unit square."""
     side = _PLOT - 10
     lines = Markup("").join(

@@ -1,0 +1,162 @@
+"""The files of one evaluation's folder, and the one reader of metrics.json.
+
+Numbers come in the order of the file; what a page or a table makes of them is theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lapvqa import storage
+from lapvqa.errors import SchemaError
+
+PREDICTIONS, METRICS, CURVES = "predictions.parquet", "metrics.json", "curves.csv"
+HEADLINE = "headline.json"
+EXTRA = "extra"
+OK, NOT_COMPUTED = "ok", "not computed"
+
+PAIRS = {"": ("trained", "untrained"), "head": ("head_trained", "head_untrained")}
+"""Writer -> systems that differ in nothing but whether the encoder was trained."""
+
+BASELINE = "most_common"
+"""The system that answers every sample with what is most common in training."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with its confidence limits; None where undefined."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """Low and high; None without an interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    def shown(self, form: str = ".3f") -> str:
+        """Return ``0.910 [0.880, 0.940]``; ``form``: of each number (``+.3f``: signed)."""
+        if self.value is None:
+            return "undefined"
+        value = format(self.value, form)
+        if self.limits is None:
+            return value
+        return f"{value} [{', '.join(format(limit, form) for limit in self.limits)}]"
+
+    def __str__(self) -> str:
+        return self.shown()
+
+
+UNDEFINED = Interval(None)
+
+Systems = Mapping[str, Mapping[str, Interval]]
+"""System, or pair of systems ``a-b`` -> metric -> number."""
+
+
+@dataclass(frozen=True)
+class HeadSpread:
+    """A metric's values of several heads, a seed each, and their standard deviation."""
+
+    values: tuple[float | None, ...]
+    sd: float | None
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The primary metric before and after pretraining; ``writer``: see ``PAIRS``."""
+
+    writer: str
+    systems: tuple[str, str]
+    trained: Interval
+    untrained: Interval
+    difference: Interval
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One evaluation's metrics, or the ``reason`` why there are none."""
+
+    task: str
+    computed: bool
+    reason: str = ""
+    primary: str = ""
+    num_samples: int = 0
+    num_patients: int = 0
+    systems: Systems = field(default_factory=dict)
+    differences: Systems = field(default_factory=dict)
+    seeds: Mapping[str, Mapping[str, HeadSpread]] = field(default_factory=dict)
+    undefined: tuple[str, ...] = ()
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that any system has, each once."""
+        return list(dict.fromkeys(name for values in self.systems.values() for name in values))
+
+    def interval(self, system: str, metric: str) -> Interval:
+        """Return one metric of one system; undefined if the file does not have it."""
+        return self.systems.get(system, {}).get(metric, UNDEFINED)
+
+    def difference(self, pair: tuple[str, str], metric: str) -> Interval:
+        """Return how far the first system is above the second; undefined if not compared."""
+        return self.differences.get("-".join(pair), {}).get(metric, UNDEFINED)
+
+    def headlines(self) -> Iterator[Headline]:
+        """Yield a row for each of ``PAIRS`` of which the result has a system."""
+        for writer, pair in PAIRS.items():
+            if any(system in self.systems for system in pair):
+                trained, untrained = (self.interval(system, self.primary) for system in pair)
+                gain = self.difference(pair, self.primary)
+                yield Headline(writer, pair, trained, untrained, gain)
+
+
+def read_result(folder: Path, task: str) -> TaskResult:
+    """Read the metrics of a folder; MissingArtifactError if absent, SchemaError if malformed."""
+    path = folder / METRICS
+    content = storage.read_json(path, made_by=f"evaluate@{task}")
+    try:
+        return parse(content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SchemaError(
+            f"{folder.parent.name}/{folder.name}/{METRICS}: expected the fields of an evaluation, "
+            f"found none under {error}",
+            hint=f"run `lapvqa run --stage evaluate@{task}` again",
+        ) from error
+
+
+def parse(content: Mapping[str, Any]) -> TaskResult:
+    """Return the content of a metrics.json as a record; KeyError where a field lacks."""
+    if content["status"] != OK:
+        return TaskResult(content["task"], computed=False, reason=str(content["reason"]))
+    return TaskResult(
+        content["task"],
+        computed=True,
+        primary=content["primary"],
+        num_samples=content.get("num_samples", 0),
+        num_patients=content.get("num_patients", 0),
+        systems=_intervals(content["systems"]),
+        differences=_intervals(content.get("differences", {})),
+        seeds={
+            system: {
+                metric: HeadSpread(tuple(heads["values"]), heads["sd"])
+                for metric, heads in metrics.items()
+            }
+            for system, metrics in content.get("seeds", {}).items()
+        },
+        undefined=tuple(str(line) for line in content.get("undefined", [])),
+        protocol=content.get("protocol", {}),
+    )
+
+
+def _intervals(systems: Mapping[str, Any]) -> Systems:
+    return {
+        system: {
+            metric: Interval(number["value"], number.get("low"), number.get("high"))
+            for metric, number in metrics.items()
+        }
+        for system, metrics in systems.items()
+    }

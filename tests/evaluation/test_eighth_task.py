@@ -1,0 +1,176 @@
+"""An evaluation is one folder and a few lines: the worked example of docs/extending.md, run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from demo_project import build
+
+from lapvqa import storage
+from lapvqa.evaluation import contract, task_table
+from lapvqa.networks.weights import serialise
+from lapvqa.params import ModelParams, load_params
+from lapvqa.pretrain.files import initial_model
+from lapvqa.project import Project
+
+FOLDER = Path(__file__).parent / "eighth_task" / "view"
+SIZES = ModelParams(
+    image_size=32, patch_size=8, width=32, depth=2, heads=2, pooled_grid=2,
+    decoder_width=32, decoder_depth=1, decoder_heads=2,
+)  # fmt: skip
+
+# Name in docs/extending.md -> file, the line after (or before) which they stand, the lines.
+TABLE = '    "view": "lapvqa.view.task",\n'
+PARAMS_CLASS = '''\
+class ViewParams(Section):
+    """View of an image: how many nearest training images vote."""
+
+    neighbours: Count = 3
+'''
+PARAMS_FIELD = "    view: ViewParams = ViewParams()\n"
+PARAMS_YAML = """\
+  view:
+    neighbours: 3               # training images that vote
+"""
+DVC_KEY = """\
+      view:
+        data: data/images.parquet
+        code: lapvqa/view
+        recipe: lapvqa/evaluation/answer_scoring.py
+"""
+DVC_REPORT = """\
+      - results/view/metrics.json
+      - results/view/predictions.parquet
+"""
+
+
+MARK = "=== next ===\n"
+# Several commands in one process: each start costs seconds.
+COMMANDS = f"""\
+from pathlib import Path
+
+from rich.console import Console
+
+from flows.cli import main
+from flows.commands.outcome import show_results
+from lapvqa.project import Project
+from lapvqa.stage import run_stage
+from tasks.results import result_rows
+
+project = Project(Path.cwd())
+run_stage("report", project)
+for action in (
+    lambda: main(["score", "view", "results/view/predictions.parquet"]),
+    lambda: show_results(project, Console(width=140)),
+    lambda: print([row["task"] for row in result_rows(project)]),
+    lambda: main(["evaluate", "view", "--encoder", "other", "--json"]),
+    lambda: main(["evaluate", "--compare", "--json"]),
+):
+    print({MARK!r}, end="", flush=True)
+    assert not action()
+"""
+
+
+def insert(path: Path, lines: str, *, before: str) -> None:
+    text = path.read_text()
+    assert text.count(before) == 1, (path.name, before)
+    path.write_text(text.replace(before, lines + before))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Project:
+    """A checkout with the eighth evaluation, and in it a small archive and an encoder."""
+    root = tmp_path_factory.mktemp("eighth")
+    for name in ("lapvqa", "tasks", "flows"):
+        shutil.copytree(
+            repository / name, root / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(repository / name, root)
+    made = build(root, repository, SIZES)
+    folder, model = made.model_dir("captioning"), initial_model(SIZES, seed=5)
+    storage.write_bytes(folder / "model_best.pt", serialise(model.state_dict()))
+    (folder / "history.csv").write_text("step,epoch,loss,lr,val_loss\n1,0,2.0,0.1,2.5\n")
+    other = initial_model(SIZES, seed=1).vision_encoder
+    storage.write_bytes(root / "other" / "encoder_final.pt", serialise(other.state_dict()))
+    shutil.copy(folder / "card.json", root / "other")
+    made.local.write_text("{workers: 1, device: cpu}\n")
+    common = load_params(made.params).evaluate.common
+    for record in task_table.find_all():
+        contract.not_computed(
+            record, "left out here", folder=made.result_dir(record.name), common=common
+        )
+    add_the_eighth(root)
+    return made
+
+
+def add_the_eighth(root: Path) -> None:
+    shutil.copytree(FOLDER, root / "lapvqa" / "view")
+    insert(root / "lapvqa/evaluation/task_table.py", TABLE, before='}\n"""Task -> the module')
+    params = root / "lapvqa/params.py"
+    insert(params, f"{PARAMS_CLASS}\n\n", before="class EvaluateParams(Section):\n")
+    insert(params, PARAMS_FIELD, before="\n\nclass ReportParams(Section):\n")
+    insert(root / "params.yaml", PARAMS_YAML, before="\nreport:\n")
+    graph = root / "dvc.yaml"
+    insert(graph, DVC_KEY, before="    do:\n      cmd: python -m lapvqa.stage evaluate@")
+    report = "      - models/${pretrain.objective}/card.json\n      - models/"
+    insert(graph, DVC_REPORT, before=report)
+
+
+def run(project: Project, *arguments: str) -> str:
+    """Run ``python -m`` of the copied checkout; return what it printed."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(project.root),
+        "DVC_NO_ANALYTICS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=project.root, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_it_appears_wherever_the_others_do(project: Project) -> None:
+    run(project, "dvc", "init", "--no-scm", "-q")
+    assert "evaluate@view: ran after" in run(
+        project, "flows.cli", "run", "--stage", "evaluate@view"
+    )
+    metrics = storage.read_json(
+        project.result_dir("view") / "metrics.json", made_by="evaluate@view"
+    )
+    assert metrics["status"] == "ok"
+    assert set(metrics["systems"]) == {"trained", "untrained"}
+    assert metrics["protocol"]["neighbours"] == 3
+
+    (project.root / "commands.py").write_text(COMMANDS)
+    *printed, own, compared = run(project, "commands").split(MARK)[1:]
+    scored, table, rows = printed
+    assert f"view: {metrics['num_samples']} samples of" in scored
+    assert "view exact_match" in table
+    assert "'view'" in rows
+    assert set(json.loads(own)["systems"]) == {"other"}
+    line = next(line for line in json.loads(compared)["lines"] if line["task"] == "view")
+    assert {"trained", "untrained", "other"} <= set(line["systems"])
+
+    page = project.report_page.read_text()
+    assert "View of the image" in page
+    assert "which view is it?" in page
+    assert (project.pictures_dir / "view.svg").exists()
+
+
+def test_the_document_shows_these_very_files_and_lines(repository: Path) -> None:
+    page = (repository / "docs" / "extending.md").read_text()
+    files = [(FOLDER / name).read_text() for name in ("task.py", "judge.py")]
+    lines = [TABLE, PARAMS_CLASS, PARAMS_FIELD, PARAMS_YAML, DVC_KEY, DVC_REPORT]
+    for text in (*files, *lines):
+        assert text in page
