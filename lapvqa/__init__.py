@@ -1,21 +1,43 @@
 """LAPVQA: from a chest X-ray archive (DICOM and reports) to an evaluated, traceable vision encoder.
 
-This package is the science; it never imports an orchestrator. Rooms:
+This package is the science; it never imports an orchestrator. The rooms follow the data, and a
+later room imports earlier ones, never the reverse (docs/architecture.md).
 
-``errors`` ``params`` ``config`` ``layout`` ``schemas`` ``storage`` ``recorder`` ``runtime``
-    the contracts every stage shares
-``inventory`` ``dicom`` ``text`` ``data``
-    the front end: files to images and tokens
-``synth``
-    the demo archive, whose truth is known
-``pretrain``
-    model, training, checkpoints, export
-``probe`` ``rrg`` ``evaluation`` ``metrics``
-    downstream evaluations under one contract
-``lineage`` ``report``
-    where a result came from, and the page a person reads
-``stage``
-    the entry point of one stage: ``python -m lapvqa.stage NAME``
+Files, in the order in which data meets them:
+    params.py     params.yaml as typed sections: every value that changes a result
+    machine.py    local.yaml: facts of this machine
+    project.py    where each artefact lies
+    errors.py     errors, named by what the reader can do about them
+    schemas.py    the columns of every table
+    storage.py    atomic, checked reads and writes; locks
+    recorder.py   what a running stage tells: progress, metrics, counts
+    runtime.py    the process: cores, death of the parent
+    job.py        what a stage is handed: project, machine, recorder, folders
+    code.py       which code decides a result
+    stage.py      one stage: python -m lapvqa.stage NAME
+    identity.py   identifiers to keyed hashes
+    synth/        the demo archive, whose truth is known
+    inventory.py  stage 1: lists the input folders
+    dicom/        one file's bytes to one grey image
+    images/       the stored square, its shards, its way into a model
+    ingest/       stage 2: the archive to images, studies, rejects
+    text/         stage 3: reports to tokens
+    networks/     encoder, decoder, losses, generation, weights
+    pretrain/     stage 4: objectives, trainer, exact resume
+    export/       stage 5: the encoder in every form, and its card
+    datasets/     readers of public data sets
+    metrics/      arrays in, numbers with intervals out
+    heads/        what the task heads share
+    evaluation/   stage 6: the table of tasks, the contract, encoders, comparison
+    probe/        linear probes: CheXpert-5, NIH ChestX-ray14
+    vqa/          questions about one image
+    diffvqa/      questions about two images
+    rrg/          report generation
+    ad/           abnormality detection
+    pg/           phrase grounding
+    report/       stage 7: the page a person reads
+    uptodate/     is there anything to do, told without DVC
+    lineage/      where a result came from
 """
 
 __version__ = "0.1.0"

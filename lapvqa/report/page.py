@@ -25,7 +25,7 @@ from lapvqa.report.page_results import (
 )
 from lapvqa.report.sections import PageSection, make_section
 
-_HERE = Path(__file__).parent
+_TEMPLATES = Path(__file__).with_name("templates")
 
 
 def run(params: ReportParams, job: Job) -> Counts:
@@ -80,7 +80,7 @@ def _write_pictures(sections: list[PageSection], project: Project) -> int:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(_HERE),
+        loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

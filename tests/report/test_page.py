@@ -30,7 +30,7 @@ from lapvqa.report.page_results import METRICS, family, metric_name
 from lapvqa.report.text_examples import mark
 from lapvqa.schemas import ANSWER_PREDICTIONS, REJECTS, RRG_PREDICTIONS
 
-STYLE = Path(page.__file__).with_name("style.css")
+STYLE = Path(page.__file__).with_name("templates") / "style.css"
 
 
 def _text(document: str) -> str:
