@@ -23,6 +23,7 @@ from lapvqa.errors import RejectBudgetError, SourceError, SplitLeakError
 from lapvqa.identity import Ids, Keyring, load_key
 from lapvqa.images.shards import ShardStore, verify_shards
 from lapvqa.ingest import ingest
+from lapvqa.ingest.cluster import read_group, write_groups
 from lapvqa.ingest.one_file import Context, Task
 from lapvqa.ingest.pool import process_all
 from lapvqa.machine import load_machine
@@ -464,3 +465,18 @@ def test_a_crash_costs_one_file(tmp_path: Path) -> None:
     assert {path for path, reason in results.items() if reason} == {"3.dcm"}
     assert results["3.dcm"] == "decoder_crashed"
     assert not multiprocessing.active_children()
+
+
+def test_groups_that_are_read_one_by_one_are_known_to_the_stage(
+    tmp_path: Path, mimic: Path
+) -> None:
+    project = write_project(tmp_path / "project", mimic, shard_images=5)
+    params, machine = load_params(project.params), load_machine(project)
+    for name in ("inventory", "ingest"):
+        project.work_dir(name).mkdir(parents=True)
+    job = make_job(project, machine, Recorder(project.record("x"), stage="x"))
+    inventory.run(params.inventory, job)
+    names = write_groups(params.ingest, job)
+    assert [read_group(params.ingest, job, name) for name in names] == [5, 5, 5, 1]
+    run(project)
+    assert "16 files are known from before, 0 are new" in said(project)
