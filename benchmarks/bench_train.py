@@ -34,7 +34,6 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from lapvqa.images.report_pairs import IGNORED, pad_tokens
 from lapvqa.networks.vocabulary import CutVocabulary
-from lapvqa.networks.weights import to_transformers
 from lapvqa.params import ModelParams
 from lapvqa.pretrain.distributed import World
 from lapvqa.pretrain.inputs import Inputs
@@ -45,6 +44,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "pretrain"))
 
 from transformers_decoder import make_peer  # noqa: E402 - the tests' second opinion
+from transformers_vit import to_transformers  # noqa: E402
 
 END, LENGTH, FILL, BATCH, LEARNING_RATE = 50256, 256, 0.37, 4, 1e-4
 ALTERNATIONS, COMPARED, TOLERANCE = 11, 3, 1e-4

@@ -1,7 +1,7 @@
 """The caption decoder: causal, pre-norm, cross-attending to the encoder's pooled tokens.
 
 Shapes: B captions, T tokens, D decoder width, M visual tokens, V vocabulary, H heads, K = D / H.
-In generation R rows of text, one or several (beams) to an image.
+In generation: R rows of text, one or several (beams) per image.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Cache:
     length: int = 0
 
     def fan_out(self, beams: int) -> None:
-        """Give every image ``beams`` rows that all continue its one row."""
+        """Repeat the row of every image ``beams`` times."""
         self.tokens = self.tokens.repeat_interleave(beams, dim=2)
 
     def reorder(self, rows: list[int], images: list[int]) -> None:
-        """Let place i hold what was row ``rows[i]``, and image ``images[i]``; drop the others."""
+        """Move row ``rows[i]`` and image ``images[i]`` to place i; drop all others."""
         _move(self.tokens[..., : self.length, :], rows)
         _move(self.memory, images)
         self.tokens, self.memory = self.tokens[:, :, : len(rows)], self.memory[:, :, : len(images)]
@@ -66,7 +66,7 @@ def close_gaps(open_rows: list[int]) -> list[int]:
 
 
 class TextDecoder(Protocol):
-    """What greedy and beam search ask of a decoder; ``CaptionDecoder`` says what each does."""
+    """The methods that greedy and beam search need; ``CaptionDecoder`` documents them."""
 
     max_length: int
 

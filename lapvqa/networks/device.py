@@ -1,4 +1,4 @@
-"""Where and how torch computes."""
+"""The device that torch computes on, its precision, and determinism."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lapvqa.errors import ConfigError
 from lapvqa.machine import Machine
 
 # Fastest first at head size 64 (FlashAttention-3's paper, figures 5 and 6); torch takes the first
-# that can compute what is asked.
+# that supports the call.
 _ATTENTION = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
@@ -26,7 +26,7 @@ def choose_device(machine: Machine, local_rank: int = 0) -> torch.device:
     """Return the device of local.yaml; ``auto`` is a GPU if there is one.
 
     Of several processes on a machine each takes the GPU of its ``local_rank``.
-    Raises ConfigError for a device that is not here.
+    Raises ConfigError for a device that this machine lacks.
     """
     if machine.device == "auto":
         if not torch.cuda.is_available():
@@ -54,20 +54,20 @@ def choose_device(machine: Machine, local_rank: int = 0) -> torch.device:
 
 
 def make_deterministic(*, threads: int, exact: bool = True) -> None:
-    """Let equal input give equal bits with so many CPU threads; another number rounds otherwise.
+    """Make equal inputs give equal bits on ``threads`` CPU threads; another number differs.
 
-    ``exact`` false: a GPU may take faster kernels that add in any order.
+    With ``exact`` false a GPU may use faster kernels, which sum in any order.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its start
     torch.use_deterministic_algorithms(exact)
-    # Else torch fills all memory it is given; nothing here reads what it has not written.
+    # Otherwise torch fills uninitialised memory; nothing here reads what it has not written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager
 def mixed_precision(device: torch.device) -> Iterator[None]:
-    """On a GPU: bf16 autocast and the fastest attention; on a CPU, where bf16 is slow, nothing."""
+    """Use bf16 autocast and the fastest attention on a GPU; neither on a CPU: bf16 is slow there."""
     if device.type != "cuda":
         yield
         return

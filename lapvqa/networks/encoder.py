@@ -40,7 +40,7 @@ def init_linears(module: nn.Module) -> None:
     """Set every projection below ``module`` to Xavier-uniform weights and zero biases.
 
     As the original ViT does; a fixed N(0, 0.02) is right at width 1024 only, and so small at the
-    width of a demo that the text model learns long before it sees an image.
+    width of a demo that the text model learns long before the images have any effect.
     """
     for child in module.modules():
         if isinstance(child, nn.Linear | nn.Conv2d):
@@ -57,7 +57,7 @@ class PatchEmbed(nn.Module):
         self.proj = PatchConv(3, width, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map [B, 1 or 3, S, S] to [B, N, D], row by row; pixels beyond G * P are not seen."""
+        """Map [B, 1 or 3, S, S] to [B, N, D], row by row; pixels beyond G * P are ignored."""
         weight = self.proj.weight
         if images.shape[1] == 1:
             # Three equal channels seen through three kernels are one channel seen through
@@ -76,12 +76,12 @@ class Attention(nn.Module):
         self.qkv = Linear(width, 3 * width)
         self.proj = Linear(width, width)
 
-    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Map [B, N, D] to [B, N, D]; ``seen`` bool [B, 1, 1, N] leaves padding out."""
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """Map [B, N, D] to [B, N, D]; ``attn_mask`` bool [B, 1, 1, N] is false on padding."""
         batch, length, width = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, N, D / heads]
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         projected: Tensor = self.proj(attended.transpose(1, 2).reshape(batch, length, width))
         return projected
 
@@ -110,9 +110,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
         self.mlp = Mlp(width)
 
-    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Map [B, N, D] to [B, N, D]; ``seen`` as in ``Attention``."""
-        x = x + self.attn(self.norm1(x), seen)
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """Map [B, N, D] to [B, N, D]; ``attn_mask`` as in ``Attention``."""
+        x = x + self.attn(self.norm1(x), attn_mask)
         mapped: Tensor = x + self.mlp(self.norm2(x))
         return mapped
 
@@ -121,7 +121,7 @@ class VisionEncoder(nn.Module):
     """ViT with a class token and learned positions; without arguments, ViT-L/14 at 384 px.
 
     The state dict has the names of timm's VisionTransformer (294 tensors at 24 layers); the class
-    token takes part in attention and is dropped from what is handed on.
+    token takes part in attention and is dropped from the output.
     Raises ValueError for sizes that do not fit together.
     """
 
@@ -166,13 +166,13 @@ class VisionEncoder(nn.Module):
     def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """Map images [B, 1 or 3, S, S] to pooled tokens [B, g * g, D], row by row.
 
-        With ``keep`` int64 [B, K] only those patches are looked at: [B, K, D], not pooled.
+        With ``keep`` int64 [B, K] only those patches are encoded: [B, K, D], not pooled.
         """
         tokens = self.patch_tokens(images, keep)
         return self.pool(tokens) if keep is None else tokens
 
     def patch_tokens(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Map images [B, 1 or 3, S, S] to all patch tokens [B, N, D], for tasks that need place."""
+        """Map images [B, 1 or 3, S, S] to all patch tokens [B, N, D], for tasks that locate."""
         return self.forward_features(images, keep)[:, 1:]
 
     def forward_features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -227,7 +227,7 @@ def pooling_matrix(grid: int, pooled: int) -> Tensor:
 def grid_waves(grid: int, width: int) -> Tensor:
     """Return [grid * grid, width] sines and cosines of row and column, amplitude 1.
 
-    Half of the width tells the row, half the column, at wavelengths from 2 pi to 10000 * 2 pi
+    Half of the width encodes the row, half the column, at wavelengths from 2 pi to 10000 * 2 pi
     patches (Vaswani et al. 2017, in two dimensions as in MoCo v3).
     """
     quarter = width // 4

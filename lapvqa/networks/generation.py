@@ -116,7 +116,7 @@ def _greedy_search(
 
 @dataclass
 class _Beams:
-    """The texts of each image that are still written, and what it has finished.
+    """The unfinished texts of each image, and the best of its finished ones.
 
     ``scores`` [B, n] log-probabilities, highest first (one column before the first token);
     ``token_ids`` [B, n, t]; ``finished`` [B, n] the highest scores of finished texts by length,
@@ -129,7 +129,7 @@ class _Beams:
     best_ids: Tensor
 
     def take(self, images: Tensor) -> None:
-        """Keep these images, in this order."""
+        """Keep ``images``, in this order."""
         self.scores, self.token_ids = self.scores[images], self.token_ids[images]
         self.finished, self.best_ids = self.finished[images], self.best_ids[images]
 
@@ -148,7 +148,7 @@ def _beam_search(
 
     A text's score is its log-probability / length ** ``length_penalty``, ``end`` counted. An
     image is done when its n best finished texts all score higher than its best beam would if it
-    ended now: for a penalty above 0 a longer text might still win, which is the peer's rule too.
+    ended now: for a penalty above 0 a longer text might still win, as in transformers.
     """
     batch, device = len(logits), logits.device
     beams = _Beams(

@@ -1,4 +1,4 @@
-"""The text side of the contrastive objectives: a bidirectional transformer over GPT-2 tokens.
+"""The text encoder of the contrastive objectives: a bidirectional transformer over GPT-2 tokens.
 
 Shapes: B reports, T tokens, D width.
 """
@@ -48,9 +48,9 @@ class TextEncoder(nn.Module):
         if length > self.max_length:
             raise ValueError(f"expected at most {self.max_length} tokens, found {length}")
         x = self.token_embed(token_ids) + self.pos_embed[:length]
-        seen = valid[:, None, None, :]
+        attn_mask = valid[:, None, None, :]
         for block in self.blocks:
-            x = block(x, seen)
+            x = block(x, attn_mask)
         weights = valid.unsqueeze(2).to(x.dtype)
         mean: Tensor = (self.norm(x) * weights).sum(dim=1) / weights.sum(dim=1)
         return mean

@@ -34,21 +34,10 @@ _NAMED_AT_MOST = 3
 _MIDDLE = ("_orig_mod.", "_checkpoint_wrapped_module.")
 _FRONT = "module."
 
-_TRANSFORMERS = {
-    "cls_token": "embeddings.cls_token",
-    "pos_embed": "embeddings.position_embeddings",
-    "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
-    "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
-    "norm.weight": "layernorm.weight",
-    "norm.bias": "layernorm.bias",
-}
-_TRANSFORMERS_BLOCK = {
-    "norm1": "layernorm_before",
-    "norm2": "layernorm_after",
-    "attn.proj": "attention.o_proj",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
+_AROUND_BLOCKS = {
+    "cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.weight",
+    "norm.bias",
+}  # fmt: skip
 
 _TORCH_LAYER = re.compile(
     r"(?:.*\.)?layers\.(\d+)\."
@@ -128,7 +117,7 @@ def _is_state_dict(value: Any) -> bool:
 
 
 def _content(value: Any) -> str:
-    """Describe what stands where a state dict should; names only, never values."""
+    """Describe the value in place of a state dict; names only, never values."""
     if not isinstance(value, Mapping):
         return type(value).__name__
     names = [str(name) for name in value]
@@ -137,7 +126,7 @@ def _content(value: Any) -> str:
 
 
 def _remedy(expected: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> str:
-    """Say what to do about weights of another kind."""
+    """Return what to do about weights of another kind."""
     whole = {name for name in expected if name.startswith(ENCODER_PREFIX)}
     if whole and set(loaded) == {name.removeprefix(ENCODER_PREFIX) for name in whole}:
         return "this is an encoder alone: load it into `model.vision_encoder`"
@@ -151,7 +140,7 @@ def _remedy(expected: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> str
 
 
 def _faults(expected: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> list[str]:
-    """Name what is missing, unexpected or of another shape; the first few of each."""
+    """Name the tensors that are missing, unexpected or of another shape; the first few of each."""
     shapes = [
         f"{name} is {list(loaded[name].shape)}, expected {list(tensor.shape)}"
         for name, tensor in expected.items()
@@ -171,7 +160,7 @@ def _faults(expected: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> lis
 
 
 def without_wrappers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return ``weights`` without what DDP, torch.compile and checkpointing add to the names.
+    """Return ``weights`` without the parts that DDP, torch.compile and checkpointing add to names.
 
     Raises CheckpointError if two tensors would get one name.
     """
@@ -200,26 +189,6 @@ def encoder_part(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return part or dict(weights)
 
 
-def to_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the encoder's tensors to those of ViTModel of transformers 5.
-
-    Its configuration must say ``layer_norm_eps=1e-6`` and ``hidden_act="gelu"``.
-    """
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in weights.items():
-        if name in _TRANSFORMERS:
-            renamed[_TRANSFORMERS[name]] = tensor
-            continue
-        _, layer, rest = name.split(".", 2)
-        part, kind = rest.rsplit(".", 1)
-        if part == "attn.qkv":
-            for letter, third in zip("qkv", tensor.chunk(3), strict=True):
-                renamed[f"layers.{layer}.attention.{letter}_proj.{kind}"] = third
-        else:
-            renamed[f"layers.{layer}.{_TRANSFORMERS_BLOCK[part]}.{kind}"] = tensor
-    return renamed
-
-
 def has_torch_layers(weights: Mapping[str, Tensor]) -> bool:
     """Tell whether the blocks are named as those of torch's nn.TransformerEncoder."""
     return any(_TORCH_LAYER.fullmatch(name) for name in weights)
@@ -230,7 +199,7 @@ def from_torch_layers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     For those who know that its layers are pre-norm with exact GELU and that its norms have
     eps 1e-6: the tensors are the same otherwise, so no loader can tell and none calls this.
-    What is outside the blocks is told by shape: one convolution, class token, positions, one norm.
+    Tensors outside the blocks are told apart by shape: convolution, class token, positions, norm.
     Raises CheckpointError if anything else is there.
     """
     renamed: dict[str, Tensor] = {}
@@ -257,7 +226,7 @@ def _around_torch_layers(others: Mapping[str, Tensor]) -> dict[str, Tensor]:
             target = "patch_embed.proj.bias"
         elif tensor.ndim == 1 and name.endswith("bias"):
             target = "norm.bias"
-        if target in renamed or target not in _TRANSFORMERS:
+        if target in renamed or target not in _AROUND_BLOCKS:
             raise CheckpointError(
                 f"{name} {list(tensor.shape)} has no place in the encoder",
                 hint="expected beside the layers: a patch convolution, a class token [1, 1, D], "

@@ -61,12 +61,12 @@ def untrained_model(folder: Path) -> CaptioningModel | ContrastiveModel:
 
 
 def load_captioner(folder: Path) -> CaptioningModel:
-    """Return ``load_model``'s; CheckpointError if it is one that writes no reports."""
+    """Return the trained model; CheckpointError if it is one that writes no reports."""
     return _captioner(load_model(folder), folder)
 
 
 def untrained_captioner(folder: Path) -> CaptioningModel:
-    """Return ``untrained_model``'s; CheckpointError if it is one that writes no reports."""
+    """Return the model before its first step; CheckpointError if it writes no reports."""
     return _captioner(untrained_model(folder), folder)
 
 

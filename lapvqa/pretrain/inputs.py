@@ -29,7 +29,7 @@ class Inputs:
     ``images`` float32 [B, 1, S, S]; ``tokens`` [B, T] of the cut vocabulary; ``valid`` bool
     [B, T], false on padding; ``places`` int64 [P], the positions among B * T that have a target,
     and ``targets`` [P]; ``groups`` int64 [B], equal for equal reports; ``keep`` int64 [B, K], the
-    patches that are looked at, or None for all.
+    patches that are encoded, or None for all.
     """
 
     images: Tensor
@@ -112,7 +112,7 @@ def hide_inputs(
 def choose_patches(
     num_patches: int, share: float, *, seed: int, epoch: int, indices: Sequence[int]
 ) -> Tensor:
-    """Return which patches of each image are looked at: int64 [B, K], ascending.
+    """Return which patches of each image are encoded: int64 [B, K], ascending.
 
     K is ``share`` of them, at least one (FLIP, arXiv:2212.00794).
     """

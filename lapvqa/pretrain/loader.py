@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from lapvqa.errors import ConfigError, SourceError
 from lapvqa.images.report_pairs import (
@@ -21,7 +20,6 @@ from lapvqa.images.report_pairs import (
     Pair,
     digest_pairs,
     epoch_order,
-    pick_batch,
     read_batch,
     read_pairs,
 )
@@ -143,9 +141,6 @@ class Loader:
     process would have to copy each batch once more. ``pin`` (CUDA only) puts batches into
     page-locked memory, from which ``to(device, non_blocking=True)`` does not wait.
 
-    Given the ``images`` of all pairs (``report_pairs.read_images``), no image is read: batches are
-    picked from them on their device. That needs no workers.
-
     ``wait_s``: seconds that training waited for the last step's batches.
     """
 
@@ -157,12 +152,11 @@ class Loader:
         *,
         workers: int,
         pin: bool = False,
-        images: Tensor | None = None,
     ) -> None:
         if plan.num_pairs != len(pairs) or workers < 0:
             raise ValueError(f"{len(pairs)} pairs and {workers} workers for {plan}")
         self.pairs, self.store, self.plan = pairs, store, plan
-        self.workers, self.pin, self.images = workers, pin, images
+        self.workers, self.pin = workers, pin
         self.wait_s = 0.0
         self._num_targets = np.array([len(pair.token_ids) - 1 for pair in pairs], dtype=np.int64)
 
@@ -202,9 +196,7 @@ class Loader:
             pool.shutdown(cancel_futures=True)
 
     def _read(self, step: int) -> list[Batch]:
-        return [self._batch(indices) for indices in self.plan.micro_batches(step)]
-
-    def _batch(self, indices: list[int]) -> Batch:
-        if self.images is not None:
-            return pick_batch(self.pairs, indices, self.images, pin=self.pin)
-        return read_batch(self.pairs, indices, self.store, pin=self.pin)
+        return [
+            read_batch(self.pairs, indices, self.store, pin=self.pin)
+            for indices in self.plan.micro_batches(step)
+        ]

@@ -26,7 +26,7 @@ __all__ = [
 
 
 def build_encoder(params: ModelParams) -> VisionEncoder:
-    """Build a vision encoder of these sizes."""
+    """Build a vision encoder of the given sizes."""
     return VisionEncoder(
         image_size=params.image_size,
         patch_size=params.patch_size,
@@ -68,15 +68,15 @@ class CaptioningModel(nn.Module):
     ) -> Tensor:
         """Map the same to the hidden states [B, T, D] before the head.
 
-        Training takes these, to spend the head on positions that have a target only. ``keep``:
-        the patches that are looked at, as in ``VisionEncoder.forward``.
+        Training takes these, to apply the head only at positions that have a target. ``keep``:
+        the patches that are encoded, as in ``VisionEncoder.forward``.
         """
         hidden: Tensor = self.decoder(token_ids, self.vision_encoder(images, keep))
         return hidden
 
 
 class ContrastiveModel(nn.Module):
-    """ViT encoder and bidirectional text encoder that meet in one space.
+    """ViT encoder and bidirectional text encoder with one embedding space.
 
     Without arguments: ViT-L/14 at 384 px, text 6 layers of width 512, a space of 512 dimensions.
     One class for InfoNCE (CLIP, arXiv:2103.00020) and the pairwise sigmoid loss (SigLIP,
@@ -126,7 +126,7 @@ OBJECTIVES: dict[str, type[CaptioningModel] | type[ContrastiveModel]] = {
 }
 """Objective -> the model that it trains."""
 
-# SigLIP's start, t = 10 and b = -10: nearly all pairs are negatives, and are said to be.
+# SigLIP's start, t = 10 and b = -10: at first every pair counts as a negative, as nearly all are.
 _SIGMOID_SCALE, _SIGMOID_BIAS = math.log(10), -10.0
 
 
@@ -138,12 +138,12 @@ def initial_model(
         torch.manual_seed(seed)
         model = OBJECTIVES[objective](params)
     if isinstance(model, ContrastiveModel):
-        _start_of_pairs(model, objective)
+        _init_scale_and_bias(model, objective)
     return model
 
 
-def _start_of_pairs(model: ContrastiveModel, objective: str) -> None:
-    """Set what the two pair losses start from; InfoNCE has no use for a bias."""
+def _init_scale_and_bias(model: ContrastiveModel, objective: str) -> None:
+    """Set the initial scale and bias of the sigmoid loss; InfoNCE trains no bias."""
     with torch.no_grad():
         if objective == "sigmoid":
             model.logit_scale.fill_(_SIGMOID_SCALE)

@@ -68,7 +68,7 @@ def text_flops(params: PretrainParams, *, images: int, positions: int) -> float:
 
 
 def kept_patches(params: PretrainParams) -> int:
-    """Return how many patches of an image are looked at."""
+    """Return how many patches of an image are encoded."""
     patches = (params.model.image_size // params.model.patch_size) ** 2
     return max(1, round(params.keep_patches * patches))
 

@@ -1,4 +1,4 @@
-"""Kernels of fast_bpe: cut ASCII text as GPT-2 does, number the pieces, write and check their ids.
+"""Kernels of fast_bpe: cut ASCII text as GPT-2 does, number the words, write and check their ids.
 
 A word is a piece of text between two cuts, with the space before it. Known words lie in an open
 hash table: ``slots`` holds word numbers (-1: free), ``hashes`` a number per word, and word w is
@@ -27,13 +27,13 @@ _HALF = np.uint64(32)
 
 
 @njit(cache=True, nogil=True)
-def is_ascii(text, ends, found):  # type: ignore[no-untyped-def]
-    """Fill ``found``: whether each text is ASCII."""
-    for row in range(len(found)):
+def is_ascii(text, ends, flags):  # type: ignore[no-untyped-def]
+    """Set ``flags``: whether each text is ASCII."""
+    for row in range(len(flags)):
         seen = np.uint8(0)
         for place in range(ends[row], ends[row + 1]):
             seen |= text[place]
-        found[row] = seen < 128
+        flags[row] = seen < 128
 
 
 @njit(cache=True, nogil=True)
@@ -92,11 +92,11 @@ def _same(text, start, end, spelling, first, last):  # type: ignore[no-untyped-d
     if last - first != end - start:
         return False
     # Unsigned: a place that cannot be negative spares a test per byte.
-    here, there, one = np.uint64(start), np.uint64(first), np.uint64(1)
+    here, there, step = np.uint64(start), np.uint64(first), np.uint64(1)
     stop = np.uint64(end)
     while here < stop and text[here] == spelling[there]:
-        here += one
-        there += one
+        here += step
+        there += step
     return here == stop
 
 

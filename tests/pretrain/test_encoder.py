@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ViTConfig, ViTModel
+from transformers_vit import to_transformers
 
 from lapvqa.errors import CheckpointError
 from lapvqa.networks.encoder import VisionEncoder
-from lapvqa.networks.weights import from_torch_layers, to_transformers
+from lapvqa.networks.weights import from_torch_layers
 
 DEPTH, WIDTH = 24, 1024
 

@@ -162,18 +162,6 @@ def test_ranks_together_read_what_one_rank_reads(
         assert tokens == (whole[0].targets != report_pairs.IGNORED).sum()
 
 
-def test_images_in_memory_make_the_batches_that_reading_makes(
-    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = Plan(len(read[0]), batch_size=6, seed=3, accumulate=2)
-    expected = [list(map(shown, step)) for step in Loader(*read, plan, workers=0).batches(0, 5)]
-    monkeypatch.setattr(report_pairs, "_IMAGES_AT_ONCE", 7)  # the last part is not full
-    images = report_pairs.read_images(*read, torch.device("cpu"))
-    nowhere = ShardStore(tmp_path)
-    loader = Loader(read[0], nowhere, plan, workers=0, images=images)
-    assert [list(map(shown, step)) for step in loader.batches(0, 5)] == expected
-
-
 class Broken(ShardStore):
     """A store with a damaged file at its ``bad``-th read; counts reads, each as slow as told."""
 
