@@ -80,7 +80,7 @@ def test_metrics_have_the_agreed_form(project: Project):
     assert set(metrics["systems"]) == {"trained", "untrained"}
     for values in [*metrics["systems"].values(), *metrics["differences"].values()]:
         assert set(values) == names
-        # A draw's ECE lies above the sample's (lapvqa.metrics.calibration), so may its interval.
+        # A draw's ECE lies above the sample's (lapvqa.metrics.classification), so may its interval.
         without = {name for name, one in values.items() if one["low"] is None}
         assert all("ece" in name for name in without)
         given = [one for name, one in values.items() if name not in without]
