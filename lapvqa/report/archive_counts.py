@@ -1,4 +1,4 @@
-"""Counts of what came in and what was taken: files, reports, studies, patients, encodings."""
+"""Count the files that came in and what was ingested: files, reports, studies, patients, encodings."""
 
 from __future__ import annotations
 
