@@ -1,4 +1,4 @@
-"""Count the files that came in and what was ingested: files, reports, studies, patients, encodings."""
+"""Count what the archive brought and what was ingested: files, reports, studies, encodings."""
 
 from __future__ import annotations
 
