@@ -25,7 +25,7 @@ BACKGROUND = len(CLASSES)
 
 
 class Detections(TypedDict):
-    """What was found in one image, highest score first.
+    """The findings detected in one image, highest score first.
 
     ``boxes`` float32 [n, 4], xyxy in [0, 1]; ``labels`` int64 [n], 0..13; ``scores`` [n].
     """

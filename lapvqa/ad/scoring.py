@@ -1,4 +1,4 @@
-"""From found boxes to numbers: mAP@0.4 (VinDr-CXR), mAP@0.5 (VOC), COCO AP."""
+"""Score detected boxes: mAP@0.4 (VinDr-CXR), mAP@0.5 (VOC), COCO AP."""
 
 from __future__ import annotations
 

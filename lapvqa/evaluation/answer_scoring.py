@@ -1,4 +1,4 @@
-"""From answers to numbers: exact match and F1 by kind of question, and the metrics of texts.
+"""Score answers: exact match and F1 by type of question, and the metrics of texts.
 
 Short answers are judged by exact match (vqa), sentences about a difference by BLEU-4 (diffvqa);
 both tasks report both.

@@ -1,4 +1,4 @@
-"""Encoders beside each other: every system's primary metric per task, and how far from trained.
+"""Compare encoders: every system's primary metric per task, and its difference from trained.
 
 Reads result folders: results/<task> of the pipeline, evaluations/<name>/<task> of others. Values
 and intervals are those of metrics.json; differences are made from predictions.parquet, on the same
@@ -168,7 +168,7 @@ class Drawn:
 
     @property
     def truth(self) -> pa.Table:
-        """What was to be predicted, in one order."""
+        """The columns to be predicted, in one order."""
         columns = [name for name in _TRUTH if name in self.rows.schema.names]
         keys = [(name, "ascending") for name in ("sample", "label") if name in columns]
         return self.rows.select(columns).sort_by(keys)

@@ -1,4 +1,4 @@
-"""What every evaluation shares: predictions first, metrics from predictions alone.
+"""The contract of all evaluations: predictions first, metrics from predictions alone.
 
 metrics.json, computed:
     {"task", "status": "ok", "primary", "num_samples", "num_patients",

@@ -1,8 +1,8 @@
-"""Two systems on the same samples: each metric's difference, and how surprising it is.
+"""Two systems on the same samples: each metric's difference, its interval and p.
 
-The bootstrap's interval and p are of the same draws of patients for both. For the AUROC of a
-class DeLong's test, its variance by patient, stands beside them: it draws nothing, but holds for
-many patients only. No p is corrected for the number of metrics compared.
+The bootstrap's interval and p come from the same draws of patients for both. The AUROC of a class
+has DeLong's p too, its variance summed by patient: it needs no draws, but many patients. No p is
+corrected for the number of metrics compared.
 """
 
 from __future__ import annotations

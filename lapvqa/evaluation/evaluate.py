@@ -1,4 +1,4 @@
-"""One task on one set of encoders: what a judge is handed, and how it is called."""
+"""Run one task on one set of encoders: the object that a judge is handed, and its call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An external encoder: its name, its folder of results, what is kept of where it is from.
+"""External encoders: their names, their folders of results, the record of their origin.
 
 evaluations/<name>/encoder.json: {"digest": sha256 of the weights, "about", "file": last part of
 its path}; beside it a folder per task, as results/<task>.
@@ -47,7 +47,7 @@ def _safe(path: Path) -> str:
 
 
 def claim(name: str, path: Path, project: Project) -> None:
-    """Open the encoder at ``path`` and keep under ``name`` what it is.
+    """Open the encoder at ``path`` and record under ``name`` what it is.
 
     Raises ConfigError if the name has results of another encoder, and what ``open_encoder`` does.
     """

@@ -1,4 +1,4 @@
-"""Features of frozen encoders, computed once per (encoder, image), shared by all evaluations.
+"""Features of encoders, computed once per (encoder, image), shared by all evaluations.
 
 An encoder is what it is (sha256 of its weights) and what it does (its output for fixed images: two
 encoders may share weights and differ in the number of heads); an image is the sha256 of its stored

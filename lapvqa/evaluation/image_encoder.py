@@ -1,4 +1,4 @@
-"""A frozen encoder as the evaluations see it: stored pixels in, tokens out."""
+"""An image encoder as the evaluations see it: stored pixels in, tokens out."""
 
 from __future__ import annotations
 

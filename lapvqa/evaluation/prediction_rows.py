@@ -1,4 +1,4 @@
-"""Predictions by system: who is there, one system's rows in order, a curve for each."""
+"""Predictions by system: the systems present, one system's rows in order, a curve for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of heads in the published forms (``head.Form``): one way to write them, one to read them.
+"""Files of heads in the published forms (``head.Form``): written and read.
 
 All are read with ``weights_only=True``: a file never runs code. What does not fit is refused by
 name, before any weight is taken over.

@@ -1,4 +1,4 @@
-"""The base of all task heads: what its file looks like, what it is fed, how it starts."""
+"""The base of all task heads: its published file, its check of features, its first weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How every head is trained: AdamW, warm-up and cosine, the best epoch by validation.
+"""Train a head: AdamW, warm-up and cosine, the best epoch by validation.
 
 A pure function of data, parameters and seed on one machine: the order of an epoch comes from a
 counter-based generator.
@@ -24,7 +24,7 @@ _ORDER_STREAM = 5
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training came to: the epoch that was kept (from 1), its score, the score of each.
+    """The outcome of a training: the epoch that was kept (from 1), its score, the score of each.
 
     A higher score is better. Without validation samples ``score`` is None and the last epoch kept.
     """

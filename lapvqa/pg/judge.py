@@ -35,7 +35,7 @@ TARGETS = {
     "union": "the box that encloses all of the phrase's boxes",
     "best": "the largest of the phrase's boxes",
 }
-"""What the one box of the head is trained towards, by ``several_boxes``."""
+"""The target of the head's one box, by ``several_boxes``."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From a box per phrase to numbers: mIoU, Acc@0.25, Acc@0.5 and the pointing game.
+"""Score one box per phrase: mIoU, Acc@0.25, Acc@0.5 and the pointing game.
 
 Which box a phrase with several true boxes is compared with (``several``) is no part of the
 predictions: the evaluation binds it, and names it in the protocol.

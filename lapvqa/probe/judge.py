@@ -28,7 +28,7 @@ UNDEFINED = "no label has both positives and negatives among the training images
 
 
 class ProbeParams(Protocol):
-    """What the sections of the probes share."""
+    """The parameter that the sections of both probes have."""
 
     @property
     def c_grid(self) -> list[float]:

@@ -1,4 +1,4 @@
-"""From a probe's predictions to numbers per class and their means, and the mean ROC curve.
+"""Score a probe's predictions: per class, their means, and the mean ROC curve.
 
 AUROC and AUPRC ask whether the ranking is right, Brier score and ECE whether the probabilities are.
 """

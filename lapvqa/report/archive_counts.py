@@ -1,4 +1,4 @@
-"""Counts of what came in and what was taken: files, reports, studies, patients, encodings."""
+"""Count what the archive brought and what was ingested: files, reports, studies, encodings."""
 
 from __future__ import annotations
 

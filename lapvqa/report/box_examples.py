@@ -137,7 +137,7 @@ _AT_LEAST = 3
 
 @dataclass(frozen=True)
 class Detected:
-    """What one system found, box by box in words; ``boxes`` are all that is drawn."""
+    """One system's detections, box by box in words; ``boxes`` are all that is drawn."""
 
     system: str
     figure: Markup

@@ -1,4 +1,4 @@
-"""Which figure shows which result: intervals per metric, ROC and calibration per label, loss.
+"""The charts of the page: intervals per metric, ROC and calibration per label, loss.
 
 Points of curves are made of predictions and of training's history.
 """

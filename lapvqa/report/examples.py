@@ -1,4 +1,4 @@
-"""Which samples the page shows, and their pictures: small PNGs that travel inside it.
+"""The samples that the page shows, and their pictures: small PNGs embedded in it.
 
 Samples are chosen by rule, never by how well an answer came out: in the order of the SHA-256 of
 their name, which means nothing; one of each group in turn, so that every kind of question, phrase

@@ -28,7 +28,7 @@ ANSWER_RULE = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What a system answered; ``shared``: F1 of its words and the reference's."""
+    """One system's answer; ``shared``: F1 of its words and the reference's."""
 
     system: str
     text: str

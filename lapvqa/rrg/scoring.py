@@ -1,4 +1,4 @@
-"""From written reports to numbers: metrics of texts, and the F1 of the findings they assert."""
+"""Score written reports: metrics of texts, and the F1 of the findings they assert."""
 
 from __future__ import annotations
 
