@@ -67,7 +67,7 @@ def make_deterministic(*, threads: int, exact: bool = True) -> None:
 
 @contextlib.contextmanager
 def mixed_precision(device: torch.device) -> Iterator[None]:
-    """Use bf16 autocast and the fastest attention on a GPU; neither on a CPU, where bf16 is slow."""
+    """Use bf16 autocast and the fastest attention on a GPU; neither on a CPU: bf16 crawls there."""
     if device.type != "cuda":
         yield
         return

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "lineage"))  # one toy project for both folders
-sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation"))  # and one demo project
 sys.path.insert(
     0, str(Path(__file__).parents[1] / "encoders")
 )  # and tiny models of other libraries

@@ -45,7 +45,7 @@ BOTH = ("--encoder", "encoders/First one", "--encoder", "encoders/second")
 def template(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     """A demo project whose seven evaluations are computed, and two other encoders."""
     root = tmp_path_factory.mktemp("judged")
-    project = build(root, repository, SIZES)
+    project = build(tmp_path_factory, root, SIZES)
     quick = project.params.read_text().replace("bootstrap_draws: 1000", "bootstrap_draws: 50")
     quick = re.sub(r"(?m)^      epochs: \d+", "      epochs: 1", quick)
     project.params.write_text(re.sub(r"max_new_tokens: \d+", "max_new_tokens: 8", quick))

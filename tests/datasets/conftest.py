@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import csv
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from demo_project import ingested
 from jobs import make_job
 from stored_by_hand import stored_of
 
-from lapvqa import inventory
 from lapvqa.datasets.stored import StoredImages, open_stored
-from lapvqa.ingest import ingest
 from lapvqa.machine import Machine
-from lapvqa.params import load_params
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
-from lapvqa.synth.archive import write_demo
 
 CHEXPERT_COLUMNS = [
     "Path",
@@ -49,28 +45,15 @@ NIH_HEADER = (
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo archive; its project finds it in data/demo, as params.yaml says."""
-    root = tmp_path_factory.mktemp("project") / "demo"
-    write_demo(root, patients=20, studies=48, seed=3, workers=1)
-    return root
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Stages inventory, ingest and tokens, done."""
+    return ingested(tmp_path_factory, tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture(scope="session")
-def project(demo: Path, repository: Path) -> Project:
-    """Stages inventory and ingest, done."""
-    project = Project(demo.parent)
-    shutil.copy(repository / "params.yaml", project.root)
-    params, machine = load_params(project.params), Machine(workers=1, device="cpu")
-    for name, function, section in (
-        ("inventory", inventory.run, params.inventory),
-        ("ingest", ingest.run, params.ingest),
-    ):
-        project.work_dir(name).mkdir(parents=True, exist_ok=True)
-        recorder = Recorder(project.record(name), stage=name, quiet=True)
-        function(section, make_job(project, machine, recorder))
-        recorder.close()
-    return project
+def demo(project: Project) -> Path:
+    """The project's demo archive."""
+    return project.root / "demo"
 
 
 @pytest.fixture

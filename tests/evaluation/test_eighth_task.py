@@ -93,7 +93,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Proje
         )
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(repository / name, root)
-    made = build(root, repository, SIZES)
+    made = build(tmp_path_factory, root, SIZES)
     folder, model = made.model_dir("captioning"), initial_model(SIZES, seed=5)
     storage.write_bytes(folder / "model_best.pt", serialise(model.state_dict()))
     (folder / "history.csv").write_text("step,epoch,loss,lr,val_loss\n1,0,2.0,0.1,2.5\n")

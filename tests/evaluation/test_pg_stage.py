@@ -177,8 +177,8 @@ def project(rows_and_project: tuple[list[list[object]], GroundingProject]) -> Gr
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Project:
-    return build(tmp_path_factory.mktemp("grounding"), repository, SIZES)
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return build(tmp_path_factory, tmp_path_factory.mktemp("grounding"), SIZES)
 
 
 def run_demo(project: Project, params: EvaluateParams, chosen: PgParams) -> dict[str, Any]:

@@ -47,8 +47,8 @@ HEADS = {"vqa": VQAHead, "diffvqa": DiffVQAHead}
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Project:
-    return build(tmp_path_factory.mktemp("questions"), repository, SIZES)
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return build(tmp_path_factory, tmp_path_factory.mktemp("questions"), SIZES)
 
 
 def parameters(repository: Path, **changes: Any) -> EvaluateParams:
