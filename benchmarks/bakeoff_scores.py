@@ -26,7 +26,8 @@ from lapvqa import storage
 from lapvqa.evaluation.task import EvaluationTask
 from lapvqa.metrics.bootstrap import Array, draw_values, interval
 from lapvqa.params import BootstrapParams
-from lapvqa.probe.task import CHEXPERT, NIH14
+from lapvqa.probe.on_chexpert import TASK as CHEXPERT
+from lapvqa.probe.on_nih14 import TASK as NIH14
 from lapvqa.schemas import PROBE_PREDICTIONS
 
 LAST, LOWEST = "last", "lowest validation loss"

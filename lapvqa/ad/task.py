@@ -26,4 +26,3 @@ TASK = EvaluationTask(
     charted=("ap40",),
     examples="detection",
 )
-TASKS = (TASK,)

@@ -25,4 +25,3 @@ TASK = EvaluationTask(
     charted=("bleu1", "bleu2", "bleu3", "bleu4", "rougeL", "exact_match"),
     examples="answers",
 )
-TASKS = (TASK,)

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from lapvqa.evaluation.task import EvaluationTask
 
 EVALUATIONS = {
-    "probe_chexpert": "lapvqa.probe.task",
-    "probe_nih14": "lapvqa.probe.task",
+    "probe_chexpert": "lapvqa.probe.on_chexpert",
+    "probe_nih14": "lapvqa.probe.on_nih14",
     "vqa": "lapvqa.vqa.task",
     "diffvqa": "lapvqa.diffvqa.task",
     "rrg": "lapvqa.rrg.task",
     "ad": "lapvqa.ad.task",
     "pg": "lapvqa.pg.task",
 }
-"""Task -> the module whose ``TASKS`` hold its record, in the order of the page and the tables.
+"""Task -> the module whose ``TASK`` is its record, in the order of the page and the tables.
 
 The key is the task's section of ``evaluate`` in params.yaml, its key of ``evaluate`` in dvc.yaml
 and the name of its stage; tests/evaluation/test_task_table.py holds them together.
@@ -35,8 +35,8 @@ def find(task: str) -> EvaluationTask:
             f"expected a task of {', '.join(EVALUATIONS)}, found {task!r}",
             hint=f"did you mean {near[0]}?" if near else "see `lapvqa score --help`",
         )
-    records: tuple[EvaluationTask, ...] = importlib.import_module(EVALUATIONS[task]).TASKS
-    return next(record for record in records if record.name == task)
+    record: EvaluationTask = importlib.import_module(EVALUATIONS[task]).TASK
+    return record
 
 
 def find_all() -> list[EvaluationTask]:

@@ -47,4 +47,3 @@ TASK = EvaluationTask(
     charted=("miou", "acc25", "acc50", "pointing"),
     examples="grounding",
 )
-TASKS = (TASK,)

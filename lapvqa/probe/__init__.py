@@ -1,10 +1,12 @@
 """Linear probes: logistic regressions on the features of an encoder, on two data sets.
 
 Files, in the order in which data meets them:
-    task.py     the two records: their data, how labels are read, words for the page
-    judge.py    features of every image, a probe per encoder, predictions and protocol
-    linear.py   the classifiers: standardised features, L2, regularisation chosen on validation
-    scoring.py  AUROC, AUPRC and calibration of predictions
+    task.py         what the records of both probes share
+    on_chexpert.py  the record for CheXpert-5: its data, how labels are read, words for the page
+    on_nih14.py     the record for NIH ChestX-ray14
+    judge.py        features of every image, a probe per encoder, predictions and protocol
+    linear.py       the classifiers: standardised features, L2, regularisation chosen on validation
+    scoring.py      AUROC, AUPRC and calibration of predictions
 
 Contracts
     ``judge`` writes rows of ``schemas.PROBE_PREDICTIONS`` for test images only; ``scoring`` reads

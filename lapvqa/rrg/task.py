@@ -47,4 +47,3 @@ TASK = EvaluationTask(
     charted=("finding_f1_micro", "finding_f1_macro", "finding_f1", "bleu4", "rougeL"),
     examples="reports",
 )
-TASKS = (TASK,)

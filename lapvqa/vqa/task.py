@@ -26,4 +26,3 @@ TASK = EvaluationTask(
     charted=("exact_match",),
     examples="answers",
 )
-TASKS = (TASK,)

@@ -16,7 +16,8 @@ from lapvqa import storage
 from lapvqa.errors import MissingArtifactError, SchemaError
 from lapvqa.evaluation import contract, evaluate
 from lapvqa.params import BootstrapParams
-from lapvqa.probe.task import CHEXPERT, NIH14
+from lapvqa.probe.on_chexpert import TASK as CHEXPERT
+from lapvqa.probe.on_nih14 import TASK as NIH14
 from lapvqa.project import Project
 from lapvqa.schemas import PROBE_PREDICTIONS
 

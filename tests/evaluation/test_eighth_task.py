@@ -42,7 +42,8 @@ DVC_KEY = """\
       view:
         data: data/images.parquet
         code: lapvqa/view
-        recipe: lapvqa/evaluation/answer_scoring.py
+        reader: lapvqa/view/judge.py
+        metrics: lapvqa/metrics/texts
 """
 DVC_REPORT = """\
       - results/view/metrics.json

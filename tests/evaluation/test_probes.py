@@ -16,7 +16,8 @@ from lapvqa.errors import SourceError, SplitLeakError
 from lapvqa.evaluation import contract, evaluate, features, image_folder
 from lapvqa.evaluation.evaluate import pipeline_encoders
 from lapvqa.probe import judge as probe_judge
-from lapvqa.probe.task import CHEXPERT, NIH14
+from lapvqa.probe.on_chexpert import TASK as CHEXPERT
+from lapvqa.probe.on_nih14 import TASK as NIH14
 from lapvqa.schemas import PROBE_PREDICTIONS
 
 FILES = ("predictions.parquet", "metrics.json", "curves.csv")

@@ -24,7 +24,7 @@ from lapvqa.metrics.paired import delong_test
 from lapvqa.params import BootstrapParams, MetricWeightsParams
 from lapvqa.pg import scoring as pg_scoring
 from lapvqa.probe import scoring as probe_scoring
-from lapvqa.probe.task import CHEXPERT
+from lapvqa.probe.on_chexpert import TASK as CHEXPERT
 from lapvqa.rrg import labeler
 from lapvqa.rrg import scoring as rrg_scoring
 from lapvqa.schemas import (

@@ -21,7 +21,7 @@ from lapvqa.params import BootstrapParams, PretrainParams
 from lapvqa.pretrain.checkpoint import Checkpoints
 from lapvqa.pretrain.loader import read_corpus
 from lapvqa.pretrain.trainer import Trainer
-from lapvqa.probe.task import CHEXPERT
+from lapvqa.probe.on_chexpert import TASK as CHEXPERT
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import INVENTORY, PROBE_PREDICTIONS

@@ -20,4 +20,3 @@ TASK = EvaluationTask(
     charted=("exact_match",),
     examples="answers",
 )
-TASKS = (TASK,)
