@@ -36,7 +36,7 @@ demo: setup ## make the demo archive and run the whole pipeline on it
 	$(BIN)/lapvqa demo
 
 test: setup-dev ## the tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup-dev ## style, types, import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -1,7 +1,7 @@
 """Count the files that five walks through the code pass: python docs/count_walks.py FINISHED.
 
 A walk has a beginning (a command) and ends. What it passes is measured in a copy of the finished
-project (of `lapvqa demo`): every file of the project on the stack when an end is reached, and, where
+project (of `lapvqa demo`): every file of the project on the stack when an end is reached and, where
 the end is a function to be read (``inside``), every file in which it calls something.
 docs/architecture.md has the walks and the numbers.
 """

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from once import built_once
 from ruamel.yaml import YAML
 
 BIN = Path(sys.executable).parent
@@ -97,9 +98,11 @@ def small_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A demo archive of a few dozen patients, made once."""
     from lapvqa.synth.archive import write_demo
 
-    root = tmp_path_factory.mktemp("demo")
-    write_demo(root, patients=30, studies=60, seed=3, workers=1)
-    return root
+    return built_once(
+        tmp_path_factory,
+        "small-demo",
+        lambda root: write_demo(root, patients=30, studies=60, seed=3, workers=1),
+    )
 
 
 @pytest.fixture(scope="session")

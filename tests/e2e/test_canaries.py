@@ -13,7 +13,7 @@ import pytest
 from conftest import Scratch, change
 from pydicom import Dataset, dcmread
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("e2e")]
+pytestmark = [pytest.mark.slow]
 
 CANARY = "Kanarienvogel"
 UID = "1.2.999.424242"

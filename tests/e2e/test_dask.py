@@ -15,7 +15,7 @@ from conftest import Scratch, change
 
 from lapvqa import storage
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("e2e")]
+pytestmark = [pytest.mark.slow]
 
 
 @contextmanager

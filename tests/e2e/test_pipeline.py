@@ -20,7 +20,7 @@ from lapvqa import schemas, storage
 from lapvqa.pretrain.files import load_encoder, load_model
 from lapvqa.project import Project
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("e2e")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 KILLS = int(os.environ.get("LAPVQA_KILLS", "3"))
 

@@ -113,7 +113,13 @@ def test_a_line_that_is_missing_is_noticed(copy: Path, line: str) -> None:
     assert any("dvc.yaml does not name it" in fault for fault in faults(copy))
 
 
-@pytest.mark.parametrize("after", ["      - lapvqa/text/tokens.py\n", "        - ${item.metrics}\n"])
+@pytest.mark.parametrize(
+    "after",
+    [
+        "      - lapvqa/text/tokens.py\n",
+        "        - ${item.metrics}\n",
+    ],
+)
 def test_a_declared_file_that_nobody_reaches_is_noticed(copy: Path, after: str) -> None:
     graph = copy / "dvc.yaml"
     text = graph.read_text()

@@ -83,7 +83,8 @@ elif name == "report":
     write("reports/index.html", digest("results"))
 else:
     task = name.split("@")[1]
-    found = {"digest": digest("data/tokens"), "mean_auc": 0.75}
+    found = {"digest": digest("data/tokens"), "mean_auc": 0.75, "task": task,
+             "status": "not computed", "reason": "a toy"}
     storage.write_json(Path("results") / task / "metrics.json", found)
 '''
 

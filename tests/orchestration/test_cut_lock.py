@@ -9,7 +9,7 @@ from lapvqa.uptodate import staleness
 from lapvqa.uptodate.stagefile import CutLockError, locked
 from tasks import dvc_repository
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("orchestration")]
+pytestmark = [pytest.mark.slow]
 
 
 def test_a_run_keeps_a_copy_of_the_whole_file(copied: Toy) -> None:

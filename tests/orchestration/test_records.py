@@ -25,8 +25,6 @@ from tasks.mlflow_records import shipping, spool, streaming
 from tasks.mlflow_records.connection import RecordsUnavailableError, connect
 from tasks.mlflow_records.records import Records, RecordsRefusedError, sync_records
 
-pytestmark = pytest.mark.xdist_group("orchestration")
-
 DOWN = Machine(servers=Servers(mlflow_tracking_uri="http://127.0.0.1:9"))
 LOSSES = [1.0, float("nan"), 0.25]
 

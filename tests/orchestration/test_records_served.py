@@ -26,7 +26,7 @@ from lapvqa.project import Project
 from tasks.mlflow_records import spool, streaming
 from tasks.mlflow_records.records import Records, sync_records
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("mlflow-server")]
+pytestmark = [pytest.mark.slow]
 
 # A stage: two metrics, a hundred times a second, until it is told to stop; it prints how long it
 # was held up.

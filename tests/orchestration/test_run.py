@@ -19,7 +19,7 @@ from tasks import ledger_lines
 from tasks.mlflow_records.connection import tracking_uri
 from tasks.mlflow_records.registry import MODEL, register_encoder
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("orchestration")]
+pytestmark = [pytest.mark.slow]
 
 STAGES = [
     "inventory", "ingest", "tokens", "pretrain", "export",

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from running_toy import Toy, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("schedule")]
+pytestmark = [pytest.mark.slow]
 
 # Once a year: the run of this test is asked for, not waited for.
 DRIVER = """

@@ -151,7 +151,6 @@ def compare(root: Path, one: str, other: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("processes")
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_two_processes_give_what_one_gives(together: Path, objective: str, strategy: str) -> None:
@@ -159,14 +158,12 @@ def test_two_processes_give_what_one_gives(together: Path, objective: str, strat
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("processes")
 def test_a_state_moves_from_one_to_two_to_sharded_and_back(together: Path) -> None:
     """Steps 1-2 in one process, 3-4 in two, 5-6 in two with FSDP2, 7-8 in one."""
     compare(together, "straight", "moved")
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("processes")
 def test_sharded_parameters_write_the_same_samples(together: Path) -> None:
     assert (together / "samples-fsdp.jsonl").read_text() == (together / "samples.jsonl").read_text()
 
@@ -253,7 +250,6 @@ def outcome(project: Project) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("processes")
 def test_killed_in_any_way_two_processes_end_with_the_same_bytes(tmp_path: Path) -> None:
     """The stage interrupted, the stage killed, a process killed: then as if nothing had been."""
     long = {"epochs": 40, "checkpoint_every_steps": 3}
@@ -285,7 +281,6 @@ def test_killed_in_any_way_two_processes_end_with_the_same_bytes(tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("processes")
 def test_an_error_of_a_process_is_the_stage_s_and_is_not_tried_again(tmp_path: Path) -> None:
     project = parallel_project(tmp_path, training={"processes": 2, "restarts": 3}, batch_size=5)
     stage = start(project, "lapvqa.stage", "pretrain")
@@ -304,7 +299,6 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("processes")
 def test_two_nodes_train_as_one(tmp_path: Path) -> None:
     """The second node's command is the one in docs/training.md; both see the project's folder."""
     training = {"nodes": 2, "processes": 1, "rendezvous": f"127.0.0.1:{free_port()}"}

@@ -287,7 +287,6 @@ def snippet_of(page: Path, containing: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("published")
 def test_pretrain_captioning_and_readme(
     published: Path, repository: Path, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,7 +314,6 @@ def test_pretrain_captioning_and_readme(
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("published")
 def test_pretrain_contrastive_and_sigmoid(
     published: Path, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
