@@ -27,6 +27,14 @@ def insert(path: Path, lines: str, *, before: str) -> None:
     path.write_text(text.replace(before, lines + before))
 
 
+def replace(path: Path, line: str, *, start: str) -> None:
+    """Put the line that the document shows in place of the only one that begins with ``start``."""
+    lines = path.read_text().splitlines(keepends=True)
+    (place,) = (number for number, old in enumerate(lines) if old.startswith(start))
+    lines[place] = line
+    path.write_text("".join(lines))
+
+
 def run(root: Path, *arguments: str) -> str:
     """Run ``python -m`` of the copied package in ``root``; return what it printed."""
     environment = {

@@ -57,7 +57,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flows.cli import main
-from flows.commands.outcome import show_results
+from flows.commands.run_summary import show_results
 from lapvqa.project import Project
 from lapvqa.stage import run_stage
 from tasks.results import result_rows

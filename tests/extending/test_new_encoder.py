@@ -39,6 +39,7 @@ def save(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_new_form_is_judged(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, repository: Path
 ) -> None:

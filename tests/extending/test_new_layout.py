@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 from made_dicom import dicom_bytes, small_image, write_project
-from worked_example import assert_shown, copy_package, insert, run
+from worked_example import assert_shown, copy_package, insert, replace, run
 
 MODULE = Path(__file__).parent / "monthly.py"
 IMPORT = "from lapvqa.ingest.archives.monthly import MonthlyArchive\n"
@@ -44,8 +43,7 @@ def test_an_archive_of_the_new_layout_is_ingested(tmp_path: Path, repository: Pa
     recognise = archives / "recognise.py"
     insert(recognise, IMPORT, before="from lapvqa.ingest.archives.openi import")
     insert(recognise, WORDS, before='    "and any tree with')
-    text = re.sub(r"(?m)^NAMED: .*\n", lambda _: NAMED, recognise.read_text())
-    recognise.write_text(text)
+    replace(recognise, NAMED, start="NAMED: ")
     insert(archives / "__init__.py", LISTED, before="    tree.py ")
     budget = {"overall": 0.9, "per_folder": 1.0, "folder_min_files": 20}
     source = write_archive(tmp_path / "archive")
