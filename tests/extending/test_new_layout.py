@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 from made_dicom import dicom_bytes, small_image, write_project
 from worked_example import assert_shown, copy_package, insert, replace, run
 
+from lapvqa.ingest.archives.recognise import open_archive
+
 MODULE = Path(__file__).parent / "monthly.py"
 IMPORT = "from lapvqa.ingest.archives.monthly import MonthlyArchive\n"
 NAMED = (
@@ -65,6 +67,17 @@ def test_an_archive_of_the_new_layout_is_ingested(tmp_path: Path, repository: Pa
         f" FINDINGS: Report {name}.\n" for name in ("A100", "A101", "A102")
     ]
     assert len(set(studies["patient_key"].to_pylist())) == 2
+
+
+def test_without_the_layout_it_is_a_tree_whose_reports_nobody_can_match(tmp_path: Path) -> None:
+    source = write_archive(tmp_path / "archive")
+    paths = sorted(str(path.relative_to(source)) for path in source.rglob("*.*"))
+    archive = open_archive(source, paths)
+    studies: dict[str, list[str]] = {}
+    for path in archive.images:
+        studies.setdefault(str(Path(path).parent), []).append(path)
+    assert archive.name == "tree"
+    assert archive.match_reports(studies, {}) == {}
 
 
 def test_the_document_shows_these_very_lines(repository: Path) -> None:
