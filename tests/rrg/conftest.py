@@ -83,7 +83,7 @@ class RrgProject:
     def evaluate(self, params: EvaluateParams) -> dict[str, Any]:
         """Run evaluate@rrg; return metrics.json."""
         self.run(lambda params, job: evaluate(TASK, pipeline_encoders(job), params, job), params)
-        folder = self.project.result_dir("rrg")
+        folder = self.paths.result_dir("rrg")
         return storage.read_json(folder / "metrics.json", made_by="evaluate@rrg")
 
     def predictions(self) -> list[dict[str, Any]]:
