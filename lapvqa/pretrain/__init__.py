@@ -23,6 +23,7 @@ Files, in the order in which data meets them:
 
 Contracts
     Weights files are plain state dicts, read with ``weights_only=True``.
+    A new objective is a class in objective and its model in model; docs/extending.md adds one.
     The same parameters and data give the same bytes, however often the run was killed.
 
 Pitfalls

@@ -29,7 +29,7 @@ from lapvqa.params import PretrainParams
 from lapvqa.pretrain.distributed import World
 from lapvqa.pretrain.inputs import Inputs
 from lapvqa.pretrain.model import CaptioningModel, initial_model
-from lapvqa.pretrain.objective import Captioning, Contrastive, Objective
+from lapvqa.pretrain.objective import build_objective
 from lapvqa.pretrain.optimizer import build_optimizer
 from lapvqa.schemas import STORED_SIZE
 
@@ -208,7 +208,10 @@ class _FakeStep:
             self.model = initial_model(params.model, seed=0, objective=params.objective)
             self._cut_vocabulary()
         self.model.vision_encoder.checkpointing = params.checkpoint_activations
-        self.objective = self._objective()
+        log_count = torch.empty(workload.vocabulary)
+        self.objective = build_objective(
+            self.model, params, log_count, World(), "ddp", torch.device("cpu")
+        )
         self.objective.module = _Autocast(self.objective.module, enabled=workload.on_gpu)
         self.optimizer = build_optimizer(self.model, params)
         self._watch()
@@ -217,13 +220,6 @@ class _FakeStep:
         _, table = self.model.token_table
         kept = torch.empty(self.workload.vocabulary, table.weight.shape[1])
         table.weight, table.num_embeddings = nn.Parameter(kept), len(kept)
-
-    def _objective(self) -> Objective:
-        world, device = World(), torch.device("cpu")
-        if isinstance(self.model, CaptioningModel):
-            log_count = torch.empty(self.workload.vocabulary)
-            return Captioning(self.model, log_count, world, "ddp", device)
-        return Contrastive(self.model, self.params.objective, world, "ddp", device)
 
     def _watch(self) -> None:
         """Tell the counter which part of the model is computed."""

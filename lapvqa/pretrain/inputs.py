@@ -17,6 +17,7 @@ from lapvqa.images import transforms
 from lapvqa.images.report_pairs import IGNORED, Batch
 from lapvqa.networks.vocabulary import CutVocabulary
 from lapvqa.params import PretrainParams
+from lapvqa.pretrain.model import writes_reports
 
 # Streams of random numbers; 0 is the order of samples, 1 augmentation, 3 mirroring.
 _PARALLEL_STREAM, _DROP_STREAM = 2, 4
@@ -65,7 +66,7 @@ class Preparer:
         if params.augment:
             images = transforms.augment(images, seed=params.seed, epoch=epoch, indices=indices)
         tokens = self.vocabulary.number(batch.inputs)
-        if params.objective == "captioning":
+        if writes_reports(params.objective):
             tokens = hide_inputs(
                 tokens, params.parallel_share, seed=params.seed, epoch=epoch, indices=indices
             )

@@ -22,6 +22,7 @@ __all__ = [
     "VisionEncoder",
     "build_encoder",
     "initial_model",
+    "writes_reports",
 ]
 
 
@@ -124,7 +125,13 @@ OBJECTIVES: dict[str, type[CaptioningModel] | type[ContrastiveModel]] = {
     "contrastive": ContrastiveModel,
     "sigmoid": ContrastiveModel,
 }
-"""Objective -> the model that it trains."""
+"""Objective -> the model that it trains; ``objective.LOSSES`` has the loss of each."""
+
+
+def writes_reports(objective: str) -> bool:
+    """Say whether the objective's model writes reports."""
+    return OBJECTIVES[objective] is CaptioningModel
+
 
 # SigLIP's start, t = 10 and b = -10: at first every pair counts as a negative, as nearly all are.
 _SIGMOID_SCALE, _SIGMOID_BIAS = math.log(10), -10.0

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from lapvqa.params import ModelParams, PretrainParams
+from lapvqa.pretrain.model import writes_reports
 
 DATA_SHEET = {"H100": 989.5e12, "H200": 989.5e12, "A100": 312e12}
 """Dense bf16 FLOP/s by the makers' data sheets, which papers divide by."""
@@ -26,11 +27,12 @@ def flops_per_step(
     as computed: one channel (the three kernels are summed first), cross-attention to pooled
     tokens, and attention with the places that the causal mask hides.
     """
+    writes = writes_reports(params.objective)
     # No gradient of pixels is taken: one product backward instead of two.
     return 2.0 * images * patch_flops(params.model) + 3.0 * (
         images * encoder_flops(params)
         + text_flops(params, images=images, positions=positions)
-        + (2 * targets * params.model.decoder_width * vocabulary if _writes(params) else 0)
+        + (2 * targets * params.model.decoder_width * vocabulary if writes else 0)
     )
 
 
@@ -53,7 +55,7 @@ def encoder_flops(params: PretrainParams) -> float:
 def text_flops(params: PretrainParams, *, images: int, positions: int) -> float:
     """Return the FLOPs of the text side, forward, without the head."""
     sizes, length = params.model, positions / images
-    if not _writes(params):
+    if not writes_reports(params.objective):
         projections = 2 * (sizes.width + sizes.text_width) * sizes.embed_dim
         return images * (sizes.text_depth * block_flops(length, sizes.text_width) + projections)
     memory = sizes.pooled_grid**2 if params.keep_patches == 1 else kept_patches(params)
@@ -71,10 +73,6 @@ def kept_patches(params: PretrainParams) -> int:
     """Return how many patches of an image are encoded."""
     patches = (params.model.image_size // params.model.patch_size) ** 2
     return max(1, round(params.keep_patches * patches))
-
-
-def _writes(params: PretrainParams) -> bool:
-    return params.objective == "captioning"
 
 
 def block_flops(tokens: float, width: int) -> float:

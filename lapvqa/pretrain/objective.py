@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from lapvqa.machine import Strategy
 from lapvqa.networks.device import mixed_precision
 from lapvqa.networks.losses import head_loss, info_nce, pairwise_sigmoid
+from lapvqa.params import PretrainParams
 from lapvqa.pretrain.distributed import World, distribute, synchronise_on_last
 from lapvqa.pretrain.inputs import Inputs
 from lapvqa.pretrain.model import CaptioningModel, ContrastiveModel
@@ -37,6 +39,8 @@ class Objective(ABC):
 
     module: nn.Module
     """Takes inputs to what the loss needs; wrapped, so that gradients are averaged."""
+    all_pairs_at_once: ClassVar[bool] = False
+    """A rank holds its pairs' logits with those of all ranks; ``memory`` counts them."""
 
     @abstractmethod
     def backward(self, micro: Sequence[Inputs], num_targets: int) -> Tensor:
@@ -119,12 +123,16 @@ class _CaptionLoss(nn.Module):
 
 
 class Contrastive(Objective):
-    """InfoNCE or the pairwise sigmoid over the embeddings of all ranks and micro-batches."""
+    """InfoNCE over the embeddings of all ranks and micro-batches.
+
+    A loss of the same embeddings is a subclass with a ``loss`` of its own.
+    """
+
+    all_pairs_at_once = True
 
     def __init__(
         self,
         model: ContrastiveModel,
-        objective: str,
         world: World,
         strategy: Strategy,
         device: torch.device,
@@ -132,7 +140,7 @@ class Contrastive(Objective):
         batch_size: int | None = None,
     ) -> None:
         """``batch_size``: pairs that validation compares at a time; None: all."""
-        self.model, self.objective, self.batch_size = model, objective, batch_size
+        self.model, self.batch_size = model, batch_size
         self.world, self.device = world, device
         self.module = distribute(model, world, strategy, device)
 
@@ -152,7 +160,7 @@ class Contrastive(Objective):
         groups = torch.cat([inputs.groups for inputs in micro])
         scalars = (self.model.logit_scale, self.model.logit_bias)
         learned = [scalar for scalar in scalars if scalar.requires_grad]
-        loss = self._loss(leaves[0], leaves[1], groups, self.world)
+        loss = self.loss(leaves[0], leaves[1], groups, self.world)
         (*grads,) = torch.autograd.grad(loss, [*leaves, *learned])
         rows = zip(*(torch.split(grad, len(micro[0].groups)) for grad in grads[:2]), strict=True)
         for number, (inputs, row_grads) in enumerate(zip(micro, rows, strict=True), start=1):
@@ -185,7 +193,7 @@ class Contrastive(Objective):
         size, total = self.batch_size or len(images), 0.0
         for start in range(0, len(images), size):
             rows = slice(start, start + size)
-            loss = self._loss(images[rows], reports[rows], groups[rows], World())
+            loss = self.loss(images[rows], reports[rows], groups[rows], World())
             total += loss.item() * len(images[rows])
         recalls = {
             f"val_{name}_recall_at_{k}": value
@@ -197,21 +205,57 @@ class Contrastive(Objective):
         }
         return {"val_loss": total / len(images), **recalls}
 
+    def loss(self, images: Tensor, reports: Tensor, groups: Tensor, world: World) -> Tensor:
+        """Return this rank's part of the loss of embeddings [b, E]; see ``networks.losses``."""
+        scale = self.model.logit_scale.to(images.device)
+        return info_nce(images, reports, groups, scale, rank=world.rank, gather=world.gather_rows)
+
     def _embed(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         with mixed_precision(self.device):
             images, reports = self.module(inputs.images, inputs.tokens, inputs.valid, inputs.keep)
         return images, reports
 
-    def _loss(self, images: Tensor, reports: Tensor, groups: Tensor, world: World) -> Tensor:
+
+class PairwiseSigmoid(Contrastive):
+    """The pairwise sigmoid over the same embeddings."""
+
+    all_pairs_at_once = False
+
+    def loss(self, images: Tensor, reports: Tensor, groups: Tensor, world: World) -> Tensor:
+        """Return this rank's part of the loss."""
         scale = self.model.logit_scale.to(images.device)
         bias = self.model.logit_bias.to(images.device)
-        if self.objective == "contrastive":
-            return info_nce(
-                images, reports, groups, scale, rank=world.rank, gather=world.gather_rows
-            )
         return pairwise_sigmoid(
             images, reports, groups, scale, bias, rank=world.rank, gather=world.gather_rows
         )
+
+
+LOSSES: dict[str, type[Captioning] | type[Contrastive]] = {
+    "captioning": Captioning,
+    "contrastive": Contrastive,
+    "sigmoid": PairwiseSigmoid,
+}
+"""Objective -> its class; ``model.OBJECTIVES`` has the model of each."""
+
+
+def build_objective(
+    model: CaptioningModel | ContrastiveModel,
+    params: PretrainParams,
+    log_count: Tensor,
+    world: World,
+    strategy: Strategy,
+    device: torch.device,
+) -> Objective:
+    """Build the objective that ``params`` names around its model.
+
+    ``log_count`` float32 [V]: of the cut vocabulary, for those that write.
+    """
+    kind = LOSSES[params.objective]
+    if isinstance(model, CaptioningModel):
+        assert issubclass(kind, Captioning)
+        return kind(model, log_count, world, strategy, device)
+    assert issubclass(kind, Contrastive)
+    return kind(model, world, strategy, device, batch_size=params.batch_size)
 
 
 def recall(scores: Tensor, groups: Tensor) -> dict[int, float]:

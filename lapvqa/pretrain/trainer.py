@@ -34,9 +34,9 @@ from lapvqa.pretrain.distributed import World, assign_full, average_scalars, ful
 from lapvqa.pretrain.history import StepRecord
 from lapvqa.pretrain.inputs import Preparer
 from lapvqa.pretrain.loader import Corpus, Loader, Plan
-from lapvqa.pretrain.model import CaptioningModel, initial_model
+from lapvqa.pretrain.model import initial_model
 from lapvqa.pretrain.monitor import Meter
-from lapvqa.pretrain.objective import BatchResult, Captioning, Contrastive, Objective
+from lapvqa.pretrain.objective import BatchResult, build_objective
 from lapvqa.pretrain.optimizer import (
     build_optimizer,
     learning_rate,
@@ -85,7 +85,10 @@ class Trainer:
         self.model.to(device)
         self._prepare_blocks()
         self.preparer = Preparer(params, self.vocabulary, device)
-        self.objective = self._objective()
+        self.objective = build_objective(
+            self.model, params, self.vocabulary.log_count.to(device),
+            self.world, self.training.strategy, device,
+        )  # fmt: skip
         self.optimizer = build_optimizer(self.model, params)
         plan = Plan(
             len(corpus.train), params.batch_size, params.seed,
@@ -107,16 +110,6 @@ class Trainer:
                 if isinstance(module, nn.ModuleList):
                     for block in module:
                         block.compile()
-
-    def _objective(self) -> Objective:
-        model, world, strategy = self.model, self.world, self.training.strategy
-        if isinstance(model, CaptioningModel):
-            log_count = self.vocabulary.log_count.to(self.device)
-            return Captioning(model, log_count, world, strategy, self.device)
-        params = self.params
-        return Contrastive(
-            model, params.objective, world, strategy, self.device, batch_size=params.batch_size
-        )
 
     def train(
         self,

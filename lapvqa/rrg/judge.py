@@ -27,7 +27,7 @@ from lapvqa.networks.device import choose_device, make_deterministic
 from lapvqa.networks.generation import generate
 from lapvqa.params import RrgParams
 from lapvqa.pretrain.files import load_captioner, read_objective, untrained_captioner
-from lapvqa.pretrain.model import OBJECTIVES, CaptioningModel
+from lapvqa.pretrain.model import CaptioningModel, writes_reports
 from lapvqa.project import Project
 from lapvqa.rrg import scoring
 from lapvqa.rrg.heads import ReportGenerationHead
@@ -158,7 +158,7 @@ def _writing_head(
 
 def has_decoder(model: Path) -> bool:
     """Return whether the model of a folder has a decoder that writes reports."""
-    return OBJECTIVES[read_objective(model)] is CaptioningModel
+    return writes_reports(read_objective(model))
 
 
 def decode_reports(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from demo_project import build
+from worked_example import assert_shown, copy_package, insert, run
 
 from lapvqa import storage
 from lapvqa.evaluation import contract, task_table
@@ -59,7 +57,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flows.cli import main
-from flows.commands.outcome import show_results
+from flows.commands.run_summary import show_results
 from lapvqa.project import Project
 from lapvqa.stage import run_stage
 from tasks.results import result_rows
@@ -78,22 +76,11 @@ for action in (
 """
 
 
-def insert(path: Path, lines: str, *, before: str) -> None:
-    text = path.read_text()
-    assert text.count(before) == 1, (path.name, before)
-    path.write_text(text.replace(before, lines + before))
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Project:
     """A checkout with the eighth evaluation, and in it a small archive and an encoder."""
     root = tmp_path_factory.mktemp("eighth")
-    for name in ("lapvqa", "tasks", "flows"):
-        shutil.copytree(
-            repository / name, root / name, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    for name in ("dvc.yaml", ".dvcignore"):
-        shutil.copy(repository / name, root)
+    copy_package(repository, root)
     made = build(tmp_path_factory, root, SIZES)
     folder, model = made.model_dir("captioning"), initial_model(SIZES, seed=5)
     storage.write_bytes(folder / "model_best.pt", serialise(model.state_dict()))
@@ -126,28 +113,11 @@ def add_the_eighth(root: Path) -> None:
     insert(graph, DVC_REPORT, before=report)
 
 
-def run(project: Project, *arguments: str) -> str:
-    """Run ``python -m`` of the copied checkout; return what it printed."""
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(project.root),
-        "DVC_NO_ANALYTICS": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=project.root, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.mark.slow
 def test_it_appears_wherever_the_others_do(project: Project) -> None:
-    run(project, "dvc", "init", "--no-scm", "-q")
-    assert "evaluate@view: ran after" in run(
-        project, "flows.cli", "run", "--stage", "evaluate@view"
-    )
+    run(project.root, "dvc", "init", "--no-scm", "-q")
+    said = run(project.root, "flows.cli", "run", "--stage", "evaluate@view")
+    assert "evaluate@view: ran after" in said
     metrics = storage.read_json(
         project.result_dir("view") / "metrics.json", made_by="evaluate@view"
     )
@@ -156,7 +126,7 @@ def test_it_appears_wherever_the_others_do(project: Project) -> None:
     assert metrics["protocol"]["neighbours"] == 3
 
     (project.root / "commands.py").write_text(COMMANDS)
-    *printed, own, compared = run(project, "commands").split(MARK)[1:]
+    *printed, own, compared = run(project.root, "commands").split(MARK)[1:]
     scored, table, rows = printed
     assert f"view: {metrics['num_samples']} samples of" in scored
     assert "view exact_match" in table
@@ -172,8 +142,6 @@ def test_it_appears_wherever_the_others_do(project: Project) -> None:
 
 
 def test_the_document_shows_these_very_files_and_lines(repository: Path) -> None:
-    page = (repository / "docs" / "extending.md").read_text()
-    files = [(FOLDER / name).read_text() for name in ("task.py", "judge.py")]
+    files = [FOLDER / name for name in ("task.py", "judge.py")]
     lines = [TABLE, PARAMS_CLASS, PARAMS_FIELD, PARAMS_YAML, DVC_KEY, DVC_REPORT]
-    for text in (*files, *lines):
-        assert text in page
+    assert_shown(repository, files=files, lines=lines)

@@ -78,12 +78,12 @@ class GroundingProject:
     def judge(
         self, encoders: dict[str, ImageEncoder], chosen: PgParams = QUICK, name: str = "results"
     ) -> tuple[dict[str, Any], pa.Table, Path]:
-        judged = EncoderSet(lambda: encoders, self.project.root / name)
+        judged = EncoderSet(lambda: encoders, self.paths.root / name)
         params = self.shipped.model_copy(update={"pg": chosen})
-        recorder = Recorder(self.project.root / "record.jsonl", stage="evaluate", quiet=True)
-        evaluate(TASK, judged, params, make_job(self.project, MACHINE, recorder))
+        recorder = Recorder(self.paths.root / "record.jsonl", stage="evaluate", quiet=True)
+        evaluate(TASK, judged, params, make_job(self.paths, MACHINE, recorder))
         recorder.close()
-        folder = self.project.root / name / "pg"
+        folder = self.paths.root / name / "pg"
         return read_metrics(folder), read_predictions(folder), folder
 
 

@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from lapvqa.params import ModelParams, PretrainParams
 from lapvqa.pretrain.distributed import World
 from lapvqa.pretrain.inputs import Inputs
-from lapvqa.pretrain.model import CaptioningModel, initial_model
+from lapvqa.pretrain.model import initial_model
 from lapvqa.pretrain.monitor import encoder_flops, flops_per_step, patch_flops, peak_memory
-from lapvqa.pretrain.objective import Captioning, Contrastive, Objective
+from lapvqa.pretrain.objective import build_objective
 
 SMALL = ModelParams(
     image_size=64, patch_size=16, width=64, depth=2, heads=2, pooled_grid=3, decoder_width=96,
@@ -37,11 +37,7 @@ def counted(params: PretrainParams, *, length: int, targets: int) -> int:
     # Flash attention for CPUs is none of what FlopCounterMode knows; plain products are.
     with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):
         model = initial_model(sizes, seed=0, objective=params.objective).train()
-        objective: Objective
-        if isinstance(model, CaptioningModel):
-            objective = Captioning(model, torch.zeros(50257), World(), "ddp", CPU)
-        else:
-            objective = Contrastive(model, params.objective, World(), "ddp", CPU)
+        objective = build_objective(model, params, torch.zeros(50257), World(), "ddp", CPU)
         inputs = Inputs(
             images=torch.empty(rows, 1, sizes.image_size, sizes.image_size),
             tokens=torch.zeros(rows, length, dtype=torch.int64),

@@ -78,7 +78,7 @@ def evaluate_params() -> Callable[..., EvaluateParams]:
 class RrgProject:
     """A project folder with a trained model, and its stage evaluate@rrg."""
 
-    paths: Project
+    project: Project
 
     def evaluate(self, params: EvaluateParams) -> dict[str, Any]:
         """Run evaluate@rrg; return metrics.json."""
@@ -87,19 +87,19 @@ class RrgProject:
         return storage.read_json(folder / "metrics.json", made_by="evaluate@rrg")
 
     def predictions(self) -> list[dict[str, Any]]:
-        path = self.paths.result_dir("rrg") / "predictions.parquet"
+        path = self.project.result_dir("rrg") / "predictions.parquet"
         return storage.read_table(path, schemas.RRG_PREDICTIONS, made_by="x").to_pylist()
 
     def run(self, stage: Any, params: Any) -> None:
-        recorder = Recorder(self.paths.record("stage"), stage="stage")
+        recorder = Recorder(self.project.record("stage"), stage="stage")
         try:
-            stage(params, make_job(self.paths, MACHINE, recorder))
+            stage(params, make_job(self.project, MACHINE, recorder))
         finally:
             recorder.close()
 
     def write_labels(self, rows: list[dict[str, Any]]) -> None:
         table = pa.Table.from_pylist(rows, schema=schemas.LABELS)
-        storage.write_table(self.paths.labels, table, schemas.LABELS)
+        storage.write_table(self.project.labels, table, schemas.LABELS)
 
 
 def label_rows() -> list[dict[str, Any]]:
@@ -120,27 +120,27 @@ def label_rows() -> list[dict[str, Any]]:
 def trained(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     """The folder of a project after ingest's tables, tokens, pretrain and export."""
     project = RrgProject(Project(tmp_path_factory.mktemp("rrg")))
-    _write_images(project.paths)
-    _write_studies(project.paths)
+    _write_images(project.project)
+    _write_studies(project.project)
     project.write_labels(label_rows())
     whole = read_yaml(repository / "params.yaml")
     whole["pretrain"] = PRETRAIN.model_dump(mode="json")
-    with project.paths.params.open("w") as handle:
+    with project.project.params.open("w") as handle:
         YAML().dump(whole, handle)
     project.run(tokens.run, TokensParams(max_length=24))
     project.run(train.run, PRETRAIN)
     project.run(export.run, ExportParams())
-    return project.paths.root
+    return project.project.root
 
 
 @pytest.fixture(params=["contrastive", "sigmoid"])
 def pair_project(request: pytest.FixtureRequest, project: RrgProject) -> RrgProject:
     """The same project with a model of pairs, which has no decoder."""
     training = PRETRAIN.model_copy(update={"objective": request.param, "epochs": 1})
-    whole = read_yaml(project.paths.params)
+    whole = read_yaml(project.project.params)
     whole["pretrain"] = training.model_dump(mode="json")
-    project.paths.params.unlink()  # a link: the other projects read it too
-    with project.paths.params.open("w") as handle:
+    project.project.params.unlink()  # a link: the other projects read it too
+    with project.project.params.open("w") as handle:
         YAML().dump(whole, handle)
     project.run(train.run, training)
     project.run(export.run, ExportParams())

@@ -58,7 +58,7 @@ def test_predictions_hold_references_and_truth(project: Any, params: Any) -> Non
 
 
 def test_equal_runs_write_equal_bytes(project: Any, params: Any) -> None:
-    folder = project.paths.result_dir("rrg")
+    folder = project.project.result_dir("rrg")
     project.evaluate(params)
     first = {path.name: path.read_bytes() for path in folder.rglob("*.*")}
     assert sorted(first) == [
@@ -70,17 +70,17 @@ def test_equal_runs_write_equal_bytes(project: Any, params: Any) -> None:
 
 
 def test_references_are_not_cut_where_tokens_are(project: Any, params: Any) -> None:
-    studies = storage.read_table(project.paths.studies, schemas.STUDIES, made_by="ingest")
+    studies = storage.read_table(project.project.studies, schemas.STUDIES, made_by="ingest")
     long = " ".join(["The lungs are clear."] * 20)
     reports = [f"\n FINDINGS: {long}"] * len(studies)
     column = studies.schema.get_field_index("report")
     studies = studies.set_column(column, "report", pa.array(reports, pa.string()))
-    storage.write_table(project.paths.studies, studies, schemas.STUDIES)
-    tokens = storage.read_table(project.paths.tokens_dir, schemas.TOKENS, made_by="tokens")
+    storage.write_table(project.project.studies, studies, schemas.STUDIES)
+    tokens = storage.read_table(project.project.tokens_dir, schemas.TOKENS, made_by="tokens")
     spans = [[{"name": "findings", "start": 12, "end": 12 + len(long)}]] * len(tokens)
     column = tokens.schema.get_field_index("spans")
     tokens = tokens.set_column(column, "spans", pa.array(spans, pa.list_(schemas.SPAN)))
-    (path,) = project.paths.tokens_dir.iterdir()
+    (path,) = project.project.tokens_dir.iterdir()
     storage.write_table(path, tokens, schemas.TOKENS)
     project.evaluate(params)
     assert {row["reference"] for row in project.predictions()} == {long}
@@ -114,7 +114,7 @@ def test_one_frontal_image_stands_for_a_study(project: Any, params: Any, image_r
 
 def test_nothing_to_write_about_is_said(project: Any, params: Any) -> None:
     table = schemas.IMAGES.empty_table()
-    storage.write_table(project.paths.images, table, schemas.IMAGES)
+    storage.write_table(project.project.images, table, schemas.IMAGES)
     metrics = project.evaluate(params)
     assert metrics["status"] == "not computed"
     assert "split test" in metrics["reason"]
@@ -137,7 +137,7 @@ def test_a_decoder_without_so_many_positions(project: Any, evaluate_params: Any)
 
 
 def test_without_a_model_the_stage_to_run_is_named(project: Any, params: Any) -> None:
-    (project.paths.model_dir("captioning") / "card.json").unlink()
+    (project.project.model_dir("captioning") / "card.json").unlink()
     with pytest.raises(MissingArtifactError, match="export"):
         project.evaluate(params)
 
@@ -153,7 +153,7 @@ def test_metrics_come_from_predictions_alone(project: Any, params: Any, tmp_path
 
 def test_reports_given_to_the_wrong_studies_score_low(project: Any, params: Any) -> None:
     right = project.evaluate(params)["systems"]["trained"]["finding_f1_micro"]["value"]
-    path = project.paths.result_dir("rrg") / "predictions.parquet"
+    path = project.project.result_dir("rrg") / "predictions.parquet"
     table = storage.read_table(path, schemas.RRG_PREDICTIONS, made_by="evaluate@rrg")
     texts = table["hypothesis"].to_pylist()
     column = table.schema.get_field_index("hypothesis")

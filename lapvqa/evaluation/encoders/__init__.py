@@ -12,7 +12,7 @@ Files, in the order in which data meets them:
 Purpose
     ``open_encoder.open_encoder(path)`` takes a local folder (or our own weights file), tells whose
     it is by the files in it, and returns an ImageEncoder with its own preprocessing and width.
-    ``phrases.open_phrases`` does the same for phrases.
+    ``phrases.open_phrases`` does the same for phrases. docs/extending.md adds a family.
 
 Contracts
     * Nothing is fetched, no code of a folder is run, pickles are read with ``weights_only=True``.

@@ -21,9 +21,10 @@ from lapvqa.pretrain.files import CARD_FILE, ENCODER_FILE, read_card
 from lapvqa.pretrain.model import build_encoder
 
 _ACCEPTED = (
-    "accepted: our export (encoder_final.pt, with card.json or of the published sizes), a "
-    "transformers folder (config.json with model_type), a timm folder (config.json with "
-    "architecture), an open_clip folder (open_clip_config.json with open_clip_model.safetensors)"
+    "accepted: our export (encoder_final.pt, with card.json or of the published sizes), "
+    "a transformers folder (config.json with model_type), "
+    "a timm folder (config.json with architecture), "
+    "an open_clip folder (open_clip_config.json with open_clip_model.safetensors)"
 )
 
 

@@ -9,7 +9,8 @@ Files, in the order in which data meets them:
     report_files.py   reports that are loose files, or members of a zip or tar
 
 A new layout is a module with a class that has the members of ``protocol.Archive`` and a
-``pattern`` of its images' paths, and its name in ``recognise.NAMED``.
+``pattern`` of its images' paths, and its name in ``recognise.NAMED``; docs/extending.md
+adds one.
 
 Contracts
     A layout reads no pixels. All that a stored result depends on goes with the task: identifiers

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from lapvqa.errors import SourceError
 from lapvqa.ingest.archives.mimic import MimicArchive, MimicJpgArchive
@@ -20,7 +21,21 @@ from lapvqa.ingest.archives.openi import OpenIArchive
 from lapvqa.ingest.archives.protocol import Archive
 from lapvqa.ingest.archives.tree import TreeArchive
 
-_Named = type[MimicArchive] | type[OpenIArchive]
+
+class _Layout(Protocol):
+    """A class that opens archives of its layout."""
+
+    name: str
+
+    def __call__(self, folder: Path, paths: Sequence[str], images: Sequence[str]) -> Archive: ...
+
+
+class _Named(_Layout, Protocol):
+    """The same; ``pattern`` finds the paths of the layout's images."""
+
+    pattern: re.Pattern[str]
+
+
 NAMED: tuple[_Named, ...] = (MimicArchive, MimicJpgArchive, OpenIArchive)
 
 _DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
@@ -28,8 +43,8 @@ _PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 _PREAMBLE = 128
 _LOOKED_FOR = (
     "looked for MIMIC-CXR (files/pNN/pSUBJECT/sSTUDY/*.dcm), MIMIC-CXR-JPG (the same with *.jpg or "
-    "*.png), Open-i (CXR1_1_IM-0001-3001.png, 1/1_IM-0001-3001.dcm), and any tree with *.dcm, "
-    "*.dicom, *.dic, *.ima, or files without suffix that hold DICOM"
+    "*.png), Open-i (CXR1_1_IM-0001-3001.png, 1/1_IM-0001-3001.dcm), "
+    "and any tree with *.dcm, *.dicom, *.dic, *.ima, or files without suffix that hold DICOM"
 )
 _PACKED = (".zip", ".tgz", ".gz", ".tar", ".7z", ".rar")
 # Of names, only what these lists know is shown: any other part of one could be a patient's.
@@ -52,7 +67,7 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class _Choice:
-    layout: _Named | type[TreeArchive]
+    layout: _Layout
     images: Sequence[str]
 
 

@@ -1,0 +1,8 @@
+"""The DICOM files that tests/dicom makes are this folder's too."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "dicom"))

@@ -1,0 +1,69 @@
+"""An archive by months: YEAR/MONTH/ACCESSION/*.dcm, and reports/ACCESSION.txt.
+
+The accession number names study and report; the patient comes from the DICOM header.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from lapvqa.identity import Ids
+from lapvqa.ingest.archives.protocol import Listed, ReportText
+from lapvqa.ingest.archives.report_files import ReportFiles, decode_report
+
+_REPORT = re.compile(r"(?:^|/)reports/(\w+)\.txt$")
+
+
+class MonthlyArchive:
+    """Folders of months with one folder per accession number."""
+
+    name = "monthly"
+    pattern = re.compile(r"(?:^|/)\d{4}/\d\d/(\w+)/[^/]+\.dcm$")
+    looked_for = "reports/ACCESSION.txt in the source folder"
+    has_split = False
+    missing: Mapping[str, int] = MappingProxyType({})
+
+    def __init__(self, folder: Path, paths: Sequence[str], images: Sequence[str]) -> None:
+        self.images = images
+        self._reports = ReportFiles(folder, paths, _REPORT, packed=())
+        self.reports: Sequence[str] = self._reports.paths
+
+    def ids(self, path: str) -> Ids | None:
+        """Return the accession number for the study; image and patient are in the header."""
+        match = self.pattern.search(path)
+        return Ids(study=match[1]) if match else None
+
+    def listed(self, path: str) -> Listed:
+        """Return nothing: there are no tables."""
+        return Listed()
+
+    def match_reports(
+        self,
+        studies: Mapping[str, Sequence[str]],
+        copies: Mapping[str, Sequence[str]],
+        *,
+        study_key: Callable[[str], str] | None = None,
+    ) -> dict[str, str]:
+        """Match by the accession number; ``studies`` has keys, so it is read from a path again."""
+        matches = {}
+        for study, images in studies.items():
+            accession = self.pattern.search(images[0])
+            report = self._reports.path_of(accession[1]) if accession else None
+            if report is not None:
+                matches[study] = report
+        return matches
+
+    def report_stamp(self, path: str) -> tuple[int, int]:
+        """Return size and modification time."""
+        return self._reports.stamp(path)
+
+    def read_report(self, path: str) -> ReportText:
+        """Read a text file."""
+        return decode_report(self._reports.read(path))
+
+    def labels(self) -> Iterable[tuple[str, list[int | None]]]:
+        """Return no labels: there are no tables."""
+        return ()
