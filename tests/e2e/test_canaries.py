@@ -97,7 +97,7 @@ def test_no_canary_gets_out(new_project: Callable[[], Scratch]) -> None:
     done = project.lapvqa("run")
     assert CANARY not in done.stdout + done.stderr
     assert "identity_in_report" in project.lapvqa("rejects").stdout
-    assert "What the reports' texts are made of" in project.lapvqa("status").stdout
+    assert "Reports by what their text became" in project.lapvqa("status").stdout
     assert len(list(project.root.rglob("*.parquet"))) > 10
     assert (project.root / ".lapvqa/mlflow.db").exists()
     assert (project.root / ".lapvqa/prefect/prefect.db").exists()
