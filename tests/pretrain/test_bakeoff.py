@@ -181,9 +181,9 @@ def write_chexpert(project: Project) -> None:
         lines = ["Path,Frontal/Lateral," + ",".join(LABELS)]
         for patient in patients:
             targets = [(patient // 2**label + label) % 2 for label in range(len(LABELS))]
-            pixels = generator.integers(0, 60, (40, 40))
+            pixels = generator.integers(0, 60, (80, 80))
             for label in np.flatnonzero(targets):
-                pixels[8 * label : 8 * label + 8] += 120
+                pixels[16 * label : 16 * label + 16] += 120
             path = f"{split}/patient{patient:05d}/study1/view1_frontal.jpg"
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels.astype(np.uint8)).save(folder / path)
