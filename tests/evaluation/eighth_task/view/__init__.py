@@ -1,4 +1,4 @@
-"""Views: is the image frontal or lateral?
+"""Views: is the image AP, PA or lateral?
 
 Files, in the order in which data meets them:
     judge.py    reads stored images and their views, answers by the nearest training image
