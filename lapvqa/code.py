@@ -91,12 +91,19 @@ def is_left_out(name: str) -> bool:
     return name in FOUNDATION | WITHOUT_EFFECT or not _statements(_parsed(name).body)
 
 
-def _mentioned(name: str) -> Iterator[str]:
-    """Yield the modules that a module imports or names, and the packages around them."""
-    for mention in _mentions(_parsed(name), _package(name)):
+def _mentioned(name: str) -> list[str]:
+    """Return the modules that a module imports or names, and the packages around them."""
+    return _modules_in(_parsed(name), tuple(_package(name)))
+
+
+@cache
+def _modules_in(tree: ast.Module, package: tuple[str, ...]) -> list[str]:
+    modules = []
+    for mention in set(_mentions(tree, list(package))):
         parts = mention.split(".")
         if parts[0] == "lapvqa" and source(mention) is not None:
-            yield from (".".join(parts[:end]) for end in range(2, len(parts) + 1))
+            modules += [".".join(parts[:end]) for end in range(2, len(parts) + 1)]
+    return modules
 
 
 def _package(name: str) -> list[str]:
