@@ -144,18 +144,6 @@ def read_batch(
     return _batch(chosen, indices, images, pin=pin)
 
 
-def pick_batch(
-    pairs: Sequence[Pair], indices: Sequence[int], images: Tensor, *, pin: bool = False
-) -> Batch:
-    """Return the same batch as ``read_batch``, out of the ``images`` of all pairs on some device.
-
-    The batch's images stay on that device; its tokens are made as in ``read_batch``.
-    """
-    chosen = [pairs[index] for index in indices]
-    picked = images.index_select(0, torch.tensor(indices, device=images.device))
-    return _batch(chosen, indices, picked, pin=pin)
-
-
 def _batch(chosen: list[Pair], indices: Sequence[int], images: Tensor, *, pin: bool) -> Batch:
     inputs, targets = pad_tokens([pair.token_ids for pair in chosen])
     groups = torch.tensor([pair.group for pair in chosen], dtype=torch.int64)
@@ -163,19 +151,6 @@ def _batch(chosen: list[Pair], indices: Sequence[int], images: Tensor, *, pin: b
         inputs, targets, groups = (tensor.pin_memory() for tensor in (inputs, targets, groups))
     sided = [pair.sided for pair in chosen]
     return Batch(list(indices), images, inputs, targets, sided, groups)
-
-
-def read_images(pairs: Sequence[Pair], store: ShardStore, device: torch.device) -> Tensor:
-    """Read the images of all pairs into one tensor on ``device``, uint8 [N, 384, 384].
-
-    147,456 bytes an image: 55.6 GB for the 377,110 of MIMIC-CXR, which one H200 holds.
-    """
-    images = torch.empty((len(pairs), STORED_SIZE, STORED_SIZE), dtype=torch.uint8, device=device)
-    for start in range(0, len(pairs), _IMAGES_AT_ONCE):
-        chunk = pairs[start : start + _IMAGES_AT_ONCE]
-        read = store.read([pair.shard for pair in chunk], [pair.row for pair in chunk])
-        images[start : start + len(chunk)] = torch.from_numpy(read)
-    return images
 
 
 def _empty_images(count: int, *, pin: bool) -> Tensor:

@@ -25,9 +25,9 @@ from lapvqa.errors import MissingArtifactError, SchemaError
 from lapvqa.images.shards import ShardStore
 from lapvqa.project import Project
 from lapvqa.report.page_results import SYSTEMS
+from lapvqa.schemas import FRONTAL_VIEWS
 
 SIZE = 256  # pixels of the longer side on the page
-_FRONTAL = ("PA", "AP")
 
 Row = dict[str, Any]
 
@@ -102,7 +102,7 @@ class ArchivePictures:
     def _rows(self, column: str, keys: set[str]) -> list[Row]:
         mask = pc.is_in(self._images[column], pa.array(sorted(keys), pa.string()))
         rows: list[Row] = self._images.filter(mask).to_pylist()
-        return sorted(rows, key=lambda row: (row["view"] not in _FRONTAL, row["image_key"]))
+        return sorted(rows, key=lambda row: (row["view"] not in FRONTAL_VIEWS, row["image_key"]))
 
     def _picture(self, place: Row | None, whole: bool) -> Picture | None:
         if place is None:
