@@ -109,7 +109,7 @@ def options(
 @app.command()
 def run(
     stage: Annotated[
-        str | None, typer.Option(help="Only this stage, on what the stages above it left.")
+        str | None, typer.Option(help="Only this stage, and before it what it stands on.")
     ] = None,
     params: Annotated[
         Path | None,

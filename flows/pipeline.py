@@ -6,7 +6,7 @@ Importing this module imports Prefect: ``flows.commands.run`` starts the server 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,7 @@ def pipeline(root: str = ".") -> dict[str, str]:
     """
     with recorded(root):
         order = read_graph()
-        # What an always-changed stage without inputs finds (the inventory) decides the rest.
-        first = [name for name in order if _looks_around(name)]
-        statuses = {name: run_stage(name, "looks for new files") for name in first}
-        for name, reason in find_stale(first).items():
-            prepare(name)
-            statuses[name] = run_stage(name, reason)
+        statuses = _run_stale(order)
         record_lineage()
         register_encoder()
         publish_results()
@@ -49,22 +44,45 @@ def pipeline(root: str = ".") -> dict[str, str]:
 
 
 def make_stage_flow(stage: str) -> Flow[..., dict[str, str]]:
-    """Make the flow that brings one stage up to date: ``evaluate@rrg`` becomes ``evaluate-rrg``."""
+    """Make the flow that brings one stage, and all it stands on, up to date.
+
+    ``evaluate@rrg`` becomes ``evaluate-rrg``.
+    """
 
     def one_stage(root: str = ".") -> dict[str, str]:
         with recorded(root):
-            read_graph()
-            prepare(stage)
-            status = run_stage(stage, "asked for")
+            order = read_graph()
+            needed = [name for name in order if name == stage or name in _upstream(stage)]
+            statuses = _run_stale(needed)
+            if stage not in statuses:
+                statuses[stage] = run_stage(stage, "asked for")
             record_lineage()
-            if stage == "export":
+            if "export" in statuses:
                 register_encoder()
-        return {stage: status}
+        return statuses
 
     one_stage.__doc__ = f"Bring stage {stage} of the project in ``root`` up to date."
     decorate: Callable[..., Any] = flow(name=stage.replace("@", "-"), persist_result=False)
     made: Flow[..., dict[str, str]] = decorate(one_stage)
     return made
+
+
+def _run_stale(stages: Sequence[str]) -> dict[str, str]:
+    """Run those of ``stages``, in the graph's order, that are stale; return stage -> status."""
+    # What an always-changed stage without inputs finds (the inventory) decides the rest.
+    first = [name for name in stages if _looks_around(name)]
+    statuses = {name: run_stage(name, "looks for new files") for name in first}
+    for name, reason in find_stale(first).items():
+        if name in stages:
+            prepare(name)
+            statuses[name] = run_stage(name, reason)
+    return statuses
+
+
+def _upstream(stage: str) -> set[str]:
+    """Return all stages that ``stage`` stands on, directly or not."""
+    direct = current().graph[stage].upstream
+    return set(direct).union(*map(_upstream, direct))
 
 
 def prepare(stage: str) -> None:

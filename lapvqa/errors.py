@@ -42,6 +42,10 @@ class SourceError(LapvqaError):
     exit_code = EXIT_USER
 
 
+class OtherArchiveError(SourceError):
+    """A dataset refers to images of which none is stored: it belongs to another archive."""
+
+
 class MissingArtifactError(LapvqaError):
     """A file that an earlier stage writes is not there."""
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.job import Job
+from lapvqa.project import DEMO_MARK
 
-DEMO_MARK = "DEMO.json"
 DEMO_KEY = b"published key of the synthetic demo archive: it hides nobody"
 _MIN_BYTES = 16
 _MAX_SHIFT = 3650

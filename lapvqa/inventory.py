@@ -8,12 +8,13 @@ Names that begin with a dot are left out: they belong to tools, not to an archiv
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lapvqa.errors import SourceError
+from lapvqa.project import is_unrelated_demo
 
 if TYPE_CHECKING:
     from lapvqa.job import Counts, Job
@@ -36,23 +37,24 @@ def run(params: InventoryParams, job: Job) -> Counts:
         folder = job.folders[name]
         if name == "source":
             _require_source(folder)
-        entries = list_folder(name, folder)
+        entries = list_folder(name, job.folders)
         facts = {}
         if name == "source":
             facts = _source_facts(folder, entries, job)
         _write(job.project.inventory(name), entries, facts)
         counts[name] = len(entries)
-        result = f"{len(entries)} files" if folder.is_dir() else "no such folder, listed as empty"
-        job.recorder.say(f"{name}: {result}")
+        job.recorder.say(f"{name}: {_result(name, entries, job.folders)}")
     return counts
 
 
-def list_folder(name: str, folder: Path) -> list[Entry]:
+def list_folder(name: str, folders: Mapping[str, Path]) -> list[Entry]:
     """Return the files of one of ``NAMES``, empty if there is no such folder; see ``scan``.
 
-    The source's packed reports that lie next to it are its files too: ingest reads them.
+    The source's packed reports that lie next to it are its files too: ingest reads them. Empty too
+    where ``is_unrelated_demo``.
     """
-    if not folder.is_dir():
+    folder = folders[name]
+    if not folder.is_dir() or is_unrelated_demo(name, folders):
         return []
     return sorted([*_beside(folder), *scan(folder)]) if name == "source" else scan(folder)
 
@@ -80,6 +82,14 @@ def scan(folder: Path) -> list[Entry]:
             elif entry.is_symlink():
                 entries.append((path, 0, 0))
     return sorted(entries)
+
+
+def _result(name: str, entries: list[Entry], folders: Mapping[str, Path]) -> str:
+    if not folders[name].is_dir():
+        return "no such folder, listed as empty"
+    if is_unrelated_demo(name, folders):
+        return "the demo's, and the archive is another: listed as empty"
+    return f"{len(entries)} files"
 
 
 def _beside(folder: Path) -> Iterator[Entry]:

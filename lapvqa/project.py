@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+DEMO_MARK = "DEMO.json"
+"""A file that only the demo archive holds."""
+_DEMO_SOURCE = "mimic-cxr"
+
+
+def is_unrelated_demo(name: str, folders: Mapping[str, Path]) -> bool:
+    """Say whether input folder ``name`` is a set of the demo while the source is not the demo.
+
+    What was drawn for the demo says nothing about an encoder that learnt from radiographs.
+    """
+    return (
+        name != "source"
+        and (folders[name].parent / _DEMO_SOURCE / DEMO_MARK).is_file()
+        and not (folders["source"] / DEMO_MARK).is_file()
+    )
 
 
 @dataclass(frozen=True)

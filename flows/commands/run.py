@@ -66,7 +66,7 @@ def bring_up_to_date(project: Project, stage: str | None, console: Console) -> N
 
 
 def bring_stage_up_to_date(project: Project, stage: str, console: Console) -> None:
-    """Run one stage if it is stale, or say that it is not."""
+    """Run one stage and what it stands on, as far as they are stale, or say that none is."""
     if not _said_nothing_to_do(project, stage, console):
         _run(project, stage, console)
 
@@ -195,12 +195,9 @@ def _said_nothing_to_do(project: Project, stage: str | None, console: Console) -
 def _said_stage_is_up_to_date(states: list[StageState], stage: str, console: Console) -> bool:
     by_name = {state.name: state for state in states}
     _require_stage(stage, by_name)
-    reasons = by_name[stage].reasons
-    above = [reason.split(" ", 1)[1] for reason in reasons if reason.startswith("upstream ")]
-    if len(above) < len(reasons):
+    if by_name[stage].stale:
         return False
-    note = f"; but {', '.join(above)} upstream would change it: lapvqa run" if above else ""
-    console.print(f"{stage}: up to date{note}")
+    console.print(f"{stage}: up to date")
     return True
 
 

@@ -222,7 +222,10 @@ def _image_of(
     study: str, studies: Mapping[str, _Study] | None, stored: StoredImages
 ) -> StoredImage | str:
     if studies is None:
-        return stored.frontal(stored.keyring.study(study)) or "study has no frontal image stored"
+        return (
+            stored.frontal(stored.keyring.study(study))
+            or "frontal image of the study is not stored"
+        )
     if study not in studies:
         return f"study is not in {STUDIES}"
     return stored.image(studies[study].dicom_id) or "image is not stored"

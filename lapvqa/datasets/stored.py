@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 
 from lapvqa import storage
 from lapvqa.errors import ConfigError
-from lapvqa.identity import DEMO_MARK, Keyring, key_id, load_key
+from lapvqa.identity import Keyring, key_id, load_key
 from lapvqa.images.geometry import Fit
 from lapvqa.job import Job
+from lapvqa.project import DEMO_MARK
 from lapvqa.schemas import FRONTAL_VIEWS, IMAGES, STUDIES
 
 _COLUMNS = (

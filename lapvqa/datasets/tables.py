@@ -18,7 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from lapvqa.errors import SourceError
+from lapvqa.errors import OtherArchiveError, SourceError
+
+NOT_STORED = "is not stored"
+"""How the reason ends for which a row is left out whose image ingest has not written."""
 
 _DEEPEST = 5
 _MOST_FOLDERS = 500
@@ -51,11 +54,16 @@ class Account:
         return {f"{self.unit}_read": self.read, f"{self.unit}_kept": self.kept, **reasons}
 
     def require_some(self, file: str, *, hint: str) -> None:
-        """Raise SourceError with the reasons if nothing was kept."""
+        """Raise SourceError with the reasons if nothing was kept.
+
+        OtherArchiveError if most of it is about images that are not stored here.
+        """
         if self.kept:
             return
-        reasons = "; ".join(f"{reason}: {n}" for reason, n in sorted(self.left_out.items()) if n)
-        raise SourceError(
+        present = {reason: n for reason, n in sorted(self.left_out.items()) if n}
+        reasons = "; ".join(f"{reason}: {n}" for reason, n in present.items())
+        not_stored = sum(n for reason, n in present.items() if reason.endswith(NOT_STORED))
+        raise (OtherArchiveError if 2 * not_stored > self.read else SourceError)(
             f"{file}: expected {self.unit} to use, found none among {self.read}"
             + (f" ({reasons})" if reasons else ""),
             hint=hint,

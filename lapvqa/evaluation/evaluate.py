@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 
 from lapvqa import storage
+from lapvqa.errors import OtherArchiveError
 from lapvqa.evaluation import contract
 from lapvqa.evaluation.image_encoder import ImageEncoder, OwnEncoder
 from lapvqa.evaluation.image_folder import ImageFolder, open_folder
@@ -18,6 +19,7 @@ from lapvqa.evaluation.task import EvaluationTask
 from lapvqa.job import Counts, Job
 from lapvqa.params import BootstrapParams, EvaluateParams
 from lapvqa.pretrain.files import load_encoder, untrained_encoder
+from lapvqa.project import is_unrelated_demo
 
 P = TypeVar("P", covariant=True)
 
@@ -52,14 +54,18 @@ class Evaluation(Generic[P]):
         return self.encoders.results / self.task.name
 
     def open_input(self) -> ImageFolder | None:
-        """Return the task's data set; None if its folder is absent or empty."""
+        """Return the task's data set; None if the inventory lists no file of it."""
         assert self.task.folder is not None
         return open_folder(self.task.folder.name, self.job)
 
     def without_input(self) -> Counts:
         """Record that the task's data set is not here, and what to set."""
-        assert self.task.folder is not None
-        return self.not_computed(self.task.folder.absent)
+        folder = self.task.folder
+        assert folder is not None
+        reason = folder.absent
+        if is_unrelated_demo(folder.name, self.job.folders):
+            reason = f"the demo's data go with the demo's archive only, {reason}"
+        return self.not_computed(reason)
 
     def not_computed(self, reason: str) -> Counts:
         """Record that there is no result, and why; see ``contract.not_computed``."""
@@ -84,7 +90,12 @@ def evaluate(
     module, _, function = task.judge.partition(":")
     judge: Callable[[Evaluation[Any]], Counts] = getattr(importlib.import_module(module), function)
     configured = task.configured(section, job.project.root)
-    return judge(Evaluation(configured, encoders, section, params.common, job))
+    evaluation = Evaluation(configured, encoders, section, params.common, job)
+    try:
+        return judge(evaluation)
+    except OtherArchiveError as error:
+        # The data are whole, and so is the archive: nobody made a mistake that should end a run.
+        return evaluation.not_computed(f"{error.message}: {error.hint}")
 
 
 def pipeline_encoders(job: Job) -> EncoderSet:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from lapvqa import storage
 from lapvqa.errors import SourceError
 from lapvqa.inventory import NAMES, list_folder
-from lapvqa.project import Project
+from lapvqa.project import DEMO_MARK, Project
 from lapvqa.uptodate import hashes
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Row = tuple[str, int, int]
 """Path within the folder, size in bytes, modification time in ns."""
 
-_DEMO_MARK = "DEMO.json"
 _DEMO = "demo"
 """Stands for the demo's published key."""
 
@@ -76,13 +75,14 @@ def change(project: Project, name: str, *, places: Places, known: Listing | None
 
     Without an inventory file there is nothing to compare with: empty, its stage runs anyway.
     """
-    path, folder = project.inventory(name), Path(places.folders[name])
+    path, folders = project.inventory(name), {k: Path(v) for k, v in places.folders.items()}
+    folder = folders[name]
     if not path.exists():
         return ""
     if name == "source" and not folder.is_dir():
         return f"{folder} is not there"
     try:
-        rows = list_folder(name, folder)  # empty if absent: the two evaluation sets are optional
+        rows = list_folder(name, folders)  # empty if absent: evaluation sets are optional
     except SourceError as error:
         return error.message
     if known is None or known.mtime_ns != path.stat().st_mtime_ns:
@@ -142,7 +142,7 @@ def _listing(project: Project, name: str) -> Listing:
 
 
 def _key_id(places: Places, rows: list[Row]) -> str:
-    if not places.key_is_named and any(path == _DEMO_MARK for path, _, _ in rows):
+    if not places.key_is_named and any(path == DEMO_MARK for path, _, _ in rows):
         return _DEMO
     try:
         key = Path(places.key_file).read_bytes().strip()

@@ -9,7 +9,7 @@ import pytest
 from stored_by_hand import KEYRING, dicom, stored_of, study, subject
 
 from lapvqa.datasets.diff_vqa import SCHEMA, TYPES, read_diff_vqa
-from lapvqa.errors import SourceError, SplitLeakError
+from lapvqa.errors import OtherArchiveError, SourceError, SplitLeakError
 
 PAIRS = ["study_id", "subject_id", "ref_id", "question_type", "question", "answer", "split"]
 ALL = ["subject_id", "study_id", "dicom_id", "view", "split", "study_date", "study_order"]
@@ -259,5 +259,7 @@ def test_a_strange_date_is_named(write, stored):
 
 
 def test_questions_about_images_of_another_archive_are_an_error(write):
-    with pytest.raises(SourceError, match=r"found none among 4 \(main image is not stored: 4\)"):
+    with pytest.raises(
+        OtherArchiveError, match=r"found none among 4 \(main image is not stored: 4\)"
+    ):
         read_diff_vqa(write(), stored_of({9: "test"}))

@@ -12,7 +12,7 @@ import pytest
 from stored_by_hand import KEYRING, dicom, stored_of, study, subject
 
 from lapvqa.datasets.ms_cxr import read_ms_cxr
-from lapvqa.errors import SourceError, SplitLeakError
+from lapvqa.errors import OtherArchiveError, SourceError, SplitLeakError
 
 NEW, OLD = "MS_CXR_Local_Alignment_v1.1.0", "MS_CXR_Local_Alignment_v1.0.0"
 HEADER = [
@@ -252,7 +252,7 @@ def test_a_changed_json_is_named(stored, tmp_path, part, change, message):
 def test_images_that_are_all_unknown_are_an_error(write_table):
     folder = write_table(f"{NEW}.csv", HEADER, SOME)
     message = r"expected box_rows to use, found none among 7 \(image is not stored: 7\)\n.*ingest"
-    with pytest.raises(SourceError, match=message):
+    with pytest.raises(OtherArchiveError, match=message):
         read_ms_cxr(folder, stored_of({7: "test"}))
 
 

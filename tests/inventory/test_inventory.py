@@ -84,18 +84,32 @@ def test_a_name_that_is_not_utf8_is_listed_escaped(tmp_path: Path) -> None:
 
 def test_packed_reports_next_to_the_source_are_listed_with_it(tmp_path: Path) -> None:
     write(tmp_path, "files/a.dcm", "files/~b.dcm", *inventory.BESIDE, "other.zip")
-    source = [path for path, _, _ in inventory.list_folder("source", tmp_path / "files")]
+    folders = {"source": tmp_path / "files", "nih14": tmp_path / "files"}
+    source = [path for path, _, _ in inventory.list_folder("source", folders)]
     assert source == ["../NLMCXR_reports.tgz", "../mimic-cxr-reports.zip", "a.dcm", "~b.dcm"]
-    others = [path for path, _, _ in inventory.list_folder("nih14", tmp_path / "files")]
+    others = [path for path, _, _ in inventory.list_folder("nih14", folders)]
     assert others == ["a.dcm", "~b.dcm"]
-    assert inventory.list_folder("nih14", tmp_path / "absent") == []
+    assert inventory.list_folder("nih14", {**folders, "nih14": tmp_path / "absent"}) == []
+
+
+def test_the_demos_sets_go_with_the_demos_archive_only(tmp_path: Path) -> None:
+    write(tmp_path, "demo/mimic-cxr/DEMO.json", "demo/vindr/a.png", "own/a.dcm", "vindr/a.png")
+    demo, own = tmp_path / "demo/mimic-cxr", tmp_path / "own"
+    for source, sets, listed in (
+        (demo, "demo/vindr", ["a.png"]),
+        (own, "demo/vindr", []),
+        (own, "vindr", ["a.png"]),
+        (demo, "vindr", ["a.png"]),
+    ):
+        entries = inventory.list_folder("vindr", {"source": source, "vindr": tmp_path / sets})
+        assert [path for path, _, _ in entries] == listed
 
 
 def test_scan_imports_nothing_heavy() -> None:
     heavy = "{'numpy', 'pyarrow', 'pandas', 'pydicom', 'cv2', 'pydantic', 'torch', 'prefect'}"
     code = (
         "import sys; from pathlib import Path; from lapvqa.inventory import list_folder; "
-        f"list_folder('source', Path('.')); sys.exit(len({heavy} & set(sys.modules)))"
+        f"list_folder('source', {{'source': Path('.')}}); sys.exit(len({heavy} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

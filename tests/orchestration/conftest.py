@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from once import built_once
 from running_toy import IGNORED, TOY, Finished, Toy
 
 
@@ -40,10 +43,19 @@ def new_toy(
 
 
 @pytest.fixture(scope="session")
-def finished(new_toy: Callable[[], Toy]) -> tuple[Toy, Finished]:
+def finished(
+    new_toy: Callable[[], Toy], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Toy, Finished]:
     """A toy after one whole run from nothing."""
-    toy = new_toy()
-    return toy, toy.run()
+
+    def build(folder: Path) -> None:
+        toy = new_toy()
+        run = toy.run()
+        (folder / "run.json").write_text(json.dumps([str(toy.root), asdict(run)]))
+
+    once = built_once(tmp_path_factory, "finished-toy", build)
+    root, run = json.loads((once / "run.json").read_text())
+    return Toy(Path(root)), Finished(**run)
 
 
 @pytest.fixture

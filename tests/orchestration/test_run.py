@@ -246,6 +246,12 @@ def test_a_stage_that_fails_ends_with_its_own_exit_code(copied: Toy) -> None:
     assert locked(copied.project)["tokens"].params["tokens"]["max_length"] == 64
 
 
+def test_a_stage_asked_for_brings_what_it_stands_on_up_to_date(copied: Toy) -> None:
+    (copied.root / "input" / "second.dcm").write_text("pixels")
+    run = copied.run("tokens")
+    assert run.result["stages"] == dict.fromkeys(("inventory", "ingest", "tokens"), "ran")
+
+
 def test_an_unknown_stage_names_the_nearest(toy: Toy) -> None:
     with pytest.raises(ConfigError, match="there is no stage 'token'") as caught:
         run_pipeline(toy.root, stage="token")
