@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import canaries
 import pytest
 from once import built_once
 from ruamel.yaml import YAML
@@ -41,6 +42,8 @@ class Scratch:
     """A scratch project and how to run commands in it."""
 
     root: Path
+    output: str = ""
+    """What its first run printed."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -118,7 +121,9 @@ def template(repository: Path, small_demo: Path, tmp_path_factory: pytest.TempPa
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(repository / name, root / name)
     shutil.copytree(small_demo, root / "demo", copy_function=shutil.copy2)
+    canaries.populate(root / "demo/mimic-cxr")
     change(root / "params.yaml", SMALL)
+    change(root / "params.yaml", canaries.SETTINGS)
     return root
 
 

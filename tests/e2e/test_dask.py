@@ -65,8 +65,8 @@ def test_a_cluster_that_loses_a_worker_gives_what_one_machine_gives(
     local, spread = new_project(), new_project()
     for project in (local, spread):
         change(project.root / "params.yaml", {"ingest": {"shard_images": 4}})
-        project.lapvqa("run", "--stage", "inventory")
-    local.lapvqa("run", "--stage", "ingest")
+    for stage in ("inventory", "ingest"):
+        local.run(sys.executable, "-m", "lapvqa.stage", stage)
     with cluster(spread, 2) as (address, workers):
         (spread.root / "local.yaml").write_text(
             f"workers: 1\nexecution:\n  engine: dask\n  dask_scheduler: {address}\n"

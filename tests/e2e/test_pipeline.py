@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from canaries import CANARY, REPORT, UID, holding
 from conftest import BIN, Scratch, change
 
 from lapvqa import schemas, storage
@@ -29,8 +32,28 @@ KILLS = int(os.environ.get("LAPVQA_KILLS", "3"))
 def finished(new_project: Callable[[], Scratch]) -> Scratch:
     """A project after ``lapvqa run`` from scratch."""
     project = new_project()
-    project.lapvqa("run")
-    return project
+    done = project.lapvqa("run")
+    return replace(project, output=done.stdout + done.stderr)
+
+
+def test_no_canary_gets_out(finished: Scratch) -> None:
+    assert CANARY not in finished.output
+    assert "identity_in_report" in finished.lapvqa("rejects").stdout
+    assert "Reports by what their text became" in finished.lapvqa("status").stdout
+    assert len(list(finished.root.rglob("*.parquet"))) > 10
+    assert (finished.root / ".lapvqa/mlflow.db").exists()
+    assert (finished.root / ".lapvqa/prefect/prefect.db").exists()
+    assert holding(finished.root, CANARY, CANARY[:16], UID) == set()
+
+
+def test_the_search_would_find_a_canary_that_is_there(finished: Scratch, tmp_path: Path) -> None:
+    shutil.copytree(finished.root / "data", tmp_path / "data")
+    studies = tmp_path / "data/studies.parquet"
+    table = pq.read_table(studies)
+    reports = [f"{REPORT} {text}" for text in table["report"].to_pylist()]
+    column = table.column_names.index("report")
+    pq.write_table(table.set_column(column, "report", [reports]), studies)
+    assert holding(tmp_path, CANARY) == {"data/studies.parquet"}
 
 
 def test_dvc_repro_alone_leaves_the_same_lock(
