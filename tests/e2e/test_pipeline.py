@@ -169,6 +169,26 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
         assert same, name
 
 
+def test_another_archive_and_back(finished: Scratch, corpus: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished.root, tmp_path / "lapvqa", symlinks=True)
+    project = Scratch(tmp_path / "lapvqa")
+    project.lapvqa("run", "--source", str(corpus / "mimic-cxr"))
+    results = project.root / "results"
+    metrics = {
+        path.parent.name: json.loads(path.read_text()) for path in results.glob("*/metrics.json")
+    }
+    assert metrics.pop("rrg")["status"] == "ok"
+    assert len(metrics) == 6
+    for task in metrics.values():
+        assert task["status"] == "not computed"
+        assert task["reason"].startswith("the demo's data go with the demo's archive only")
+    assert (project.root / "reports/index.html").is_file()
+    assert "not computed" in project.lapvqa("status").stdout
+
+    project.lapvqa("run", "--source", "demo/mimic-cxr")
+    assert project.lock == finished.lock
+
+
 def _outputs(root: Path) -> list[Path]:
     return [
         path.relative_to(root)
