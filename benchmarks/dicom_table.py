@@ -58,7 +58,7 @@ def file_rows(files: Mapping[str, bytes]) -> list[dict[str, object]]:
     rewritten = outcomes((name, as_radiograph(data)) for name, data in files.items())
     groups: Counter[tuple[str, ...]] = Counter()
     for first, second in zip(as_they_are, rewritten, strict=True):
-        groups[*described(files[first.name]), first.verdict, second.verdict] += 1
+        groups[*described(files[first.name]), first.by_default, second.verdict] += 1
     names = ("syntax", "photometric", "bits", "voi", "as_it_is", "as_dx")
     return [{**dict(zip(names, group, strict=True)), "files": groups[group]}
             for group in sorted(groups)]  # fmt: skip
@@ -97,8 +97,8 @@ def page(result: dict[str, object]) -> str:
         "",
         "## The images that pydicom ships",
         "",
-        "Most are CT or MR, and rejected as such: the last column is the same file with DX",
-        "written over its modality.",
+        "Under the default parameters, and in the last column with DX written over the modality,",
+        "colour and every part of the body accepted: most are CT or MR. companion: no image.",
         "",
         "| transfer syntax | photometric | bits | VOI | files | as it is | as DX |",
         "|---|---|---|---|---|---|---|",

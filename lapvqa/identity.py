@@ -52,6 +52,10 @@ class Keyring:
         """Key of a patient: of the Patient ID, or of MIMIC-CXR's subject_id (digits only)."""
         return self._hash("patient", patient_id)
 
+    def accession(self, number: str) -> str:
+        """Key of an Accession Number, by which hospitals name reports."""
+        return self._hash("accession", number)
+
     def digest(self, *facts: object) -> str:
         """Keyed digest of anything that may hold an identifier, to tell whether it has changed."""
         return hmac.digest(self.key, repr(facts).encode(), "sha256").hex()[:16]

@@ -16,6 +16,8 @@ from lapvqa.errors import ConfigError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Modality = Literal["CR", "DX", "RG", "RF", "XA", "OT", "SC", "none"]
+"""Kinds of image that may be a projection radiograph; none: the header does not say."""
 
 
 class Section(BaseModel):
@@ -78,6 +80,9 @@ class IngestParams(Section):
     """Stage ingest."""
 
     views: Literal["any", "frontal"] = "any"
+    unknown_view: Literal["keep", "frontal"] = "keep"
+    modalities: Annotated[list[Modality], Field(min_length=1)] = ["CR", "DX", "RG"]
+    colour: Literal["reject", "accept"] = "reject"
     body_part: Literal["chest", "any"] = "chest"
     burned_in: Literal["reject", "accept"] = "reject"
     split: SplitParams

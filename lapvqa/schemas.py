@@ -25,8 +25,8 @@ CHEXPERT_LABELS = (
 )
 """The 14 CheXpert labels in MIMIC-CXR-JPG's (alphabetical) order."""
 
-FRONTAL_VIEWS = ("AP", "PA")
-"""Values of column ``view`` that are frontal."""
+FRONTAL_VIEWS = ("AP", "PA", "FRONTAL")
+"""Values of column ``view`` that are frontal; FRONTAL is AP or PA, it is not known which."""
 
 STORED_SIZE = 384
 CONTENT_SIZE = 378
@@ -51,7 +51,8 @@ IMAGES = pa.schema(
         _field("study_key", pa.string(), "keyed hash of the study"),
         _field("patient_key", pa.string(), "keyed hash of the patient"),
         _field("split", pa.string(), "train | validate | test"),
-        _field("view", pa.string(), "ViewPosition in capitals; empty if unknown"),
+        _field("view", pa.string(), "AP, PA, FRONTAL, LATERAL...; empty if unknown"),
+        _field("view_source", pa.string(), "by which rule: lapvqa.dicom.views", null=True),
         _field("shard", pa.string(), "file name in data/images/"),
         _field("row", pa.int32(), "row in that shard"),
         _field("native_rows", pa.int32(), "height of the original, pixels"),
@@ -65,6 +66,7 @@ IMAGES = pa.schema(
         _field(
             "voi", pa.string(), "lut | window | percentile | rendered: how intensity was chosen"
         ),
+        _field("note", pa.string(), "what reading it passed over or guessed", null=True),
         _field("file_sha256", pa.string(), "sha256 of the file as read"),
         _field("pixels_sha256", pa.string(), "sha256 of the stored 384 x 384 bytes"),
     ]

@@ -25,7 +25,9 @@ Table = NDArray[np.uint16]
 
 TABLE_WHITE = 65_535
 PERCENTILES = (0.5, 99.5)
+RENDERED = "rendered"
 _SAMPLE_SIDE = 512
+_FUNCTIONS = frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"})
 
 
 @dataclass(frozen=True)
@@ -38,18 +40,18 @@ class Ramp:
 
 
 def linear_display(dataset: Dataset, coding: Coding, cells: Cells) -> tuple[Ramp, str] | None:
-    """Return the display function as a Ramp and how it was chosen, window | percentile.
+    """Return the display function as a Ramp and how it was chosen, window | rendered | percentile.
 
-    None if it is not a straight line. Only a file without a usable VOI has its ``cells`` [rows,
-    cols] looked at: their percentiles 0.5 and 99.5 become black and white. Raises ValueError if
-    the attributes make no sense.
+    None if it is not a straight line. Only a file without a usable VOI, and not ``is_rendered``,
+    has its ``cells`` [rows, cols] looked at: their percentiles 0.5 and 99.5 become black and white.
+    Raises ValueError if the attributes make no sense.
     """
     if dataset.get("ModalityLUTSequence") or dataset.get("VOILUTSequence"):
         return None
     if dataset.get("PixelPaddingValue") is not None:
         return None
     slope, intercept = _rescale(dataset)
-    window = _first_window(dataset)
+    window = first_window(dataset) or (_ALL_BYTES if is_rendered(dataset, coding) else None)
     if slope == 0 or (window and not window.is_linear):
         return None
     if window:
@@ -63,19 +65,24 @@ def linear_display(dataset: Dataset, coding: Coding, cells: Cells) -> tuple[Ramp
         black, white = white, black
     if not (math.isfinite(black) and math.isfinite(white)) or black == white:
         return None
+    if window is _ALL_BYTES:
+        return Ramp(black, white), RENDERED
     return Ramp(black, white), "window" if window else "percentile"
 
 
 def tabulated_display(dataset: Dataset, coding: Coding, cells: Cells) -> tuple[Table, str]:
-    """Return the display function as a table, whatever its form, and lut | window | percentile.
+    """Return the display function as a table, whatever its form, and how it was chosen.
 
-    Percentiles as in ``linear_display``. Raises ValueError if the attributes make no sense.
+    lut | window | rendered | percentile; percentiles as in ``linear_display``. Raises ValueError
+    if the attributes make no sense.
     """
     values = coding.values()
     modality = apply_modality_lut(dataset, values)
-    padding = padding_mask(dataset, values)
+    padding = padding_mask(dataset, coding)
     grey, voi = apply_voi_lut(dataset, modality) or (None, "percentile")
-    if grey is None:
+    if grey is None and is_rendered(dataset, coding):
+        grey, voi = apply_windowing(_ALL_BYTES, values), RENDERED
+    elif grey is None:
         counts = np.where(padding, 0, _counts(coding, cells))
         extremes = _percentiles(modality, counts)
         if extremes is None:
@@ -108,10 +115,8 @@ def apply_voi_lut(dataset: Dataset, values: Values) -> tuple[Values, str] | None
     sequence = dataset.get("VOILUTSequence")
     if sequence:
         table, first, bits = _lut(sequence[0], values)
-        # Some writers understate the bits; the largest entry is then white.
-        white = max(float((1 << bits) - 1), float(table.max()))
-        return _look_up(table, first, values) / white, "lut"
-    window = _first_window(dataset)
+        return _look_up(table, first, values) / _white_of(table, bits), "lut"
+    window = first_window(dataset)
     return None if window is None else (apply_windowing(window, values), "window")
 
 
@@ -141,6 +146,10 @@ class Window:
         return middle - reach, middle + reach
 
 
+_ALL_BYTES = Window(128, 256)
+"""Shows 0 black and 255 white (PS3.3 C.11.2.1.2.1)."""
+
+
 def apply_windowing(window: Window, values: Values) -> Values:
     """Map values to greys in [0, 1]."""
     grey: Values
@@ -165,14 +174,37 @@ def is_inverted(dataset: Dataset) -> bool:
     return photometric == "MONOCHROME1" or shape == "INVERSE"
 
 
-def padding_mask(dataset: Dataset, values: Values) -> NDArray[np.bool_]:
-    """Mark the stored values that mean "no image here" (PS3.3 C.7.5.1.1.2); they become black."""
+def padding_mask(dataset: Dataset, coding: Coding) -> NDArray[np.bool_]:
+    """Mark the stored values that mean "no image here" (PS3.3 C.7.5.1.1.2); they become black.
+
+    Padding is a cell of the image: 63536 is the -2000 of signed cells, whatever its VR says.
+    """
+    values = coding.values()
     begin = dataset.get("PixelPaddingValue")
     if begin is None:
         return np.zeros(values.shape, dtype=np.bool_)
     limit = dataset.get("PixelPaddingRangeLimit")
-    ends = sorted((float(begin), float(begin if limit is None else limit)))
-    return (values >= ends[0]) & (values <= ends[1])
+    cell = 1 << int(dataset.get("BitsAllocated") or 16)
+    ends = [int(begin) % cell, int(begin if limit is None else limit) % cell]
+    if coding.signed:
+        ends = [end - cell if end >= cell >> 1 else end for end in ends]
+    low, high = sorted(ends)
+    return (values >= low) & (values <= high)
+
+
+def is_rendered(dataset: Dataset, coding: Coding) -> bool:
+    """Say whether the bytes are greys already: 8 of 8 bits, unsigned, without rescale and VOI.
+
+    So are the pictures (PNG, JPEG) that archives publish, and they are shown as they are: one film
+    must have one stored form, whichever file it came in.
+    """
+    is_byte = coding.bits == 8 and not coding.signed
+    fills = all(dataset.get(name) in (8, None) for name in ("BitsStored", "BitsAllocated"))
+    return is_byte and fills and _rescale(dataset) == (1, 0) and not _has_lut(dataset)
+
+
+def _has_lut(dataset: Dataset) -> bool:
+    return bool(dataset.get("ModalityLUTSequence") or dataset.get("VOILUTSequence"))
 
 
 def _counts(coding: Coding, cells: Cells) -> NDArray[np.int64]:
@@ -230,6 +262,18 @@ def _lut(item: Dataset, values: Values) -> tuple[Values, int, int]:
     return table[:length].astype(np.float64), first, bits
 
 
+def _white_of(table: Values, bits: int) -> float:
+    """Return the entry of a VOI LUT that is white.
+
+    Announced are the ``bits`` of an entry (PS3.3 C.11.2.1.1). Some writers understate them: the
+    largest entry is then white. Others write the bits of the word: white is then the largest value
+    of the bits that the entries use (4095 where they end at 4095, or at 4000), as viewers show it.
+    """
+    largest = int(table.max())
+    used = (1 << largest.bit_length()) - 1
+    return float(max(largest, min((1 << bits) - 1, used), 1))
+
+
 def _look_up(table: Values, first: int, values: Values) -> Values:
     index = np.clip(np.rint(values) - first, 0, len(table) - 1).astype(np.intp)
     mapped: Values = table[index]
@@ -241,16 +285,14 @@ def _rescale(dataset: Dataset) -> tuple[float, float]:
     return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
 
 
-def _first_window(dataset: Dataset) -> Window | None:
+def first_window(dataset: Dataset) -> Window | None:
     """Return the first window if there is a usable one."""
     center, width = _number(dataset, "WindowCenter"), _number(dataset, "WindowWidth")
     if center is None or width is None:
         return None
-    function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
-    if function not in ("SIGMOID", "LINEAR_EXACT"):
-        function = "LINEAR"
+    function = str(dataset.get("VOILUTFunction") or "LINEAR").strip(" \0").upper()
     window = Window(center, width, function)
-    return window if window.is_usable else None
+    return window if function in _FUNCTIONS and window.is_usable else None
 
 
 def _number(dataset: Dataset, name: str) -> float | None:

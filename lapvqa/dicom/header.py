@@ -1,6 +1,6 @@
 """The allow-list of DICOM attributes: nothing else is parsed, so nothing else can leak.
 
-``Header`` is all that a worker learns about a file. Its three identifiers are hashed in the same
+``Header`` is all that a worker learns about a file. Its four identifiers are hashed in the same
 process (``lapvqa.ingest.one_file``) and go no further.
 """
 
@@ -8,22 +8,31 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
 from pydicom import Dataset
 from pydicom.tag import BaseTag, Tag
 
+from lapvqa.dicom.objects import (
+    Companion,
+    companion_kind,
+    is_for_processing,
+    require_radiograph,
+)
 from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.views import VIEW_TAGS, ViewSource, find_view
 from lapvqa.errors import DicomError
+from lapvqa.params import Modality
 
 READ_TAGS: tuple[BaseTag, ...] = tuple(
     Tag(name)
     for name in (
         "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyDate", "StudyTime",
-        "Modality", "PatientID", "PatientIdentityRemoved", "BodyPartExamined", "ViewPosition",
-        "StudyInstanceUID", "ViewCodeSequence", "BurnedInAnnotation",
+        "AccessionNumber", "Modality", "ConversionType", "PresentationIntentType", "PatientID",
+        "PatientIdentityRemoved", "BodyPartExamined", "StudyInstanceUID", "BurnedInAnnotation",
+        *VIEW_TAGS,
         "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames",
         "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
         "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth",
@@ -34,41 +43,6 @@ READ_TAGS: tuple[BaseTag, ...] = tuple(
 
 MONOCHROME = frozenset({"MONOCHROME1", "MONOCHROME2"})
 COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"})
-
-# Modalities under which projection radiographs are found; MG, CT, SR... are not.
-_MODALITIES = frozenset({"", "CR", "DX", "DR", "RG", "XR", "RF", "OT", "SC"})
-# CR, DX for presentation, DX for processing, X-ray RF, and the secondary captures.
-_SOP_CLASSES = (
-    "1.2.840.10008.5.1.4.1.1.1",
-    "1.2.840.10008.5.1.4.1.1.1.1",
-    "1.2.840.10008.5.1.4.1.1.1.1.1",
-    "1.2.840.10008.5.1.4.1.1.12.2",
-    "1.2.840.10008.5.1.4.1.1.7",
-    "1.2.840.10008.5.1.4.1.1.7.2",
-    "1.2.840.10008.5.1.4.1.1.7.3",
-)
-
-# Values met in View Position (0018,5101): PS3.3 C.8.1.1.1.1, C.8.11.5 and MIMIC-CXR. Others are
-# dropped: free text in this field could be anything.
-VIEWS = frozenset(
-    {
-        "AP", "PA", "LL", "RL", "LATERAL", "LAT", "LPO", "RPO", "LAO", "RAO", "LLO", "RLO", "RLD",
-        "LLD", "AP AXIAL", "AP LLD", "AP RLD", "PA LLD", "PA RLD", "XTABLE LATERAL", "SWIMMERS",
-        "L5 S1",
-    }
-)  # fmt: skip
-# Code Meanings of View Code Sequence (0054,0220), PS3.16 CID 4010, in small letters.
-_VIEW_OF_MEANING = {
-    "antero-posterior": "AP",
-    "postero-anterior": "PA",
-    "lateral": "LATERAL",
-    "left lateral": "LL",
-    "right lateral": "RL",
-    "left anterior oblique": "LAO",
-    "left posterior oblique": "LPO",
-    "right anterior oblique": "RAO",
-    "right posterior oblique": "RPO",
-}
 
 BodyPart = Literal["chest", "other", ""]
 Answer = Literal["yes", "no", ""]
@@ -98,9 +72,16 @@ class Header:
     study_time: str
     """hhmmss[.ffffff], empty if absent or impossible."""
     view: str
+    """Empty if unknown: ``lapvqa.dicom.views``."""
     photometric: str
     bits_stored: int
     transfer_syntax: str
+    accession: str = ""
+    view_source: ViewSource | None = None
+    """The rule that told the view."""
+    modality: Modality | None = None
+    """None for what is no DICOM image."""
+    is_for_processing: bool = False
     body_part: BodyPart = ""
     burned_in: Answer = ""
     """Whether Burned In Annotation (0028,0301) says that the pixels name the patient."""
@@ -108,44 +89,63 @@ class Header:
     """What Patient Identity Removed (0012,0062) says."""
 
 
-def require_radiograph(dataset: Dataset) -> None:
-    """Raise DicomError if the object is another kind: another modality, a report, a mask..."""
-    modality, sop_class = _text(dataset, "Modality").upper(), _text(dataset, "SOPClassUID")
-    known = not sop_class or sop_class in _SOP_CLASSES
-    if modality not in _MODALITIES or (not known and modality in {"", "OT", "SC"}):
-        kind = "" if known else ", and another kind of object"
-        raise DicomError(
-            Reason.NOT_A_RADIOGRAPH,
-            f"expected modality CR or DX, found {modality[:2] or 'none'}{kind}",
-        )
+class CompanionError(DicomError):
+    """The object is no image but goes with images; ``header`` holds its identifiers."""
+
+    def __init__(self, kind: Companion, header: Header) -> None:
+        super().__init__(Reason.COMPANION, kind)
+        self.header = header
 
 
-def read_header(dataset: Dataset, *, transfer_syntax: str) -> Header:
-    """Pick the allowed attributes; raises DicomError if colours or frames are not usable."""
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
-        raise DicomError(
-            Reason.MULTI_FRAME, f"expected one frame, found {int(dataset.NumberOfFrames)}"
-        )
-    photometric = _text(dataset, "PhotometricInterpretation").upper()
-    if photometric not in MONOCHROME | COLOUR:
-        shown = photometric if photometric == "PALETTE COLOR" else "another"
-        raise DicomError(
-            Reason.UNSUPPORTED_PHOTOMETRIC, f"expected a grey or RGB image, found {shown}"
-        )
-    return Header(
+def read_header(dataset: Dataset, *, transfer_syntax: str, sop_class: str = "") -> Header:
+    """Pick the allowed attributes.
+
+    ``sop_class`` is the file meta's, which counts where the data set has none. Raises
+    CompanionError if the object is no image, DicomError if it is one of another modality.
+    """
+    stated, modality = (
+        _text(dataset, "SOPClassUID") or sop_class,
+        _text(dataset, "Modality").upper(),
+    )
+    view, view_source = find_view(dataset)
+    header = Header(
         instance_uid=_text(dataset, "SOPInstanceUID"),
         study_uid=_text(dataset, "StudyInstanceUID"),
         patient_id=_text(dataset, "PatientID"),
+        accession=_text(dataset, "AccessionNumber"),
         study_date=clean_date(_text(dataset, "StudyDate")),
         study_time=clean_time(_text(dataset, "StudyTime")),
-        view=clean_view(_text(dataset, "ViewPosition")) or _coded_view(dataset),
-        photometric=photometric,
-        bits_stored=int(dataset.get("BitsStored") or 0),
+        view=view,
+        view_source=view_source,
+        photometric=_text(dataset, "PhotometricInterpretation").upper(),
+        bits_stored=_bits_stored(dataset),
         transfer_syntax=transfer_syntax,
+        is_for_processing=is_for_processing(
+            stated, _text(dataset, "PresentationIntentType").upper()
+        ),
         body_part=chest_stated(_text(dataset, "BodyPartExamined")),
         burned_in=yes_or_no(_text(dataset, "BurnedInAnnotation")),
         identity_removed=yes_or_no(_text(dataset, "PatientIdentityRemoved")),
     )
+    if kind := companion_kind(stated, modality):
+        raise CompanionError(kind, header)
+    return replace(
+        header,
+        modality=require_radiograph(stated, modality, _text(dataset, "ConversionType").upper()),
+    )
+
+
+def require_one_picture(header: Header, dataset: Dataset) -> None:
+    """Raise DicomError if colours or frames are not usable."""
+    if int(dataset.get("NumberOfFrames") or 1) > 1:
+        raise DicomError(
+            Reason.MULTI_FRAME, f"expected one frame, found {int(dataset.NumberOfFrames)}"
+        )
+    if header.photometric not in MONOCHROME | COLOUR:
+        shown = header.photometric if header.photometric == "PALETTE COLOR" else "another"
+        raise DicomError(
+            Reason.UNSUPPORTED_PHOTOMETRIC, f"expected a grey or RGB image, found {shown}"
+        )
 
 
 def chest_stated(text: str) -> BodyPart:
@@ -162,17 +162,6 @@ def yes_or_no(text: str) -> Answer:
     """Return the answer of an attribute whose terms are YES and NO; nothing for all else."""
     answers: dict[str, Answer] = {"YES": "yes", "NO": "no"}
     return answers.get(text.strip().upper(), "")
-
-
-def clean_view(text: str) -> str:
-    """Return the view in capitals if it is a known one, else nothing."""
-    view = text.strip().upper().replace("_", " ")
-    return view if view in VIEWS else ""
-
-
-def view_of_meaning(text: str) -> str:
-    """Return the view that the meaning of a view code stands for, nothing if it is another."""
-    return _VIEW_OF_MEANING.get(text.strip().lower(), "")
 
 
 def clean_date(text: str) -> str:
@@ -193,9 +182,9 @@ def clean_time(text: str) -> str:
     return hour + (minute or "00") + (second or "00") + fraction
 
 
-def _coded_view(dataset: Dataset) -> str:
-    codes = dataset.get("ViewCodeSequence") or []
-    return view_of_meaning(str(codes[0].get("CodeMeaning", ""))) if codes else ""
+def _bits_stored(dataset: Dataset) -> int:
+    bits = dataset.get("BitsStored")  # absent from what is no image
+    return bits if isinstance(bits, int) else 0
 
 
 def _text(dataset: Dataset, name: str) -> str:

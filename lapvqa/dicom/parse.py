@@ -1,5 +1,8 @@
 """The first half of reading a file: its bytes to a header and the place of its pixel data.
 
+A file need not be as PS3.10 7.1 has it: without preamble, file meta or transfer syntax it is read
+as what its first element looks like, and that is noted.
+
 No size in the file is trusted: sizes are checked before pixels are touched, a deflated file is
 inflated only as far as its header needs, and a compressed frame that claims another size than the
 header is rejected before a decoder reserves memory for it.
@@ -9,6 +12,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -16,8 +20,17 @@ from pydicom import Dataset
 from pydicom import uid as uids
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
+from pydicom.valuerep import STANDARD_VR
 
-from lapvqa.dicom.header import MONOCHROME, READ_TAGS, Header, read_header, require_radiograph
+from lapvqa.dicom.fallbacks import drop_unusable
+from lapvqa.dicom.header import (
+    MONOCHROME,
+    READ_TAGS,
+    CompanionError,
+    Header,
+    read_header,
+    require_one_picture,
+)
 from lapvqa.dicom.pixels import DECODERS, NATIVE
 from lapvqa.dicom.reasons import Reason, as_reason, quiet
 from lapvqa.errors import DicomError
@@ -29,10 +42,12 @@ _MAX_PIXEL_BYTES = 4 * MAX_PIXELS
 _MAX_INFLATED_HEADER = 16 << 20
 _MAX_INFLATED_REST = 1 << 20
 _PREAMBLE = 128
+_META = b"\x02\0"
+_VRS = frozenset(vr.value.encode() for vr in STANDARD_VR)
+NO_PREAMBLE = "no preamble"
 _PIXEL_DATA = 0x7FE00010
 _FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
 _PIXEL_VRS = frozenset({"OB", "OW", "UN"})
-_VOI_FUNCTIONS = frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"})
 _UNDEFINED = 0xFFFFFFFF
 _READ_TAGS: list[BaseTag | int] = list(READ_TAGS)
 _ITEM, _SEQUENCE_END = 0xE000FFFE, 0xE0DDFFFE
@@ -58,6 +73,27 @@ class ParsedDicom:
     dataset: Dataset
     pixel_data: memoryview
     pixel_vr: str
+    note: str = ""
+    """What was passed over or guessed, empty if nothing was: it cost no pixel its value."""
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """How the data set is written, what the file meta says it is, and where it begins."""
+
+    syntax: uids.UID
+    sop_class: str
+    start: int
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Size:
+    """Rows, columns and bits of a cell that the header announces."""
+
+    rows: int
+    cols: int
+    allocated: int
 
 
 @dataclass(frozen=True)
@@ -79,25 +115,23 @@ class _FrameSize:
 
 
 def parse(data: bytes) -> ParsedDicom:
-    """Read the header and find the pixel data; raises DicomError."""
-    _require_preamble(data)
+    """Read the header and find the pixel data.
+
+    Raises CompanionError if the object is no image, otherwise DicomError.
+    """
     with quiet(), as_reason(Reason.BAD_HEADER, "a readable header"):
-        syntax, start = _file_meta(data)
+        begin = _begin(data)
+        syntax = begin.syntax
         if syntax not in NATIVE and syntax not in DECODERS:
             raise DicomError(Reason.UNSUPPORTED_SYNTAX, f"no decoder for {syntax.name[:64]!r}")
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        start = begin.start
         if syntax == uids.DeflatedExplicitVRLittleEndian:
             data, start = inflater.decompress(data[start:], _MAX_INFLATED_HEADER), 0
         stream = BytesIO(data)
         stream.seek(start)
-        dataset = read_dataset(
-            stream,
-            syntax.is_implicit_VR,
-            syntax.is_little_endian,
-            stop_when=_at_pixel_data,
-            specific_tags=_READ_TAGS,
-        )
-        require_radiograph(dataset)
+        dataset = _read(stream, begin)
+        header = read_header(dataset, transfer_syntax=str(syntax), sop_class=begin.sop_class)
         # Before all else: in a file that is cut, everything else may be missing too.
         element = _pixel_element(data, stream.tell(), dataset, inflater)
         pixel_data = memoryview(data)[element.start :]
@@ -106,40 +140,114 @@ def parse(data: bytes) -> ParsedDicom:
             if element.length not in (_UNDEFINED, len(pixel_data)):
                 raise DicomError(Reason.WRONG_LENGTH, "compressed pixel data of another length")
         elif element.length == _UNDEFINED:
-            raise DicomError(Reason.WRONG_LENGTH, "native pixel data of undefined length")
-        header = read_header(dataset, transfer_syntax=str(syntax))
-        rows, cols, allocated = _checked_sizes(dataset)
+            raise _undefined_length(begin)
+        require_one_picture(header, dataset)
+        size = _checked_sizes(dataset)
         samples = _checked_meaning(dataset)
+        notes = list(begin.notes)
         if syntax in DECODERS:
-            _require_frame_size(
-                syntax, fragment, rows=rows, cols=cols, samples=samples, allocated=allocated
-            )
-        elif syntax == uids.DeflatedExplicitVRLittleEndian:
-            pixel_data = _inflated(pixel_data, element.length, inflater)
+            _require_frame_size(syntax, fragment, size, samples=samples)
         else:
+            if syntax == uids.DeflatedExplicitVRLittleEndian:
+                pixel_data = _inflated(pixel_data, element.length, inflater)
             pixel_data = pixel_data[: element.length]
-    return ParsedDicom(header, dataset, pixel_data, element.vr)
+            pixel_data, ignored = _without_padding(pixel_data, size, samples=samples)
+            notes += ignored
+        if header.photometric in MONOCHROME:
+            notes += drop_unusable(dataset)
+    return ParsedDicom(header, dataset, pixel_data, element.vr, "; ".join(notes))
 
 
-def _require_preamble(data: bytes) -> None:
-    if data[_PREAMBLE : _PREAMBLE + 4] == b"DICM":
-        return
-    # A data set without preamble begins with an element of group 0002 or 0008, little endian.
-    if data[:2] in (b"\x02\x00", b"\x08\x00") and len(data) > _PREAMBLE and data[3] == 0:
-        raise DicomError(
-            Reason.MISSING_PREAMBLE, "expected DICM at byte 128, found a bare data set"
+def _begin(data: bytes) -> _Begin:
+    """Return how the data set is written and where it begins (PS3.10 7.1); raises DicomError.
+
+    The preamble, the file meta, its transfer syntax: what is absent is told by the bytes that come
+    next. CompanionError for a DICOMDIR, which is known by its file meta alone.
+    """
+    notes = []
+    start = _PREAMBLE + 4 if data[_PREAMBLE : _PREAMBLE + 4] == b"DICM" else 0
+    if not start:
+        if not _is_bare(data):
+            raise DicomError(
+                Reason.NOT_DICOM, f"expected DICM at byte 128 of {len(data)}, found none"
+            )
+        notes.append(NO_PREAMBLE)
+    syntax, sop_class = "", ""
+    if data[start : start + 2] == _META:
+        stream = BytesIO(data)
+        stream.seek(start)
+        meta = read_dataset(
+            stream, is_implicit_VR=False, is_little_endian=True, stop_when=_beyond_file_meta
         )
-    raise DicomError(Reason.NOT_DICOM, f"expected DICM at byte 128 of {len(data)}, found none")
+        start = stream.tell()
+        syntax = str(meta.get("TransferSyntaxUID") or "")
+        sop_class = str(meta.get("MediaStorageSOPClassUID") or "")
+    if sop_class == uids.MediaStorageDirectoryStorage:
+        raise CompanionError("dicomdir", Header("", "", "", "", "", "", "", 0, syntax))
+    if not syntax:
+        syntax = _syntax_of(data[start : start + 8])
+        notes.append(f"no transfer syntax stated, read as {uids.UID(syntax).name}")
+    return _Begin(uids.UID(syntax), sop_class, start, notes)
 
 
-def _file_meta(data: bytes) -> tuple[uids.UID, int]:
-    """Return the transfer syntax and where the data set begins (PS3.10 7.1)."""
-    stream = BytesIO(data)
-    stream.seek(_PREAMBLE + 4)
-    meta = read_dataset(
-        stream, is_implicit_VR=False, is_little_endian=True, stop_when=_beyond_file_meta
-    )
-    return uids.UID(str(meta.get("TransferSyntaxUID", ""))), stream.tell()
+def _is_bare(data: bytes) -> bool:
+    """Say whether a data set without preamble may begin here: group 0002 or 0008, little endian."""
+    return data[:2] in (_META, b"\x08\0") and len(data) > _PREAMBLE and data[3] == 0
+
+
+def _syntax_of(head: bytes) -> str:
+    """Return the transfer syntax of native pixels in which an element begins like ``head``."""
+    if head[4:6] not in _VRS:
+        return str(uids.ImplicitVRLittleEndian)
+    is_big = head[0] == 0 and head[1] != 0
+    return str(uids.ExplicitVRBigEndian if is_big else uids.ExplicitVRLittleEndian)
+
+
+def _read(stream: BytesIO, begin: _Begin) -> Dataset:
+    """Read the allowed attributes up to the pixel data; raises DicomError if these are no DICOM."""
+    is_bare = NO_PREAMBLE in begin.notes
+    reason = Reason.MISSING_PREAMBLE if is_bare else Reason.BAD_HEADER
+    with as_reason(reason, "a readable data set"):
+        dataset = read_dataset(
+            stream,
+            begin.syntax.is_implicit_VR,
+            begin.syntax.is_little_endian,
+            stop_when=_at_pixel_data,
+            specific_tags=_READ_TAGS,
+        )
+    if is_bare and not any(name in dataset for name in ("SOPClassUID", "SOPInstanceUID", "Rows")):
+        raise DicomError(reason, "expected DICM at byte 128 or a data set, found the like of one")
+    return dataset
+
+
+def _undefined_length(begin: _Begin) -> DicomError:
+    if begin.notes:  # the syntax is a guess, and wrong
+        return DicomError(
+            Reason.UNSUPPORTED_SYNTAX, "compressed pixel data, and no transfer syntax is stated"
+        )
+    return DicomError(Reason.WRONG_LENGTH, "native pixel data of undefined length")
+
+
+def _without_padding(
+    data: memoryview, size: _Size, *, samples: int
+) -> tuple[memoryview, list[str]]:
+    """Cut native pixel data to its image, and note if that took more than the even length asks for.
+
+    PS3.5 8.1.1 lets a reader pass over what stands behind the pixels. But rows or columns that do
+    not belong to the data leave a rest, too: so it has to be of one value, or shorter than any row
+    or column. Raises DicomError otherwise.
+    """
+    expected = size.rows * size.cols * samples * size.allocated // 8
+    even = expected + expected % 2
+    rest = bytes(data[even:])
+    if not rest:
+        return data, []
+    shortest = min(size.rows, size.cols) * samples * size.allocated // 8
+    if len(rest) >= shortest and rest != rest[:1] * len(rest):
+        raise DicomError(
+            Reason.WRONG_LENGTH, f"expected {expected} bytes of pixels, found {len(data)}"
+        )
+    return data[:even], [f"{len(rest)} bytes behind the pixels ignored"]
 
 
 def _beyond_file_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
@@ -150,8 +258,8 @@ def _at_pixel_data(tag: BaseTag, vr: str | None, length: int) -> bool:
     return tag == _PIXEL_DATA or tag in _FLOAT_PIXELS
 
 
-def _checked_sizes(dataset: Dataset) -> tuple[int, int, int]:
-    """Return Rows, Columns and Bits Allocated; raises DicomError if they are not usable."""
+def _checked_sizes(dataset: Dataset) -> _Size:
+    """Return the size of the image and its cells; raises DicomError if they are not usable."""
     rows, cols = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
     if rows * cols == 0:
         raise DicomError(Reason.NO_PIXEL_DATA, "expected Rows and Columns, found none")
@@ -161,7 +269,7 @@ def _checked_sizes(dataset: Dataset) -> tuple[int, int, int]:
         raise DicomError(Reason.UNSUPPORTED_BITS, f"{allocated} bits allocated, expected 8 or 16")
     if not 1 <= stored <= allocated:
         raise DicomError(Reason.BAD_HEADER, f"{stored} bits stored in {allocated} allocated")
-    return rows, cols, allocated
+    return _Size(rows, cols, allocated)
 
 
 def _checked_meaning(dataset: Dataset) -> int:
@@ -173,11 +281,6 @@ def _checked_meaning(dataset: Dataset) -> int:
     for name, allowed in expected.items():  # all of type 1 here (PS3.3 C.7.6.3)
         if dataset.get(name) not in allowed:
             raise DicomError(Reason.BAD_HEADER, f"expected {name} {' or '.join(map(str, allowed))}")
-    rescale = [dataset.get(name) for name in ("RescaleSlope", "RescaleIntercept")]
-    if sum(value is None or value == "" for value in rescale) == 1:
-        raise DicomError(Reason.BAD_HEADER, "expected Rescale Slope and Intercept, found one")
-    if str(dataset.get("VOILUTFunction") or "LINEAR").strip(" \0").upper() not in _VOI_FUNCTIONS:
-        raise DicomError(Reason.BAD_HEADER, "expected VOI LUT Function LINEAR, found another")
     return expected["SamplesPerPixel"][0]
 
 
@@ -250,12 +353,11 @@ def _whole_items(value: memoryview) -> tuple[memoryview, memoryview]:
     raise DicomError(Reason.TRUNCATED, "compressed pixel data without its end mark")
 
 
-def _require_frame_size(
-    syntax: str, fragment: memoryview, *, rows: int, cols: int, samples: int, allocated: int
-) -> None:
+def _require_frame_size(syntax: str, fragment: memoryview, size: _Size, *, samples: int) -> None:
     """Raise DicomError if the frame that begins with ``fragment`` claims another size."""
+    rows, cols = size.rows, size.cols
     if syntax == uids.RLELossless:
-        frame, samples = _rle_size(fragment), samples * allocated // 8
+        frame, samples = _rle_size(fragment), samples * size.allocated // 8
     else:
         frame = _jpeg_size(fragment) if syntax in _JPEG else _jpeg2000_size(fragment)
     if frame is None:  # damaged, or unusual: the decoder will tell

@@ -1,7 +1,8 @@
 """Read one PNG or JPEG file as one stored image, for archives that publish pictures.
 
-A picture holds no identifiers and does not say how to show it: 8 bits are greys as its maker chose
-them ("rendered"); 16 bits are windowed between percentiles, like a DICOM file without a window.
+A picture holds no identifiers and does not say how to show it. It is shown as a DICOM file that
+does not say so either: 8 bits are greys as its maker chose them ("rendered"), 16 bits are windowed
+between percentiles.
 Orientation tags, colour profiles and transparency are ignored.
 
 PNG has checksums, and each is compared. JPEG has none: a cut file is noticed, a flipped bit within
@@ -28,7 +29,6 @@ from lapvqa.dicom.reasons import Reason, as_reason, quiet
 from lapvqa.dicom.render import DicomImage, show
 from lapvqa.errors import DicomError
 
-RENDERED = "rendered"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_GREY = 0
 _JPEG = b"\xff\xd8\xff"
@@ -53,17 +53,7 @@ def read_picture(data: bytes) -> DicomImage:
         instance_uid="", study_uid="", patient_id="", study_date="", study_time="", view="",
         photometric="MONOCHROME2", bits_stored=bits, transfer_syntax=kind,
     )  # fmt: skip
-    if bits == 16:
-        return show(Dataset(), Coding(16), cells, header)
-    image = show(_window_of_all_greys(), Coding(8), cells, header)
-    return DicomImage(image.pixels, image.fit, RENDERED, header)
-
-
-def _window_of_all_greys() -> Dataset:
-    """Return the window that shows 0 black and 255 white (PS3.3 C.11.2.1.2.1)."""
-    dataset = Dataset()
-    dataset.WindowCenter, dataset.WindowWidth = 128, 256
-    return dataset
+    return show(Dataset(), Coding(bits), cells, header)
 
 
 def _checked_png(data: bytes) -> int:

@@ -34,7 +34,8 @@ NATIVE = frozenset(
     }
 )
 # One decoder each: the lossless ones are exact, and all fail at once on a cut stream (tested).
-# Not pyjpegls: it searches a cut stream for 5 to 13 s. Not pylibjpeg for RLE: it panics.
+# Not pyjpegls, but for 6 and 7 bits (_plugin): it searches a cut stream for 5 to 13 s. Not
+# pylibjpeg for RLE: it panics.
 DECODERS: dict[uids.UID, str] = {
     uids.JPEGBaseline8Bit: "pillow",
     uids.JPEGExtended12Bit: "pillow",  # of 8 bits; for 12 bits see _decode_jpeg12
@@ -49,6 +50,8 @@ DECODERS: dict[uids.UID, str] = {
     uids.HTJ2K: "pylibjpeg",
     uids.RLELossless: "pydicom",
 }
+_JPEG_LS = frozenset({uids.JPEGLSLossless, uids.JPEGLSNearLossless})
+_JPEG_END = b"\xff\xd9"
 _LOSSLESS = frozenset(
     {
         uids.JPEGLossless, uids.JPEGLosslessSV1, uids.JPEGLSLossless, uids.JPEG2000Lossless,
@@ -118,7 +121,7 @@ def _native_cells(
 ) -> tuple[Cells, Coding]:
     """Return the cells as they lie in ``data``."""
     if header.photometric not in MONOCHROME:
-        return luma(_native_colour(header, dataset, data)), Coding(8)
+        return luma(_native_colour(header, dataset, data, vr=vr)), Coding(8)
     allocated = int(dataset.BitsAllocated)
     shape = (int(dataset.Rows), int(dataset.Columns))
     exact = _exactly(data, shape[0] * shape[1] * allocated // 8)
@@ -128,10 +131,8 @@ def _native_cells(
         words = np.frombuffer(exact, "<u2" if little else ">u2")
         # Aligned: an odd length somewhere in the header shifts all that follows.
         cells = np.require(words, np.uint16, "A")
-    elif little or vr != "OW":
-        cells = np.frombuffer(exact, np.uint8)
     else:
-        cells = _swap_pairs(data, len(exact))
+        cells = _bytes(header, data, len(exact), vr=vr)
     return cells.reshape(shape), _coding(dataset)
 
 
@@ -143,7 +144,7 @@ def _decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[
     syntax = uids.UID(header.transfer_syntax)
     if syntax == uids.JPEGExtended12Bit and header.bits_stored > 8:
         return _jpeg12_cells(dataset, data)
-    decoder, plugin = get_decoder(syntax), DECODERS[syntax]
+    decoder, plugin = get_decoder(syntax), _plugin(syntax, dataset, data)
     if plugin not in decoder.available_plugins:
         raise _missing(syntax)
     is_rle = syntax == uids.RLELossless
@@ -178,6 +179,15 @@ def _decoded_cells(header: Header, dataset: Dataset, data: memoryview) -> tuple[
     if syntax not in _LOSSLESS:  # values a little beyond Bits Stored must not wrap around
         return cells, Coding(bits, signed=signed)
     return cells, _coding(dataset)
+
+
+def _plugin(syntax: uids.UID, dataset: Dataset, data: memoryview) -> str:
+    """Return the decoder of the syntax; gdcm's CharLS cannot do JPEG-LS of 6 or 7 bits."""
+    if syntax not in _JPEG_LS or dataset.BitsStored not in (6, 7):
+        return DECODERS[syntax]
+    if _JPEG_END not in bytes(data[-64:]):  # it would search a cut stream for seconds
+        raise DicomError(Reason.DECODE_FAILED, "expected a whole JPEG-LS stream, found no end mark")
+    return "pyjpegls"
 
 
 def _jpeg12_cells(dataset: Dataset, data: memoryview) -> tuple[Cells, Coding]:
@@ -226,14 +236,16 @@ def _missing(syntax: uids.UID) -> DicomError:
     return DicomError(Reason.DECODER_MISSING, f"no installed decoder for {syntax.name}")
 
 
-def _native_colour(header: Header, dataset: Dataset, data: memoryview) -> NDArray[np.uint8]:
+def _native_colour(
+    header: Header, dataset: Dataset, data: memoryview, *, vr: str
+) -> NDArray[np.uint8]:
     if header.photometric != "RGB" or dataset.BitsAllocated != 8:
         raise DicomError(
             Reason.UNSUPPORTED_PHOTOMETRIC,
             f"uncompressed {header.photometric} of {dataset.BitsAllocated} bits",
         )
     rows, cols = int(dataset.Rows), int(dataset.Columns)
-    flat = np.frombuffer(_exactly(data, rows * cols * 3), np.uint8)
+    flat = _bytes(header, data, len(_exactly(data, rows * cols * 3)), vr=vr)
     if int(dataset.get("PlanarConfiguration") or 0) == 1:
         return np.moveaxis(flat.reshape(3, rows, cols), 0, -1)
     return flat.reshape(rows, cols, 3)
@@ -281,8 +293,13 @@ def _exactly(data: memoryview, expected: int) -> memoryview:
     return data[:expected]
 
 
-def _swap_pairs(data: memoryview, count: int) -> NDArray[np.uint8]:
-    """Undo the order of 8-bit cells that were written as big endian words (PS3.5 8.1.1)."""
+def _bytes(header: Header, data: memoryview, count: int, *, vr: str) -> NDArray[np.uint8]:
+    """Return the first ``count`` cells of 8 bits.
+
+    Written as OW they are words: in big endian each pair is swapped (PS3.5 8.1.1, annex A.3).
+    """
+    if uids.UID(header.transfer_syntax).is_little_endian or vr != "OW":
+        return np.frombuffer(data[:count], np.uint8)
     if len(data) % 2:
         raise DicomError(Reason.WRONG_LENGTH, f"words of 16 bits in {len(data)} bytes")
     return np.frombuffer(data, ">u2").astype("<u2").view(np.uint8)[:count]

@@ -25,6 +25,8 @@ class Reason(StrEnum):
     BAD_HEADER = "bad_header"
     MISSING_ID = "missing_id"
     NOT_A_RADIOGRAPH = "not_a_radiograph"
+    FOR_PROCESSING = "for_processing"
+    COLOUR = "colour"
     NOT_A_CHEST = "not_a_chest"
     BURNED_IN = "burned_in"
     IDENTITY_NOT_REMOVED = "identity_not_removed"
@@ -53,6 +55,8 @@ class Reason(StrEnum):
     BAD_REPORT = "bad_report"
     IDENTITY_IN_REPORT = "identity_in_report"
     STUDY_EMPTY = "study_empty"
+    COMPANION = "companion"
+    """No reject: an object that goes with images (a DICOMDIR, a structured report...)."""
 
     @property
     def remedy(self) -> str:
@@ -67,7 +71,7 @@ TRANSIENT = frozenset({Reason.UNREADABLE, Reason.CHANGED, Reason.DECODER_CRASHED
 COPIES = frozenset({Reason.DUPLICATE_UID, Reason.DUPLICATE_CONTENT, Reason.PATIENT_MISMATCH})
 
 # Left out on request, so they do not count against ingest.reject_budget.
-BY_REQUEST = frozenset({Reason.LATERAL_NOT_ASKED, Reason.VIEW_UNKNOWN})
+BY_REQUEST = frozenset({Reason.LATERAL_NOT_ASKED, Reason.VIEW_UNKNOWN, Reason.COMPANION})
 
 _REMEDIES = {
     Reason.UNREADABLE: "check that the file exists and that this user may read it",
@@ -78,7 +82,10 @@ _REMEDIES = {
     Reason.BAD_HEADER: "fetch the file again from the archive that exported it",
     Reason.MISSING_ID: "keep or fill in SOPInstanceUID, StudyInstanceUID and PatientID "
     "(a pseudonym will do) when exporting",
-    Reason.NOT_A_RADIOGRAPH: "export only projection radiographs (modality CR or DX)",
+    Reason.NOT_A_RADIOGRAPH: "export only projection radiographs (CR, DX, RG), or add RF, XA, OT, "
+    "SC or none (not stated) to ingest.modalities",
+    Reason.FOR_PROCESSING: "export the image FOR PRESENTATION; this one is the detector's raw data",
+    Reason.COLOUR: "export radiographs in grey, or set ingest.colour to accept",
     Reason.NOT_A_CHEST: "export chest images only, or set ingest.body_part to any",
     Reason.BURNED_IN: "blank the burned-in text, or set ingest.burned_in to accept",
     Reason.IDENTITY_NOT_REMOVED: "de-identify it when exporting, or set "
@@ -105,12 +112,14 @@ _REMEDIES = {
     Reason.PATIENT_MISMATCH: "correct the PatientID: one study names two patients",
     Reason.NO_SPLIT: "add its patient to the split table, or remove that table to split by share",
     Reason.LATERAL_NOT_ASKED: "set ingest.views to any if lateral images are wanted",
-    Reason.VIEW_UNKNOWN: "fill in ViewPosition, or set ingest.views to any",
+    Reason.VIEW_UNKNOWN: "fill in ViewPosition, or set ingest.views to any, or "
+    "ingest.unknown_view to frontal",
     Reason.REPORT_WITHOUT_STUDY: "add the study's images, or name the report as its study's folder",
     Reason.BAD_REPORT: "fetch the report again; it could not be read as its layout promises",
     Reason.IDENTITY_IN_REPORT: "remove what names somebody (`lapvqa rejects` gives kind and "
     "place), or set ingest.deid.reports to flag",
     Reason.STUDY_EMPTY: "see the rejects of the study's files",
+    Reason.COMPANION: "nothing: it is counted beside the images",
 }
 
 

@@ -40,7 +40,7 @@ class DicomImage:
     pixels: NDArray[np.uint8]
     fit: Fit
     voi: str
-    """lut | window | percentile, and rendered for a picture: how intensity was chosen."""
+    """lut | window | rendered | percentile: how intensity was chosen."""
     meta: Header
 
 

@@ -19,7 +19,6 @@ from lapvqa.images.shards import ShardStore
 from lapvqa.project import Project
 from lapvqa.schemas import FRONTAL_VIEWS, IMAGES, STORED_SIZE, TOKENS
 
-UNKNOWN_VIEW = ""
 IGNORED = -100
 """Target of a position without one; torch's own default."""
 
@@ -74,8 +73,8 @@ class Batch:
 def read_pairs(project: Project, split: str) -> tuple[list[Pair], int]:
     """Return the pairs of a split, ordered by keys, and how many of its reports got no image.
 
-    All frontal images of a study count. AP and PA are frontal; where a study has neither, images
-    of unknown view stand in.
+    All frontal images of a study count; one of unknown view does not, as it may be a lateral one
+    (``ingest.unknown_view`` can name it frontal).
     """
     images = storage.read_table(project.images, IMAGES, made_by="ingest")
     tokens = storage.read_table(project.tokens_dir, TOKENS, made_by="tokens")
@@ -90,7 +89,7 @@ def read_pairs(project: Project, split: str) -> tuple[list[Pair], int]:
     for report, (study_key, report_split, sided) in enumerate(kept):
         if report_split != split:
             continue
-        frontal = choose_frontal(of_study[study_key])
+        frontal = [image for image in of_study[study_key] if image["view"] in FRONTAL_VIEWS]
         without_image += not frontal
         token_ids = flat[offsets[report] : offsets[report + 1]]
         pairs += [
@@ -104,12 +103,6 @@ def _flat_tokens(column: Any) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
     """Return offsets [reports + 1] and all ids in one array; no Python list per report."""
     lists = column.combine_chunks()
     return lists.offsets.to_numpy(), lists.values.to_numpy()
-
-
-def choose_frontal(images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a study's AP and PA images, or, if it has none, those of unknown view."""
-    frontal = [image for image in images if image["view"] in FRONTAL_VIEWS]
-    return frontal or [image for image in images if image["view"] == UNKNOWN_VIEW]
 
 
 def digest_pairs(pairs: Sequence[Pair]) -> str:

@@ -33,7 +33,7 @@ from lapvqa.ingest.rejects import load_waivers, require_budget
 from lapvqa.ingest.reports import ReportResult, flag_counts, open_reports, read_reports
 from lapvqa.ingest.result_store import ResultStore, open_files
 from lapvqa.ingest.study_tables import Reports, Shard
-from lapvqa.ingest.verdicts import Candidate, accepted, judge
+from lapvqa.ingest.verdicts import Candidate, accepted, judge, raw_twins
 from lapvqa.job import Job
 from lapvqa.params import IngestParams
 from lapvqa.project import Project
@@ -87,11 +87,17 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
     rejects = study_tables.rejects_table(candidates, others)
     _write_rejects(rejects, job.project)
     require_budget(
-        archive.images, rejects, params.reject_budget, load_waivers(job.project), job.recorder
+        archive.images,
+        rejects,
+        params.reject_budget,
+        load_waivers(job.project),
+        job.recorder,
+        uncounted=raw_twins(candidates),
     )
     _require_reports(archive, len(reports.texts), source.folder)
     studies = study_tables.studies_table(known_studies, reports, _days(params, source.keyring))
     counts = _account(candidates, archive, studies, reports, rejects, job.recorder)
+    _say_unknown_views(candidates, job.recorder)
     shards = study_tables.make_shards(candidates)
     images = study_tables.images_table(shards)
     counts["content"] = study_tables.content_digest(images, studies)
@@ -204,12 +210,26 @@ def _account(
     }
 
 
+def _say_unknown_views(candidates: Sequence[Candidate], recorder: Recorder) -> None:
+    images = accepted(candidates)
+    unknown = sum(not image.view for image in images)
+    if unknown:
+        recorder.say(
+            f"{unknown} of {len(images)} images are of unknown view: kept, and not trained on "
+            "(ingest.unknown_view)"
+        )
+
+
 def _encodings(candidates: Sequence[Candidate]) -> dict[str, object]:
-    taken = [candidate.result for candidate in accepted(candidates)]
+    images = accepted(candidates)
+    taken = [image.result for image in images]
     counted = {
         "transfer_syntax": Counter(_syntax_name(result.transfer_syntax) for result in taken),
         "photometric": Counter(str(result.photometric) for result in taken),
         "voi": Counter(str(result.voi) for result in taken),
+        "view": Counter(image.view or "unknown" for image in images),
+        "view_source": Counter(str(image.view_source or "unknown") for image in images),
+        "note": Counter(str(result.note) for result in taken if result.note),
     }
     return {name: dict(sorted(counts.items())) for name, counts in counted.items()}
 

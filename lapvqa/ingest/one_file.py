@@ -44,10 +44,15 @@ RESULTS = pa.schema(
         pa.field("instance_key", pa.string()),
         pa.field("study_key", pa.string()),
         pa.field("patient_key", pa.string()),
+        pa.field("accession_key", pa.string()),
         pa.field("split_point", pa.float64()),
         pa.field("study_date", pa.string()),
         pa.field("study_time", pa.string()),
+        pa.field("companion", pa.string()),
+        pa.field("modality", pa.string()),
+        pa.field("for_processing", pa.bool_()),
         pa.field("view", pa.string()),
+        pa.field("view_source", pa.string()),
         pa.field("body_part", pa.string()),
         pa.field("burned_in", pa.string()),
         pa.field("identity_removed", pa.string()),
@@ -55,6 +60,7 @@ RESULTS = pa.schema(
         pa.field("bits_stored", pa.int16()),
         pa.field("transfer_syntax", pa.string()),
         pa.field("voi", pa.string()),
+        pa.field("note", pa.string()),
         pa.field("native_rows", pa.int32()),
         pa.field("native_cols", pa.int32()),
         pa.field("scale", pa.float64()),
@@ -120,11 +126,20 @@ class FileResult:
     """Keyed hash of the SOP Instance UID, whatever the image is called by."""
     study_key: str | None = None
     patient_key: str | None = None
+    accession_key: str | None = None
+    """Keyed hash of the Accession Number (0008,0050), by which a report may be named."""
     split_point: float | None = None
     """The patient's place in [0, 1): ``split_point``."""
     study_date: str | None = None
     study_time: str | None = None
+    companion: str | None = None
+    """Kind of an object that is no image: ``lapvqa.dicom.objects.Companion``; None for an image."""
+    modality: str | None = None
+    """Kind of a DICOM image: ``lapvqa.dicom.objects.Modality``; None for a picture."""
+    for_processing: bool | None = None
     view: str | None = None
+    view_source: str | None = None
+    """By which rule the view is known: ``lapvqa.dicom.views``; None if it is not."""
     body_part: str | None = None
     """Body Part Examined (0018,0015): chest | other, empty if not stated."""
     burned_in: str | None = None
@@ -135,6 +150,8 @@ class FileResult:
     bits_stored: int | None = None
     transfer_syntax: str | None = None
     voi: str | None = None
+    note: str | None = None
+    """What reading it passed over or guessed."""
     native_rows: int | None = None
     native_cols: int | None = None
     scale: float | None = None
@@ -157,6 +174,7 @@ def process_file(task: Task, context: Context) -> FileResult:
         data = _read(context.folder / task.path, task)
         result = replace(result, file_sha256=hashlib.sha256(data).hexdigest())
         # Not at the top: the kernels take half a second to load, and the parent needs none.
+        from lapvqa.dicom.header import CompanionError
         from lapvqa.dicom.parse import parse
         from lapvqa.dicom.render import render
 
@@ -167,8 +185,14 @@ def process_file(task: Task, context: Context) -> FileResult:
             result = _described(result, image.meta, task.ids, context)
             _require_ids(result)
         else:
-            parsed = parse(data)
+            try:
+                parsed = parse(data)
+            except CompanionError as companion:
+                result = _described(result, companion.header, task.ids, context)
+                result = replace(result, companion=companion.message)
+                raise
             result = _described(result, parsed.header, task.ids, context)
+            result = replace(result, note=parsed.note or None)
             _require_ids(result)
             image = render(parsed)
     except DicomError as error:
@@ -223,9 +247,13 @@ def _described(result: FileResult, header: Header, ids: Ids, context: Context) -
     return replace(
         _named(result, ids, context.keyring, context.split_seed),
         instance_key=context.keyring.image(header.instance_uid) if header.instance_uid else None,
+        accession_key=context.keyring.accession(header.accession) if header.accession else None,
         study_date=header.study_date,
         study_time=header.study_time,
+        modality=header.modality,
+        for_processing=header.is_for_processing,
         view=header.view,
+        view_source=header.view_source,
         body_part=header.body_part,
         burned_in=header.burned_in,
         identity_removed=header.identity_removed,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pyarrow as pa
 from pydantic import Field
@@ -72,11 +72,14 @@ def require_budget(
     budget: RejectBudgetParams,
     waivers: Waivers,
     recorder: Recorder,
+    *,
+    uncounted: Collection[str] = (),
 ) -> None:
     """Report the counts by reason; raise RejectBudgetError above an allowed share of ``paths``.
 
-    Files left out on request and waived ones do not count. A folder is one of the first folders
-    in which the paths differ; the error names it by its place, for its name may name a patient.
+    Files left out on request, waived ones and ``uncounted`` paths do not count. A folder is one of
+    the first folders in which the paths differ; the error names it by its place, for its name may
+    name a patient.
     """
     rows: list[dict[str, str | None]] = rejects.to_pylist()
     by_reason = Counter(f"{row['kind']} {row['reason']}" for row in rows)
@@ -84,7 +87,9 @@ def require_budget(
     if listed:
         recorder.say(f"rejected by reason: {listed}")
     files = [row for row in rows if row["kind"] == "file"]
-    counted = [row for row in files if row["reason"] not in BY_REQUEST]
+    counted = [
+        row for row in files if row["reason"] not in BY_REQUEST and row["file"] not in uncounted
+    ]
     waived = [row for row in counted if (mark(row), row["reason"]) in waivers.marks]
     if waived:
         recorder.say(f"{len(waived)} rejected files are waived by waivers.yaml")

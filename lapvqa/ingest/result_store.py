@@ -40,7 +40,7 @@ from lapvqa.recorder import Recorder
 
 _LIBRARIES = (
     "pydicom", "numpy", "numba", "opencv-python-headless", "pillow", "pylibjpeg",
-    "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm",
+    "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm", "pyjpegls",
 )  # fmt: skip
 _KEPT_STORES = 2
 

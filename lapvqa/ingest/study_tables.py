@@ -81,8 +81,9 @@ def images_table(shards: Sequence[Shard]) -> pa.Table:
     for shard in shards:
         for row, image in enumerate(shard.images):
             known = {name: getattr(image.result, name, None) for name in IMAGES.names}
-            placed = {"split": image.split, "view": image.view, "shard": shard.name, "row": row}
-            rows.append({**known, **placed})
+            placed = {"split": image.split, "shard": shard.name, "row": row}
+            viewed = {"view": image.view, "view_source": image.view_source}
+            rows.append({**known, **placed, **viewed})
     rows.sort(key=lambda row: str(row["image_key"]))
     return pa.Table.from_pylist(rows, schema=IMAGES)
 

@@ -6,12 +6,14 @@ is taken, whichever was read first.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lapvqa.dicom.header import clean_view
+from lapvqa.dicom.header import COLOUR
 from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.views import clean_view
 from lapvqa.errors import SplitLeakError
 from lapvqa.ingest.archives.protocol import Archive, Listed
 from lapvqa.ingest.one_file import FileResult
@@ -28,6 +30,9 @@ _REMOVED: dict[str, set[str | None]] = {
 }
 
 
+_FOUND = {"none": "none: neither Modality nor SOP Class says that it is a radiograph"}
+
+
 @dataclass(slots=True)
 class Candidate:
     """One image file of the archive, all that is known of it, and the verdict."""
@@ -39,11 +44,26 @@ class Candidate:
     detail: str = ""
     split: str = ""
     """Split of its patient, whether the file is taken or not; empty if unknown."""
+    view_decided: tuple[str, str | None] | None = None
+    """View and rule that ``judge`` gave it in place of what table and header say."""
 
     @property
     def view(self) -> str:
         """View by the archive's table, else by the header; empty if unknown."""
-        return clean_view(self.listed.view or "") or self.result.view or ""
+        return self._viewed[0]
+
+    @property
+    def view_source(self) -> str | None:
+        """The rule that told the view: ``lapvqa.dicom.views``."""
+        return self._viewed[1]
+
+    @property
+    def _viewed(self) -> tuple[str, str | None]:
+        if self.view_decided is not None:
+            return self.view_decided
+        if listed := clean_view(self.listed.view or ""):
+            return listed, "table"
+        return self.result.view or "", self.result.view_source
 
     def reject(self, reason: Reason, detail: str) -> None:
         """Reject the file."""
@@ -60,7 +80,19 @@ class Candidate:
     def reject_unless_permitted(self, params: IngestParams) -> None:
         """Reject the file if the parameters exclude what its header states."""
         result = self.result
-        if params.body_part == "chest" and result.body_part == "other":
+        if result.modality is not None and result.modality not in params.modalities:
+            wanted, found = ", ".join(params.modalities), _FOUND.get(result.modality)
+            self.reject(
+                Reason.NOT_A_RADIOGRAPH,
+                f"expected modality {wanted}, found {found or result.modality}",
+            )
+        elif result.for_processing:
+            self.reject(
+                Reason.FOR_PROCESSING, "expected an image for presentation, found a raw one"
+            )
+        elif params.colour == "reject" and result.photometric in COLOUR:
+            self.reject(Reason.COLOUR, f"expected grey, found {result.photometric}")
+        elif params.body_part == "chest" and result.body_part == "other":
             self.reject(Reason.NOT_A_CHEST, "expected a chest, the header names another part")
         elif params.burned_in == "reject" and result.burned_in == "yes":
             self.reject(Reason.BURNED_IN, "the header says that text is burned into the image")
@@ -73,6 +105,7 @@ class Candidate:
 
 def judge(candidates: Sequence[Candidate], archive: Archive, params: IngestParams) -> None:
     """Give every file its split and, if it is rejected, its reason; raises SplitLeakError."""
+    _decide_views(candidates, params)
     for candidate in candidates:
         candidate.split = _split(candidate, archive, params.split)
         if candidate.reason is None and candidate.result.reason is not None:
@@ -89,6 +122,32 @@ def judge(candidates: Sequence[Candidate], archive: Archive, params: IngestParam
         if not candidate.split:
             candidate.reject(Reason.NO_SPLIT, "expected its patient in the split table, found none")
     _require_one_split_per_patient(candidates)
+
+
+def _decide_views(candidates: Sequence[Candidate], params: IngestParams) -> None:
+    """Forget views that the study's description gave to several images; then assume, if asked to.
+
+    A study called CHEST PA may have a lateral image too: its name tells the view of an only image.
+    """
+    images = Counter(c.result.study_key for c in candidates if c.result.pixels_sha256)
+    for candidate in candidates:
+        if candidate.view_source == "study" and images[candidate.result.study_key] > 1:
+            candidate.view_decided = "", None
+        if not candidate.view and params.unknown_view == "frontal":
+            candidate.view_decided = "FRONTAL", "assumed"
+
+
+def raw_twins(candidates: Sequence[Candidate]) -> frozenset[str]:
+    """Return the paths of images for processing whose study has an image that is taken.
+
+    Where a device sends both, that is every second file of an archive, and nothing is amiss.
+    """
+    complete = {candidate.result.study_key for candidate in accepted(candidates)}
+    return frozenset(
+        candidate.result.path
+        for candidate in candidates
+        if candidate.reason == Reason.FOR_PROCESSING and candidate.result.study_key in complete
+    )
 
 
 def accepted(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -56,7 +56,8 @@ def read_corpus(project: Project) -> Corpus:
         raise SourceError(
             "expected frontal images with reports in the split train, found none "
             f"({train_without} reports there have no frontal image)",
-            hint="data/rejects.parquet and data/token_rejects.parquet say what was rejected",
+            hint="data/rejects.parquet and data/token_rejects.parquet say what was rejected; "
+            "images of unknown view are not trained on, unless ingest.unknown_view is frontal",
         )
     longest = max(len(pair.token_ids) for pair in train + validate)
     if longest > MAX_LENGTH:

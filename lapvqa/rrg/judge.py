@@ -91,7 +91,7 @@ def judge(run: Evaluation[RrgParams]) -> Counts:
         "studies_with_truth": sum(study.truth is not None for study in studies),
         "split": params.split,
         "sections": params.sections,
-        "image": "one per study: the first AP or PA by key, else the first of unknown view",
+        "image": "one per study: the first frontal one by key",
         "studies_without_frontal_image": without_image,
         "decoding": "greedy",
         "max_new_tokens": params.max_new_tokens,

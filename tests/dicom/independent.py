@@ -25,9 +25,19 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import ExplicitVRLittleEndian, JPEGExtended12Bit
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGExtended12Bit,
+)
 
 CONTENT, STORED = 378, 384
+GUESSED = {
+    (True, True): ImplicitVRLittleEndian,
+    (False, True): ExplicitVRLittleEndian,
+    (False, False): ExplicitVRBigEndian,
+}
 TOLERANCE = 2.0
 Greys = NDArray[np.float64]
 
@@ -37,7 +47,9 @@ def images(data: bytes) -> Iterator[Greys]:
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = dcmread(BytesIO(data))
+        dataset = dcmread(BytesIO(data), force=True)
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            dataset.file_meta.TransferSyntaxUID = GUESSED[dataset.original_encoding]
         syntax = dataset.file_meta.TransferSyntaxUID
         decoder = get_decoder(syntax)
         if syntax == JPEGExtended12Bit and dataset.BitsStored > 8:
@@ -80,22 +92,39 @@ def display(dataset: Dataset, pixels: NDArray[Any], facts: dict[str, Any]) -> Gr
         is_rgb = facts["photometric_interpretation"] == "RGB"
         # The luma is a byte again (PS3.3 C.7.6.3.1.2).
         luma = np.rint(pixels @ np.array([0.299, 0.587, 0.114])) if is_rgb else pixels[..., 0]
-        return between_percentiles(luma.astype(float), np.ones(luma.shape, bool))
-    values = np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float64)
+        return luma / 255
+    rescale = [number(dataset, name) for name in ("RescaleSlope", "RescaleIntercept")]
+    if not dataset.get("ModalityLUTSequence") and None in rescale:
+        rescale, values = [1, 0], pixels.astype(np.float64)
+    else:
+        values = np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float64)
     shown = np.ones(pixels.shape, bool)
     padding = dataset.get("PixelPaddingValue")
     if padding is not None:
         limit = dataset.get("PixelPaddingRangeLimit")
-        low, high = sorted((padding, padding if limit is None else limit))
+        kind = np.dtype(
+            f"{'i' if dataset.PixelRepresentation else 'u'}{dataset.BitsAllocated // 8}"
+        )
+        ends = np.array([padding, padding if limit is None else limit]).astype(kind)
+        low, high = sorted(ends.astype(int))
         shown = (pixels < low) | (pixels > high)
     if dataset.get("VOILUTSequence"):
         item = dataset.VOILUTSequence[0]
         looked_up = apply_voi_lut(values.astype(np.int64), dataset).astype(np.float64)
         table = np.frombuffer(item.LUTData, "<u2") if isinstance(item.LUTData, bytes) else None
         largest = max(item.LUTData) if table is None else int(table.max())
-        grey = looked_up / max(2 ** item.LUTDescriptor[2] - 1, largest)
+        announced = 2 ** item.LUTDescriptor[2] - 1
+        while announced // 2 >= largest > 0:
+            announced //= 2
+        grey = looked_up / max(announced, largest)
     elif window_is_usable(dataset):
         grey = windowed(dataset, values)
+    elif (
+        (dataset.BitsStored, dataset.BitsAllocated, dataset.PixelRepresentation) == (8, 8, 0)
+        and rescale == [1, 0]
+        and not dataset.get("ModalityLUTSequence")
+    ):
+        grey = values / 255
     else:
         grey = between_percentiles(values, shown)
     shape = str(dataset.get("PresentationLUTShape", ""))
@@ -105,11 +134,20 @@ def display(dataset: Dataset, pixels: NDArray[Any], facts: dict[str, Any]) -> Gr
 
 
 def window_is_usable(dataset: Dataset) -> bool:
-    center, width = dataset.get("WindowCenter"), dataset.get("WindowWidth")
-    if center in (None, "") or width in (None, ""):
+    center, width = number(dataset, "WindowCenter"), number(dataset, "WindowWidth")
+    function = dataset.get("VOILUTFunction") or "LINEAR"
+    if center is None or width is None or function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         return False
-    width = float(np.atleast_1d(width)[0])
-    return width >= 1 if dataset.get("VOILUTFunction", "LINEAR") == "LINEAR" else width > 0
+    return width >= 1 if function == "LINEAR" else width > 0
+
+
+def number(dataset: Dataset, name: str) -> float | None:
+    """Return the attribute's first number, None if that is none."""
+    try:
+        value = float(np.atleast_1d(dataset.get(name))[0])
+    except (TypeError, ValueError, IndexError):
+        return None
+    return value if np.isfinite(value) else None
 
 
 def windowed(dataset: Dataset, values: Greys) -> Greys:

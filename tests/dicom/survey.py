@@ -14,15 +14,19 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
 from lapvqa.identity import Ids, Keyring
+from lapvqa.ingest.archives.protocol import Listed
 from lapvqa.ingest.one_file import Context, FileResult, Task
 from lapvqa.ingest.pool import process_all
-from lapvqa.params import LimitParams
+from lapvqa.ingest.verdicts import Candidate
+from lapvqa.params import IngestParams, LimitParams, SplitParams
 
+DEFAULTS = IngestParams(split=SplitParams(validate=0.1, test=0.2))
 IDS = Ids("image", "study", "patient")
 SECONDS = 10.0
 
 # Where the library shows an image and pydicom another or none, and is right to.
 HTJ2K = "a damaged HTJ2K stream gives values beyond Bits Stored: both keep what they can of them"
+UNSTATED = "a damaged file meta: its data set tells how it is written"
 STATED = {
     "died": "one of pydicom's decoders, which the library does not use, ends its process",
     "NotImplementedError": "an unknown VR of the file meta's length, which is not needed",
@@ -47,12 +51,21 @@ class Outcome:
         return "decoded, stated" if self.stated else "WRONG"
 
     @property
+    def by_default(self) -> str:
+        """The same under the parameters' defaults, which ask for chest radiographs in grey."""
+        candidate = Candidate(self.result, Listed())
+        candidate.reject_unless_permitted(DEFAULTS)
+        return str(candidate.reason) if self.answer and candidate.reason else self.verdict
+
+    @property
     def stated(self) -> str:
         """Why pydicom shows something else, if that is known."""
         assert self.answer
         syntax = UID(str(self.result.transfer_syntax)).name
         if self.answer.differences and "High-Throughput" in syntax:
             return HTJ2K
+        if not self.answer.differences and "no transfer syntax" in (self.result.note or ""):
+            return UNSTATED
         return STATED.get(self.answer.error, "")
 
 

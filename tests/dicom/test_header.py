@@ -63,13 +63,6 @@ GUESSES: dict[str, tuple[Reason, Callable[[Dataset], object]]] = {
     "sign unknown": (Reason.BAD_HEADER, lambda d: d.__delattr__("PixelRepresentation")),
     "sign of 2": (Reason.BAD_HEADER, lambda d: setattr(d, "PixelRepresentation", 2)),
     "grey of three": (Reason.BAD_HEADER, lambda d: setattr(d, "SamplesPerPixel", 3)),
-    "intercept alone": (Reason.BAD_HEADER, lambda d: setattr(d, "RescaleIntercept", 100)),
-    "slope alone": (Reason.BAD_HEADER, lambda d: setattr(d, "RescaleSlope", 2)),
-    "empty slope": (
-        Reason.BAD_HEADER,
-        lambda d: (setattr(d, "RescaleIntercept", 100), setattr(d, "RescaleSlope", None)),
-    ),
-    "unknown function": (Reason.BAD_HEADER, lambda d: setattr(d, "VOILUTFunction", "SIGMOIDAL")),
 }
 
 

@@ -29,11 +29,9 @@ ABORTS_GDCM = 1391
 AT_ODDS = {
     "JPEG2000-embedded-sequence-delimiter.dcm": "wrong_length",
     "MR_truncated.dcm": "truncated",
-    "MR_small_padded.dcm": "wrong_length",
-    "meta_missing_tsyntax.dcm": "unsupported_syntax",
 }
 BY_RULE = {
-    "not_a_radiograph", "too_small", "multi_frame", "unsupported_photometric", "unsupported_bits",
+    "not_a_radiograph", "companion", "too_small", "multi_frame", "unsupported_photometric", "unsupported_bits",
 }  # fmt: skip
 
 

@@ -7,13 +7,17 @@ a table; at 756 every stored pixel is the average of four equal ones, which take
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
 from made_dicom import bytes_of, dataset_of, dicom_bytes
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
+from lapvqa.dicom.parse import parse
 from lapvqa.dicom.reasons import Reason
 from lapvqa.dicom.render import read_image
 from lapvqa.errors import DicomError
@@ -96,6 +100,20 @@ CASES = {
     "VOI LUT of 12 bits": ByHand(
         [0, 1, 2], [0, 85, 255], {"VOILUTSequence": lut(0, 12, [0, 1365, 4095])}
     ),
+    # Entries of 12 bits: 0, 1365, 4095 are 0, 85, 255 whatever bits are announced.
+    "VOI LUT whose bits are overstated": ByHand(
+        [0, 1, 2], [0, 85, 255], {"VOILUTSequence": lut(0, 16, [0, 1365, 4095])}
+    ),
+    "VOI LUT whose bits are understated": ByHand(
+        [0, 1, 2], [0, 85, 255], {"VOILUTSequence": lut(0, 8, [0, 1365, 4095])}
+    ),
+    # Of 12 bits announced and used 4095 is white, though no entry reaches it: 0, 127.53, 249.1
+    "VOI LUT that ends below white": ByHand(
+        [0, 1, 2], [0, 128, 249], {"VOILUTSequence": lut(0, 12, [0, 2048, 4000])}
+    ),
+    "VOI LUT of the word's bits that ends below white": ByHand(
+        [0, 1, 2], [0, 128, 249], {"VOILUTSequence": lut(0, 16, [0, 2048, 4000])}
+    ),
     "VOI LUT before the window": ByHand(
         [0, 1, 2], [0, 85, 255], linear(100, 11, VOILUTSequence=lut(0, 12, [0, 1365, 4095]))
     ),
@@ -173,6 +191,51 @@ CASES = {
         exact(0, 200, PixelPaddingValue=-2048, PhotometricInterpretation="MONOCHROME2"),
         signed=True,
     ),
+    # 63536 is what a -2000 looks like under VR US.
+    "negative padding, written as unsigned": ByHand(
+        [-2000, -1999, 0, 2000],
+        [0, 255, 128, 0],
+        exact(0, 4000, PixelPaddingValue=63536, PhotometricInterpretation="MONOCHROME1"),
+        signed=True,
+    ),
+    "negative padding to a limit, written as unsigned": ByHand(
+        [-2000, -1990, -1980, 2000],
+        [0, 0, 254, 0],
+        exact(
+            0,
+            4000,
+            PixelPaddingValue=63536,
+            PixelPaddingRangeLimit=63546,
+            PhotometricInterpretation="MONOCHROME1",
+        ),
+        signed=True,
+    ),
+    "padding of 8 signed bits, written as unsigned": ByHand(
+        [-100, -99, 0, 127],
+        [0, 226, 127, 0],
+        linear(0, 256, PixelPaddingValue=156, PhotometricInterpretation="MONOCHROME1"),
+        8,
+        True,
+    ),
+    "8 bits without VOI are greys already": ByHand([10, 60, 128, 200], [10, 60, 128, 200], bits=8),
+    "8 bits without VOI, MONOCHROME1": ByHand(
+        [10, 60, 128, 200],
+        [245, 195, 127, 55],
+        {"PhotometricInterpretation": "MONOCHROME1"},
+        8,
+    ),
+    "8 bits without VOI, with padding": ByHand(
+        [10, 60, 128, 255], [10, 60, 128, 0], {"PixelPaddingValue": 255}, 8
+    ),
+    "8 bits and a rescale that changes nothing": ByHand(
+        [10, 60, 128, 200], [10, 60, 128, 200], {"RescaleSlope": 1, "RescaleIntercept": 0}, 8
+    ),
+    # 10, 60, 110, 210 of 10 .. 210
+    "8 bits and a rescale": ByHand(
+        [10, 60, 110, 210], [0, 64, 128, 255], {"RescaleSlope": 1, "RescaleIntercept": 5}, 8
+    ),
+    "7 of 8 bits": ByHand([10, 35, 60, 110], [0, 64, 128, 255], bits=7),
+    "signed 8 bits without VOI": ByHand([-100, -50, 0, 100], [0, 64, 128, 255], {}, 8, True),
     # Four equal parts: the percentiles 0.5 and 99.5 are the extremes.
     "no VOI": ByHand([1000, 1500, 2000, 3000], [0, 64, 128, 255]),
     "no VOI, a VOI LUT function and no window": ByHand(
@@ -188,7 +251,7 @@ def stripes(case: ByHand, side: int) -> bytes:
     dataset = dataset_of(np.ascontiguousarray(pixels), bits=case.bits)
     for name, value in case.attributes.items():
         if name.startswith("PixelPadding"):  # its VR depends on the sign
-            dataset.add_new(name, "SS" if case.signed else "US", value)
+            dataset.add_new(name, "SS" if case.signed and value < 0 else "US", value)
         else:
             setattr(dataset, name, value)
     return bytes_of(dataset)
@@ -242,15 +305,76 @@ def test_uncompressed_luma_and_chroma_are_turned_away() -> None:
     assert caught.value.reason == Reason.UNSUPPORTED_PHOTOMETRIC
 
 
+NO_NUMBERS = ["nan", "inf", "1e999", "2048,0", "AUTO", ""]
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS)
+@pytest.mark.parametrize("name", ["WindowCenter", "WindowWidth"])
+def test_a_window_that_is_none_gives_way_to_percentiles(name: str, text: str) -> None:
+    shown, note = with_text({**exact(100, 400), name: "12345.5"}, text)
+    assert (shown, note) == ([0, 64, 128, 255], "window ignored")
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS)
+@pytest.mark.parametrize("name", ["RescaleSlope", "RescaleIntercept"])
+def test_a_rescale_that_is_none_leaves_the_stored_values(name: str, text: str) -> None:
+    # 1000, 1500, 2000, 3000 in the window 1000 .. 3000
+    attributes = exact(2000, 2000, RescaleSlope=2, RescaleIntercept=-100)
+    shown, note = with_text({**attributes, name: "12345.5"}, text)
+    assert (shown, note) == ([0, 64, 128, 255], "rescale ignored")
+
+
+def with_text(attributes: dict[str, Any], text: str) -> tuple[list[int], str]:
+    """The greys of four stripes and the note, with ``text`` in place of the number 12345.5."""
+    marker = b"12345.5"
+    data = stripes(ByHand([1000, 1500, 2000, 3000], [], attributes), 378)
+    assert data.count(marker) == 1
+    changed = data.replace(marker, text.encode().ljust(len(marker)))
+    pixels = read_image(changed).pixels
+    return [int(pixels[189, x]) for x in (47, 141, 236, 330)], parse(changed).note
+
+
 @pytest.mark.parametrize(
-    "name", ["WindowCenter", "WindowWidth", "RescaleSlope", "RescaleIntercept"]
+    ("attributes", "greys", "note"),
+    [
+        ({"RescaleSlope": 2}, [0, 64, 128, 255], "rescale ignored"),
+        ({"RescaleIntercept": -1024}, [0, 64, 128, 255], "rescale ignored"),
+        ({"WindowCenter": 100}, [0, 64, 128, 255], "window ignored"),
+        (linear(100, 0), [0, 64, 128, 255], "window ignored"),
+        (linear(100, 11, VOILUTFunction="AUTO"), [0, 64, 128, 255], "window ignored"),
+        # 1000, 1500, 2000, 3000 of 1000 .. 2000; the second of two windows is not asked for
+        (
+            exact(["1500", "AUTO"], ["1000", "AUTO"]),
+            [0, 128, 255, 255],
+            "",
+        ),
+        (
+            exact("AUTO", 10, VOILUTSequence=lut(1000, 8, [0] + [255] * 3000)),
+            [0, 255, 255, 255],
+            "",
+        ),
+        (
+            {"RescaleSlope": 2, "RescaleIntercept": "", "WindowCenter": "x", "WindowWidth": 5},
+            [0, 64, 128, 255],
+            "rescale ignored; window ignored",
+        ),
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("text", ["nan", "inf", "1e999"])
-def test_numbers_that_are_none_are_turned_away(name: str, text: str) -> None:
-    marker = "12345.5"
-    attributes = {**exact(100, 400, RescaleSlope=2, RescaleIntercept=-100), name: marker}
-    data = stripes(ByHand([0, 50, 200], [], attributes), 378)
-    assert data.count(marker.encode()) == 1
-    with pytest.raises(DicomError) as caught:
-        read_image(data.replace(marker.encode(), text.ljust(len(marker)).encode()))
-    assert caught.value.reason == Reason.BAD_HEADER
+def test_what_is_left_shows_the_image(
+    attributes: dict[str, Any], greys: list[int], note: str
+) -> None:
+    dataset = Dataset()
+    plain = {name: value for name, value in attributes.items() if name in ("VOILUTSequence",)}
+    data = stripes(ByHand([1000, 1500, 2000, 3000], [], plain), 378)
+    dataset = dcmread(BytesIO(data))
+    for name, value in attributes.items():
+        if name not in plain:
+            texts = value if isinstance(value, list) else [value]
+            text = "\\".join(map(str, texts)).encode()
+            vr = "CS" if name == "VOILUTFunction" else "DS"
+            dataset[name] = RawDataElement(Tag(name), vr, len(text), text, 0, False, True)
+    changed = bytes_of(dataset)
+    pixels = read_image(changed).pixels
+    assert [int(pixels[189, x]) for x in (47, 141, 236, 330)] == greys
+    assert parse(changed).note == note

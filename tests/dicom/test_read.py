@@ -207,13 +207,11 @@ def test_jpeg_of_12_bits_without_its_decoder(monkeypatch: pytest.MonkeyPatch) ->
     assert caught.value.reason == Reason.DECODER_MISSING
 
 
-def test_colour_becomes_its_luma() -> None:
+def test_colour_becomes_its_luma_and_is_shown_as_it_is() -> None:
     red = ramp(8).astype(np.uint8)
     green, blue = red.T.copy(), np.full_like(red, 40)
     rgb = cv2.GaussianBlur(np.stack([red, green, blue], axis=-1), (0, 0), 3)
-    luma = (rgb @ np.array([0.299, 0.587, 0.114])).astype(np.float64)
-    low, high = np.percentile(luma, [0.5, 99.5])
-    expected = np.clip((luma - low) / (high - low), 0, 1) * 255
+    expected = (rgb @ np.array([0.299, 0.587, 0.114])).astype(np.float64)
     planar = np.ascontiguousarray(np.moveaxis(rgb, -1, 0))
     by_plane = dataset_of(rgb, bits=8, PlanarConfiguration=1)
     by_plane.PixelData = planar.tobytes()
@@ -272,7 +270,11 @@ BAD_FILES: dict[str, tuple[Reason, Callable[[], bytes]]] = {
     "empty": (Reason.NOT_DICOM, lambda: b""),
     "text": (Reason.NOT_DICOM, lambda: b"FINAL REPORT " * 100),
     "png": (Reason.NOT_DICOM, lambda: b"\x89PNG\r\n\x1a\n" + bytes(1000)),
-    "no preamble": (Reason.MISSING_PREAMBLE, lambda: dicom_bytes(ramp())[132:]),
+    "the begin of a data set, then none": (
+        Reason.MISSING_PREAMBLE,
+        lambda: b"\x08\0\x05\0CS\x0a\0ISO_IR 100" + b"FINAL REPORT" * 40,
+    ),
+    "a length, then none": (Reason.MISSING_PREAMBLE, lambda: b"\x08\0\0\0" + b"\xff" * 400),
     "cut in the pixels": (Reason.TRUNCATED, lambda: cut(dicom_bytes(ramp()), 0.6)),
     "RLE, file cut": (
         Reason.TRUNCATED,
@@ -284,13 +286,17 @@ BAD_FILES: dict[str, tuple[Reason, Callable[[], bytes]]] = {
     "header only": (Reason.NO_PIXEL_DATA, without_pixels),
     "pixels too long": (
         Reason.WRONG_LENGTH,
-        lambda: bytes_of(_with_pixel_data(dataset_of(ramp()), bytes(2 * SIDE * SIDE + 100))),
+        lambda: bytes_of(_with_pixel_data(dataset_of(ramp()), bytes(range(256)) * 1200)),
     ),
     "several frames": (Reason.MULTI_FRAME, lambda: dicom_bytes(ramp(), NumberOfFrames=2)),
     "CT": (Reason.NOT_A_RADIOGRAPH, lambda: dicom_bytes(ramp(), Modality="CT")),
     "mammogram": (Reason.NOT_A_RADIOGRAPH, lambda: dicom_bytes(ramp(), Modality="MG")),
-    "other object": (
+    "other image": (
         Reason.NOT_A_RADIOGRAPH,
+        lambda: dicom_bytes(ramp(), Modality="OT", SOPClassUID=uids.VLEndoscopicImageStorage),
+    ),
+    "report": (
+        Reason.COMPANION,
         lambda: dicom_bytes(ramp(), Modality="OT", SOPClassUID=uids.BasicTextSRStorage),
     ),
     "palette": (

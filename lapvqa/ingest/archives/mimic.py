@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lapvqa.dicom.header import clean_view, view_of_meaning
+from lapvqa.dicom.views import clean_view, view_of_meaning
 from lapvqa.errors import SourceError, SplitLeakError
 from lapvqa.identity import Ids
 from lapvqa.ingest.archives.protocol import Listed, ReportText
