@@ -38,9 +38,15 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
         schemas.LABELS,
     ),
     "data/rejects.parquet": (
-        "Every file, report or study that was not taken, and why. Files read = rows of "
-        "`images.parquet` + rows of kind `file` here.",
+        "Every file, report or study that was not taken, and why. Files that the inventory lists "
+        "(and members of zips) = rows of `images.parquet` + rows of kind `file` here + rows of "
+        "`companions.parquet`.",
         schemas.REJECTS,
+    ),
+    "data/companions.parquet": (
+        "Every file of the archive that is no image and no reject: DICOM objects that go with "
+        "images, reports, tables, texts, the viewer of a CD.",
+        schemas.COMPANIONS,
     ),
     "data/tokens": (
         "Shards `tokens-<digest>.parquet`: one row per study with text.",

@@ -2,18 +2,23 @@
 
 The archives are too large to hash (4.7 TB); the later stages depend on these lists, and read each
 file's bytes once. ``list_folder`` alone answers "did anything change?" and imports nothing heavy.
-Names that begin with a dot are left out: they belong to tools, not to an archive.
+Nothing ends the listing but a folder that cannot be read: its files would count as deleted, and
+their images would be dropped. A file that cannot even be asked for its size is listed all the same,
+with size and time 0, and whoever reads it says why. What begins with a dot belongs to tools, not to
+an archive: of the source it is listed, a folder as one (``.git/``), and never read.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lapvqa.errors import SourceError
+from lapvqa.ingest.archives.names import NO_FILE, shown
 from lapvqa.project import is_unrelated_demo
 
 if TYPE_CHECKING:
@@ -24,6 +29,9 @@ NAMES = ("source", "chexpert", "nih14", "ext_vqa", "diff_vqa", "vindr", "ms_cxr"
 BESIDE = ("mimic-cxr-reports.zip", "NLMCXR_reports.tgz")
 """Packed reports that publishers put next to the folder of images; listed as ``../name``."""
 Entry = tuple[str, int, int]
+_NOT_ASKED = (0, 0)
+_OF_FILE_SYSTEMS = frozenset({"lost+found", "System Volume Information", "$RECYCLE.BIN"})
+"""Folders that belong to a disk or hold what was deleted; often only root may read them."""
 
 
 def run(params: InventoryParams, job: Job) -> Counts:
@@ -50,38 +58,108 @@ def run(params: InventoryParams, job: Job) -> Counts:
 def list_folder(name: str, folders: Mapping[str, Path]) -> list[Entry]:
     """Return the files of one of ``NAMES``, empty if there is no such folder; see ``scan``.
 
-    The source's packed reports that lie next to it are its files too: ingest reads them. Empty too
-    where ``is_unrelated_demo``.
+    The source's packed reports that lie next to it are its files too: ingest reads them. So are
+    hidden files, which ingest counts. Empty too where ``is_unrelated_demo``.
     """
     folder = folders[name]
     if not folder.is_dir() or is_unrelated_demo(name, folders):
         return []
-    return sorted([*_beside(folder), *scan(folder)]) if name == "source" else scan(folder)
+    if name != "source":
+        return scan(folder)
+    return sorted([*_beside(folder), *scan(folder, everything=True)])
 
 
-def scan(folder: Path) -> list[Entry]:
+def scan(folder: Path, *, everything: bool = False) -> list[Entry]:
     """Return (path relative to ``folder`` with /, bytes, mtime in ns) of all files, sorted.
 
-    Links to files and folders are followed (each linked folder once); a broken link is listed
-    with size 0, so that whoever reads it says so. Raises SourceError if a folder is unreadable.
+    Links to files and folders are followed (each linked folder once). What cannot be followed or
+    asked (a broken link, a link to itself, a file that is gone meanwhile) is listed with 0 and 0.
+    With ``everything``, so is what begins with a dot, unasked, and pipes, sockets and devices have
+    ``NO_FILE`` for a time. Raises SourceError if folders are unreadable.
     """
-    with _as_source_error():
-        linked = {_identity(folder.stat())}
-    entries: list[Entry] = []
-    pending = [(str(folder), "")]
+    listing = _Listing(everything)
+    pending = [_Folder(str(folder), "", "its own folder")]
+    faults: list[tuple[_Folder, str]] = []
     while pending:
-        directory, prefix = pending.pop()
-        for entry in _children(directory):
-            path = prefix + _text(entry.name)
-            if entry.is_dir():
-                if not entry.is_symlink() or _first_visit(entry, linked):
-                    pending.append((entry.path, path + "/"))
-            elif entry.is_file():
-                status = entry.stat()
-                entries.append((path, status.st_size, status.st_mtime_ns))
-            elif entry.is_symlink():
-                entries.append((path, 0, 0))
-    return sorted(entries)
+        current = pending.pop()
+        try:
+            if not current.prefix:
+                listing.linked.add(_identity(folder.stat()))
+            with os.scandir(current.path) as found:
+                children = sorted(found, key=lambda child: child.name)
+        except OSError as error:
+            is_gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+            if not (current.prefix and is_gone):  # else gone since its parent was read
+                faults.append((current, str(error.strerror)))
+            continue
+        pending += listing.take(current, children)
+    if faults:
+        raise _unreadable(faults)
+    return sorted(listing.entries)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder to read; ``place`` says where it is without a name."""
+
+    path: str
+    prefix: str
+    place: str
+
+
+class _Listing:
+    """The files of the folders that were read so far."""
+
+    def __init__(self, everything: bool) -> None:
+        self.everything = everything
+        self.entries: list[Entry] = []
+        self.linked: set[tuple[int, int]] = set()
+
+    def take(self, folder: _Folder, children: list[os.DirEntry[str]]) -> list[_Folder]:
+        """Take a folder's files; return its folders."""
+        folders = []
+        for child in children:
+            path = folder.prefix + shown(child.name)
+            is_folder = _is_folder(child)
+            if child.name.startswith(".") or (is_folder and child.name in _OF_FILE_SYSTEMS):
+                if self.everything:
+                    self.entries.append((path + "/" if is_folder else path, *_NOT_ASKED))
+            elif not is_folder:
+                self._take_file(child, path)
+            elif not child.is_symlink() or self._first_visit(child):
+                folders.append((child.path, path + "/"))
+        start = f"{folder.place}, then " if folder.prefix else "folder "
+        return [
+            _Folder(path, prefix, f"{start}{number} of {len(folders)}")
+            for number, (path, prefix) in enumerate(folders, start=1)
+        ]
+
+    def _take_file(self, child: os.DirEntry[str], path: str) -> None:
+        try:
+            status = child.stat()
+        except OSError:
+            self.entries.append((path, *_NOT_ASKED))
+            return
+        if stat.S_ISREG(status.st_mode):
+            self.entries.append((path, status.st_size, status.st_mtime_ns))
+        elif self.everything:
+            self.entries.append((path, 0, NO_FILE))
+
+    def _first_visit(self, child: os.DirEntry[str]) -> bool:
+        try:
+            identity = _identity(child.stat())
+        except OSError:  # gone in this moment
+            return False
+        new = identity not in self.linked
+        self.linked.add(identity)
+        return new
+
+
+def _is_folder(child: os.DirEntry[str]) -> bool:
+    try:
+        return child.is_dir()
+    except OSError:  # a link to itself, or one into what must not be read
+        return False
 
 
 def _result(name: str, entries: list[Entry], folders: Mapping[str, Path]) -> str:
@@ -95,42 +173,28 @@ def _result(name: str, entries: list[Entry], folders: Mapping[str, Path]) -> str
 def _beside(folder: Path) -> Iterator[Entry]:
     for name in BESIDE:
         path = f"../{name}"
-        if (folder / path).is_file():
+        try:
             status = (folder / path).stat()
+        except OSError:
+            continue
+        if stat.S_ISREG(status.st_mode):
             yield path, status.st_size, status.st_mtime_ns
 
 
-def _children(directory: str) -> list[os.DirEntry[str]]:
-    with _as_source_error(), os.scandir(directory) as children:
-        visible = [entry for entry in children if not entry.name.startswith(".")]
-    return sorted(visible, key=lambda entry: entry.name)
-
-
-@contextmanager
-def _as_source_error() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SourceError(
-            f"a folder of the archive cannot be read ({error.strerror})",
-            hint="find it with `find ARCHIVE -type d ! -readable` and grant access",
-        ) from None
-
-
-def _first_visit(entry: os.DirEntry[str], linked: set[tuple[int, int]]) -> bool:
-    identity = _identity(entry.stat())
-    new = identity not in linked
-    linked.add(identity)
-    return new
+def _unreadable(faults: list[tuple[_Folder, str]]) -> SourceError:
+    """Return the error that names the first folder by its place: its name may be a patient's."""
+    first, cause = min(faults, key=lambda fault: fault[0].prefix)
+    what = "a folder" if len(faults) == 1 else f"{len(faults)} folders"
+    return SourceError(
+        f"{what} of the archive cannot be read ({cause}): {first.place}"
+        + (" (in order of name)" if first.prefix else ""),
+        hint="`find -L ARCHIVE >/dev/null` names what cannot be read; grant access, or move it out "
+        "of the archive (left out silently, its files would count as deleted)",
+    )
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
-
-
-def _text(name: str) -> str:
-    # A name that is not UTF-8 cannot stand in a table; its escaped form is rejected at reading.
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _require_source(folder: Path) -> None:
@@ -144,9 +208,11 @@ def _require_source(folder: Path) -> None:
 
 def _source_facts(folder: Path, entries: list[Entry], job: Job) -> dict[str, str]:
     from lapvqa import identity
+    from lapvqa.ingest.archives.found import find_known_files
     from lapvqa.ingest.archives.recognise import recognise
 
-    archive_layout = recognise(folder, [path for path, _, _ in entries])
+    files = find_known_files(folder, entries, job.project.work_dir("ingest"))
+    archive_layout = recognise(folder, files)
     key = identity.load_key(folder, job)
     return {"layout": archive_layout, "deid_key": identity.key_id(key)}
 

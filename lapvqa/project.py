@@ -89,6 +89,11 @@ class Project:
         return self.root / "data" / "rejects.parquet"
 
     @property
+    def companions(self) -> Path:
+        """companions.parquet: every file of the archive that is no image and no reject."""
+        return self.root / "data" / "companions.parquet"
+
+    @property
     def tokens_dir(self) -> Path:
         """Token shards, ``tokens-<digest>.parquet``."""
         return self.root / "data" / "tokens"

@@ -39,9 +39,19 @@ def _field(name: str, kind: pa.DataType, doc: str, *, null: bool = False) -> pa.
 
 INVENTORY = pa.schema(
     [
-        _field("path", pa.string(), "path relative to the folder, / as separator"),
+        _field(
+            "path",
+            pa.string(),
+            "path relative to the folder, / as separator; what is no UTF-8 as \\xNN; a hidden "
+            "folder ends in / and stands for all in it",
+        ),
         _field("size", pa.int64(), "bytes"),
-        _field("mtime_ns", pa.int64(), "modification time, ns since the epoch"),
+        _field(
+            "mtime_ns",
+            pa.int64(),
+            "modification time, ns since the epoch; 0 if it could not be asked (a broken link) or "
+            "is hidden, -1 of a pipe, socket or device",
+        ),
     ]
 )
 
@@ -109,6 +119,14 @@ REJECTS = pa.schema(
         _field("exception", pa.string(), "type of what was raised, if anything", null=True),
         _field("remedy", pa.string(), "what to do"),
         _field("sha256", pa.string(), "of the file's bytes, where they could be read", null=True),
+    ]
+)
+
+COMPANIONS = pa.schema(
+    [
+        _field("path", pa.string(), "path in the archive; a member of a zip as x.zip/member"),
+        _field("kind", pa.string(), "companion (a DICOM object that is no image) | other"),
+        _field("what", pa.string(), "dicomdir, structured report...; report, table, viewer..."),
     ]
 )
 

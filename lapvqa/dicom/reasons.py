@@ -20,6 +20,7 @@ class Reason(StrEnum):
     UNREADABLE = "unreadable"
     CHANGED = "changed"
     TOO_LARGE = "too_large"
+    BAD_PACKING = "bad_packing"
     NOT_DICOM = "not_dicom"
     MISSING_PREAMBLE = "missing_preamble"
     BAD_HEADER = "bad_header"
@@ -77,6 +78,8 @@ _REMEDIES = {
     Reason.UNREADABLE: "check that the file exists and that this user may read it",
     Reason.CHANGED: "let the copying into the archive finish, then run again",
     Reason.TOO_LARGE: "check the size and the rows and columns in the header; fetch a new copy",
+    Reason.BAD_PACKING: "test it with `unzip -t` or `gzip -t`; fetch it again, or unpack it and "
+    "move the packed file out of the archive",
     Reason.NOT_DICOM: "remove the file, or fetch it again if it should be an image",
     Reason.MISSING_PREAMBLE: "rewrite it as a DICOM file, for example with `dcmconv +F`",
     Reason.BAD_HEADER: "fetch the file again from the archive that exported it",

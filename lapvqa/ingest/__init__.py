@@ -12,12 +12,13 @@ Files, in the order in which data meets them:
     verdicts.py       which files are taken, why the others are not, and the split of a patient
     reports.py        the reports' texts, read once and searched for identities
     study_tables.py   results and reports to images, studies, labels and rejects
+    account.py        every file's fate, and that none is missing
     rejects.py        how many rejects a run may have, and which are waived
 
 Contracts
-    In = out + rejects, for files, studies and reports, checked at the end of every run. Every
-    reject has a code of ``lapvqa.dicom.reasons`` with a remedy. No identifier leaves a worker
-    process unhashed.
+    In = out + rejects for studies and reports, in = out + rejects + companions + others for files,
+    checked at the end of every run. Every reject has a code of ``lapvqa.dicom.reasons`` with a
+    remedy. No identifier leaves a worker process unhashed.
 
 Pitfalls
     A file's bytes are read once, and header, sha256 and pixels come from that one read. DVC

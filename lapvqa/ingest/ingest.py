@@ -22,9 +22,12 @@ import pyarrow as pa
 from pydicom.uid import UID
 
 from lapvqa import storage
+from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import SourceError
 from lapvqa.identity import Keyring, load_key
 from lapvqa.ingest import study_tables
+from lapvqa.ingest.account import account, by_kind, companions, companions_table
+from lapvqa.ingest.archives.found import Files, find_known_files
 from lapvqa.ingest.archives.protocol import Archive
 from lapvqa.ingest.archives.recognise import open_archive
 from lapvqa.ingest.one_file import Context
@@ -38,7 +41,7 @@ from lapvqa.job import Job
 from lapvqa.params import IngestParams
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
-from lapvqa.schemas import IMAGES, INVENTORY, LABELS, REJECTS, STUDIES
+from lapvqa.schemas import COMPANIONS, IMAGES, INVENTORY, LABELS, REJECTS, STUDIES
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,11 @@ class Source:
     store: ResultStore
     context: Context
     planned: Plan
+    files: Files
 
 
 def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
-    """Write data/images/, images, studies, labels and rejects.parquet; return the counts.
+    """Write data/images/, images, studies, labels, rejects and companions; return the counts.
 
     Raises SourceError, SplitLeakError, or RejectBudgetError (rejects are then kept in
     .lapvqa/work/ingest/rejects.parquet too: DVC deletes outputs before the next run).
@@ -81,13 +85,16 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
         recorder=job.recorder,
     )
     judge(candidates, archive, params)
+    beside = companions_table(candidates, archive, source.files)
+    storage.write_table(job.project.companions, beside, COMPANIONS)
+    _require_images(candidates, source.folder)
     known_studies = study_tables.find_studies(candidates)
     results, reports = _reports(source, known_studies, params, job)
     others = [*reports.rejects, *study_tables.study_rejects(candidates, known_studies, reports)]
     rejects = study_tables.rejects_table(candidates, others)
     _write_rejects(rejects, job.project)
     require_budget(
-        archive.images,
+        [c.result.path for c in candidates if c.reason is not Reason.COMPANION],
         rejects,
         params.reject_budget,
         load_waivers(job.project),
@@ -96,7 +103,16 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
     )
     _require_reports(archive, len(reports.texts), source.folder)
     studies = study_tables.studies_table(known_studies, reports, _days(params, source.keyring))
-    counts = _account(candidates, archive, studies, reports, rejects, job.recorder)
+    counts = account(
+        candidates,
+        archive,
+        source.files,
+        studies=studies,
+        reports=reports,
+        rejects=rejects,
+        beside=beside,
+        recorder=job.recorder,
+    )
     _say_unknown_views(candidates, job.recorder)
     shards = study_tables.make_shards(candidates)
     images = study_tables.images_table(shards)
@@ -112,8 +128,9 @@ def open_source(params: IngestParams, job: Job) -> Source:
     folder = job.folders["source"]
     files = storage.read_table(job.project.inventory("source"), INVENTORY, made_by="inventory")
     columns = [files[name].to_pylist() for name in INVENTORY.names]
-    facts = {path: (size, mtime) for path, size, mtime in zip(*columns, strict=True)}
-    archive = open_archive(folder, columns[0])
+    work_dir = job.project.work_dir("ingest")
+    found = find_known_files(folder, zip(*columns, strict=True), work_dir)
+    archive = open_archive(folder, found)
     _require_reports(archive, len(archive.reports), folder)
     key = load_key(folder, job)
     keyring = Keyring(key, keep_ids=params.deid.keep_ids)
@@ -122,9 +139,10 @@ def open_source(params: IngestParams, job: Job) -> Source:
         folder,
         archive,
         keyring,
-        open_files(job.project.work_dir("ingest"), folder, params, key),
+        open_files(work_dir, folder, params, key),
         Context(folder, keyring, seed, params.limits),
-        plan(archive, facts, views=params.views, keyring=keyring, split_seed=seed),
+        plan(archive, found, views=params.views, keyring=keyring, split_seed=seed),
+        found,
     )
 
 
@@ -158,7 +176,14 @@ def _clear(project: Project) -> None:
     """Remove the manifest (written last: it means "complete") and leftovers of a killed run."""
     project.images.unlink(missing_ok=True)
     kept_rejects = project.work_dir("ingest") / project.rejects.name
-    for path in (project.images, project.studies, project.labels, project.rejects, kept_rejects):
+    for path in (
+        project.images,
+        project.studies,
+        project.labels,
+        project.rejects,
+        project.companions,
+        kept_rejects,
+    ):
         for partial in path.parent.glob(f".{path.name}.*.tmp"):
             partial.unlink()
 
@@ -173,41 +198,22 @@ def _require_reports(archive: Archive, number: int, folder: Path) -> None:
     )
 
 
+def _require_images(candidates: Sequence[Candidate], folder: Path) -> None:
+    """Raise SourceError if the archive holds companions only."""
+    beside = companions(candidates)
+    if len(beside) == len(candidates):
+        kinds = Counter((c.result.companion or "other_object").replace("_", " ") for c in beside)
+        raise SourceError(
+            f"expected chest radiographs in {folder}, found {len(beside)} DICOM objects and no "
+            f"image among them ({by_kind(kinds.items())})",
+            hint="export the images too; a DICOMDIR only lists them, a report or a presentation "
+            "state only refers to them",
+        )
+
+
 def _write_rejects(rejects: pa.Table, project: Project) -> None:
     storage.write_table(project.rejects, rejects, REJECTS)
     storage.write_table(project.work_dir("ingest") / "rejects.parquet", rejects, REJECTS)
-
-
-def _account(
-    candidates: Sequence[Candidate],
-    archive: Archive,
-    studies: pa.Table,
-    reports: Reports,
-    rejects: pa.Table,
-    recorder: Recorder,
-) -> dict[str, int | float | str]:
-    """Check in = out + rejects for files, studies and reports; report and return the counts."""
-    rejected = Counter(rejects["kind"].to_pylist())
-    known_studies = {c.result.study_key for c in candidates} - {None}
-    sums = {
-        "files": (len(archive.images), len(accepted(candidates)), rejected["file"]),
-        "studies": (len(known_studies), len(studies), rejected["study"]),
-        "reports": (len(archive.reports), len(reports.texts), rejected["report"]),
-    }
-    for kind, (total, taken, out) in sums.items():
-        if total != taken + out:
-            raise AssertionError(f"{kind}: {total} in, {taken} taken, {out} rejected")
-        recorder.say(f"{kind}: {total} in = {taken} taken + {out} rejected")
-    return {
-        "files": sums["files"][0],
-        "images": sums["files"][1],
-        "files_rejected": sums["files"][2],
-        "patients": len(set(studies["patient_key"].to_pylist())),
-        "studies": len(studies),
-        "studies_rejected": rejected["study"],
-        "reports": len(reports.texts),
-        "reports_rejected": rejected["report"],
-    }
 
 
 def _say_unknown_views(candidates: Sequence[Candidate], recorder: Recorder) -> None:

@@ -10,7 +10,6 @@ Results are rows of the store in .lapvqa/work only; ``study_tables`` makes the o
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from lapvqa.dicom.header import Header
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
 from lapvqa.identity import Ids, Keyring
+from lapvqa.ingest.archives.members import read_bytes
 from lapvqa.params import LimitParams
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class Task:
     path: str
     size: int
     mtime_ns: int
+    """Of a member of a zip, its CRC-32."""
     ids: Ids
     is_picture: bool
     """PNG or JPEG, not DICOM."""
@@ -171,7 +172,8 @@ def process_file(task: Task, context: Context) -> FileResult:
     """Read, hash and render one file; a reject is a result like any other."""
     result = unread(task, context.keyring, context.split_seed)
     try:
-        data = _read(context.folder / task.path, task)
+        stamp = task.size, task.mtime_ns
+        data = read_bytes(context.folder, task.path, MAX_FILE_BYTES, stamp=stamp)
         result = replace(result, file_sha256=hashlib.sha256(data).hexdigest())
         # Not at the top: the kernels take half a second to load, and the parent needs none.
         from lapvqa.dicom.header import CompanionError
@@ -219,22 +221,6 @@ def rejected(
 ) -> FileResult:
     """Return ``result`` as a reject."""
     return replace(result, reason=reason.value, detail=detail, exception=exception)
-
-
-def _read(path: Path, task: Task) -> bytes:
-    if task.size > MAX_FILE_BYTES:
-        raise DicomError(Reason.TOO_LARGE, f"{task.size} bytes, at most {MAX_FILE_BYTES} are read")
-    try:
-        with path.open("rb", buffering=0) as handle:
-            data = handle.read(task.size + 1)
-            while len(data) < task.size and (more := handle.read(task.size + 1 - len(data))):
-                data += more
-            status = os.fstat(handle.fileno())
-    except OSError as error:
-        raise DicomError(Reason.UNREADABLE, f"expected a readable file: {error.strerror}") from None
-    if (len(data), status.st_mtime_ns) != (task.size, task.mtime_ns):
-        raise DicomError(Reason.CHANGED, "the file is no longer as it was listed")
-    return data
 
 
 def _described(result: FileResult, header: Header, ids: Ids, context: Context) -> FileResult:

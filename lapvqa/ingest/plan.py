@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from lapvqa.dicom.reasons import Reason
 from lapvqa.identity import Ids, Keyring
+from lapvqa.ingest.archives.found import Files
 from lapvqa.ingest.archives.protocol import Archive, Listed
 from lapvqa.ingest.archives.recognise import is_picture
 from lapvqa.ingest.one_file import Context, FileResult, Task, unread
@@ -25,9 +26,6 @@ from lapvqa.ingest.pool import process_all
 from lapvqa.ingest.result_store import ResultStore
 from lapvqa.ingest.verdicts import Candidate, Views
 from lapvqa.recorder import Recorder
-
-Facts = tuple[int, int]
-"""Size and modification time of a file, as the inventory lists them."""
 
 Places = Mapping[tuple[str, str], tuple[str, int]]
 """Shard and row of images by image key and sha256 of the pixels."""
@@ -39,6 +37,11 @@ class Plan:
 
     settled: Mapping[str, Candidate]
     tasks: Sequence[Task]
+
+    @property
+    def paths(self) -> list[str]:
+        """Every file that is taken or rejected, in order of path."""
+        return sorted([*self.settled, *(task.path for task in self.tasks)])
 
 
 @dataclass(frozen=True)
@@ -52,18 +55,23 @@ class Known:
 
 def plan(
     archive: Archive,
-    facts: Mapping[str, Facts],
+    files: Files,
     *,
     views: Views,
     keyring: Keyring,
     split_seed: int,
 ) -> Plan:
-    """Settle what path and tables alone decide: outside the layout, or not the view asked for."""
+    """Settle what path and tables alone decide: a zip that cannot be read, outside the
+    layout, or not the view asked for."""
     settled: dict[str, Candidate] = {}
     tasks: list[Task] = []
+    for path, fault in files.faults.items():
+        task = Task(path, *files.facts[path], Ids(), is_picture=False)
+        settled[path] = Candidate(unread(task, keyring, split_seed), Listed())
+        settled[path].reject(Reason.BAD_PACKING, fault)
     for path in archive.images:
         ids = archive.ids(path)
-        task = Task(path, *facts[path], ids or Ids(), is_picture(path))
+        task = Task(path, *files.facts[path], ids or Ids(), is_picture(path))
         if ids is None:
             candidate = Candidate(unread(task, keyring, split_seed), Listed())
             detail = f"expected a place and name of layout {archive.name}"
@@ -128,7 +136,7 @@ def read_files(
     by_path = {result.path: result for result in results}
     return [
         planned.settled.get(path) or Candidate(by_path[path], archive.listed(path))
-        for path in archive.images
+        for path in planned.paths
     ]
 
 

@@ -6,27 +6,13 @@ key that hashes identifiers is made for this one look, so no hash can be compare
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from lapvqa.dicom.reasons import Reason
-from lapvqa.errors import SourceError
-from lapvqa.identity import Keyring
-from lapvqa.ingest import study_tables
-from lapvqa.ingest.archives.protocol import Archive, ReportText
-from lapvqa.ingest.archives.recognise import open_archive
-from lapvqa.ingest.archives.report_files import decode_report, read_loose
-from lapvqa.ingest.one_file import Context, FileResult, process_file
-from lapvqa.ingest.plan import plan
-from lapvqa.ingest.verdicts import Candidate, judge
-from lapvqa.inventory import list_folder
-from lapvqa.params import Params
-from lapvqa.text import bpe, phi
-from lapvqa.text.laterality import names_side
-from lapvqa.text.sections import TargetText, target_text
+from lapvqa.ingest.verdicts import Candidate
+from lapvqa.text.sections import TargetText
 
 
 @dataclass(frozen=True)

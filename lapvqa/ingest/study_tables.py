@@ -243,7 +243,7 @@ def rejects_table(
             exception=c.result.exception,
         )
         for c in candidates
-        if c.reason is not None
+        if c.reason not in (None, Reason.COMPANION)
     ]
     ordered = sorted([*rows, *others], key=lambda row: (str(row["kind"]), str(row["file"])))
     return pa.Table.from_pylist(ordered, schema=REJECTS)

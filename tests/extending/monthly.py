@@ -24,6 +24,7 @@ class MonthlyArchive:
     pattern = re.compile(r"(?:^|/)\d{4}/\d\d/(\w+)/[^/]+\.dcm$")
     looked_for = "reports/ACCESSION.txt in the source folder"
     has_split = False
+    tables: Sequence[str] = ()
     missing: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, folder: Path, paths: Sequence[str], images: Sequence[str]) -> None:

@@ -139,7 +139,8 @@ def test_studies_are_ordered_in_time_and_keep_their_report(done: Project) -> Non
         assert row["report"].startswith("FINAL REPORT\n FINDINGS: Number 5000")
         assert row["report_sha256"] == hashlib.sha256(row["report"].encode()).hexdigest()
     assert table(done.labels) == []
-    assert "files: 16 in = 16 taken + 0 rejected" in said(done)
+    account = "16 taken + 0 rejected + 0 companions + 8 other files (report 8)"
+    assert f"files: 24 in = {account}" in said(done)
 
 
 def test_shards_are_links_into_the_work_store(done: Project) -> None:
@@ -250,7 +251,7 @@ def test_what_path_and_tables_decide_is_not_read(tmp_path: Path, mimic: Path) ->
         reject_budget={"overall": 0.06, "per_folder": 1.0},
     )
     counts = run(project)
-    assert (counts["files"], counts["images"]) == (17, 15)
+    assert (counts["files"], counts["images"], counts["files_rejected"]) == (26, 15, 2)
     assert {row["reason"]: row["sha256"] for row in table(project.rejects)} == {
         "outside_layout": None,
         "lateral_not_asked": None,
@@ -276,7 +277,7 @@ def test_a_tree_with_everything_that_goes_wrong(tmp_path: Path) -> None:
             "C/other_patient.dcm": image(7, patient="P9", study="1.2.1"),
             "C/nobody.dcm": image(8, patient="", study="1.2.8"),
             "C/lost.txt": "a report that belongs to no study",
-            "README": "not an image, not counted",
+            "README": "not an image",
         },
     )
     (archive / "C/gone.dcm").symlink_to(archive / "nowhere.dcm")
@@ -298,8 +299,8 @@ def test_a_tree_with_everything_that_goes_wrong(tmp_path: Path) -> None:
     }
     assert len(str(counts.pop("content"))) == 16
     assert counts == {
-        "files": 11, "images": 4, "files_rejected": 7, "patients": 2, "studies": 4,
-        "studies_rejected": 2, "reports": 3, "reports_rejected": 1,
+        "files": 16, "images": 4, "files_rejected": 7, "companions": 0, "other_files": 5,
+        "patients": 2, "studies": 4, "studies_rejected": 2, "reports": 3, "reports_rejected": 1,
     }  # fmt: skip
     assert sorted(str(row["report"]) for row in table(project.studies)) == [
         "FINDINGS: Clear.", "IMPRESSION: größer", "None", "café",
@@ -308,7 +309,8 @@ def test_a_tree_with_everything_that_goes_wrong(tmp_path: Path) -> None:
         assert row["remedy"]
         assert row["detail"]
         assert row["stage"] == "ingest"
-    assert "files: 11 in = 4 taken + 7 rejected" in said(project)
+    account = "4 taken + 7 rejected + 0 companions + 5 other files (report 4, text 1)"
+    assert f"files: 16 in = {account}" in said(project)
 
 
 def _study_key(project: Project, archive: Path, uid: str) -> str:

@@ -112,14 +112,14 @@ def test_an_unknown_archive_says_what_was_looked_for(tmp_path: Path) -> None:
 def test_the_error_for_an_unknown_archive_names_nobody(tmp_path: Path) -> None:
     files = {
         "Doe^John 19400101/s1.doe": b"", "Doe^John 19400101/1.2.840.113.4711": b"",
-        "files/p10/p10000032/s50414267/a.dcm.gz": b"", "images/MUELLER/b.zip": b"",
+        "files/p10/p10000032/s50414267/a.tar.gz": b"", "images/MUELLER/b.7z": b"",
     }  # fmt: skip
     with pytest.raises(SourceError) as caught:
         recognise(tmp_path, write(tmp_path, files))
     found = str(caught.value).replace(str(tmp_path), "")
     assert "1 at files/pNN/pSUBJECT/sSTUDY/*" in found
     assert "1 at images/*/*" in found
-    assert "unpack the images (.zip, .gz)" in caught.value.hint
+    assert "unpack the images (.tar.gz, .7z)" in caught.value.hint
     for project in ("MIMIC-CXR ", "MIMIC-CXR-JPG", "Open-i", "any tree"):
         assert project in caught.value.hint
     for name in ("Doe", "doe", "1940", "MUELLER", "4711", "10000032", "50414267"):

@@ -44,7 +44,7 @@ def test_mimic_cxr_jpg_with_its_reports_next_to_it(tmp_path: Path) -> None:
     source = write_tree(tmp_path / "jpg" / "2.1.0", files)
     project = write_project(tmp_path / "project", source, workers=1, reject_budget=budget)
     counts = run(project)
-    assert (counts["files"], counts["images"], counts["studies"], counts["reports"]) == (4, 2, 1, 1)
+    assert (counts["files"], counts["images"], counts["studies"], counts["reports"]) == (6, 2, 1, 1)
     assert reasons(project) == {
         f"{STUDY}/a-3.jpg": "truncated",
         "files/cover.jpg": "outside_layout",

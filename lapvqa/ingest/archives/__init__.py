@@ -2,6 +2,10 @@
 
 Files, in the order in which data meets them:
     protocol.py       what a layout has to answer: images, ids, reports, tables
+    names.py          names of files as tables hold them, and back
+    kinds.py          what kind of file it is, by its name or by its first bytes
+    members.py        members of zips and gzipped files, read where they lie
+    found.py          every file of the archive, sorted out: images, faults, others by kind
     recognise.py      which layout an archive has, and the error that explains why none fits
     mimic.py          MIMIC-CXR and MIMIC-CXR-JPG, with their tables
     openi.py          Open-i's Indiana University collection, with its XML

@@ -18,15 +18,17 @@ not be told from the thousands that a program gave; they are for judging labels,
 
 from __future__ import annotations
 
-import gzip
 import posixpath
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
 from lapvqa.dicom.views import clean_view, view_of_meaning
-from lapvqa.errors import SourceError, SplitLeakError
+from lapvqa.errors import DicomError, SourceError, SplitLeakError
 from lapvqa.identity import Ids
+from lapvqa.ingest.archives.members import read_at
+from lapvqa.ingest.archives.names import place
 from lapvqa.ingest.archives.protocol import Listed, ReportText
 from lapvqa.ingest.archives.report_files import ReportFiles, decode_report
 from lapvqa.schemas import CHEXPERT_LABELS
@@ -37,6 +39,7 @@ _TABLE = re.compile(
     r"(?:mimic-cxr-[\d.]+-(metadata|split|chexpert|negbio)|cxr-(record|study)-list)\.csv(?:\.gz)?"
     r"|(IMAGE_FILENAMES)(?:\.txt)?(?:\.gz)?"
 )
+_MAX_TABLE_BYTES = 1 << 30
 _SPLITS = {"train", "validate", "test"}
 
 _View = tuple[str | None, str | None, str | None]
@@ -51,14 +54,17 @@ class MimicArchive:
         "files/pNN/pSUBJECT/sSTUDY.txt beside the folder of each study, and for "
         "mimic-cxr-reports.zip (a file of MIMIC-CXR) in the source folder or next to it"
     )
-    pattern = re.compile(r"(?:^|/)p\d\d/p(\d{8})/s(\d{8})/([^/]+)\.(?:dcm|dicom)$", re.IGNORECASE)
+    pattern = re.compile(
+        r"(?:^|/)p\d\d/p(\d{8})/s(\d{8})/([^/]+)\.(?:dcm|dicom)(?:\.gz)?$", re.IGNORECASE
+    )
 
     def __init__(self, folder: Path, paths: Sequence[str], images: Sequence[str]) -> None:
         self.images = images
         self._reports = ReportFiles(folder, paths, _REPORT, _PACKED_REPORTS)
         self.reports: Sequence[str] = self._reports.paths
         tables = _find_tables(paths)
-        files = {name: folder / path for name, path in tables.items()}
+        self.tables: Sequence[str] = sorted([*tables.values(), *self._reports.packed])
+        files = {name: place(folder, path) for name, path in tables.items()}
         self.has_split = "split" in files
         self._split_of_image, self._split_of_patient = _read_split(files.get("split"))
         self._metadata = _read_metadata(files.get("metadata"))
@@ -185,11 +191,11 @@ def _count_missing(
     """
     lists: dict[str, tuple[Sequence[str], Collection[str]]] = {}
     if path := tables.get("record"):
-        lists[path] = _columns(folder / path, ("dicom_id",))[0], images
+        lists[path] = _columns(place(folder, path), ("dicom_id",))[0], images
     if path := tables.get("study"):
-        lists[path] = _columns(folder / path, ("study_id",))[0], studies
+        lists[path] = _columns(place(folder, path), ("study_id",))[0], studies
     if path := tables.get("IMAGE_FILENAMES"):
-        lists[path] = _stems(folder / path), images
+        lists[path] = _stems(place(folder, path)), images
     return {path: len(set(entries).difference(there)) for path, (entries, there) in lists.items()}
 
 
@@ -202,11 +208,10 @@ def _padded_time(text: str) -> str | None:
 def _stems(names: Path) -> list[str]:
     """Return the names, without folder and suffix, of the files that are listed one a line."""
     try:
-        with gzip.open(names) if names.suffix == ".gz" else names.open("rb") as handle:
-            lines = handle.read().decode("ascii", "replace").split()
-    except (OSError, EOFError) as error:
+        lines = read_at(names, _MAX_TABLE_BYTES).decode("ascii", "replace").split()
+    except DicomError as error:
         raise SourceError(
-            f"expected a list of files in {names.name}, could not read it ({type(error).__name__})",
+            f"expected a list of files in {names.name}, could not read it ({error.reason})",
             hint=f"fetch {names.name} again from its publisher, or remove it",
         ) from None
     return [line[line.rfind("/") + 1 :].partition(".")[0] for line in lines]
@@ -225,7 +230,7 @@ def _columns(
     names = [*required, *optional]
     try:
         read = csv.read_csv(
-            table,
+            BytesIO(read_at(table, _MAX_TABLE_BYTES)),
             convert_options=csv.ConvertOptions(
                 include_columns=names,
                 include_missing_columns=True,
@@ -233,7 +238,7 @@ def _columns(
                 strings_can_be_null=False,
             ),
         )
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+    except (pa.ArrowInvalid, pa.ArrowKeyError, DicomError) as error:
         raise _unreadable(table, required, type(error).__name__) from None
     # No text is null, so a column of nulls is one that the table does not have.
     absent = [name for name in required if read[name].null_count]

@@ -35,7 +35,7 @@ class OpenIArchive:
         "ecgen-radiology/*.xml in the source folder, and for NLMCXR_reports.tgz in it or next to it"
     )
     pattern = re.compile(
-        r"(?:^|/)(?:CXR)?(\d+)(?:_\1)?_(IM-[\d-]+)(?:\.dcm)?\.(?:dcm|dicom|png|jpg|jpeg)$",
+        r"(?:^|/)(?:CXR)?(\d+)(?:_\1)?_(IM-[\d-]+)(?:\.dcm)?\.(?:(?:dcm|dicom)(?:\.gz)?|png|jpg|jpeg)$",
         re.IGNORECASE,
     )
     has_split = False
@@ -45,6 +45,7 @@ class OpenIArchive:
         self.images = images
         self._reports = ReportFiles(folder, paths, _REPORT, _PACKED_REPORTS)
         self.reports: Sequence[str] = self._reports.paths
+        self.tables: Sequence[str] = self._reports.packed
 
     def ids(self, path: str) -> Ids | None:
         """Return the image's name, and the report's id (CXR1) for study and patient."""

@@ -40,6 +40,8 @@ class Archive(Protocol):
     """Files to read as DICOM or, by their suffix, as PNG or JPEG pictures; sorted."""
     reports: Sequence[str]
     """Files, ``x.zip/member`` or ``x.tgz/member``, that may be a study's report; sorted."""
+    tables: Sequence[str]
+    """Files that the layout reads besides: its tables and lists, a packed file of reports."""
     looked_for: str
     """Where reports are looked for, in words, for the error when there is none."""
     has_split: bool

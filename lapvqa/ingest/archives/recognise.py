@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Protocol
 
 from lapvqa.errors import SourceError
+from lapvqa.ingest.archives.found import Files, find_files
+from lapvqa.ingest.archives.kinds import PICTURE, by_name, suffix_of
 from lapvqa.ingest.archives.mimic import MimicArchive, MimicJpgArchive
 from lapvqa.ingest.archives.openi import OpenIArchive
 from lapvqa.ingest.archives.protocol import Archive
@@ -38,15 +40,12 @@ class _Named(_Layout, Protocol):
 
 NAMED: tuple[_Named, ...] = (MimicArchive, MimicJpgArchive, OpenIArchive)
 
-_DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
-_PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
-_PREAMBLE = 128
 _LOOKED_FOR = (
     "looked for MIMIC-CXR (files/pNN/pSUBJECT/sSTUDY/*.dcm), MIMIC-CXR-JPG (the same with *.jpg or "
     "*.png), Open-i (CXR1_1_IM-0001-3001.png, 1/1_IM-0001-3001.dcm), "
-    "and any tree with *.dcm, *.dicom, *.dic, *.ima, or files without suffix that hold DICOM"
+    "and any tree of DICOM files, whatever their names, also gzipped or in zips"
 )
-_PACKED = (".zip", ".tgz", ".gz", ".tar", ".7z", ".rar")
+_PACKED = (".tgz", ".tar.gz", ".tar", ".7z", ".rar")
 # Of names, only what these lists know is shown: any other part of one could be a patient's.
 _SHAPES = (
     (re.compile(r"files|images|train|valid|test|physionet\.org|mimic-cxr(-jpg)?|NLMCXR_\w+"), None),
@@ -57,9 +56,9 @@ _SHAPES = (
 _KINDS = frozenset(
     {
         ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".nii", ".nrrd", ".mha",
-        ".mhd", ".raw", ".npy", ".npz", ".h5", ".parquet", ".zip", ".tgz", ".gz", ".tar", ".7z",
-        ".rar", ".txt", ".csv", ".tsv", ".xls", ".xlsx", ".xml", ".json", ".yaml", ".html", ".pdf",
-        ".doc", ".docx", ".md", ".py", ".ini", ".db",
+        ".mhd", ".raw", ".npy", ".npz", ".h5", ".parquet", ".zip", ".tgz", ".tar.gz", ".tar",
+        ".7z", ".rar", ".txt", ".csv", ".tsv", ".xls", ".xlsx", ".xml", ".json", ".yaml", ".html",
+        ".pdf", ".doc", ".docx", ".md", ".py", ".ini", ".db",
     }
 )  # fmt: skip
 _SHOWN = 4
@@ -71,26 +70,35 @@ class _Choice:
     images: Sequence[str]
 
 
-def open_archive(folder: Path, paths: Sequence[str]) -> Archive:
-    """Open the archive in ``folder`` whose files are ``paths``, sorted; SourceError if unknown."""
-    choice = _choose(folder, paths)
-    return choice.layout(folder, paths, choice.images)
+def open_archive(folder: Path, files: Files | Sequence[str]) -> Archive:
+    """Open the archive in ``folder``; SourceError if unknown.
+
+    Its files are given as ``find_files`` sorted them out, or as paths, to be sorted out now.
+    """
+    found = _found(folder, files)
+    choice = _choose(folder, found)
+    return choice.layout(folder, found.paths, choice.images)
 
 
-def recognise(folder: Path, paths: Sequence[str]) -> str:
+def recognise(folder: Path, files: Files | Sequence[str]) -> str:
     """Return the layout's name without reading any table; SourceError if unknown."""
-    return _choose(folder, paths).layout.name
+    return _choose(folder, _found(folder, files)).layout.name
 
 
-def _choose(folder: Path, paths: Sequence[str]) -> _Choice:
-    files = _find_images(folder, paths)
+def _found(folder: Path, files: Files | Sequence[str]) -> Files:
+    return (
+        files if isinstance(files, Files) else find_files(folder, [(path, 0, 0) for path in files])
+    )
+
+
+def _choose(folder: Path, files: Files) -> _Choice:
     named, known = _named_layout(files.pictures)
     if named is not None and known > len(files.dicom):
         # The others are images too, so that they are rejected by name, not passed over.
         return _Choice(named, sorted([*files.pictures, *files.dicom]))
     if files.dicom:
         return _Choice(_named_layout(files.dicom)[0] or TreeArchive, files.dicom)
-    raise _unknown_layout(folder, paths)
+    raise _unknown_layout(folder, files)
 
 
 def _named_layout(images: Sequence[str]) -> tuple[_Named | None, int]:
@@ -102,54 +110,14 @@ def _named_layout(images: Sequence[str]) -> tuple[_Named | None, int]:
     return None, 0
 
 
-@dataclass(frozen=True)
-class _ImageFiles:
-    """The image files of an archive in order of path.
-
-    ``pictures`` carry no identifiers: they are images only where a layout knows their names.
-    """
-
-    dicom: Sequence[str]
-    pictures: Sequence[str]
-
-
-def _find_images(folder: Path, paths: Sequence[str]) -> _ImageFiles:
-    """Sort out the image files among ``paths``, which are relative to ``folder``."""
-    dicom: list[str] = []
-    pictures: list[str] = []
-    for path in paths:
-        suffix = _suffix_of(path)
-        if suffix in _DICOM_SUFFIXES:
-            dicom.append(path)
-        elif suffix in _PICTURE_SUFFIXES:
-            pictures.append(path)
-        # Exports often name files IM0001 or by a UID, whose last part looks like a suffix.
-        elif (not suffix or suffix[1:].isdigit()) and _has_preamble(folder / path):
-            dicom.append(path)
-    return _ImageFiles(dicom, pictures)
-
-
 def is_picture(path: str) -> bool:
     """Say whether a file is read as PNG or JPEG, by its name."""
-    return _suffix_of(path) in _PICTURE_SUFFIXES
+    return by_name(path, 1, 0) == PICTURE
 
 
-def _suffix_of(path: str) -> str:
-    """Return the suffix in small letters with its point, empty if there is none."""
-    stem, point, suffix = path[path.rfind("/") + 1 :].rpartition(".")
-    return point + suffix.lower() if stem else ""
-
-
-def _has_preamble(path: Path) -> bool:
-    try:
-        with path.open("rb") as handle:
-            return handle.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
-    except OSError:
-        return False
-
-
-def _unknown_layout(folder: Path, paths: Sequence[str]) -> SourceError:
+def _unknown_layout(folder: Path, files: Files) -> SourceError:
     """Return the error for an unknown layout; it quotes no name of a file or folder."""
+    paths = [*files.facts]
     suffixes = Counter(map(_kind, paths))
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(_SHOWN))
     shapes = Counter(map(_shape, paths))
@@ -157,18 +125,23 @@ def _unknown_layout(folder: Path, paths: Sequence[str]) -> SourceError:
     return SourceError(
         f"expected chest radiographs in {folder}, found none that a layout knows among "
         f"{len(paths)} files" + (f" ({kinds}; {places})" if paths else ""),
-        hint="; ".join([*_remedies(suffixes), _LOOKED_FOR]),
+        hint="; ".join([*_remedies(files, suffixes), _LOOKED_FOR]),
     )
 
 
-def _remedies(suffixes: Counter[str]) -> list[str]:
+def _remedies(files: Files, suffixes: Counter[str]) -> list[str]:
     remedies = []
+    if not files.facts:
+        remedies.append("the folder is empty: copy the archive into it, or name another place")
+    if files.faults:
+        fault = next(iter(files.faults.values()))
+        remedies.append(f"{len(files.faults)} zips or members of them cannot be read ({fault})")
     packed = [suffix for suffix in _PACKED if suffixes[suffix]]
     if packed:
         remedies.append(
-            f"unpack the images ({', '.join(packed)}): only reports are read from packed files"
+            f"unpack the images ({', '.join(packed)}): of packed files only zip and gzip are read"
         )
-    if any(suffixes[suffix] for suffix in _PICTURE_SUFFIXES):
+    if files.pictures:
         remedies.append(
             "pictures name neither study nor patient: they are read where their paths do, "
             "as in MIMIC-CXR-JPG and Open-i"
@@ -189,7 +162,8 @@ def _shown(folder: str) -> str:
 
 
 def _kind(path: str) -> str:
-    suffix = _suffix_of(path)
+    lower = path.lower()
+    suffix = next((known for known in _PACKED if lower.endswith(known)), suffix_of(path))
     if not suffix:
         return "(no suffix)"
     return suffix if suffix in _KINDS else "(other)"

@@ -18,8 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from lapvqa.dicom.reasons import Reason, as_reason
+from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError, SourceError
+from lapvqa.ingest.archives import members
+from lapvqa.ingest.archives.names import place
 from lapvqa.ingest.archives.protocol import ReportText
 
 MAX_REPORT_BYTES = 1 << 20
@@ -43,11 +45,15 @@ class ReportFiles:
         self._folder = folder
         self._by_groups: dict[tuple[str, ...], str] = {}
         self.paths: list[str] = []
+        self.packed: list[str] = []
+        """The packed file that is read, if there is one."""
         self._packed = _open_packed(folder, paths, wanted, packed)
         for path in paths:
             if match := wanted.search(path):
                 self.paths.append(path)
                 self._by_groups.setdefault(match.groups(), path)
+        if self._packed is not None:
+            self.packed.append(self._packed.path)
         for path in sorted(self._packed.names) if self._packed else ():
             match = wanted.search(path)
             if match and self._by_groups.setdefault(match.groups(), path) == path:
@@ -67,13 +73,13 @@ class ReportFiles:
         """Return size and modification time of a file, size and CRC-32 of a member."""
         if self._packed is not None and path in self._packed:
             return self._packed.stamp(path)
-        return stamp_of(self._folder / path)
+        return stamp_of(place(self._folder, path))
 
     def read(self, path: str) -> bytes:
         """Return a report's bytes; raises DicomError UNREADABLE or BAD_REPORT."""
         if self._packed is not None and path in self._packed:
             return self._packed.read(path)
-        return read_loose(self._folder / path)
+        return read_loose(place(self._folder, path))
 
 
 def _open_packed(
@@ -107,18 +113,16 @@ def decode_report(data: bytes) -> ReportText:
 
 
 def read_loose(path: Path) -> bytes:
-    """Return a report file's bytes; raises DicomError UNREADABLE or BAD_REPORT."""
+    """Return a report's bytes, of a file or of a member of a zip as ``x.zip/member``.
+
+    Raises DicomError UNREADABLE or BAD_REPORT.
+    """
     try:
-        with path.open("rb") as handle:
-            data = handle.read(MAX_REPORT_BYTES + 1)
-    except OSError as error:
-        raise DicomError(
-            Reason.UNREADABLE,
-            f"expected a readable report: {error.strerror}",
-            exception=type(error).__name__,
-        ) from None
-    _require_size(len(data))
-    return data
+        return members.read_at(path, MAX_REPORT_BYTES)
+    except DicomError as error:
+        if error.reason == Reason.UNREADABLE:
+            raise
+        raise DicomError(Reason.BAD_REPORT, error.message, exception=error.exception) from None
 
 
 def _require_size(size: int) -> None:
@@ -130,9 +134,8 @@ def _require_size(size: int) -> None:
 
 
 def stamp_of(path: Path) -> tuple[int, int]:
-    """Return size and modification time in ns; raises OSError."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    """Return size and modification time in ns, of a member size and CRC-32; raises OSError."""
+    return members.stamp_at(path)
 
 
 class _ZippedReports:
@@ -143,14 +146,15 @@ class _ZippedReports:
     """
 
     def __init__(self, folder: Path, path: str, wanted: re.Pattern[str]) -> None:
+        self.path = path
         try:
-            self._zip = zipfile.ZipFile(folder / path)
-        except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-            raise _damaged("zip", path, error) from None
+            self._zip = members.open_zip(place(folder, path))
+        except DicomError as error:
+            raise _damaged("zip", path, error.exception or error.reason) from None
         self._members: Mapping[str, zipfile.ZipInfo] = {
-            f"{path}/{member.filename}": member
-            for member in self._zip.infolist()
-            if wanted.search(member.filename)
+            f"{path}/{name}": member
+            for name, member in self._zip.members.items()
+            if wanted.search(name)
         }
 
     @property
@@ -170,16 +174,7 @@ class _ZippedReports:
         """Return a member's bytes; raises DicomError BAD_REPORT or UNREADABLE."""
         member = self._members[name]
         _require_size(member.file_size)
-        # Damaged, encrypted, or packed in a way that Python does not know.
-        with as_reason(Reason.BAD_REPORT, "a whole member of a zip"):
-            try:
-                return self._zip.read(member)
-            except OSError as error:
-                raise DicomError(
-                    Reason.UNREADABLE,
-                    f"expected a readable zip: {error.strerror}",
-                    exception=type(error).__name__,
-                ) from None
+        return members.read_member(self._zip, member, MAX_REPORT_BYTES, reason=Reason.BAD_REPORT)
 
 
 class _TarredReports:
@@ -190,10 +185,11 @@ class _TarredReports:
     """
 
     def __init__(self, folder: Path, path: str, wanted: re.Pattern[str]) -> None:
+        self.path = path
         try:
-            self._members = dict(_members_of(folder / path, path, wanted))
+            self._members = dict(_members_of(place(folder, path), path, wanted))
         except (OSError, tarfile.TarError, zlib.error, EOFError, ValueError) as error:
-            raise _damaged("tar", path, error) from None
+            raise _damaged("tar", path, type(error).__name__) from None
 
     @property
     def names(self) -> list[str]:
@@ -238,9 +234,9 @@ def _unpacked(file: Path) -> BinaryIO:
     return file.open("rb") if file.suffix == ".tar" else cast(BinaryIO, gzip.open(file, "rb"))
 
 
-def _damaged(kind: str, path: str, error: Exception) -> SourceError:
+def _damaged(kind: str, path: str, fault: str) -> SourceError:
     return SourceError(
-        f"expected a {kind} file, could not read {path} ({type(error).__name__})",
+        f"expected a {kind} file, could not read {path} ({fault})",
         hint=f"fetch {Path(path).name} again from its publisher; an interrupted download "
         "lacks its end",
     )

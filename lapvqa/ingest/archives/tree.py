@@ -22,6 +22,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lapvqa.identity import Ids
+from lapvqa.ingest.archives.names import place
 from lapvqa.ingest.archives.protocol import Listed, ReportText
 from lapvqa.ingest.archives.report_files import decode_report, read_loose, stamp_of
 
@@ -38,6 +39,7 @@ class TreeArchive:
         "folder of one study"
     )
     has_split = False
+    tables: Sequence[str] = ()
     missing: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, folder: Path, paths: Sequence[str], images: Sequence[str]) -> None:
@@ -85,11 +87,11 @@ class TreeArchive:
 
     def report_stamp(self, path: str) -> tuple[int, int]:
         """Return size and modification time."""
-        return stamp_of(self._folder / path)
+        return stamp_of(place(self._folder, path))
 
     def read_report(self, path: str) -> ReportText:
         """Read a text file."""
-        return decode_report(read_loose(self._folder / path))
+        return decode_report(read_loose(place(self._folder, path)))
 
     def _named_by_uid(
         self, studies: Mapping[str, Sequence[str]], study_key: Callable[[str], str]
