@@ -1,4 +1,4 @@
-"""English reports are read as they were before other languages were: the same shards, byte for byte."""
+"""English reports make the shards that they made before other languages were read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def test_the_demo(write_studies: Any) -> None:
     rng = np.random.default_rng(0)
     reports = {
         f"{number:03d}": write_report(
-            rng, sample_findings(rng), examination="CHEST (PA AND LAT)", first=number % 3 == 0,
+            rng,
+            sample_findings(rng),
+            examination="CHEST (PA AND LAT)",
+            first=number % 3 == 0,
             female=number % 2 == 0,
         ).text
         for number in range(400)
