@@ -7,8 +7,8 @@ side, words of negation, and common words. ``Languages.detect`` compares a repor
    abbreviations. In Chinese and Japanese nothing separates words, so entries are looked for
    anywhere.
 2. A word counts 1 / (number of tables that have it): what one language has alone says most.
-3. The highest sum wins if that table knows at least a fifth of the words, and has a quarter more
-   than the next. If English is that near the highest, it is English.
+3. The highest sum wins if that table knows at least three words in ten, and is half as high again
+   as the next. If English is that near the highest, it is English.
 4. Otherwise the language is unknown.
 
 A report of unknown language is cut by English headers, or taken whole where there are none, and is
@@ -41,8 +41,8 @@ UNKNOWN = "unknown"
 
 SHIPPED = Path(__file__).parents[2] / "params" / "reports"
 
-_LEAST_SHARE = 0.2
-_MARGIN = 1.25
+_LEAST_SHARE = 0.3
+_MARGIN = 1.5
 
 _CODE = re.compile(r"[a-z]{2,3}(?:-[a-z0-9]{2,8})*")
 UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
@@ -255,7 +255,7 @@ def fold(text: str) -> str:
 
 
 def any_spelling(words: str, *, between: str) -> str:
-    """Return a pattern for ``words``: accents as one character, as two or left out.
+    """Return a pattern for ``words``: accents in a letter, beside it or left out.
 
     ``between``: the pattern that stands for a space.
     """
@@ -264,8 +264,9 @@ def any_spelling(words: str, *, between: str) -> str:
         base, *marks = list(unicodedata.normalize("NFD", character))
         if character == " ":
             pattern += between
-        elif marks and base.isascii():
-            pattern += f"(?:{character}|{base}{''.join(f'{mark}?' for mark in marks)})"
+        elif marks:
+            optional = "?" if base.isascii() else ""  # kana are others without theirs
+            pattern += f"(?:{character}|{base}{''.join(mark + optional for mark in marks)})"
         else:
             pattern += re.escape(character)
     return pattern

@@ -10,8 +10,10 @@ from functools import cache
 from lapvqa.text.languages import UNSPACED, Language, any_spelling, is_unspaced
 
 # A letter or digit beside it makes another word of it (upright, L2, Röntgen); _ does not, nor does
-# an ideograph.
-_BEFORE, _AFTER = rf"(?<![^\W_{UNSPACED}])", rf"(?![^\W_{UNSPACED}])"
+# an ideograph. An accent may stand as a character of its own.
+_MARKS = "\u0300-\u036f"
+_BEFORE = rf"(?<![^\W_{UNSPACED}])(?<![{_MARKS}])"
+_AFTER = rf"(?![^\W_{UNSPACED}]|[{_MARKS}])"
 _BETWEEN = r"(?:\s+|-)"
 
 
