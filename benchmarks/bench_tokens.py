@@ -25,10 +25,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from lapvqa.text.fast_bpe import FastBpe
 from transformers import GPT2TokenizerFast
 
 from lapvqa.text.bpe import EOT, RANKS, encoding, read_ranks
-from lapvqa.text.fast_bpe import FastBpe
 
 REPORTS, ALTERNATIONS, BATCH, MAX_LENGTH = 20_000, 7, 4096, 2048
 RESULT = Path(__file__).parent / "results" / "tokens-cpu.json"

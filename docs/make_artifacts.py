@@ -56,6 +56,11 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
         "Studies that got no tokens, and why. Studies = rows of `data/tokens` + rows here.",
         schemas.REJECTS,
     ),
+    "data/report_languages.parquet": (
+        "One row per study with a report: the language it was read by, and how long its target "
+        "text is.",
+        schemas.REPORT_LANGUAGES,
+    ),
     "models/<objective>/model_best.pt": (
         "Weights of the whole model at the lowest validation loss (encoder and decoder, or both "
         "encoders and their projections): a plain state dict, read with "

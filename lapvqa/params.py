@@ -96,6 +96,7 @@ class TokensParams(Section):
     """Stage tokens."""
 
     sections: Literal["findings", "impression", "both"] = "both"
+    language: Annotated[str, Field(pattern="^[a-z]{2,4}(-[a-z0-9]{2,8})*$")] = "auto"
     max_length: Annotated[int, Field(ge=4, le=2048)] = 256
     shard_reports: Count = 65536
 

@@ -103,6 +103,11 @@ class Project:
         """token_rejects.parquet: studies that got no tokens, and why."""
         return self.root / "data" / "token_rejects.parquet"
 
+    @property
+    def report_languages(self) -> Path:
+        """report_languages.parquet: each report's language, and the length of its target text."""
+        return self.root / "data" / "report_languages.parquet"
+
     def model_dir(self, objective: str) -> Path:
         """Folder with model_best.pt, encoder_final.pt, encoder.safetensors, card.json."""
         return self.root / "models" / objective

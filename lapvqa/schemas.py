@@ -146,6 +146,16 @@ TOKENS = pa.schema(
     ]
 )
 
+REPORT_LANGUAGES = pa.schema(
+    [
+        _field("study_key", pa.string(), "keyed hash of the study"),
+        _field("language", pa.string(), "code of a file of params/reports, or unknown"),
+        _field("num_characters", pa.int32(), "of the target text; 0 where there is none"),
+        _field("num_tokens", pa.int32(), "of the target text, without begin and end, uncut"),
+        _field("num_kept", pa.int32(), "of them within tokens.max_length"),
+    ]
+)
+
 PROBE_PREDICTIONS = pa.schema(
     [
         _field("sample", pa.string(), "image or study within the dataset, without identity"),

@@ -111,7 +111,7 @@ def _show_rejects(project: Project, console: Console) -> None:
 def _show_coverage(project: Project, console: Console) -> None:
     from rich.table import Table
 
-    from lapvqa.text.coverage import coverage
+    from lapvqa.text.coverage import coverage, languages
 
     if not (project.tokens_dir.exists() and project.token_rejects.exists()):
         return
@@ -121,6 +121,25 @@ def _show_coverage(project: Project, console: Console) -> None:
     for verdict, number in coverage(project):
         table.add_row(verdict, str(number))
     console.print(table)
+    if not project.report_languages.exists():  # the tokens are those of an earlier version
+        return
+    table = Table(title="Reports by language")
+    for name in ("language", "reports", "tokens", "per character", "reports cut", "tokens cut"):
+        table.add_column(name, justify="left" if name == "language" else "right")
+    rows, hint = languages(project)
+    for row in rows:
+        per_character = row.tokens_per_character
+        table.add_row(
+            row.language,
+            str(row.reports),
+            str(row.tokens),
+            "" if per_character is None else f"{per_character:.2f}",
+            str(row.reports_cut),
+            str(row.tokens_cut),
+        )
+    console.print(table)
+    if hint:
+        console.print(hint, markup=False, soft_wrap=True)
 
 
 def _show_disk(project: Project, console: Console) -> None:

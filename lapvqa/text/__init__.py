@@ -4,11 +4,11 @@ Files, in the order in which data meets them:
     phi.py           protected health information in a report's text; serves ingest
     tokens.py        the stage: one row of tokens per study, or one row of rejects
     token_store.py   finished shards, kept outside DVC's outputs
+    languages.py     the tables of words in params/reports, and which one a report is read by
     sections.py      the sections of a report, and which of them are the target text
     laterality.py    whether a text names a side of the body
-    fast_bpe.py      many texts at once to ids
-    bpe_kernels.py   its inner loops, compiled by numba
-    bpe.py           the reference: tiktoken from the packaged rank table
+    bpe.py           texts to ids: tiktoken from the packaged rank table
+    report_languages.py  how many reports each language has, how long, how much is cut
     coverage.py      how much text reached the model, for `lapvqa status`
 
 Contracts

@@ -1,5 +1,7 @@
 """GPT-2's byte pair encoding, offline: tiktoken built from the rank table beside this file.
 
+``encode`` makes the rows of the stage tokens, ``encoding`` is tiktoken itself.
+
 The table has one line per token, ``base64(bytes) rank``: the 256 bytes, then the 50,000 merges;
 rank, merge priority and id are one number. ``<|endoftext|>`` (50256) is special and not in it.
 Its origin and licence: gpt2.tiktoken.NOTICE. The file can be made again from the source package
@@ -17,10 +19,14 @@ import hashlib
 import sys
 import tarfile
 import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import tiktoken
+from numpy.typing import NDArray
 from tiktoken_ext.openai_public import r50k_pat_str as _WORDS  # type: ignore[import-untyped]
 
 from lapvqa.errors import LapvqaError, SourceError
@@ -35,6 +41,52 @@ PACKAGED_AS = "whisper/assets/gpt2.tiktoken"
 """Where the source package openai-whisper 20250625 has the table."""
 
 RANKS_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Ids of texts, each between two 50256: ``ids[ends[n]:ends[n + 1]]``.
+
+    ``num_tokens`` counts a text's ids before it was cut, without the two.
+    """
+
+    ids: NDArray[np.uint16]
+    ends: NDArray[np.int64]
+    num_tokens: NDArray[np.int64]
+    cut: NDArray[np.bool_]
+
+
+def encode(texts: Sequence[str], *, max_length: int) -> Encoded:
+    """Encode texts as at most ``max_length`` ids each, both 50256 included.
+
+    Raises AssertionError if any row does not spell its text (see ``check``).
+    """
+    bpe, room = encoding(), max_length - 2
+    flat: list[int] = []
+    num_tokens = np.zeros(len(texts), np.int64)
+    for row, text in enumerate(texts):
+        ids = bpe.encode_ordinary(text)
+        num_tokens[row] = len(ids)
+        flat += [EOT, *ids[:room], EOT]
+    lengths = np.minimum(num_tokens, room) + 2
+    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    encoded = Encoded(np.array(flat, np.uint16), ends, num_tokens, num_tokens > room)
+    check(encoded, texts)
+    return encoded
+
+
+def check(encoded: Encoded, texts: Sequence[str]) -> None:
+    """Raise AssertionError unless every row spells its text back, or the beginning if it was cut.
+
+    The error names the row, never its text.
+    """
+    spell, all_ids = encoding().decode_bytes, encoded.ids.tolist()
+    for row, text in enumerate(texts):
+        first, *ids, last = all_ids[encoded.ends[row] : encoded.ends[row + 1]]
+        spelt, whole = spell(ids), text.encode()
+        good = whole.startswith(spelt) and (len(spelt) < len(whole)) == encoded.cut[row]
+        if not good or EOT in ids or (first, last) != (EOT, EOT):
+            raise AssertionError(f"the ids of text {row} of {len(texts)} do not spell it")
 
 
 @cache

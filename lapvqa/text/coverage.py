@@ -7,8 +7,9 @@ from collections import Counter
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lapvqa import storage
+from lapvqa import schemas, storage
 from lapvqa.project import Project
+from lapvqa.text.report_languages import LanguageRow, by_language, length_hint
 from lapvqa.text.sections import Verdict
 
 
@@ -30,6 +31,16 @@ def coverage(project: Project) -> list[tuple[str, int]]:
         sided += pc.sum(shard["sided"]).as_py() or 0
     rows = [(_words(verdict), verdicts[verdict]) for verdict in Verdict]
     return [*rows, ("cut to tokens.max_length", cut), ("names a side", sided)]
+
+
+def languages(project: Project) -> tuple[list[LanguageRow], str | None]:
+    """Return what each language's reports became, and a hint if tokens.max_length cuts much.
+
+    Raises MissingArtifactError if the stage tokens has not run.
+    """
+    path = project.report_languages
+    rows = storage.read_table(path, schemas.REPORT_LANGUAGES, made_by="tokens")
+    return by_language(rows), length_hint(rows)
 
 
 def _words(verdict: Verdict) -> str:

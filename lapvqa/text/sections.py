@@ -11,6 +11,10 @@ kept with their oddities so that targets are the ones published tables were made
 4. Blank findings and impressions are dropped. If neither is left, the last section is cut at
    its first blank line (newline, space, newline), and what follows is "last_paragraph".
 
+A report in another language is cut by the headers of its table (``lapvqa.text.languages``) and the
+English ones, wherever they begin a line or follow an ideographic full stop: in any case, with or
+without accents, before a colon (: or ：), in brackets, or alone on the line.
+
 Of several sections of one name the last counts: wet reads and addenda stand above the final
 report, so theirs give way to its own, and count only where it has none. (An addendum below the
 report, which MIMIC-CXR does not have, would replace it; under plain headers it does not.)
@@ -20,9 +24,13 @@ MIMIC-CXR's list of 54 studies treated by hand is not applied: it is MIMIC-CXR's
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Literal
+
+from lapvqa.text.languages import ENGLISH, Language, any_spelling, fold
 
 Wanted = Literal["findings", "impression", "both"]
 
@@ -77,11 +85,12 @@ _VIEWS = (
     "bone window", "frontal upright", "frontal semi-upright", "ribs", "pa and lat",
 )  # fmt: skip
 
-# Headers of hospitals that do not write as MIMIC-CXR does: any case, anywhere at a line's start.
-_PLAIN_HEADER = re.compile(
-    rf"^[ \t]*({'|'.join(sorted(map(re.escape, _NAMES), key=len, reverse=True))})[ \t]*:",
-    re.IGNORECASE | re.MULTILINE,
-)
+# Around a header of another language: numbers and signs before it; a remark in brackets after it.
+_SPACE = r"[ \t\u3000\u00a0]"
+_NUMBER = r"\d{1,2}[.)、]|[一二三四五六七八九十][、.]"
+_BEFORE = rf"{_SPACE}*(?:(?:[-*#=_•■◆●□◇○]+|{_NUMBER}){_SPACE}*)?"
+_REMARK = rf"(?:{_SPACE}*[(（][^()（）\n]{{0,60}}[)）])?"
+_BRACKETS = (r"\[【〔［〖「『<＜《", r"\]】〕］〗」』>＞》")
 
 
 @dataclass(frozen=True)
@@ -158,42 +167,76 @@ def parse(report: str) -> list[Section]:
     return _apply_rule_4(report, _headed(report), _BLANK_LINE)
 
 
-def parse_plain(report: str) -> list[Section]:
+def parse_plain(report: str, language: Language | None = None) -> list[Section]:
     """Cut a report at lines that begin with a known section name and a colon, in any case.
 
-    Rule 4 applies, to any kind of blank line.
+    In another language than English also at names in brackets or alone on a line. Rule 4 applies,
+    to any kind of blank line.
     """
-    headers = list(_PLAIN_HEADER.finditer(report))
+    pattern, names = _headers(language)
+    headers = list(pattern.finditer(report))
     if not headers:
         return [Section(FULL_REPORT, 0, len(report))]
     ends = [header.start() for header in headers[1:]] + [len(report)]
     sections = [Section(PREAMBLE, 0, headers[0].start())] + [
-        Section(section_name(header[1]), header.end(), end)
+        Section(_name_in(names, header[header.lastgroup or 1]), header.end(), end)
         for header, end in zip(headers, ends, strict=True)
     ]
     return _apply_rule_4(report, sections, _ANY_BLANK_LINE)
 
 
-def target_text(report: str | None, wanted: Wanted) -> TargetText:
-    """Choose the target text of a report.
+def _name_in(names: dict[str, str], header: str) -> str:
+    return names.get(fold(header)) or section_name(header)
+
+
+@cache
+def _headers(language: Language | None) -> tuple[re.Pattern[str], dict[str, str]]:
+    """Return the pattern of a language's headers, and the section of each as ``fold`` writes it."""
+    names = {spelling: section_name(spelling) for spelling in _NAMES}
+    if language is None:
+        return _with_colon(names), names
+    own = [header for _, header in language.table.sections.pairs()]
+    names |= language.sections
+    if language.code == ENGLISH:
+        return _with_colon([*_NAMES, *own]), names
+    words = _any([*own, *_NAMES])
+    opening, closing = _BRACKETS
+    return re.compile(
+        rf"(?:^|(?<=[。；])){_BEFORE}(?:"
+        rf"[{opening}]{_SPACE}*(?P<bracketed>{words}){_REMARK}{_SPACE}*[{closing}]{_SPACE}*[:：]?"
+        rf"|(?P<before_colon>{words}){_REMARK}{_SPACE}*\**{_SPACE}*[:：]\**"
+        rf"|(?<![。；])(?P<alone>{words}){_REMARK}{_SPACE}*[-*#=_]*{_SPACE}*\r?$)",
+        re.IGNORECASE | re.MULTILINE,
+    ), names
+
+
+def _with_colon(words: Iterable[str]) -> re.Pattern[str]:
+    """Return the pattern of English headers where a hospital does not write as MIMIC-CXR does."""
+    spelt = "|".join(sorted(map(re.escape, words), key=len, reverse=True))
+    return re.compile(rf"^[ \t]*({spelt})[ \t]*:", re.IGNORECASE | re.MULTILINE)
+
+
+def _any(words: Iterable[str]) -> str:
+    longest_first = sorted(words, key=len, reverse=True)
+    return "|".join(any_spelling(word, between=f"{_SPACE}+") for word in longest_first)
+
+
+def target_text(report: str | None, wanted: Wanted, language: Language | None = None) -> TargetText:
+    """Choose the target text of a report; ``language`` None is one that is not known.
 
     ``both`` is findings then impression, or the one that is there; without either the last
     paragraph, or all of a report that has no header. ``findings`` and ``impression`` have no
-    substitute. Headers are MIMIC-CXR's, or plain ones where those give nothing. The text is
-    normalised; the spans are those of the report as given.
+    substitute. English headers are MIMIC-CXR's, or plain ones where those give nothing; those of
+    another language are plain. The text is normalised; the spans are those of the report as given.
     """
     if report is None:
         return TargetText("", (), Verdict.NO_REPORT)
     if not _has_words(report):
         return TargetText("", (), Verdict.EMPTY_REPORT)
-    last = {section.name: section for section in parse(report)}
-    headless = set(last) <= {FULL_REPORT, LAST_PARAGRAPH}
-    if headless or not _choose(last, wanted):
-        plain = _before_addenda(parse_plain(report))
-        if not headless:  # its last paragraph is no target: MIMIC-CXR's rules saw none
-            last = {name: plain[name] for name in _TARGETS if name in plain}
-        elif FULL_REPORT not in plain:
-            last = plain
+    if language is None or language.code == ENGLISH:
+        last = _english(report, wanted, language)
+    else:
+        last = _before_addenda(parse_plain(report, language))
     present = [last[name] for name in _choose(last, wanted)]
     if not present:
         return TargetText("", (), Verdict.NO_SECTION)
@@ -202,6 +245,19 @@ def target_text(report: str | None, wanted: Wanted) -> TargetText:
         return TargetText("", (), Verdict.EMPTY_SECTION)
     text = " ".join(normalise(section.text(report)) for section in spans)
     return TargetText(text, spans, _MADE_OF[tuple(section.name for section in spans)])
+
+
+def _english(report: str, wanted: Wanted, language: Language | None) -> dict[str, Section]:
+    """Return the sections by name: MIMIC-CXR's, or plain ones where those give nothing."""
+    last = {section.name: section for section in parse(report)}
+    headless = set(last) <= {FULL_REPORT, LAST_PARAGRAPH}
+    if headless or not _choose(last, wanted):
+        plain = _before_addenda(parse_plain(report, language))
+        if not headless:  # its last paragraph is no target: MIMIC-CXR's rules saw none
+            return {name: plain[name] for name in _TARGETS if name in plain}
+        if FULL_REPORT not in plain:
+            return plain
+    return last
 
 
 def _before_addenda(sections: list[Section]) -> dict[str, Section]:

@@ -12,7 +12,9 @@ long as all its studies are there with unchanged rows; else it is made again fro
 are still valid. Studies that are in no chunk form new ones. So the order in which reports arrive
 decides which rows share a file, and nothing else.
 
-The digest covers what a row depends on: the stage's code, its libraries, the parameters.
+The digest covers what every row depends on: the stage's code, its libraries, the parameters. A
+row's table of words is written beside it (``rules``): an edit of de.yaml makes German rows again.
+Its language is looked for again only if some table, or tokens.language, has changed.
 """
 
 from __future__ import annotations
@@ -31,31 +33,43 @@ from lapvqa import code, schemas, storage
 from lapvqa.errors import MissingArtifactError, SchemaError
 from lapvqa.params import TokensParams
 from lapvqa.recorder import Recorder
+from lapvqa.text.languages import Languages
 
 CHUNK = pa.schema(
     [
         pa.field("study_key", pa.string(), nullable=False),
         pa.field("digest", pa.string(), nullable=False),
         pa.field("verdict", pa.string(), nullable=False),
+        pa.field("language", pa.string()),
+        pa.field("rules", pa.string(), nullable=False),
+        pa.field("num_characters", pa.int32(), nullable=False),
         pa.field("num_tokens", pa.int32(), nullable=False),
         pa.field("report_sha256", pa.string()),
     ]
 )
-"""A study of a chunk: ``digest`` of its row (``row_digests``), ``num_tokens`` before any cut."""
+"""A study of a chunk: ``digest`` of its row (``row_digests``), ``rules`` of its language
+(``Languages.rules``), ``num_tokens`` of its target text before any cut."""
+
+Known = tuple[str, str]
+"""What a finished row is valid for: its digest and its rules."""
 
 _ROW = ("study_key", "patient_key", "split", "report_sha256", "report")
 _LIBRARIES = ("pyarrow", "tiktoken")
-_SHARD = b"shard"
+_SHARD, _DETECTED = b"shard", b"detected"
 _KEPT_STORES = 2
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Studies that were finished together; ``shard`` is None if none of them has a text."""
+    """Studies that were finished together; ``shard`` is None if none of them has a text.
+
+    ``detected``: what their languages were detected with (``Languages.digest``).
+    """
 
     path: Path
     shard: Path | None
     studies: pa.Table
+    detected: str
 
 
 @dataclass(frozen=True)
@@ -74,8 +88,8 @@ class ChunkPlan:
 class TokenStore:
     """Chunks under one digest."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, detected: str) -> None:
+        self.folder, self._detected = folder, detected
         folder.mkdir(parents=True, exist_ok=True)
         for partial in [*folder.glob(".*.tmp"), folder / "new.parquet"]:
             partial.unlink(missing_ok=True)  # of a run that was killed; the stage holds a lock
@@ -94,9 +108,20 @@ class TokenStore:
     def write(self, studies: pa.Table, tokens: pa.Table) -> Chunk:
         """Add a chunk, completely or not at all."""
         shard = self._write("tokens", tokens, schemas.TOKENS) if tokens.num_rows else None
-        named = {_SHARD: shard.name.encode() if shard else b""}
-        path = self._write("chunk", studies.replace_schema_metadata(named), CHUNK)
-        return Chunk(path, shard, studies)
+        facts = {_SHARD: shard.name.encode() if shard else b"", _DETECTED: self._detected.encode()}
+        path = self._write("chunk", studies.replace_schema_metadata(facts), CHUNK)
+        return Chunk(path, shard, studies, self._detected)
+
+    def languages(self, chunks: Iterable[Chunk]) -> dict[str, str | None]:
+        """Return the languages that still hold, by the digest of the row."""
+        return {
+            digest: language
+            for chunk in chunks
+            if chunk.detected == self._detected
+            for digest, language in zip(
+                *(chunk.studies[name].to_pylist() for name in ("digest", "language")), strict=True
+            )
+        }
 
     def prune(self, live: Sequence[Chunk]) -> None:
         """Delete all files but those of the chunks ``live``."""
@@ -115,11 +140,12 @@ class TokenStore:
     def _read(self, path: Path) -> Chunk:
         _check(path)
         studies = storage.read_table(path, CHUNK, made_by="tokens")
-        name = (studies.schema.metadata or {}).get(_SHARD, b"").decode()
+        facts = studies.schema.metadata or {}
+        name, detected = (facts.get(key, b"").decode() for key in (_SHARD, _DETECTED))
         shard = path.with_name(name) if name else None
         if shard is not None:
             _check(storage.require(shard, made_by="tokens"))
-        return Chunk(path, shard, studies.replace_schema_metadata(None))
+        return Chunk(path, shard, studies.replace_schema_metadata(None), detected)
 
 
 def _check(path: Path) -> None:
@@ -130,15 +156,15 @@ def _check(path: Path) -> None:
         )
 
 
-def open_store(work_dir: Path, params: TokensParams) -> TokenStore:
+def open_store(work_dir: Path, params: TokensParams, languages: Languages) -> TokenStore:
     """Open the store of this code and these parameters; delete all but the latest two."""
     described = {
-        "params": params.model_dump(mode="json"),
+        "params": params.model_dump(mode="json", exclude={"language"}),
         "code": code.digest("lapvqa.text.tokens"),
         "libraries": [metadata.version(name) for name in _LIBRARIES],
     }
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
-    store = TokenStore(work_dir / digest)
+    store = TokenStore(work_dir / digest, detected=f"{params.language} {languages.digest}")
     store.folder.touch()
     stores = [path for path in work_dir.iterdir() if path.is_dir()]
     stores.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
@@ -154,20 +180,20 @@ def row_digests(studies: pa.Table) -> list[str]:
 
 
 def plan_chunks(
-    keys: Sequence[str], digests: Sequence[str], chunks: Sequence[Chunk], *, shard_reports: int
+    keys: Sequence[str], known_as: Sequence[Known], chunks: Sequence[Chunk], *, shard_reports: int
 ) -> list[ChunkPlan]:
     """Decide which chunks stand, which are made again of what is left of them, and which are new.
 
-    ``keys`` and ``digests`` are those of all studies, by key.
+    ``keys`` and ``known_as`` are those of all studies, by key.
     """
     row_of = {key: row for row, key in enumerate(keys)}
     plans: list[ChunkPlan] = []
     taken: set[int] = set()
-    broken: list[tuple[Chunk, dict[str, str]]] = []
+    broken: list[tuple[Chunk, dict[str, Known]]] = []
     for chunk in chunks:
         known = _known(chunk)
         rows = [row_of[key] for key in known if key in row_of]
-        whole = len(rows) == len(known) and all(known[keys[row]] == digests[row] for row in rows)
+        whole = len(rows) == len(known) and all(known[keys[row]] == known_as[row] for row in rows)
         # A run that was killed may have left a chunk beside the one that replaces it.
         if whole and taken.isdisjoint(rows):
             plans.append(ChunkPlan(rows, [], chunk, complete=True))
@@ -176,7 +202,7 @@ def plan_chunks(
             broken.append((chunk, known))
     for chunk, known in broken:
         left = sorted(row_of[key] for key in known if key in row_of and row_of[key] not in taken)
-        fresh = [row for row in left if known[keys[row]] != digests[row]]
+        fresh = [row for row in left if known[keys[row]] != known_as[row]]
         if left:
             plans.append(ChunkPlan(left, fresh, chunk))
             taken.update(left)
@@ -187,9 +213,9 @@ def plan_chunks(
     return plans
 
 
-def _known(chunk: Chunk) -> dict[str, str]:
-    columns = (chunk.studies[name].to_pylist() for name in ("study_key", "digest"))
-    return dict(zip(*columns, strict=True))
+def _known(chunk: Chunk) -> dict[str, Known]:
+    columns = (chunk.studies[name].to_pylist() for name in ("study_key", "digest", "rules"))
+    return {key: (digest, rules) for key, digest, rules in zip(*columns, strict=True)}
 
 
 def link_shards(chunks: Iterable[Chunk], folder: Path) -> None:

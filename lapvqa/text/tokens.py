@@ -17,7 +17,9 @@ from lapvqa.errors import SourceError
 from lapvqa.job import Counts, Job
 from lapvqa.params import TokensParams
 from lapvqa.recorder import Recorder
-from lapvqa.text.fast_bpe import Encoded, FastBpe
+from lapvqa.text import report_languages
+from lapvqa.text.bpe import Encoded, encode
+from lapvqa.text.languages import AUTO, UNKNOWN, Languages, load_languages
 from lapvqa.text.laterality import names_side
 from lapvqa.text.sections import Section, TargetText, Verdict, target_text
 from lapvqa.text.token_store import (
@@ -54,20 +56,30 @@ _EXPLANATIONS = {
 
 
 def run(params: TokensParams, job: Job) -> Counts:
-    """Write data/tokens/tokens-<hex>.parquet and data/token_rejects.parquet from studies.parquet.
+    """Write data/tokens/tokens-<hex>.parquet and what was rejected, from studies.parquet.
 
-    Rows are sorted by study key within a file; ``token_store`` decides which file has which study.
-    Raises SourceError if no study of the train split has tokens.
+    Also data/report_languages.parquet. Rows are sorted by study key within a file; ``token_store``
+    decides which file has which study. Raises ConfigError for a malformed table of words or a
+    language without one, SourceError if no study of the train split has tokens.
     """
+    languages = load_languages(job.project.root)
     studies = storage.read_table(job.project.studies, schemas.STUDIES, made_by="ingest")
     studies = studies.sort_by("study_key").combine_chunks()
-    store = open_store(job.project.work_dir("tokens"), params)
+    store = open_store(job.project.work_dir("tokens"), params, languages)
     keys, digests = studies["study_key"].to_pylist(), row_digests(studies)
-    plans = plan_chunks(keys, digests, store.load(job.recorder), shard_reports=params.shard_reports)
+    known = store.load(job.recorder)
+    read_by = find_languages(
+        studies, digests, store.languages(known), languages, chosen=params.language
+    )
+    known_as = [
+        (digest, languages.rules(code)) for digest, code in zip(digests, read_by, strict=True)
+    ]
+    studies = studies.append_column("language", pa.array(read_by, pa.string()))
+    plans = plan_chunks(keys, known_as, known, shard_reports=params.shard_reports)
     new = sum(len(plan.fresh) for plan in plans)
     job.recorder.say(f"{len(keys) - new} reports known, {new} new")
 
-    tokeniser = Tokeniser(params, job.recorder, total=new)
+    tokeniser = Tokeniser(params, languages, job.recorder, total=new)
     started = time.perf_counter()
     chunks = []
     for plan in plans:
@@ -80,21 +92,53 @@ def run(params: TokensParams, job: Job) -> Counts:
 
     rejects = _reject_table(chunks)
     storage.write_table(job.project.token_rejects, rejects, schemas.REJECTS)
+    lengths = report_languages.table((one.studies for one in chunks), params.max_length)
+    storage.write_table(job.project.report_languages, lengths, schemas.REPORT_LANGUAGES)
     _require_training_text(chunks, studies, params)
     link_shards(chunks, job.project.tokens_dir)
     store.prune(chunks)
     counts = _account(studies.num_rows, chunks, rejects, job, params)
+    counts |= _account_languages(lengths, job)
     rate = round(tokeniser.num_tokens / max(seconds, 1e-9))
     return {**counts, "known": len(keys) - new, "new": new, "tokens_per_s": rate}
+
+
+def find_languages(
+    studies: pa.Table,
+    digests: Sequence[str],
+    known: dict[str, str | None],
+    languages: Languages,
+    *,
+    chosen: str = AUTO,
+) -> list[str | None]:
+    """Return the language of each report: the one that was chosen, or is known, or is detected.
+
+    A code of params/reports or "unknown"; None for a study without a report.
+    """
+    if chosen != AUTO:
+        languages.find(chosen)
+    found: list[str | None] = []
+    for digest, report in zip(digests, studies["report"].to_pylist(), strict=True):
+        if report is None:
+            found.append(None)
+        elif chosen != AUTO:
+            found.append(chosen)
+        elif digest in known:
+            found.append(known[digest])
+        else:
+            language = languages.detect(report)
+            found.append(language.code if language else UNKNOWN)
+    return found
 
 
 class Tokeniser:
     """Sections, ids and sides of reports; shows progress over all of them."""
 
-    def __init__(self, params: TokensParams, recorder: Recorder, *, total: int) -> None:
-        self._params, self._recorder = params, recorder
+    def __init__(
+        self, params: TokensParams, languages: Languages, recorder: Recorder, *, total: int
+    ) -> None:
+        self._params, self._languages, self._recorder = params, languages, recorder
         self._total, self._done = total, 0
-        self._bpe = FastBpe()
         self.num_tokens = 0
         """Ids made so far, before any cut."""
 
@@ -113,13 +157,14 @@ class Tokeniser:
         return pa.concat_tables(finished), pa.concat_tables(tokens)
 
     def _batch(self, studies: pa.Table, digests: list[str]) -> tuple[pa.Table, pa.Table]:
+        read_by = [self._languages.by_code.get(code) for code in studies["language"].to_pylist()]
         targets = [
-            target_text(report, self._params.sections) for report in studies["report"].to_pylist()
+            target_text(report, self._params.sections, language)
+            for report, language in zip(studies["report"].to_pylist(), read_by, strict=True)
         ]
         with_text = [row for row, target in enumerate(targets) if target.verdict.has_text]
         kept = [targets[row] for row in with_text]
-        texts = pa.array([target.text for target in kept], pa.string())
-        encoded = self._bpe.encode(texts, max_length=self._params.max_length)
+        encoded = encode([target.text for target in kept], max_length=self._params.max_length)
         num_tokens = np.zeros(len(targets), np.int32)
         num_tokens[with_text] = encoded.num_tokens
         self.num_tokens += int(num_tokens.sum())
@@ -127,19 +172,25 @@ class Tokeniser:
             "study_key": studies["study_key"],
             "digest": digests,
             "verdict": [str(target.verdict) for target in targets],
+            "language": studies["language"],
+            "rules": list(map(self._languages.rules, studies["language"].to_pylist())),
+            "num_characters": [len(target.text) for target in targets],
             "num_tokens": num_tokens,
             "report_sha256": studies["report_sha256"],
         }
-        tokens = _token_table(studies.take(pa.array(with_text, pa.int64())), kept, encoded)
+        sided = [names_side(targets[row].text, read_by[row]) for row in with_text]
+        tokens = _token_table(studies.take(pa.array(with_text, pa.int64())), kept, encoded, sided)
         return pa.table(finished, schema=CHUNK), tokens
 
 
-def _token_table(studies: pa.Table, targets: Sequence[TargetText], encoded: Encoded) -> pa.Table:
+def _token_table(
+    studies: pa.Table, targets: Sequence[TargetText], encoded: Encoded, sided: Sequence[bool]
+) -> pa.Table:
     ids = pa.ListArray.from_arrays(encoded.ends.astype(np.int32), encoded.ids)
     columns = {
         **{name: studies[name] for name in ("study_key", "patient_key", "split", "report_sha256")},
         "verdict": [str(target.verdict) for target in targets],
-        "sided": [names_side(target.text) for target in targets],
+        "sided": sided,
         "token_ids": ids,
         "truncated": encoded.cut,
         "spans": [[_span(section) for section in target.spans] for target in targets],
@@ -251,6 +302,23 @@ def _account(
         "tokens": kept,
         "tokens_cut": int(cut.sum()),
     }
+
+
+def _account_languages(lengths: pa.Table, job: Job) -> Counts:
+    """Say which languages the reports have and whether many are cut; return the counts."""
+    numbers = report_languages.count(lengths)
+    said = ", ".join(f"{number} {code}" for code, number in numbers.items())
+    job.recorder.say(f"languages: {said or 'none'}")
+    job.recorder.facts({"languages": said})
+    if numbers.get(UNKNOWN):
+        job.recorder.say(
+            f"{numbers[UNKNOWN]} reports in no language of params/reports: cut by English headers "
+            "or taken whole, and never mirrored; add a table (docs/ingest.md, Languages)"
+        )
+    hint = report_languages.length_hint(lengths)
+    if hint:
+        job.recorder.say(hint)
+    return {f"language_{code}": number for code, number in numbers.items()}
 
 
 def _num_ids(footer: pq.FileMetaData) -> int:

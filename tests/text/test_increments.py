@@ -45,9 +45,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     passed: list[str | None] = []
     target_text = tokens.target_text
 
-    def watched(report: str | None, wanted: Any) -> Any:
+    def watched(report: str | None, wanted: Any, language: Any) -> Any:
         passed.append(report)
-        return target_text(report, wanted)
+        return target_text(report, wanted, language)
 
     monkeypatch.setattr(tokens, "target_text", watched)
     return passed
