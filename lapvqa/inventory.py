@@ -28,8 +28,8 @@ Entry = tuple[str, int, int]
 def run(params: InventoryParams, job: Job) -> Counts:
     """Write data/inventory/<name>.parquet for each input folder; return the numbers of files.
 
-    The source's file also holds the archive's layout and the id of the key that will hide its
-    identifiers, so a changed key reruns ingest. An absent evaluation set gives an empty list.
+    The source's file also holds the archive's layout, the id of the key that will hide its
+    identifiers, and a digest of where local.yaml says its reports are: either changed reruns ingest. An absent evaluation set gives an empty list.
     """
     counts: Counts = {}
     for name in NAMES:
@@ -138,7 +138,8 @@ def _source_facts(folder: Path, entries: list[Entry], job: Job) -> dict[str, str
 
     archive_layout = recognise(folder, [path for path, _, _ in entries])
     key = identity.load_key(folder, job)
-    return {"layout": archive_layout, "deid_key": identity.key_id(key)}
+    reports = job.machine.reports.digest()
+    return {"layout": archive_layout, "deid_key": identity.key_id(key), "reports": reports}
 
 
 def _write(path: Path, entries: list[Entry], facts: dict[str, str]) -> None:

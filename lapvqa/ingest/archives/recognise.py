@@ -20,6 +20,7 @@ from lapvqa.ingest.archives.mimic import MimicArchive, MimicJpgArchive
 from lapvqa.ingest.archives.openi import OpenIArchive
 from lapvqa.ingest.archives.protocol import Archive
 from lapvqa.ingest.archives.tree import TreeArchive
+from lapvqa.machine import ReportSources
 
 
 class _Layout(Protocol):
@@ -71,9 +72,16 @@ class _Choice:
     images: Sequence[str]
 
 
-def open_archive(folder: Path, paths: Sequence[str]) -> Archive:
-    """Open the archive in ``folder`` whose files are ``paths``, sorted; SourceError if unknown."""
+def open_archive(
+    folder: Path, paths: Sequence[str], reports: ReportSources | None = None
+) -> Archive:
+    """Open the archive in ``folder`` whose files are ``paths``, sorted; SourceError if unknown.
+
+    ``reports`` says where those of a plain tree are; other layouts know that themselves.
+    """
     choice = _choose(folder, paths)
+    if choice.layout is TreeArchive:
+        return TreeArchive(folder, paths, choice.images, reports)
     return choice.layout(folder, paths, choice.images)
 
 
