@@ -37,8 +37,9 @@ _OF_FILE_SYSTEMS = frozenset({"lost+found", "System Volume Information", "$RECYC
 def run(params: InventoryParams, job: Job) -> Counts:
     """Write data/inventory/<name>.parquet for each input folder; return the numbers of files.
 
-    The source's file also holds the archive's layout and the id of the key that will hide its
-    identifiers, so a changed key reruns ingest. An absent evaluation set gives an empty list.
+    The source's file also holds the archive's layout, the id of the key that will hide its
+    identifiers, and a digest of where local.yaml says its reports are: a change of any reruns
+    ingest. An absent evaluation set gives an empty list.
     """
     counts: Counts = {}
     for name in NAMES:
@@ -214,7 +215,8 @@ def _source_facts(folder: Path, entries: list[Entry], job: Job) -> dict[str, str
     files = find_known_files(folder, entries, job.project.work_dir("ingest"))
     archive_layout = recognise(folder, files)
     key = identity.load_key(folder, job)
-    return {"layout": archive_layout, "deid_key": identity.key_id(key)}
+    reports = job.machine.reports.digest()
+    return {"layout": archive_layout, "deid_key": identity.key_id(key), "reports": reports}
 
 
 def _write(path: Path, entries: list[Entry], facts: dict[str, str]) -> None:

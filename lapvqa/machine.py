@@ -1,14 +1,19 @@
 """local.yaml: facts of this machine, git-ignored, that never change a number.
 
+(Where an archive lies, and where in it the reports are, decides what is read; the inventory says so
+to the stages.)
+
 Absent file or key: the default. Every stage receives a ``Machine``.
 """
 
 from __future__ import annotations
 
+import codecs
+import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lapvqa.params import InventoryParams, Section, read_yaml, validate
 from lapvqa.project import Project
@@ -47,6 +52,48 @@ class Execution(Section):
         return self
 
 
+class ReportSources(Section):
+    """Where the reports of a plain tree of DICOM files are, if they are not found by themselves.
+
+    It belongs to the archive as its folder does, so it stands beside paths.source; the inventory
+    keeps it, and ingest runs again when it changes.
+    """
+
+    table: str | None = None
+    """The table, relative to the source folder; the only one that is read then."""
+    study_uid: str | None = None
+    accession: str | None = None
+    instance_uid: str | None = None
+    path: str | None = None
+    text: list[str] = []
+    """Columns with text; several are written one after the other, each under its heading."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    encoding: str | None = None
+    """Of the table and of text files, as Python names it."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, name: str | None) -> str | None:
+        if name is None:
+            return None
+        try:
+            return codecs.lookup(name).name
+        except LookupError:
+            raise ValueError(f"no encoding is called {name!r}; try utf-8, cp1252") from None
+
+    def key_columns(self) -> list[tuple[str, str]]:
+        """Return kind and name of the columns that name the study."""
+        columns = {
+            "study": self.study_uid, "accession": self.accession, "instance": self.instance_uid,
+            "path": self.path,
+        }  # fmt: skip
+        return [(kind, name) for kind, name in columns.items() if name]
+
+    def digest(self) -> str:
+        """Return what changes when one of the values does."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
 Strategy = Literal["ddp", "fsdp"]
 
 
@@ -77,6 +124,7 @@ class Machine(Section):
     servers: Servers = Servers()
     execution: Execution = Execution()
     training: Training = Training()
+    reports: ReportSources = ReportSources()
     workers: int = Field(default_factory=available_cores, ge=1)
     device: str = "auto"
     deid_key_file: str | None = None

@@ -76,6 +76,9 @@ class RejectBudgetParams(Section):
     folder_min_files: Count = 20
 
 
+SeveralReports = Literal["best", "none"]
+
+
 class IngestParams(Section):
     """Stage ingest."""
 
@@ -85,6 +88,7 @@ class IngestParams(Section):
     colour: Literal["reject", "accept"] = "reject"
     body_part: Literal["chest", "any"] = "chest"
     burned_in: Literal["reject", "accept"] = "reject"
+    several_reports: SeveralReports = "best"
     split: SplitParams
     shard_images: Count = 512
     limits: LimitParams = LimitParams()

@@ -54,6 +54,12 @@ class Reason(StrEnum):
     VIEW_UNKNOWN = "view_unknown"
     REPORT_WITHOUT_STUDY = "report_without_study"
     BAD_REPORT = "bad_report"
+    REPORT_ENCODING = "report_encoding"
+    REPORT_FORMAT = "report_format"
+    NOT_A_REPORT = "not_a_report"
+    SUPERSEDED_REPORT = "superseded_report"
+    AMBIGUOUS_REPORT = "ambiguous_report"
+    REPORT_WITHDRAWN = "report_withdrawn"
     IDENTITY_IN_REPORT = "identity_in_report"
     STUDY_EMPTY = "study_empty"
     COMPANION = "companion"
@@ -117,8 +123,16 @@ _REMEDIES = {
     Reason.LATERAL_NOT_ASKED: "set ingest.views to any if lateral images are wanted",
     Reason.VIEW_UNKNOWN: "fill in ViewPosition, or set ingest.views to any, or "
     "ingest.unknown_view to frontal",
-    Reason.REPORT_WITHOUT_STUDY: "add the study's images, or name the report as its study's folder",
+    Reason.REPORT_WITHOUT_STUDY: "add the study's images, or name the report by its study UID or "
+    "accession number; docs/ingest.md shows how reports are matched",
     Reason.BAD_REPORT: "fetch the report again; it could not be read as its layout promises",
+    Reason.REPORT_ENCODING: "write it in UTF-8, or name its encoding in local.yaml: "
+    "reports.encoding",
+    Reason.REPORT_FORMAT: "export it as plain text, RTF or HTML",
+    Reason.NOT_A_REPORT: "nothing, if it is no report; docs/ingest.md shows what is read",
+    Reason.SUPERSEDED_REPORT: "nothing: another report stands for its study",
+    Reason.AMBIGUOUS_REPORT: "name the report by its study UID: several studies may be meant",
+    Reason.REPORT_WITHDRAWN: "nothing: it says itself that it does not count",
     Reason.IDENTITY_IN_REPORT: "remove what names somebody (`lapvqa rejects` gives kind and "
     "place), or set ingest.deid.reports to flag",
     Reason.STUDY_EMPTY: "see the rejects of the study's files",

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 
 from lapvqa.dicom.reasons import Reason
+from lapvqa.ingest import study_tables
 from lapvqa.ingest.archives.found import Files
 from lapvqa.ingest.archives.protocol import Archive
 from lapvqa.ingest.study_tables import Reports
@@ -25,14 +26,16 @@ _NAMED = 8
 """Kinds that the line of the account names; the table has them all."""
 
 
-def companions_table(candidates: Sequence[Candidate], archive: Archive, files: Files) -> pa.Table:
+def companions_table(
+    candidates: Sequence[Candidate], archive: Archive, files: Files, reports: Reports
+) -> pa.Table:
     """Return data/companions.parquet's rows, sorted by path: every file that is no image."""
     rows = [
         (candidate.result.path, "companion", _words(candidate.result.companion))
         for candidate in companions(candidates)
     ]
     read = {candidate.result.path for candidate in candidates}
-    kinds = {**dict.fromkeys(archive.reports, "report"), **dict.fromkeys(archive.tables, "table")}
+    kinds = {**dict.fromkeys(reports.paths, "report"), **dict.fromkeys(archive.tables, "table")}
     for path in files.facts.keys() - read:
         what = kinds.get(path) or files.others.get(path) or "picture"
         rows.append((path, "other", what))
@@ -66,11 +69,11 @@ def account(
     going_with = {what: number for (kind, what), number in kinds.items() if kind == "companion"}
     others = {what: number for (kind, what), number in kinds.items() if kind == "other"}
     sides = sum(going_with.values()), sum(others.values())
-    known_studies = {c.result.study_key for c in candidates} - {None}
+    known_studies = study_tables.studies_in(candidates)
     sums = {
         "files": (len(files.facts), len(accepted(candidates)), rejected["file"], *sides),
         "studies": (len(known_studies), len(studies), rejected["study"]),
-        "reports": (len(archive.reports), len(reports.texts), rejected["report"]),
+        "reports": (len(reports.paths), len(reports.texts), rejected["report"]),
     }
     for kind, (total, taken, out, *rest) in sums.items():
         if total != taken + out + sum(rest):

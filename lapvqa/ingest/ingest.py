@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -33,7 +33,7 @@ from lapvqa.ingest.archives.recognise import open_archive
 from lapvqa.ingest.one_file import Context
 from lapvqa.ingest.plan import Plan, plan, read_files
 from lapvqa.ingest.rejects import load_waivers, require_budget
-from lapvqa.ingest.reports import ReportResult, flag_counts, open_reports, read_reports
+from lapvqa.ingest.reports import UTF8_NAMES, ReportResult, flag_counts, open_reports, read_reports
 from lapvqa.ingest.result_store import ResultStore, open_files
 from lapvqa.ingest.study_tables import Reports, Shard
 from lapvqa.ingest.verdicts import Candidate, accepted, judge, raw_twins
@@ -85,11 +85,12 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
         recorder=job.recorder,
     )
     judge(candidates, archive, params)
-    beside = companions_table(candidates, archive, source.files)
-    storage.write_table(job.project.companions, beside, COMPANIONS)
     _require_images(candidates, source.folder)
     known_studies = study_tables.find_studies(candidates)
     results, reports = _reports(source, known_studies, params, job)
+    candidates = study_tables.without_reports(candidates, reports)
+    beside = companions_table(candidates, archive, source.files, reports)
+    storage.write_table(job.project.companions, beside, COMPANIONS)
     others = [*reports.rejects, *study_tables.study_rejects(candidates, known_studies, reports)]
     rejects = study_tables.rejects_table(candidates, others)
     _write_rejects(rejects, job.project)
@@ -117,7 +118,7 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
     shards = study_tables.make_shards(candidates)
     images = study_tables.images_table(shards)
     counts["content"] = study_tables.content_digest(images, studies)
-    job.recorder.facts({**_encodings(candidates), **_report_facts(results, job.recorder)})
+    job.recorder.facts({**_encodings(candidates), **_report_facts(results, reports, job.recorder)})
     labels = study_tables.labels_table(archive, source.keyring, studies)
     _write_outputs(shards, images, studies, labels, source.store, job.project)
     return counts
@@ -130,8 +131,9 @@ def open_source(params: IngestParams, job: Job) -> Source:
     columns = [files[name].to_pylist() for name in INVENTORY.names]
     work_dir = job.project.work_dir("ingest")
     found = find_known_files(folder, zip(*columns, strict=True), work_dir)
-    archive = open_archive(folder, found)
-    _require_reports(archive, len(archive.reports), folder)
+    archive = open_archive(folder, found, job.machine.reports)
+    if not archive.reports:
+        job.recorder.say("no file with reports yet: only DICOM SR among the images can bring some")
     key = load_key(folder, job)
     keyring = Keyring(key, keep_ids=params.deid.keep_ids)
     seed = params.split.seed
@@ -149,11 +151,15 @@ def open_source(params: IngestParams, job: Job) -> Source:
 def _reports(
     source: Source, studies: Sequence[study_tables.Study], params: IngestParams, job: Job
 ) -> tuple[dict[str, ReportResult], Reports]:
-    matches = study_tables.match_reports(source.archive, studies, source.keyring.study)
-    policy = params.deid.reports
-    folder = open_reports(job.project.work_dir("ingest"), source.folder, source.archive, policy)
-    results = read_reports(source.archive, sorted(matches.values()), folder, policy, job.recorder)
-    return results, study_tables.judge_reports(source.archive, matches, results)
+    known = study_tables.known_studies(studies, source.keyring)
+    matches = source.archive.match_reports(known)
+    paths = sorted(match.path for own in matches.reports.values() for match in own)
+    policy, stated = params.deid.reports, job.machine.reports.digest()
+    work_dir = job.project.work_dir("ingest")
+    folder = open_reports(work_dir, source.folder, source.archive, policy, stated)
+    results = read_reports(source.archive, paths, folder, policy, job.recorder)
+    judged = study_tables.judge_reports(source.archive, matches, results, params.several_reports)
+    return results, judged
 
 
 def _days(params: IngestParams, keyring: Keyring) -> Callable[[str, date], date | None]:
@@ -163,13 +169,31 @@ def _days(params: IngestParams, keyring: Keyring) -> Callable[[str, date], date 
     return (lambda _, day: day) if params.deid.dates == "keep" else (lambda _, day: None)
 
 
-def _report_facts(results: dict[str, ReportResult], recorder: Recorder) -> dict[str, object]:
-    flags = flag_counts(results)
+def _report_facts(
+    results: Mapping[str, ReportResult], reports: Reports, recorder: Recorder
+) -> dict[str, object]:
+    taken = list(reports.texts.values())
+    flags = flag_counts(results.values())
     if flags:
         counts = ", ".join(f"{kind} in {number}" for kind, number in flags.items())
         recorder.say(f"reports with text that may identify somebody: {counts}")
-    not_utf8 = sum(result.is_utf8 is False for result in results.values())
-    return {"reports_not_utf8": not_utf8, "reports_flagged": flags}
+    encodings = Counter(str(result.encoding) for result in taken)
+    forms = Counter(str(result.form) for result in taken)
+    for what, counted in (
+        ("matched by", reports.rules),
+        ("in encoding", encodings),
+        ("read from", forms),
+    ):
+        listed = ", ".join(f"{name}: {number}" for name, number in Counter(counted).most_common())
+        if listed:
+            recorder.say(f"reports {what} {listed}")
+    return {
+        "reports_not_utf8": sum(n for name, n in encodings.items() if name not in UTF8_NAMES),
+        "reports_flagged": flags,
+        "reports_by_rule": dict(reports.rules),
+        "reports_by_encoding": dict(encodings),
+        "reports_by_form": dict(forms),
+    }
 
 
 def _clear(project: Project) -> None:

@@ -1,14 +1,15 @@
 """Read each report of the archive once, search it for identities, and keep it.
 
 Finished work lies beside that of the images (``result_store``), in ``reports-<digest>/``; a report
-counts as known as long as its stamp (size and time, or size and checksum within a zip) is the same.
+counts as known as long as its stamp (size and time, or size and checksum within a zip or a table)
+is the same.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -26,6 +27,9 @@ from lapvqa.text import phi
 Policy = Literal["flag", "reject"]
 """Treatment of a report with text that may identify somebody: ingest.deid.reports."""
 
+UTF8_NAMES = frozenset({"utf-8", "dicom"})
+"""Encodings of a report that is in UTF-8, or that names its own (DICOM)."""
+
 REPORTS = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -36,7 +40,10 @@ REPORTS = pa.schema(
         pa.field("exception", pa.string()),
         pa.field("sha256", pa.string()),
         pa.field("text", pa.string()),
-        pa.field("is_utf8", pa.bool_()),
+        pa.field("encoding", pa.string()),
+        pa.field("form", pa.string()),
+        pa.field("status", pa.string()),
+        pa.field("written", pa.string()),
         pa.field("flags", pa.list_(pa.string())),
     ]
 )
@@ -54,7 +61,10 @@ class ReportResult:
     exception: str | None = None
     sha256: str | None = None
     text: str | None = None
-    is_utf8: bool | None = None
+    encoding: str | None = None
+    form: str | None = None
+    status: str | None = None
+    written: str | None = None
     flags: Sequence[str] | None = None
     """Kinds of identifying text, as many times as they were found."""
     held_in: str = ""
@@ -68,7 +78,10 @@ def read_reports(
 
     Under the policy "reject", a text that may identify somebody is not even kept there.
     """
-    known = {result.path: result for result in _load(folder, recorder)}
+    stored = _load(folder, recorder)
+    known = {result.path: result for result in stored}
+    # A row keeps its text when rows before it come or go; only its number is another.
+    rows = {_content(r.path, r.size, r.stamp): r for r in stored if "#" in r.path}
     results: dict[str, ReportResult] = {}
     new: list[ReportResult] = []
     for done, path in enumerate(paths, start=1):
@@ -80,10 +93,12 @@ def read_reports(
             continue
         result = known.get(path)
         if result is None or (result.size, result.stamp) != (size, stamp):
+            result = rows.get(_content(path, size, stamp)) if "#" in path else None
+        if result is None:
             new.append(_read(archive, ReportResult(path=path, size=size, stamp=stamp), policy))
             recorder.progress(done, len(paths), unit="reports")
         else:
-            results[path] = result
+            results[path] = replace(result, path=path)
     if results:
         recorder.say(f"{len(results)} reports are known from before, {len(new)} are new")
     results |= {result.path: result for result in _write(folder, new)}
@@ -91,23 +106,33 @@ def read_reports(
     return results
 
 
-def open_reports(work_dir: Path, source: Path, archive: Archive, policy: Policy) -> Path:
-    """Open the folder of finished reports for this archive, its layout's code and the policy."""
+def open_reports(
+    work_dir: Path, source: Path, archive: Archive, policy: Policy, stated: str = ""
+) -> Path:
+    """Open the folder of finished reports for this archive, its layout's code and the policy.
+
+    ``stated`` is a digest of where local.yaml says that reports are.
+    """
     described: dict[str, object] = {
         "source": str(source.resolve()),
         "policy": policy,
+        "stated": stated,
         "code": code.digest(type(archive).__module__, phi.__name__),
     }
     return open_folder(work_dir, "reports", described)
 
 
-def flag_counts(results: Mapping[str, ReportResult]) -> dict[str, int]:
+def flag_counts(results: Iterable[ReportResult]) -> dict[str, int]:
     """Return how many reports hold identifying text, by kind."""
     counts: dict[str, int] = {}
-    for result in results.values():
+    for result in results:
         for kind in set(result.flags or ()):
             counts[kind] = counts.get(kind, 0) + 1
     return dict(sorted(counts.items()))
+
+
+def _content(path: str, size: int, stamp: int) -> tuple[str, int, int]:
+    return path.rpartition("#")[0], size, stamp
 
 
 def _read(archive: Archive, unread: ReportResult, policy: Policy) -> ReportResult:
@@ -116,7 +141,10 @@ def _read(archive: Archive, unread: ReportResult, policy: Policy) -> ReportResul
     except DicomError as error:
         return replace(unread, reason=error.reason, detail=error.message, exception=error.exception)
     flags = [span.kind for span in phi.find_phi(report.text)]
-    result = replace(unread, sha256=report.sha256, is_utf8=report.is_utf8, flags=flags)
+    result = replace(
+        unread, sha256=report.sha256, encoding=report.encoding, form=report.form,
+        status=report.status, written=report.written, flags=flags,
+    )  # fmt: skip
     if flags and policy == "reject":
         kinds = ", ".join(sorted(set(flags)))
         detail = f"expected no identifying text, found {kinds}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -16,12 +16,15 @@ from lapvqa.dicom.header import clean_date, clean_time
 from lapvqa.dicom.reasons import COPIES, Reason
 from lapvqa.identity import Keyring
 from lapvqa.images.shards import shard_name
-from lapvqa.ingest.archives.protocol import Archive
+from lapvqa.ingest.archives.protocol import Archive, KnownStudies, Matches, ReportMatch
 from lapvqa.ingest.reports import ReportResult
 from lapvqa.ingest.verdicts import Candidate, accepted
+from lapvqa.params import SeveralReports
 from lapvqa.schemas import CHEXPERT_LABELS, IMAGES, LABELS, REJECTS, STUDIES
 
 STAGE = "ingest"
+STRUCTURED_REPORT = "structured_report"
+"""Value of column ``companion`` in the stored results."""
 _UNKNOWN_LAST = "~"  # sorts behind every digit
 
 
@@ -50,7 +53,7 @@ class Study:
     @property
     def first(self) -> Candidate:
         """The file that tells whose study it is."""
-        return (self.images or self.files)[0]
+        return (self.images or [f for f in self.files if not f.result.companion])[0]
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,10 @@ class Reports:
 
     texts: Mapping[str, ReportResult]
     rejects: Sequence[dict[str, str | None]]
+    rules: Mapping[str, int]
+    """How many were matched by which rule."""
+    paths: Set[str]
+    """All reports: those that are taken and those that are rejected."""
 
 
 def make_shards(candidates: Sequence[Candidate]) -> list[Shard]:
@@ -101,50 +108,149 @@ def content_digest(images: pa.Table, studies: pa.Table) -> str:
 
 
 def find_studies(candidates: Sequence[Candidate]) -> list[Study]:
-    """Return the studies with a patient and a split, each with all its files in order of path."""
+    """Return the studies with a patient and a split, each with all its files in order of path.
+
+    What goes with images (DICOM SR...) counts as a file of its study, but makes none.
+    """
     files: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
         if candidate.result.study_key and candidate.result.patient_key and candidate.split:
             files[candidate.result.study_key].append(candidate)
-    return [Study(key, files[key]) for key in sorted(files)]
+    return [
+        Study(key, files[key])
+        for key in sorted(files)
+        if any(not file.result.companion for file in files[key])
+    ]
 
 
-def match_reports(
-    archive: Archive, studies: Sequence[Study], study_key: Callable[[str], str]
-) -> dict[str, str]:
-    """Return the path of each study's report by study key; ``study_key`` hashes a study's id.
+def known_studies(studies: Sequence[Study], keyring: Keyring) -> KnownStudies:
+    """Return what reports are matched by.
 
-    Rejected files take part in the matching: they still tell whose a folder is. But a copy
-    elsewhere does not pull its study's report there.
+    Rejected files take part: they still tell whose a folder is. But a copy elsewhere does not pull
+    its study's report there.
     """
     places: dict[str, list[str]] = {}
     copies: dict[str, list[str]] = {}
+    accessions: dict[str, set[str]] = defaultdict(set)
+    instances: dict[str, str] = {}
+    dates: dict[str, str] = {}
+    structured: dict[str, list[str]] = {}
     for study in studies:
-        elsewhere = [file.result.path for file in study.files if file.reason in COPIES]
-        own = [file.result.path for file in study.files if file.reason not in COPIES]
+        images = [file for file in study.files if not file.result.companion]
+        elsewhere = [file.result.path for file in images if file.reason in COPIES]
+        own = [file.result.path for file in images if file.reason not in COPIES]
         places[study.key], copies[study.key] = own or elsewhere, elsewhere
-    return archive.match_reports(places, copies, study_key=study_key)
+        for file in images:
+            if file.reason is Reason.PATIENT_MISMATCH:
+                continue
+            if file.result.accession_key:
+                accessions[file.result.accession_key].add(study.key)
+            if file.result.instance_key:
+                instances[file.result.instance_key] = study.key
+        day = min(map(_taken_at, images))[0]
+        if day != _UNKNOWN_LAST:
+            dates[study.key] = day
+        structured[study.key] = [
+            file.result.path
+            for file in study.files
+            if file.result.companion == STRUCTURED_REPORT and file.reason not in COPIES
+        ]
+    return KnownStudies(
+        images=places,
+        copies=copies,
+        study_key=keyring.study,
+        accession_key=keyring.accession,
+        instance_key=keyring.image,
+        by_accession={
+            key: next(iter(own)) if len(own) == 1 else None for key, own in accessions.items()
+        },
+        by_instance=instances,
+        patients={study.key: str(study.first.result.patient_key) for study in studies},
+        dates=dates,
+        structured_reports=structured,
+    )
 
 
 def judge_reports(
-    archive: Archive, matches: Mapping[str, str], results: Mapping[str, ReportResult]
+    archive: Archive,
+    matches: Matches,
+    results: Mapping[str, ReportResult],
+    several: SeveralReports = "best",
 ) -> Reports:
-    """Divide the reports into those that are taken and those that are rejected."""
+    """Choose each study's report, and say why the others are rejected.
+
+    Of several that can be read, the best is taken: one that is final before a preliminary one, then
+    by the rule that found it, then the latest by its own date, a corrected one before the others,
+    the first by path. ``none``: none is taken if their texts differ.
+    """
     texts: dict[str, ReportResult] = {}
     rejects = []
-    for key, path in matches.items():
-        result = results[path]
-        if result.reason is not None:
-            rejects.append(_report_reject(result, Reason(result.reason), result.detail or ""))
-        else:
-            texts[key] = result
-    matched = set(matches.values())
+    rules: Counter[str] = Counter()
+    others = _other_documents(archive, results)
+    for key, candidates in matches.reports.items():
+        usable = sorted(
+            (match for match in candidates if results[match.path].reason is None),
+            key=lambda match: _worth(match, results[match.path]),
+        )
+        rejects += [
+            _report_reject(result, Reason(result.reason), result.detail or "")
+            for result in (results[match.path] for match in candidates)
+            if result.reason is not None and result.path not in others
+        ]
+        differ = len({results[match.path].text for match in usable}) > 1
+        if several == "none" and differ:
+            detail = f"expected one report of its study, found {len(usable)}"
+            rejects += [
+                _report_reject(results[match.path], Reason.AMBIGUOUS_REPORT, detail)
+                for match in usable
+            ]
+            continue
+        for match in usable[:1]:
+            texts[key] = results[match.path]
+            rules[match.rule] += 1
+        rejects += [
+            _report_reject(results[match.path], Reason.SUPERSEDED_REPORT, detail)
+            for match in usable[1:]
+            for detail in [_instead(results[match.path], texts[key], usable[0])]
+        ]
+    rejects += [
+        reject_row("report", path, refusal.reason, refusal.detail)
+        for path, refusal in matches.refused.items()
+    ]
+    known = {match.path for own in matches.reports.values() for match in own}
     rejects += [
         reject_row("report", path, Reason.REPORT_WITHOUT_STUDY, "no study to go with it")
         for path in archive.reports
-        if path not in matched
+        if path not in known and path not in matches.refused
     ]
-    return Reports(texts, rejects)
+    paths = {*archive.reports, *known, *matches.refused} - others
+    return Reports(texts, rejects, dict(rules.most_common()), paths)
+
+
+def _worth(match: ReportMatch, result: ReportResult) -> tuple[object, ...]:
+    return (
+        result.status == "preliminary",
+        match.rank,
+        -int((result.written or "0").ljust(14, "0")),
+        result.status != "corrected",
+        match.path,
+    )
+
+
+def _instead(result: ReportResult, taken: ReportResult, match: ReportMatch) -> str:
+    same = "the same text" if result.text == taken.text else "another text"
+    return f"{same} stands for its study: {match.rule}"
+
+
+def _other_documents(archive: Archive, results: Mapping[str, ReportResult]) -> Set[str]:
+    """Return the DICOM SR that are no reports (of a dose, of CAD): they stay companions."""
+    found = {path for path, result in results.items() if result.reason == Reason.NOT_A_REPORT}
+    return found.intersection(archive.images) if found else found
+
+
+def without_reports(candidates: Sequence[Candidate], reports: Reports) -> list[Candidate]:
+    """Return the files of the archive that are not counted as reports."""
+    return [file for file in candidates if file.result.path not in reports.paths]
 
 
 def _report_reject(result: ReportResult, reason: Reason, detail: str) -> dict[str, str | None]:
@@ -224,9 +330,18 @@ def study_rejects(
 ) -> list[dict[str, str | None]]:
     """Return a row for each study that has neither an image nor a report, or no split."""
     kept = {study.key for study in studies if study.images or study.key in reports.texts}
-    known = {c.result.study_key for c in candidates if c.result.study_key is not None}
+    known = studies_in(candidates)
     detail = "every file of the study was turned away"
     return [reject_row("study", key, Reason.STUDY_EMPTY, detail) for key in known - kept]
+
+
+def studies_in(candidates: Sequence[Candidate]) -> Set[str]:
+    """Return the keys of all studies of which there is more than what goes with images."""
+    return {
+        c.result.study_key
+        for c in candidates
+        if c.result.study_key is not None and not c.result.companion
+    }
 
 
 def rejects_table(

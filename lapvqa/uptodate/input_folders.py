@@ -36,6 +36,8 @@ class Places:
     key_file: str
     key_is_named: bool
     """local.yaml names the key file; it then counts for the demo archive too."""
+    reports: str | None = None
+    """Digest of where local.yaml says that the reports of the source are."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Listing:
     """Modification time of the inventory file itself."""
     digest: str
     key_id: str | None
+    reports: str | None = None
+    """``Places.reports`` at that time."""
 
 
 def artefact(project: Project, name: str) -> str:
@@ -62,7 +66,9 @@ def places(project: Project) -> Places:
     named = machine.deid_key_file
     key_file = project.root / Path(named).expanduser() if named else project.state / "deid.key"
     folders = {name: str(machine.folder(name, params.inventory, project)) for name in NAMES}
-    return Places(folders, str(key_file), key_is_named=named is not None)
+    return Places(
+        folders, str(key_file), key_is_named=named is not None, reports=machine.reports.digest()
+    )
 
 
 def listings(project: Project) -> dict[str, Listing]:
@@ -91,6 +97,8 @@ def change(project: Project, name: str, *, places: Places, known: Listing | None
         return count_changes(_rows(_read(project, name)), rows)
     if known.key_id not in (None, _key_id(places, rows)):
         return "the key that hides identifiers is another"
+    if known.reports not in (None, places.reports):
+        return "local.yaml says otherwise where the reports are"
     return ""
 
 
@@ -138,7 +146,9 @@ def _listing(project: Project, name: str) -> Listing:
     table = _read(project, name)
     marked = (table.schema.metadata or {}).get(b"deid_key")
     used = marked.decode() if marked else None
-    return Listing(mtime_ns, digest(_rows(table)), _DEMO if used == key_id(DEMO_KEY) else used)
+    key = _DEMO if used == key_id(DEMO_KEY) else used
+    stated = (table.schema.metadata or {}).get(b"reports")
+    return Listing(mtime_ns, digest(_rows(table)), key, stated.decode() if stated else None)
 
 
 def _key_id(places: Places, rows: list[Row]) -> str:

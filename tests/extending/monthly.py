@@ -6,12 +6,12 @@ The accession number names study and report; the patient comes from the DICOM he
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from lapvqa.identity import Ids
-from lapvqa.ingest.archives.protocol import Listed, ReportText
+from lapvqa.ingest.archives.protocol import KnownStudies, Listed, Matches, ReportMatch, ReportText
 from lapvqa.ingest.archives.report_files import ReportFiles, decode_report
 
 _REPORT = re.compile(r"(?:^|/)reports/(\w+)\.txt$")
@@ -41,21 +41,15 @@ class MonthlyArchive:
         """Return nothing: there are no tables."""
         return Listed()
 
-    def match_reports(
-        self,
-        studies: Mapping[str, Sequence[str]],
-        copies: Mapping[str, Sequence[str]],
-        *,
-        study_key: Callable[[str], str] | None = None,
-    ) -> dict[str, str]:
-        """Match by the accession number; ``studies`` has keys, so it is read from a path again."""
+    def match_reports(self, known: KnownStudies) -> Matches:
+        """Match by the accession number; studies have keys, so it is read from a path again."""
         matches = {}
-        for study, images in studies.items():
+        for study, images in known.images.items():
             accession = self.pattern.search(images[0])
             report = self._reports.path_of(accession[1]) if accession else None
             if report is not None:
-                matches[study] = report
-        return matches
+                matches[study] = [ReportMatch(0, report, "accession number")]
+        return Matches(matches)
 
     def report_stamp(self, path: str) -> tuple[int, int]:
         """Return size and modification time."""

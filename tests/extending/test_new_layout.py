@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from made_dicom import dicom_bytes, small_image, write_project
 from worked_example import assert_shown, copy_package, insert, replace, run
 
+from lapvqa.ingest.archives.protocol import KnownStudies
 from lapvqa.ingest.archives.recognise import open_archive
 
 MODULE = Path(__file__).parent / "monthly.py"
@@ -77,7 +78,7 @@ def test_without_the_layout_it_is_a_tree_whose_reports_nobody_can_match(tmp_path
     for path in archive.images:
         studies.setdefault(str(Path(path).parent), []).append(path)
     assert archive.name == "tree"
-    assert archive.match_reports(studies, {}) == {}
+    assert archive.match_reports(KnownStudies(studies)).reports == {}
 
 
 def test_the_document_shows_these_very_lines(repository: Path) -> None:

@@ -3,11 +3,13 @@ from __future__ import annotations
 import gzip
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lapvqa.errors import SourceError, SplitLeakError
 from lapvqa.identity import Ids, Keyring
+from lapvqa.ingest.archives.protocol import Archive, KnownStudies
 from lapvqa.ingest.archives.recognise import open_archive, recognise
 from lapvqa.schemas import CHEXPERT_LABELS
 
@@ -23,6 +25,12 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> list[str]:
         data = content.encode() if isinstance(content, str) else content
         (folder / path).write_bytes(gzip.compress(data) if path.endswith(".gz") else data)
     return sorted(files)
+
+
+def matched(archive: Archive, images: Mapping[str, Sequence[str]], **known: Any) -> dict[str, str]:
+    """The report that each study gets, if all can be read."""
+    matches = archive.match_reports(KnownStudies(images, **known))
+    return {study: min(found).path for study, found in matches.reports.items()}
 
 
 METADATA = (
@@ -59,7 +67,7 @@ def test_mimic_by_path_and_tables(tmp_path: Path, nesting: str, suffix: str) -> 
     # The lateral image is not in the split table, its patient is.
     assert (listed.split, archive.listed(lateral).split) == ("validate", "validate")
     assert archive.reports == [nesting + REPORT]
-    assert archive.match_reports({"key": [lateral]}, {}) == {"key": nesting + REPORT}
+    assert matched(archive, {"key": [lateral]}) == {"key": nesting + REPORT}
     ((study, labels),) = archive.labels()
     assert study == "50414267"
     assert dict(zip(CHEXPERT_LABELS, labels, strict=True))["Cardiomegaly"] == 1
@@ -133,9 +141,9 @@ def test_a_report_named_by_the_study_uid_is_found_anywhere(tmp_path: Path) -> No
     reports = ["elsewhere/1.2.3.4.txt", "elsewhere/1.2.3.9.txt", "mixed/a.txt", "mixed/b.txt"]
     images = ["mixed/a.dcm", "mixed/b.dcm"]
     archive = open_archive(tmp_path, sorted([*reports, *images]))
-    named = archive.match_reports(studies, {}, study_key=ring.study)
+    named = matched(archive, studies, study_key=ring.study)
     assert named == {one: "elsewhere/1.2.3.4.txt", two: "mixed/b.txt"}
-    assert archive.match_reports(studies, {}) == {one: "mixed/a.txt", two: "mixed/b.txt"}
+    assert matched(archive, studies) == {one: "mixed/a.txt", two: "mixed/b.txt"}
 
 
 TREES: dict[str, tuple[Sequence[str], Mapping[str, Sequence[str]], Mapping[str, str]]] = {
@@ -165,10 +173,20 @@ TREES: dict[str, tuple[Sequence[str], Mapping[str, Sequence[str]], Mapping[str, 
         {},
     ),
     "files in the root": (["a.txt", "notes.txt"], {"one": ["a.dcm"]}, {"one": "a.txt"}),
-    "no report is used twice": (
+    "a report that two studies may claim is nobody's": (
         ["s/a.txt"],
         {"one": ["s/a.dcm"], "two": ["s/a.ima"]},
-        {"one": "s/a.txt"},
+        {},
+    ),
+    "a readme in the folder of one study": (
+        ["cd1/README.TXT", "cd2/report.txt", "cd2/LIESMICH.txt"],
+        {"one": ["cd1/DICOM/a.dcm"], "two": ["cd2/DICOM/b.dcm"]},
+        {"two": "cd2/report.txt"},
+    ),
+    "one text in a patient's folder with several studies": (
+        ["p/report.txt"],
+        {"one": ["p/a/1.dcm"], "two": ["p/b/2.dcm"]},
+        {},
     ),
 }
 
@@ -178,5 +196,5 @@ def test_reports_of_a_tree(tmp_path: Path, name: str) -> None:
     reports, studies, expected = TREES[name]
     images = [path for paths in studies.values() for path in paths]
     archive = open_archive(tmp_path, sorted([*reports, *images]))
-    assert archive.match_reports(studies, {}) == expected
+    assert matched(archive, studies) == expected
     assert archive.ids(images[0]) == Ids()

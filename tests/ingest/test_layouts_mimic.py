@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_layouts import CHEXPERT, IMAGE, LATERAL, METADATA, REPORT, SPLIT, write
+from test_layouts import CHEXPERT, IMAGE, LATERAL, METADATA, REPORT, SPLIT, matched, write
 
 from lapvqa.errors import DicomError, SourceError
 from lapvqa.identity import Ids
@@ -44,7 +44,7 @@ def studies_of(archive: Archive) -> dict[str, list[str]]:
 
 
 def texts(archive: Archive) -> dict[str, str]:
-    matches = archive.match_reports(studies_of(archive), {})
+    matches = matched(archive, studies_of(archive))
     return {study: archive.read_report(path).text for study, path in matches.items()}
 
 
@@ -54,10 +54,10 @@ def test_reports_are_read_inside_the_zip(tmp_path: Path) -> None:
     archive = open_archive(tmp_path, write(tmp_path, files))
     member = NESTING + ZIP + "/" + REPORT
     assert archive.reports == [member, member.replace("s50414267", "s59999999")]
-    assert archive.match_reports({"key": [NESTING + IMAGE]}, {}) == {"key": member}
+    assert matched(archive, {"key": [NESTING + IMAGE]}) == {"key": member}
     report = archive.read_report(member)
     assert report.text == "FINAL REPORT"
-    assert report.is_utf8
+    assert report.encoding == "utf-8"
     size, crc = archive.report_stamp(member)
     assert size == len("FINAL REPORT")
     (tmp_path / NESTING / ZIP).write_bytes(zipped({REPORT: "FINAL REPORD"}))
@@ -102,30 +102,40 @@ def test_a_damaged_member_costs_its_report_and_a_damaged_zip_is_named(tmp_path: 
             open_archive(tmp_path, write(tmp_path, {IMAGE: b"", ZIP: broken}))
 
 
-@pytest.mark.parametrize("content", [b"\xd0\xcf\x11\xe0\0\0", b"x" * (MAX_REPORT_BYTES + 1)])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\xd0\xcf\x11\xe0\0\0", "report_format"),
+        (b"%PDF-1.7 and so on", "report_format"),
+        (b"\0\1\2\3", "bad_report"),
+        (b"x" * (MAX_REPORT_BYTES + 1), "bad_report"),
+        (b"\x81\xff", "report_encoding"),
+    ],
+)
 @pytest.mark.parametrize("packed", [True, False])
-def test_what_is_no_text_is_no_report(tmp_path: Path, content: bytes, packed: bool) -> None:
+def test_what_is_no_text_is_no_report(
+    tmp_path: Path, content: bytes, reason: str, packed: bool
+) -> None:
     files = {IMAGE: b"", **({ZIP: zipped({REPORT: content})} if packed else {REPORT: content})}
     archive = open_archive(tmp_path, write(tmp_path, files))
     with pytest.raises(DicomError) as caught:
         archive.read_report(archive.reports[0])
-    assert caught.value.reason == "bad_report"
+    assert caught.value.reason == reason
 
 
 @pytest.mark.parametrize(
-    ("data", "text", "is_utf8"),
+    ("data", "text", "encoding"),
     [
-        ("Größe".encode(), "Größe", True),
-        (b"\xef\xbb\xbfA", "A", True),
-        ("Größe".encode("cp1252"), "Größe", False),
-        ("Größe".encode("utf-16"), "Größe", False),
-        (b"\x81\xff", "\ufffdÿ", False),
+        ("Größe".encode(), "Größe", "utf-8"),
+        (b"\xef\xbb\xbfA", "A", "utf-8"),
+        ("Größe".encode("cp1252"), "Größe", "cp1252"),
+        ("Größe".encode("utf-16"), "Größe", "utf-16-le"),
     ],
 )
-def test_encodings_of_reports(tmp_path: Path, data: bytes, text: str, is_utf8: bool) -> None:
+def test_encodings_of_reports(tmp_path: Path, data: bytes, text: str, encoding: str) -> None:
     archive = open_archive(tmp_path, write(tmp_path, {IMAGE: b"", REPORT: data}))
     report = archive.read_report(REPORT)
-    assert (report.text, report.is_utf8) == (text, is_utf8)
+    assert (report.text, report.encoding) == (text, encoding)
 
 
 def test_an_unreadable_report_says_so(tmp_path: Path) -> None:

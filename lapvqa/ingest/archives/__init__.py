@@ -9,8 +9,17 @@ Files, in the order in which data meets them:
     recognise.py      which layout an archive has, and the error that explains why none fits
     mimic.py          MIMIC-CXR and MIMIC-CXR-JPG, with their tables
     openi.py          Open-i's Indiana University collection, with its XML
-    tree.py           any other tree of DICOM files
+    tree.py           any other tree of DICOM files: which report is whose
+    report_sources.py where the reports of such a tree are: texts, tables, messages
     report_files.py   reports that are loose files, or members of a zip or tar
+    report_table.py   a table (CSV, TSV, Parquet) with a report in each row
+    messages.py       one report of a file that holds several
+    hl7.py            HL7 v2 messages (ORU)
+    fhir.py           FHIR DiagnosticReport
+    structured_report.py DICOM SR
+    headings.py       what hospitals call the sections, to the headings used here
+    encodings.py      bytes to text, in the encoding they are in
+    markup.py         RTF and HTML to text
 
 A new layout is a module with a class that has the members of ``protocol.Archive`` and a
 ``pattern`` of its images' paths, and its name in ``recognise.NAMED``; docs/extending.md

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
 
 from lapvqa.ingest.archives.names import NO_FILE, is_hidden
 
@@ -49,7 +48,6 @@ _TEXT_NAMES = frozenset(
 _ISO_VERSION = re.compile(r";\d+$")
 """ISO 9660 writes IM3.DCM;1: the file's version stands behind its name."""
 _PREAMBLE = 128
-_GZIP = b"\x1f\x8b"
 _ZIP_HEADS = (b"PK\x03\x04", b"PK\x05\x06")
 # A data set without preamble begins with the group length or version of its file meta (group 0002),
 # or with the first element of group 0008 (PS3.10 7.1, PS3.5 7.1).
@@ -101,17 +99,7 @@ def by_content(head: bytes) -> str:
         return DICOM
     if head.startswith(_ZIP_HEADS):
         return ZIP
-    if head.startswith(_GZIP):
-        inner = _gunzipped(head)
-        return DICOM if inner and by_content(inner) == DICOM else UNKNOWN
     return DICOM if _is_data_set(head) else UNKNOWN
-
-
-def _gunzipped(head: bytes) -> bytes:
-    try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD_BYTES)
-    except zlib.error:
-        return b""
 
 
 def _is_data_set(head: bytes) -> bool:

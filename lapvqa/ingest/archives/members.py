@@ -107,7 +107,20 @@ def read_at(file: Path, limit: int, *, stamp: tuple[int, int] | None = None) -> 
 
 
 def read_head(file: Path, size: int) -> bytes:
-    """Return the first ``size`` bytes of a file or member, as it lies there; raises DicomError."""
+    """Return the beginning of a file or member, of a gzipped one that of what is in it.
+
+    At most ``size`` bytes; raises DicomError.
+    """
+    head = _head_as_it_lies(file, size)
+    if not _is_gzip(head):
+        return head
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, size)
+    except zlib.error:
+        return head
+
+
+def _head_as_it_lies(file: Path, size: int) -> bytes:
     try:
         with _as_unreadable():
             handle = os.open(file, _OPENING)
@@ -238,9 +251,13 @@ def _require_size(size: int, limit: int) -> None:
         raise DicomError(Reason.TOO_LARGE, f"{size} bytes, at most {limit} are read")
 
 
+def _is_gzip(data: bytes) -> bool:
+    return data.startswith(_GZIP) and data[_PREAMBLE : _PREAMBLE + 4] != b"DICM"
+
+
 def _gunzipped(data: bytes, limit: int) -> bytes:
     """Return what is in ``data`` if that is gzipped (RFC 1952), else ``data``."""
-    if not data.startswith(_GZIP) or data[_PREAMBLE : _PREAMBLE + 4] == b"DICM":
+    if not _is_gzip(data):
         return data
     pieces: list[bytes] = []
     size = 0

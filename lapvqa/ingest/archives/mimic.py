@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from lapvqa.errors import DicomError, SourceError, SplitLeakError
 from lapvqa.identity import Ids
 from lapvqa.ingest.archives.members import read_at
 from lapvqa.ingest.archives.names import place
-from lapvqa.ingest.archives.protocol import Listed, ReportText
+from lapvqa.ingest.archives.protocol import KnownStudies, Listed, Matches, ReportMatch, ReportText
 from lapvqa.ingest.archives.report_files import ReportFiles, decode_report
 from lapvqa.schemas import CHEXPERT_LABELS
 
@@ -88,21 +88,15 @@ class MimicArchive:
         split = self._split_of_image.get(image) or self._split_of_patient.get(patient)
         return Listed(view, date, time, split)
 
-    def match_reports(
-        self,
-        studies: Mapping[str, Sequence[str]],
-        copies: Mapping[str, Sequence[str]],
-        *,
-        study_key: Callable[[str], str] | None = None,
-    ) -> dict[str, str]:
+    def match_reports(self, known: KnownStudies) -> Matches:
         """Match by subject and study number."""
         matches = {}
-        for study, images in studies.items():
+        for study, images in known.images.items():
             ids = self.ids(images[0])
             report = self._reports.path_of(ids.patient or "", ids.study or "") if ids else None
             if report is not None:
-                matches[study] = report
-        return matches
+                matches[study] = [ReportMatch(0, report, "subject and study number")]
+        return Matches(matches)
 
     def report_stamp(self, path: str) -> tuple[int, int]:
         """Return size and modification time, or size and CRC within the zip."""

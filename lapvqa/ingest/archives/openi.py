@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from xml.etree.ElementTree import XMLParser
@@ -20,7 +20,7 @@ from xml.etree.ElementTree import XMLParser
 from lapvqa.dicom.reasons import Reason, as_reason
 from lapvqa.errors import DicomError
 from lapvqa.identity import Ids
-from lapvqa.ingest.archives.protocol import Listed, ReportText
+from lapvqa.ingest.archives.protocol import KnownStudies, Listed, Matches, ReportMatch, ReportText
 from lapvqa.ingest.archives.report_files import ReportFiles
 
 _REPORT = re.compile(r"(?:^|/)(\d+)\.xml$")
@@ -59,21 +59,15 @@ class OpenIArchive:
         """Return nothing: the XML says nothing about a single image."""
         return Listed()
 
-    def match_reports(
-        self,
-        studies: Mapping[str, Sequence[str]],
-        copies: Mapping[str, Sequence[str]],
-        *,
-        study_key: Callable[[str], str] | None = None,
-    ) -> dict[str, str]:
+    def match_reports(self, known: KnownStudies) -> Matches:
         """Match by the number in the names."""
         matches = {}
-        for study, images in studies.items():
+        for study, images in known.images.items():
             image = self.pattern.search(images[0])
             report = self._reports.path_of(image[1]) if image else None
             if report is not None:
-                matches[study] = report
-        return matches
+                matches[study] = [ReportMatch(0, report, "number of the report")]
+        return Matches(matches)
 
     def report_stamp(self, path: str) -> tuple[int, int]:
         """Return size and modification time, or size and CRC within the tgz."""

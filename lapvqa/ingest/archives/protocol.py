@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from lapvqa.dicom.reasons import Reason
 from lapvqa.identity import Ids
 
 
@@ -23,13 +24,80 @@ class Listed:
 class ReportText:
     """One report as the section parser reads it, and the digest of what the archive holds.
 
-    ``sha256`` is of the report's own bytes (a file, a member of a zip or tgz). A layout whose
-    reports are not plain text composes ``text`` of lines `` FINDINGS: ...`` as MIMIC-CXR writes.
+    ``sha256`` is of the report's own bytes (a file, a member of a zip or tgz), or of its text where
+    it shares a file with others. A layout whose reports are not plain text composes ``text`` of
+    lines `` FINDINGS: ...`` as MIMIC-CXR writes.
     """
 
     text: str
     sha256: str
-    is_utf8: bool = True
+    encoding: str = "utf-8"
+    """As Python names it; ``dicom`` for a structured report, which names its own."""
+    form: str = "text"
+    """What it was converted from: text | rtf | html | hl7 | fhir | structured_report | table."""
+    status: str = ""
+    """final | corrected | preliminary, empty if the report does not say."""
+    written: str = ""
+    """When it was written, yyyymmdd[hhmmss], as the report itself says; empty if it does not."""
+
+
+@dataclass(frozen=True)
+class KnownStudies:
+    """The studies that reports may belong to, by study key, as match_reports is told of them.
+
+    Identifiers of studies are known as keyed hashes only: whoever has one of a report's names
+    hashes it by the functions here and looks it up. Without those nothing is matched by name.
+    """
+
+    images: Mapping[str, Sequence[str]]
+    """Each study's image files."""
+    copies: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Those that lie elsewhere as copies, which show that a folder is not one study's alone."""
+    study_key: Callable[[str], str] | None = None
+    """Hashes a Study Instance UID, as the keys of ``images``."""
+    accession_key: Callable[[str], str] | None = None
+    """Hashes an Accession Number, as the keys of ``by_accession``."""
+    instance_key: Callable[[str], str] | None = None
+    """Hashes a SOP Instance UID, as the keys of ``by_instance``."""
+    by_accession: Mapping[str, str | None] = field(default_factory=dict)
+    """Study of each accession key; None if several studies share it."""
+    by_instance: Mapping[str, str] = field(default_factory=dict)
+    """Study of each image's instance key."""
+    patients: Mapping[str, str] = field(default_factory=dict)
+    """Patient key of each study."""
+    dates: Mapping[str, str] = field(default_factory=dict)
+    """Study Date, yyyymmdd, of each study whose date is known."""
+    structured_reports: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Files with DICOM SR of each study."""
+
+
+@dataclass(frozen=True, order=True)
+class ReportMatch:
+    """A report that may be a study's, and by which rule; of several the lowest rank counts."""
+
+    rank: int
+    path: str
+    rule: str
+    """In words, for the account; it names no file and nobody."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a report is no study's."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The reports that may be a study's, by study key, and why others are not.
+
+    A report stands for one study only. Those in neither have no study to go with.
+    """
+
+    reports: Mapping[str, Sequence[ReportMatch]]
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
 
 
 class Archive(Protocol):
@@ -38,8 +106,6 @@ class Archive(Protocol):
     name: str
     images: Sequence[str]
     """Files to read as DICOM or, by their suffix, as PNG or JPEG pictures; sorted."""
-    reports: Sequence[str]
-    """Files, ``x.zip/member`` or ``x.tgz/member``, that may be a study's report; sorted."""
     tables: Sequence[str]
     """Files that the layout reads besides: its tables and lists, a packed file of reports."""
     looked_for: str
@@ -49,25 +115,18 @@ class Archive(Protocol):
     missing: Mapping[str, int]
     """Of each list of files that the archive brings (by its path), how many are not there."""
 
+    @property
+    def reports(self) -> Sequence[str]:
+        """Files, ``x.zip/member``, ``x.tgz/member`` or ``x.csv#row``, that may be a report."""
+
     def ids(self, path: str) -> Ids | None:
         """Return the ids in an image's path; None if it lies outside the layout."""
 
     def listed(self, path: str) -> Listed:
         """Return what the archive's tables say of an image."""
 
-    def match_reports(
-        self,
-        studies: Mapping[str, Sequence[str]],
-        copies: Mapping[str, Sequence[str]],
-        *,
-        study_key: Callable[[str], str] | None = None,
-    ) -> dict[str, str]:
-        """Return the report of each study by study key.
-
-        ``studies`` holds each study's image files; ``copies`` those that lie elsewhere as copies,
-        which show that a folder is not one study's alone. ``study_key`` hashes a Study Instance
-        UID, so that a report named by it can be matched although only keys are known.
-        """
+    def match_reports(self, known: KnownStudies) -> Matches:
+        """Return which reports may be which study's."""
 
     def report_stamp(self, path: str) -> tuple[int, int]:
         """Return two numbers that change when the report does: size and mtime, or size and CRC.
@@ -76,7 +135,7 @@ class Archive(Protocol):
         """
 
     def read_report(self, path: str) -> ReportText:
-        """Read one report; raises DicomError with UNREADABLE or BAD_REPORT."""
+        """Read one report; raises DicomError with one of the reasons for reports."""
 
     def labels(self) -> Iterable[tuple[str, list[int | None]]]:
         """Yield study id and the 14 CheXpert labels in the order of schemas.CHEXPERT_LABELS."""

@@ -22,20 +22,16 @@ from lapvqa.ingest.archives.mimic import MimicArchive, MimicJpgArchive
 from lapvqa.ingest.archives.openi import OpenIArchive
 from lapvqa.ingest.archives.protocol import Archive
 from lapvqa.ingest.archives.tree import TreeArchive
+from lapvqa.machine import ReportSources
 
 
-class _Layout(Protocol):
-    """A class that opens archives of its layout."""
+class _Named(Protocol):
+    """A class that opens archives of its layout; ``pattern`` finds the paths of its images."""
 
     name: str
+    pattern: re.Pattern[str]
 
     def __call__(self, folder: Path, paths: Sequence[str], images: Sequence[str]) -> Archive: ...
-
-
-class _Named(_Layout, Protocol):
-    """The same; ``pattern`` finds the paths of the layout's images."""
-
-    pattern: re.Pattern[str]
 
 
 NAMED: tuple[_Named, ...] = (MimicArchive, MimicJpgArchive, OpenIArchive)
@@ -66,23 +62,29 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class _Choice:
-    layout: _Layout
+    layout: _Named | None
+    """None: a plain tree."""
     images: Sequence[str]
 
 
-def open_archive(folder: Path, files: Files | Sequence[str]) -> Archive:
+def open_archive(
+    folder: Path, files: Files | Sequence[str], reports: ReportSources | None = None
+) -> Archive:
     """Open the archive in ``folder``; SourceError if unknown.
 
     Its files are given as ``find_files`` sorted them out, or as paths, to be sorted out now.
+    ``reports`` says where those of a plain tree are; other layouts know that themselves.
     """
     found = _found(folder, files)
     choice = _choose(folder, found)
+    if choice.layout is None:
+        return TreeArchive(folder, found.paths, choice.images, reports)
     return choice.layout(folder, found.paths, choice.images)
 
 
 def recognise(folder: Path, files: Files | Sequence[str]) -> str:
     """Return the layout's name without reading any table; SourceError if unknown."""
-    return _choose(folder, _found(folder, files)).layout.name
+    return (_choose(folder, _found(folder, files)).layout or TreeArchive).name
 
 
 def _found(folder: Path, files: Files | Sequence[str]) -> Files:
@@ -97,7 +99,7 @@ def _choose(folder: Path, files: Files) -> _Choice:
         # The others are images too, so that they are rejected by name, not passed over.
         return _Choice(named, sorted([*files.pictures, *files.dicom]))
     if files.dicom:
-        return _Choice(_named_layout(files.dicom)[0] or TreeArchive, files.dicom)
+        return _Choice(_named_layout(files.dicom)[0], files.dicom)
     raise _unknown_layout(folder, files)
 
 

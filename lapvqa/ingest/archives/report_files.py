@@ -7,7 +7,6 @@ file in the source folder before one next to it (the inventory lists it as ``../
 
 from __future__ import annotations
 
-import codecs
 import gzip
 import hashlib
 import re
@@ -21,6 +20,9 @@ from typing import BinaryIO, cast
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError, SourceError
 from lapvqa.ingest.archives import members
+from lapvqa.ingest.archives.encodings import decode
+from lapvqa.ingest.archives.hl7 import is_hl7, read_messages
+from lapvqa.ingest.archives.markup import plain, require_text
 from lapvqa.ingest.archives.names import place
 from lapvqa.ingest.archives.protocol import ReportText
 
@@ -28,7 +30,6 @@ MAX_REPORT_BYTES = 1 << 20
 """The longest reports have some ten thousand characters; a larger file is of another kind."""
 MAX_TOTAL_BYTES = 256 << 20
 """Of the reports in one tar; those of Open-i are 21 MB."""
-_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _TAR_SUFFIXES = (".tgz", ".tar.gz", ".tar")
 
 
@@ -94,22 +95,31 @@ def _open_packed(
     return reader(folder, first, wanted)
 
 
-def decode_report(data: bytes) -> ReportText:
-    """Read UTF-8 with or without its mark, UTF-16 with it, else Windows-1252.
+def decode_report(data: bytes, *, stated: str | None = None) -> ReportText:
+    """Return a loose report's text: plain, RTF, HTML or one HL7 message, in any known encoding.
 
-    Raises DicomError BAD_REPORT for bytes that are not text.
+    ``stated`` is the only encoding that is tried, if somebody named one. Raises DicomError:
+    BAD_REPORT, REPORT_ENCODING, REPORT_FORMAT.
     """
-    sha256 = hashlib.sha256(data).hexdigest()
-    is_utf8 = True
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        is_utf8 = False
-        encoding = "utf-16" if data.startswith(_UTF16_MARKS) else "cp1252"
-        text = data.decode(encoding, errors="replace")
-    if "\0" in text:
-        raise DicomError(Reason.BAD_REPORT, "expected a text, found a file of another kind")
-    return ReportText(text, sha256, is_utf8)
+    if is_hl7(data[:256]):
+        return _only_message(data)
+    require_text(data)
+    decoded = decode(data, stated=stated)
+    text, form = plain(decoded.text)
+    if "\n" not in text:
+        text = text.replace("\r", "\n")
+    return ReportText(text, hashlib.sha256(data).hexdigest(), decoded.encoding, form)
+
+
+def _only_message(data: bytes) -> ReportText:
+    found = read_messages(data)
+    if len(found) != 1:
+        raise DicomError(Reason.BAD_REPORT, f"expected one HL7 report, found {len(found)}")
+    if found[0].text is None:
+        refusal = found[0].refusal
+        assert refusal is not None
+        raise DicomError(refusal.reason, refusal.detail)
+    return found[0].text
 
 
 def read_loose(path: Path) -> bytes:

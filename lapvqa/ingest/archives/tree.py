@@ -1,15 +1,22 @@
 """A plain tree of DICOM files: patient and study come from the DICOM header.
 
-A study's folder is the deepest one that holds all its image files. Its report is, in this order,
-1. ``<Study Instance UID>.txt`` anywhere in the tree,
-2. ``<study folder>.txt`` beside the folder,
-3. a .txt beside an image and named like it (IM1.dcm, IM1.txt),
-4. the only .txt in the study's folder,
-then 2 and 4 again for the folders above. A folder counts only if this study alone has images in
-it: in a folder shared by several studies only rules 1 and 3 can tell whose report it is.
+A report belongs to the study that it names, or where it lies. In this order:
+1. a row of a table, then a FHIR DiagnosticReport, then an HL7 v2 message: by Study Instance UID,
+   accession number, SOP Instance UID or an image's path, whichever it has,
+2. DICOM SR of the study,
+3. ``<Study Instance UID>.txt`` or ``<Accession Number>.txt`` anywhere, then with something after it
+   (``A100_2.txt``), then the only text in a folder of that name,
+4. ``<study folder>.txt`` beside the folder, the study's folder being the deepest one that holds all
+   its image files,
+5. a text beside an image and named like it (IM1.dcm, IM1.txt),
+6. the only text in the study's folder, then 4 and 6 again for the folders above,
+7. a text named by the date of the only study of that date among those of one patient below its
+   folder.
+In 4 and 6 a folder counts only if this study alone has images in it: in a folder shared by several
+studies nothing tells whose report it is. A report that names two studies, an accession number of
+two, or a text that two studies lay claim to by the same rule, is nobody's.
 
-Accession Number, by which hospitals name reports too, is not among the attributes that are read
-(``lapvqa.dicom.header``). Pictures (.png, .jpg) are not images here: nothing names their study.
+Pictures (.png, .jpg) are not images here: nothing names their study.
 """
 
 from __future__ import annotations
@@ -17,40 +24,71 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
+from lapvqa.dicom.header import clean_date
+from lapvqa.dicom.reasons import Reason
 from lapvqa.identity import Ids
-from lapvqa.ingest.archives.names import place
-from lapvqa.ingest.archives.protocol import Listed, ReportText
-from lapvqa.ingest.archives.report_files import decode_report, read_loose, stamp_of
+from lapvqa.ingest.archives.protocol import (
+    KnownStudies,
+    Listed,
+    Matches,
+    Refusal,
+    ReportMatch,
+    ReportText,
+)
+from lapvqa.ingest.archives.report_sources import Entry, TreeReports
+from lapvqa.machine import ReportSources
 
-REPORT_SUFFIX = ".txt"
+_SOURCES = {"table": (10, "in a table"), "fhir": (20, "in FHIR"), "hl7": (30, "in HL7")}
+_RANK_SR, _RANK_NAME, _RANK_PLACE, _RANK_DATE = 40, 50, 60, 1000
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)+")
+_WITH_MORE = re.compile(r"(.+?)[ _-]\w{1,16}")
+_DATE = re.compile(r"(?<!\d)(\d{4})[-_.]?(\d\d)[-_.]?(\d\d)(?!\d)")
+_TWO_STUDIES = Refusal(Reason.AMBIGUOUS_REPORT, "two studies have an equal claim to it")
+_SHARED_NUMBER = Refusal(Reason.AMBIGUOUS_REPORT, "its accession number belongs to several studies")
+
+Claim = tuple[ReportMatch, str]
+"""A report, and the study that it may belong to."""
 
 
 class TreeArchive:
-    """Any folder of DICOM files, with or without .txt reports."""
+    """Any folder of DICOM files, with or without reports."""
 
     name = "tree"
     looked_for = (
-        "STUDY_INSTANCE_UID.txt, STUDY_FOLDER.txt, a .txt named like an image, or one .txt in a "
-        "folder of one study"
+        "a table (CSV, TSV, Parquet) with a column of study UIDs or accession numbers and one of "
+        "text, HL7 ORU, FHIR DiagnosticReport, DICOM SR, STUDY_INSTANCE_UID.txt, "
+        "ACCESSION_NUMBER.txt, STUDY_FOLDER.txt, a .txt named like an image, or one .txt in a "
+        "folder of one study; docs/ingest.md shows each"
     )
     has_split = False
-    tables: Sequence[str] = ()
     missing: Mapping[str, int] = MappingProxyType({})
 
-    def __init__(self, folder: Path, paths: Sequence[str], images: Sequence[str]) -> None:
-        self._folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        paths: Sequence[str],
+        images: Sequence[str],
+        stated: ReportSources | None = None,
+    ) -> None:
         self.images = images
-        self.reports: Sequence[str] = [
-            path for path in paths if path.lower().endswith(REPORT_SUFFIX)
-        ]
-        self._reports_in: dict[str, list[str]] = defaultdict(list)
-        for path in self.reports:
-            self._reports_in[posixpath.dirname(path)].append(path)
+        read_as_images = set(images)
+        others = [path for path in paths if path not in read_as_images]
+        self._reports = TreeReports(folder, others, stated or ReportSources())
+
+    @property
+    def reports(self) -> Sequence[str]:
+        """Texts, rows, messages and resources; structured reports count as images until read."""
+        return sorted([*self._reports.texts, *self._reports.entries])
+
+    @property
+    def tables(self) -> Sequence[str]:
+        """Files that hold several reports, or one under its own name."""
+        return sorted({entry.file for entry in self._reports.entries.values()} - {*self.reports})
 
     def ids(self, path: str) -> Ids:
         """Return no ids: the header has them."""
@@ -64,58 +102,244 @@ class TreeArchive:
         """Return no labels: a tree has no tables."""
         return ()
 
-    def match_reports(
-        self,
-        studies: Mapping[str, Sequence[str]],
-        copies: Mapping[str, Sequence[str]],
-        *,
-        study_key: Callable[[str], str] | None = None,
-    ) -> dict[str, str]:
-        """Match by the rules above, studies in order of their first image's path."""
-        own_folders = _folders_of_one_study([*studies.items(), *copies.items()])
-        matches = self._named_by_uid(studies, study_key) if study_key else {}
-        free = set(self.reports) - set(matches.values())
-        for study, images in sorted(studies.items(), key=lambda item: min(item[1])):
-            if study in matches:
-                continue
-            candidates = self._candidates(study, images, own_folders)
-            report = next((path for path in candidates if path in free), None)
-            if report is not None:
-                matches[study] = report
-                free.discard(report)
-        return matches
+    def match_reports(self, known: KnownStudies) -> Matches:
+        """Match by the rules above."""
+        index = _Index(known)
+        refused: dict[str, Refusal] = {}
+        claims = self._claims_of(list(self._reports.entries.values()), index, refused)
+        loose = [*self._reports.texts, *self._reports.rich_texts]
+        claims += _claims_of_texts(loose, index, refused)
+        without = set(self._reports.texts) - {match.path for match, _ in claims}
+        found = self._reports.look_into(sorted(without))
+        claims += self._claims_of(found, index, refused)
+        claims += [
+            (ReportMatch(_RANK_SR, path, "structured report of the study"), study)
+            for study, paths in known.structured_reports.items()
+            for path in paths
+            if study in known.images
+        ]
+        matches = _resolve(claims, refused)
+        shared = index.shared_folders
+        for path in self._reports.texts:
+            if path not in refused and posixpath.dirname(path) in shared:
+                detail = "its folder holds several studies, and its name says nothing of which"
+                refused[path] = Refusal(Reason.REPORT_WITHOUT_STUDY, detail)
+        return Matches(matches, {p: r for p, r in refused.items() if p not in _paths(matches)})
 
     def report_stamp(self, path: str) -> tuple[int, int]:
-        """Return size and modification time."""
-        return stamp_of(place(self._folder, path))
+        """Return size and modification time of a file, length and digest of a row or message."""
+        return self._reports.stamp(path)
 
     def read_report(self, path: str) -> ReportText:
-        """Read a text file."""
-        return decode_report(read_loose(place(self._folder, path)))
+        """Read a text, a row, a message, a resource or a structured report."""
+        return self._reports.read(path)
 
-    def _named_by_uid(
-        self, studies: Mapping[str, Sequence[str]], study_key: Callable[[str], str]
-    ) -> dict[str, str]:
-        matches: dict[str, str] = {}
-        for path in self.reports:
-            stem = posixpath.basename(path)[: -len(REPORT_SUFFIX)]
-            if _UID.fullmatch(stem) and (key := study_key(stem)) in studies:
-                matches.setdefault(key, path)
-        return matches
+    def _claims_of(
+        self, entries: Sequence[Entry], index: _Index, refused: dict[str, Refusal]
+    ) -> list[Claim]:
+        claims: list[Claim] = []
+        for entry in entries:
+            if entry.refusal is not None:
+                refused[entry.path] = entry.refusal
+                continue
+            rank, where = _SOURCES[entry.source]
+            hits = list(index.studies_named(entry))
+            studies = {study for _, study in hits if study}
+            if len(studies) == 1:
+                (study,) = studies
+                by = next(by for by, hit in hits if hit)
+                claims.append((ReportMatch(rank, entry.path, f"{by} {where}"), study))
+            elif hits:
+                refused[entry.path] = _TWO_STUDIES if studies else _SHARED_NUMBER
+        return claims
 
-    def _candidates(
-        self, study: str, images: Sequence[str], own_folders: Mapping[str, str | None]
-    ) -> Iterator[str]:
-        folder = posixpath.commonpath([posixpath.dirname(path) for path in images])
-        own = [above for above in _upwards(folder) if own_folders[above] == study]
-        if own:
-            yield own[0] + REPORT_SUFFIX
-        for path in sorted(images):
-            yield posixpath.splitext(path)[0] + REPORT_SUFFIX
-        for above in own:
-            yield above + REPORT_SUFFIX
-            if len(self._reports_in.get(above, [])) == 1:
-                yield self._reports_in[above][0]
+
+class _Index:
+    """What the known studies are called, and where their images lie."""
+
+    def __init__(self, known: KnownStudies) -> None:
+        self.known = known
+
+    def by_uid(self, uid: str) -> str | None:
+        """Return the study of a Study Instance UID."""
+        key = self.known.study_key(uid) if self.known.study_key else None
+        return key if key in self.known.images else None
+
+    def by_accession(self, number: str) -> tuple[bool, str | None]:
+        """Return whether a study has the accession number, and which; None if several have."""
+        hash_of = self.known.accession_key
+        key = hash_of(number.strip()) if hash_of and number.strip() else ""
+        return key in self.known.by_accession, self.known.by_accession.get(key)
+
+    def studies_named(self, entry: Entry) -> Iterator[tuple[str, str | None]]:
+        """Yield by what each of a report's names is known, and whose it is; None: several."""
+        names, known = entry.names, self.known
+        for uid in names.study_uids:
+            if study := self.by_uid(uid):
+                yield "study UID", study
+        for number in names.accessions:
+            is_known, owner = self.by_accession(number)
+            if is_known:
+                yield "accession number", owner
+        for uid in names.instance_uids:
+            study = known.by_instance.get(known.instance_key(uid)) if known.instance_key else None
+            if study:
+                yield "SOP instance UID", study
+        for path in names.image_paths:
+            owners = self._owners_of_path(path)
+            if owners:
+                yield "image path", next(iter(owners)) if len(owners) == 1 else None
+
+    def _owners_of_path(self, path: str) -> set[str]:
+        """Return the studies whose image a path may be: the end of either may be left out."""
+        wanted = path.strip("/")
+        base = posixpath.basename(wanted)
+        places = self._by_basename.get(base) or self._by_basename.get(posixpath.splitext(base)[0])
+        found = [
+            (place, study)
+            for place, study in places or ()
+            if wanted == base or _is_end(wanted, place) or _is_end(place, wanted)
+        ]
+        exact = {study for place, study in found if place == wanted}
+        return exact or {study for _, study in found}
+
+    @cached_property
+    def _by_basename(self) -> Mapping[str, Sequence[tuple[str, str]]]:
+        places: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for study, images in self.known.images.items():
+            for path in images:
+                base = posixpath.basename(path)
+                for name in {base, posixpath.splitext(base)[0]}:
+                    places[name].append((path, study))
+        return places
+
+    @cached_property
+    def owners(self) -> Mapping[str, str | None]:
+        """Each folder with images at any depth: its study, None if there are several."""
+        return _folders_of_one_study([*self.known.images.items(), *self.known.copies.items()])
+
+    @cached_property
+    def shared_folders(self) -> frozenset[str]:
+        """Folders with images of several studies."""
+        return frozenset(folder for folder, study in self.owners.items() if study is None)
+
+
+def _is_end(end: str, path: str) -> bool:
+    return path == end or path.endswith("/" + end)
+
+
+def _resolve(claims: Sequence[Claim], refused: dict[str, Refusal]) -> dict[str, list[ReportMatch]]:
+    """Give each report to the study with the strongest claim; nobody's if two are equal."""
+    by_path: dict[str, list[Claim]] = defaultdict(list)
+    for claim in claims:
+        by_path[claim[0].path].append(claim)
+    matches: dict[str, list[ReportMatch]] = defaultdict(list)
+    for path, own in by_path.items():
+        best = min(own)[0].rank
+        studies = {study for match, study in own if match.rank == best}
+        if len(studies) > 1:
+            refused[path] = _TWO_STUDIES
+        else:
+            matches[studies.pop()].append(min(own)[0])
+    return {study: sorted(found) for study, found in sorted(matches.items())}
+
+
+def _paths(matches: Mapping[str, Sequence[ReportMatch]]) -> set[str]:
+    return {match.path for found in matches.values() for match in found}
+
+
+def _claims_of_texts(
+    texts: Sequence[str], index: _Index, refused: dict[str, Refusal]
+) -> list[Claim]:
+    texts_in: dict[str, list[str]] = defaultdict(list)
+    for path in texts:
+        texts_in[posixpath.dirname(path)].append(path)
+    claims: list[Claim] = []
+    for path in texts:
+        claims += _named(path, texts_in, index, refused)
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for path in texts:
+        by_stem[posixpath.splitext(path)[0]].append(path)
+    for study, images in index.known.images.items():
+        claims += _placed(study, images, by_stem, texts_in, index)
+    claims += _dated([path for path in texts if _date_in(path)], index)
+    return claims
+
+
+def _named(
+    path: str, texts_in: Mapping[str, Sequence[str]], index: _Index, refused: dict[str, Refusal]
+) -> Iterator[Claim]:
+    """Yield the study that a text's name, or that of a folder for it alone, is an identifier of."""
+    folder = posixpath.dirname(path)
+    stem = posixpath.splitext(posixpath.basename(path))[0]
+    longer = _WITH_MORE.fullmatch(stem)
+    alone = posixpath.basename(folder) if len(texts_in[folder]) == 1 else ""
+    for number, name in enumerate((stem, longer[1] if longer else "", alone)):
+        if not name:
+            continue
+        rank = _RANK_NAME + number
+        if _UID.fullmatch(name) and (study := index.by_uid(name)):
+            yield ReportMatch(rank, path, "text named by study UID"), study
+            return
+        is_known, owner = index.by_accession(name)
+        if owner:
+            yield ReportMatch(rank, path, "text named by accession number"), owner
+            return
+        if is_known:
+            refused[path] = _SHARED_NUMBER
+
+
+def _placed(
+    study: str,
+    images: Sequence[str],
+    by_stem: Mapping[str, Sequence[str]],
+    texts_in: Mapping[str, Sequence[str]],
+    index: _Index,
+) -> Iterator[Claim]:
+    """Yield the texts that lie where a study's report may lie."""
+    folder = posixpath.commonpath([posixpath.dirname(path) for path in images])
+    own = [above for above in _upwards(folder) if index.owners[above] == study]
+    rank = _RANK_PLACE
+    if own:
+        yield from _all(by_stem.get(own[0], ()), rank, "text beside the study's folder", study)
+    for path in images:
+        stem = posixpath.splitext(path)[0]
+        if stem in by_stem:
+            yield from _all(by_stem[stem], rank + 1, "text named like an image", study)
+    for above in own:
+        rank += 2
+        if rank > _RANK_PLACE + 2:
+            yield from _all(by_stem.get(above, ()), rank, "text beside the study's folder", study)
+        if len(texts_in.get(above, ())) == 1:
+            yield from _all(texts_in[above], rank + 1, "only text in the study's folder", study)
+
+
+def _all(paths: Sequence[str], rank: int, rule: str, study: str) -> Iterator[Claim]:
+    for path in paths:
+        yield ReportMatch(rank, path, rule), study
+
+
+def _dated(texts: Sequence[str], index: _Index) -> Iterator[Claim]:
+    """Yield the one study of a text's date in its folder, if all there are of one patient."""
+    wanted = {posixpath.dirname(path) for path in texts}
+    studies_in: dict[str, set[str]] = defaultdict(set)
+    for study, images in index.known.images.items() if wanted else ():
+        for path in images:
+            for folder in _upwards(posixpath.dirname(path)):
+                if folder in wanted:
+                    studies_in[folder].add(study)
+    for path in texts:
+        studies = studies_in[posixpath.dirname(path)]
+        patients = {index.known.patients.get(study) for study in studies}
+        of_date = [s for s in studies if index.known.dates.get(s) == _date_in(path)]
+        if len(patients) == len(of_date) == 1 and None not in patients:
+            yield ReportMatch(_RANK_DATE, path, "text named by the study's date"), of_date[0]
+
+
+def _date_in(path: str) -> str:
+    """Return the only date in a file's name, yyyymmdd; empty if there is none, or another."""
+    dates = _DATE.findall(posixpath.splitext(posixpath.basename(path))[0])
+    return clean_date("".join(dates[0])) if len(dates) == 1 else ""
 
 
 def _folders_of_one_study(

@@ -1,0 +1,486 @@
+"""Reports in one table: CSV, TSV, semicolons or bars, plain or gzipped, or Parquet.
+
+A table of reports has a column that names the study (Study Instance UID, Accession Number, SOP
+Instance UID or an image's path) and one or more of text. Columns are found by what they are called,
+in several languages, or named in local.yaml. Rows are numbered as a spreadsheet numbers them: the
+header is row 1.
+
+The table is read once from end to end, without keeping its texts: of each row its names, its place
+and a digest are kept, and a text is read again where it lies. A row that has not as many cells as
+the header, or that is in no known encoding, is refused and the next one read.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+import io
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from lapvqa.dicom.reasons import Reason
+from lapvqa.errors import DicomError, SourceError
+from lapvqa.ingest.archives import members
+from lapvqa.ingest.archives.encodings import UTF8, decode, detect
+from lapvqa.ingest.archives.headings import compose, heading_of, squeeze
+from lapvqa.ingest.archives.markup import plain
+from lapvqa.ingest.archives.messages import Names, stamp_of_bytes
+from lapvqa.ingest.archives.protocol import Refusal, ReportText
+from lapvqa.machine import ReportSources
+
+SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".parquet")
+_DELIMITERS = (",", ";", "\t", "|")
+_MAX_HEADER = 1 << 16
+_FAULTS = 2000  # lines, after which a table's encoding is judged
+_MAX_UNPACKED = 4 << 30
+_KINDS: Mapping[str, tuple[str, ...]] = {
+    "study": (
+        "studyinstanceuid", "studyuid", "studyiuid", "studyinstance", "dicomstudyuid",
+        "studieninstanzuid", "uidestudio", "uidetude", "检查uid", "検査uid",
+    ),
+    "accession": (
+        "accessionnumber", "accession", "accessionno", "accessionnum", "accessionid", "accnumber",
+        "accno", "accnum", "acc", "anforderungsnummer", "auftragsnummer", "untersuchungsnummer",
+        "numerodeacceso", "numeroacceso", "numerodaccession", "numeroaccession", "numerodeacesso",
+        "numeroacesso", "检查号", "检查编号", "檢查號", "受付番号", "オーダー番号", "접수번호",
+    ),
+    "any": ("studyid", "study", "examid", "exam", "idestudio", "studien id", "untersuchung"),
+    "instance": ("sopinstanceuid", "sopuid", "instanceuid", "imageuid"),
+    "path": (
+        "path", "filepath", "filename", "file", "dicompath", "dicomfile", "imagepath", "imagefile",
+        "imagefilename", "imageid", "image", "pfad", "datei", "dateiname", "dateipfad", "archivo",
+        "ruta", "fichier", "chemin", "arquivo", "caminho", "文件名", "文件", "路径", "ファイル名",
+        "파일명",
+    ),
+    "text": (
+        "report", "reporttext", "reportbody", "text", "fulltext", "radiologyreport", "narrative",
+        "body", "content", "contents", "bericht", "befundbericht", "berichtstext", "informe",
+        "textoinforme", "reporte", "compterendu", "cr", "laudo", "relatorio", "referto", "verslag",
+        "报告", "报告内容", "报告文本", "報告", "検査報告", "レポート", "読影レポート", "판독문",
+        "판독",
+        "протокол",
+    ),
+    "status": ("status", "reportstatus", "resultstatus", "berichtstatus", "befundstatus", "estado"),
+    "written": (
+        "reportdate", "reportdatetime", "reporttime", "signeddate", "signedat", "verifieddate",
+        "finalizeddate", "dictateddate", "updatedat", "befunddatum", "berichtsdatum",
+        "fechainforme", "datecompterendu", "datalaudo", "报告时间", "报告日期",
+    ),
+}  # fmt: skip
+_KIND_OF = {squeeze(name): kind for kind, names in _KINDS.items() for name in names}
+_STATUS = {
+    "f": "final", "final": "final", "signed": "final", "verified": "final", "approved": "final",
+    "complete": "final", "completed": "final", "vidiert": "final", "freigegeben": "final",
+    "c": "corrected", "corrected": "corrected", "amended": "corrected", "addended": "corrected",
+    "p": "preliminary", "preliminary": "preliminary", "draft": "preliminary", "r": "preliminary",
+    "unsigned": "preliminary", "vorlaufig": "preliminary", "prelim": "preliminary",
+}  # fmt: skip
+_WITHDRAWN = frozenset(
+    {"x", "d", "w", "deleted", "cancelled", "canceled", "withdrawn", "storniert"}
+)
+_UID = re.compile(r"[0-9]+(?:\.[0-9]+)+")
+_TIME = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)(?:[T ]?(\d\d):?(\d\d):?(\d\d)?)?")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table say what, by their place."""
+
+    keys: Sequence[tuple[str, int]]
+    """Kind (study, accession, instance, path, any) and place of the columns with names."""
+    texts: Sequence[tuple[str, int]]
+    """Heading (empty for a lone column) and place of the columns with text."""
+    status: int | None
+    written: int | None
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row: what it says about its study, and where it lies."""
+
+    number: int
+    names: Names
+    stamp: tuple[int, int]
+    start: int
+    end: int
+    refusal: Refusal | None
+
+
+class _Cells(Protocol):
+    """Where the cells of a table lie."""
+
+    def rows(self) -> Iterator[Row]: ...
+
+    def text(self, row: Row) -> ReportText: ...
+
+
+class ReportTable:
+    """A table with reports, open for reading its texts."""
+
+    def __init__(self, rows: Sequence[Row], cells: _Cells) -> None:
+        self.rows = rows
+        self._cells = cells
+
+    def text(self, row: Row) -> ReportText:
+        """Return the report of a row; raises DicomError."""
+        return self._cells.text(row)
+
+
+def is_table(path: str) -> bool:
+    """Tell whether a file may be a table, by its name."""
+    return path.lower().removesuffix(".gz").endswith(SUFFIXES)
+
+
+def open_table(file: Path, stated: ReportSources) -> ReportTable | None:
+    """Open a table; None if it has no column of names or none of text.
+
+    Raises SourceError if it is damaged, or if local.yaml names columns that it has not.
+    """
+    try:
+        if file.name.lower().removesuffix(".gz").endswith(".parquet"):
+            cells: _Cells | None = _open_parquet(file, stated)
+        else:
+            cells = _open_text(file, stated)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise SourceError(
+            f"expected a table of reports, could not read it ({type(error).__name__})",
+            hint="write it again, or take it out of the archive; `lapvqa rejects` cannot name it",
+        ) from None
+    return None if cells is None else ReportTable(list(cells.rows()), cells)
+
+
+def find_columns(header: Sequence[str], stated: ReportSources) -> Columns | None:
+    """Return which columns say what; None without a name or a text.
+
+    Raises SourceError if local.yaml names a column that is not there.
+    """
+    places = {squeeze(name): place for place, name in reversed(list(enumerate(header)))}
+    kinds = [(_KIND_OF.get(squeeze(name), ""), place) for place, name in enumerate(header)]
+    keys = [(kind, _stated(name, places)) for kind, name in stated.key_columns()]
+    if not keys:
+        keys = [
+            (kind, place)
+            for wanted in ("study", "accession", "instance", "any", "path")
+            for kind, place in kinds
+            if kind == wanted
+        ]
+    texts = [(heading_of(name), _stated(name, places)) for name in stated.text]
+    if not texts:
+        texts = [("", place) for kind, place in kinds if kind == "text"][:1]
+        sections = [(heading_of(name), place) for place, name in enumerate(header)]
+        if not texts or any(heading == "FINDINGS" for heading, _ in sections):
+            texts = [pair for pair in sections if pair[0]] or texts
+    if not keys or not texts:
+        return None
+    by_kind = dict(reversed(kinds))
+    return Columns(
+        keys,
+        texts if len(texts) > 1 else [("", texts[0][1])],
+        by_kind.get("status"),
+        by_kind.get("written"),
+        len(header),
+    )
+
+
+def _stated(name: str, places: Mapping[str, int]) -> int:
+    if squeeze(name) not in places:
+        raise SourceError(
+            f"local.yaml names the column {name[:40]!r} of the reports, the table has none such",
+            hint="correct `reports` in local.yaml by the table's first row",
+        )
+    return places[squeeze(name)]
+
+
+def _names(columns: Columns, cell: Callable[[int], str]) -> Names:
+    uids, accessions, instances, paths = [], [], [], []
+    for kind, place in columns.keys:
+        value = cell(place).strip()
+        if not value:
+            continue
+        if kind == "study" or (kind == "any" and _UID.fullmatch(value)):
+            uids.append(value)
+        elif kind in ("accession", "any"):
+            accessions.append(value)
+        elif kind == "instance":
+            instances.append(value)
+        else:
+            paths.append(value.replace("\\", "/"))
+    return Names(tuple(uids), tuple(accessions), tuple(instances), tuple(paths))
+
+
+def _text(columns: Columns, cell: Callable[[int], str], encoding: str) -> ReportText:
+    """Return the report that a row's cells make; raises DicomError."""
+    stated = squeeze(cell(columns.status)) if columns.status is not None else ""
+    if stated in _WITHDRAWN:
+        raise DicomError(Reason.REPORT_WITHDRAWN, "its row says that it does not count")
+    parts, form = [], "table"
+    for heading, place in columns.texts:
+        text, found = plain(cell(place))
+        form = found if found != "text" else form
+        parts.append((heading, text.replace("\r\n", "\n").replace("\r", "\n")))
+    text = compose(parts)
+    if not any(char.isalnum() for char in text):
+        raise DicomError(Reason.NOT_A_REPORT, "expected text in the row, found none")
+    time = _TIME.match(cell(columns.written).strip()) if columns.written is not None else None
+    written = "".join(part or "00" for part in time.groups()) if time and time[4] else ""
+    written = written or ("".join(time.groups()[:3]) if time else "")
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return ReportText(text, digest, encoding, form, _STATUS.get(stated, ""), written)
+
+
+class _TextCells:
+    """Rows of a delimited text; a row is decoded, and its text made, when it is asked for."""
+
+    def __init__(self, source: BinaryIO, encoding: str, delimiter: str, columns: Columns) -> None:
+        """Take a file whose place is behind its header."""
+        self._source, self._encoding, self._delimiter = source, encoding, delimiter
+        self._columns, self._start = columns, source.tell()
+        source.seek(0)
+        self._header = source.read(self._start)
+        self._shape = ""
+
+    def rows(self) -> Iterator[Row]:
+        number, place = 1, self._start
+        while True:
+            reader = _RowReader(self._source, place, self._encoding, self._delimiter)
+            for start, raw, cells, fault in reader:
+                if not cells and not fault:
+                    continue  # an empty line
+                number += 1
+                refusal = self._refusal(cells, fault)
+                if refusal is None:
+                    names = _names(self._columns, cells.__getitem__)
+                    self._shape = _shape(cells[self._columns.keys[0][1]])
+                    yield Row(number, names, self._stamp(raw), start, start + len(raw), None)
+                    continue
+                length = self._swallowed(raw) if len(raw) > len(_first_line(raw)) else 0
+                if fault == "quote":
+                    length = length or len(_first_line(raw))
+                end = start + (length or len(raw))
+                yield Row(number, Names(), self._stamp(raw), start, end, refusal)
+                if length:
+                    place = end
+                    break
+            else:
+                return
+
+    def _stamp(self, raw: bytes) -> tuple[int, int]:
+        # Another header means other texts; another encoding does where it is used.
+        seed = self._header if raw.isascii() else self._header + self._encoding.encode()
+        return stamp_of_bytes(raw, hashlib.blake2b(seed).digest())
+
+    def _refusal(self, cells: list[str], fault: str) -> Refusal | None:
+        if fault == "encoding":
+            return Refusal(Reason.REPORT_ENCODING, f"expected a row in {self._encoding}")
+        if fault:
+            return Refusal(Reason.BAD_REPORT, "expected the end of a quoted text, found none")
+        number = self._columns.number
+        needed = max(place for _, place in (*self._columns.keys, *self._columns.texts))
+        # Cells that are empty at the end are often left out, or added.
+        if any(cells[number:]) or len(cells) <= needed:
+            detail = f"expected {number} cells as in the header, found {len(cells)}"
+            return Refusal(Reason.BAD_REPORT, detail)
+        cells += [""] * (number - len(cells))
+        return None
+
+    def _swallowed(self, raw: bytes) -> int:
+        """Return where in a bad row of several lines another row begins, 0 if nowhere.
+
+        A quotation mark that is missing joins rows. Another begins where the name of its study
+        looks like that of the row before.
+        """
+        place = self._columns.keys[0][1]
+        start = len(_first_line(raw))
+        while self._shape and start < len(raw):
+            line = _first_line(raw[start:])
+            text = line.decode(self._encoding, "replace")
+            cells = next(csv.reader([text], delimiter=self._delimiter), [])
+            if len(cells) > place and _shape(cells[place]) == self._shape:
+                return start
+            start += len(line)
+        return 0
+
+    def text(self, row: Row) -> ReportText:
+        self._source.seek(row.start)
+        raw = self._source.read(row.end - row.start)
+        if self._stamp(raw) != row.stamp:
+            raise DicomError(Reason.CHANGED, "the table is no longer as it was listed")
+        lines = io.StringIO(raw.decode(self._encoding), newline="")
+        cells = next(csv.reader(lines, delimiter=self._delimiter))
+        cells += [""] * (self._columns.number - len(cells))
+        return _text(self._columns, cells.__getitem__, self._encoding)
+
+
+class _RowReader:
+    """Yields where a row starts, its bytes, cells and fault; nothing behind an unclosed quote."""
+
+    def __init__(self, source: BinaryIO, place: int, encoding: str, delimiter: str) -> None:
+        self._source, self._place = source, place
+        self._encoding, self._delimiter = encoding, delimiter
+        self._taken: list[bytes] = []
+        self._undecodable = False
+
+    def __iter__(self) -> Iterator[tuple[int, bytes, list[str], str]]:
+        self._source.seek(self._place)
+        reader = csv.reader(self._lines(), delimiter=self._delimiter)
+        start = self._place
+        while True:
+            self._taken.clear()
+            self._undecodable = False
+            try:
+                cells, fault = next(reader), ""
+            except StopIteration:
+                return
+            except csv.Error:  # a cell longer than any report
+                cells, fault = [], "quote"
+            raw = b"".join(self._taken)
+            if self._undecodable:
+                cells, fault = [], "encoding"
+            elif not self._source.peek(1) and _is_open(raw):  # type: ignore[attr-defined]
+                cells, fault = [], "quote"
+            yield start, raw, cells, fault
+            start += len(raw)
+
+    def _lines(self) -> Iterator[str]:
+        while line := self._source.readline():
+            self._taken.append(line)
+            try:
+                yield line.decode(self._encoding)
+            except UnicodeDecodeError:
+                self._undecodable = True
+                yield line.decode("latin-1")
+
+
+def _is_open(raw: bytes) -> bool:
+    """Tell whether the last row ends within quotes; one mark in a single line is part of it."""
+    return raw.count(b'"') % 2 == 1 and b"\n" in raw.rstrip(b"\r\n")
+
+
+def _first_line(raw: bytes) -> bytes:
+    return raw[: raw.find(b"\n") + 1 or len(raw)]
+
+
+def _shape(value: str) -> str:
+    """Return what kind of name this is: 9 for digits, A for letters, signs as they are."""
+    shape = re.sub(r"[^\W\d_]+", "A", re.sub(r"\d+", "9", value.strip()))
+    return "9.9" if _UID.fullmatch(value.strip()) else shape
+
+
+def _open_text(file: Path, stated: ReportSources) -> _TextCells | None:
+    source = _opened(file)
+    encoding = stated.encoding or _table_encoding(source)
+    source.seek(0)
+    beginning = source.read(_MAX_HEADER)
+    source.seek(0)
+    is_wide = encoding.startswith(("utf-16", "utf-32"))
+    if is_wide or (b"\r" in beginning and b"\n" not in beginning):
+        # Line ends of two bytes, or by CR alone: written again as a whole.
+        text = decode(source.read(), stated=encoding).text
+        source, encoding = _buffered(text.replace("\r\n", "\n").replace("\r", "\n").encode()), UTF8
+    start = len(codecs.BOM_UTF8) if source.read(3) == codecs.BOM_UTF8 else 0
+    for delimiter in [stated.delimiter] if stated.delimiter else _DELIMITERS:
+        for _, raw, header, fault in _RowReader(source, start, encoding, delimiter):
+            columns = None
+            if not fault and len(raw) < _MAX_HEADER:
+                columns = find_columns([name.strip() for name in header], stated)
+            if columns is not None:
+                source.seek(start + len(raw))
+                return _TextCells(source, encoding, delimiter, columns)
+            break
+    return None
+
+
+def _opened(file: Path) -> BinaryIO:
+    # Not mapped: a file that is cut meanwhile would kill the process.
+    if file.is_file() and not file.name.lower().endswith(".gz"):
+        return file.open("rb")
+    return _buffered(members.read_at(file, _MAX_UNPACKED))
+
+
+def _buffered(data: bytes) -> BinaryIO:
+    return io.BufferedReader(io.BytesIO(data))
+
+
+def _table_encoding(source: BinaryIO) -> str:
+    """Return the encoding of a table: UTF-8, or what its lines beyond ASCII are by themselves."""
+    beginning = source.read(_MAX_HEADER)
+    if beginning[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in beginning:
+        return detect(beginning[: len(beginning) // 4 * 4])
+    source.seek(0)
+    odd: list[bytes] = []
+    faults = 0
+    while faults < _FAULTS and (block := source.read(1 << 20) + source.readline()):
+        if block.isascii() or _is_utf8(block):
+            continue
+        for line in block.split(b"\n"):
+            if not line.isascii():
+                odd.append(line)
+                faults += not _is_utf8(line)
+    if not faults:
+        return UTF8
+    try:
+        encoding = detect(b"\n".join(odd))
+    except DicomError:
+        encoding = UTF8
+    # A few bad rows of a table in UTF-8 are refused; they do not turn all the others.
+    return UTF8 if faults * 10 < len(odd) else encoding
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+class _ParquetCells:
+    """Rows of a Parquet file; its columns are kept packed as Arrow keeps them."""
+
+    def __init__(self, columns: Columns, cells: Sequence[Sequence[object]]) -> None:
+        self._columns, self._cells = columns, cells
+
+    def rows(self) -> Iterator[Row]:
+        used = sorted(
+            {place for _, place in (*self._columns.keys, *self._columns.texts)}
+            | {p for p in (self._columns.status, self._columns.written) if p is not None}
+        )
+        for index in range(len(self._cells[used[0]])):
+            raw = "\0".join(self._cell(index, place) for place in used).encode()
+            names = _names(self._columns, lambda place, index=index: self._cell(index, place))  # type: ignore[misc]
+            yield Row(index + 2, names, stamp_of_bytes(raw, b"parquet"), index, index, None)
+
+    def text(self, row: Row) -> ReportText:
+        return _text(self._columns, lambda place: self._cell(row.start, place), UTF8)
+
+    def _cell(self, index: int, place: int) -> str:
+        value = self._cells[place][index].as_py()  # type: ignore[attr-defined]
+        if value is None:
+            return ""
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _open_parquet(file: Path, stated: ReportSources) -> _ParquetCells | None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        source = _opened(file)
+        schema = parquet.ParquetFile(source).schema_arrow
+        columns = find_columns(schema.names, stated)
+        if columns is None:
+            return None
+        places = [place for _, place in (*columns.keys, *columns.texts)]
+        places += [place for place in (columns.status, columns.written) if place is not None]
+        table = parquet.ParquetFile(source).read([schema.names[place] for place in set(places)])
+    except pa.ArrowException as error:
+        raise ValueError(type(error).__name__) from None
+    empty: Sequence[object] = ()
+    cells = [table[name] if name in table.column_names else empty for name in schema.names]
+    return _ParquetCells(columns, cells)
