@@ -106,6 +106,25 @@ def options(
     """From a chest X-ray archive to an evaluated, traceable vision encoder."""
 
 
+@app.command("inspect")
+def inspect_(
+    paths: Annotated[list[Path], typer.Argument(help="Image files, reports, or folders of both.")],
+    png: Annotated[
+        Path | None, typer.Option(help="Write the images as they would be stored into this folder.")
+    ] = None,
+    text: Annotated[
+        bool, typer.Option("--text", help="Show the words of each report that would be learnt.")
+    ] = False,
+    limit: Annotated[
+        int, typer.Option(min=1, help="At most so many image files of a folder.")
+    ] = 200,
+) -> int:
+    """Say what the pipeline would make of a file, a folder or a report. Writes nothing else."""
+    from flows.commands.inspection import execute
+
+    return execute(_find_project(), paths, png=png, text=text, limit=limit)
+
+
 @app.command()
 def run(
     stage: Annotated[

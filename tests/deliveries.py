@@ -90,6 +90,7 @@ def _code(value: str, scheme: str, meaning: str) -> Dataset:
 
 def make_cd(source: Path, target: Path) -> None:
     """Write a patient CD of many patients."""
+    target.mkdir(parents=True, exist_ok=True)
     for study in studies(source):
         for number, image in enumerate(study.images):
             place = f"DICOM/P{study.number:05d}/ST0/IM{number:06d}"
@@ -149,5 +150,4 @@ def make_dated(source: Path, target: Path) -> None:
 MAKERS = {"cd": make_cd, "vna": make_vna, "dated": make_dated}
 
 if __name__ == "__main__":
-    Path(sys.argv[3]).mkdir(parents=True)
     MAKERS[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))

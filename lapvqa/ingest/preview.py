@@ -1,45 +1,233 @@
 """What the pipeline makes of a file, a folder or a report, before anybody runs it.
 
-Everything goes through the functions of the stages ingest and tokens; nothing is written, and the
-key that hashes identifiers is made for this one look, so no hash can be compared with a project's.
+Everything goes through the functions of the stages ingest and tokens. Nothing is written, and the
+key that hashes identifiers is made for this one look: no hash of it can be compared with another.
+Whatever depends on the whole archive (duplicates, the patient of a study, whose report a text is)
+is judged among the files that are looked at.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lapvqa.dicom.reasons import Reason
-from lapvqa.ingest.verdicts import Candidate
-from lapvqa.text.sections import TargetText
+from lapvqa.errors import DicomError, SourceError
+from lapvqa.identity import Keyring
+from lapvqa.ingest import study_tables
+from lapvqa.ingest.archives import kinds
+from lapvqa.ingest.archives.found import Files, find_files
+from lapvqa.ingest.archives.protocol import Archive, ReportText
+from lapvqa.ingest.archives.recognise import open_archive
+from lapvqa.ingest.archives.report_files import decode_report, read_loose
+from lapvqa.ingest.one_file import Context, process_file
+from lapvqa.ingest.plan import plan
+from lapvqa.ingest.reports import ReportResult
+from lapvqa.ingest.study_tables import Reports, Study
+from lapvqa.ingest.verdicts import Candidate, judge
+from lapvqa.inventory import Entry, list_folder
+from lapvqa.machine import Machine
+from lapvqa.params import IngestParams, Params
+from lapvqa.text import bpe, phi
+from lapvqa.text.languages import AUTO, UNKNOWN, Languages
+from lapvqa.text.laterality import names_side
+from lapvqa.text.sections import TargetText, target_text
+
+
+@dataclass(frozen=True)
+class FilePreview:
+    """One image file: the verdict, what was read of it, and its stored pixels if it is taken."""
+
+    verdict: Candidate
+    study: int | None
+    """A number within this look."""
+
+    @property
+    def pixels(self) -> NDArray[np.uint8] | None:
+        """Stored image [384, 384]."""
+        return self.verdict.result.pixels
 
 
 @dataclass(frozen=True)
 class ReportPreview:
-    """One report: which words would be learnt, as how many tokens, and what was noticed in it."""
+    """One report that is taken: which words are learnt, as how many tokens; what else it says."""
 
     path: str
+    study: int | None
+    encoding: str
+    form: str
+    language: str
     target: TargetText
     num_tokens: int
     """Begin and end included, before any cut."""
     is_cut: bool
     is_sided: bool
-    flags: Counter[str]
-    """Kinds of text that may identify somebody."""
-    study: str = ""
-    """The study it belongs to, as a number within this look."""
+    flags: Sequence[str]
+    """Kinds of text that may identify somebody, as many times as they were found."""
 
 
 @dataclass(frozen=True)
 class Preview:
-    """A look at an archive: ``files`` in order of path, of which ``not_read`` were too many."""
+    """A look at an archive, or at one file."""
 
     layout: str
-    files: Sequence[Candidate]
+    """Empty for a report by itself."""
+    files: Sequence[FilePreview]
     reports: Sequence[ReportPreview]
     rejected_reports: Sequence[tuple[str, Reason, str]]
-    """Path, reason, detail."""
-    num_studies: int = 0
-    not_read: int = 0
-    lists: dict[str, int] = field(default_factory=dict)
+    """Path, reason and detail."""
+    others: Mapping[str, str]
+    """Path and kind of every file that is neither."""
+    num_studies: int
+    rules: Mapping[str, int]
+    """How many reports were matched by which rule."""
+    not_looked_at: int = 0
+    """Image files beyond the limit; their reports may be missed here."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a project says of how its archive is read."""
+
+    params: Params
+    machine: Machine
+    languages: Languages
+
+
+def look(path: Path, settings: Settings, *, limit: int) -> Preview:
+    """Look at a file or folder, at no more than ``limit`` image files of it; raises SourceError."""
+    if path.is_dir():
+        entries = list_folder("source", {"source": path})
+        return _look_at_archive(path, find_files(path, entries), settings, limit)
+    if not path.is_file():
+        raise SourceError(
+            f"expected a file or folder at {path}, found nothing", hint="check the path"
+        )
+    status = path.stat()
+    # Under the root folder, so that a layout sees the folders above the file.
+    root = Path(path.anchor)
+    entry: Entry = (path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns)
+    files = find_files(root, [entry])
+    if not (files.dicom or files.pictures):
+        return _look_at_report(path, settings)
+    return _look_at_archive(root, files, settings, limit)
+
+
+def _look_at_archive(folder: Path, files: Files, settings: Settings, limit: int) -> Preview:
+    archive = open_archive(folder, files, settings.machine.reports)
+    keyring = Keyring(secrets.token_bytes(32))
+    ingest = settings.params.ingest
+    seed = ingest.split.seed
+    planned = plan(archive, files, views=ingest.views, keyring=keyring, split_seed=seed)
+    context = Context(folder, keyring, seed, ingest.limits)
+    tasks = planned.tasks[:limit]
+    candidates = [*planned.settled.values()] + [
+        Candidate(process_file(task, context), archive.listed(task.path)) for task in tasks
+    ]
+    candidates.sort(key=lambda candidate: candidate.result.path)
+    judge(candidates, archive, ingest)
+    studies = study_tables.find_studies(candidates)
+    numbers = {study.key: number for number, study in enumerate(studies, start=1)}
+    judged = _judged_reports(archive, studies, keyring, ingest)
+    rest = study_tables.without_reports(candidates, judged)
+    return Preview(
+        layout=archive.name,
+        files=[FilePreview(c, numbers.get(c.result.study_key or "")) for c in rest],
+        reports=_reports(judged, numbers, settings),
+        rejected_reports=[_reject(row) for row in judged.rejects],
+        others=_others(archive, files, candidates, judged),
+        num_studies=len(studies),
+        rules=judged.rules,
+        not_looked_at=len(planned.tasks) - len(tasks),
+    )
+
+
+def _reject(row: Mapping[str, str | None]) -> tuple[str, Reason, str]:
+    return str(row["file"]), Reason(str(row["reason"])), str(row["detail"])
+
+
+def _judged_reports(
+    archive: Archive, studies: Sequence[Study], keyring: Keyring, params: IngestParams
+) -> Reports:
+    matches = archive.match_reports(study_tables.known_studies(studies, keyring))
+    paths = sorted(match.path for own in matches.reports.values() for match in own)
+    results = {path: _read(archive, path) for path in paths}
+    return study_tables.judge_reports(archive, matches, results, params.several_reports)
+
+
+def _read(archive: Archive, path: str) -> ReportResult:
+    try:
+        return _as_result(path, archive.read_report(path))
+    except DicomError as error:
+        return ReportResult(path=path, reason=error.reason, detail=error.message)
+
+
+def _as_result(path: str, report: ReportText) -> ReportResult:
+    return ReportResult(
+        path=path,
+        sha256=report.sha256,
+        text=report.text,
+        encoding=report.encoding,
+        form=report.form,
+        status=report.status,
+        written=report.written,
+        flags=[span.kind for span in phi.find_phi(report.text)],
+    )
+
+
+def _reports(
+    judged: Reports, numbers: Mapping[str, int], settings: Settings
+) -> list[ReportPreview]:
+    previews = [
+        replace(_preview(result, settings), study=numbers.get(study))
+        for study, result in judged.texts.items()
+    ]
+    return sorted(previews, key=lambda preview: preview.path)
+
+
+def _preview(result: ReportResult, settings: Settings) -> ReportPreview:
+    params, languages, text = settings.params.tokens, settings.languages, result.text or ""
+    is_chosen = params.language != AUTO
+    language = languages.find(params.language) if is_chosen else languages.detect(text)
+    target = target_text(text, params.sections, language)
+    encoded = bpe.encode([target.text], max_length=params.max_length)
+    num_tokens = int(encoded.num_tokens[0]) + 2
+    return ReportPreview(
+        path=result.path,
+        study=None,
+        encoding=result.encoding or "",
+        form=result.form or "",
+        language=language.code if language else UNKNOWN,
+        target=target,
+        num_tokens=num_tokens if target.verdict.has_text else 0,
+        is_cut=target.verdict.has_text and num_tokens > params.max_length,
+        is_sided=names_side(target.text, language),
+        flags=result.flags or (),
+    )
+
+
+def _others(
+    archive: Archive, files: Files, candidates: Sequence[Candidate], judged: Reports
+) -> dict[str, str]:
+    known = {c.result.path for c in candidates} | judged.paths
+    tables = set(archive.tables)
+    return {
+        path: "table" if path in tables else files.others.get(path, kinds.PICTURE)
+        for path in sorted(files.facts.keys() - known)
+        if path not in archive.images
+    }
+
+
+def _look_at_report(path: Path, settings: Settings) -> Preview:
+    """Look at a text by itself: nothing says whose it would be."""
+    try:
+        result = _as_result(path.name, decode_report(read_loose(path)))
+    except DicomError as error:
+        rejected = [(path.name, Reason(error.reason), error.message)]
+        return Preview("", [], [], rejected, {}, 0, {})
+    return Preview("", [], [_preview(result, settings)], [], {}, 0, {})

@@ -106,8 +106,6 @@ class Archive(Protocol):
     name: str
     images: Sequence[str]
     """Files to read as DICOM or, by their suffix, as PNG or JPEG pictures; sorted."""
-    tables: Sequence[str]
-    """Files that the layout reads besides: its tables and lists, a packed file of reports."""
     looked_for: str
     """Where reports are looked for, in words, for the error when there is none."""
     has_split: bool
@@ -118,6 +116,10 @@ class Archive(Protocol):
     @property
     def reports(self) -> Sequence[str]:
         """Files, ``x.zip/member``, ``x.tgz/member`` or ``x.csv#row``, that may be a report."""
+
+    @property
+    def tables(self) -> Sequence[str]:
+        """Files that the layout reads besides: its tables and lists, a packed file of reports."""
 
     def ids(self, path: str) -> Ids | None:
         """Return the ids in an image's path; None if it lies outside the layout."""

@@ -1,0 +1,173 @@
+"""``lapvqa inspect``: what the pipeline would make of a file, a folder or a report.
+
+File names are shown, and on request the words that would be learnt: on this terminal only, for they
+may name a patient. Everything else that is printed names nobody.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.commands import terminal
+from lapvqa.project import Project
+
+if TYPE_CHECKING:
+    from lapvqa.ingest.preview import FilePreview, Preview, ReportPreview
+
+_LISTED = 12
+"""Files or reports up to which each is described; beyond it they are counted."""
+
+
+def execute(
+    project: Project, paths: list[Path], *, png: Path | None, text: bool, limit: int
+) -> int:
+    """Look at each path and print what was seen; 0 also where everything would be rejected."""
+    from lapvqa.ingest.preview import Settings, look
+    from lapvqa.machine import load_machine
+    from lapvqa.params import load_params
+    from lapvqa.text.languages import load_languages
+
+    settings = Settings(
+        load_params(project.params), load_machine(project), load_languages(project.root)
+    )
+    console = terminal.console()
+    for path in paths:
+        preview = look(path.resolve(), settings, limit=limit)
+        for line in _lines(preview, text=text, max_length=settings.params.tokens.max_length):
+            console.print(line, markup=False, soft_wrap=True)
+        if png is not None:
+            number = _write_pictures(preview.files, png)
+            console.print(f"{number} pictures as they would be stored, in {png}", markup=False)
+    return 0
+
+
+def _lines(preview: Preview, *, text: bool, max_length: int) -> Iterator[str]:
+    if preview.layout:
+        yield f"layout {preview.layout}: {len(preview.files)} image files looked at, " + (
+            f"{preview.num_studies} studies, {len(preview.reports)} reports"
+        )
+    if preview.not_looked_at:
+        yield (
+            f"{preview.not_looked_at} more image files were not looked at (--limit); reports of "
+            "theirs count as without study"
+        )
+    yield from _file_lines(preview.files)
+    yield from _report_lines(preview, text=text, max_length=max_length)
+    if preview.others:
+        yield f"other files: {_counted(preview.others.values())}"
+
+
+def _file_lines(files: Sequence[FilePreview]) -> Iterator[str]:
+    if len(files) <= _LISTED:
+        for file in files:
+            path = file.verdict.result.path
+            yield from _file(file, path if len(files) > 1 else Path(path).name)
+        return
+    taken = [file.verdict for file in files if file.verdict.reason is None]
+    yield f"files: {len(taken)} of {len(files)} would be taken"
+    yield f"  views: {_counted(image.view or 'unknown' for image in taken)}"
+    yield f"  intensity by: {_counted(image.result.voi for image in taken)}"
+    companions = [f.verdict.result.companion for f in files if f.verdict.result.companion]
+    if companions:
+        yield f"  companions, which are no images: {_counted(companions)}"
+    rejects = [f for f in files if f.verdict.reason and not f.verdict.result.companion]
+    for reason, number in Counter(file.verdict.reason for file in rejects).most_common():
+        assert reason is not None
+        example = next(file for file in rejects if file.verdict.reason is reason)
+        yield f"  rejected {number}: {reason.value}; {example.verdict.detail}"
+        yield f"    such as {example.verdict.result.path}; what to do: {reason.remedy}"
+
+
+def _file(file: FilePreview, name: str) -> Iterator[str]:
+    verdict, result = file.verdict, file.verdict.result
+    if result.companion:
+        yield f"{name}: a {result.companion.replace('_', ' ')}, no image and no reject"
+        return
+    if verdict.reason is None:
+        yield f"{name}: taken" + (f", study {file.study}" if file.study else "")
+    else:
+        yield f"{name}: rejected, {verdict.reason.value}; {verdict.detail}"
+        yield f"  what to do: {verdict.reason.remedy}"
+    if result.transfer_syntax is not None:
+        view = f"view {verdict.view} by {verdict.view_source}" if verdict.view else "view unknown"
+        yield (
+            f"  header: {result.modality or 'no modality'}, {view}, body part "
+            f"{result.body_part or 'not stated'}, {result.photometric}, {result.bits_stored} bits"
+        )
+    if result.native_rows is not None and result.scale is not None:
+        yield (
+            f"  image: {result.native_rows} x {result.native_cols}, times {result.scale:.4f} into "
+            f"the stored 384 x 384; intensity by {result.voi}"
+        )
+    if result.note:
+        yield f"  note: {result.note}"
+
+
+def _report_lines(preview: Preview, *, text: bool, max_length: int) -> Iterator[str]:
+    reports = preview.reports
+    if reports and len(reports) <= _LISTED:
+        for report in reports:
+            yield from _report(report, text=text, max_length=max_length)
+    elif reports:
+        yield f"reports: {len(reports)} would be taken"
+        yield f"  learnt from: {_counted(str(report.target.verdict) for report in reports)}"
+        yield f"  languages: {_counted(report.language for report in reports)}"
+        yield f"  encodings: {_counted(report.encoding for report in reports)}"
+        lengths = sorted(report.num_tokens for report in reports)
+        cut = sum(report.is_cut for report in reports)
+        yield (
+            f"  tokens: median {lengths[len(lengths) // 2]}, longest {lengths[-1]}; {cut} would be "
+            f"cut to tokens.max_length = {max_length}"
+        )
+        flags = [kind for report in reports for kind in set(report.flags)]
+        if flags:
+            yield f"  text that may identify somebody, in reports: {_counted(flags)}"
+    if preview.rules:
+        rules = ", ".join(f"{rule}: {number}" for rule, number in preview.rules.items())
+        yield f"reports matched by {rules}"
+    rejected = preview.rejected_reports
+    for reason, number in Counter(reason for _, reason, _ in rejected).most_common():
+        path, _, detail = next(row for row in rejected if row[1] is reason)
+        yield f"reports rejected, {reason.value}: {number}; {detail}"
+        yield f"  such as {path}; what to do: {reason.remedy}"
+
+
+def _report(report: ReportPreview, *, text: bool, max_length: int) -> Iterator[str]:
+    target = report.target
+    whose = f", of study {report.study}" if report.study else ""
+    yield f"{report.path}: a report{whose}, {report.form} in {report.encoding}, {report.language}"
+    yield (
+        f"  learnt from it: {target.verdict.replace('_', ' ')}"
+        + (f", {report.num_tokens} tokens" if target.verdict.has_text else "")
+        + (f", cut to tokens.max_length = {max_length}" if report.is_cut else "")
+    )
+    for span in target.spans:
+        yield f"  section {span.name}: characters {span.start} to {span.end}"
+    if target.verdict.has_text:
+        yield f"  names a side of the body: {'yes' if report.is_sided else 'no'}"
+    if report.flags:
+        yield f"  text that may identify somebody: {_counted(report.flags)}"
+    if text and target.verdict.has_text:
+        yield f"  text: {target.text}"
+
+
+def _counted(names: Iterable[object]) -> str:
+    counts = Counter(str(name) for name in names).most_common()
+    return ", ".join(f"{name} {number}" for name, number in counts) or "none"
+
+
+def _write_pictures(files: Sequence[FilePreview], folder: Path) -> int:
+    """Write each stored image as PNG, named like its file."""
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = [file for file in files if file.pixels is not None]
+    names = Counter(Path(file.verdict.result.path).name for file in stored)
+    for number, file in enumerate(stored, start=1):
+        name = Path(file.verdict.result.path).name
+        name = name if names[name] == 1 else f"{number}-{name}"
+        Image.fromarray(file.pixels).save(folder / f"{name}.png")
+    return len(stored)
