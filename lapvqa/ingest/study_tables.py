@@ -101,9 +101,14 @@ def content_digest(images: pa.Table, studies: pa.Table) -> str:
 
 
 def find_studies(candidates: Sequence[Candidate]) -> list[Study]:
-    """Return the studies with a patient and a split, each with all its files in order of path."""
+    """Return the studies with a patient and a split, each with all its files in order of path.
+
+    Companions are not among them: a structured report elsewhere does not tell a study's folder.
+    """
     files: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
+        if candidate.result.companion is not None:
+            continue
         if candidate.result.study_key and candidate.result.patient_key and candidate.split:
             files[candidate.result.study_key].append(candidate)
     return [Study(key, files[key]) for key in sorted(files)]

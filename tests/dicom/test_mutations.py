@@ -31,7 +31,8 @@ AT_ODDS = {
     "MR_truncated.dcm": "truncated",
 }
 BY_RULE = {
-    "not_a_radiograph", "companion", "too_small", "multi_frame", "unsupported_photometric", "unsupported_bits",
+    "not_a_radiograph", "companion", "too_small", "multi_frame", "unsupported_photometric",
+    "unsupported_bits",
 }  # fmt: skip
 
 
