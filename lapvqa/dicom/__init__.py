@@ -3,6 +3,9 @@
 Files, in the order in which data meets them:
     reasons.py      codes of all rejects, with remedies; whatever a decoder raises becomes one
     header.py       the allow-list of attributes: nothing else is read
+    objects.py      which kind of object: radiograph, other image, companion, raw
+    views.py        from which side a chest was seen, by what the header has
+    fallbacks.py    attributes that cannot be used, and what stands in for them
     parse.py        bytes to a header and the place of the pixel data; nothing is decoded
     pixels.py       pixel data to cells, and how values lie in them; one decoder a transfer syntax
     grayscale.py    Modality LUT, VOI LUT or window, MONOCHROME1: the grey of each value

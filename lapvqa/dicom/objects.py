@@ -8,7 +8,7 @@ say (``lapvqa.ingest.verdicts``), so that another answer reads no file again.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from pydicom import uid as uids
 
@@ -23,7 +23,13 @@ Companion = Literal[
 
 _FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
 _SPELLINGS: dict[str, Modality] = {
-    **{name: name for name in get_args(Modality)},
+    "CR": "CR",
+    "DX": "DX",
+    "RG": "RG",
+    "RF": "RF",
+    "XA": "XA",
+    "OT": "OT",
+    "SC": "SC",
     "DR": "DX",  # never in the standard, often in files
     "XR": "DX",
     "": "none",

@@ -112,7 +112,11 @@ def shipped() -> dict[str, bytes]:
 
 
 def as_radiograph(data: bytes) -> bytes:
-    """Return the file with DX in place of its modality, where that has two letters."""
+    """Return the file with DX in place of its modality, where that has two letters.
+
+    Its SOP class becomes a private one, which leaves the modality to decide.
+    """
+    data = data.replace(b"1.2.840.10008.5.1.4.1.1.", b"1.2.999.10008.5.1.4.1.1.")
     for order in (("CS", b"\x02\0"), ("CS", b"\0\x02"), ("", b"\x02\0\0\0")):
         tag = b"\x08\0\x60\0" if order[1][0] else b"\0\x08\0\x60"
         place = data.find(tag + order[0].encode() + order[1])

@@ -30,10 +30,12 @@ def written(root: Path, *, shuffled: bool = False) -> Project:
         image_row("c", "c1", "train", row=6, view="LATERAL"),
         image_row("d", "d1", "validate", row=7, view="AP"),
         image_row("e", "e1", "train", row=8, view="AP"),  # no report
+        image_row("f", "f1", "train", row=9, view="FRONTAL"),
     ]
     reports = [
         token_row("a", "train", [1, 2]), token_row("b", "train", [3]),
         token_row("c", "train", [4]), token_row("d", "validate", [5, 6, 7]),
+        token_row("f", "train", [8]),
     ]  # fmt: skip
     if shuffled:
         images, reports = images[::-1], reports[::-1]
@@ -45,11 +47,11 @@ def test_pairs_are_the_frontal_images_with_their_report(tmp_path: Path) -> None:
     pairs, without_image = report_pairs.read_pairs(written(tmp_path), "train")
     found = [(pair.study_key, pair.row, pair.token_ids.tolist()) for pair in pairs]
     assert found == [
-        ("a", 1, [END, 1, 2, END]),  # both frontal images; the unknown view is not needed
+        ("a", 1, [END, 1, 2, END]),  # all frontal images, and none of unknown view
         ("a", 2, [END, 1, 2, END]),
-        ("b", 4, [END, 3, END]),  # the unknown view stands in
+        ("f", 9, [END, 8, END]),
     ]
-    assert without_image == 1  # c has a lateral image only
+    assert without_image == 2  # b has a lateral image and one of unknown view, c a lateral one
     validate, none_missing = report_pairs.read_pairs(written(tmp_path), "validate")
     assert [pair.row for pair in validate] == [7]
     assert none_missing == 0

@@ -101,13 +101,14 @@ def test_one_frontal_image_stands_for_a_study(project: Any, params: Any, image_r
         image_row("study60", "a", "test", row=62),
         image_row("study60", "0", "test", row=63, view="LATERAL"),
         image_row("study61", "c", "test", row=64, view=""),
+        image_row("study61", "e", "test", row=66, view="FRONTAL"),
         image_row("study62", "d", "test", row=65, view="LL"),
     ]
     table = pa.Table.from_pylist(rows, schemas.IMAGES)
     storage.write_table(project.project.images, table, schemas.IMAGES)
     targets = read_targets(project.project)
     studies, without_image = read_studies(project.project, targets, split="test")
-    assert [(study.study_key, study.row) for study in studies] == [("study60", 62), ("study61", 64)]
+    assert [(study.study_key, study.row) for study in studies] == [("study60", 62), ("study61", 66)]
     # 16 test studies have a report; of these study62 has no frontal image and 13 have none at all.
     assert without_image == 14
 
