@@ -246,6 +246,11 @@ def is_unspaced(word: str) -> bool:
     return _IS_UNSPACED.match(word) is not None
 
 
+def has_unspaced(text: str) -> bool:
+    """Return whether a text has an ideograph or kana."""
+    return _IS_UNSPACED.search(text) is not None
+
+
 def fold(text: str) -> str:
     """Return ``text`` as words are compared: no case, no accents, simple spaces."""
     if not text.isascii():
