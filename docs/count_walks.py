@@ -65,7 +65,7 @@ WALKS = {
     "a report to a row of tokens": (
         [[*PROGRAM, "lapvqa.stage", "tokens"]],
         "",
-        "target_text FastBpe.encode",
+        "target_text encode",
     ),
     "pretrain.lr to the optimizer": (
         [[*PROGRAM, "lapvqa.stage", "pretrain"]],

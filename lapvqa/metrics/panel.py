@@ -6,7 +6,7 @@ they are. A name is ``metric`` or ``metric/group`` (a class, a question type).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,6 +47,20 @@ def not_computed(names: tuple[str, ...], why: str) -> Panel:
         return np.full((len(weights), len(names)), np.nan)
 
     return Panel(names=names, statistic=statistic, undefined=dict.fromkeys(names, why))
+
+
+def without(panel: Panel, names: Iterable[str], why: str) -> Panel:
+    """Return ``panel`` where ``names`` have no value, and why."""
+    absent = set(names)
+    columns = [place for place, name in enumerate(panel.names) if name in absent]
+
+    def statistic(weights: Array) -> Array:
+        values = panel.statistic(weights).copy()
+        values[:, columns] = np.nan
+        return values
+
+    undefined = {**panel.undefined, **dict.fromkeys(absent, why)}
+    return Panel(names=panel.names, statistic=statistic, undefined=undefined)
 
 
 def measures(panel: Panel, *, samples: Sequence[str], patients: Sequence[str]) -> Measures:

@@ -34,6 +34,7 @@ from lapvqa.rrg.heads import ReportGenerationHead
 from lapvqa.rrg.studies import (
     ReportStudy,
     TargetReport,
+    count_languages,
     most_common,
     read_samples,
     read_studies,
@@ -97,6 +98,7 @@ def judge(run: Evaluation[RrgParams]) -> Counts:
         "max_new_tokens": params.max_new_tokens,
         "reference": "target text of the chosen sections, white space collapsed, never cut",
         "most_common_training_studies": common_count,
+        **scoring.describe_languages(count_languages(job.project, studies)),
         **features.describe(encoders),
         **head_facts,
         **{f"empty_outputs_{system}": written.count("") for system, written in texts.items()},

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Set
+import math
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,18 +14,28 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lapvqa.errors import SchemaError
-from lapvqa.evaluation import prediction_rows
+from lapvqa.evaluation import contract, prediction_rows
 from lapvqa.evaluation.task import CurveTable
 from lapvqa.metrics.bootstrap import Measures
-from lapvqa.metrics.panel import Panel, measures, side_by_side
+from lapvqa.metrics.panel import Panel, measures, side_by_side, without
 from lapvqa.metrics.texts import finding_f1, ngrams
 from lapvqa.metrics.texts.meteor import meteor_panel
 from lapvqa.metrics.texts.neural import bertscore_panel, chexbert_panel, radgraph_panel
 from lapvqa.metrics.texts.ngrams import text_panel
 from lapvqa.params import MetricWeightsParams
 from lapvqa.rrg import labeler
+from lapvqa.text.languages import ENGLISH, has_unspaced
 
 Array = NDArray[np.float64]
+
+_REFERENCES_IN = "references_in_"
+_FEW = 0.05
+"""Share of references in other languages that metrics of English bear."""
+
+_COUNT_WORDS = ("bleu", "cider")
+"""Metrics that compare words whatever they mean; of BERTScore the language is its folder's."""
+
+NO_WORDS = "it counts words, and nothing separates those of the references (Chinese, Japanese)"
 
 SYSTEMS = (*prediction_rows.FIRST, "most_common")
 CURVE_COLUMNS = ("finding", *SYSTEMS)
@@ -87,7 +98,8 @@ def find_weights(params: MetricWeightsParams, root: Path) -> Weights:
 def measure(predictions: pa.Table, *, weights: Weights = NO_WEIGHTS) -> Measures:
     """Return the metrics of one system's rows.
 
-    Raises SchemaError for a repeated study, ConfigError for an incomplete folder of weights.
+    Of references in other languages than English those that read English are not computed. Raises
+    SchemaError for a repeated study, ConfigError for an incomplete folder of weights.
     """
     reports = read_reports(predictions)
     texts = reports.references, reports.hypotheses
@@ -101,7 +113,43 @@ def measure(predictions: pa.Table, *, weights: Weights = NO_WEIGHTS) -> Measures
             *texts, weights=weights.bertscore, num_layers=_bertscore_layer(weights.bertscore)
         ),
     )
+    foreign = why_not_english(predictions)
+    if foreign:
+        panel = without(panel, filter(_reads_english, panel.names), foreign)
+    if sum(map(has_unspaced, reports.references)) > _FEW * len(reports.references):
+        panel = without(panel, filter(_counts_words, panel.names), NO_WORDS)
     return measures(panel, samples=reports.samples, patients=reports.patients)
+
+
+def describe_languages(numbers: Mapping[str, int]) -> dict[str, int]:
+    """Return the part of the protocol that says in which languages the references are."""
+    return {f"{_REFERENCES_IN}{code}": number for code, number in numbers.items()}
+
+
+def why_not_english(predictions: pa.Table) -> str:
+    """Return why metrics that read English have no value here; "" where the references are English.
+
+    By the protocol in the table's metadata; without one they are taken to be.
+    """
+    protocol = contract.protocol_of(predictions)
+    numbers = {
+        key.removeprefix(_REFERENCES_IN): number
+        for key, number in protocol.items()
+        if key.startswith(_REFERENCES_IN)
+    }
+    other = {code: number for code, number in numbers.items() if code != ENGLISH}
+    if sum(other.values()) <= _FEW * sum(numbers.values()):
+        return ""
+    said = ", ".join(f"{number} {code}" for code, number in other.items())
+    return f"it reads English; of {sum(numbers.values())} references are not: {said}"
+
+
+def _reads_english(metric: str) -> bool:
+    return not metric.startswith((*_COUNT_WORDS, "bertscore"))
+
+
+def _counts_words(metric: str) -> bool:
+    return metric.startswith(_COUNT_WORDS)
 
 
 def findings_panel(counts: finding_f1.FindingCounts) -> Panel:
@@ -132,7 +180,11 @@ def findings_panel(counts: finding_f1.FindingCounts) -> Panel:
 def curves(predictions: pa.Table) -> CurveTable:
     """Return the F1 of each finding, a column per system."""
 
+    foreign = why_not_english(predictions)
+
     def f1_of_findings(rows: pa.Table) -> list[float]:
+        if foreign:
+            return [math.nan] * len(labeler.FINDINGS)
         counts = count_findings(read_reports(rows))
         values: list[float] = finding_f1.f1_by_label(counts, np.ones((1, len(rows))))[0].tolist()
         return values

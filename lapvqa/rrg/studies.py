@@ -10,7 +10,7 @@ from typing import Any
 from lapvqa import storage
 from lapvqa.images.report_pairs import read_pairs
 from lapvqa.project import Project
-from lapvqa.schemas import CHEXPERT_LABELS, LABELS, STUDIES, TOKENS
+from lapvqa.schemas import CHEXPERT_LABELS, LABELS, REPORT_LANGUAGES, STUDIES, TOKENS
 from lapvqa.text.sections import normalise
 
 
@@ -74,6 +74,17 @@ def read_truth(project: Project) -> dict[str, list[str]]:
     return {
         row["study_key"]: [label for label in CHEXPERT_LABELS if row[label] == 1] for row in rows
     }
+
+
+def count_languages(project: Project, studies: Sequence[ReportStudy]) -> dict[str, int]:
+    """Return how many reports of ``studies`` each language has, by its code."""
+    path = project.report_languages
+    rows = storage.read_table(path, REPORT_LANGUAGES, made_by="tokens")
+    keys = {study.study_key for study in studies}
+    columns = (rows[name].to_pylist() for name in ("study_key", "language"))
+    return dict(
+        sorted(Counter(code for key, code in zip(*columns, strict=True) if key in keys).items())
+    )
 
 
 def most_common(targets: dict[str, TargetReport]) -> tuple[str, int]:

@@ -49,8 +49,8 @@ UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 """Kana and ideographs, as a set of a pattern."""
 
 _IS_UNSPACED = re.compile(f"[{UNSPACED}]")
-_ASCII_TOKEN = re.compile("[a-z]+")
-_TOKEN = re.compile(rf"[{UNSPACED}]+|[^\W\d_{UNSPACED}]+")
+_UNSPACED_RUN = re.compile(f"[{UNSPACED}]+")
+_ASCII_WORD, _SPACED_WORD = re.compile("[a-z]+"), re.compile(rf"[^\W\d_{UNSPACED}]+")
 
 
 def _word(text: str) -> str:
@@ -142,7 +142,7 @@ class Languages:
             code: Language(code, table, _digest(table)) for code, table in sorted(tables.items())
         }
         self._codes = list(self.by_code)
-        self._evidence = _Evidence([tables[code] for code in self._codes])
+        self._vocabulary = _Vocabulary([tables[code] for code in self._codes])
 
     @property
     def digest(self) -> str:
@@ -165,15 +165,19 @@ class Languages:
 
     def detect(self, report: str) -> Language | None:
         """Return the language of a report, None if unknown; rules above."""
-        total = 0
+        text, all_ascii = fold(report), report.isascii()
+        words = (_ASCII_WORD if all_ascii else _SPACED_WORD).findall(text)
+        total = len(words)
         scores, known = [0.0] * len(self._codes), [0] * len(self._codes)
-        tokens = _TOKEN if not report.isascii() else _ASCII_TOKEN
-        for token, times in Counter(tokens.findall(fold(report))).items():
-            size, found = self._evidence[token]
-            total += times * size
-            for place, letters, score in found:
-                known[place] += times * letters
-                scores[place] += times * score
+        for places, times in Counter(map(self._vocabulary.__getitem__, words)).items():
+            for place in places:
+                known[place] += times
+                scores[place] += times / len(places)
+        for run in () if all_ascii else _UNSPACED_RUN.findall(text):
+            total += len(run)
+            for place, letters, score in self._vocabulary.find_within(run):
+                known[place] += letters
+                scores[place] += score
         if not total:
             return None
         best = max(scores)
@@ -187,52 +191,51 @@ class Languages:
         return self.by_code[near[0]] if len(near) == 1 else None
 
 
-Found = tuple[int, tuple[tuple[int, int, float], ...]]
-
-
-class _Evidence(dict[str, Found]):
-    """Folded word -> its size, and per table that knows it (place, size known, score).
-
-    Of a run of ideographs the size is their number, else 1.
-    """
+class _Vocabulary(dict[str, tuple[int, ...]]):
+    """Folded word -> the places of the tables that have it; every word asked for is kept."""
 
     def __init__(self, tables: list[LanguageTable]) -> None:
         super().__init__()
         having: dict[str, set[int]] = defaultdict(set)
         for place, table in enumerate(tables):
-            for word in _vocabulary(table):
+            for word in _words_of(table):
                 having[word].add(place)
-        self._places = {word: sorted(places) for word, places in having.items()}
+        self._places = {word: tuple(sorted(places)) for word, places in having.items()}
         self._beginnings = sorted(word[:-1] for word in having if word.endswith("*"))
         self._unspaced = [_anywhere(word for word in having if place in having[word])
                           for place in range(len(tables))]  # fmt: skip
 
-    def __missing__(self, token: str) -> Found:
-        if is_unspaced(token):
-            return self._find_within(token)  # endlessly many: not kept
-        places = self._places.get(token, [])
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        places = self._places.get(word, ())
         if not places:
-            begun = [word for word in self._beginnings if token.startswith(word)]
-            places = sorted({place for word in begun for place in self._places[f"{word}*"]})
-        found = self[token] = (1, tuple((place, 1, 1 / len(places)) for place in places))
-        return found
+            begun = [start for start in self._beginnings if word.startswith(start)]
+            places = tuple(
+                sorted({place for start in begun for place in self._places[f"{start}*"]})
+            )
+        self[word] = places
+        return places
 
-    def _find_within(self, run: str) -> Found:
+    def find_within(self, run: str) -> list[tuple[int, int, float]]:
+        """Return (place, letters known, score) per table that knows a part of a run."""
         found = []
         for place, pattern in enumerate(self._unspaced):
             words = pattern.findall(run) if pattern else []
             if words:
                 score = sum(len(word) / len(self._places[word]) for word in words)
                 found.append((place, sum(map(len, words)), score))
-        return len(run), tuple(found)
+        return found
 
 
-def _vocabulary(table: LanguageTable) -> set[str]:
+def _words_of(table: LanguageTable) -> set[str]:
     """Return the folded words of a table; one with a star is kept so."""
     headers = [header for _, header in table.sections.pairs()]
     entries = [*table.words, *table.negations, *headers, *table.sides.words]
-    words = {token for entry in entries for token in _TOKEN.findall(fold(entry.rstrip("*")))}
+    words = {word for entry in entries for word in _any_words(fold(entry.rstrip("*")))}
     return words | {fold(word) for word in table.sides.words if word.endswith("*")}
+
+
+def _any_words(text: str) -> list[str]:
+    return _SPACED_WORD.findall(text) + _UNSPACED_RUN.findall(text)
 
 
 def _anywhere(words: Iterable[str]) -> re.Pattern[str] | None:
@@ -244,6 +247,11 @@ def _anywhere(words: Iterable[str]) -> re.Pattern[str] | None:
 def is_unspaced(word: str) -> bool:
     """Return whether a word begins with an ideograph or kana: nothing separates it from others."""
     return _IS_UNSPACED.match(word) is not None
+
+
+def has_unspaced(text: str) -> bool:
+    """Return whether a text has an ideograph or kana."""
+    return _IS_UNSPACED.search(text) is not None
 
 
 def fold(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import cache
 
 from lapvqa.text.languages import UNSPACED, Language, any_spelling, is_unspaced
@@ -27,25 +27,31 @@ def names_side(text: str, language: Language | None) -> bool:
         return True
     side = _side(language)
     forms = [text] if text.isascii() else [text, unicodedata.normalize("NFKC", text)]
-    return any(found["side"] for form in forms for found in side.finditer(form))
+    return any(found.lastgroup for form in forms for found in side.finditer(form))
 
 
 @cache
 def _side(language: Language) -> re.Pattern[str]:
     """Return a pattern for what names a side (group ``side``) or only looks like it."""
     sides = language.table.sides
-    never, words, abbreviations = map(_any, (sides.never, sides.words, sides.abbreviations))
-    return re.compile(f"{never}|(?P<side>(?i:{words})|{abbreviations})")
+    anywhere = "|".join(filter(is_unspaced, sides.words)) or "(?!)"
+    words = [word for word in sides.words if not is_unspaced(word)]
+    never, spelt, abbreviations = map(_any, (sides.never, words, sides.abbreviations))
+    spaced = f"{never}{_AFTER}|(?P<side>(?:(?i:{spelt})|{abbreviations}){_AFTER})"
+    # Tried where a word begins with one of these letters alone: most do not.
+    first = _first_letters([*sides.never, *words, *sides.abbreviations])
+    return re.compile(f"{_BEFORE}(?=[{first}])(?:{spaced})|(?P<anywhere>{anywhere})")
 
 
-def _any(words: Iterable[str]) -> str:
-    """Return a pattern for any of ``words``; one of ideographs or kana may stand anywhere."""
-    spaced, anywhere = [], []
-    for word in words:
-        if is_unspaced(word):
-            anywhere.append(re.escape(word))
-        else:
-            stem = any_spelling(word.removesuffix("*"), between=_BETWEEN)
-            spaced.append(stem + r"[^\W_]*" * word.endswith("*"))
-    nothing = "(?!)"
-    return f"(?:{_BEFORE}(?:{'|'.join(spaced) or nothing}){_AFTER}|{'|'.join(anywhere) or nothing})"
+def _any(words: Sequence[str]) -> str:
+    """Return a pattern for any of ``words``, their stars as any ending."""
+    stems = [any_spelling(word.removesuffix("*"), between=_BETWEEN) for word in words]
+    endings = [r"[^\W_]*" if word.endswith("*") else "" for word in words]
+    return f"(?:{'|'.join(map(str.__add__, stems, endings)) or '(?!)'})"
+
+
+def _first_letters(words: Sequence[str]) -> str:
+    """Return a set of a pattern: the first letters, in either case, with and without accents."""
+    letters = {word[0] for word in words}
+    letters |= {unicodedata.normalize("NFD", letter)[0] for letter in letters}
+    return re.escape("".join(sorted({*map(str.lower, letters), *map(str.upper, letters)})))

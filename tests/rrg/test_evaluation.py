@@ -193,6 +193,52 @@ def _values(predictions: pa.Table) -> dict[str, float | None]:
     return {name: one["value"] for name, one in metrics["systems"]["trained"].items()}
 
 
+def _in_languages(predictions: pa.Table, **numbers: int) -> pa.Table:
+    """The same with a protocol that says in which languages the references are."""
+    protocol = json.dumps(scoring.describe_languages(numbers))
+    return predictions.replace_schema_metadata({"lapvqa.protocol": protocol})
+
+
+def test_what_reads_english_is_not_computed_of_another_language() -> None:
+    table = _rows([["Pleural Effusion"], ["Edema"]], ["Kleiner Erguss links.", "Left edema."])
+    english = _values(table)
+    assert english["finding_f1_micro"] is not None
+    assert english == _values(_in_languages(table, en=95, unknown=5))
+    foreign = _in_languages(table, de=90, en=10)
+    values = _values(foreign)
+    named = {name for name, value in values.items() if value is None}
+    readers = ("finding_f1", "rouge", "meteor", "chexbert", "radgraph")
+    assert {name for name in values if name.startswith(readers)} <= named
+    assert {name: values[name] for name in ("bleu1", "cider_d")} == {
+        name: english[name] for name in ("bleu1", "cider_d")
+    }
+    metrics = contract.metrics_of(TASK, foreign, common=COMMON)
+    said = [line for line in metrics["undefined"] if "finding_f1_micro" in line]
+    assert "it reads English; of 100 references are not: 90 de" in said[0]
+    assert all(value is None for row in scoring.curves(foreign).rows for value in row[1:])
+
+
+def test_words_that_nothing_separates_are_not_counted() -> None:
+    table = _rows([None], ["未见异常。"])
+    place = table.schema.get_field_index("reference")
+    table = table.set_column(place, "reference", pa.array(["两肺未见异常。"] * len(table)))
+    values = _values(_in_languages(table, zh=1))
+    assert {values[name] for name in ("bleu4", "cider_d", "rougeL", "finding_f1_micro")} == {None}
+
+
+def test_the_judge_says_in_which_languages_the_references_are(project: Any, params: Any) -> None:
+    path = project.project.report_languages
+    rows = storage.read_table(path, schemas.REPORT_LANGUAGES, made_by="tokens")
+    german = pa.array(["de"] * len(rows), pa.string())
+    rows = rows.set_column(rows.schema.get_field_index("language"), "language", german)
+    storage.write_table(path, rows, schemas.REPORT_LANGUAGES)
+    metrics = project.evaluate(params)
+    assert metrics["protocol"]["references_in_de"] == 16
+    trained = metrics["systems"]["trained"]
+    assert trained["finding_f1_micro"]["value"] is None
+    assert trained["bleu4"]["value"] > 0.5
+
+
 def test_f1_by_hand() -> None:
     table = _rows(
         [["Edema"], ["Edema", "Pneumothorax"], ["No Finding"], ["Fracture"]],

@@ -24,6 +24,9 @@ from lapvqa.text.bpe import (
     PACKAGED_AS,
     RANKS,
     RANKS_SHA256,
+    Encoded,
+    check,
+    encode,
     encoding,
     pack_ranks,
     read_ranks,
@@ -167,6 +170,49 @@ def test_packing_refuses_another_package(tmp_path: Path) -> None:
             tmp_path / "packed.gz",
         )
     assert not (tmp_path / "packed.gz").exists()
+
+
+def _rows(encoded: Encoded) -> list[list[int]]:
+    ends = encoded.ends
+    return [encoded.ids[a:b].tolist() for a, b in zip(ends, ends[1:], strict=False)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(TEXT, max_size=8), st.sampled_from([4, 9, 2048]))
+def test_rows_are_the_ids_between_two_ends_cut_to_the_length(
+    texts: list[str], max_length: int
+) -> None:
+    encoded = encode(texts, max_length=max_length)
+    whole = [encoding().encode_ordinary(text) for text in texts]
+    assert _rows(encoded) == [[EOT, *ids[: max_length - 2], EOT] for ids in whole]
+    assert encoded.num_tokens.tolist() == list(map(len, whole))
+    assert encoded.cut.tolist() == [len(ids) > max_length - 2 for ids in whole]
+
+
+def test_no_text_makes_no_row() -> None:
+    encoded = encode([], max_length=8)
+    assert (encoded.ids.tolist(), encoded.ends.tolist()) == ([], [0])
+
+
+@pytest.mark.parametrize("place", [0, 1, 3, -1])
+def test_the_check_sees_one_wrong_id(place: int) -> None:
+    texts = ["No effusion is seen.", "Café: clear."]
+    good = encode(texts, max_length=64)
+    for row in range(2):
+        start, end = good.ends[row : row + 2]
+        ids = good.ids.copy()
+        ids[end - 1 if place < 0 else start + place] ^= 1
+        wrong = Encoded(ids, good.ends, good.num_tokens, good.cut)
+        with pytest.raises(AssertionError, match=f"text {row} of 2 do not spell it"):
+            check(wrong, texts)
+
+
+def test_the_check_sees_a_text_cut_unsaid_and_a_whole_one_said_to_be_cut() -> None:
+    texts = ["No effusion is seen."]
+    for max_length in (4, 64):
+        good = encode(texts, max_length=max_length)
+        with pytest.raises(AssertionError, match="do not spell it"):
+            check(Encoded(good.ids, good.ends, good.num_tokens, ~good.cut), texts)
 
 
 def _archive(path: Path, name: str, content: bytes) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -14,8 +15,10 @@ import pytest
 from runs import run_tokens, shard_keys, token_rows
 
 from lapvqa import code, storage
+from lapvqa.errors import ConfigError
 from lapvqa.project import Project
 from lapvqa.text import token_store, tokens
+from lapvqa.text.languages import SHIPPED, Languages
 
 Reports = dict[str, str | None]
 WriteStudies = Callable[..., Project]
@@ -185,6 +188,66 @@ def test_the_store_keeps_what_is_in_use_of_two_settings(write_studies: WriteStud
     write_studies(_reports(range(6, 12)))
     run_tokens(project, max_length=9)
     assert len(_store_files(project)) == 4  # chunk and shard of either setting, no more
+
+
+GERMAN = "Befund: Kein Pleuraerguss. Herz normal groß.\nBeurteilung: Nummer {} ist unauffällig.\n"
+
+
+def _edit(project: Project, code: str, old: str, new: str) -> None:
+    """Change the project's own table of a language."""
+    folder = project.root / "params" / "reports"
+    if not folder.exists():
+        shutil.copytree(SHIPPED, folder)
+    text = (folder / f"{code}.yaml").read_text()
+    assert old in text
+    (folder / f"{code}.yaml").write_text(text.replace(old, new, 1))
+
+
+def test_an_edit_of_a_table_makes_its_languages_rows_again(
+    write_studies: WriteStudies, seen: list[str | None]
+) -> None:
+    german = {f"{number:03d}": GERMAN.format(number) for number in range(20, 25)}
+    project = write_studies({**_reports(range(20)), **german})
+    _edit(project, "de", "# German", "# The German")
+    run_tokens(project, shard_reports=20)
+    before = _files(project)
+    seen.clear()
+    _edit(project, "de", "  words: [\n    rechts*,", "  words: [\n    Herz*, rechts*,")
+    counts = run_tokens(project, shard_reports=20)
+    assert sorted(map(str, seen)) == sorted(german.values())
+    assert (counts["known"], counts["new"]) == (20, 5)
+    assert len(before.items() & _files(project).items()) == 1  # the English shard stands
+    assert [row["sided"] for row in token_rows(project)[-5:]] == [True] * 5
+    seen.clear()
+    _edit(project, "de", "# The German", "# German")
+    assert run_tokens(project, shard_reports=20)["new"] == 0
+    assert seen == []
+
+
+def test_a_language_is_looked_for_once(
+    write_studies: WriteStudies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = write_studies(_reports(range(12)))
+    run_tokens(project)
+    asked = []
+    monkeypatch.setattr(Languages, "detect", lambda _, report: asked.append(report))
+    write_studies(_reports(range(13)))
+    run_tokens(project)
+    assert asked == ["Report 12. No left effusion."]
+
+
+def test_a_chosen_language_makes_again_what_another_was_detected_of(
+    write_studies: WriteStudies, seen: list[str | None]
+) -> None:
+    project = write_studies({"a": "No effusion.", "b": GERMAN.format(1), "c": "Kaksi sanaa."})
+    assert run_tokens(project)["language_unknown"] == 1
+    seen.clear()
+    assert run_tokens(project, language="de")["language_de"] == 3
+    assert seen == ["No effusion.", "Kaksi sanaa."]
+    seen.clear()
+    assert run_tokens(project)["new"] == 2
+    with pytest.raises(ConfigError, match=r"tokens\.language is 'fi'"):
+        run_tokens(project, language="fi")
 
 
 def test_where_links_are_impossible_shards_are_copied(

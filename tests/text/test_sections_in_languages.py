@@ -18,71 +18,142 @@ LANGUAGES = load_languages(SHIPPED.parents[1])
 REPORTS: dict[str, list[tuple[str, str, str]]] = {
     "de": [
         (
-            "Röntgen-Thorax p.a. vom 01.01.\n\nKlinische Angaben und Fragestellung: Husten, Infiltrat?\n\n"
-            "Befund:\nHerz normal groß. Kein Erguss.\n\nBeurteilung:\nKein Anhalt für eine Pneumonie.\n",
-            "Herz normal groß. Kein Erguss.", "Kein Anhalt für eine Pneumonie.",
+            "Röntgen-Thorax p.a. vom 01.01.\n\n"
+            "Klinische Angaben und Fragestellung: Husten, Infiltrat?\n\n"
+            "Befund:\n"
+            "Herz normal groß. Kein Erguss.\n\n"
+            "Beurteilung:\n"
+            "Kein Anhalt für eine Pneumonie.\n",
+            "Herz normal groß. Kein Erguss.",
+            "Kein Anhalt für eine Pneumonie.",
         ),
         (
-            "INDIKATION\nDyspnoe.\n\nBEFUND\nKein Pneumothorax.\nThorax: knöchern intakt.\n\nZUSAMMENFASSUNG\nUnauffällig.\n",
-            "Kein Pneumothorax. Thorax: knöchern intakt.", "Unauffällig.",
+            "INDIKATION\n"
+            "Dyspnoe.\n\n"
+            "BEFUND\n"
+            "Kein Pneumothorax.\n"
+            "Thorax: knöchern intakt.\n\n"
+            "ZUSAMMENFASSUNG\n"
+            "Unauffällig.\n",
+            "Kein Pneumothorax. Thorax: knöchern intakt.",
+            "Unauffällig.",
         ),
         (
-            "Voraufnahme: keine.\n2. Befund (Thorax liegend) : Herz groß.\n3) Beurteilung : Stauung.\nEmpfehlung: Kontrolle.\n",
-            "Herz groß.", "Stauung.",
+            "Voraufnahme: keine.\n"
+            "2. Befund (Thorax liegend) : Herz groß.\n"
+            "3) Beurteilung : Stauung.\n"
+            "Empfehlung: Kontrolle.\n",
+            "Herz groß.",
+            "Stauung.",
         ),
     ],
     "es": [
         (
-            "TECNICA: PA y lateral.\nHALLAZGOS: No se observa derrame pleural.\nIMPRESION DIAGNOSTICA: Sin hallazgos agudos.\n",
-            "No se observa derrame pleural.", "Sin hallazgos agudos.",
+            "TECNICA: PA y lateral.\n"
+            "HALLAZGOS: No se observa derrame pleural.\n"
+            "IMPRESION DIAGNOSTICA: Sin hallazgos agudos.\n",
+            "No se observa derrame pleural.",
+            "Sin hallazgos agudos.",
         ),
         (
-            "INFORME RADIOLÓGICO\n\nMotivo del estudio: tos.\nHallazgos: Silueta cardíaca normal.\n\nConclusión:\nEstudio normal.",
-            "Silueta cardíaca normal.", "Estudio normal.",
+            "INFORME RADIOLÓGICO\n\n"
+            "Motivo del estudio: tos.\n"
+            "Hallazgos: Silueta cardíaca normal.\n\n"
+            "Conclusión:\n"
+            "Estudio normal.",
+            "Silueta cardíaca normal.",
+            "Estudio normal.",
         ),
     ],
     "fr": [
         (
-            "Indication : toux et fièvre.\nTechnique : face.\nRésultats :\nPas d'épanchement pleural.\n\nConclusion :\nRadiographie normale.\n",
-            "Pas d'épanchement pleural.", "Radiographie normale.",
+            "Indication : toux et fièvre.\n"
+            "Technique : face.\n"
+            "Résultats :\n"
+            "Pas d'épanchement pleural.\n\n"
+            "Conclusion :\n"
+            "Radiographie normale.\n",
+            "Pas d'épanchement pleural.",
+            "Radiographie normale.",
         ),
         (
-            "Renseignements cliniques\nDyspnée.\n\nCOMPTE-RENDU\nLe cœur est de taille normale.\n\nAU TOTAL\nPas de foyer.\n",
-            "Le cœur est de taille normale.", "Pas de foyer.",
+            "Renseignements cliniques\n"
+            "Dyspnée.\n\n"
+            "COMPTE-RENDU\n"
+            "Le cœur est de taille normale.\n\n"
+            "AU TOTAL\n"
+            "Pas de foyer.\n",
+            "Le cœur est de taille normale.",
+            "Pas de foyer.",
         ),
     ],
     "pt": [
         (
-            "Indicação clínica: tosse.\nAchados:\nÁrea cardíaca normal.\nSeios costofrênicos livres.\nImpressão:\nExame normal.\n",
-            "Área cardíaca normal. Seios costofrênicos livres.", "Exame normal.",
+            "Indicação clínica: tosse.\n"
+            "Achados:\n"
+            "Área cardíaca normal.\n"
+            "Seios costofrênicos livres.\n"
+            "Impressão:\n"
+            "Exame normal.\n",
+            "Área cardíaca normal. Seios costofrênicos livres.",
+            "Exame normal.",
         ),
-        ("RADIOGRAFIA DE TÓRAX\n\nAnálise:\nPulmões livres.\n\nCONCLUSAO: sem alterações.\n", "Pulmões livres.", "sem alterações."),
+        (
+            "RADIOGRAFIA DE TÓRAX\n\nAnálise:\nPulmões livres.\n\nCONCLUSAO: sem alterações.\n",
+            "Pulmões livres.",
+            "sem alterações.",
+        ),
     ],
     "it": [
         (
-            "Quesito clinico: polmonite?\nReferto:\nNon versamento pleurico.\n\nConclusioni: esame nella norma.\n",
-            "Non versamento pleurico.", "esame nella norma.",
+            "Quesito clinico: polmonite?\n"
+            "Referto:\n"
+            "Non versamento pleurico.\n\n"
+            "Conclusioni: esame nella norma.\n",
+            "Non versamento pleurico.",
+            "esame nella norma.",
         ),
     ],
     "nl": [
         (
-            "Klinische gegevens: hoesten.\nVerslag:\nGeen pleuravocht. Het hart is niet vergroot.\n\nConclusie:\nGeen infiltraat.\n",
-            "Geen pleuravocht. Het hart is niet vergroot.", "Geen infiltraat.",
+            "Klinische gegevens: hoesten.\n"
+            "Verslag:\n"
+            "Geen pleuravocht. Het hart is niet vergroot.\n\n"
+            "Conclusie:\n"
+            "Geen infiltraat.\n",
+            "Geen pleuravocht. Het hart is niet vergroot.",
+            "Geen infiltraat.",
         ),
     ],
     "zh": [
-        ("检查部位：胸部正位\n影像所见：两肺纹理清晰，未见实变。\n诊断意见：两肺未见明显异常。", "两肺纹理清晰，未见实变。", "两肺未见明显异常。"),
-        ("【临床诊断】咳嗽\n【检查所见】心影大小正常。\n【印象】未见异常。\n【建议】复查", "心影大小正常。", "未见异常。"),
+        (
+            "检查部位：胸部正位\n影像所见：两肺纹理清晰，未见实变。\n诊断意见：两肺未见明显异常。",
+            "两肺纹理清晰，未见实变。",
+            "两肺未见明显异常。",
+        ),
+        (
+            "【临床诊断】咳嗽\n【检查所见】心影大小正常。\n【印象】未见异常。\n【建议】复查",
+            "心影大小正常。",
+            "未见异常。",
+        ),
         ("影像表现：右下肺见斑片影。诊断结论：右下肺炎。", "右下肺见斑片影。", "右下肺炎。"),
         ("一、检查所见：\n  双肺清晰。\n二、检查结论:\n  正常。", "双肺清晰。", "正常。"),
         ("檢查所見：雙側肺野清晰。\n診斷：未見異常。", "雙側肺野清晰。", "未見異常。"),
     ],
     "ja": [
-        ("【依頼目的】咳嗽\n【所見】\n両側肺野に異常陰影を認めません。\n【診断】\n異常なし。", "両側肺野に異常陰影を認めません。", "異常なし。"),
+        (
+            "【依頼目的】咳嗽\n【所見】\n両側肺野に異常陰影を認めません。\n【診断】\n異常なし。",
+            "両側肺野に異常陰影を認めません。",
+            "異常なし。",
+        ),
         ("■所見\n心拡大なし。\n■インプレッション\n著変なし。\n", "心拡大なし。", "著変なし。"),
-        ("検査：胸部正面\n所見：右下肺野に浸潤影があります。\n印象：肺炎の疑い。", "右下肺野に浸潤影があります。", "肺炎の疑い。"),
+        (
+            "検査：胸部正面\n所見：右下肺野に浸潤影があります。\n印象：肺炎の疑い。",
+            "右下肺野に浸潤影があります。",
+            "肺炎の疑い。",
+        ),
     ],
-}  # fmt: skip
+}
 CASES = [(code, *case) for code, cases in REPORTS.items() for case in cases]
 
 
@@ -176,8 +247,9 @@ def test_words_added_to_the_english_table_are_headers_where_its_own_rules_find_n
 
 PIECES = st.sampled_from(
     [
-        "\n", "\r\n", "Befund:", "BEURTEILUNG", "所见：", "【印象】", "。", " ", "Herz normal.", "___", "FINDINGS:", "(a)",
-        "Conclusión", "1.", "**", "\n\n",
+        "\n", "\r\n", "Befund:", "BEURTEILUNG", "所见：", "【印象】", "。", " ", "Herz normal.",
+        "___",
+        "FINDINGS:", "(a)", "Conclusión", "1.", "**", "\n\n",
     ]
 )  # fmt: skip
 

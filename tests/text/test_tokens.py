@@ -118,6 +118,22 @@ def test_without_studies_the_stage_to_run_is_named(tmp_path: Path) -> None:
         run_tokens(Project(tmp_path))
 
 
+def test_what_names_a_side_in_its_own_language_or_in_none_we_know_is_never_mirrored(
+    write_studies: Callable[..., Project],
+) -> None:
+    reports = {
+        "clear": "Befund: Kein Erguss, Röntgen Thorax unauffällig.\n",
+        "sided": "Befund: Kleiner Erguss rechts, Herz normal groß.\n",
+        "unknown": "Keuhkot ovat kirkkaat.",
+    }
+    project = write_studies(reports)
+    run_tokens(project)
+    sided = {row["study_key"]: row["sided"] for row in token_rows(project)}
+    assert sided == {"clear": False, "sided": True, "unknown": True}
+    text = encoding().decode(token_rows(project)[0]["token_ids"][1:-1])
+    assert text == "Kein Erguss, Röntgen Thorax unauffällig."
+
+
 @pytest.mark.corpus
 def test_the_corpus_reports_are_all_tokenised(
     corpus: Path, write_studies: Callable[..., Project]
