@@ -21,9 +21,6 @@ from lapvqa.ingest.verdicts import Candidate, accepted
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import COMPANIONS
 
-_NAMED = 8
-"""Kinds that the line of the account names; the table has them all."""
-
 
 def companions_table(candidates: Sequence[Candidate], archive: Archive, files: Files) -> pa.Table:
     """Return data/companions.parquet's rows, sorted by path: every file that is no image."""
@@ -96,12 +93,9 @@ def account(
 
 
 def by_kind(counts: Iterable[tuple[str, int]]) -> str:
-    """Return "text 3, viewer 1", most frequent first; rare kinds together if there are many."""
+    """Return "text 3, viewer 1", most frequent first."""
     ordered = sorted(counts, key=lambda item: (-item[1], item[0]))
-    named, rest = ordered[:_NAMED], ordered[_NAMED:]
-    if rest:
-        named.append((f"{len(rest)} more kinds", sum(number for _, number in rest)))
-    return ", ".join(f"{what} {number}" for what, number in named)
+    return ", ".join(f"{what} {number}" for what, number in ordered)
 
 
 def _counted(name: str, counts: dict[str, int]) -> str:

@@ -87,7 +87,7 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
     judge(candidates, archive, params)
     beside = companions_table(candidates, archive, source.files)
     storage.write_table(job.project.companions, beside, COMPANIONS)
-    _require_images(candidates, source.folder)
+    require_images(candidates, source.folder)
     known_studies = study_tables.find_studies(candidates)
     results, reports = _reports(source, known_studies, params, job)
     others = [*reports.rejects, *study_tables.study_rejects(candidates, known_studies, reports)]
@@ -191,7 +191,7 @@ def _require_reports(archive: Archive, number: int, folder: Path) -> None:
     )
 
 
-def _require_images(candidates: Sequence[Candidate], folder: Path) -> None:
+def require_images(candidates: Sequence[Candidate], folder: Path) -> None:
     """Raise SourceError if the archive holds companions only."""
     beside = companions(candidates)
     if len(beside) == len(candidates):
