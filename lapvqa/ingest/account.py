@@ -59,10 +59,7 @@ def account(
     ``beside`` are the rows of ``companions_table``.
     """
     rejected = Counter(rejects["kind"].to_pylist())
-    kinds = Counter(zip(beside["kind"].to_pylist(), beside["what"].to_pylist(), strict=True))
-    going_with = {what: number for (kind, what), number in kinds.items() if kind == "companion"}
-    others = {what: number for (kind, what), number in kinds.items() if kind == "other"}
-    sides = sum(going_with.values()), sum(others.values())
+    sides = [sum(counts.values()) for counts in by_side(beside)]
     known_studies = {c.result.study_key for c in candidates} - {None}
     sums = {
         "files": (len(files.facts), len(accepted(candidates)), rejected["file"], *sides),
@@ -76,7 +73,7 @@ def account(
             )
         line = f"{kind}: {total} in = {taken} taken + {out} rejected"
         if kind == "files":
-            line += f" + {_counted('companions', going_with)} + {_counted('other files', others)}"
+            line += f" + {described(beside)}"
         recorder.say(line)
     return {
         "files": len(files.facts),
@@ -90,6 +87,22 @@ def account(
         "reports": len(reports.texts),
         "reports_rejected": rejected["report"],
     }
+
+
+def by_side(beside: pa.Table) -> tuple[dict[str, int], dict[str, int]]:
+    """Return how many companions there are by kind, and how many other files."""
+    kinds = Counter(zip(beside["kind"].to_pylist(), beside["what"].to_pylist(), strict=True))
+    companions, others = (
+        {what: number for (kind, what), number in kinds.items() if kind == side}
+        for side in ("companion", "other")
+    )
+    return companions, others
+
+
+def described(beside: pa.Table) -> str:
+    """Return "1 companions (dicomdir 1) + 3 other files (text 2, viewer 1)"."""
+    companions, others = by_side(beside)
+    return f"{_counted('companions', companions)} + {_counted('other files', others)}"
 
 
 def by_kind(counts: Iterable[tuple[str, int]]) -> str:
