@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.commands import terminal
 from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.project import Project
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Row = dict[str, str | None]
 
@@ -28,6 +31,7 @@ def show(project: Project, *, reason: str | None, kind: str | None, files: bool)
     console = terminal.console()
     if not rows:
         console.print("nothing was rejected")
+        _show_beside(project, console)
         return 0
     waived = load_waivers(project).marks
     if files:
@@ -52,7 +56,19 @@ def show(project: Project, *, reason: str | None, kind: str | None, files: bool)
     console.print(
         "each file: --files; read again: lapvqa rejects retry; accept: lapvqa rejects waive"
     )
+    _show_beside(project, console)
     return 0
+
+
+def _show_beside(project: Project, console: Console) -> None:
+    """Print how many files are neither images nor rejects, by kind."""
+    from lapvqa.ingest.account import described
+    from lapvqa.schemas import COMPANIONS
+
+    if project.companions.exists():
+        beside = storage.read_table(project.companions, COMPANIONS, made_by="ingest")
+        where = project.companions.relative_to(project.root)
+        console.print(f"not rejected, and no images: {described(beside)}; listed in {where}")
 
 
 def retry(project: Project, *, reason: str | None, path: str | None) -> int:

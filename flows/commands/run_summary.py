@@ -23,15 +23,17 @@ def show(project: Project, console: Console) -> None:
 
 
 def show_counts(project: Project, console: Console) -> None:
-    """Print that nothing was lost: files in = ingested + rejected, by reason."""
+    """Print that nothing was lost: files in = ingested + rejected (by reason) + beside."""
     if not (project.images.exists() and project.rejects.exists()):
         return
     rejected = rejects(project.rejects)
     files = Counter({reason: n for (kind, reason), n in rejected.items() if kind == "file"})
     ingested = _num_rows(project.images)
+    known = _num_rows(project.companions) if project.companions.exists() else 0
+    beside = f" + {known} that are no images" if known else ""
     console.print(
-        f"{ingested + files.total()} files = {ingested} ingested + {files.total()} rejected"
-        f"{_by_reason(files)}"
+        f"{ingested + files.total() + known} files = {ingested} ingested + {files.total()} rejected"
+        f"{_by_reason(files)}{beside}"
     )
     if project.tokens_dir.exists() and project.token_rejects.exists():
         without = Counter({why: n for (_, why), n in rejects(project.token_rejects).items()})

@@ -22,9 +22,6 @@ from lapvqa.ingest.verdicts import Candidate, accepted
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import COMPANIONS
 
-_NAMED = 8
-"""Kinds that the line of the account names; the table has them all."""
-
 
 def companions_table(
     candidates: Sequence[Candidate], archive: Archive, files: Files, reports: Reports
@@ -65,10 +62,7 @@ def account(
     ``beside`` are the rows of ``companions_table``.
     """
     rejected = Counter(rejects["kind"].to_pylist())
-    kinds = Counter(zip(beside["kind"].to_pylist(), beside["what"].to_pylist(), strict=True))
-    going_with = {what: number for (kind, what), number in kinds.items() if kind == "companion"}
-    others = {what: number for (kind, what), number in kinds.items() if kind == "other"}
-    sides = sum(going_with.values()), sum(others.values())
+    sides = [sum(counts.values()) for counts in by_side(beside)]
     known_studies = study_tables.studies_in(candidates)
     sums = {
         "files": (len(files.facts), len(accepted(candidates)), rejected["file"], *sides),
@@ -82,7 +76,7 @@ def account(
             )
         line = f"{kind}: {total} in = {taken} taken + {out} rejected"
         if kind == "files":
-            line += f" + {_counted('companions', going_with)} + {_counted('other files', others)}"
+            line += f" + {described(beside)}"
         recorder.say(line)
     return {
         "files": len(files.facts),
@@ -98,13 +92,26 @@ def account(
     }
 
 
+def by_side(beside: pa.Table) -> tuple[dict[str, int], dict[str, int]]:
+    """Return how many companions there are by kind, and how many other files."""
+    kinds = Counter(zip(beside["kind"].to_pylist(), beside["what"].to_pylist(), strict=True))
+    companions, others = (
+        {what: number for (kind, what), number in kinds.items() if kind == side}
+        for side in ("companion", "other")
+    )
+    return companions, others
+
+
+def described(beside: pa.Table) -> str:
+    """Return "1 companions (dicomdir 1) + 3 other files (text 2, viewer 1)"."""
+    companions, others = by_side(beside)
+    return f"{_counted('companions', companions)} + {_counted('other files', others)}"
+
+
 def by_kind(counts: Iterable[tuple[str, int]]) -> str:
-    """Return "text 3, viewer 1", most frequent first; rare kinds together if there are many."""
+    """Return "text 3, viewer 1", most frequent first."""
     ordered = sorted(counts, key=lambda item: (-item[1], item[0]))
-    named, rest = ordered[:_NAMED], ordered[_NAMED:]
-    if rest:
-        named.append((f"{len(rest)} more kinds", sum(number for _, number in rest)))
-    return ", ".join(f"{what} {number}" for what, number in named)
+    return ", ".join(f"{what} {number}" for what, number in ordered)
 
 
 def _counted(name: str, counts: dict[str, int]) -> str:

@@ -85,7 +85,7 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
         recorder=job.recorder,
     )
     judge(candidates, archive, params)
-    _require_images(candidates, source.folder)
+    require_images(candidates, source.folder)
     known_studies = study_tables.find_studies(candidates)
     results, reports = _reports(source, known_studies, params, job)
     candidates = study_tables.without_reports(candidates, reports)
@@ -222,7 +222,7 @@ def _require_reports(archive: Archive, number: int, folder: Path) -> None:
     )
 
 
-def _require_images(candidates: Sequence[Candidate], folder: Path) -> None:
+def require_images(candidates: Sequence[Candidate], folder: Path) -> None:
     """Raise SourceError if the archive holds companions only."""
     beside = companions(candidates)
     if len(beside) == len(candidates):

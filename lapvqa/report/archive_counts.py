@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from lapvqa import storage
 from lapvqa.project import Project
-from lapvqa.schemas import IMAGES, REJECTS, STUDIES, TOKENS
+from lapvqa.schemas import COMPANIONS, IMAGES, REJECTS, STUDIES, TOKENS
 
 SPLITS = ("train", "validate", "test")
 
@@ -50,6 +50,10 @@ class ArchiveCounts:
     with_report: int
     tokenised: int
     truncated: int
+    companions: int
+    """DICOM objects that go with images and are none."""
+    others: int
+    """Other files of the archive: reports, tables, texts, a viewer."""
     rejects: list[RejectCount]
     token_rejects: list[RejectCount]
     splits: list[SplitSize]
@@ -67,6 +71,8 @@ def count_archive(project: Project, images: pa.Table) -> ArchiveCounts:
     rejects = _grouped(storage.read_table(project.rejects, REJECTS, made_by="ingest"))
     token_rejects = _grouped(storage.read_table(project.token_rejects, REJECTS, made_by="tokens"))
     tokenised, truncated = _tokens(project)
+    beside = storage.read_table(project.companions, COMPANIONS, made_by="ingest")
+    companions = pc.sum(pc.equal(beside["kind"], "companion")).as_py() or 0
     rejected = sum(item.count for item in rejects if item.kind == "file")
     return ArchiveCounts(
         files=images.num_rows + rejected,
@@ -76,6 +82,8 @@ def count_archive(project: Project, images: pa.Table) -> ArchiveCounts:
         with_report=studies.num_rows - studies["report"].null_count,
         tokenised=sum(tokenised.values()),
         truncated=truncated,
+        companions=companions,
+        others=beside.num_rows - companions,
         rejects=rejects,
         token_rejects=token_rejects,
         splits=_splits(images, studies, tokenised),

@@ -58,6 +58,7 @@ def test_rejects_are_listed_waived_and_read_again(project: Project, lapvqa: Lapv
     listed = lapvqa("rejects")
     assert "not_dicom" in listed.out
     assert BAD not in listed.out
+    assert "0 companions + 8 other files (report 8)" in " ".join(listed.out.split())
     assert BAD in lapvqa("rejects", "--files").out
 
     wrong = lapvqa("rejects", "waive", "--reason", "not_dcm", "--note", "x")

@@ -13,7 +13,7 @@ from flows.commands import run_summary, terminal
 from lapvqa import storage
 from lapvqa.evaluation.task_table import EVALUATIONS
 from lapvqa.project import Project
-from lapvqa.schemas import REJECTS
+from lapvqa.schemas import COMPANIONS, REJECTS
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -122,6 +122,11 @@ def test_counts_add_up(project: Project) -> None:
         "5 files = 3 ingested + 2 rejected (truncated 2)",
         "2 studies = 1 reports tokenised + 1 without (no_report 1)",
     ]
+    beside = [{"path": "a.txt", "kind": "other", "what": "text"}]
+    table = pa.Table.from_pylist(beside, schema=COMPANIONS)
+    storage.write_table(project.companions, table, COMPANIONS)
+    first = "6 files = 3 ingested + 2 rejected (truncated 2) + 1 that are no images"
+    assert shown(project, "show_counts").splitlines()[0] == first
 
 
 def test_where_to_look(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

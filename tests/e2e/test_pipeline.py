@@ -83,14 +83,15 @@ def test_what_goes_in_comes_out_or_is_rejected(finished: Scratch) -> None:
         "images": storage.read_table(project.images, schemas.IMAGES, made_by="ingest"),
         "studies": storage.read_table(project.studies, schemas.STUDIES, made_by="ingest"),
         "rejects": storage.read_table(project.rejects, schemas.REJECTS, made_by="ingest"),
+        "companions": storage.read_table(project.companions, schemas.COMPANIONS, made_by="ingest"),
         "tokens": storage.read_table(project.tokens_dir, schemas.TOKENS, made_by="tokens"),
         "token_rejects": storage.read_table(
             project.token_rejects, schemas.REJECTS, made_by="tokens"
         ),
     }
-    files = [path for path in read["inventory"]["path"].to_pylist() if path.endswith(".dcm")]
     rejected = [kind for kind in read["rejects"]["kind"].to_pylist() if kind == "file"]
-    assert len(files) == read["images"].num_rows + len(rejected)
+    beside = read["companions"].num_rows
+    assert read["inventory"].num_rows == read["images"].num_rows + len(rejected) + beside
     assert read["studies"].num_rows == read["tokens"].num_rows + read["token_rejects"].num_rows
     patients: dict[str, set[str]] = {}
     for row in read["studies"].select(["patient_key", "split"]).to_pylist():

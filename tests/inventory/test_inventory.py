@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,13 @@ from ruamel.yaml import YAML
 from lapvqa import inventory, storage
 from lapvqa.errors import SourceError
 from lapvqa.identity import DEMO_KEY, key_id
+from lapvqa.ingest.archives.names import place
 from lapvqa.machine import load_machine
 from lapvqa.params import load_params, read_yaml
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import INVENTORY
+from lapvqa.uptodate import input_folders
 
 REPOSITORY = Path(__file__).parents[2]
 DICOM = bytes(128) + b"DICM"
@@ -80,6 +84,104 @@ def test_scan_follows_links_once_and_lists_broken_ones(tmp_path: Path) -> None:
 def test_a_name_that_is_not_utf8_is_listed_escaped(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.dcm")).write_bytes(b"x")
     assert [path for path, _, _ in inventory.scan(tmp_path)] == ["caf\\xe9.dcm"]
+
+
+def test_everything_is_listed_of_the_source(tmp_path: Path) -> None:
+    write(tmp_path, "a.dcm", ".hidden", "a/.git/config", "a/.x", "lost+found/y", "b/lost+found")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "a/loop").symlink_to("loop")
+    (tmp_path / "a/far").symlink_to("loop/beyond")
+    found = {path: facts for path, *facts in inventory.list_folder("source", tmp_path)}
+    size_and_time = found.pop("a.dcm"), found.pop("b/lost+found")
+    assert all(size == 1 and time > 1 for size, time in size_and_time)
+    assert found == {
+        ".hidden": [0, 0], "a/.git/": [0, 0], "a/.x": [0, 0], "lost+found/": [0, 0],
+        "pipe": [0, -1], "a/loop": [0, 0], "a/far": [0, 0],
+    }  # fmt: skip
+    others = [path for path, _, _ in inventory.list_folder("nih14", tmp_path)]
+    assert others == ["a.dcm", "a/far", "a/loop", "b/lost+found"]
+
+
+def test_odd_names_are_listed_twice_alike(tmp_path: Path) -> None:
+    for name in (
+        b"caf\xe9",
+        b"caf\\xe9",
+        b"new\nline",
+        b"tab\t",
+        b"\xff\xfe.dcm",
+        b" ",
+        b"~",
+        b"\\",
+    ):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"x")
+        (tmp_path / os.fsdecode(b"d" + name)).mkdir()
+        (tmp_path / os.fsdecode(b"d" + name) / os.fsdecode(name)).write_bytes(b"x")
+    first = inventory.list_folder("source", tmp_path)
+    assert len({path for path, _, _ in first}) == len(first) == 16
+    assert inventory.list_folder("source", tmp_path) == first
+    assert all(place(tmp_path, path).read_bytes() == b"x" for path, _, _ in first)
+    made = write_project(tmp_path / "project", source=str(tmp_path / "archive"))
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / os.fsdecode(b"\xe9.dcm")).write_bytes(b"x")
+    run(made)
+    where = input_folders.places(made)
+    assert input_folders.change(made, "source", places=where, known=None) == ""
+    (tmp_path / "archive" / ".new").write_bytes(b"")
+    assert input_folders.change(made, "source", places=where, known=None) == "1 file new"
+
+
+def test_files_that_come_and_go_meanwhile_end_no_listing(tmp_path: Path) -> None:
+    write(tmp_path, "stays/a.dcm")
+    ending = time.monotonic() + 1.5
+
+    def churn() -> None:
+        number = 0
+        while time.monotonic() < ending:
+            folder = tmp_path / f"{number % 7}"
+            write(folder, *map(str, range(20)))
+            (folder / "link").symlink_to("0")
+            shutil.rmtree(folder)
+            number += 1
+
+    with ThreadPoolExecutor(1) as threads:
+        done = threads.submit(churn)
+        while not done.done():
+            listed = {path for path, _, _ in inventory.list_folder("source", tmp_path)}
+            assert "stays/a.dcm" in listed
+        done.result()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_unreadable_folder_is_named_by_its_place_alone(tmp_path: Path, count: int) -> None:
+    write(tmp_path, "a/1/x", "b/Doe^Jane/x", "b/Miller/deep/x", "b/Zed/x", "z.dcm")
+    for folder in ("b/Miller/deep", "b/Zed")[:count]:
+        (tmp_path / folder).chmod(0)
+    code = """
+import os, sys
+from pathlib import Path
+from lapvqa.errors import SourceError
+from lapvqa.inventory import scan
+if os.getuid() == 0:
+    os.setegid(65534)
+    os.seteuid(65534)  # nobody: root may read everything
+try:
+    scan(Path("."))
+except SourceError as error:
+    sys.stdout.write(f"{error.message}|{error.hint}")
+"""
+    tmp_path.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    what = "a folder" if count == 1 else "2 folders"
+    place = "folder 2 of 2, then 2 of 3, then 1 of 1 (in order of name)"
+    assert f"{what} of the archive cannot be read (Permission denied): {place}" in done.stdout
+    assert "find -L" in done.stdout
+    assert not any(name in done.stdout for name in ("Doe", "Miller", "Zed", "deep"))
+    for folder in ("b/Miller/deep", "b/Zed"):
+        (tmp_path / folder).chmod(0o755)
 
 
 def test_packed_reports_next_to_the_source_are_listed_with_it(tmp_path: Path) -> None:

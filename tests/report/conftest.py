@@ -23,6 +23,7 @@ from lapvqa.recorder import Recorder
 from lapvqa.report.page import run
 from lapvqa.schemas import (
     ANSWER_PREDICTIONS,
+    COMPANIONS,
     DETECTION_PREDICTIONS,
     GROUNDING_PREDICTIONS,
     IMAGES,
@@ -75,6 +76,9 @@ def project(tmp_path: Path, repository: Path) -> ReportProject:
     storage.write_table(project.images, _table(images, IMAGES), IMAGES)
     storage.write_table(project.studies, _table(_studies(), STUDIES), STUDIES)
     storage.write_table(project.rejects, _table(_rejects(), REJECTS), REJECTS)
+    kinds = ("companion", "other")
+    beside = [{"path": kind, "kind": kind, "what": "x"} for kind in kinds]
+    storage.write_table(project.companions, _table(beside, COMPANIONS), COMPANIONS)
     storage.write_table(project.token_rejects, _table(_token_rejects(), REJECTS), REJECTS)
     tokens = _table(_tokens(), TOKENS)
     storage.write_table(project.tokens_dir / "tokens-00000.parquet", tokens, TOKENS)

@@ -172,7 +172,8 @@ def test_undefined_is_said_not_shown_as_zero(project) -> None:
 
 def test_counts_add_up(project) -> None:
     text = _text(project.render())
-    assert "15 image files = 12 taken + 3 rejected" in text
+    assert "15 image files = 12 taken + 3 rejected; beside them lie 1 DICOM objects" in text
+    assert "no images and 1 other files" in text
     assert "file truncated 2 copy the file again" in text
     assert "11 reports became tokens, 1 of them cut" in text
     assert "test 4 8 8 8" in text
@@ -467,6 +468,7 @@ def test_no_examples_asked_for(project) -> None:
         ("data/images.parquet", "ingest"),
         ("data/studies.parquet", "ingest"),
         ("data/rejects.parquet", "ingest"),
+        ("data/companions.parquet", "ingest"),
         ("data/token_rejects.parquet", "tokens"),
         ("results/probe_nih14/metrics.json", "evaluate@probe_nih14"),
         ("results/probe_nih14/predictions.parquet", "evaluate@probe_nih14"),

@@ -39,7 +39,7 @@ NAMED: tuple[_Named, ...] = (MimicArchive, MimicJpgArchive, OpenIArchive)
 _LOOKED_FOR = (
     "looked for MIMIC-CXR (files/pNN/pSUBJECT/sSTUDY/*.dcm), MIMIC-CXR-JPG (the same with *.jpg or "
     "*.png), Open-i (CXR1_1_IM-0001-3001.png, 1/1_IM-0001-3001.dcm), "
-    "and any tree of DICOM files, whatever their names, also gzipped or in zips"
+    "and any tree with DICOM files, whatever their names, also gzipped or in zips"
 )
 _PACKED = (".tgz", ".tar.gz", ".tar", ".7z", ".rar")
 # Of names, only what these lists know is shown: any other part of one could be a patient's.
