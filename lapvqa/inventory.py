@@ -29,7 +29,8 @@ def run(params: InventoryParams, job: Job) -> Counts:
     """Write data/inventory/<name>.parquet for each input folder; return the numbers of files.
 
     The source's file also holds the archive's layout, the id of the key that will hide its
-    identifiers, and a digest of where local.yaml says its reports are: either changed reruns ingest. An absent evaluation set gives an empty list.
+    identifiers, and a digest of where local.yaml says its reports are, so a change of one reruns
+    ingest. An absent evaluation set gives an empty list.
     """
     counts: Counts = {}
     for name in NAMES:

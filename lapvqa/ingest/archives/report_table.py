@@ -259,13 +259,10 @@ class _TextCells:
                     self._shape = _shape(cells[self._columns.keys[0][1]])
                     yield Row(number, names, self._stamp(raw), start, start + len(raw), None)
                     continue
-                length = self._swallowed(raw) if len(raw) > len(_first_line(raw)) else 0
-                if fault == "quote":
-                    length = length or len(_first_line(raw))
-                end = start + (length or len(raw))
-                yield Row(number, Names(), self._stamp(raw), start, end, refusal)
-                if length:
-                    place = end
+                length = self._swallowed(raw) or len(_first_line(raw) if fault == "quote" else raw)
+                place = start + length
+                yield Row(number, Names(), self._stamp(raw), start, place, refusal)
+                if fault or length < len(raw):
                     break
             else:
                 return
@@ -279,7 +276,7 @@ class _TextCells:
         if fault == "encoding":
             return Refusal(Reason.REPORT_ENCODING, f"expected a row in {self._encoding}")
         if fault:
-            return Refusal(Reason.BAD_REPORT, "expected the end of a quoted text, found none")
+            return Refusal(Reason.BAD_REPORT, "expected quotation marks in pairs, found one alone")
         number = self._columns.number
         needed = max(place for _, place in (*self._columns.keys, *self._columns.texts))
         # Cells that are empty at the end are often left out, or added.
@@ -318,7 +315,7 @@ class _TextCells:
 
 
 class _RowReader:
-    """Yields where a row starts, its bytes, cells and fault; nothing behind an unclosed quote."""
+    """Yields where a row starts, its bytes, its cells and its fault; of no use behind a fault."""
 
     def __init__(self, source: BinaryIO, place: int, encoding: str, delimiter: str) -> None:
         self._source, self._place = source, place
@@ -328,7 +325,9 @@ class _RowReader:
 
     def __iter__(self) -> Iterator[tuple[int, bytes, list[str], str]]:
         self._source.seek(self._place)
-        reader = csv.reader(self._lines(), delimiter=self._delimiter)
+        # Strict: else a mark that is missing joins two rows to one that looks right, with the
+        # report of another study in it.
+        reader = csv.reader(self._lines(), delimiter=self._delimiter, strict=True)
         start = self._place
         while True:
             self._taken.clear()
@@ -337,13 +336,11 @@ class _RowReader:
                 cells, fault = next(reader), ""
             except StopIteration:
                 return
-            except csv.Error:  # a cell longer than any report
+            except csv.Error:  # a quoted text that goes on behind its end, or longer than a report
                 cells, fault = [], "quote"
             raw = b"".join(self._taken)
             if self._undecodable:
                 cells, fault = [], "encoding"
-            elif not self._source.peek(1) and _is_open(raw):  # type: ignore[attr-defined]
-                cells, fault = [], "quote"
             yield start, raw, cells, fault
             start += len(raw)
 
@@ -355,11 +352,6 @@ class _RowReader:
             except UnicodeDecodeError:
                 self._undecodable = True
                 yield line.decode("latin-1")
-
-
-def _is_open(raw: bytes) -> bool:
-    """Tell whether the last row ends within quotes; one mark in a single line is part of it."""
-    return raw.count(b'"') % 2 == 1 and b"\n" in raw.rstrip(b"\r\n")
 
 
 def _first_line(raw: bytes) -> bytes:
