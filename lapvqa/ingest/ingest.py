@@ -214,7 +214,11 @@ def _account(
     rejected = Counter(rejects["kind"].to_pylist())
     known_studies = study_tables.studies_in(candidates)
     sums = {
-        "files": (len(archive.images), len(accepted(candidates)), rejected["file"]),
+        "files": (
+            sum(path not in reports.paths for path in archive.images),
+            len(accepted(candidates)),
+            rejected["file"],
+        ),
         "studies": (len(known_studies), len(studies), rejected["study"]),
         "reports": (len(reports.paths), len(reports.texts), rejected["report"]),
     }

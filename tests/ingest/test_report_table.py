@@ -54,12 +54,13 @@ def content(table: ReportTable) -> list[tuple[str, str]]:
 
 
 CELL = st.text(st.characters(exclude_categories=("Cs", "Cc"), include_characters="\n"))
+KEY = st.from_regex(r"[A-Z]{1,3}[0-9]{1,5}", fullmatch=True)
 TEXT = CELL.map(lambda text: f"x{text}y")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(
-    st.lists(st.tuples(st.from_regex(r"[A-Z]{1,3}[0-9]{1,5}", fullmatch=True), TEXT, CELL), min_size=1),
+    st.lists(st.tuples(KEY, TEXT, CELL), min_size=1),
     st.sampled_from([",", ";", "\t", "|"]),
     st.sampled_from(["\n", "\r\n"]),
     st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
@@ -130,8 +131,10 @@ def test_columns_named_in_local_yaml(tmp_path: Path) -> None:
     table = opened(tmp_path / "t.csv", data, stated)
     assert content(table) == [("A1", "b\nGröße")]
     assert table.text(table.rows[0]).encoding == "cp850"
+    wrong = ReportSources(accession="k3", delimiter="~")
+    assert open_table(tmp_path / "t.csv", wrong) is None
     with pytest.raises(SourceError, match="'k3'"):
-        open_table(tmp_path / "t.csv", ReportSources(accession="k3", delimiter="~"))
+        open_table(tmp_path / "t.csv", wrong.model_copy(update={"table": "t.csv"}))
     (tmp_path / "labels.csv").write_text("accession,label\nA1,0\n")
     assert open_table(tmp_path / "labels.csv", NONE) is None
 

@@ -140,13 +140,18 @@ def is_table(path: str) -> bool:
 def open_table(file: Path, stated: ReportSources) -> ReportTable | None:
     """Open a table; None if it has no column of names or none of text.
 
-    Raises SourceError if it is damaged, or if local.yaml names columns that it has not.
+    Raises SourceError if it is damaged, or if local.yaml names it and columns that it has not.
     """
+    cells: _Cells | None
     try:
         if file.name.lower().removesuffix(".gz").endswith(".parquet"):
-            cells: _Cells | None = _open_parquet(file, stated)
+            cells = _open_parquet(file, stated)
         else:
             cells = _open_text(file, stated)
+    except SourceError:
+        if stated.table is None:  # one of several tables, and not the one that is meant
+            return None
+        raise
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise SourceError(
             f"expected a table of reports, could not read it ({type(error).__name__})",
@@ -376,15 +381,21 @@ def _open_text(file: Path, stated: ReportSources) -> _TextCells | None:
         text = decode(source.read(), stated=encoding).text
         source, encoding = _buffered(text.replace("\r\n", "\n").replace("\r", "\n").encode()), UTF8
     start = len(codecs.BOM_UTF8) if source.read(3) == codecs.BOM_UTF8 else 0
+    fault_found: SourceError | None = None
     for delimiter in [stated.delimiter] if stated.delimiter else _DELIMITERS:
         for _, raw, header, fault in _RowReader(source, start, encoding, delimiter):
             columns = None
             if not fault and len(raw) < _MAX_HEADER:
-                columns = find_columns([name.strip() for name in header], stated)
+                try:
+                    columns = find_columns([name.strip() for name in header], stated)
+                except SourceError as error:  # with another delimiter it may be there
+                    fault_found = error
             if columns is not None:
                 source.seek(start + len(raw))
                 return _TextCells(source, encoding, delimiter, columns)
             break
+    if fault_found is not None:
+        raise fault_found
     return None
 
 
