@@ -20,6 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from lapvqa.ingest.archives.found import Seen, find_files
 from lapvqa.ingest.archives.kinds import DICOM, HEAD_BYTES, UNKNOWN, ZIP, by_content, by_name
+from lapvqa.ingest.archives.members import read_head
 
 WHOLE = dicom_bytes(small_image(1), bits=8)
 
@@ -73,8 +74,9 @@ def test_what_the_listing_itself_decides() -> None:
     ],
     ids=["whole", "no preamble", "implicit", "explicit", "charset", "gz", "bare gz", "no meta"],
 )
-def test_dicom_is_known_by_its_content(data: bytes) -> None:
-    assert by_content(data[:HEAD_BYTES]) == DICOM
+def test_dicom_is_known_by_its_content(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(data)
+    assert by_content(read_head(tmp_path / "file", HEAD_BYTES)) == DICOM
 
 
 def test_every_file_of_pydicom_is_known_without_its_name() -> None:

@@ -287,8 +287,14 @@ class _Html(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         """Take text; outside of pre, white space is a single space."""
-        if not self._silent:
-            self.out.append(data if self._pre else re.sub(r"[ \t\r\n\f]+", " ", data))
+        if self._silent:
+            return
+        if not self._pre:
+            data = re.sub(r"[ \t\r\n\f]+", " ", data)
+            if not self.out or self.out[-1].endswith("\n"):
+                data = data.lstrip(" ")
+        if data:
+            self.out.append(data)
 
     def _line(self, *, always: bool) -> None:
         if not self._silent and (always or (self.out and not self.out[-1].endswith("\n"))):

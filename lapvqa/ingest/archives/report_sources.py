@@ -236,6 +236,11 @@ class TreeReports:
             for index, row in enumerate(table.rows):
                 name = f"{path}#{row.number}"
                 yield Entry(name, path, index, "table", row.names, row.stamp, row.refusal)
+        if not self._tables and (self._stated.key_columns() or self._stated.text):
+            raise SourceError(
+                "local.yaml names columns of the reports that no table of the archive has",
+                hint="correct `reports` in local.yaml by the table's first row",
+            )
 
     def _entries_of(self, path: str, source: str) -> list[Entry]:
         try:

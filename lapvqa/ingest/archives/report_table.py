@@ -140,13 +140,18 @@ def is_table(path: str) -> bool:
 def open_table(file: Path, stated: ReportSources) -> ReportTable | None:
     """Open a table; None if it has no column of names or none of text.
 
-    Raises SourceError if it is damaged, or if local.yaml names columns that it has not.
+    Raises SourceError if it is damaged, or if local.yaml names it and columns that it has not.
     """
+    cells: _Cells | None
     try:
         if file.name.lower().removesuffix(".gz").endswith(".parquet"):
-            cells: _Cells | None = _open_parquet(file, stated)
+            cells = _open_parquet(file, stated)
         else:
             cells = _open_text(file, stated)
+    except SourceError:
+        if stated.table is None:  # one of several tables, and not the one that is meant
+            return None
+        raise
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise SourceError(
             f"expected a table of reports, could not read it ({type(error).__name__})",
@@ -259,13 +264,10 @@ class _TextCells:
                     self._shape = _shape(cells[self._columns.keys[0][1]])
                     yield Row(number, names, self._stamp(raw), start, start + len(raw), None)
                     continue
-                length = self._swallowed(raw) if len(raw) > len(_first_line(raw)) else 0
-                if fault == "quote":
-                    length = length or len(_first_line(raw))
-                end = start + (length or len(raw))
-                yield Row(number, Names(), self._stamp(raw), start, end, refusal)
-                if length:
-                    place = end
+                length = self._swallowed(raw) or len(_first_line(raw) if fault == "quote" else raw)
+                place = start + length
+                yield Row(number, Names(), self._stamp(raw), start, place, refusal)
+                if fault or length < len(raw):
                     break
             else:
                 return
@@ -279,7 +281,7 @@ class _TextCells:
         if fault == "encoding":
             return Refusal(Reason.REPORT_ENCODING, f"expected a row in {self._encoding}")
         if fault:
-            return Refusal(Reason.BAD_REPORT, "expected the end of a quoted text, found none")
+            return Refusal(Reason.BAD_REPORT, "expected quotation marks in pairs, found one alone")
         number = self._columns.number
         needed = max(place for _, place in (*self._columns.keys, *self._columns.texts))
         # Cells that are empty at the end are often left out, or added.
@@ -318,7 +320,7 @@ class _TextCells:
 
 
 class _RowReader:
-    """Yields where a row starts, its bytes, cells and fault; nothing behind an unclosed quote."""
+    """Yields where a row starts, its bytes, its cells and its fault; of no use behind a fault."""
 
     def __init__(self, source: BinaryIO, place: int, encoding: str, delimiter: str) -> None:
         self._source, self._place = source, place
@@ -328,7 +330,9 @@ class _RowReader:
 
     def __iter__(self) -> Iterator[tuple[int, bytes, list[str], str]]:
         self._source.seek(self._place)
-        reader = csv.reader(self._lines(), delimiter=self._delimiter)
+        # Strict: else a mark that is missing joins two rows to one that looks right, with the
+        # report of another study in it.
+        reader = csv.reader(self._lines(), delimiter=self._delimiter, strict=True)
         start = self._place
         while True:
             self._taken.clear()
@@ -337,13 +341,11 @@ class _RowReader:
                 cells, fault = next(reader), ""
             except StopIteration:
                 return
-            except csv.Error:  # a cell longer than any report
+            except csv.Error:  # a quoted text that goes on behind its end, or longer than a report
                 cells, fault = [], "quote"
             raw = b"".join(self._taken)
             if self._undecodable:
                 cells, fault = [], "encoding"
-            elif not self._source.peek(1) and _is_open(raw):  # type: ignore[attr-defined]
-                cells, fault = [], "quote"
             yield start, raw, cells, fault
             start += len(raw)
 
@@ -355,11 +357,6 @@ class _RowReader:
             except UnicodeDecodeError:
                 self._undecodable = True
                 yield line.decode("latin-1")
-
-
-def _is_open(raw: bytes) -> bool:
-    """Tell whether the last row ends within quotes; one mark in a single line is part of it."""
-    return raw.count(b'"') % 2 == 1 and b"\n" in raw.rstrip(b"\r\n")
 
 
 def _first_line(raw: bytes) -> bytes:
@@ -384,15 +381,21 @@ def _open_text(file: Path, stated: ReportSources) -> _TextCells | None:
         text = decode(source.read(), stated=encoding).text
         source, encoding = _buffered(text.replace("\r\n", "\n").replace("\r", "\n").encode()), UTF8
     start = len(codecs.BOM_UTF8) if source.read(3) == codecs.BOM_UTF8 else 0
+    fault_found: SourceError | None = None
     for delimiter in [stated.delimiter] if stated.delimiter else _DELIMITERS:
         for _, raw, header, fault in _RowReader(source, start, encoding, delimiter):
             columns = None
             if not fault and len(raw) < _MAX_HEADER:
-                columns = find_columns([name.strip() for name in header], stated)
+                try:
+                    columns = find_columns([name.strip() for name in header], stated)
+                except SourceError as error:  # with another delimiter it may be there
+                    fault_found = error
             if columns is not None:
                 source.seek(start + len(raw))
                 return _TextCells(source, encoding, delimiter, columns)
             break
+    if fault_found is not None:
+        raise fault_found
     return None
 
 

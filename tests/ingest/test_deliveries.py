@@ -1,0 +1,294 @@
+"""Reports as hospitals deliver them with a tree of DICOM files, up to studies.parquet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_dicom import write_project
+from ruamel.yaml import YAML
+from test_hl7 import message
+from test_ingest import image, reasons, run, said, table, write_tree
+from test_structured_report import FINDING, code, document, item, whole_report
+
+from lapvqa.errors import SourceError
+from lapvqa.ingest import study_tables
+from lapvqa.ingest.archives.protocol import KnownStudies, Matches, ReportMatch
+from lapvqa.ingest.archives.recognise import open_archive
+from lapvqa.ingest.reports import ReportResult
+from lapvqa.project import Project
+from lapvqa.uptodate import input_folders
+
+BUDGET = {"overall": 0.9, "per_folder": 1.0, "folder_min_files": 20}
+KEPT = {"keep_ids": True, "dates": "drop", "identity_removed": "accept", "reports": "flag"}
+Files = dict[str, bytes | str]
+
+
+def images(number: int, place: str = "{n}/IM1.dcm", **attributes: Any) -> Files:
+    """One image for each study 1.2.1, 1.2.2 ... with accession number A1, A2 ..."""
+    return {
+        place.format(n=n): image(
+            n, patient=f"P{n}", study=f"1.2.{n}", AccessionNumber=f"A{n}", **attributes
+        )
+        for n in range(1, number + 1)
+    }
+
+
+def ingested(tmp_path: Path, files: Files, **ingest: Any) -> Project:
+    source = write_tree(tmp_path / "archive", files)
+    settings = {"reject_budget": BUDGET, "deid": KEPT, **ingest}
+    project = write_project(tmp_path / "project", source, workers=1, **settings)
+    run(project)
+    return project
+
+
+def reports(project: Project) -> dict[str, str]:
+    """The text of each study that has one, white space collapsed."""
+    return {
+        row["study_key"]: " ".join(row["report"].split())
+        for row in table(project.studies)
+        if row["report"] is not None
+    }
+
+
+def test_a_table_in_latin_1_by_accession_number(tmp_path: Path) -> None:
+    rows = "Anforderungsnummer;Befund;Beurteilung\r\nA1;Herz vergrößert;Kardiomegalie\r\n"
+    rows += 'A2;"Zeile eins;\r\nZeile zwei";unauffällig\r\nA9;ohne Bild;x\r\nA2;älter;y\r\nA3\r\n'
+    project = ingested(tmp_path, {**images(3), "befunde.csv": rows.encode("cp1252")})
+    assert reports(project) == {
+        "1.2.1": "FINDINGS: Herz vergrößert IMPRESSION: Kardiomegalie",
+        "1.2.2": "FINDINGS: Zeile eins; Zeile zwei IMPRESSION: unauffällig",
+    }
+    assert reasons(project) == {
+        "befunde.csv#4": "report_without_study",
+        "befunde.csv#5": "superseded_report",
+        "befunde.csv#6": "bad_report",
+    }
+    lines = said(project)
+    assert "reports: 5 in = 2 taken + 3 rejected" in lines
+    assert "reports matched by accession number in a table: 2" in lines
+    assert "reports in encoding cp1252: 2" in lines
+
+
+def test_no_accession_number_is_written_anywhere(tmp_path: Path) -> None:
+    files = images(2)
+    number = "ACC4711X"
+    files["1/IM1.dcm"] = image(1, patient="P1", study="1.2.1", AccessionNumber=number)
+    source = write_tree(
+        tmp_path / "archive", {**files, "r.csv": f"accession,report\n{number},Clear.\nA2,Normal.\n"}
+    )
+    project = write_project(tmp_path / "project", source, workers=1)
+    run(project)
+    assert len([row for row in table(project.studies) if row["report"]]) == 2
+    for path in project.root.rglob("*"):
+        assert not path.is_file() or number.encode() not in path.read_bytes(), path
+
+
+def test_texts_named_by_accession_number(tmp_path: Path) -> None:
+    files = images(4)
+    files["4/b.dcm"] = image(44, patient="P9", study="1.2.9", AccessionNumber="A3")
+    texts: Files = {
+        "reports/A1.txt": "One.", "reports/A1_2.txt": "One, another.",
+        "reports/A2-final.txt": "Two.",
+        "reports/A3.txt": "Of two studies.", "reports/x/A4/report.txt": "Four.",
+    }  # fmt: skip
+    project = ingested(tmp_path, {**files, **texts})
+    assert reports(project) == {"1.2.1": "One.", "1.2.2": "Two.", "1.2.4": "Four."}
+    assert reasons(project) == {
+        "reports/A1_2.txt": "superseded_report",
+        "reports/A3.txt": "ambiguous_report",
+    }
+
+
+def test_a_cd_with_a_readme_has_no_report_in_it(tmp_path: Path) -> None:
+    """A README.TXT at the root of a CD became the report of 12 of 12 studies."""
+    files: Files = {}
+    for n in range(1, 4):
+        files |= images(3, f"cd{n}/DICOM/{{n}}/IM1.dcm") if n == 1 else {}
+        files[f"cd{n}/README.TXT"] = "Open the viewer to see the images."
+        files[f"cd{n}/VIEWER/LICENSE.txt"] = "All rights reserved."
+        files[f"cd{n}/VIEWER/help.html"] = "<html><body>Help</body></html>"
+    files["cd2/DICOM/IM1.dcm"] = image(20, patient="P20", study="1.2.20")
+    files["cd3/DICOM/IM1.dcm"] = image(30, patient="P30", study="1.2.30")
+    files["cd3/Befund_2024.txt"] = "Unauffällig."
+    project = ingested(tmp_path, files)
+    assert reports(project) == {"1.2.30": "Unauffällig."}
+    assert reasons(project) == {}
+    assert "reports: 1 in = 1 taken + 0 rejected" in said(project)
+
+
+def test_one_patient_folder_with_several_studies(tmp_path: Path) -> None:
+    files = {
+        f"P1/{day}/IM1.dcm": image(n, study=f"1.2.{n}", StudyDate=f"202401{day}")
+        for n, day in enumerate(("02", "05"), start=1)
+    }
+    files |= {"P2/a.dcm": image(8, patient="P2", study="1.2.8", StudyDate="20240105")}
+    files |= {"P2/b.dcm": image(9, patient="P3", study="1.2.9", StudyDate="20240106")}
+    texts: Files = {
+        "P1/report.txt": "Whose?", "P1/2024-01-05.txt": "Of the fifth.",
+        "P1/20240107.txt": "No study.", "P2/20240105.txt": "Two patients.",
+    }  # fmt: skip
+    project = ingested(tmp_path, {**files, **texts})
+    assert reports(project) == {"1.2.2": "Of the fifth."}
+    details = {row["file"]: row["detail"] for row in table(project.rejects)}
+    assert reasons(project) == dict.fromkeys(details, "report_without_study")
+    assert details.keys() == texts.keys() - {"P1/2024-01-05.txt"}
+    assert "holds several studies" in details["P1/report.txt"]
+
+
+def test_structured_reports_are_reports_or_companions(tmp_path: Path) -> None:
+    dose = document(item("TEXT", FINDING, TextValue="x"), title=code("113701", "Dose"), number=2)
+    files: Files = {
+        **images(2),
+        "sr/1": whole_report(study="1.2.1"),
+        "sr/2": dose,
+        "sr/3": document(item("TEXT", FINDING, TextValue="no image"), study="1.2.7", number=3),
+        "2/IM1.txt": "Clear.",
+        "1/IM1.txt": "Another text.",
+    }
+    project = ingested(tmp_path, files)
+    assert reports(project) == {
+        "1.2.1": "HISTORY: Cough. FINDINGS: Herz nicht vergrößert, Lunge frei. Diameter: 3.5 cm "
+        "Pneumonia IMPRESSION: No change.",
+        "1.2.2": "Clear.",
+    }
+    found = {p: r for p, r in reasons(project).items() if r != "companion"}
+    assert found == {"1/IM1.txt": "superseded_report"}
+    assert "reports: 3 in = 2 taken + 1 rejected" in said(project)
+    assert "structured report of the study: 1" in said(project)
+
+
+def test_messages_and_resources_the_latest_final_one_counts(tmp_path: Path) -> None:
+    def order(number: int, status: str, hour: str, text: str) -> str:
+        request = f"OBR|1||A{number}|||||||||||||||||||202401021{hour}00|||{status}"
+        return message(request, f"OBX|1|TX|x||{text}")
+
+    resource = {"resourceType": "DiagnosticReport", "status": "final", "conclusion": "By FHIR.",
+                "identifier": [{"value": "A3"}]}  # fmt: skip
+    files: Files = {
+        **images(4),
+        "out/batch.hl7": order(1, "F", "01", "First.") + order(1, "C", "03", "Corrected.")
+        + order(1, "F", "02", "Later.") + order(2, "F", "01", "Final.")
+        + order(2, "P", "09", "Wet."),
+        "out/MSG0001.txt": order(4, "F", "01", "In a text."),
+        "r.ndjson": json.dumps(resource) + "\n",
+        "other.json": '{"a": 1}',
+    }  # fmt: skip
+    project = ingested(tmp_path, files)
+    assert reports(project) == {
+        "1.2.1": "Corrected.", "1.2.2": "Final.", "1.2.3": "IMPRESSION: By FHIR.",
+        "1.2.4": "In a text.",
+    }  # fmt: skip
+    assert reasons(project) == dict.fromkeys(
+        ("out/batch.hl7#1", "out/batch.hl7#3", "out/batch.hl7#5"), "superseded_report"
+    )
+    assert "DOE" not in (project.root / "data/studies.parquet").read_bytes().decode("latin-1")
+
+
+def test_by_path_of_an_image(tmp_path: Path) -> None:
+    files = images(3, "a/{n}/IM1.dcm")
+    rows = "path,report\n/export/a/1/IM1.dcm,One.\na\\2\\IM1.dcm,Two.\nIM1.dcm,Which?\n"
+    project = ingested(tmp_path, {**files, "r.csv": rows})
+    assert reports(project) == {"1.2.1": "One.", "1.2.2": "Two."}
+    assert reasons(project) == {"r.csv#4": "ambiguous_report"}
+
+
+def test_several_reports_may_be_none(tmp_path: Path) -> None:
+    rows = "accession,report\nA1,One.\nA1,Other.\nA2,Same.\nA2,Same.\n"
+    project = ingested(tmp_path, {**images(2), "r.csv": rows}, several_reports="none")
+    assert reports(project) == {"1.2.2": "Same."}
+    assert reasons(project) == {
+        "r.csv#2": "ambiguous_report", "r.csv#3": "ambiguous_report",
+        "r.csv#5": "superseded_report",
+    }  # fmt: skip
+
+
+def test_one_new_row_reads_one_row(tmp_path: Path) -> None:
+    rows = [f"A{n},Report {n}.\n" for n in range(1, 6)]
+    project = ingested(tmp_path, {**images(6), "r.csv": "accession,report\n" + "".join(rows)})
+    archive = tmp_path / "archive"
+    (archive / "r.csv").write_text("accession,report\nA6,New.\n" + "".join(rows))
+    run(project)
+    assert "5 reports are known from before, 1 are new" in said(project)
+    assert reports(project)["1.2.6"] == "New."
+    rows[2] = "A3,Amended.\n"
+    (archive / "r.csv").write_text("accession,report\nA6,New.\n" + "".join(rows))
+    run(project)
+    assert "5 reports are known from before, 1 are new" in said(project)
+    assert reports(project)["1.2.3"] == "Amended."
+
+
+def test_local_yaml_names_table_and_columns_and_a_change_is_noticed(tmp_path: Path) -> None:
+    rows = "k;one;two\nA1;First.;Second.\n"
+    files: Files = {**images(1), "t.csv": rows, "other.csv": "accession,report\nA1,Wrong.\n"}
+    source = write_tree(tmp_path / "archive", files)
+    project = write_project(tmp_path / "project", source, workers=1, deid=KEPT)
+
+    def state(**stated: object) -> None:
+        values = {"paths": {"source": str(source)}, "workers": 1, "reports": stated}
+        with project.local.open("w") as handle:
+            YAML(typ="safe").dump(values, handle)
+
+    def change() -> str:
+        places = input_folders.places(project)
+        return input_folders.change(project, "source", places=places, known=None)
+
+    state(table="t.csv", accession="k", text=["one"])
+    run(project)
+    assert reports(project) == {"1.2.1": "First."}
+    assert change() == ""
+    state(table="t.csv", accession="k", text=["two"])
+    assert "reports" in change()
+    run(project)
+    assert reports(project) == {"1.2.1": "Second."}
+    assert change() == ""
+    for wrong in ({"table": "gone.csv"}, {"table": "t.csv"}, {"accession": "nowhere"}):
+        state(**wrong)
+        with pytest.raises(SourceError, match="local.yaml names|that local.yaml names"):
+            run(project)
+
+
+def test_two_names_of_one_report_must_agree(tmp_path: Path) -> None:
+    rows = "StudyInstanceUID,accession,report\n1.2.1,A2,Whose?\n1.2.1,A1,One.\n,A2,Two.\n"
+    archive = open_archive(tmp_path, sorted(write_tree_paths(tmp_path, {"r.csv": rows})))
+    known = KnownStudies(
+        {"1.2.1": ["a.dcm"], "1.2.2": ["b.dcm"]}, study_key=str, accession_key=str,
+        by_accession={"A1": "1.2.1", "A2": "1.2.2"},
+    )  # fmt: skip
+    matches = archive.match_reports(known)
+    assert {study: [m.path for m in found] for study, found in matches.reports.items()} == {
+        "1.2.1": ["r.csv#3"], "1.2.2": ["r.csv#4"],
+    }  # fmt: skip
+    assert matches.refused["r.csv#2"].reason == "ambiguous_report"
+
+
+def write_tree_paths(folder: Path, files: Files) -> list[str]:
+    write_tree(folder, {**files, "a.dcm": b"", "b.dcm": b""})
+    return [*files, "a.dcm", "b.dcm"]
+
+
+def test_the_order_of_several_reports() -> None:
+    class Nothing:
+        reports = ()
+        images = ()
+
+    def result(path: str, **fields: Any) -> ReportResult:
+        return ReportResult(path=path, text=path, **fields)
+
+    ordered = [
+        (1, result("d", status="corrected", written="20240102")),
+        (1, result("c", status="final", written="20240102")),
+        (1, result("b", status="final", written="20240101")),
+        (1, result("a", status="", written="")),
+        (2, result("e", status="corrected", written="20250101")),
+        (1, result("f", status="preliminary", written="20260101")),
+    ]
+    while ordered:
+        found = [ReportMatch(rank, report.path, "rule") for rank, report in reversed(ordered)]
+        judged = study_tables.judge_reports(
+            Nothing(), Matches({"s": found}), {r.path: r for _, r in ordered}  # type: ignore[arg-type]
+        )  # fmt: skip
+        assert judged.texts["s"].path == ordered.pop(0)[1].path
+        assert len(judged.rejects) == len(ordered)

@@ -1,0 +1,102 @@
+"""FHIR DiagnosticReport: examples by R4 and R5, alone, in a Bundle and as ndjson."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from lapvqa.errors import DicomError
+from lapvqa.ingest.archives.fhir import is_fhir, read_resources
+
+
+def report(**fields: Any) -> dict[str, Any]:
+    return {
+        "resourceType": "DiagnosticReport", "id": "r1", "status": "final",
+        "identifier": [{"type": {"coding": [{"code": "ACSN"}]}, "value": "A100"}],
+        "subject": {"display": "Jane Doe", "reference": "Patient/1"},
+        "issued": "2024-01-02T10:15:00+01:00", **fields,
+    }  # fmt: skip
+
+
+def form(kind: str, text: str | bytes) -> dict[str, str]:
+    data = text.encode() if isinstance(text, str) else text
+    return {"contentType": kind, "data": base64.b64encode(data).decode()}
+
+
+def text_of(resource: Any) -> str:
+    (found,) = read_resources(json.dumps(resource).encode())
+    assert found.text is not None, found.refusal
+    return found.text.text
+
+
+def test_presented_forms_and_conclusion() -> None:
+    plain, page = form("text/plain; charset=utf-8", "Clear."), form("text/html", "<p>Other</p>")
+    assert text_of(report(presentedForm=[page, plain], conclusion="No")) == "Clear."
+    assert text_of(report(presentedForm=[page])) == "Other"
+    assert text_of(report(presentedForm=[form("application/rtf", "{\\rtf1 Text}")])) == "Text"
+    assert text_of(report(presentedForm=[form("text/plain", "Größe".encode("cp1252"))])) == "Größe"
+    pdf = form("application/pdf", "%PDF")
+    assert text_of(report(presentedForm=[pdf], conclusion="Normal.")) == "\n IMPRESSION: Normal."
+    div = "<div>Heart normal.</div>"
+    assert text_of(report(text={"status": "additional", "div": div})) == "Heart normal."
+    (found,) = read_resources(json.dumps(report(text={"status": "generated", "div": div})).encode())
+    assert found.text is None
+    assert found.refusal is not None
+    assert found.refusal.reason == "not_a_report"
+
+
+def test_names_status_and_date_and_nobody() -> None:
+    resource = report(
+        status="amended",
+        conclusion="x",
+        contained=[{"resourceType": "ImagingStudy", "id": "s", "identifier": [
+            {"system": "urn:dicom:uid", "value": "urn:oid:1.2.3"}]}],
+        imagingStudy=[{"reference": "#s"}],
+        basedOn=[{"identifier": {"value": "O77"}}],
+    )  # fmt: skip
+    (found,) = read_resources(json.dumps(resource).encode())
+    assert found.names.study_uids == ("1.2.3",)
+    assert found.names.accessions == ("A100", "O77")
+    assert found.text is not None
+    assert (found.text.status, found.text.written) == ("corrected", "20240102091500")
+    assert "Doe" not in repr(found)
+
+
+def test_a_bundle_with_its_studies_r5() -> None:
+    study = {"resourceType": "ImagingStudy", "id": "s1", "identifier": [{"value": "urn:oid:1.2.9"}]}
+    bundle = {
+        "resourceType": "Bundle",
+        "entry": [
+            {"fullUrl": "urn:uuid:1", "resource": study},
+            {"resource": report(study=[{"reference": "urn:uuid:1"}], conclusion="one")},
+            {"resource": report(study=[{"reference": "ImagingStudy/s1"}], conclusion="two")},
+            {"resource": {"resourceType": "Patient", "name": [{"text": "Doe"}]}},
+        ],
+    }
+    data = json.dumps(bundle).encode()
+    assert is_fhir(data)
+    found = read_resources(data)
+    assert [f.names.study_uids for f in found] == [("1.2.9",)] * 2
+
+
+def test_ndjson_has_a_report_or_a_reason_for_each_line() -> None:
+    lines = [
+        json.dumps(report(conclusion="one")), "{broken", json.dumps({"resourceType": "Patient"}),
+        json.dumps(report(conclusion="two", status="entered-in-error")), "",
+        json.dumps(report(presentedForm=[{"contentType": "text/plain", "data": "*"}])),
+    ]  # fmt: skip
+    found = read_resources("\n".join(lines).encode())
+    assert [f.refusal.reason if f.refusal else "" for f in found] == [
+        "", "bad_report", "report_withdrawn", "bad_report",
+    ]  # fmt: skip
+
+
+def test_other_json_is_none_of_it() -> None:
+    assert not is_fhir(b'{"a": 1}')
+    assert not is_fhir(b"[1, 2]")
+    with pytest.raises(DicomError) as caught:
+        read_resources(b"{broken")
+    assert caught.value.reason == "bad_report"
