@@ -15,7 +15,7 @@ from flows.commands import terminal
 from lapvqa.project import Project
 
 if TYPE_CHECKING:
-    from lapvqa.ingest.preview import FilePreview, Preview, ReportPreview
+    from lapvqa.preview import FilePreview, Preview, ReportPreview
 
 _LISTED = 12
 """Files or reports up to which each is described; beyond it they are counted."""
@@ -25,9 +25,9 @@ def execute(
     project: Project, paths: list[Path], *, png: Path | None, text: bool, limit: int
 ) -> int:
     """Look at each path and print what was seen; 0 also where everything would be rejected."""
-    from lapvqa.ingest.preview import Settings, look
     from lapvqa.machine import load_machine
     from lapvqa.params import load_params
+    from lapvqa.preview import Settings, look
     from lapvqa.text.languages import load_languages
 
     settings = Settings(

@@ -12,9 +12,9 @@ import pytest
 
 from lapvqa import schemas, storage
 from lapvqa.dicom.reasons import Reason
-from lapvqa.ingest.preview import Settings, look
 from lapvqa.machine import Machine
 from lapvqa.params import load_params
+from lapvqa.preview import Settings, look
 from lapvqa.project import Project
 from lapvqa.text.languages import load_languages
 
