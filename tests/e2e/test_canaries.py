@@ -24,7 +24,10 @@ NAMES = (
     "StudyDescription", "SeriesDescription", "ImageComments", "DeviceSerialNumber", "StationName",
     "ProtocolName", "PatientComments", "RequestedProcedureDescription",
 )  # fmt: skip
-FREE_TEXT_IN_READ_TAGS = ("ViewPosition", "BodyPartExamined", "PatientID")
+FREE_TEXT_IN_READ_TAGS = (
+    "ViewPosition", "BodyPartExamined", "PatientID", "PatientOrientation",
+    "AcquisitionDeviceProcessingDescription", "PerformedProcedureStepDescription",
+)  # fmt: skip
 
 
 def plant(path: Path) -> None:
