@@ -17,7 +17,6 @@ import csv
 import hashlib
 import io
 import re
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,10 +153,12 @@ def open_table(file: Path, stated: ReportSources) -> ReportTable | None:
         if stated.table is None:  # one of several tables, and not the one that is meant
             return None
         raise
-    except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
+    except DicomError as error:  # of a packed table
+        reason = Reason.UNREADABLE if error.reason == Reason.UNREADABLE else Reason.BAD_REPORT
+        raise DicomError(reason, error.message, exception=error.exception) from None
+    except (OSError, ValueError, csv.Error) as error:
         name = type(error).__name__
-        is_damaged = not isinstance(error, OSError) or isinstance(error, gzip.BadGzipFile)
-        reason = Reason.BAD_REPORT if is_damaged else Reason.UNREADABLE
+        reason = Reason.UNREADABLE if isinstance(error, OSError) else Reason.BAD_REPORT
         raise DicomError(reason, f"expected a table that can be read, met {name}") from None
 
 
