@@ -22,9 +22,10 @@ from lapvqa.identity import Keyring
 from lapvqa.ingest import study_tables
 from lapvqa.ingest.archives import kinds
 from lapvqa.ingest.archives.found import Files, find_files
-from lapvqa.ingest.archives.protocol import Archive, ReportText
+from lapvqa.ingest.archives.names import shown
+from lapvqa.ingest.archives.protocol import Archive
 from lapvqa.ingest.archives.recognise import open_archive
-from lapvqa.ingest.archives.report_files import decode_report, read_loose
+from lapvqa.ingest.archives.report_sources import TreeReports
 from lapvqa.ingest.one_file import Context, process_file
 from lapvqa.ingest.plan import plan
 from lapvqa.ingest.reports import ReportResult
@@ -87,7 +88,7 @@ class Preview:
     rules: Mapping[str, int]
     """How many reports were matched by which rule."""
     not_looked_at: int = 0
-    """Image files beyond the limit; their reports may be missed here."""
+    """Image files, or reports of one file, beyond the limit."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def look(path: Path, settings: Settings, *, limit: int) -> Preview:
     entry: Entry = (path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns)
     files = find_files(root, [entry])
     if not (files.dicom or files.pictures):
-        return _look_at_report(path, settings)
+        return _look_at_report(path, files, settings, limit)
     return _look_at_archive(root, files, settings, limit)
 
 
@@ -160,14 +161,11 @@ def _judged_reports(
     return study_tables.judge_reports(archive, matches, results, params.several_reports)
 
 
-def _read(archive: Archive, path: str) -> ReportResult:
+def _read(source: Archive | TreeReports, path: str) -> ReportResult:
     try:
-        return _as_result(path, archive.read_report(path))
+        report = source.read(path) if isinstance(source, TreeReports) else source.read_report(path)
     except DicomError as error:
         return ReportResult(path=path, reason=error.reason, detail=error.message)
-
-
-def _as_result(path: str, report: ReportText) -> ReportResult:
     return ReportResult(
         path=path,
         sha256=report.sha256,
@@ -223,11 +221,27 @@ def _others(
     }
 
 
-def _look_at_report(path: Path, settings: Settings) -> Preview:
-    """Look at a text by itself: nothing says whose it would be."""
-    try:
-        result = _as_result(path.name, decode_report(read_loose(path)))
-    except DicomError as error:
-        rejected = [(path.name, Reason(error.reason), error.message)]
-        return Preview("", [], [], rejected, {}, 0, {})
-    return Preview("", [], [_preview(result, settings)], [], {}, 0, {})
+def _look_at_report(path: Path, files: Files, settings: Settings, limit: int) -> Preview:
+    """Look at a file of reports by itself: nothing says whose they would be."""
+    name = shown(path.name)
+    stated = settings.machine.reports.model_copy(update={"table": None})
+    sources = TreeReports(path.parent, [name], stated)
+    entries = list(sources.entries) or [entry.path for entry in sources.look_into(sources.texts)]
+    found = entries or [*sources.texts, *sources.rich_texts]
+    refused = {
+        entry.path: (entry.path, entry.refusal.reason, entry.refusal.detail)
+        for entry in sources.entries.values()
+        if entry.refusal is not None
+    }
+    results = [_read(sources, one) for one in found[:limit] if one not in refused]
+    rejected = [(r.path, Reason(r.reason), r.detail or "") for r in results if r.reason]
+    return Preview(
+        layout="",
+        files=[],
+        reports=[_preview(result, settings) for result in results if result.reason is None],
+        rejected_reports=[*refused.values(), *rejected],
+        others={} if found else {name: next(iter(files.others.values()), kinds.UNKNOWN)},
+        num_studies=0,
+        rules={},
+        not_looked_at=len(found[limit:]),
+    )

@@ -50,10 +50,8 @@ def _lines(preview: Preview, *, text: bool, max_length: int) -> Iterator[str]:
             f"{preview.num_studies} studies, {len(preview.reports)} reports"
         )
     if preview.not_looked_at:
-        yield (
-            f"{preview.not_looked_at} more image files were not looked at (--limit); reports of "
-            "theirs count as without study"
-        )
+        beyond = f"{preview.not_looked_at} more were not looked at (--limit)"
+        yield beyond + ("; their reports count as without study" if preview.layout else "")
     yield from _file_lines(preview.files)
     yield from _report_lines(preview, text=text, max_length=max_length)
     if preview.others:

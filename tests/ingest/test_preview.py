@@ -81,6 +81,25 @@ def test_a_report_by_itself(project: Project, settings: Settings) -> None:
     assert report.num_tokens > 2
 
 
+def test_a_table_of_reports_by_itself(settings: Settings, tmp_path: Path) -> None:
+    table = tmp_path / "reports.csv"
+    table.write_text("Accession;Report\nA1;Lungs are clear.\nA2\nA3;Effusion on the left.\n")
+    preview = look(table, settings, limit=10)
+    assert [report.path for report in preview.reports] == ["reports.csv#2", "reports.csv#4"]
+    assert [report.is_sided for report in preview.reports] == [False, True]
+    ((path, reason, _),) = preview.rejected_reports
+    assert (path, reason) == ("reports.csv#3", Reason.BAD_REPORT)
+    assert look(table, settings, limit=1).not_looked_at == 2
+
+
+def test_what_is_neither_image_nor_report_is_told_by_its_kind(
+    settings: Settings, tmp_path: Path
+) -> None:
+    for name, kind in (("README.TXT", "text"), ("VIEWER.EXE", "viewer"), ("scan.pdf", "document")):
+        (tmp_path / name).write_bytes(b"MZ")
+        assert set(look(tmp_path / name, settings, limit=1).others.values()) == {kind}
+
+
 def test_a_bad_file_says_why(project: Project, settings: Settings, tmp_path: Path) -> None:
     image = next((project.root / "demo/mimic-cxr").rglob("*.dcm"))
     cut = tmp_path / "cut.dcm"
