@@ -38,8 +38,6 @@ class StageNode:
     """The stages whose outputs it reads."""
     deps: tuple[str, ...]
     outs: tuple[str, ...]
-    metrics: tuple[str, ...]
-    """Those of ``outs`` that DVC shows as metrics."""
     params: dict[str, Any]
     """Dotted key of params.yaml -> value, now."""
     always_changed: bool
@@ -116,7 +114,6 @@ def _node(stage: Any, graph: Any) -> StageNode:
         upstream=tuple(sorted(other.name for other in graph.successors(stage))),
         deps=tuple(d.def_path for d in stage.deps if not isinstance(d, ParamsDependency)),
         outs=tuple(out.def_path for out in stage.outs),
-        metrics=tuple(out.def_path for out in stage.outs if out.metric),
         params=params,
         always_changed=stage.always_changed,
     )

@@ -117,7 +117,7 @@ def run_stage(name: str, reason: str = "") -> str:
             spool.FINISHED,
             tags=_end_tags(after),
             inputs=after.deps,
-            metrics=results.metric_values(session.project.root, node.metrics),
+            metrics=results.metric_values(session.project.root, node.outs),
             pictures=_pictures(session.project, node),
         )
         _tell_ledger(session, name, began, ids)
@@ -162,7 +162,7 @@ def publish_results() -> int:
     session = current()
     rows = results.result_rows(session.project)
     if rows:
-        create_table_artifact(rows, key="results", description="Metrics with 95 % intervals")
+        create_table_artifact(rows, key="results", description="Metrics with intervals by patient")
     page = session.project.report_page
     if page.exists():
         create_link_artifact(page.as_uri(), key="report", description="The report page")

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
+import posixpath
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
 
 from lapvqa.evaluation.results import METRICS, TaskResult, parse, read_result
 from lapvqa.evaluation.task_table import EVALUATIONS
 from lapvqa.project import Project
 
 
-def metric_values(root: Path, paths: tuple[str, ...]) -> dict[str, float]:
-    """Return the metrics of metrics.json files as ``system.metric`` -> value.
+def metric_values(root: Path, outs: tuple[str, ...]) -> dict[str, float]:
+    """Return the metrics of each metrics.json among a stage's outputs, ``system.metric`` -> value.
 
     Ends of intervals as ``system.metric.low`` and ``.high``; undefined ones are left out.
     """
     values: dict[str, float] = {}
-    for path in paths:
-        content: dict[str, Any] = json.loads((root / path).read_bytes())
-        if "systems" not in content:
+    for path in outs:
+        if posixpath.basename(path) != METRICS:
             continue
-        result = parse(content)
+        result = parse(json.loads((root / path).read_bytes()))
         for system, metrics in {**result.systems, **result.differences}.items():
             for metric, interval in metrics.items():
                 for end, value in zip(("", ".low", ".high"), astuple(interval), strict=True):
