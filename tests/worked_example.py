@@ -16,6 +16,7 @@ def copy_package(repository: Path, root: Path) -> None:
         shutil.copytree(
             repository / name, root / name, ignore=shutil.ignore_patterns("__pycache__")
         )
+    shutil.copytree(repository / "params", root / "params")
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(repository / name, root)
 
