@@ -63,10 +63,36 @@ SMALL = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE), dtype=np.uint8).
 KEY = b"0123456789abcdef" * 2
 TIME_NS = 1_700_000_000_000_000_000
 _UID = b"1.2.3.1000000000"
-_WORDS = (
-    "heart size is normal lungs are clear without effusion or pneumothorax consolidation mild edema "
-    "of the left right base unchanged small opacity which may reflect atelectasis osseous structures"
-).split()
+_WORDS = [
+    "heart",
+    "size",
+    "is",
+    "normal",
+    "lungs",
+    "are",
+    "clear",
+    "without",
+    "effusion",
+    "or",
+    "pneumothorax",
+    "consolidation",
+    "mild",
+    "edema",
+    "of",
+    "the",
+    "left",
+    "right",
+    "base",
+    "unchanged",
+    "small",
+    "opacity",
+    "which",
+    "may",
+    "reflect",
+    "atelectasis",
+    "osseous",
+    "structures",
+]
 _REPORT_WORDS = 100
 _INVENTED = ("mtime_ns", "file_sha256", "pixels_sha256", "shard")
 _SYNTHETIC_PIXELS = hashlib.sha256(bytes(IMAGE_BYTES)).hexdigest()

@@ -43,10 +43,10 @@ LIBRARIES = (
 # Compared file by file with the code before decision 0021.
 RENDERED = (
     "Colour is shown as it is since [decision 0021](decisions/0021-eight-bits.md), and no longer",
-    "stretched between percentiles. Of these files the pixels changed, of no others:",
+    "stretched between percentiles. Of these files the pixels changed, and of no others:",
     "GDCMJ2K_TextGBR, SC_jpeg_no_color_transform, SC_jpeg_no_color_transform_2, SC_rgb_jpeg,",
-    "SC_rgb_jpeg_app14_dcmd, SC_rgb_jpeg_dcmd, examples_rgb_color. MR_small_padded, with 128 zeros behind its pixels, is",
-    "read.",
+    "SC_rgb_jpeg_app14_dcmd, SC_rgb_jpeg_dcmd, examples_rgb_color. MR_small_padded, with 128 zeros",
+    "behind its pixels, is read.",
 )
 
 

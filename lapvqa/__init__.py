@@ -22,6 +22,7 @@ Files, in the order in which data meets them:
     images/       the stored square, its shards, its way into a model
     ingest/       stage 2: the archive to images, studies, rejects
     text/         stage 3: reports to tokens
+    preview.py    what would become of a file, a folder or a report
     networks/     encoder, decoder, losses, generation, weights
     pretrain/     stage 4: objectives, trainer, exact resume
     export/       stage 5: the encoder in every form, and its card

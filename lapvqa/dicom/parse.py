@@ -45,6 +45,7 @@ _PREAMBLE = 128
 _META = b"\x02\0"
 _VRS = frozenset(vr.value.encode() for vr in STANDARD_VR)
 NO_PREAMBLE = "no preamble"
+PADDING_IGNORED = "padding behind the pixels ignored"
 _PIXEL_DATA = 0x7FE00010
 _FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
 _PIXEL_VRS = frozenset({"OB", "OW", "UN"})
@@ -247,7 +248,7 @@ def _without_padding(
         raise DicomError(
             Reason.WRONG_LENGTH, f"expected {expected} bytes of pixels, found {len(data)}"
         )
-    return data[:even], [f"{len(rest)} bytes behind the pixels ignored"]
+    return data[:even], [PADDING_IGNORED]
 
 
 def _beyond_file_meta(tag: BaseTag, vr: str | None, length: int) -> bool:

@@ -7,7 +7,8 @@ for 377,110 files is then a few passes over arrays, not a call for each file.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-Column = pa.Array | pa.ChunkedArray
+Column: TypeAlias = pa.Array | pa.ChunkedArray
 
 
 def whole(column: Column) -> pa.Array:
@@ -65,9 +66,9 @@ def is_valid(column: Column) -> Mask:
     return mask
 
 
-def is_one_of(column: Column, values: object) -> Mask:
+def is_one_of(column: Column, values: Collection[str | None]) -> Mask:
     """Return where a column has one of ``values``; None among them stands for null."""
-    wanted = pa.array(list(values), pa.string())  # type: ignore[call-overload]
+    wanted = pa.array(list(values), pa.string())
     mask: Mask = pc.is_in(whole(column), value_set=wanted).to_numpy(zero_copy_only=False)
     return mask
 
@@ -107,6 +108,13 @@ def numbered(column: Column) -> Rows:
     return np.where(codes < 0, -1, rank[codes]) if len(rank) else codes.astype(np.int64)
 
 
+def counted(column: Column) -> dict[str, int]:
+    """Return how often each text occurs, most frequent first; null counts as None by name."""
+    counts = pc.value_counts(whole(column)).to_pylist()
+    found = [(str(pair["values"]), pair["counts"]) for pair in counts]
+    return dict(sorted(found, key=lambda pair: -pair[1]))
+
+
 def first_of(numbers: Rows) -> Rows:
     """Return for each element the place of the first one that has its number (from -1 up)."""
     first = np.zeros(numbers.max(initial=-1) + 2, np.int64)
@@ -134,5 +142,5 @@ def _add(state: hashlib._Hash, column: pa.Array) -> None:
         state.update(pc.binary_length(texts).to_numpy().astype("<i4").tobytes())
         state.update(memoryview(pa.concat_arrays([texts]).buffers()[2] or b""))
     else:
-        numbers = column.fill_null(0).to_numpy(zero_copy_only=False)
+        numbers = column.fill_null(pa.scalar(0).cast(column.type)).to_numpy(zero_copy_only=False)
         state.update(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes())

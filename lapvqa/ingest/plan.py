@@ -66,6 +66,10 @@ class Plan:
         ids = map(Ids, *(facts[name].to_pylist() for name in IDS.names))
         return list(map(Task, *columns, ids, facts["is_picture"].to_pylist()))
 
+    def only(self, rows: Rows) -> Plan:
+        """Return the plan for the files in ``rows`` alone."""
+        return Plan(self.files.take(pa.array(rows)), self.check)
+
     @property
     def is_settled(self) -> Mask:
         """Of each file, whether path and tables decide that it is not read."""
@@ -121,7 +125,9 @@ def look_up(planned: Plan, store: ResultStore, keyring: Keyring, recorder: Recor
     # A settled file, or one that is not there any more (-1), has no result that counts.
     is_known = np.append(~planned.is_settled, False)[place]
     for name in ("size", "mtime_ns"):
-        is_known &= np.append(whole(files[name]).to_numpy(), -1)[place] == whole(stored[name]).to_numpy()
+        is_known &= (
+            np.append(whole(files[name]).to_numpy(), -1)[place] == whole(stored[name]).to_numpy()
+        )
     unchecked = np.flatnonzero(is_known & ~is_one_of(stored["check"], [planned.check]))
     digests = whole(stored["layout_digest"]).take(pa.array(unchecked)).to_pylist()
     tasks = planned.tasks(place[unchecked])
@@ -183,7 +189,8 @@ def with_plan(planned: Plan, results: pa.Table, context: Context) -> pa.Table:
         for name in ("reason", "detail"):
             column = whole(planned.files[name]).take(pa.array(settled))
             rows = rows.set_column(rows.schema.get_field_index(name), name, column)
-        results = in_order(pa.concat_tables([results.select(STORED.names), rows]))
+        results = pa.concat_tables([results.select(STORED.names), rows])
+    results = in_order(results)
     for name in (*IDS.names, *(f"listed_{name}" for name in LISTED.names)):
         results = results.append_column(name, planned.files[name])
     return results

@@ -159,16 +159,15 @@ def _stamps(
     rows = positions(paths, files.listed["path"])
     facts = files.listed.select(["size", "mtime_ns"])
     size, stamp = (np.append(whole(column).to_numpy(), 0)[rows] for column in facts.columns)
-    faults: dict[int, str] = {}
-    for row in np.flatnonzero(rows < 0):
+    faults = np.full(len(rows), None, object)
+    not_listed = np.flatnonzero(rows < 0)
+    asked = paths.take(pa.array(not_listed)).to_pylist()
+    for row, path in zip(not_listed, asked, strict=True):
         try:
-            size[row], stamp[row] = archive.report_stamp(paths[int(row)].as_py())
+            size[row], stamp[row] = archive.report_stamp(path)
         except OSError as error:
-            faults[int(row)] = f"expected a readable report: {error.strerror}"
-    told = np.full(len(rows), None, object)
-    for row, fault in faults.items():
-        told[row] = fault
-    return size, stamp, pa.array(told, pa.string())
+            faults[row] = f"expected a readable report: {error.strerror}"
+    return size, stamp, pa.array(faults, pa.string())
 
 
 def _by_content(stored: pa.Table) -> dict[tuple[str, int, int], ReportResult]:

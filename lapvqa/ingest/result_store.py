@@ -34,7 +34,16 @@ from lapvqa.dicom.reasons import TRANSIENT
 from lapvqa.errors import MissingArtifactError, SchemaError
 from lapvqa.identity import key_id
 from lapvqa.images.shards import map_shard, shard_name, write_shard
-from lapvqa.ingest.columns import Rows, digest, in_order, is_one_of, numbered, positions, replaced, whole
+from lapvqa.ingest.columns import (
+    Rows,
+    digest,
+    in_order,
+    is_one_of,
+    numbered,
+    positions,
+    replaced,
+    whole,
+)
 from lapvqa.ingest.one_file import RESULTS, FileResult, as_results, as_table
 from lapvqa.params import IngestParams
 from lapvqa.recorder import Recorder
@@ -259,7 +268,8 @@ def _held(rows: pa.Table, name: str, check: str) -> pa.Table:
 
 
 def _rows(results: pa.Table) -> Rows:
-    return whole(results["row"]).fill_null(-1).to_numpy().astype(np.int64)
+    rows: Rows = whole(results["row"]).fill_null(-1).to_numpy().astype(np.int64)
+    return rows
 
 
 def _version(library: str) -> str:

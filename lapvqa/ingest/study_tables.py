@@ -22,9 +22,8 @@ from lapvqa.ingest.columns import (
     Column,
     Mask,
     Rows,
+    counted,
     digest,
-    first_of,
-    in_order,
     is_one_of,
     is_set,
     is_valid,
@@ -36,7 +35,7 @@ from lapvqa.ingest.columns import (
     unordered,
     whole,
 )
-from lapvqa.ingest.reports import REPORTS, ReportResult, as_results
+from lapvqa.ingest.reports import ReportResult, as_results
 from lapvqa.ingest.verdicts import is_taken
 from lapvqa.params import SeveralReports
 from lapvqa.schemas import CHEXPERT_LABELS, IMAGES, LABELS, REJECTS, STUDIES
@@ -100,7 +99,9 @@ class Studies:
     @cached_property
     def num_images(self) -> Rows:
         """Images taken of each study; one without still counts if it has a report."""
-        return np.bincount(self.study, weights=self.is_taken, minlength=len(self.starts)).astype(int)
+        return np.bincount(self.study, weights=self.is_taken, minlength=len(self.starts)).astype(
+            int
+        )
 
     @cached_property
     def first(self) -> Rows:
@@ -208,7 +209,9 @@ def known_studies(studies: Studies, keyring: Keyring) -> KnownStudies:
     def dates() -> dict[str, str]:
         ranks, days = _times_taken(studies.files)
         place = studies.least(np.where(is_image, ranks[studies.rows], len(days)))
-        found = zip(keys.to_pylist(), days.take(pa.array(studies.rows[place])).to_pylist(), strict=True)
+        found = zip(
+            keys.to_pylist(), days.take(pa.array(studies.rows[place])).to_pylist(), strict=True
+        )
         return {key: day for key, day in found if day != _UNKNOWN_LAST}
 
     return KnownStudies(
@@ -257,7 +260,7 @@ def judge_reports(
     is_only = (np.bincount(studies)[studies] == 1) & is_read if len(table) else is_read
     rest = Matches(table.filter(pa.array(~is_only)))
     chosen, rules, rejects = _choose(archive, rest, results, several)
-    rules += _counted(table["rule"].filter(pa.array(is_only)))
+    rules += Counter(counted(table["rule"].filter(pa.array(is_only))))
     rejects += [
         reject_row("report", path, refusal.reason, refusal.detail)
         for path, refusal in matches.refused.items()
@@ -278,11 +281,6 @@ def judge_reports(
 
 def _taken(results: pa.Table, rows: Rows, studies: Column) -> pa.Table:
     return results.take(pa.array(rows)).append_column("study_key", studies)
-
-
-def _counted(column: Column) -> Counter[str]:
-    counts = pc.value_counts(whole(column))
-    return Counter({pair["values"]: pair["counts"] for pair in counts.to_pylist()})
 
 
 def _choose(
@@ -443,7 +441,9 @@ def _flags(found: pa.Array) -> pa.Array:
     return pa.array(flags, STUDIES.field("identity_flags").type)
 
 
-def labels_table(files: pa.Table, labels: pa.Table, keyring: Keyring, studies: pa.Table) -> pa.Table:
+def labels_table(
+    files: pa.Table, labels: pa.Table, keyring: Keyring, studies: pa.Table
+) -> pa.Table:
     """Return data/labels.parquet's rows: the archive's own labels of the studies that are taken.
 
     A study's id is that in its files' paths; where those name none, ids are hashed to compare.

@@ -117,7 +117,9 @@ def reject_unless_permitted(verdicts: Verdicts, files: pa.Table, params: IngestP
     verdicts.reject(
         is_valid(modality) & ~is_one_of(modality, params.modalities),
         Reason.NOT_A_RADIOGRAPH,
-        mapped(modality, lambda name: f"expected modality {wanted}, found {_FOUND.get(name, name)}"),
+        mapped(
+            modality, lambda name: f"expected modality {wanted}, found {_FOUND.get(name, name)}"
+        ),
     )
     verdicts.reject(
         _objects(pc.fill_null(files["for_processing"], False)).astype(bool),

@@ -135,7 +135,8 @@ def _encodings(images: pa.Table) -> dict[str, dict[str, int]]:
         "Photometric interpretation": _counted(images["photometric"].to_pylist()),
         "Bits stored": _counted(str(bits) for bits in images["bits_stored"].to_pylist()),
         "Intensity chosen by": _counted(images["voi"].to_pylist()),
-        "View": _counted(view or "not given" for view in images["view"].to_pylist()),
+        "View": _counted(view or "not known" for view in images["view"].to_pylist()),
+        "View told by": _counted(rule or "nothing" for rule in images["view_source"].to_pylist()),
     }
 
 

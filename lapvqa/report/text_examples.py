@@ -18,6 +18,7 @@ from lapvqa.report.examples import (
     systems_of,
 )
 from lapvqa.rrg.labeler import FINDINGS, NO_FINDING, Assertion, find, mentions
+from lapvqa.rrg.scoring import why_not_english
 
 ANSWER_RULE = (
     "Questions are chosen by rule, not by result: in the order of a hash of their key, one of "
@@ -155,7 +156,11 @@ def report_examples(
     groups = ((row["sample"], _group(row)) for row in first.to_pylist())
     chosen = rows_by_sample(predictions, choose(groups, count))
     pictures = archive.of_studies(chosen)
-    return [_report_example(name, rows, pictures[name]) for name, rows in chosen.items()]
+    # The labeler reads English: in other languages it would find nothing, and call that health.
+    looked_for = frozenset() if why_not_english(predictions) else frozenset({*FINDINGS, NO_FINDING})
+    return [
+        _report_example(name, rows, pictures[name], looked_for) for name, rows in chosen.items()
+    ]
 
 
 def _group(row: Row) -> str:
@@ -171,11 +176,13 @@ def _truth(row: Row) -> frozenset[str]:
     return known if known - {_DEVICES} else known | {NO_FINDING}
 
 
-def _report_example(name: str, rows: Mapping[str, Row], picture: Picture | None) -> ReportExample:
+def _report_example(
+    name: str, rows: Mapping[str, Row], picture: Picture | None, looked_for: frozenset[str]
+) -> ReportExample:
     row = next(iter(rows.values()))
-    truth, looked_for = _truth(row), frozenset({*FINDINGS, NO_FINDING})
+    truth = _truth(row) if looked_for or row["truth"] is not None else frozenset()
     written = [
-        _written(system, report["hypothesis"], truth & looked_for)
+        _written(system, report["hypothesis"], truth & looked_for, looked_for)
         for system, report in rows.items()
     ]
     signs = {
@@ -192,8 +199,10 @@ def _report_example(name: str, rows: Mapping[str, Row], picture: Picture | None)
     )
 
 
-def _written(system: str, text: str, truth: frozenset[str]) -> WrittenReport:
-    asserted = find(text)
+def _written(
+    system: str, text: str, truth: frozenset[str], looked_for: frozenset[str]
+) -> WrittenReport:
+    asserted = find(text) & looked_for
     right, invented = sorted(truth & asserted), sorted(asserted - truth)
     signs = {**dict.fromkeys(right, "right"), **dict.fromkeys(invented, "invented")}
     return WrittenReport(system, mark(text, signs), right, sorted(truth - asserted), invented)

@@ -20,7 +20,10 @@ NAMES = (
     "StudyDescription", "SeriesDescription", "ImageComments", "DeviceSerialNumber", "StationName",
     "ProtocolName", "PatientComments", "RequestedProcedureDescription",
 )  # fmt: skip
-FREE_TEXT_IN_READ_TAGS = ("ViewPosition", "BodyPartExamined", "PatientID")
+FREE_TEXT_IN_READ_TAGS = (
+    "ViewPosition", "BodyPartExamined", "PatientID", "PatientOrientation",
+    "AcquisitionDeviceProcessingDescription", "PerformedProcedureStepDescription",
+)  # fmt: skip
 
 
 SETTINGS = {"ingest": {"deid": {"reports": "reject", "dates": "shift"}, "body_part": "any"}}

@@ -6,7 +6,7 @@ The accession number names study and report; the patient comes from the DICOM he
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 

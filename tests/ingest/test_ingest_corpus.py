@@ -29,7 +29,7 @@ def test_the_corpus_goes_through(tmp_path: Path, corpus: Path) -> None:
     assert len(table(project.labels)) == 269
     assert {row["split"] for row in studies} == {"train", "validate", "test"}
     assert len({row["transfer_syntax"] for row in images}) == 8
-    assert {row["voi"] for row in images} == {"lut", "window", "percentile"}
+    assert {row["voi"] for row in images} == {"lut", "window", "rendered", "percentile"}
     pixels = ShardStore(project.images_dir).read(
         [row["shard"] for row in images], [row["row"] for row in images]
     )

@@ -111,7 +111,6 @@ def test_only_radiographs_in_grey_are_taken_unless_more_is_asked_for(tmp_path: P
         "f/rf.dcm": "not_a_radiograph",
         "g/ct.dcm": "not_a_radiograph",
         "h/endoscopy.dcm": "not_a_radiograph",
-        "i/sr.dcm": "companion",
     }
     write_project(
         tmp_path / "project", archive, reject_budget=FREE, colour="accept",
@@ -120,7 +119,7 @@ def test_only_radiographs_in_grey_are_taken_unless_more_is_asked_for(tmp_path: P
     run(project)
     assert "0 are new" in said(project)  # the parameters read no file again
     taken = {path for path in reasons(project) if path.endswith(".dcm")}
-    assert taken == {"g/ct.dcm", "h/endoscopy.dcm", "i/sr.dcm"}
+    assert taken == {"g/ct.dcm", "h/endoscopy.dcm"}
 
 
 RAW = {

@@ -49,7 +49,7 @@ def fault(folder: Path, path: str, limit: int = LIMIT) -> tuple[str, str]:
         st.text(st.characters(codec="utf-8", exclude_characters="/\\\0:"), min_size=1).filter(
             lambda name: name not in (".", "..")
         ),
-        st.binary(max_size=300),
+        st.binary(max_size=300).filter(lambda data: not data.startswith(b"\x1f\x8b\x08")),
         max_size=5,
     ),
     st.sampled_from(["", "DIR/", "DIR/deep/"]),

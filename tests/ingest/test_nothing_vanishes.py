@@ -83,11 +83,9 @@ def test_images_under_every_name_are_read(tmp_path: Path) -> None:
     project = write_project(tmp_path / "project", archive)
     counts = run(project)
     assert counts["images"] == len(names) + 4 + 1 + 1 + 1
-    assert reasons(project) == {
-        "export.zip/README.TXT": "report_without_study",  # a .txt of a tree
-    }
+    assert reasons(project) == {}
     assert beside(project) == {
-        "export.zip": "zip", "nameless": "zip", "export.zip/README.TXT": "report",
+        "export.zip": "zip", "nameless": "zip", "export.zip/README.TXT": "text",
         "export.zip/DIR/report.pdf": "document", "s0.txt": "report",
     }  # fmt: skip
     found = files_in(archive)
@@ -241,8 +239,10 @@ def test_every_file_has_exactly_one_kind(
     tmp_path: Path, content: dict[tuple[str, str], tuple[str, bytes]]
 ) -> None:
     folder = make(tmp_path / "archive", content)
-    listed = inventory.list_folder("source", folder)
-    assert listed == inventory.list_folder("source", folder), "nothing changed meanwhile"
+    listed = inventory.list_folder("source", {"source": folder})
+    assert listed == inventory.list_folder("source", {"source": folder}), (
+        "nothing changed meanwhile"
+    )
     found = find_files(folder, listed)
     fates = [*found.dicom, *found.pictures, *found.faults, *found.others]
     assert sorted(fates) == sorted(found.facts)
@@ -283,7 +283,7 @@ def test_companions_are_no_rejects_and_stand_in_the_account(tmp_path: Path) -> N
     archive_folder = write_tree(
         tmp_path / "a", {"IM1": image(1), "SR1": image(2), "DICOMDIR": image(3), "r.txt": "text"}
     )
-    found = find_files(archive_folder, inventory.list_folder("source", archive_folder))
+    found = find_files(archive_folder, inventory.list_folder("source", {"source": archive_folder}))
     archive = open_archive(archive_folder, found)
     candidates = []
     for path, kind in (("DICOMDIR", "dicomdir"), ("IM1", None), ("SR1", "structured_report")):
@@ -293,26 +293,26 @@ def test_companions_are_no_rejects_and_stand_in_the_account(tmp_path: Path) -> N
         if kind:
             candidate.reject(Reason.COMPANION, kind)
         candidates.append(candidate)
-    rows = companions_table(candidates, archive, found)
+    none = Reports({}, [], {}, set())
+    rows = companions_table(candidates, archive, found, none)
     assert rows.to_pylist() == [
         {"path": "DICOMDIR", "kind": "companion", "what": "dicomdir"},
         {"path": "SR1", "kind": "companion", "what": "structured report"},
-        {"path": "r.txt", "kind": "other", "what": "report"},
+        {"path": "r.txt", "kind": "other", "what": "text"},
     ]
     rejects = rejects_table(candidates, [])
     assert len(rejects) == 0
     recorder = Recorder(tmp_path / "record.jsonl", stage="ingest")
-    studies = studies_table(find_studies(candidates), Reports({}, []), lambda _, day: day)
-    facts = {"studies": studies, "reports": Reports({}, []), "rejects": rejects, "beside": rows}
+    studies = studies_table(find_studies(candidates), none, lambda _, day: day)
+    facts = {"studies": studies, "reports": none, "rejects": rejects, "beside": rows}
     alone = replace(found, facts=dict.fromkeys((*found.facts, "lost"), (0, 0)))
     with pytest.raises(AssertionError, match="files: 5 in"):  # a file without a fate is noticed
         account(candidates, archive, alone, **facts, recorder=recorder)
-    archive.reports = []
     counts = account(candidates, archive, found, **facts, recorder=recorder)
     recorder.close()
     assert (counts["files"], counts["companions"], counts["other_files"]) == (4, 2, 1)
     line = "1 taken + 0 rejected + 2 companions (dicomdir 1, structured report 1) + 1 other files"
-    assert f"files: 4 in = {line} (report 1)" in (tmp_path / "record.jsonl").read_text()
+    assert f"files: 4 in = {line} (text 1)" in (tmp_path / "record.jsonl").read_text()
 
 
 @pytest.mark.parametrize(

@@ -213,10 +213,13 @@ def test_parquet_says_the_same_as_csv(tmp_path: Path) -> None:
     assert [row.number for row in packed.rows] == [2, 3, 4]
 
 
-def test_a_damaged_table_is_an_error_with_a_remedy(tmp_path: Path) -> None:
-    for name in ("t.parquet", "t.csv.gz"):
-        (tmp_path / name).write_bytes(b"nothing of the kind")
-        with pytest.raises(SourceError, match="expected a table of reports"):
+def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
+    for name, data in (("t.parquet", b"nothing of the kind"), ("t.csv.gz", b"\x1f\x8b\x08cut")):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(
+            DicomError, match="expected a (table that can be read|whole gzip)"
+        ) as caught:
             open_table(tmp_path / name, NONE)
+        assert caught.value.reason == "bad_report"
     (tmp_path / "empty.csv").write_bytes(b"")
     assert open_table(tmp_path / "empty.csv", NONE) is None

@@ -16,7 +16,7 @@ from lapvqa import inventory, storage
 from lapvqa.errors import SourceError
 from lapvqa.identity import DEMO_KEY, key_id
 from lapvqa.ingest.archives.names import place
-from lapvqa.machine import load_machine
+from lapvqa.machine import ReportSources, load_machine
 from lapvqa.params import load_params, read_yaml
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
@@ -91,14 +91,17 @@ def test_everything_is_listed_of_the_source(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "a/loop").symlink_to("loop")
     (tmp_path / "a/far").symlink_to("loop/beyond")
-    found = {path: facts for path, *facts in inventory.list_folder("source", tmp_path)}
+    found = {path: facts for path, *facts in inventory.list_folder("source", {"source": tmp_path})}
     size_and_time = found.pop("a.dcm"), found.pop("b/lost+found")
     assert all(size == 1 and time > 1 for size, time in size_and_time)
     assert found == {
         ".hidden": [0, 0], "a/.git/": [0, 0], "a/.x": [0, 0], "lost+found/": [0, 0],
         "pipe": [0, -1], "a/loop": [0, 0], "a/far": [0, 0],
     }  # fmt: skip
-    others = [path for path, _, _ in inventory.list_folder("nih14", tmp_path)]
+    others = [
+        path
+        for path, _, _ in inventory.list_folder("nih14", {"source": tmp_path, "nih14": tmp_path})
+    ]
     assert others == ["a.dcm", "a/far", "a/loop", "b/lost+found"]
 
 
@@ -116,9 +119,9 @@ def test_odd_names_are_listed_twice_alike(tmp_path: Path) -> None:
         (tmp_path / os.fsdecode(name)).write_bytes(b"x")
         (tmp_path / os.fsdecode(b"d" + name)).mkdir()
         (tmp_path / os.fsdecode(b"d" + name) / os.fsdecode(name)).write_bytes(b"x")
-    first = inventory.list_folder("source", tmp_path)
+    first = inventory.list_folder("source", {"source": tmp_path})
     assert len({path for path, _, _ in first}) == len(first) == 16
-    assert inventory.list_folder("source", tmp_path) == first
+    assert inventory.list_folder("source", {"source": tmp_path}) == first
     assert all(place(tmp_path, path).read_bytes() == b"x" for path, _, _ in first)
     made = write_project(tmp_path / "project", source=str(tmp_path / "archive"))
     (tmp_path / "archive").mkdir()
@@ -146,7 +149,7 @@ def test_files_that_come_and_go_meanwhile_end_no_listing(tmp_path: Path) -> None
     with ThreadPoolExecutor(1) as threads:
         done = threads.submit(churn)
         while not done.done():
-            listed = {path for path, _, _ in inventory.list_folder("source", tmp_path)}
+            listed = {path for path, _, _ in inventory.list_folder("source", {"source": tmp_path})}
             assert "stays/a.dcm" in listed
         done.result()
 
@@ -230,6 +233,7 @@ def test_the_folders_are_listed_with_layout_and_key(tmp_path: Path) -> None:
     assert tables["source"].schema.metadata == {
         b"layout": b"mimic-cxr",
         b"deid_key": key_id(DEMO_KEY).encode(),
+        b"reports": ReportSources().digest().encode(),
     }
     assert len(tables["nih14"]) == 0
     assert str(tmp_path) not in str(tables["source"].schema.metadata)

@@ -204,6 +204,16 @@ def test_health_is_a_finding_that_words_must_assert(project) -> None:
     assert "right: No Finding" not in text
 
 
+def test_findings_of_reports_in_another_language_are_not_looked_for(project) -> None:
+    path = project.paths.result_dir("rrg") / "predictions.parquet"
+    table = pq.read_table(path)
+    metadata = {**(table.schema.metadata or {}), b"lapvqa.protocol": b'{"references_in_de": 9}'}
+    storage.write_table(path, table.replace_schema_metadata(metadata), RRG_PREDICTIONS)
+    text = _text(project.render())
+    assert not re.search("(right|missed|invented): No Finding", text)
+    assert "not looked for in the text: " in text  # what the archive's labels know
+
+
 def test_examples_are_chosen_by_key_not_by_result(project) -> None:
     shown = re.findall(r"Study <code>(\w+)</code>", project.render())
     path = project.paths.result_dir("rrg") / "predictions.parquet"

@@ -132,7 +132,9 @@ def _sorted_out(
     unknown = np.flatnonzero(found == "")
     for row, entry in zip(unknown, _entries(listed.take(pa.array(unknown))), strict=True):
         found[row] = kinds.FAULT if entry[0] in faults else seen.kind(folder, entry)
-    packed = whole(pc.match_substring_regex(listed["path"], _ENDS_AS_PACKED)).to_numpy(zero_copy_only=False)
+    packed = whole(pc.match_substring_regex(listed["path"], _ENDS_AS_PACKED)).to_numpy(
+        zero_copy_only=False
+    )
     found[(found == kinds.ZIP) & packed] = "packed reports"
     return listed.append_column("kind", pa.array(found, pa.string()))
 
@@ -149,9 +151,7 @@ def _entries(listed: pa.Table) -> Iterator[Entry]:
     return zip(*(listed[name].to_pylist() for name in INVENTORY.names), strict=True)
 
 
-def find_known_files(
-    folder: Path, entries: pa.Table | Iterable[Entry], work_dir: Path
-) -> Files:
+def find_known_files(folder: Path, entries: pa.Table | Iterable[Entry], work_dir: Path) -> Files:
     """Return the same, with what was seen before kept in ``work_dir``, a private folder."""
     digest = code.digest(kinds.__name__)[:16]
     path = work_dir / f"kinds-{digest}.parquet"

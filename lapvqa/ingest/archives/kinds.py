@@ -100,7 +100,7 @@ def by_names(listed: pa.Table) -> NDArray[np.object_]:
     suffixes = pc.if_else(is_plain, pc.replace_substring_regex(paths, r"^.*\.", ""), "")
     encoded = suffixes.combine_chunks().dictionary_encode()
     kinds = [by_name(f"x.{suffix}", 1, 1) for suffix in encoded.dictionary.to_pylist()]
-    found = np.array(kinds, object)[encoded.indices.to_numpy()]
+    found: NDArray[np.object_] = np.array(kinds, object)[encoded.indices.to_numpy()]
     rest = np.flatnonzero(found == "")
     columns = [column.to_pylist() for column in listed.take(pa.array(rest)).columns]
     for row, path, size, mtime_ns in zip(rest, *columns, strict=True):

@@ -31,7 +31,7 @@ Entry = tuple[str, int, int]
 _KEPT_ZIPS = 4
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
-_GZIP = b"\x1f\x8b"
+_GZIP = b"\x1f\x8b\x08"
 _PREAMBLE = 128
 _PIECE = 1 << 16
 # Without waiting: a pipe that took the file's place would never open.

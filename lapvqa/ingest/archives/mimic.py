@@ -122,7 +122,11 @@ class MimicArchive:
     def _count_missing(self, folder: Path, tables: Mapping[str, str]) -> dict[str, int]:
         """Return for each list of the archive, by its path, how many of its entries are absent."""
         absent: dict[str, int] = {}
-        for name, column in (("record", "dicom_id"), ("study", "study_id"), ("IMAGE_FILENAMES", "")):
+        for name, column in (
+            ("record", "dicom_id"),
+            ("study", "study_id"),
+            ("IMAGE_FILENAMES", ""),
+        ):
             path = tables.get(name)
             if path is None:
                 continue
@@ -167,7 +171,12 @@ def _read_metadata(table: Path | None) -> pa.Table:
         read["ViewCodeSequence_CodeMeaning"], lambda text: view_of_meaning(text) or None
     )
     dates = mapped(read["StudyDate"], lambda text: text or None)
-    columns = [read["dicom_id"], pc.coalesce(by_position, by_meaning), dates, _padded(read["StudyTime"])]
+    columns = [
+        read["dicom_id"],
+        pc.coalesce(by_position, by_meaning),
+        dates,
+        _padded(read["StudyTime"]),
+    ]
     return pa.table(columns, ["dicom_id", *LISTED.names[:3]])
 
 
@@ -221,9 +230,7 @@ def _stems(names: Path) -> pa.Array:
     return pa.array(stems, pa.string())
 
 
-def _read(
-    table: Path | None, required: Sequence[str], optional: Sequence[str] = ()
-) -> pa.Table:
+def _read(table: Path | None, required: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
     """Return the columns as texts; empty ones for one that is absent. No table has no rows.
 
     Raises SourceError if the table is damaged or lacks a required column.

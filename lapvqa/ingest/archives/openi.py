@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from xml.etree.ElementTree import XMLParser
 
 import pyarrow as pa
-from xml.etree.ElementTree import XMLParser
 
 from lapvqa.dicom.reasons import Reason, as_reason
 from lapvqa.errors import DicomError

@@ -13,7 +13,6 @@ from lapvqa.dicom.reasons import Reason
 from lapvqa.identity import Ids
 from lapvqa.schemas import CHEXPERT_LABELS, LABELS
 
-
 Value = TypeVar("Value")
 IDS = pa.schema([(name, pa.string()) for name in Ids._fields])
 """Identifiers of many files, a row each."""
@@ -155,7 +154,9 @@ class Matches:
         """Return the matches that are given by study key."""
         rows = [(key, m.rank, m.path, m.rule) for key, own in reports.items() for m in own]
         columns = list(zip(*rows, strict=True)) or [()] * len(MATCHES)
-        return cls(pa.table(list(map(pa.array, columns, MATCHES.types)), schema=MATCHES), refused or {})
+        return cls(
+            pa.table(list(map(pa.array, columns, MATCHES.types)), schema=MATCHES), refused or {}
+        )
 
     @classmethod
     def by_name(cls, reports: Mapping[str, str], rule: str) -> Matches:

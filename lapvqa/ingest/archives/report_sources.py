@@ -222,7 +222,12 @@ class TreeReports:
                 "there if it lies elsewhere",
             )
         for path in [stated] if stated is not None else filter(is_table, self._paths):
-            table = open_table(place(self._folder, path), self._stated)
+            try:
+                table = open_table(place(self._folder, path), self._stated)
+            except DicomError as error:
+                refusal = Refusal(Reason(error.reason), error.message)
+                yield Entry(path, path, 0, "table", Names(), (0, 0), refusal)
+                continue
             if table is None:
                 if stated is not None:
                     raise SourceError(

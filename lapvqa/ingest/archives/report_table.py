@@ -17,7 +17,6 @@ import csv
 import hashlib
 import io
 import re
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +139,8 @@ def is_table(path: str) -> bool:
 def open_table(file: Path, stated: ReportSources) -> ReportTable | None:
     """Open a table; None if it has no column of names or none of text.
 
-    Raises SourceError if it is damaged, or if local.yaml names it and columns that it has not.
+    Raises DicomError BAD_REPORT or UNREADABLE if it is damaged, SourceError if local.yaml names it
+    and columns that it has not.
     """
     cells: _Cells | None
     try:
@@ -148,16 +148,18 @@ def open_table(file: Path, stated: ReportSources) -> ReportTable | None:
             cells = _open_parquet(file, stated)
         else:
             cells = _open_text(file, stated)
+        return None if cells is None else ReportTable(list(cells.rows()), cells)
     except SourceError:
         if stated.table is None:  # one of several tables, and not the one that is meant
             return None
         raise
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise SourceError(
-            f"expected a table of reports, could not read it ({type(error).__name__})",
-            hint="write it again, or take it out of the archive; `lapvqa rejects` cannot name it",
-        ) from None
-    return None if cells is None else ReportTable(list(cells.rows()), cells)
+    except DicomError as error:  # of a packed table
+        reason = Reason.UNREADABLE if error.reason == Reason.UNREADABLE else Reason.BAD_REPORT
+        raise DicomError(reason, error.message, exception=error.exception) from None
+    except (OSError, ValueError, csv.Error) as error:
+        name = type(error).__name__
+        reason = Reason.UNREADABLE if isinstance(error, OSError) else Reason.BAD_REPORT
+        raise DicomError(reason, f"expected a table that can be read, met {name}") from None
 
 
 def find_columns(header: Sequence[str], stated: ReportSources) -> Columns | None:
@@ -203,6 +205,9 @@ def _stated(name: str, places: Mapping[str, int]) -> int:
 
 
 def _names(columns: Columns, cell: Callable[[int], str]) -> Names:
+    if len(columns.keys) == 1 and columns.keys[0][0] == "accession":  # nearly always
+        value = cell(columns.keys[0][1]).strip()
+        return Names(accessions=(value,) if value else ())
     uids, accessions, instances, paths = [], [], [], []
     for kind, place in columns.keys:
         value = cell(place).strip()
@@ -247,8 +252,11 @@ class _TextCells:
         self._source, self._encoding, self._delimiter = source, encoding, delimiter
         self._columns, self._start = columns, source.tell()
         source.seek(0)
-        self._header = source.read(self._start)
-        self._shape = ""
+        header = source.read(self._start)
+        # Another header means other texts; another encoding does where it is used.
+        self._seed = hashlib.blake2b(header).digest()
+        self._seed_beyond_ascii = hashlib.blake2b(header + encoding.encode()).digest()
+        self._last_key = ""
 
     def rows(self) -> Iterator[Row]:
         number, place = 1, self._start
@@ -261,7 +269,7 @@ class _TextCells:
                 refusal = self._refusal(cells, fault)
                 if refusal is None:
                     names = _names(self._columns, cells.__getitem__)
-                    self._shape = _shape(cells[self._columns.keys[0][1]])
+                    self._last_key = cells[self._columns.keys[0][1]]
                     yield Row(number, names, self._stamp(raw), start, start + len(raw), None)
                     continue
                 length = self._swallowed(raw) or len(_first_line(raw) if fault == "quote" else raw)
@@ -273,9 +281,7 @@ class _TextCells:
                 return
 
     def _stamp(self, raw: bytes) -> tuple[int, int]:
-        # Another header means other texts; another encoding does where it is used.
-        seed = self._header if raw.isascii() else self._header + self._encoding.encode()
-        return stamp_of_bytes(raw, hashlib.blake2b(seed).digest())
+        return stamp_of_bytes(raw, self._seed if raw.isascii() else self._seed_beyond_ascii)
 
     def _refusal(self, cells: list[str], fault: str) -> Refusal | None:
         if fault == "encoding":
@@ -283,6 +289,8 @@ class _TextCells:
         if fault:
             return Refusal(Reason.BAD_REPORT, "expected quotation marks in pairs, found one alone")
         number = self._columns.number
+        if len(cells) == number:
+            return None
         needed = max(place for _, place in (*self._columns.keys, *self._columns.texts))
         # Cells that are empty at the end are often left out, or added.
         if any(cells[number:]) or len(cells) <= needed:
@@ -299,11 +307,12 @@ class _TextCells:
         """
         place = self._columns.keys[0][1]
         start = len(_first_line(raw))
-        while self._shape and start < len(raw):
+        wanted = _shape(self._last_key)
+        while wanted and start < len(raw):
             line = _first_line(raw[start:])
             text = line.decode(self._encoding, "replace")
-            cells = next(csv.reader([text], delimiter=self._delimiter), [])
-            if len(cells) > place and _shape(cells[place]) == self._shape:
+            cells = next(csv.reader([text[:_MAX_HEADER]], delimiter=self._delimiter), [])
+            if len(cells) > place and _shape(cells[place]) == wanted:
                 return start
             start += len(line)
         return 0

@@ -122,13 +122,13 @@ class TreeArchive:
             if study in known.images
         ]
         matches = _resolve(claims, refused)
-        shared = index.shared_folders
+        shared = index.shared_folders if self._reports.texts else ()
         for path in self._reports.texts:
             if path not in refused and posixpath.dirname(path) in shared:
                 detail = "its folder holds several studies, and its name says nothing of which"
                 refused[path] = Refusal(Reason.REPORT_WITHOUT_STUDY, detail)
-        of_nobody = {p: r for p, r in refused.items() if p not in _paths(matches)}
-        return Matches.of(matches, of_nobody)
+        taken = {match.path for found in matches.values() for match in found}
+        return Matches.of(matches, {p: why for p, why in refused.items() if p not in taken})
 
     def report_stamp(self, path: str) -> tuple[int, int]:
         """Return size and modification time of a file, length and digest of a row or message."""
@@ -150,8 +150,7 @@ class TreeArchive:
             hits = list(index.studies_named(entry))
             studies = {study for _, study in hits if study}
             if len(studies) == 1:
-                (study,) = studies
-                by = next(by for by, hit in hits if hit)
+                by, study = next((by, study) for by, study in hits if study)
                 claims.append((ReportMatch(rank, entry.path, f"{by} {where}"), study))
             elif hits:
                 refused[entry.path] = _TWO_STUDIES if studies else _SHARED_NUMBER
@@ -239,22 +238,23 @@ def _resolve(claims: Sequence[Claim], refused: dict[str, Refusal]) -> dict[str, 
         by_path[claim[0].path].append(claim)
     matches: dict[str, list[ReportMatch]] = defaultdict(list)
     for path, own in by_path.items():
+        if len(own) == 1:
+            matches[own[0][1]].append(own[0][0])
+            continue
         best = min(own)[0].rank
         studies = {study for match, study in own if match.rank == best}
         if len(studies) > 1:
             refused[path] = _TWO_STUDIES
         else:
             matches[studies.pop()].append(min(own)[0])
-    return {study: sorted(found) for study, found in sorted(matches.items())}
-
-
-def _paths(matches: Mapping[str, Sequence[ReportMatch]]) -> set[str]:
-    return {match.path for found in matches.values() for match in found}
+    return matches
 
 
 def _claims_of_texts(
     texts: Sequence[str], index: _Index, refused: dict[str, Refusal]
 ) -> list[Claim]:
+    if not texts:
+        return []
     texts_in: dict[str, list[str]] = defaultdict(list)
     for path in texts:
         texts_in[posixpath.dirname(path)].append(path)
