@@ -46,6 +46,11 @@ def taken(table: pa.Table, rows: Rows) -> pa.Table:
     return table.take(pa.array(rows))
 
 
+def kept(table: pa.Table, where: Mask) -> pa.Table:
+    """Return the rows in ``where``, without a copy if they are all of them."""
+    return table if where.all() else table.filter(pa.array(where))
+
+
 def in_order(table: pa.Table, name: str = "path") -> pa.Table:
     """Return a table in the order of one of its columns, without a copy if it is in order."""
     column = whole(table[name])
@@ -140,7 +145,9 @@ def _add(state: hashlib._Hash, column: pa.Array) -> None:
     elif pa.types.is_string(column.type):
         texts = column.fill_null("")
         state.update(pc.binary_length(texts).to_numpy().astype("<i4").tobytes())
-        state.update(memoryview(pa.concat_arrays([texts]).buffers()[2] or b""))
+        _, offsets, data = texts.buffers()
+        first, end = np.frombuffer(offsets, np.int32)[[texts.offset, texts.offset + len(texts)]]
+        state.update(memoryview(data)[first:end] if data else b"")
     else:
         numbers = column.fill_null(pa.scalar(0).cast(column.type)).to_numpy(zero_copy_only=False)
         state.update(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes())

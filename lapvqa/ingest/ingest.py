@@ -14,7 +14,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,7 +30,7 @@ from lapvqa.ingest.account import account, by_kind, companions, companions_table
 from lapvqa.ingest.archives.found import Files, find_known_files
 from lapvqa.ingest.archives.protocol import Archive
 from lapvqa.ingest.archives.recognise import open_archive
-from lapvqa.ingest.columns import counted, is_one_of, is_set, mapped, whole
+from lapvqa.ingest.columns import counted, is_one_of, is_set, kept, mapped, whole
 from lapvqa.ingest.one_file import Context
 from lapvqa.ingest.plan import Plan, plan, read_files
 from lapvqa.ingest.rejects import load_waivers, require_budget
@@ -86,8 +86,16 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
     )
     files = judge(files, params, has_split=archive.has_split)
     require_images(files, source.folder)
+    taken = kept(files, is_taken(files))
+    shards = study_tables.make_shards(taken)
+    images, facts = study_tables.images_table(taken, shards), _encodings(taken)
+    stored, files = taken.select(["image_key", "row"]), files.select(study_tables.NEEDED)
+    del taken  # what only the table of images needs need not be there twice
     known_studies = study_tables.find_studies(files)
-    results, reports = _reports(source, known_studies, params, job)
+    reports, flags = _reports(source, known_studies, params, job)
+    days_earlier = _days_earlier(params, source.keyring)
+    studies = study_tables.studies_table(known_studies, reports, days_earlier)
+    reports = replace(reports, taken=reports.taken.drop_columns(["text"]))
     files = study_tables.without_reports(files, reports)
     beside = companions_table(files, archive, source.files, reports)
     storage.write_table(job.project.companions, beside, COMPANIONS)
@@ -103,8 +111,6 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
         uncounted=raw_twins(files),
     )
     _require_reports(archive, len(reports.taken), source.folder)
-    days_earlier = _days_earlier(params, source.keyring)
-    studies = study_tables.studies_table(known_studies, reports, days_earlier)
     counts = account(
         files,
         source.files,
@@ -114,14 +120,11 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
         beside=beside,
         recorder=job.recorder,
     )
-    taken = files.filter(pa.array(is_taken(files)))
-    _say_unknown_views(taken, job.recorder)
-    shards = study_tables.make_shards(taken)
-    images = study_tables.images_table(taken, shards)
+    _say_unknown_views(images, job.recorder)
     counts["content"] = study_tables.content_digest(images, studies)
-    job.recorder.facts({**_encodings(taken), **_report_facts(results, reports, job.recorder)})
+    job.recorder.facts({**facts, **_report_facts(reports, flags, job.recorder)})
     labels = study_tables.labels_table(files, archive.labels(), source.keyring, studies)
-    _export(shards, taken, source.store, job.project)
+    _export(shards, stored, source.store, job.project)
     storage.write_table(job.project.studies, studies, STUDIES)
     storage.write_table(job.project.labels, labels, LABELS)
     storage.write_table(job.project.images, images, IMAGES)
@@ -153,7 +156,8 @@ def open_source(params: IngestParams, job: Job) -> Source:
 
 def _reports(
     source: Source, studies: study_tables.Studies, params: IngestParams, job: Job
-) -> tuple[pa.Table, Reports]:
+) -> tuple[Reports, dict[str, int]]:
+    """Return the reports, and how many of all that were read hold identifying text, by kind."""
     known = study_tables.known_studies(studies, source.keyring)
     matches = source.archive.match_reports(known)
     paths = pc.unique(whole(matches.table["path"])).sort()
@@ -162,7 +166,7 @@ def _reports(
     folder = open_reports(work_dir, source.folder, source.archive, policy, stated)
     results = read_reports(source.archive, source.files, paths, folder, policy, job.recorder)
     judged = study_tables.judge_reports(source.archive, matches, results, params.several_reports)
-    return results, judged
+    return judged, flag_counts(results)
 
 
 def _days_earlier(params: IngestParams, keyring: Keyring) -> Callable[[str], int] | None:
@@ -172,8 +176,7 @@ def _days_earlier(params: IngestParams, keyring: Keyring) -> Callable[[str], int
     return (lambda _: 0) if params.deid.dates == "keep" else None
 
 
-def _report_facts(results: pa.Table, reports: Reports, recorder: Recorder) -> dict[str, object]:
-    flags = flag_counts(results)
+def _report_facts(reports: Reports, flags: dict[str, int], recorder: Recorder) -> dict[str, object]:
     if flags:
         counts = ", ".join(f"{kind} in {number}" for kind, number in flags.items())
         recorder.say(f"reports with text that may identify somebody: {counts}")

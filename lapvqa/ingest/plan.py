@@ -94,15 +94,20 @@ def plan(archive: Archive, files: Files, *, views: Views) -> Plan:
     """Settle what path and tables alone decide: a zip that cannot be read, outside the
     layout, or not the view asked for."""
     paths = sorted([*archive.images, *files.faults])
-    ids = [None if path in files.faults else archive.ids(path) for path in paths]
-    columns = list(zip(*(own or Ids() for own in ids), strict=True)) or [()] * len(IDS)
+    is_outside = np.zeros(len(paths), bool)
+    columns: tuple[list[str | None], ...] = ([], [], [])
+    for row, path in enumerate(paths):
+        ids = None if path in files.faults else archive.ids(path)
+        is_outside[row] = ids is None
+        for column, value in zip(columns, ids or Ids(), strict=True):
+            column.append(value)
     named = pa.table(list(map(pa.array, columns, IDS.types)), schema=IDS)
     listed = archive.listed(named)
     verdicts = Verdicts(len(paths))
     faults = pa.array([files.faults.get(path) for path in paths], pa.string())
     verdicts.reject(is_valid(faults), Reason.BAD_PACKING, faults)
     detail = f"expected a place and name of layout {archive.name}"
-    verdicts.reject(np.array([own is None for own in ids], bool), Reason.OUTSIDE_LAYOUT, detail)
+    verdicts.reject(is_outside, Reason.OUTSIDE_LAYOUT, detail)
     if views == "frontal":
         view = mapped(listed["view"], clean_view).fill_null("")
         reject_unless_frontal(verdicts, view, among=is_set(view))
@@ -113,7 +118,7 @@ def plan(archive: Archive, files: Files, *, views: Views) -> Plan:
         table = table.append_column(name, column)
     for name, column in zip(LISTED.names, listed.columns, strict=True):
         table = table.append_column(f"listed_{name}", column)
-    check = f"{archive.name} {code.digest(type(archive).__module__, kinds.__name__)}"
+    check = f"{archive.name} {code.digest(type(archive).__module__, kinds.__name__)[:16]}"
     return Plan(verdicts.onto(table), check)
 
 

@@ -29,6 +29,7 @@ from lapvqa.ingest.columns import (
     in_order,
     is_one_of,
     is_valid,
+    kept,
     positions,
     taken,
     whole,
@@ -230,8 +231,7 @@ def _load(folder: Path, recorder: Recorder) -> pa.Table:
             continue
         tables.append(_held(table, path.name))
     stored = pa.concat_tables(tables)
-    transient = is_one_of(stored["reason"], TRANSIENT)
-    return stored.filter(pa.array(~transient)) if transient.any() else stored
+    return kept(stored, ~is_one_of(stored["reason"], TRANSIENT))
 
 
 def _held(table: pa.Table, name: str) -> pa.Table:

@@ -39,12 +39,13 @@ from lapvqa.ingest.columns import (
     digest,
     in_order,
     is_one_of,
+    kept,
     numbered,
     positions,
     replaced,
     whole,
 )
-from lapvqa.ingest.one_file import RESULTS, FileResult, as_results, as_table
+from lapvqa.ingest.one_file import RESULTS, STORED, FileResult, as_results, as_table
 from lapvqa.params import IngestParams
 from lapvqa.recorder import Recorder
 
@@ -105,7 +106,7 @@ class ResultStore:
         # The last size is that of no shard, whose code is -1: a reject has no row to look for.
         size = np.array([*sizes, 1])[shards.indices.fill_null(-1).to_numpy()]
         is_there = whole(results["row"]).fill_null(0).to_numpy() < size
-        return results.filter(pa.array(is_there & ~is_one_of(results["reason"], TRANSIENT)))
+        return kept(results, is_there & ~is_one_of(results["reason"], TRANSIENT))
 
     def images(self, shard: str) -> NDArray[np.uint8]:
         """Return the images of a shard [N, 384, 384], mapped."""
@@ -124,17 +125,17 @@ class ResultStore:
         moved = []
         is_moved = np.zeros(len(current), bool)
         for number, shard in enumerate(names):
-            images, kept = self.images(shard), used[number]
-            if len(kept) == len(images):
+            images, stood_for = self.images(shard), used[number]
+            if len(stood_for) == len(images):
                 continue
             own = shards == number
             results = current.filter(pa.array(own))
             is_moved |= own
-            first = results.take(positions(pa.array(kept), pa.array(_rows(results))))
+            first = results.take(positions(pa.array(stood_for), pa.array(_rows(results))))
             keys, digests = (first[name].to_pylist() for name in ("image_key", "pixels_sha256"))
-            target = self._write_shard(keys, digests, [images[row] for row in kept])
+            target = self._write_shard(keys, digests, [images[row] for row in stood_for])
             again = {"shard": [target] * len(results)}
-            again["row"] = np.searchsorted(kept, _rows(results)).tolist()
+            again["row"] = np.searchsorted(stood_for, _rows(results)).tolist()
             moved.append(self._write_rows(replaced(results, again)))
         if not moved:
             return current
@@ -219,9 +220,9 @@ def forget(work_dir: Path, unwanted: Callable[[FileResult], bool]) -> int:
         dropped = {result.path for result in rejects if unwanted(result)}
         if not dropped:
             continue
-        kept = rows.filter(pa.array(~is_one_of(rows["path"], dropped)))
-        if len(kept):
-            ResultStore(path.parent)._write_rows(kept, kept["check"][0].as_py())
+        rest = rows.filter(pa.array(~is_one_of(rows["path"], dropped)))
+        if len(rest):
+            ResultStore(path.parent)._write_rows(rest, rest["check"][0].as_py())
         path.unlink()
         paths |= dropped
     return len(paths)
@@ -262,8 +263,8 @@ def _read_rows(path: Path) -> pa.Table:
 
 def _held(rows: pa.Table, name: str, check: str) -> pa.Table:
     """Add the file that holds the rows, and the code by which their layout was checked."""
-    for column, value in (("held_in", name), ("check", check)):
-        rows = rows.append_column(column, pa.repeat(value, len(rows)))
+    for field, value in ((STORED.field("held_in"), name), (pa.field("check", pa.string()), check)):
+        rows = rows.append_column(field, pa.repeat(value, len(rows)))
     return rows.replace_schema_metadata(None)
 
 

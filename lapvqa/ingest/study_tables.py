@@ -19,7 +19,6 @@ from lapvqa.identity import Keyring
 from lapvqa.images.shards import shard_name
 from lapvqa.ingest.archives.protocol import Archive, KnownStudies, Lazily, Matches, ReportMatch
 from lapvqa.ingest.columns import (
-    Column,
     Mask,
     Rows,
     counted,
@@ -27,6 +26,7 @@ from lapvqa.ingest.columns import (
     is_one_of,
     is_set,
     is_valid,
+    kept,
     mapped,
     numbered,
     picked,
@@ -43,6 +43,12 @@ from lapvqa.schemas import CHEXPERT_LABELS, IMAGES, LABELS, REJECTS, STUDIES
 STAGE = "ingest"
 STRUCTURED_REPORT = "structured_report"
 """Value of column ``companion`` in the stored results."""
+NEEDED = (
+    "path", "reason", "detail", "exception", "file_sha256", "study", "study_key", "patient_key",
+    "accession_key", "instance_key", "split", "companion", "listed_date", "listed_time",
+    "study_date", "study_time",
+)  # fmt: skip
+"""Columns of the judged files that studies, reports, labels and rejects are made of."""
 _UNKNOWN_LAST = "~"  # sorts behind every digit
 _WHOLE_TIME = r"^\d{6}(\.\d{1,6})?$"
 """Times that ``clean_time`` leaves as they are."""
@@ -151,9 +157,8 @@ def images_table(files: pa.Table, shards: Sequence[Shard]) -> pa.Table:
     names = np.repeat(np.array([shard.name for shard in shards], object), sizes)
     places = np.concatenate([empty, *map(np.arange, sizes)]).astype(np.int32)
     order = pc.sort_indices(picked(files["image_key"], rows)).to_numpy()
-    table = files.take(pa.array(rows[order]))
-    table = replaced(table, {"shard": names[order], "row": places[order]})
-    return table.select(IMAGES.names).combine_chunks()
+    table = files.select(IMAGES.names).take(pa.array(rows[order]))
+    return replaced(table, {"shard": names[order], "row": places[order]})
 
 
 def content_digest(images: pa.Table, studies: pa.Table) -> str:
@@ -272,15 +277,13 @@ def judge_reports(
         for path in archive.reports
         if path not in known
     ]
-    texts = _taken(results, place[is_only], table["study"].filter(pa.array(is_only)))
-    if chosen:
-        rows = positions(pa.array([*chosen.values()], pa.string()), results["path"])
-        texts = pa.concat_tables([texts, _taken(results, rows, pa.array([*chosen], pa.string()))])
+    study_of = np.full(len(results), None, object)
+    study_of[place[is_only]] = table["study"].filter(pa.array(is_only)).to_pylist()
+    rows = positions(pa.array([*chosen.values()], pa.string()), results["path"])
+    study_of[rows] = [*chosen]
+    owners = pa.array(study_of, pa.string())
+    texts = kept(results.append_column("study_key", owners), is_valid(owners))
     return Reports(texts, rejects, dict(rules.most_common()), known.union(archive.reports) - others)
-
-
-def _taken(results: pa.Table, rows: Rows, studies: Column) -> pa.Table:
-    return results.take(pa.array(rows)).append_column("study_key", studies)
 
 
 def _choose(
@@ -347,7 +350,7 @@ def _other_documents(archive: Archive, results: pa.Table) -> Set[str]:
 def without_reports(files: pa.Table, reports: Reports) -> pa.Table:
     """Return the files of the archive that are not counted as reports."""
     is_report = is_one_of(files["path"], reports.paths)
-    return files.filter(pa.array(~is_report)) if is_report.any() else files
+    return kept(files, ~is_report)
 
 
 def _report_reject(result: ReportResult, reason: Reason, detail: str) -> dict[str, str | None]:
@@ -365,15 +368,15 @@ def studies_table(
     written.
     """
     report = positions(studies.keys, reports.taken["study_key"])
-    kept = np.flatnonzero((studies.num_images > 0) | (report >= 0))
-    first, report = studies.first[kept], report[kept]
+    rows = np.flatnonzero((studies.num_images > 0) | (report >= 0))
+    first, report = studies.first[rows], report[rows]
     patient = picked(studies.files["patient_key"], first)
     # A study is as old as the first of its images that are taken, of its files if none is.
     ranks, days = _times_taken(studies.files)
     counts = studies.is_taken | (studies.num_images == 0)[studies.study]
-    when = studies.rows[studies.least(np.where(counts, ranks[studies.rows], len(ranks)))][kept]
+    when = studies.rows[studies.least(np.where(counts, ranks[studies.rows], len(ranks)))][rows]
     patients = unordered(patient)
-    order = np.lexsort((kept, ranks[when], patients))
+    order = np.lexsort((rows, ranks[when], patients))
     is_first = np.diff(patients[order], prepend=-1) != 0
     starts = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
     day = _days(days.take(pa.array(when)))
@@ -381,13 +384,13 @@ def studies_table(
     of_first[order], place[order] = order[starts], np.arange(len(order)) - starts
     since = day - day[of_first]
     columns = {
-        "study_key": studies.keys.take(pa.array(kept)),
+        "study_key": studies.keys.take(pa.array(rows)),
         "patient_key": patient,
         "split": picked(studies.files["split"], first),
         "study_order": pa.array(place, pa.int32()),
         "days_since_first": pa.array(since.astype(np.int64), mask=np.isnat(since)).cast(pa.int32()),
         "study_date": _shown(day, patient, days_earlier),
-        "num_images": pa.array(studies.num_images[kept], pa.int32()),
+        "num_images": pa.array(studies.num_images[rows], pa.int32()),
         "report": picked(reports.taken["text"], report),
         "report_sha256": picked(reports.taken["sha256"], report),
         "identity_flags": _flags(picked(reports.taken["flags"], report)),
@@ -437,8 +440,13 @@ def _shown(
 
 def _flags(found: pa.Array) -> pa.Array:
     """Return which kinds of identifying text each report has, once each, sorted."""
-    flags = [sorted(set(own)) if own else [] for own in found.to_pylist()]
-    return pa.array(flags, STUDIES.field("identity_flags").type)
+    lengths = found.value_lengths().fill_null(0).to_numpy().copy()
+    some = np.flatnonzero(lengths)
+    flags = [sorted(set(own)) for own in found.take(pa.array(some)).to_pylist()]
+    lengths[some] = list(map(len, flags))
+    offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
+    every = pa.array([kind for own in flags for kind in own], pa.string())
+    return pa.ListArray.from_arrays(offsets, every)
 
 
 def labels_table(
@@ -448,7 +456,7 @@ def labels_table(
 
     A study's id is that in its files' paths; where those name none, ids are hashed to compare.
     """
-    named = files.filter(pa.array(is_set(files["study"])))
+    named = kept(files.select(["study", "study_key"]), is_set(files["study"]))
     place = positions(labels["study"], named["study"])
     keys = picked(named["study_key"], place)
     if len(named) < len(files):
@@ -466,9 +474,9 @@ def study_rejects(
 ) -> list[dict[str, str | None]]:
     """Return a row for each study that has neither an image nor a report, or no split."""
     has_report = positions(studies.keys, reports.taken["study_key"]) >= 0
-    kept = studies.keys.filter(pa.array(has_report | (studies.num_images > 0)))
+    counted_in = studies.keys.filter(pa.array(has_report | (studies.num_images > 0)))
     known = studies_in(files)
-    left = known.filter(pa.array(positions(known, kept) < 0)).to_pylist()
+    left = known.filter(pa.array(positions(known, counted_in) < 0)).to_pylist()
     detail = "every file of the study was turned away"
     return [reject_row("study", key, Reason.STUDY_EMPTY, detail) for key in left]
 

@@ -83,7 +83,7 @@ class MimicArchive:
     def ids(self, path: str) -> Ids | None:
         """Return dicom_id, study_id and subject_id."""
         match = self.pattern.search(path)
-        return Ids(match[3], match[2], match[1]) if match else None
+        return Ids(*match.group(3, 2, 1)) if match else None
 
     def listed(self, ids: pa.Table) -> pa.Table:
         """Return view, date and time of the metadata table, and the official split.
@@ -101,8 +101,8 @@ class MimicArchive:
         """Match by subject and study number."""
         reports = {}
         for study, path in known.first_images.items():
-            match = self.pattern.search(path)
-            report = self._reports.path_of(match[1], match[2]) if match else None
+            ids = self.ids(path)
+            report = self._reports.path_of(ids.patient or "", ids.study or "") if ids else None
             if report is not None:
                 reports[study] = report
         return Matches.by_name(reports, "subject and study number")
@@ -131,14 +131,13 @@ class MimicArchive:
             if path is None:
                 continue
             file = place(folder, path)
-            entries = _read(file, (column,))[column] if column else _stems(file)
+            entries = _read(file, (column,))[column] if column else _listed_in(file)
             if name == "study":
                 there = pa.array([study for _, study in self._reports.groups], pa.string())
             else:
-                matches = map(self.pattern.search, self.images)
-                there = pa.array([match[3] for match in matches if match], pa.string())
-            unique = pc.unique(entries)
-            absent[path] = int((positions(unique, there) < 0).sum())
+                there = _stems(pa.array(self.images, pa.string()))
+            is_absent = pa.array(positions(entries, there) < 0)
+            absent[path] = len(pc.unique(whole(entries).filter(is_absent)))
         return absent
 
 
@@ -217,8 +216,8 @@ def _padded(times: Column) -> pa.Array:
     return pc.if_else(pc.equal(wholes, ""), None, padded)
 
 
-def _stems(names: Path) -> pa.Array:
-    """Return the names, without folder and suffix, of the files that are listed one a line."""
+def _listed_in(names: Path) -> pa.Array:
+    """Return the stems of the files that are listed one a line."""
     try:
         lines = read_at(names, _MAX_TABLE_BYTES).decode("ascii", "replace").split()
     except DicomError as error:
@@ -226,8 +225,13 @@ def _stems(names: Path) -> pa.Array:
             f"expected a list of files in {names.name}, could not read it ({error.reason})",
             hint=f"fetch {names.name} again from its publisher, or remove it",
         ) from None
-    stems = [line[line.rfind("/") + 1 :].partition(".")[0] for line in lines]
-    return pa.array(stems, pa.string())
+    return _stems(pa.array(lines, pa.string()))
+
+
+def _stems(paths: pa.Array) -> pa.Array:
+    """Return the names without folder and suffix."""
+    names = pc.replace_substring_regex(paths, r"^.*/", "")
+    return pc.replace_substring_regex(names, r"\..*$", "")
 
 
 def _read(table: Path | None, required: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
