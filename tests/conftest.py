@@ -10,6 +10,10 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Two processes with a thread per core each wait for one another in every small product.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def pytest_configure() -> None:
     """Heed Ctrl-C, which whoever starts the tests in the background of a shell has switched off.
