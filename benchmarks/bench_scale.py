@@ -132,6 +132,12 @@ class Entry:
         return f"{self.folder}/{self.image}.dcm"
 
     @property
+    def date(self) -> int:
+        """One of 32,400 days, as MIMIC-CXR's are spread over a century."""
+        day = self.study * 7919 % 32_400
+        return 21_100_101 + day // 360 * 10_000 + day % 360 // 30 * 100 + day % 28
+
+    @property
     def split(self) -> str:
         """One of a patient's."""
         return ("train", "validate", "test")[max(0, self.subject // 150 % 50 - 47)]
@@ -200,7 +206,7 @@ class Made:
              "ProcedureCodeSequence_CodeMeaning", "ViewCodeSequence_CodeMeaning",
              "PatientOrientationCodeSequence_CodeMeaning"),
             ((e.image, e.subject, e.study, "CHEST (PA AND LAT)", ("PA", "LATERAL")[e.number % 7 % 2],
-              3056, 2544, 21100101 + e.study % 28, f"{e.study * 7 % 86400 + 100000}.{e.study % 1000:03d}",
+              3056, 2544, e.date, f"{e.study * 7 % 140000 + 90000}.{e.study % 1000:03d}",
               "CHEST (PA AND LAT)", "postero-anterior", "Erect") for e in made),
         )  # fmt: skip
         self._table(

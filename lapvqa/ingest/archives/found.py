@@ -141,10 +141,10 @@ def _sorted_out(
 
 def _as_table(entries: pa.Table | Iterable[Entry]) -> pa.Table:
     if isinstance(entries, pa.Table):
-        return entries.select(INVENTORY.names)
+        return entries.cast(INVENTORY).replace_schema_metadata(None)
     columns = list(zip(*entries, strict=True)) or [(), (), ()]
     arrays = [pa.array(c, field.type) for c, field in zip(columns, INVENTORY, strict=True)]
-    return pa.table(arrays, INVENTORY.names)
+    return pa.table(arrays, schema=INVENTORY)
 
 
 def _entries(listed: pa.Table) -> Iterator[Entry]:
