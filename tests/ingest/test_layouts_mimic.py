@@ -227,6 +227,16 @@ def test_views_come_from_codes_where_the_position_is_empty(tmp_path: Path) -> No
     assert [row["date"] for row in found] == ["21800506", None, None]
 
 
+def test_of_several_rows_of_an_image_the_last_counts(tmp_path: Path) -> None:
+    metadata = METADATA + "02aa804e-bde0afdd,10000099,50414299,LL,1,1,21800507,1\n"
+    split = SPLIT + "02aa804e-bde0afdd,50414299,10000099,test\n"
+    files = {IMAGE: b"", "mimic-cxr-2.0.0-metadata.csv": metadata}
+    files["mimic-cxr-2.0.0-split.csv"] = split
+    archive = open_archive(tmp_path, write(tmp_path, files))
+    (row,) = listed(archive, IMAGE)
+    assert row == {"view": "LL", "date": "21800507", "time": "000001", "split": "test"}
+
+
 def test_negbio_stands_in_for_chexpert(tmp_path: Path) -> None:
     negbio = CHEXPERT.replace("-1.0", "0.0")
     files = {IMAGE: b"", "mimic-cxr-2.0.0-negbio.csv.gz": negbio}

@@ -176,7 +176,7 @@ def _read_metadata(table: Path | None) -> pa.Table:
         dates,
         _padded(read["StudyTime"]),
     ]
-    return pa.table(columns, ["dicom_id", *LISTED.names[:3]])
+    return _last_first(pa.table(columns, ["dicom_id", *LISTED.names[:3]]))
 
 
 def _read_split(table: Path | None) -> pa.Table:
@@ -195,7 +195,12 @@ def _read_split(table: Path | None) -> pa.Table:
             f"the split table puts {leaks} patients into more than one split",
             hint="use MIMIC-CXR-JPG's own mimic-cxr-2.0.0-split.csv.gz, or remove the table",
         )
-    return read
+    return _last_first(read)
+
+
+def _last_first(table: pa.Table) -> pa.Table:
+    """Return the rows in reverse order: of several rows of an image the last one counts."""
+    return table.take(pa.array(np.arange(len(table))[::-1]))
 
 
 def _read_labels(table: Path) -> pa.Table:
