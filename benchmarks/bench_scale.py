@@ -1,42 +1,153 @@
-"""What ten new studies cost beside 1,000, 10,000 or 100,000 known files; memory; two workers.
+"""What a run of stage ingest costs beside 1,000 to 377,110 known files: seconds, memory.
 
-Real files (64 x 64, 8 bits, one image a study, a report each) and the real stages inventory and
-ingest, each in a process of its own. "ten new" is the time of a run that finds ten new studies,
-"none new" of one that finds nothing; their difference is what the ten studies cost.
+An archive in MIMIC-CXR's layout: two images of three studies of four, metadata, split, labels and
+lists of files as published, a loose report a study. Known files are not there: what ingest would
+have written for them (inventory, rows of results, shards, reports) is written straight away, the
+shards as sparse files, so that 377,110 images take no disk. Reports are there, of the right size
+and without content, because whoever asks for their stamp asks the disk. ``prove`` shows at 1,000
+real files that the rows are those of ingest. "ten new" are ten real studies more.
 
-    python benchmarks/bench_scale.py [ENTRIES ...]        default: 1000 10000
+    python benchmarks/bench_scale.py [--base COMMIT] [ENTRIES ...]     default: 1000 10000
+
+``--base`` measures that commit beside this one, in turns. Seconds are of the whole process of the
+stage, its start included; listing the folder is the stage inventory's and not measured here.
 """
 
 from __future__ import annotations
 
+import argparse
+import csv
+import gzip
+import hashlib
+import io
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 from ruamel.yaml import YAML
 
+from lapvqa import storage
 from lapvqa.identity import Ids, Keyring
-from lapvqa.ingest.one_file import Context, Task
+from lapvqa.images.shards import IMAGE_BYTES, SHARD, shard_name
+from lapvqa.ingest.archives.mimic import MimicArchive
+from lapvqa.ingest.one_file import RESULTS, Context, Task, process_file, split_point
 from lapvqa.ingest.pool import process_all
+from lapvqa.ingest.reports import REPORTS, open_reports
+from lapvqa.ingest.result_store import open_files
+from lapvqa.machine import ReportSources
+from lapvqa.params import load_params
+from lapvqa.project import Project
+from lapvqa.schemas import CHEXPERT_LABELS, INVENTORY
 
 REPOSITORY = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "scale-cpu.json"
 NEW, SIDE, REPEATS = 10, 64, 3
 FILES = 300
 SMALL = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE), dtype=np.uint8).tobytes()
+KEY = b"0123456789abcdef" * 2
+TIME_NS = 1_700_000_000_000_000_000
 _UID = b"1.2.3.1000000000"
+_WORDS = [
+    "heart",
+    "size",
+    "is",
+    "normal",
+    "lungs",
+    "are",
+    "clear",
+    "without",
+    "effusion",
+    "or",
+    "pneumothorax",
+    "consolidation",
+    "mild",
+    "edema",
+    "of",
+    "the",
+    "left",
+    "right",
+    "base",
+    "unchanged",
+    "small",
+    "opacity",
+    "which",
+    "may",
+    "reflect",
+    "atelectasis",
+    "osseous",
+    "structures",
+]
+_REPORT_WORDS = 100
+_INVENTED = ("mtime_ns", "file_sha256", "pixels_sha256", "shard")
+_SYNTHETIC_PIXELS = hashlib.sha256(bytes(IMAGE_BYTES)).hexdigest()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of the made archive, and what its tables say of it."""
+
+    number: int
+
+    @property
+    def study(self) -> int:
+        """Studies have one image or two: 377,110 images are 215,492 studies."""
+        group, place = divmod(self.number, 7)
+        return 50_000_000 + 4 * group + place // 2
+
+    @property
+    def subject(self) -> int:
+        """A patient has three or four studies."""
+        return 10_000_000 + 150 * ((self.study - 50_000_000) * 2 // 7)
+
+    @property
+    def image(self) -> str:
+        """A dicom_id."""
+        digits = hashlib.sha256(str(self.number).encode()).hexdigest()
+        return "-".join(digits[start : start + 8] for start in range(0, 40, 8))
+
+    @property
+    def folder(self) -> str:
+        """The study's."""
+        return f"files/p{str(self.subject)[:2]}/p{self.subject}/s{self.study}"
+
+    @property
+    def path(self) -> str:
+        """The file's."""
+        return f"{self.folder}/{self.image}.dcm"
+
+    @property
+    def date(self) -> int:
+        """One of 32,400 days, as MIMIC-CXR's are spread over a century."""
+        day = self.study * 7919 % 32_400
+        return 21_100_101 + day // 360 * 10_000 + day % 360 // 30 * 100 + day % 28
+
+    @property
+    def split(self) -> str:
+        """One of a patient's."""
+        return ("train", "validate", "test")[max(0, self.subject // 150 % 50 - 47)]
+
+    @property
+    def report(self) -> bytes:
+        """Text of the study's report."""
+        chosen = np.random.default_rng(self.study).integers(0, len(_WORDS), _REPORT_WORDS)
+        text = " ".join(_WORDS[word] for word in chosen)
+        return f"FINAL REPORT\n FINDINGS: {text}.\n".encode()
 
 
 def template(rows: int, columns: int, pixels: bytes) -> bytes:
@@ -60,65 +171,293 @@ def template(rows: int, columns: int, pixels: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def add_studies(archive: Path, numbers: range, data: bytes) -> None:
-    """Write one file and one report per study, in MIMIC-CXR's layout, no two pictures alike."""
-    for number in numbers:
-        subject, study = 10_000_000 + number // 3, 50_000_000 + number
-        folder = archive / f"files/p{str(subject)[:2]}/p{subject}/s{study}"
-        folder.mkdir(parents=True)
-        own = data.replace(_UID, f"1.2.3.{number + 10**9:010d}".encode())
-        own = own[:-8] + number.to_bytes(8, "little")
-        (folder / f"{number:08x}.dcm").write_bytes(own)
-        folder.with_suffix(".txt").write_text(f"FINAL REPORT\n FINDINGS: Number {number}.\n")
+class Made:
+    """An archive and a project over it; ``entries`` of its images are known, or none yet."""
+
+    def __init__(self, scratch: Path, entries: int) -> None:
+        self.archive, self.root = scratch / "archive", scratch / "project"
+        self.entries = [Entry(number) for number in range(entries)]
+        self.listed: dict[str, tuple[int, int]] = {}
+        self.data = template(SIDE, SIDE, SMALL)
+        if not self.root.exists():
+            self._make_project()
+            self._write_tables(entries + NEW * REPEATS * 7)
+
+    @property
+    def project(self) -> Project:
+        """The project."""
+        return Project(self.root)
+
+    def _make_project(self) -> None:
+        (self.root / ".lapvqa").mkdir(parents=True)
+        (self.root / ".lapvqa/deid.key").write_bytes(KEY)
+        shutil.copy(REPOSITORY / "params.yaml", self.root)
+        local = {"paths": {"source": str(self.archive)}, "workers": 2}
+        YAML().dump(local, self.root / "local.yaml")
+
+    def _write_tables(self, entries: int) -> None:
+        made = [Entry(number) for number in range(entries)]
+        studies = {entry.study: entry for entry in made}.values()
+        start = "mimic-cxr-2.0.0-"
+        self._table(
+            f"{start}metadata.csv.gz",
+            ("dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription",
+             "ViewPosition", "Rows", "Columns", "StudyDate", "StudyTime",
+             "ProcedureCodeSequence_CodeMeaning", "ViewCodeSequence_CodeMeaning",
+             "PatientOrientationCodeSequence_CodeMeaning"),
+            ((e.image, e.subject, e.study, "CHEST (PA AND LAT)",
+              ("PA", "LATERAL")[e.number % 7 % 2],
+              3056, 2544, e.date, f"{e.study * 7 % 140000 + 90000}.{e.study % 1000:03d}",
+              "CHEST (PA AND LAT)", "postero-anterior", "Erect") for e in made),
+        )  # fmt: skip
+        self._table(
+            f"{start}split.csv.gz",
+            ("dicom_id", "study_id", "subject_id", "split"),
+            ((e.image, e.study, e.subject, e.split) for e in made),
+        )
+        self._table(
+            f"{start}chexpert.csv.gz",
+            ("subject_id", "study_id", *CHEXPERT_LABELS),
+            ((e.subject, e.study, *("", "1.0", "0.0", "-1.0")[e.study % 4 :], *[""] * 14)[:16]
+             for e in studies),
+        )  # fmt: skip
+        self._table(
+            "cxr-record-list.csv.gz",
+            ("subject_id", "study_id", "dicom_id", "path"),
+            ((e.subject, e.study, e.image, e.path) for e in made),
+        )
+        self._table(
+            "cxr-study-list.csv.gz",
+            ("subject_id", "study_id", "path"),
+            ((e.subject, e.study, f"{e.folder}.txt") for e in studies),
+        )
+
+    def _table(self, name: str, header: tuple[str, ...], rows: Iterator[tuple[Any, ...]]) -> None:
+        self.archive.mkdir(parents=True, exist_ok=True)
+        path = self.archive / name
+        with gzip.open(path, "wt", newline="", compresslevel=6) as handle:
+            csv.writer(handle).writerows(chain([header], rows))
+        self._list(name)
+
+    def _list(self, name: str) -> None:
+        status = (self.archive / name).stat()
+        self.listed[name] = status.st_size, status.st_mtime_ns
+
+    def add_real(self, entries: list[Entry]) -> None:
+        """Write files and reports that are really there."""
+        for entry in entries:
+            folder = self.archive / entry.folder
+            folder.mkdir(parents=True, exist_ok=True)
+            (self.archive / entry.path).write_bytes(self._bytes(entry))
+            folder.with_suffix(".txt").write_bytes(entry.report)
+            self._list(entry.path)
+            self._list(f"{entry.folder}.txt")
+
+    def _bytes(self, entry: Entry) -> bytes:
+        own = self.data.replace(_UID, f"1.2.3.{entry.number + 10**9:010d}".encode())
+        return own[:-8] + entry.number.to_bytes(8, "little")
+
+    def add_known(self) -> None:
+        """Write what ingest would have written of all entries; their reports are empty files."""
+        self.listed |= {entry.path: (len(self.data), TIME_NS) for entry in self.entries}
+        for entry in self.entries:
+            report = self.archive / f"{entry.folder}.txt"
+            if f"{entry.folder}.txt" not in self.listed:
+                report.parent.mkdir(parents=True, exist_ok=True)
+                with report.open("wb") as handle:
+                    handle.truncate(len(entry.report))
+                os.utime(report, ns=(TIME_NS, TIME_NS))
+                self.listed[f"{entry.folder}.txt"] = len(entry.report), TIME_NS
+
+    def write_inventory(self) -> None:
+        """Write data/inventory/source.parquet, as the stage inventory would."""
+        rows = [(path, *self.listed[path]) for path in sorted(self.listed)]
+        columns = [
+            pa.array(column, field.type)
+            for column, field in zip(zip(*rows, strict=True), INVENTORY, strict=True)
+        ]
+        table = pa.table(columns, schema=INVENTORY)
+        storage.write_table(self.project.inventory("source"), table, INVENTORY)
+
+    def write_stores(self) -> None:
+        """Write rows, shards and reports, into the folders that this code opens."""
+        project = self.project
+        params = load_params(project.params).ingest
+        work_dir = project.work_dir("ingest")
+        store = open_files(work_dir, self.archive, params, KEY)
+        ordered = sorted(self.entries, key=lambda entry: entry.path)
+        one = self._result(ordered[0])
+        for start in range(0, len(ordered), params.shard_images):
+            group = ordered[start : start + params.shard_images]
+            rows = self._rows(group, one)
+            shard = shard_name(rows["image_key"], rows["pixels_sha256"])
+            _write_sparse_shard(store.folder / shard, rows["image_key"])
+            rows |= {"shard": [shard] * len(group), "row": range(len(group))}
+            path = store.folder / f"rows-{start:016x}.parquet"
+            storage.write_table(path, pa.table(rows, schema=RESULTS), RESULTS)
+        archive = object.__new__(MimicArchive)
+        stated = ReportSources().digest()
+        folder = open_reports(work_dir, self.archive, archive, params.deid.reports, stated)
+        studies = sorted({entry.study: entry for entry in ordered}.values(), key=lambda e: e.folder)
+        texts = [entry.report.decode() for entry in studies]
+        columns: dict[str, Any] = {name: [None] * len(studies) for name in REPORTS.names} | {
+            "path": [f"{entry.folder}.txt" for entry in studies],
+            "size": [len(text) for text in texts],
+            "stamp": [TIME_NS] * len(studies),
+            "sha256": [hashlib.sha256(text.encode()).hexdigest() for text in texts],
+            "text": texts,
+            "encoding": ["utf-8"] * len(studies),
+            "form": ["text"] * len(studies),
+            "status": [""] * len(studies),
+            "written": [""] * len(studies),
+            "flags": [[]] * len(studies),
+        }
+        path = folder / f"{0:016x}.parquet"
+        storage.write_table(path, pa.table(columns, schema=REPORTS), REPORTS)
+
+    def _result(self, entry: Entry) -> dict[str, Any]:
+        """Return what ingest makes of one real file: the others differ by identifiers only."""
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "a.dcm").write_bytes(self._bytes(entry))
+            written = (Path(folder) / "a.dcm").stat()
+            ids = Ids(entry.image, "1", "1")
+            task = Task("a.dcm", written.st_size, written.st_mtime_ns, ids, is_picture=False)
+            result = process_file(task, Context(Path(folder), Keyring(KEY), 0))
+        return {name: getattr(result, name) for name in RESULTS.names}
+
+    def _rows(self, entries: list[Entry], one: dict[str, Any]) -> dict[str, Any]:
+        ring = Keyring(KEY)
+        rows: dict[str, Any] = {name: [one[name]] * len(entries) for name in RESULTS.names}
+        ids = [Ids(entry.image, str(entry.study), str(entry.subject)) for entry in entries]
+        seed = load_params(self.project.params).ingest.split.seed
+        return rows | {
+            "path": [entry.path for entry in entries],
+            "size": [len(self.data)] * len(entries),
+            "mtime_ns": [TIME_NS] * len(entries),
+            "layout_digest": [Task("", 0, 0, own, False).layout_digest(ring) for own in ids],
+            "file_sha256": [hashlib.sha256(entry.path.encode()).hexdigest() for entry in entries],
+            "pixels_sha256": [_SYNTHETIC_PIXELS] * len(entries),
+            "image_key": [ring.image(entry.image) for entry in entries],
+            "instance_key": [ring.image(f"1.2.3.{entry.number + 10**9:010d}") for entry in entries],
+            "study_key": [ring.study(str(entry.study)) for entry in entries],
+            "patient_key": [ring.patient(str(entry.subject)) for entry in entries],
+            "split_point": [split_point(seed, str(entry.subject)) for entry in entries],
+        }
 
 
-def make_project(root: Path, archive: Path, workers: int) -> None:
-    """Write a project with the repository's parameters over ``archive``."""
-    root.mkdir(parents=True)
-    shutil.copy(REPOSITORY / "params.yaml", root)
-    with (root / "local.yaml").open("w") as handle:
-        YAML().dump({"paths": {"source": str(archive)}, "workers": workers}, handle)
+class _Holes(io.RawIOBase):
+    """A file in which long runs of zeros are holes."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        size = len(data)
+        if size > 1 << 20:
+            self._file.seek(size, os.SEEK_CUR)
+        else:
+            self._file.write(data)
+        return size
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
-def run(root: Path) -> tuple[float, float]:
-    """Run inventory and ingest; return the seconds and the stage's own peak memory in MB."""
-    seconds, peak = 0.0, 0.0
-    for stage in ("inventory", "ingest"):
+def _write_sparse_shard(path: Path, keys: list[str]) -> None:
+    """Write a shard of black images that takes no disk."""
+    zeros = pa.py_buffer(np.zeros(len(keys) * IMAGE_BYTES, np.uint8))
+    kind = pa.binary(IMAGE_BYTES)
+    images = pa.FixedSizeBinaryArray.from_buffers(kind, len(keys), [None, zeros])
+    batch = pa.record_batch([pa.array(keys, pa.string()), images], schema=SHARD)
+    with pa.PythonFile(_Holes(path), mode="w") as sink, pa.ipc.new_file(sink, SHARD) as writer:
+        writer.write_batch(batch)
+
+
+def run(root: Path, tree: Path, stages: tuple[str, ...] = ("ingest",)) -> dict[str, float]:
+    """Run stages by the code in ``tree``; return wall and CPU seconds and the peak memory in MB."""
+    wall = cpu = peak = 0.0
+    for stage in stages:
         started = time.perf_counter()
         child = subprocess.Popen(
-            [sys.executable, "-m", "lapvqa.stage", stage], cwd=root, stdout=subprocess.DEVNULL
+            [sys.executable, "-P", "-m", "lapvqa.stage", stage],
+            cwd=root,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(tree)},
         )
         _, status, usage = os.wait4(child.pid, 0)
-        seconds += time.perf_counter() - started
+        wall += time.perf_counter() - started
+        cpu += usage.ru_utime + usage.ru_stime
         peak = max(peak, usage.ru_maxrss / 1024)
         if status:
             raise SystemExit(f"{stage} failed")
-    return seconds, peak
+    return {"wall_s": round(wall, 2), "cpu_s": round(cpu, 2), "peak_mb": round(peak)}
 
 
-def measure(entries: int, scratch: Path, data: bytes) -> dict[str, float]:
-    """Measure one size of archive."""
-    archive, root = scratch / "archive", scratch / "project"
-    add_studies(archive, range(entries), data)
-    make_project(root, archive, workers=2)
-    first, _ = run(root)
-    none_new, ten_new, peaks, next_number = [], [], [], entries
-    for _ in range(REPEATS):
-        seconds, peak = run(root)
-        none_new.append(seconds)
-        add_studies(archive, range(next_number, next_number + NEW), data)
-        next_number += NEW
-        seconds, peak = run(root)
-        ten_new.append(seconds)
-        peaks.append(peak)
+def rows_of(folder: Path, pattern: str) -> pa.Table:
+    """Return the rows that a store holds, in order of path."""
+    import pyarrow.parquet as pq
+
+    return pa.concat_tables(pq.read_table(file) for file in folder.glob(pattern)).sort_by("path")
+
+
+def prove(scratch: Path, entries: int = 1000) -> None:
+    """Show that the rows written here are those of ingest; raises SystemExit if they are not."""
+    real, made = Made(scratch / "real", entries), Made(scratch / "made", entries)
+    real.add_real(real.entries)
+    real.write_inventory()
+    run(real.root, REPOSITORY)
+    made.add_known()
+    made.write_stores()
+    for pattern in ("files-*/rows-*.parquet", "reports-*/*.parquet"):
+        one, two = (rows_of(m.project.work_dir("ingest"), pattern) for m in (real, made))
+        names = [name for name in one.column_names if name not in (*_INVENTED, "stamp")]
+        for name in names:
+            if not one[name].combine_chunks().equals(two[name].combine_chunks()):
+                raise SystemExit(f"column {name} of the synthetic store is not that of ingest")
+    print(f"{entries} synthetic entries have the rows that ingest writes of real ones")
+    shutil.rmtree(scratch)
+
+
+def write_here(scratch: Path, entries: int, tree: Path) -> None:
+    """Write the stores with the code of ``tree``, in a process of its own."""
+    command = [sys.executable, "-P", __file__, "--write", str(scratch), str(entries)]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(tree)})
+
+
+def measure(entries: int, scratch: Path, trees: dict[str, Path]) -> dict[str, Any]:
+    """Measure one size of archive with each code tree, in turns; the least of the repeats."""
+    made = Made(scratch, entries)
+    made.add_known()
+    made.write_inventory()
+    for tree in trees.values():
+        write_here(scratch, entries, tree)
+    run(made.root, trees["this"])  # the first run writes many files of rows anew as one
+    found: dict[str, dict[str, list[dict[str, float]]]] = {
+        name: {"none_new": [], "ten_new": []} for name in trees
+    }
+    number = entries
+    for _ in range(REPEATS if entries <= 100_000 else 1):
+        for name, tree in trees.items():
+            found[name]["none_new"].append(run(made.root, tree))
+        made.add_real([Entry(n) for n in range(number, number + 7 * NEW // 4)])
+        number += 7 * NEW
+        made.write_inventory()
+        for name, tree in trees.items():
+            found[name]["ten_new"].append(run(made.root, tree))
     shutil.rmtree(scratch)
     return {
         "entries": entries,
-        "first_run_files_per_s": round(entries / first, 1),
-        "none_new_s": round(min(none_new), 2),
-        "ten_new_s": round(min(ten_new), 2),
-        "per_new_study_ms": round(1e3 * (min(ten_new) - min(none_new)) / NEW, 1),
-        "peak_mb_of_the_stage": round(max(peaks), 0),
+        **{
+            name: {
+                what: {key: min(run[key] for run in runs) for key in runs[0]}
+                for what, runs in kinds.items()
+            }
+            for name, kinds in found.items()
+        },
     }
 
 
@@ -157,29 +496,36 @@ def two_workers(scratch: Path) -> dict[str, object]:
     }
 
 
-def main(sizes: list[int]) -> None:
-    """Measure every size, print, keep."""
-    with tempfile.TemporaryDirectory(dir=os.environ.get("LAPVQA_BENCH_DIR")) as folder:
+def main(sizes: list[int], base: str | None) -> None:
+    """Prove, measure every size, print, keep."""
+    parent = os.environ.get("LAPVQA_BENCH_DIR")
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
+        prove(Path(folder) / "proof")
         scaling = two_workers(Path(folder))
-    data, rows = template(SIDE, SIDE, SMALL), []
-    for entries in sizes:
-        with tempfile.TemporaryDirectory(dir=os.environ.get("LAPVQA_BENCH_DIR")) as folder:
-            rows.append(measure(entries, Path(folder) / "scale", data))
-        print(json.dumps(rows[-1]), flush=True)
-    if len(rows) > 1:
-        first, last = rows[0], rows[-1]
-        known = last["entries"] - first["entries"]
-        cost = 1e6 * (last["none_new_s"] - first["none_new_s"]) / known
-        print(f"each known file costs a run {cost:.0f} microseconds")
+        trees = {"this": REPOSITORY}
+        if base:
+            trees = {"base": Path(folder) / "base", **trees}
+            command = ["git", "worktree", "add", "--detach", str(trees["base"]), base]
+            subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+        rows = []
+        for entries in sizes:
+            rows.append(measure(entries, Path(folder) / "scale", trees))
+            print(json.dumps(rows[-1]), flush=True)
+        if base:
+            command = ["git", "worktree", "remove", "--force", str(trees["base"])]
+            subprocess.run(command, cwd=REPOSITORY, check=True)
+    first, last = rows[0], rows[-1]
+    for name in trees if len(rows) > 1 else ():
+        spent = [row[name]["none_new"]["wall_s"] for row in (first, last)]
+        cost = 1e6 * (spent[1] - spent[0]) / (last["entries"] - first["entries"])
+        print(f"{name}: each known file costs a run {cost:.1f} microseconds")
     result = {
         "what": __doc__.splitlines()[0] if __doc__ else "",
         "date": time.strftime("%Y-%m-%d"),
         "load_average": os.getloadavg()[0],
         "cores": os.cpu_count(),
         "versions": {name: version(name) for name in ("numpy", "pyarrow", "pydicom")},
-        "max_rss_of_workers_mb": round(
-            resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        ),
+        "base": base,
         "sizes": rows,
         "two_workers": scaling,
     }
@@ -188,4 +534,12 @@ def main(sizes: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main([int(size) for size in sys.argv[1:]] or [1000, 10_000])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("entries", nargs="*", type=int, default=[1000, 10_000])
+    parser.add_argument("--base", help="a commit to measure beside this code")
+    parser.add_argument("--write", nargs=2, metavar=("SCRATCH", "ENTRIES"), help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.write:
+        Made(Path(chosen.write[0]), int(chosen.write[1])).write_stores()
+    else:
+        main(chosen.entries, chosen.base)

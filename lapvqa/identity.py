@@ -11,8 +11,8 @@ import hmac
 import os
 import secrets
 from dataclasses import dataclass, field
-from datetime import date, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from lapvqa import storage
 from lapvqa.errors import ConfigError
@@ -24,8 +24,7 @@ _MIN_BYTES = 16
 _MAX_SHIFT = 3650
 
 
-@dataclass(frozen=True)
-class Ids:
+class Ids(NamedTuple):
     """Identifiers that a file's path carries; None where the DICOM header has to tell."""
 
     image: str | None = None
@@ -60,10 +59,10 @@ class Keyring:
         """Keyed digest of anything that may hold an identifier, to tell whether it has changed."""
         return hmac.digest(self.key, repr(facts).encode(), "sha256").hex()[:16]
 
-    def shifted(self, patient_key: str, day: date) -> date:
-        """Return ``day`` earlier by 1 to 3650 days, the same for all of a patient's studies."""
+    def days_earlier(self, patient_key: str) -> int:
+        """Return by how many days, 1 to 3650, all dates of a patient are moved back."""
         digest = hmac.digest(self.key, f"days:{patient_key}".encode(), "sha256")
-        return day - timedelta(days=1 + int.from_bytes(digest[:8], "big") % _MAX_SHIFT)
+        return 1 + int.from_bytes(digest[:8], "big") % _MAX_SHIFT
 
     def _hash(self, kind: str, identifier: str) -> str:
         if self.keep_ids:

@@ -14,23 +14,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError, SourceError
 from lapvqa.identity import Keyring
-from lapvqa.ingest import study_tables
+from lapvqa.ingest import reports, study_tables
 from lapvqa.ingest.archives import kinds
 from lapvqa.ingest.archives.found import Files, find_files
 from lapvqa.ingest.archives.names import shown
 from lapvqa.ingest.archives.protocol import Archive
 from lapvqa.ingest.archives.recognise import open_archive
 from lapvqa.ingest.archives.report_sources import TreeReports
-from lapvqa.ingest.one_file import Context, process_file
-from lapvqa.ingest.plan import plan
+from lapvqa.ingest.one_file import Context, FileResult, as_results, as_table, process_file
+from lapvqa.ingest.plan import plan, with_plan
 from lapvqa.ingest.reports import ReportResult
-from lapvqa.ingest.study_tables import Reports, Study
-from lapvqa.ingest.verdicts import Candidate, judge
+from lapvqa.ingest.study_tables import Reports, Studies
+from lapvqa.ingest.verdicts import judge
 from lapvqa.inventory import Entry, list_folder
 from lapvqa.machine import Machine
 from lapvqa.params import IngestParams, Params
@@ -44,14 +45,17 @@ from lapvqa.text.sections import TargetText, target_text
 class FilePreview:
     """One image file: the verdict, what was read of it, and its stored pixels if it is taken."""
 
-    verdict: Candidate
+    result: FileResult
+    """As judged: reason, view and view_source are the last word."""
+    pixels: NDArray[np.uint8] | None
+    """Stored image [384, 384]."""
     study: int | None
     """A number within this look."""
 
     @property
-    def pixels(self) -> NDArray[np.uint8] | None:
-        """Stored image [384, 384]."""
-        return self.verdict.result.pixels
+    def reason(self) -> Reason | None:
+        """Why it is not taken; None if it is."""
+        return Reason(self.result.reason) if self.result.reason else None
 
 
 @dataclass(frozen=True)
@@ -124,27 +128,31 @@ def _look_at_archive(folder: Path, files: Files, settings: Settings, limit: int)
     keyring = Keyring(secrets.token_bytes(32))
     ingest = settings.params.ingest
     seed = ingest.split.seed
-    planned = plan(archive, files, views=ingest.views, keyring=keyring, split_seed=seed)
+    planned = plan(archive, files, views=ingest.views)
     context = Context(folder, keyring, seed, ingest.limits)
-    tasks = planned.tasks[:limit]
-    candidates = [*planned.settled.values()] + [
-        Candidate(process_file(task, context), archive.listed(task.path)) for task in tasks
-    ]
-    candidates.sort(key=lambda candidate: candidate.result.path)
-    judge(candidates, archive, ingest)
-    studies = study_tables.find_studies(candidates)
-    numbers = {study.key: number for number, study in enumerate(studies, start=1)}
-    judged = _judged_reports(archive, studies, keyring, ingest)
-    rest = study_tables.without_reports(candidates, judged)
+    asked = planned.to_read[:limit]
+    read = [process_file(task, context) for task in planned.tasks(asked)]
+    looked_at = planned.only(np.union1d(asked, np.flatnonzero(planned.is_settled)))
+    judged = judge(
+        with_plan(looked_at, as_table(read), context), ingest, has_split=archive.has_split
+    )
+    studies = study_tables.find_studies(judged)
+    numbers = {key: number for number, key in enumerate(studies.keys.to_pylist(), start=1)}
+    found = _judged_reports(archive, studies, keyring, ingest)
+    rest = study_tables.without_reports(judged, found)
+    pixels = {result.path: result.pixels for result in read}
     return Preview(
         layout=archive.name,
-        files=[FilePreview(c, numbers.get(c.result.study_key or "")) for c in rest],
-        reports=_reports(judged, numbers, settings),
-        rejected_reports=[_reject(row) for row in judged.rejects],
-        others=_others(archive, files, candidates, judged),
-        num_studies=len(studies),
-        rules=judged.rules,
-        not_looked_at=len(planned.tasks) - len(tasks),
+        files=[
+            FilePreview(result, pixels.get(result.path), numbers.get(result.study_key or ""))
+            for result in as_results(rest)
+        ],
+        reports=_reports(found, numbers, settings),
+        rejected_reports=[_reject(row) for row in found.rejects],
+        others=_others(archive, files, judged, found),
+        num_studies=len(studies.keys),
+        rules=found.rules,
+        not_looked_at=len(planned.to_read) - len(asked),
     )
 
 
@@ -153,11 +161,11 @@ def _reject(row: Mapping[str, str | None]) -> tuple[str, Reason, str]:
 
 
 def _judged_reports(
-    archive: Archive, studies: Sequence[Study], keyring: Keyring, params: IngestParams
+    archive: Archive, studies: Studies, keyring: Keyring, params: IngestParams
 ) -> Reports:
     matches = archive.match_reports(study_tables.known_studies(studies, keyring))
-    paths = sorted(match.path for own in matches.reports.values() for match in own)
-    results = {path: _read(archive, path) for path in paths}
+    paths = sorted({match.path for own in matches.reports.values() for match in own})
+    results = reports.as_table([_read(archive, path) for path in paths])
     return study_tables.judge_reports(archive, matches, results, params.several_reports)
 
 
@@ -181,9 +189,10 @@ def _read(source: Archive | TreeReports, path: str) -> ReportResult:
 def _reports(
     judged: Reports, numbers: Mapping[str, int], settings: Settings
 ) -> list[ReportPreview]:
+    studies = judged.taken["study_key"].to_pylist()
     previews = [
         replace(_preview(result, settings), study=numbers.get(study))
-        for study, result in judged.texts.items()
+        for study, result in zip(studies, reports.as_results(judged.taken), strict=True)
     ]
     return sorted(previews, key=lambda preview: preview.path)
 
@@ -209,15 +218,12 @@ def _preview(result: ReportResult, settings: Settings) -> ReportPreview:
     )
 
 
-def _others(
-    archive: Archive, files: Files, candidates: Sequence[Candidate], judged: Reports
-) -> dict[str, str]:
-    known = {c.result.path for c in candidates} | judged.paths
-    tables = set(archive.tables)
+def _others(archive: Archive, files: Files, judged: pa.Table, found: Reports) -> dict[str, str]:
+    known = {*judged["path"].to_pylist(), *found.paths, *archive.images}
+    tables, others = set(archive.tables), files.others
     return {
-        path: "table" if path in tables else files.others.get(path, kinds.PICTURE)
+        path: "table" if path in tables else others.get(path, kinds.PICTURE)
         for path in sorted(files.facts.keys() - known)
-        if path not in archive.images
     }
 
 

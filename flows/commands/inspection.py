@@ -61,36 +61,36 @@ def _lines(preview: Preview, *, text: bool, max_length: int) -> Iterator[str]:
 def _file_lines(files: Sequence[FilePreview]) -> Iterator[str]:
     if len(files) <= _LISTED:
         for file in files:
-            path = file.verdict.result.path
+            path = file.result.path
             yield from _file(file, path if len(files) > 1 else Path(path).name)
         return
-    taken = [file.verdict for file in files if file.verdict.reason is None]
+    taken = [file.result for file in files if file.reason is None]
     yield f"files: {len(taken)} of {len(files)} would be taken"
     yield f"  views: {_counted(image.view or 'unknown' for image in taken)}"
-    yield f"  intensity by: {_counted(image.result.voi for image in taken)}"
-    companions = [f.verdict.result.companion for f in files if f.verdict.result.companion]
+    yield f"  intensity by: {_counted(image.voi for image in taken)}"
+    companions = [f.result.companion for f in files if f.result.companion]
     if companions:
         yield f"  companions, which are no images: {_counted(companions)}"
-    rejects = [f for f in files if f.verdict.reason and not f.verdict.result.companion]
-    for reason, number in Counter(file.verdict.reason for file in rejects).most_common():
+    rejects = [f for f in files if f.reason and not f.result.companion]
+    for reason, number in Counter(file.reason for file in rejects).most_common():
         assert reason is not None
-        example = next(file for file in rejects if file.verdict.reason is reason)
-        yield f"  rejected {number}: {reason.value}; {example.verdict.detail}"
-        yield f"    such as {example.verdict.result.path}; what to do: {reason.remedy}"
+        example = next(file for file in rejects if file.reason is reason)
+        yield f"  rejected {number}: {reason.value}; {example.result.detail}"
+        yield f"    such as {example.result.path}; what to do: {reason.remedy}"
 
 
 def _file(file: FilePreview, name: str) -> Iterator[str]:
-    verdict, result = file.verdict, file.verdict.result
+    reason, result = file.reason, file.result
     if result.companion:
         yield f"{name}: a {result.companion.replace('_', ' ')}, no image and no reject"
         return
-    if verdict.reason is None:
+    if reason is None:
         yield f"{name}: taken" + (f", study {file.study}" if file.study else "")
     else:
-        yield f"{name}: rejected, {verdict.reason.value}; {verdict.detail}"
-        yield f"  what to do: {verdict.reason.remedy}"
+        yield f"{name}: rejected, {reason.value}; {result.detail}"
+        yield f"  what to do: {reason.remedy}"
     if result.transfer_syntax is not None:
-        view = f"view {verdict.view} by {verdict.view_source}" if verdict.view else "view unknown"
+        view = f"view {result.view} by {result.view_source}" if result.view else "view unknown"
         yield (
             f"  header: {result.modality or 'no modality'}, {view}, body part "
             f"{result.body_part or 'not stated'}, {result.photometric}, {result.bits_stored} bits"
@@ -163,9 +163,9 @@ def _write_pictures(files: Sequence[FilePreview], folder: Path) -> int:
 
     folder.mkdir(parents=True, exist_ok=True)
     stored = [file for file in files if file.pixels is not None]
-    names = Counter(Path(file.verdict.result.path).name for file in stored)
+    names = Counter(Path(file.result.path).name for file in stored)
     for number, file in enumerate(stored, start=1):
-        name = Path(file.verdict.result.path).name
+        name = Path(file.result.path).name
         name = name if names[name] == 1 else f"{number}-{name}"
         Image.fromarray(file.pixels).save(folder / f"{name}.png")
     return len(stored)

@@ -112,7 +112,9 @@ def verify_shards(folder: Path, names: Iterable[str]) -> int:
 
 def _verify(path: Path) -> int:
     keys, images = _read_shard(path)
-    name = shard_name(keys, [hashlib.sha256(image.data).hexdigest() for image in images])
+    name = shard_name(
+        keys.to_pylist(), [hashlib.sha256(image.data).hexdigest() for image in images]
+    )
     if name != path.name:
         raise SchemaError(
             f"{path.name} is damaged: its images have the checksum of {name}",
@@ -127,7 +129,7 @@ def map_shard(path: Path) -> NDArray[np.uint8]:
     return _read_shard(path)[1]
 
 
-def _read_shard(path: Path) -> tuple[list[str], NDArray[np.uint8]]:
+def _read_shard(path: Path) -> tuple[pa.ChunkedArray, NDArray[np.uint8]]:
     if not path.exists():
         raise MissingArtifactError(f"expected the shard {path.name}, found nothing", hint=_REMAKE)
     try:
@@ -146,5 +148,4 @@ def _read_shard(path: Path) -> tuple[list[str], NDArray[np.uint8]]:
     if len(chunks) != 1:
         raise SchemaError(f"{path.name}: {len(chunks)} batches, expected 1", hint=_REMAKE)
     flat = np.frombuffer(chunks[0].buffers()[1], dtype=np.uint8, count=len(table) * IMAGE_BYTES)
-    keys: list[str] = table.column("image_key").to_pylist()
-    return keys, flat.reshape(-1, STORED_SIZE, STORED_SIZE)
+    return table.column("image_key"), flat.reshape(-1, STORED_SIZE, STORED_SIZE)

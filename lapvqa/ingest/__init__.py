@@ -9,6 +9,7 @@ Files, in the order in which data meets them:
     worker.py         one worker process, and the messages between it and the pool
     one_file.py       one file to one result: bytes, header, pixels, hashed identifiers
     result_store.py   results kept outside DVC's outputs, so that a killed run continues
+    columns.py        whole columns at once: look up, map, group
     verdicts.py       which files are taken, why the others are not, and the split of a patient
     reports.py        the reports' texts, read once and searched for identities
     study_tables.py   results and reports to images, studies, labels and rejects

@@ -9,46 +9,45 @@ that none of them is lost in silence.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lapvqa.dicom.reasons import Reason
 from lapvqa.ingest import study_tables
 from lapvqa.ingest.archives.found import Files
 from lapvqa.ingest.archives.protocol import Archive
+from lapvqa.ingest.columns import in_order, is_one_of, mapped, positions, whole
 from lapvqa.ingest.study_tables import Reports
-from lapvqa.ingest.verdicts import Candidate, accepted
+from lapvqa.ingest.verdicts import is_taken
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import COMPANIONS
 
 
 def companions_table(
-    candidates: Sequence[Candidate], archive: Archive, files: Files, reports: Reports
+    judged: pa.Table, archive: Archive, files: Files, reports: Reports
 ) -> pa.Table:
     """Return data/companions.parquet's rows, sorted by path: every file that is no image."""
-    rows = [
-        (candidate.result.path, "companion", _words(candidate.result.companion))
-        for candidate in companions(candidates)
-    ]
-    read = {candidate.result.path for candidate in candidates}
-    kinds = {**dict.fromkeys(reports.paths, "report"), **dict.fromkeys(archive.tables, "table")}
-    for path in files.facts.keys() - read:
-        what = kinds.get(path) or files.others.get(path) or "picture"
-        rows.append((path, "other", what))
-    columns = list(zip(*sorted(rows), strict=True)) if rows else [(), (), ()]
-    arrays = [pa.array(values, pa.string()) for values in columns]
-    return pa.table(arrays, schema=COMPANIONS)
+    going_with = companions(judged)
+    what = mapped(going_with["companion"].fill_null("other object"), _words)
+    columns = [going_with["path"], pa.repeat("companion", len(going_with)), what]
+    beside = pa.table(columns, schema=COMPANIONS)
+    rest = files.listed.filter(pa.array(positions(files.listed["path"], judged["path"]) < 0))
+    what = whole(rest["kind"])
+    for name, paths in (("report", reports.paths), ("table", archive.tables)):
+        what = pc.if_else(pa.array(is_one_of(rest["path"], paths)), name, what)
+    others = pa.table([rest["path"], pa.repeat("other", len(rest)), what], schema=COMPANIONS)
+    return in_order(pa.concat_tables([beside, others]))
 
 
-def companions(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates that are no images and no rejects."""
-    return [candidate for candidate in candidates if candidate.reason is Reason.COMPANION]
+def companions(judged: pa.Table) -> pa.Table:
+    """Return the judged files that are no images and no rejects."""
+    return judged.filter(pa.array(is_one_of(judged["reason"], [Reason.COMPANION])))
 
 
 def account(
-    candidates: Sequence[Candidate],
-    archive: Archive,
+    judged: pa.Table,
     files: Files,
     *,
     studies: pa.Table,
@@ -59,15 +58,15 @@ def account(
 ) -> dict[str, int | float | str]:
     """Check in = out + rejects (of files: + companions + others); report and return the counts.
 
-    ``beside`` are the rows of ``companions_table``.
+    ``judged`` are the image files, ``beside`` the rows of ``companions_table``.
     """
     rejected = Counter(rejects["kind"].to_pylist())
     sides = [sum(counts.values()) for counts in by_side(beside)]
-    known_studies = study_tables.studies_in(candidates)
+    known_studies = study_tables.studies_in(judged)
     sums = {
-        "files": (len(files.facts), len(accepted(candidates)), rejected["file"], *sides),
+        "files": (len(files.listed), int(is_taken(judged).sum()), rejected["file"], *sides),
         "studies": (len(known_studies), len(studies), rejected["study"]),
-        "reports": (len(reports.paths), len(reports.texts), rejected["report"]),
+        "reports": (len(reports.paths), len(reports.taken), rejected["report"]),
     }
     for kind, (total, taken, out, *rest) in sums.items():
         if total != taken + out + sum(rest):
@@ -79,15 +78,15 @@ def account(
             line += f" + {described(beside)}"
         recorder.say(line)
     return {
-        "files": len(files.facts),
+        "files": len(files.listed),
         "images": sums["files"][1],
         "files_rejected": rejected["file"],
         "companions": sides[0],
         "other_files": sides[1],
-        "patients": len(set(studies["patient_key"].to_pylist())),
+        "patients": len(pc.unique(studies["patient_key"])),
         "studies": len(studies),
         "studies_rejected": rejected["study"],
-        "reports": len(reports.texts),
+        "reports": len(reports.taken),
         "reports_rejected": rejected["report"],
     }
 

@@ -26,7 +26,7 @@ from lapvqa.params import IngestParams
 def write_groups(params: IngestParams, job: Job) -> list[str]:
     """Write a file for each group of files that has to be read; return their names."""
     source = open_source(params, job)
-    known = look_up(source.planned.tasks, source.store, source.keyring, job.recorder)
+    known = look_up(source.planned, source.store, source.keyring, job.recorder)
     for stale in source.store.folder.glob("group-*.json"):
         stale.unlink()
     names = []

@@ -5,20 +5,20 @@ continues and an archive that grew costs its new files only. The outputs are mad
 rows at the end and depend on the archive and the parameters alone.
 
 Memory: a worker holds one file, at most ingest.limits.memory_mb; this process holds the images of
-the shards being filled (ingest.shard_images x 147 kB, about twice), the reports, and about 6 kB
-per file of the archive.
+the shards being filled (ingest.shard_images x 147 kB, about twice), the reports, and about XX kB
+per file of the archive, in columns.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydicom.uid import UID
 
 from lapvqa import storage
@@ -30,13 +30,14 @@ from lapvqa.ingest.account import account, by_kind, companions, companions_table
 from lapvqa.ingest.archives.found import Files, find_known_files
 from lapvqa.ingest.archives.protocol import Archive
 from lapvqa.ingest.archives.recognise import open_archive
+from lapvqa.ingest.columns import counted, is_one_of, is_set, kept, mapped, whole
 from lapvqa.ingest.one_file import Context
 from lapvqa.ingest.plan import Plan, plan, read_files
 from lapvqa.ingest.rejects import load_waivers, require_budget
-from lapvqa.ingest.reports import UTF8_NAMES, ReportResult, flag_counts, open_reports, read_reports
+from lapvqa.ingest.reports import UTF8_NAMES, flag_counts, open_reports, read_reports
 from lapvqa.ingest.result_store import ResultStore, open_files
 from lapvqa.ingest.study_tables import Reports, Shard
-from lapvqa.ingest.verdicts import Candidate, accepted, judge, raw_twins
+from lapvqa.ingest.verdicts import is_taken, judge, raw_twins
 from lapvqa.job import Job
 from lapvqa.params import IngestParams
 from lapvqa.project import Project
@@ -75,38 +76,43 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
             job.recorder.say(
                 f"{absent} files that {list_path} names are not here: an incomplete copy?"
             )
-    candidates = read_files(
+    files = read_files(
         source.planned,
-        archive,
         source.store,
         source.context,
         shard_images=params.shard_images,
         workers=job.machine.workers,
         recorder=job.recorder,
     )
-    judge(candidates, archive, params)
-    require_images(candidates, source.folder)
-    known_studies = study_tables.find_studies(candidates)
-    results, reports = _reports(source, known_studies, params, job)
-    candidates = study_tables.without_reports(candidates, reports)
-    beside = companions_table(candidates, archive, source.files, reports)
+    files = judge(files, params, has_split=archive.has_split)
+    require_images(files, source.folder)
+    taken = kept(files, is_taken(files))
+    shards = study_tables.make_shards(taken)
+    images, facts = study_tables.images_table(taken, shards), _encodings(taken)
+    stored, files = taken.select(["image_key", "row"]), files.select(study_tables.NEEDED)
+    del taken  # what only the table of images needs need not be there twice
+    known_studies = study_tables.find_studies(files)
+    reports, flags = _reports(source, known_studies, params, job)
+    days_earlier = _days_earlier(params, source.keyring)
+    studies = study_tables.studies_table(known_studies, reports, days_earlier)
+    reports = replace(reports, taken=reports.taken.drop_columns(["text"]))
+    files = study_tables.without_reports(files, reports)
+    beside = companions_table(files, archive, source.files, reports)
     storage.write_table(job.project.companions, beside, COMPANIONS)
-    others = [*reports.rejects, *study_tables.study_rejects(candidates, known_studies, reports)]
-    rejects = study_tables.rejects_table(candidates, others)
+    others = [*reports.rejects, *study_tables.study_rejects(files, known_studies, reports)]
+    rejects = study_tables.rejects_table(files, others)
     _write_rejects(rejects, job.project)
     require_budget(
-        [c.result.path for c in candidates if c.reason is not Reason.COMPANION],
+        files["path"].filter(pa.array(~is_one_of(files["reason"], [Reason.COMPANION]))),
         rejects,
         params.reject_budget,
         load_waivers(job.project),
         job.recorder,
-        uncounted=raw_twins(candidates),
+        uncounted=raw_twins(files),
     )
-    _require_reports(archive, len(reports.texts), source.folder)
-    studies = study_tables.studies_table(known_studies, reports, _days(params, source.keyring))
+    _require_reports(archive, len(reports.taken), source.folder)
     counts = account(
-        candidates,
-        archive,
+        files,
         source.files,
         studies=studies,
         reports=reports,
@@ -114,23 +120,23 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
         beside=beside,
         recorder=job.recorder,
     )
-    _say_unknown_views(candidates, job.recorder)
-    shards = study_tables.make_shards(candidates)
-    images = study_tables.images_table(shards)
+    _say_unknown_views(images, job.recorder)
     counts["content"] = study_tables.content_digest(images, studies)
-    job.recorder.facts({**_encodings(candidates), **_report_facts(results, reports, job.recorder)})
-    labels = study_tables.labels_table(archive, source.keyring, studies)
-    _write_outputs(shards, images, studies, labels, source.store, job.project)
+    job.recorder.facts({**facts, **_report_facts(reports, flags, job.recorder)})
+    labels = study_tables.labels_table(files, archive.labels(), source.keyring, studies)
+    _export(shards, stored, source.store, job.project)
+    storage.write_table(job.project.studies, studies, STUDIES)
+    storage.write_table(job.project.labels, labels, LABELS)
+    storage.write_table(job.project.images, images, IMAGES)
     return counts
 
 
 def open_source(params: IngestParams, job: Job) -> Source:
     """Open the archive that the inventory lists, and the store of what was read of it before."""
     folder = job.folders["source"]
-    files = storage.read_table(job.project.inventory("source"), INVENTORY, made_by="inventory")
-    columns = [files[name].to_pylist() for name in INVENTORY.names]
+    listed = storage.read_table(job.project.inventory("source"), INVENTORY, made_by="inventory")
     work_dir = job.project.work_dir("ingest")
-    found = find_known_files(folder, zip(*columns, strict=True), work_dir)
+    found = find_known_files(folder, listed, work_dir)
     archive = open_archive(folder, found, job.machine.reports)
     if not archive.reports:
         job.recorder.say("no file with reports yet: only DICOM SR among the images can bring some")
@@ -143,56 +149,53 @@ def open_source(params: IngestParams, job: Job) -> Source:
         keyring,
         open_files(work_dir, folder, params, key),
         Context(folder, keyring, seed, params.limits),
-        plan(archive, found, views=params.views, keyring=keyring, split_seed=seed),
+        plan(archive, found, views=params.views),
         found,
     )
 
 
 def _reports(
-    source: Source, studies: Sequence[study_tables.Study], params: IngestParams, job: Job
-) -> tuple[dict[str, ReportResult], Reports]:
+    source: Source, studies: study_tables.Studies, params: IngestParams, job: Job
+) -> tuple[Reports, dict[str, int]]:
+    """Return the reports, and how many of all that were read hold identifying text, by kind."""
     known = study_tables.known_studies(studies, source.keyring)
     matches = source.archive.match_reports(known)
-    paths = sorted(match.path for own in matches.reports.values() for match in own)
+    paths = pc.unique(whole(matches.table["path"])).sort()
     policy, stated = params.deid.reports, job.machine.reports.digest()
     work_dir = job.project.work_dir("ingest")
     folder = open_reports(work_dir, source.folder, source.archive, policy, stated)
-    results = read_reports(source.archive, paths, folder, policy, job.recorder)
+    results = read_reports(source.archive, source.files, paths, folder, policy, job.recorder)
     judged = study_tables.judge_reports(source.archive, matches, results, params.several_reports)
-    return results, judged
+    return judged, flag_counts(results)
 
 
-def _days(params: IngestParams, keyring: Keyring) -> Callable[[str, date], date | None]:
-    """Return the function that gives the date to write for a patient's (key) study."""
+def _days_earlier(params: IngestParams, keyring: Keyring) -> Callable[[str], int] | None:
+    """Return the function that says by how many days a patient's (key) dates are moved."""
     if params.deid.dates == "shift":
-        return keyring.shifted
-    return (lambda _, day: day) if params.deid.dates == "keep" else (lambda _, day: None)
+        return keyring.days_earlier
+    return (lambda _: 0) if params.deid.dates == "keep" else None
 
 
-def _report_facts(
-    results: Mapping[str, ReportResult], reports: Reports, recorder: Recorder
-) -> dict[str, object]:
-    taken = list(reports.texts.values())
-    flags = flag_counts(results.values())
+def _report_facts(reports: Reports, flags: dict[str, int], recorder: Recorder) -> dict[str, object]:
     if flags:
         counts = ", ".join(f"{kind} in {number}" for kind, number in flags.items())
         recorder.say(f"reports with text that may identify somebody: {counts}")
-    encodings = Counter(str(result.encoding) for result in taken)
-    forms = Counter(str(result.form) for result in taken)
-    for what, counted in (
+    encodings = counted(reports.taken["encoding"])
+    forms = counted(reports.taken["form"])
+    for what, numbers in (
         ("matched by", reports.rules),
         ("in encoding", encodings),
         ("read from", forms),
     ):
-        listed = ", ".join(f"{name}: {number}" for name, number in Counter(counted).most_common())
+        listed = ", ".join(f"{name}: {number}" for name, number in Counter(numbers).most_common())
         if listed:
             recorder.say(f"reports {what} {listed}")
     return {
         "reports_not_utf8": sum(n for name, n in encodings.items() if name not in UTF8_NAMES),
         "reports_flagged": flags,
         "reports_by_rule": dict(reports.rules),
-        "reports_by_encoding": dict(encodings),
-        "reports_by_form": dict(forms),
+        "reports_by_encoding": encodings,
+        "reports_by_form": forms,
     }
 
 
@@ -222,11 +225,11 @@ def _require_reports(archive: Archive, number: int, folder: Path) -> None:
     )
 
 
-def require_images(candidates: Sequence[Candidate], folder: Path) -> None:
+def require_images(files: pa.Table, folder: Path) -> None:
     """Raise SourceError if the archive holds companions only."""
-    beside = companions(candidates)
-    if len(beside) == len(candidates):
-        kinds = Counter((c.result.companion or "other_object").replace("_", " ") for c in beside)
+    beside = companions(files)
+    if len(beside) == len(files):
+        kinds = counted(pc.replace_substring(beside["companion"], "_", " "))
         raise SourceError(
             f"expected chest radiographs in {folder}, found {len(beside)} DICOM objects and no "
             f"image among them ({by_kind(kinds.items())})",
@@ -240,9 +243,8 @@ def _write_rejects(rejects: pa.Table, project: Project) -> None:
     storage.write_table(project.work_dir("ingest") / "rejects.parquet", rejects, REJECTS)
 
 
-def _say_unknown_views(candidates: Sequence[Candidate], recorder: Recorder) -> None:
-    images = accepted(candidates)
-    unknown = sum(not image.view for image in images)
+def _say_unknown_views(images: pa.Table, recorder: Recorder) -> None:
+    unknown = int((~is_set(images["view"])).sum())
     if unknown:
         recorder.say(
             f"{unknown} of {len(images)} images are of unknown view: kept, and not trained on "
@@ -250,37 +252,28 @@ def _say_unknown_views(candidates: Sequence[Candidate], recorder: Recorder) -> N
         )
 
 
-def _encodings(candidates: Sequence[Candidate]) -> dict[str, object]:
-    images = accepted(candidates)
-    taken = [image.result for image in images]
-    counted = {
-        "transfer_syntax": Counter(_syntax_name(result.transfer_syntax) for result in taken),
-        "photometric": Counter(str(result.photometric) for result in taken),
-        "voi": Counter(str(result.voi) for result in taken),
-        "view": Counter(image.view or "unknown" for image in images),
-        "view_source": Counter(str(image.view_source or "unknown") for image in images),
-        "note": Counter(str(result.note) for result in taken if result.note),
+def _encodings(images: pa.Table) -> dict[str, object]:
+    columns = {
+        "transfer_syntax": mapped(images["transfer_syntax"], _syntax_name),
+        "photometric": images["photometric"],
+        "voi": images["voi"],
+        "view": pc.if_else(pa.array(is_set(images["view"])), images["view"], "unknown"),
+        "view_source": images["view_source"].fill_null("unknown"),
+        "note": images["note"].filter(pa.array(is_set(images["note"]))),
     }
-    return {name: dict(sorted(counts.items())) for name, counts in counted.items()}
+    return {name: dict(sorted(counted(column).items())) for name, column in columns.items()}
 
 
-def _syntax_name(syntax: str | None) -> str:
-    return str(syntax) if str(syntax).startswith("image/") else UID(str(syntax)).name
+def _syntax_name(syntax: str) -> str:
+    return syntax if syntax.startswith("image/") else UID(syntax).name
 
 
-def _write_outputs(
-    shards: Sequence[Shard],
-    images: pa.Table,
-    studies: pa.Table,
-    labels: pa.Table,
-    store: ResultStore,
-    project: Project,
+def _export(
+    shards: Sequence[Shard], images: pa.Table, store: ResultStore, project: Project
 ) -> None:
     if project.images_dir.exists():
         shutil.rmtree(project.images_dir)
     for shard in shards:
-        taken = [image.result for image in shard.images]
-        store.export(project.images_dir / shard.name, shard.stored, taken)
-    storage.write_table(project.studies, studies, STUDIES)
-    storage.write_table(project.labels, labels, LABELS)
-    storage.write_table(project.images, images, IMAGES)
+        keys = images["image_key"].take(pa.array(shard.rows)).to_pylist()
+        rows = whole(images["row"]).to_numpy()[shard.rows]
+        store.export(project.images_dir / shard.name, shard.stored, keys, rows)

@@ -71,6 +71,9 @@ RESULTS = pa.schema(
     ]
 )
 
+STORED = RESULTS.append(pa.field("held_in", pa.string(), nullable=False))
+"""Results, and the file of the store that holds each."""
+
 MAX_FILE_BYTES = 1 << 30
 
 
@@ -166,6 +169,21 @@ class FileResult:
     """Stored image [384, 384], until it lies in a shard."""
     held_in: str = ""
     """File of the store that holds this row."""
+
+
+def as_table(results: Sequence[FileResult]) -> pa.Table:
+    """Return results as rows of ``STORED``; pixels stay behind."""
+    columns = ([getattr(result, name) for result in results] for name in STORED.names)
+    return pa.table(list(map(pa.array, columns, STORED.types)), schema=STORED)
+
+
+def as_results(table: pa.Table) -> list[FileResult]:
+    """Return the rows of a table that has the columns of ``STORED``, without their pixels."""
+    columns = [table[name].to_pylist() for name in STORED.names]
+    return [
+        FileResult(**dict(zip(STORED.names, values, strict=True)))
+        for values in zip(*columns, strict=True)
+    ]
 
 
 def process_file(task: Task, context: Context) -> FileResult:

@@ -16,15 +16,34 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lapvqa import code
 from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.views import clean_view
 from lapvqa.identity import Ids, Keyring
+from lapvqa.ingest.archives import kinds
 from lapvqa.ingest.archives.found import Files
-from lapvqa.ingest.archives.protocol import Archive, Listed
-from lapvqa.ingest.archives.recognise import is_picture
-from lapvqa.ingest.one_file import Context, FileResult, Task, unread
+from lapvqa.ingest.archives.kinds import PICTURE
+from lapvqa.ingest.archives.protocol import IDS, LISTED, Archive
+from lapvqa.ingest.columns import (
+    Mask,
+    Rows,
+    in_order,
+    is_one_of,
+    is_set,
+    is_valid,
+    mapped,
+    positions,
+    taken,
+    whole,
+)
+from lapvqa.ingest.one_file import STORED, Context, FileResult, Task, as_table, unread
 from lapvqa.ingest.pool import process_all
 from lapvqa.ingest.result_store import ResultStore
-from lapvqa.ingest.verdicts import Candidate, Views
+from lapvqa.ingest.verdicts import Verdicts, Views, reject_unless_frontal
 from lapvqa.recorder import Recorder
 
 Places = Mapping[tuple[str, str], tuple[str, int]]
@@ -33,111 +52,153 @@ Places = Mapping[tuple[str, str], tuple[str, int]]
 
 @dataclass(frozen=True)
 class Plan:
-    """The archive's files in order of path: those settled without reading, and those to read."""
+    """The archive's files in order of path, and which of them are settled without reading."""
 
-    settled: Mapping[str, Candidate]
-    tasks: Sequence[Task]
+    files: pa.Table
+    """Path, size, mtime_ns, is_picture; ``IDS`` and ``LISTED``; reason and detail if settled."""
+    check: str
+    """Names the code that told the ids: the same code tells the same ids of a path."""
+
+    def tasks(self, rows: Rows) -> list[Task]:
+        """Return the tasks of reading the files in ``rows``."""
+        facts = self.files.take(pa.array(rows))
+        columns = [facts[name].to_pylist() for name in ("path", "size", "mtime_ns")]
+        ids = map(Ids, *(facts[name].to_pylist() for name in IDS.names))
+        return list(map(Task, *columns, ids, facts["is_picture"].to_pylist()))
+
+    def only(self, rows: Rows) -> Plan:
+        """Return the plan for the files in ``rows`` alone."""
+        return Plan(self.files.take(pa.array(rows)), self.check)
 
     @property
-    def paths(self) -> list[str]:
-        """Every file that is taken or rejected, in order of path."""
-        return sorted([*self.settled, *(task.path for task in self.tasks)])
+    def is_settled(self) -> Mask:
+        """Of each file, whether path and tables decide that it is not read."""
+        return is_valid(self.files["reason"])
+
+    @property
+    def to_read(self) -> Rows:
+        """The rows of the other files."""
+        return np.flatnonzero(~self.is_settled)
 
 
 @dataclass(frozen=True)
 class Known:
     """The files to read: results that the store has, new tasks, and images that no file claims."""
 
-    current: Mapping[str, FileResult]
+    current: pa.Table
     new: Sequence[Task]
     orphans: Places
 
 
-def plan(
-    archive: Archive,
-    files: Files,
-    *,
-    views: Views,
-    keyring: Keyring,
-    split_seed: int,
-) -> Plan:
+def plan(archive: Archive, files: Files, *, views: Views) -> Plan:
     """Settle what path and tables alone decide: a zip that cannot be read, outside the
     layout, or not the view asked for."""
-    settled: dict[str, Candidate] = {}
-    tasks: list[Task] = []
-    for path, fault in files.faults.items():
-        task = Task(path, *files.facts[path], Ids(), is_picture=False)
-        settled[path] = Candidate(unread(task, keyring, split_seed), Listed())
-        settled[path].reject(Reason.BAD_PACKING, fault)
-    for path in archive.images:
-        ids = archive.ids(path)
-        task = Task(path, *files.facts[path], ids or Ids(), is_picture(path))
-        if ids is None:
-            candidate = Candidate(unread(task, keyring, split_seed), Listed())
-            detail = f"expected a place and name of layout {archive.name}"
-            candidate.reject(Reason.OUTSIDE_LAYOUT, detail)
-            settled[path] = candidate
-            continue
-        tasks.append(task)
-        if views == "frontal":
-            candidate = Candidate(unread(task, keyring, split_seed), archive.listed(path))
-            if candidate.view and candidate.reject_unless_frontal():
-                settled[path] = candidate
-                tasks.pop()
-    return Plan(settled, tasks)
+    paths = sorted([*archive.images, *files.faults])
+    is_outside = np.zeros(len(paths), bool)
+    columns: tuple[list[str | None], ...] = ([], [], [])
+    for row, path in enumerate(paths):
+        ids = None if path in files.faults else archive.ids(path)
+        is_outside[row] = ids is None
+        for column, value in zip(columns, ids or Ids(), strict=True):
+            column.append(value)
+    named = pa.table(list(map(pa.array, columns, IDS.types)), schema=IDS)
+    listed = archive.listed(named)
+    verdicts = Verdicts(len(paths))
+    faults = pa.array([files.faults.get(path) for path in paths], pa.string())
+    verdicts.reject(is_valid(faults), Reason.BAD_PACKING, faults)
+    detail = f"expected a place and name of layout {archive.name}"
+    verdicts.reject(is_outside, Reason.OUTSIDE_LAYOUT, detail)
+    if views == "frontal":
+        view = mapped(listed["view"], clean_view).fill_null("")
+        reject_unless_frontal(verdicts, view, among=is_set(view))
+    rows = positions(pa.array(paths, pa.string()), files.listed["path"])
+    table = taken(files.listed.select(["path", "size", "mtime_ns", "kind"]), rows)
+    table = table.set_column(3, "is_picture", pc.equal(table["kind"], PICTURE))
+    for name, column in zip(IDS.names, named.columns, strict=True):
+        table = table.append_column(name, column)
+    for name, column in zip(LISTED.names, listed.columns, strict=True):
+        table = table.append_column(f"listed_{name}", column)
+    check = f"{archive.name} {code.digest(type(archive).__module__, kinds.__name__)[:16]}"
+    return Plan(verdicts.onto(table), check)
 
 
-def look_up(
-    tasks: Sequence[Task], store: ResultStore, keyring: Keyring, recorder: Recorder
-) -> Known:
+def look_up(planned: Plan, store: ResultStore, keyring: Keyring, recorder: Recorder) -> Known:
     """Return which files are known, by path, size, time and what the layout says of them."""
-    known = {
-        (result.path, result.size, result.mtime_ns, result.layout_digest): result
-        for result in store.load(recorder)
-    }
-    current: dict[str, FileResult] = {}
-    new: list[Task] = []
-    for task in tasks:
-        result = known.get((task.path, task.size, task.mtime_ns, task.layout_digest(keyring)))
-        if result is None:
-            new.append(task)
-        else:
-            current[task.path] = result
-    claimed = {(result.shard, result.row) for result in current.values()}
-    orphans = {
-        _content(result): (result.shard, result.row or 0)
-        for result in known.values()
-        if result.shard is not None and (result.shard, result.row) not in claimed
-    }
-    if current:
+    stored = store.load(recorder)
+    files, to_read = planned.files, planned.to_read
+    place = positions(stored["path"], files["path"])
+    # A settled file, or one that is not there any more (-1), has no result that counts.
+    is_known = np.append(~planned.is_settled, False)[place]
+    for name in ("size", "mtime_ns"):
+        is_known &= (
+            np.append(whole(files[name]).to_numpy(), -1)[place] == whole(stored[name]).to_numpy()
+        )
+    unchecked = np.flatnonzero(is_known & ~is_one_of(stored["check"], [planned.check]))
+    digests = whole(stored["layout_digest"]).take(pa.array(unchecked)).to_pylist()
+    tasks = planned.tasks(place[unchecked])
+    is_known[unchecked] = [
+        task.layout_digest(keyring) == digest for task, digest in zip(tasks, digests, strict=True)
+    ]
+    row_of = np.full(len(files), -1)
+    row_of[place[is_known]] = np.flatnonzero(is_known)  # of several rows of a file the last one
+    known = row_of[to_read]
+    current = taken(stored, known[known >= 0])
+    new = planned.tasks(to_read[known < 0])
+    if len(current):
         recorder.say(f"{len(current)} files are known from before, {len(new)} are new")
-    return Known(current, new, orphans)
+    return Known(current, new, _orphans(stored, current))
+
+
+def _orphans(stored: pa.Table, current: pa.Table) -> Places:
+    """Return the places of the images that no current result stands for."""
+    if stored is current:
+        return {}
+    claimed, every = (
+        pc.binary_join_element_wise(rows["shard"], rows["row"].cast(pa.string()), ":")
+        for rows in (current, stored)
+    )
+    left = stored.filter(pa.array((positions(every, claimed) < 0) & is_valid(stored["shard"])))
+    columns = [left[name].to_pylist() for name in ("image_key", "pixels_sha256", "shard", "row")]
+    return {(key, sha): (shard, row) for key, sha, shard, row in zip(*columns, strict=True)}
 
 
 def read_files(
     planned: Plan,
-    archive: Archive,
     store: ResultStore,
     context: Context,
     *,
     shard_images: int,
     workers: int,
     recorder: Recorder,
-) -> list[Candidate]:
+) -> pa.Table:
     """Return every image file with its result, in order of path; new files are read now.
 
     New files are kept in ``store`` by groups of ``shard_images`` files in order of path, each as
-    soon as it and those before it are complete.
+    soon as it and those before it are complete. A settled file has a result without content.
     """
-    known = look_up(planned.tasks, store, context.keyring, recorder)
+    known = look_up(planned, store, context.keyring, recorder)
     new = _read_new(known, store, context, shard_images, workers=workers, recorder=recorder)
-    results = store.compact([*known.current.values(), *new])
+    results = in_order(pa.concat_tables([known.current, *new])) if new else known.current
+    results = store.tidy(store.compact(results), planned.check)
     store.prune(results)
-    by_path = {result.path: result for result in results}
-    return [
-        planned.settled.get(path) or Candidate(by_path[path], archive.listed(path))
-        for path in planned.paths
-    ]
+    return with_plan(planned, results, context)
+
+
+def with_plan(planned: Plan, results: pa.Table, context: Context) -> pa.Table:
+    """Add the settled files to the results of the others, and to all what the tables say."""
+    settled = np.flatnonzero(planned.is_settled)
+    if len(settled):
+        tasks = planned.tasks(settled)
+        unread_files = [unread(task, context.keyring, context.split_seed) for task in tasks]
+        rows = as_table(unread_files)
+        for name in ("reason", "detail"):
+            column = whole(planned.files[name]).take(pa.array(settled))
+            rows = rows.set_column(rows.schema.get_field_index(name), name, column)
+        results = pa.concat_tables([results.select(STORED.names), rows])
+    results = in_order(results)
+    for name in (*IDS.names, *(f"listed_{name}" for name in LISTED.names)):
+        results = results.append_column(name, planned.files[name])
+    return results
 
 
 def _read_new(
@@ -148,17 +209,17 @@ def _read_new(
     *,
     workers: int,
     recorder: Recorder,
-) -> list[FileResult]:
+) -> list[pa.Table]:
     grouped = groups(known.new, shard_images)
     group_of = {task.path: index for index, group in enumerate(grouped) for task in group}
     filling: dict[int, list[FileResult]] = defaultdict(list)
-    stored: list[FileResult] = []
+    stored: list[pa.Table] = []
     complete = 0
     for done, result in enumerate(process_all(grouped, context, workers=workers), start=1):
         filling[group_of[result.path]].append(result)
         # In order of the groups: a killed run then leaves the same groups as it would have read.
         while complete < len(grouped) and len(filling[complete]) == len(grouped[complete]):
-            stored += store.write(at_known_places(filling.pop(complete), known.orphans))
+            stored.append(store.write(at_known_places(filling.pop(complete), known.orphans)))
             complete += 1
         recorder.progress(done, len(known.new), unit="files")
     return stored

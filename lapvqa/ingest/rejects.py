@@ -8,7 +8,6 @@ names nobody.
 from __future__ import annotations
 
 import hashlib
-import posixpath
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
@@ -18,6 +17,7 @@ from pydantic import Field
 from lapvqa import storage
 from lapvqa.dicom.reasons import BY_REQUEST
 from lapvqa.errors import RejectBudgetError
+from lapvqa.ingest.columns import Column
 from lapvqa.params import RejectBudgetParams, Section, read_yaml, validate
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
@@ -67,7 +67,7 @@ def read_rejects(project: Project) -> list[dict[str, str | None]]:
 
 
 def require_budget(
-    paths: Sequence[str],
+    paths: Column,
     rejects: pa.Table,
     budget: RejectBudgetParams,
     waivers: Waivers,
@@ -101,7 +101,9 @@ def require_budget(
             f"({len(kept) / len(paths):.1%}), allowed are {budget.overall:.1%}; {listed}",
             hint=where + "ingest.reject_budget.overall in params.yaml",
         )
-    for place, of, rejected, total in worst_folders(paths, kept, budget):
+    for place, of, rejected, total in (
+        worst_folders(paths.to_pylist(), kept, budget) if kept else ()
+    ):
         raise RejectBudgetError(
             f"{rejected} of {total} files in folder {place} of {of} (in order of name) were "
             f"rejected ({rejected / total:.1%}), allowed are {budget.per_folder:.1%}; {listed}",
@@ -134,4 +136,4 @@ def _common_depth(paths: Sequence[str]) -> int:
 
 
 def _folder(path: str, depth: int) -> str:
-    return posixpath.join(*path.split("/")[:-1][: depth + 1], "")
+    return "/".join([*path.split("/", depth + 1)[:-1], ""])

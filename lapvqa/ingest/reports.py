@@ -7,19 +7,33 @@ is the same.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from lapvqa import code, storage
 from lapvqa.dicom.reasons import TRANSIENT, Reason
 from lapvqa.errors import DicomError, SchemaError
+from lapvqa.ingest.archives.found import Files
 from lapvqa.ingest.archives.protocol import Archive
+from lapvqa.ingest.columns import (
+    Column,
+    digest,
+    in_order,
+    is_one_of,
+    is_valid,
+    kept,
+    positions,
+    taken,
+    whole,
+)
 from lapvqa.ingest.result_store import open_folder
 from lapvqa.recorder import Recorder
 from lapvqa.text import phi
@@ -49,6 +63,10 @@ REPORTS = pa.schema(
 )
 
 
+HELD = REPORTS.append(pa.field("held_in", pa.string(), nullable=False))
+"""Reports, and the file of the store that holds each."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportResult:
     """Columns of ``REPORTS``; ``reason`` is None if the report could be read."""
@@ -71,39 +89,95 @@ class ReportResult:
     """File of the store that holds this row."""
 
 
+def as_table(results: Sequence[ReportResult]) -> pa.Table:
+    """Return results as rows of ``HELD``."""
+    columns = ([getattr(result, name) for result in results] for name in HELD.names)
+    return pa.table(list(map(pa.array, columns, HELD.types)), schema=HELD)
+
+
+def as_results(table: pa.Table) -> list[ReportResult]:
+    """Return the rows of a table that has the columns of ``HELD``."""
+    columns = [table[name].to_pylist() for name in HELD.names]
+    return [
+        ReportResult(**dict(zip(HELD.names, values, strict=True)))
+        for values in zip(*columns, strict=True)
+    ]
+
+
 def read_reports(
-    archive: Archive, paths: Sequence[str], folder: Path, policy: Policy, recorder: Recorder
-) -> dict[str, ReportResult]:
-    """Return the result of each report at ``paths``; new ones are read and kept in ``folder``.
+    archive: Archive,
+    files: Files,
+    paths: Column,
+    folder: Path,
+    policy: Policy,
+    recorder: Recorder,
+) -> pa.Table:
+    """Return a row of ``HELD`` for each report at ``paths``; new ones are read, kept in ``folder``.
 
     Under the policy "reject", a text that may identify somebody is not even kept there.
     """
     stored = _load(folder, recorder)
-    known = {result.path: result for result in stored}
-    # A row keeps its text when rows before it come or go; only its number is another.
-    rows = {_content(r.path, r.size, r.stamp): r for r in stored if "#" in r.path}
-    results: dict[str, ReportResult] = {}
+    size, stamp, faults = _stamps(archive, files, paths)
+    place = positions(paths, stored["path"])
+    is_known = (place >= 0) & ~is_valid(faults)
+    for name, now in (("size", size), ("stamp", stamp)):
+        is_known &= np.append(whole(stored[name]).to_numpy(), -1)[place] == now
+    rest = np.flatnonzero(~is_known)
+    asked = zip(
+        *(column.take(pa.array(rest)).to_pylist() for column in (whole(paths), faults)),
+        size[rest].tolist(), stamp[rest].tolist(), strict=True,
+    )  # fmt: skip
+    moved = _by_content(stored) if len(rest) else {}
+    found: list[ReportResult] = []
     new: list[ReportResult] = []
-    for done, path in enumerate(paths, start=1):
-        try:
-            size, stamp = archive.report_stamp(path)
-        except OSError as error:
-            detail = f"expected a readable report: {error.strerror}"
-            results[path] = ReportResult(path=path, reason=Reason.UNREADABLE.value, detail=detail)
-            continue
-        result = known.get(path)
-        if result is None or (result.size, result.stamp) != (size, stamp):
-            result = rows.get(_content(path, size, stamp)) if "#" in path else None
-        if result is None:
-            new.append(_read(archive, ReportResult(path=path, size=size, stamp=stamp), policy))
-            recorder.progress(done, len(paths), unit="reports")
+    for done, (path, fault, *own) in enumerate(asked, start=1):
+        known = moved.get((path.rpartition("#")[0], *own)) if "#" in path else None
+        if fault is not None:
+            reason = Reason.UNREADABLE.value
+            found.append(ReportResult(path=path, reason=reason, detail=fault))
+        elif known is not None:
+            found.append(replace(known, path=path))
         else:
-            results[path] = replace(result, path=path)
-    if results:
-        recorder.say(f"{len(results)} reports are known from before, {len(new)} are new")
-    results |= {result.path: result for result in _write(folder, new)}
-    _prune(folder, {result.held_in for result in results.values()})
-    return results
+            unread = ReportResult(path=path, size=own[0], stamp=own[1])
+            new.append(_read(archive, unread, policy))
+            recorder.progress(done, len(rest), unit="reports")
+    current = taken(stored, place[is_known])
+    if number := len(current) + len(found):
+        recorder.say(f"{number} reports are known from before, {len(new)} are new")
+    if rest.size:
+        current = pa.concat_tables([current, as_table(found), _write(folder, new)])
+    _prune(folder, set(pc.unique(current["held_in"]).to_pylist()))
+    return in_order(current)
+
+
+def _stamps(
+    archive: Archive, files: Files, paths: Column
+) -> tuple[NDArray[np.int64], NDArray[np.int64], pa.Array]:
+    """Return size and stamp of each report, and why it has none.
+
+    Of a file the inventory has asked already; rows and members are asked for in their archive.
+    """
+    rows = positions(paths, files.listed["path"])
+    facts = files.listed.select(["size", "mtime_ns"])
+    size, stamp = (np.append(whole(column).to_numpy(), 0)[rows] for column in facts.columns)
+    faults = np.full(len(rows), None, object)
+    not_listed = np.flatnonzero(rows < 0)
+    asked = paths.take(pa.array(not_listed)).to_pylist()
+    for row, path in zip(not_listed, asked, strict=True):
+        try:
+            size[row], stamp[row] = archive.report_stamp(path)
+        except OSError as error:
+            faults[row] = f"expected a readable report: {error.strerror}"
+    return size, stamp, pa.array(faults, pa.string())
+
+
+def _by_content(stored: pa.Table) -> dict[tuple[str, int, int], ReportResult]:
+    """Return the rows of tables by table, length and digest.
+
+    A row keeps its text when rows before it come or go; only its number is another.
+    """
+    of_tables = as_results(stored.filter(pc.match_substring(stored["path"], "#")))
+    return {(r.path.rpartition("#")[0], r.size, r.stamp): r for r in of_tables}
 
 
 def open_reports(
@@ -122,17 +196,11 @@ def open_reports(
     return open_folder(work_dir, "reports", described)
 
 
-def flag_counts(results: Iterable[ReportResult]) -> dict[str, int]:
+def flag_counts(results: pa.Table) -> dict[str, int]:
     """Return how many reports hold identifying text, by kind."""
-    counts: dict[str, int] = {}
-    for result in results:
-        for kind in set(result.flags or ()):
-            counts[kind] = counts.get(kind, 0) + 1
+    flagged = results.filter(pc.greater(pc.list_value_length(results["flags"]), 0))
+    counts = Counter(kind for own in flagged["flags"].to_pylist() for kind in set(own))
     return dict(sorted(counts.items()))
-
-
-def _content(path: str, size: int, stamp: int) -> tuple[str, int, int]:
-    return path.rpartition("#")[0], size, stamp
 
 
 def _read(archive: Archive, unread: ReportResult, policy: Policy) -> ReportResult:
@@ -152,8 +220,8 @@ def _read(archive: Archive, unread: ReportResult, policy: Policy) -> ReportResul
     return replace(result, text=report.text)
 
 
-def _load(folder: Path, recorder: Recorder) -> list[ReportResult]:
-    results = []
+def _load(folder: Path, recorder: Recorder) -> pa.Table:
+    tables = [HELD.empty_table()]
     for path in sorted(folder.glob("*.parquet")):
         try:
             table = storage.read_table(path, REPORTS, made_by="ingest")
@@ -161,22 +229,23 @@ def _load(folder: Path, recorder: Recorder) -> list[ReportResult]:
             recorder.say(f"dropped damaged reports of finished work: {error.message}")
             path.unlink()
             continue
-        columns = [table[name].to_pylist() for name in REPORTS.names]
-        results += [
-            ReportResult(**dict(zip(REPORTS.names, values, strict=True)), held_in=path.name)
-            for values in zip(*columns, strict=True)
-        ]
-    return [result for result in results if result.reason not in TRANSIENT]
+        tables.append(_held(table, path.name))
+    stored = pa.concat_tables(tables)
+    return kept(stored, ~is_one_of(stored["reason"], TRANSIENT))
 
 
-def _write(folder: Path, results: Sequence[ReportResult]) -> list[ReportResult]:
+def _held(table: pa.Table, name: str) -> pa.Table:
+    held = pa.repeat(name, len(table))
+    return table.append_column(HELD.field("held_in"), held).replace_schema_metadata(None)
+
+
+def _write(folder: Path, results: Sequence[ReportResult]) -> pa.Table:
     if not results:
-        return []
-    facts = json.dumps([(r.path, r.size, r.stamp, r.sha256) for r in results])
-    name = f"{hashlib.sha256(facts.encode()).hexdigest()[:16]}.parquet"
-    columns = {field: [getattr(result, field) for result in results] for field in REPORTS.names}
-    storage.write_table(folder / name, pa.table(columns, schema=REPORTS), REPORTS)
-    return [replace(result, held_in=name) for result in results]
+        return HELD.empty_table()
+    table = as_table(results).select(REPORTS.names)
+    name = f"{digest(table)}.parquet"
+    storage.write_table(folder / name, table, REPORTS)
+    return _held(table, name)
 
 
 def _prune(folder: Path, needed: set[str]) -> None:

@@ -10,8 +10,8 @@ one of its images any more (deleted, replaced), a new shard without it takes its
 
 The folder's digest covers the code and libraries that make a row or a pixel, the key, the seed and
 the archive's folder. Not the archive's layout: each row keeps a digest of what the layout said of
-its file (``Task.layout_digest``), and ``plan.look_up`` compares it. Rows hold study dates, so the
-folder is private.
+its file (``Task.layout_digest``), and ``plan.look_up`` compares it, unless the same code of the
+layout did so before (``check``). Rows hold study dates, so the folder is private.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
@@ -27,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lapvqa import code, storage
@@ -34,7 +34,18 @@ from lapvqa.dicom.reasons import TRANSIENT
 from lapvqa.errors import MissingArtifactError, SchemaError
 from lapvqa.identity import key_id
 from lapvqa.images.shards import map_shard, shard_name, write_shard
-from lapvqa.ingest.one_file import RESULTS, FileResult
+from lapvqa.ingest.columns import (
+    Rows,
+    digest,
+    in_order,
+    is_one_of,
+    kept,
+    numbered,
+    positions,
+    replaced,
+    whole,
+)
+from lapvqa.ingest.one_file import RESULTS, STORED, FileResult, as_results, as_table
 from lapvqa.params import IngestParams
 from lapvqa.recorder import Recorder
 
@@ -43,6 +54,10 @@ _LIBRARIES = (
     "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm", "pyjpegls",
 )  # fmt: skip
 _KEPT_STORES = 2
+_CHECK = "lapvqa.layout"
+"""Fact of a file of rows: the code of the layout by which all of them were checked."""
+_MAX_UNCHECKED, _MAX_ROW_FILES = 5000, 32
+"""Beyond either the rows are written anew, as one file, which costs less than reading many."""
 
 
 class ResultStore:
@@ -52,45 +67,46 @@ class ResultStore:
         self.folder = folder
         self._mapped: dict[str, NDArray[np.uint8]] = {}
 
-    def write(self, finished: Iterable[FileResult]) -> list[FileResult]:
+    def write(self, finished: Iterable[FileResult]) -> pa.Table:
         """Add results, all or none; return them as ``load`` would, sorted by path.
 
         Their images, but for those that lie in a shard already, become a new shard.
         """
         results = sorted(finished, key=lambda result: result.path)
         new = [result for result in results if result.pixels is not None]
-        shard = self._write_shard(new, [result.pixels for result in new]) if new else None
-        places = {result.path: row for row, result in enumerate(new)}
-        placed = [
-            replace(result, pixels=None, shard=shard, row=places[result.path])
-            if result.path in places
-            else result
-            for result in results
-        ]
-        return self._write_rows(placed)
+        if new:
+            keys = [str(result.image_key) for result in new]
+            digests = [str(result.pixels_sha256) for result in new]
+            shard = self._write_shard(keys, digests, [result.pixels for result in new])
+            places = {result.path: row for row, result in enumerate(new)}
+            results = [
+                replace(result, shard=shard, row=places[result.path])
+                if result.path in places
+                else result
+                for result in results
+            ]
+        return self._write_rows(as_table(results))
 
-    def load(self, recorder: Recorder) -> list[FileResult]:
-        """Return all results that may be used again.
+    def load(self, recorder: Recorder) -> pa.Table:
+        """Return all results that may be used again: ``STORED``, and who checked them (``check``).
 
         Damaged files of the store are reported and dropped, so that their images are read again;
         transient rejects are left out for the same reason.
         """
-        results: list[FileResult] = []
+        tables = []
         for path in sorted(self.folder.glob("rows-*.parquet")):
             try:
-                rows = _read_rows(path)
+                tables.append(_read_rows(path))
             except (SchemaError, MissingArtifactError) as error:
                 recorder.say(f"dropped damaged rows of finished work: {error.message}")
                 path.unlink()
-                continue
-            results += rows
-        sizes = {shard: self._size(shard, recorder) for shard in sorted(_shards(results))}
-        return [
-            result
-            for result in results
-            if result.reason not in TRANSIENT
-            and (result.shard is None or (result.row or 0) < sizes[result.shard])
-        ]
+        results = pa.concat_tables(tables) if tables else _held(RESULTS.empty_table(), "", "")
+        shards = whole(results["shard"]).dictionary_encode()
+        sizes = [self._size(shard, recorder) for shard in shards.dictionary.to_pylist()]
+        # The last size is that of no shard, whose code is -1: a reject has no row to look for.
+        size = np.array([*sizes, 1])[shards.indices.fill_null(-1).to_numpy()]
+        is_there = whole(results["row"]).fill_null(0).to_numpy() < size
+        return kept(results, is_there & ~is_one_of(results["reason"], TRANSIENT))
 
     def images(self, shard: str) -> NDArray[np.uint8]:
         """Return the images of a shard [N, 384, 384], mapped."""
@@ -98,71 +114,84 @@ class ResultStore:
             self._mapped[shard] = map_shard(self.folder / shard)
         return self._mapped[shard]
 
-    def compact(self, current: Sequence[FileResult]) -> list[FileResult]:
+    def compact(self, current: pa.Table) -> pa.Table:
         """Rewrite the shards with images that no current result stands for; return the results.
 
         Images withdrawn from the archive must not remain here. The other shards keep their bytes.
         """
-        used: dict[str, list[FileResult]] = defaultdict(list)
-        for result in current:
-            if result.shard is not None:
-                used[result.shard].append(result)
-        moved: dict[str, FileResult] = {}
-        for shard, results in used.items():
-            images = self.images(shard)
-            rows = sorted({result.row or 0 for result in results})
-            if len(rows) == len(images):
+        shards, rows = numbered(current["shard"]), _rows(current)
+        names = pc.unique(current["shard"]).drop_null().sort().to_pylist()
+        used = [np.unique(rows[shards == number]) for number in range(len(names))]
+        moved = []
+        is_moved = np.zeros(len(current), bool)
+        for number, shard in enumerate(names):
+            images, stood_for = self.images(shard), used[number]
+            if len(stood_for) == len(images):
                 continue
-            first = {result.row or 0: result for result in reversed(results)}
-            target = self._write_shard([first[row] for row in rows], [images[row] for row in rows])
-            new_row = {row: index for index, row in enumerate(rows)}
-            again = [
-                replace(result, shard=target, row=new_row[result.row or 0]) for result in results
-            ]
-            moved |= {result.path: result for result in self._write_rows(again)}
-        return [moved.get(result.path, result) for result in current]
+            own = shards == number
+            results = current.filter(pa.array(own))
+            is_moved |= own
+            first = results.take(positions(pa.array(stood_for), pa.array(_rows(results))))
+            keys, digests = (first[name].to_pylist() for name in ("image_key", "pixels_sha256"))
+            target = self._write_shard(keys, digests, [images[row] for row in stood_for])
+            again = {"shard": [target] * len(results)}
+            again["row"] = np.searchsorted(stood_for, _rows(results)).tolist()
+            moved.append(self._write_rows(replaced(results, again)))
+        if not moved:
+            return current
+        return in_order(pa.concat_tables([current.filter(pa.array(~is_moved)), *moved]))
 
-    def prune(self, current: Sequence[FileResult]) -> None:
+    def tidy(self, current: pa.Table, check: str) -> pa.Table:
+        """Write all rows as one file, if they lie in many or most were checked by other code."""
+        unchecked = len(current) - int(is_one_of(current["check"], [check]).sum())
+        if unchecked <= _MAX_UNCHECKED and len(pc.unique(current["held_in"])) <= _MAX_ROW_FILES:
+            return current
+        return self._write_rows(current, check)
+
+    def prune(self, current: pa.Table) -> None:
         """Delete the files that no current result needs."""
         for group in self.folder.glob("group-*.json"):  # left by a cluster that has read it
             group.unlink()
-        needed = {result.held_in for result in current} | _shards(current)
+        needed = {
+            name
+            for column in ("held_in", "shard")
+            for name in pc.unique(current[column]).to_pylist()
+        }
         for path in [*self.folder.glob("rows-*.parquet"), *self.folder.glob("images-*.arrow")]:
             if path.name not in needed:
                 self._mapped.pop(path.name, None)
                 path.unlink()
 
-    def export(self, path: Path, shard: str, images: Sequence[FileResult]) -> None:
-        """Make ``path`` hold ``images`` of ``shard``, in order of row: a link if it is all of them.
+    def export(self, path: Path, shard: str, keys: Sequence[str], rows: Rows) -> None:
+        """Make ``path`` hold the images in ``rows`` of ``shard``: a link if they are all of it.
 
         A link costs neither space nor time; nobody ever writes into a shard.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        if len(images) == len(self.images(shard)):
+        if len(rows) == len(self.images(shard)):
             try:
                 path.hardlink_to(self.folder / shard)
             except OSError:  # another file system, or one without links
                 shutil.copyfile(self.folder / shard, path)
             return
-        rows = [image.row or 0 for image in images]
-        write_shard(path, [str(image.image_key) for image in images], self.images(shard)[rows])
+        write_shard(path, keys, self.images(shard)[rows])
 
     def _write_shard(
-        self, results: Sequence[FileResult], images: Sequence[NDArray[np.uint8] | None]
+        self,
+        keys: Sequence[str],
+        digests: Sequence[str],
+        images: Sequence[NDArray[np.uint8] | None],
     ) -> str:
-        keys = [str(result.image_key) for result in results]
-        name = shard_name(keys, [str(result.pixels_sha256) for result in results])
-        write_shard(
-            self.folder / name, keys, np.stack([image for image in images if image is not None])
-        )
+        name = shard_name(keys, digests)
+        pixels = np.stack([image for image in images if image is not None])
+        write_shard(self.folder / name, keys, pixels)
         return name
 
-    def _write_rows(self, results: Sequence[FileResult]) -> list[FileResult]:
-        values = [[str(getattr(result, field)) for field in RESULTS.names] for result in results]
-        name = f"rows-{hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]}.parquet"
-        columns = {field: [getattr(result, field) for result in results] for field in RESULTS.names}
-        storage.write_table(self.folder / name, pa.table(columns, schema=RESULTS), RESULTS)
-        return [replace(result, held_in=name) for result in results]
+    def _write_rows(self, results: pa.Table, check: str = "") -> pa.Table:
+        rows = results.select(RESULTS.names).replace_schema_metadata({_CHECK: check})
+        name = f"rows-{digest(rows)}{'-checked' if check else ''}.parquet"
+        storage.write_table(self.folder / name, rows, RESULTS)
+        return _held(rows, name, check)
 
     def _size(self, shard: str, recorder: Recorder) -> int:
         if not (self.folder / shard).exists():  # rewritten since, or deleted to have it made again
@@ -184,18 +213,18 @@ def forget(work_dir: Path, unwanted: Callable[[FileResult], bool]) -> int:
     paths: set[str] = set()
     for path in sorted(work_dir.glob("*/rows-*.parquet")):
         try:
-            results = _read_rows(path)
+            rows = _read_rows(path)
         except SchemaError:
             continue
-        dropped = [result for result in results if result.reason and unwanted(result)]
+        rejects = as_results(rows.filter(pc.is_valid(rows["reason"])))
+        dropped = {result.path for result in rejects if unwanted(result)}
         if not dropped:
             continue
-        dropped_paths = {result.path for result in dropped}
-        kept = [result for result in results if result.path not in dropped_paths]
-        if kept:
-            ResultStore(path.parent)._write_rows(kept)
+        rest = rows.filter(pa.array(~is_one_of(rows["path"], dropped)))
+        if len(rest):
+            ResultStore(path.parent)._write_rows(rest, rest["check"][0].as_py())
         path.unlink()
-        paths |= dropped_paths
+        paths |= dropped
     return len(paths)
 
 
@@ -226,17 +255,22 @@ def open_folder(work_dir: Path, kind: str, described: Mapping[str, object]) -> P
     return folder
 
 
-def _read_rows(path: Path) -> list[FileResult]:
-    table = storage.read_table(path, RESULTS, made_by="ingest")
-    columns = [table[name].to_pylist() for name in RESULTS.names]
-    return [
-        FileResult(**dict(zip(RESULTS.names, values, strict=True)), held_in=path.name)
-        for values in zip(*columns, strict=True)
-    ]
+def _read_rows(path: Path) -> pa.Table:
+    rows = storage.read_table(path, RESULTS, made_by="ingest")
+    check = (rows.schema.metadata or {}).get(_CHECK.encode(), b"")
+    return _held(rows, path.name, check.decode())
 
 
-def _shards(results: Iterable[FileResult]) -> set[str]:
-    return {result.shard for result in results if result.shard is not None}
+def _held(rows: pa.Table, name: str, check: str) -> pa.Table:
+    """Add the file that holds the rows, and the code by which their layout was checked."""
+    for field, value in ((STORED.field("held_in"), name), (pa.field("check", pa.string()), check)):
+        rows = rows.append_column(field, pa.repeat(value, len(rows)))
+    return rows.replace_schema_metadata(None)
+
+
+def _rows(results: pa.Table) -> Rows:
+    rows: Rows = whole(results["row"]).fill_null(-1).to_numpy().astype(np.int64)
+    return rows
 
 
 def _version(library: str) -> str:

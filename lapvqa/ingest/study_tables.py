@@ -3,29 +3,55 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import date
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from lapvqa.dicom.header import clean_date, clean_time
 from lapvqa.dicom.reasons import COPIES, Reason
 from lapvqa.identity import Keyring
 from lapvqa.images.shards import shard_name
-from lapvqa.ingest.archives.protocol import Archive, KnownStudies, Matches, ReportMatch
-from lapvqa.ingest.reports import ReportResult
-from lapvqa.ingest.verdicts import Candidate, accepted
+from lapvqa.ingest.archives.protocol import Archive, KnownStudies, Lazily, Matches, ReportMatch
+from lapvqa.ingest.columns import (
+    Mask,
+    Rows,
+    counted,
+    digest,
+    is_one_of,
+    is_set,
+    is_valid,
+    kept,
+    mapped,
+    numbered,
+    picked,
+    positions,
+    replaced,
+    unordered,
+    whole,
+)
+from lapvqa.ingest.reports import ReportResult, as_results
+from lapvqa.ingest.verdicts import is_taken
 from lapvqa.params import SeveralReports
 from lapvqa.schemas import CHEXPERT_LABELS, IMAGES, LABELS, REJECTS, STUDIES
 
 STAGE = "ingest"
 STRUCTURED_REPORT = "structured_report"
 """Value of column ``companion`` in the stored results."""
+NEEDED = (
+    "path", "reason", "detail", "exception", "file_sha256", "study", "study_key", "patient_key",
+    "accession_key", "instance_key", "split", "companion", "listed_date", "listed_time",
+    "study_date", "study_time",
+)  # fmt: skip
+"""Columns of the judged files that studies, reports, labels and rejects are made of."""
 _UNKNOWN_LAST = "~"  # sorts behind every digit
+_WHOLE_TIME = r"^\d{6}(\.\d{1,6})?$"
+"""Times that ``clean_time`` leaves as they are."""
 
 
 @dataclass(frozen=True)
@@ -35,32 +61,70 @@ class Shard:
     name: str
     stored: str
     """The store's shard, of which this is all or a part."""
-    images: Sequence[Candidate]
+    rows: Rows
+    """Of the table of files."""
 
 
 @dataclass(frozen=True)
-class Study:
-    """A study of the archive: files whose study, patient and split are known."""
+class Studies:
+    """The studies whose patient and split are known, in order of key, and their files.
 
-    key: str
-    files: Sequence[Candidate]
+    What goes with images (DICOM SR...) counts as a file of its study, but makes none.
+    """
+
+    files: pa.Table
+    rows: Rows
+    """The studies' files: study by study, within each in order of path."""
+    study: Rows
+    """The study of each of these, from 0 up."""
+
+    def column(self, name: str) -> pa.Array:
+        """Return a column of the studies' files."""
+        return picked(self.files[name], self.rows)
 
     @cached_property
-    def images(self) -> list[Candidate]:
-        """The files that are taken; a study without one still counts if it has a report."""
-        return accepted(self.files)
+    def is_taken(self) -> Mask:
+        """Of each of the studies' files."""
+        return is_taken(self.files)[self.rows]
 
-    @property
-    def first(self) -> Candidate:
-        """The file that tells whose study it is."""
-        return (self.images or [f for f in self.files if not f.result.companion])[0]
+    @cached_property
+    def is_image(self) -> Mask:
+        """Of each of the studies' files: no companion, taken or not."""
+        return ~is_set(self.column("companion"))
+
+    @cached_property
+    def starts(self) -> Rows:
+        """Where in ``rows`` the files of each study begin."""
+        return np.searchsorted(self.study, np.arange(self.study.max(initial=-1) + 1))
+
+    @cached_property
+    def keys(self) -> pa.Array:
+        """The study key of each study."""
+        return picked(self.files["study_key"], self.rows[self.starts])
+
+    @cached_property
+    def num_images(self) -> Rows:
+        """Images taken of each study; one without still counts if it has a report."""
+        return np.bincount(self.study, weights=self.is_taken, minlength=len(self.starts)).astype(
+            int
+        )
+
+    @cached_property
+    def first(self) -> Rows:
+        """The row of the file that tells whose study it is: taken, else an image."""
+        return self.rows[self.least(np.where(self.is_taken, 0, np.where(self.is_image, 1, 2)))]
+
+    def least(self, rank: Rows) -> Rows:
+        """Return the place in ``rows`` of each study's first file among those of least rank."""
+        return np.lexsort((rank, self.study))[self.starts]
 
 
 @dataclass(frozen=True)
 class Reports:
-    """The reports that are taken, by study key, and the rejects among them."""
+    """The reports that are taken, and the rejects among them."""
 
-    texts: Mapping[str, ReportResult]
+    taken: pa.Table
+    """``REPORTS``, and the study key of each."""
     rejects: Sequence[dict[str, str | None]]
     rules: Mapping[str, int]
     """How many were matched by which rule."""
@@ -68,31 +132,33 @@ class Reports:
     """All reports: those that are taken and those that are rejected."""
 
 
-def make_shards(candidates: Sequence[Candidate]) -> list[Shard]:
+def make_shards(files: pa.Table) -> list[Shard]:
     """Group the images that are taken by the store's shards, sorted by name."""
-    stored: dict[str, list[Candidate]] = defaultdict(list)
-    for candidate in accepted(candidates):
-        stored[str(candidate.result.shard)].append(candidate)
+    rows = np.flatnonzero(is_taken(files))
+    stored = numbered(files["shard"])[rows]
+    place = whole(files["row"]).fill_null(0).to_numpy()[rows]
+    rows = rows[np.lexsort((place, stored))]
+    bounds = np.flatnonzero(np.diff(np.sort(stored))) + 1
+    columns = [picked(files[name], rows) for name in ("shard", "image_key", "pixels_sha256")]
     shards = []
-    for name, images in stored.items():
-        images.sort(key=lambda image: image.result.row or 0)
-        keys = [str(image.result.image_key) for image in images]
-        digests = [str(image.result.pixels_sha256) for image in images]
-        shards.append(Shard(shard_name(keys, digests), name, images))
+    for own in np.split(np.arange(len(rows)), bounds) if len(rows) else ():
+        span = slice(own[0], own[-1] + 1)
+        name, keys, digests = columns[0][span.start].as_py(), columns[1][span], columns[2][span]
+        named = shard_name(keys.to_pylist(), digests.to_pylist())
+        shards.append(Shard(named, name, rows[span]))
     return sorted(shards, key=lambda shard: shard.name)
 
 
-def images_table(shards: Sequence[Shard]) -> pa.Table:
+def images_table(files: pa.Table, shards: Sequence[Shard]) -> pa.Table:
     """Return data/images.parquet's rows, sorted by image key."""
-    rows = []
-    for shard in shards:
-        for row, image in enumerate(shard.images):
-            known = {name: getattr(image.result, name, None) for name in IMAGES.names}
-            placed = {"split": image.split, "shard": shard.name, "row": row}
-            viewed = {"view": image.view, "view_source": image.view_source}
-            rows.append({**known, **placed, **viewed})
-    rows.sort(key=lambda row: str(row["image_key"]))
-    return pa.Table.from_pylist(rows, schema=IMAGES)
+    empty = np.array([], np.int64)
+    rows = np.concatenate([empty, *(shard.rows for shard in shards)])
+    sizes = [len(shard.rows) for shard in shards]
+    names = np.repeat(np.array([shard.name for shard in shards], object), sizes)
+    places = np.concatenate([empty, *map(np.arange, sizes)]).astype(np.int32)
+    order = pc.sort_indices(picked(files["image_key"], rows)).to_numpy()
+    table = files.select(IMAGES.names).take(pa.array(rows[order]))
+    return replaced(table, {"shard": names[order], "row": places[order]})
 
 
 def content_digest(images: pa.Table, studies: pa.Table) -> str:
@@ -100,82 +166,90 @@ def content_digest(images: pa.Table, studies: pa.Table) -> str:
 
     The same for two archives of the same content, in whatever order their files arrived.
     """
-    digest = hashlib.sha256()
-    for table in (images.drop_columns(["shard", "row"]), studies):
-        for row in table.to_pylist():
-            digest.update(json.dumps(list(row.values())).encode())
-    return digest.hexdigest()[:16]
+    both = digest(images.drop_columns(["shard", "row"])) + digest(studies)
+    return hashlib.sha256(both.encode()).hexdigest()[:16]
 
 
-def find_studies(candidates: Sequence[Candidate]) -> list[Study]:
-    """Return the studies with a patient and a split, each with all its files in order of path.
-
-    What goes with images (DICOM SR...) counts as a file of its study, but makes none.
-    """
-    files: dict[str, list[Candidate]] = defaultdict(list)
-    for candidate in candidates:
-        if candidate.result.study_key and candidate.result.patient_key and candidate.split:
-            files[candidate.result.study_key].append(candidate)
-    return [
-        Study(key, files[key])
-        for key in sorted(files)
-        if any(not file.result.companion for file in files[key])
-    ]
+def find_studies(files: pa.Table) -> Studies:
+    """Return the studies of the judged files."""
+    named = is_set(files["study_key"]) & is_set(files["patient_key"]) & is_set(files["split"])
+    rows = np.flatnonzero(named)
+    study = numbered(files["study_key"])[rows]
+    images = np.bincount(study, weights=~is_set(files["companion"])[rows])
+    has_image = images[study] > 0
+    rows, study = rows[has_image], study[has_image]
+    order = np.argsort(study, kind="stable")
+    rows, study = rows[order], study[order]
+    return Studies(files, rows, np.cumsum(np.diff(study, prepend=study[:1]) > 0))
 
 
-def known_studies(studies: Sequence[Study], keyring: Keyring) -> KnownStudies:
+def known_studies(studies: Studies, keyring: Keyring) -> KnownStudies:
     """Return what reports are matched by.
 
     Rejected files take part: they still tell whose a folder is. But a copy elsewhere does not pull
     its study's report there.
     """
-    places: dict[str, list[str]] = {}
-    copies: dict[str, list[str]] = {}
-    accessions: dict[str, set[str]] = defaultdict(set)
-    instances: dict[str, str] = {}
-    dates: dict[str, str] = {}
-    structured: dict[str, list[str]] = {}
-    for study in studies:
-        images = [file for file in study.files if not file.result.companion]
-        elsewhere = [file.result.path for file in images if file.reason in COPIES]
-        own = [file.result.path for file in images if file.reason not in COPIES]
-        places[study.key], copies[study.key] = own or elsewhere, elsewhere
-        for file in images:
-            if file.reason is Reason.PATIENT_MISMATCH:
-                continue
-            if file.result.accession_key:
-                accessions[file.result.accession_key].add(study.key)
-            if file.result.instance_key:
-                instances[file.result.instance_key] = study.key
-        day = min(map(_taken_at, images))[0]
-        if day != _UNKNOWN_LAST:
-            dates[study.key] = day
-        structured[study.key] = [
-            file.result.path
-            for file in study.files
-            if file.result.companion == STRUCTURED_REPORT and file.reason not in COPIES
-        ]
+    keys, is_image = studies.keys, studies.is_image
+    is_copy = is_one_of(studies.column("reason"), COPIES)
+    is_report = is_one_of(studies.column("companion"), [STRUCTURED_REPORT]) & ~is_copy
+    first = studies.rows[studies.least(np.where(is_image, np.where(is_copy, 1, 0), 2))]
+    is_own = is_image & ~is_one_of(studies.column("reason"), [Reason.PATIENT_MISMATCH])
+
+    def paths_of(where: Mask) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {key: [] for key in keys.to_pylist()}
+        for key, path in _pairs(studies, where, "path"):
+            found[key].append(path)
+        return found
+
+    def images() -> dict[str, list[str]]:
+        elsewhere = paths_of(is_image & is_copy)
+        return {key: own or elsewhere[key] for key, own in paths_of(is_image & ~is_copy).items()}
+
+    def by_accession() -> dict[str, str | None]:
+        owners: dict[str, set[str]] = defaultdict(set)
+        for key, number in _pairs(studies, is_own, "accession_key"):
+            owners[number].add(key)
+        return {number: next(iter(o)) if len(o) == 1 else None for number, o in owners.items()}
+
+    def dates() -> dict[str, str]:
+        ranks, days = _times_taken(studies.files)
+        place = studies.least(np.where(is_image, ranks[studies.rows], len(days)))
+        found = zip(
+            keys.to_pylist(), days.take(pa.array(studies.rows[place])).to_pylist(), strict=True
+        )
+        return {key: day for key, day in found if day != _UNKNOWN_LAST}
+
     return KnownStudies(
-        images=places,
-        copies=copies,
+        images=Lazily(images),
+        copies=Lazily(lambda: paths_of(is_image & is_copy)),
+        first_images=_dict(keys, picked(studies.files["path"], first)),
         study_key=keyring.study,
         accession_key=keyring.accession,
         instance_key=keyring.image,
-        by_accession={
-            key: next(iter(own)) if len(own) == 1 else None for key, own in accessions.items()
-        },
-        by_instance=instances,
-        patients={study.key: str(study.first.result.patient_key) for study in studies},
-        dates=dates,
-        structured_reports=structured,
+        by_accession=Lazily(by_accession),
+        by_instance=Lazily(
+            lambda: {key: study for study, key in _pairs(studies, is_own, "instance_key")}
+        ),
+        patients=Lazily(lambda: _dict(keys, picked(studies.files["patient_key"], studies.first))),
+        dates=Lazily(dates),
+        structured_reports=Lazily(lambda: paths_of(is_report)),
     )
 
 
+def _dict(keys: pa.Array, values: pa.Array) -> dict[str, str]:
+    return dict(zip(keys.to_pylist(), values.to_pylist(), strict=True))
+
+
+def _pairs(studies: Studies, where: Mask, name: str) -> Iterator[tuple[str, str]]:
+    """Yield study key and value of the files in ``where`` that have one."""
+    values = studies.column(name)
+    rows = pa.array(where & is_set(values))
+    keys = studies.column("study_key").filter(rows).to_pylist()
+    return zip(keys, values.filter(rows).to_pylist(), strict=True)
+
+
 def judge_reports(
-    archive: Archive,
-    matches: Matches,
-    results: Mapping[str, ReportResult],
-    several: SeveralReports = "best",
+    archive: Archive, matches: Matches, results: pa.Table, several: SeveralReports = "best"
 ) -> Reports:
     """Choose each study's report, and say why the others are rejected.
 
@@ -183,48 +257,72 @@ def judge_reports(
     by the rule that found it, then the latest by its own date, a corrected one before the others,
     the first by path. ``none``: none is taken if their texts differ.
     """
-    texts: dict[str, ReportResult] = {}
+    table = matches.table
+    place = positions(table["path"], results["path"])
+    studies = unordered(table["study"])
+    # An only report that can be read needs no choice, and in most archives all are such.
+    is_read = ~is_valid(picked(results["reason"], place))
+    is_only = (np.bincount(studies)[studies] == 1) & is_read if len(table) else is_read
+    rest = Matches(table.filter(pa.array(~is_only)))
+    chosen, rules, rejects = _choose(archive, rest, results, several)
+    rules += Counter(counted(table["rule"].filter(pa.array(is_only))))
+    rejects += [
+        reject_row("report", path, refusal.reason, refusal.detail)
+        for path, refusal in matches.refused.items()
+    ]
+    others = _other_documents(archive, results)
+    known = {*table["path"].to_pylist(), *matches.refused}
+    rejects += [
+        reject_row("report", path, Reason.REPORT_WITHOUT_STUDY, "no study to go with it")
+        for path in archive.reports
+        if path not in known
+    ]
+    study_of = np.full(len(results), None, object)
+    study_of[place[is_only]] = table["study"].filter(pa.array(is_only)).to_pylist()
+    rows = positions(pa.array([*chosen.values()], pa.string()), results["path"])
+    study_of[rows] = [*chosen]
+    owners = pa.array(study_of, pa.string())
+    texts = kept(results.append_column("study_key", owners), is_valid(owners))
+    return Reports(texts, rejects, dict(rules.most_common()), known.union(archive.reports) - others)
+
+
+def _choose(
+    archive: Archive, matches: Matches, results: pa.Table, several: SeveralReports
+) -> tuple[dict[str, str], Counter[str], list[dict[str, str | None]]]:
+    """Return the report of each study, how many by which rule, and the rejects."""
+    rows = positions(matches.table["path"], results["path"])
+    read = {result.path: result for result in as_results(results.take(pa.array(rows)))}
+    chosen: dict[str, str] = {}
     rejects = []
     rules: Counter[str] = Counter()
     others = _other_documents(archive, results)
     for key, candidates in matches.reports.items():
         usable = sorted(
-            (match for match in candidates if results[match.path].reason is None),
-            key=lambda match: _worth(match, results[match.path]),
+            (match for match in candidates if read[match.path].reason is None),
+            key=lambda match: _worth(match, read[match.path]),
         )
         rejects += [
             _report_reject(result, Reason(result.reason), result.detail or "")
-            for result in (results[match.path] for match in candidates)
+            for result in (read[match.path] for match in candidates)
             if result.reason is not None and result.path not in others
         ]
-        differ = len({results[match.path].text for match in usable}) > 1
+        differ = len({read[match.path].text for match in usable}) > 1
         if several == "none" and differ:
             detail = f"expected one report of its study, found {len(usable)}"
             rejects += [
-                _report_reject(results[match.path], Reason.AMBIGUOUS_REPORT, detail)
+                _report_reject(read[match.path], Reason.AMBIGUOUS_REPORT, detail)
                 for match in usable
             ]
             continue
         for match in usable[:1]:
-            texts[key] = results[match.path]
+            chosen[key] = match.path
             rules[match.rule] += 1
         rejects += [
-            _report_reject(results[match.path], Reason.SUPERSEDED_REPORT, detail)
+            _report_reject(read[match.path], Reason.SUPERSEDED_REPORT, detail)
             for match in usable[1:]
-            for detail in [_instead(results[match.path], texts[key], usable[0])]
+            for detail in [_instead(read[match.path], read[chosen[key]], usable[0])]
         ]
-    rejects += [
-        reject_row("report", path, refusal.reason, refusal.detail)
-        for path, refusal in matches.refused.items()
-    ]
-    known = {match.path for own in matches.reports.values() for match in own}
-    rejects += [
-        reject_row("report", path, Reason.REPORT_WITHOUT_STUDY, "no study to go with it")
-        for path in archive.reports
-        if path not in known and path not in matches.refused
-    ]
-    paths = {*archive.reports, *known, *matches.refused} - others
-    return Reports(texts, rejects, dict(rules.most_common()), paths)
+    return chosen, rules, rejects
 
 
 def _worth(match: ReportMatch, result: ReportResult) -> tuple[object, ...]:
@@ -242,15 +340,17 @@ def _instead(result: ReportResult, taken: ReportResult, match: ReportMatch) -> s
     return f"{same} stands for its study: {match.rule}"
 
 
-def _other_documents(archive: Archive, results: Mapping[str, ReportResult]) -> Set[str]:
+def _other_documents(archive: Archive, results: pa.Table) -> Set[str]:
     """Return the DICOM SR that are no reports (of a dose, of CAD): they stay companions."""
-    found = {path for path, result in results.items() if result.reason == Reason.NOT_A_REPORT}
+    is_other = pa.array(is_one_of(results["reason"], [Reason.NOT_A_REPORT]))
+    found = set(results["path"].filter(is_other).to_pylist())
     return found.intersection(archive.images) if found else found
 
 
-def without_reports(candidates: Sequence[Candidate], reports: Reports) -> list[Candidate]:
+def without_reports(files: pa.Table, reports: Reports) -> pa.Table:
     """Return the files of the archive that are not counted as reports."""
-    return [file for file in candidates if file.result.path not in reports.paths]
+    is_report = is_one_of(files["path"], reports.paths)
+    return kept(files, ~is_report)
 
 
 def _report_reject(result: ReportResult, reason: Reason, detail: str) -> dict[str, str | None]:
@@ -260,108 +360,151 @@ def _report_reject(result: ReportResult, reason: Reason, detail: str) -> dict[st
 
 
 def studies_table(
-    studies: Sequence[Study], reports: Reports, days: Callable[[str, date], date | None]
+    studies: Studies, reports: Reports, days_earlier: Callable[[str], int] | None
 ) -> pa.Table:
     """Return data/studies.parquet's rows, sorted by study key: those with image or report.
 
-    ``days`` gives the date to write for a patient's (key) study.
+    ``days_earlier`` says by how many days a patient's (key) dates are moved; None: no date is
+    written.
     """
-    taken_at = {study.key: min(map(_taken_at, study.images or study.files)) for study in studies}
-    studies_of: dict[str, list[Study]] = defaultdict(list)
-    for study in studies:
-        if study.images or study.key in reports.texts:
-            studies_of[str(study.first.result.patient_key)].append(study)
-    rows = []
-    for patient, own in studies_of.items():
-        own.sort(key=lambda study: (taken_at[study.key], study.key))
-        first_day = _date(taken_at[own[0].key])
-        for order, study in enumerate(own):
-            day = _date(taken_at[study.key])
-            report = reports.texts.get(study.key)
-            shown = days(patient, day) if day else None
-            rows.append(
-                {
-                    "study_key": study.key,
-                    "patient_key": patient,
-                    "split": study.first.split,
-                    "study_order": order,
-                    "days_since_first": (day - first_day).days if day and first_day else None,
-                    "study_date": shown.strftime("%Y%m%d") if shown else None,
-                    "num_images": len(study.images),
-                    "report": report.text if report else None,
-                    "report_sha256": report.sha256 if report else None,
-                    "identity_flags": sorted(set(report.flags or ())) if report else [],
-                }
-            )
-    rows.sort(key=lambda row: str(row["study_key"]))
-    return pa.Table.from_pylist(rows, schema=STUDIES)
+    report = positions(studies.keys, reports.taken["study_key"])
+    rows = np.flatnonzero((studies.num_images > 0) | (report >= 0))
+    first, report = studies.first[rows], report[rows]
+    patient = picked(studies.files["patient_key"], first)
+    # A study is as old as the first of its images that are taken, of its files if none is.
+    ranks, days = _times_taken(studies.files)
+    counts = studies.is_taken | (studies.num_images == 0)[studies.study]
+    when = studies.rows[studies.least(np.where(counts, ranks[studies.rows], len(ranks)))][rows]
+    patients = unordered(patient)
+    order = np.lexsort((rows, ranks[when], patients))
+    is_first = np.diff(patients[order], prepend=-1) != 0
+    starts = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
+    day = _days(days.take(pa.array(when)))
+    of_first, place = np.empty_like(order), np.empty_like(order)
+    of_first[order], place[order] = order[starts], np.arange(len(order)) - starts
+    since = day - day[of_first]
+    columns = {
+        "study_key": studies.keys.take(pa.array(rows)),
+        "patient_key": patient,
+        "split": picked(studies.files["split"], first),
+        "study_order": pa.array(place, pa.int32()),
+        "days_since_first": pa.array(since.astype(np.int64), mask=np.isnat(since)).cast(pa.int32()),
+        "study_date": _shown(day, patient, days_earlier),
+        "num_images": pa.array(studies.num_images[rows], pa.int32()),
+        "report": picked(reports.taken["text"], report),
+        "report_sha256": picked(reports.taken["sha256"], report),
+        "identity_flags": _flags(picked(reports.taken["flags"], report)),
+    }
+    return pa.table(columns, schema=STUDIES)
 
 
-def _taken_at(candidate: Candidate) -> tuple[str, str]:
-    """Return date and time by the archive's table, else by the header; unknown ones sort last."""
-    listed, result = candidate.listed, candidate.result
-    day = clean_date(listed.date or "") or result.study_date or _UNKNOWN_LAST
-    time = clean_time(listed.time or "") or result.study_time or _UNKNOWN_LAST
-    return day, time
+def _times_taken(files: pa.Table) -> tuple[Rows, pa.Array]:
+    """Return the order in time of the files, and their dates; unknown ones stand last.
+
+    Date and time are by the archive's table, else by the header.
+    """
+    listed = whole(files["listed_time"])
+    is_whole = pc.match_substring_regex(listed, _WHOLE_TIME)
+    none = pa.scalar(None, pa.string())
+    times = pc.if_else(is_whole, listed, mapped(pc.if_else(is_whole, none, listed), clean_time))
+    dates = mapped(files["listed_date"], clean_date)
+    day, time = (
+        pc.coalesce(_or_null(listed), _or_null(whole(header)), _UNKNOWN_LAST)
+        for listed, header in ((dates, files["study_date"]), (times, files["study_time"]))
+    )
+    return numbered(pc.binary_join_element_wise(day, time, "")), day
 
 
-def _date(taken_at: tuple[str, str]) -> date | None:
-    day = taken_at[0]
-    return None if day == _UNKNOWN_LAST else date(int(day[:4]), int(day[4:6]), int(day[6:]))
+def _or_null(column: pa.Array) -> pa.Array:
+    return pc.if_else(pc.not_equal(column, ""), column, pa.scalar(None, pa.string()))
 
 
-def labels_table(archive: Archive, keyring: Keyring, studies: pa.Table) -> pa.Table:
-    """Return data/labels.parquet's rows: the archive's own labels of the studies that are taken."""
-    taken = set(studies["study_key"].to_pylist())
-    labels: dict[str, list[int | None]] = {}
-    for study_id, values in archive.labels():
-        key = keyring.study(study_id)
-        if key in taken:
-            labels.setdefault(key, values)
-    rows = [
-        {"study_key": key, **dict(zip(CHEXPERT_LABELS, labels[key], strict=True))}
-        for key in sorted(labels)
-    ]
-    return pa.Table.from_pylist(rows, schema=LABELS)
+def _days(dates: pa.Array) -> NDArray[np.datetime64]:
+    """Return yyyymmdd as days; NaT for unknown ones."""
+    known = mapped(dates, lambda d: None if d == _UNKNOWN_LAST else f"{d[:4]}-{d[4:6]}-{d[6:]}")
+    days: NDArray[np.datetime64] = known.cast(pa.date32()).to_numpy(zero_copy_only=False)
+    return days.astype("datetime64[D]")
+
+
+def _shown(
+    days: NDArray[np.datetime64], patients: pa.Array, days_earlier: Callable[[str], int] | None
+) -> pa.Array:
+    """Return the dates to write, yyyymmdd."""
+    if days_earlier is None:
+        return pa.nulls(len(days), pa.string())
+    encoded = patients.dictionary_encode()
+    moved = np.array([days_earlier(key) for key in encoded.dictionary.to_pylist()], np.int64)
+    shown = days - moved[encoded.indices.to_numpy()] if len(days) else days
+    return pc.strftime(pa.array(shown, pa.date32()), "%Y%m%d")
+
+
+def _flags(found: pa.Array) -> pa.Array:
+    """Return which kinds of identifying text each report has, once each, sorted."""
+    lengths = found.value_lengths().fill_null(0).to_numpy().copy()
+    some = np.flatnonzero(lengths)
+    flags = [sorted(set(own)) for own in found.take(pa.array(some)).to_pylist()]
+    lengths[some] = list(map(len, flags))
+    offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
+    every = pa.array([kind for own in flags for kind in own], pa.string())
+    return pa.ListArray.from_arrays(offsets, every)
+
+
+def labels_table(
+    files: pa.Table, labels: pa.Table, keyring: Keyring, studies: pa.Table
+) -> pa.Table:
+    """Return data/labels.parquet's rows: the archive's own labels of the studies that are taken.
+
+    A study's id is that in its files' paths; where those name none, ids are hashed to compare.
+    """
+    named = kept(files.select(["study", "study_key"]), is_set(files["study"]))
+    place = positions(labels["study"], named["study"])
+    keys = picked(named["study_key"], place)
+    if len(named) < len(files):
+        hashed = mapped(labels["study"], keyring.study)
+        keys = pc.coalesce(keys, hashed)
+    rows = positions(studies["study_key"], keys)
+    found = labels.take(pa.array(rows[rows >= 0]))
+    own = studies["study_key"].filter(pa.array(rows >= 0))
+    columns = [own, *(found[name] for name in CHEXPERT_LABELS)]
+    return pa.table(columns, schema=LABELS)
 
 
 def study_rejects(
-    candidates: Sequence[Candidate], studies: Sequence[Study], reports: Reports
+    files: pa.Table, studies: Studies, reports: Reports
 ) -> list[dict[str, str | None]]:
     """Return a row for each study that has neither an image nor a report, or no split."""
-    kept = {study.key for study in studies if study.images or study.key in reports.texts}
-    known = studies_in(candidates)
+    has_report = positions(studies.keys, reports.taken["study_key"]) >= 0
+    counted_in = studies.keys.filter(pa.array(has_report | (studies.num_images > 0)))
+    known = studies_in(files)
+    left = known.filter(pa.array(positions(known, counted_in) < 0)).to_pylist()
     detail = "every file of the study was turned away"
-    return [reject_row("study", key, Reason.STUDY_EMPTY, detail) for key in known - kept]
+    return [reject_row("study", key, Reason.STUDY_EMPTY, detail) for key in left]
 
 
-def studies_in(candidates: Sequence[Candidate]) -> Set[str]:
+def studies_in(files: pa.Table) -> pa.Array:
     """Return the keys of all studies of which there is more than what goes with images."""
-    return {
-        c.result.study_key
-        for c in candidates
-        if c.result.study_key is not None and not c.result.companion
-    }
+    is_image = pa.array(~is_set(files["companion"]))
+    return pc.unique(whole(files["study_key"].filter(is_image)).drop_null())
 
 
-def rejects_table(
-    candidates: Sequence[Candidate], others: Sequence[dict[str, str | None]]
-) -> pa.Table:
+def rejects_table(files: pa.Table, others: Sequence[dict[str, str | None]]) -> pa.Table:
     """Return data/rejects.parquet's rows, sorted by kind and file."""
-    rows = [
-        reject_row(
-            "file",
-            c.result.path,
-            c.reason,
-            c.detail,
-            sha256=c.result.file_sha256,
-            exception=c.result.exception,
-        )
-        for c in candidates
-        if c.reason not in (None, Reason.COMPANION)
-    ]
-    ordered = sorted([*rows, *others], key=lambda row: (str(row["kind"]), str(row["file"])))
-    return pa.Table.from_pylist(ordered, schema=REJECTS)
+    reason = files["reason"]
+    rejected = files.filter(pa.array(is_valid(reason) & ~is_one_of(reason, [Reason.COMPANION])))
+    columns = {
+        "kind": pa.repeat("file", len(rejected)),
+        "file": rejected["path"],
+        "stage": pa.repeat(STAGE, len(rejected)),
+        "reason": rejected["reason"],
+        "detail": rejected["detail"],
+        "exception": rejected["exception"],
+        "remedy": mapped(rejected["reason"], lambda code: Reason(code).remedy),
+        "sha256": rejected["file_sha256"],
+    }
+    rows = [[row[name] for row in others] for name in REJECTS.names]
+    beside = pa.table(list(map(pa.array, rows, REJECTS.types)), schema=REJECTS)
+    both = pa.concat_tables([pa.table(columns, schema=REJECTS), beside])
+    return both.sort_by([("kind", "ascending"), ("file", "ascending")])
 
 
 def reject_row(

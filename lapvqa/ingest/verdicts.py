@@ -1,22 +1,34 @@
-"""Decide which files are taken and why the others are rejected, and the split of each patient.
+"""Decide which files are taken and why the others are not, and the split of each patient.
 
 Rules run in a fixed order over the files in order of path, so of two copies the first by path
-is taken, whichever was read first.
+is taken, whichever was read first. Each rule looks at all files at once.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from lapvqa.dicom.header import COLOUR
 from lapvqa.dicom.reasons import Reason
 from lapvqa.dicom.views import clean_view
 from lapvqa.errors import SplitLeakError
-from lapvqa.ingest.archives.protocol import Archive, Listed
-from lapvqa.ingest.one_file import FileResult
+from lapvqa.ingest.columns import (
+    Column,
+    Mask,
+    first_of,
+    is_one_of,
+    is_set,
+    is_valid,
+    mapped,
+    replaced,
+    unordered,
+    whole,
+)
 from lapvqa.params import IngestParams, SplitParams
 from lapvqa.schemas import FRONTAL_VIEWS
 
@@ -28,176 +40,171 @@ _REMOVED: dict[str, set[str | None]] = {
     "unless_no": {"yes", "", None},
     "require": {"yes"},
 }
-
-
 _FOUND = {"none": "none: neither Modality nor SOP Class says that it is a radiograph"}
 
 
-@dataclass(slots=True)
-class Candidate:
-    """One image file of the archive, all that is known of it, and the verdict."""
+class Verdicts:
+    """Which files are taken, and why the others are not: the first reason given stays."""
 
-    result: FileResult
-    listed: Listed
-    reason: Reason | None = None
-    """None: the file is taken."""
-    detail: str = ""
-    split: str = ""
-    """Split of its patient, whether the file is taken or not; empty if unknown."""
-    view_decided: tuple[str, str | None] | None = None
-    """View and rule that ``judge`` gave it in place of what table and header say."""
+    def __init__(self, number: int) -> None:
+        self.taken: Mask = np.ones(number, bool)
+        self._reasons = np.full(number, None, object)
+        self._details = np.full(number, None, object)
 
-    @property
-    def view(self) -> str:
-        """View by the archive's table, else by the header; empty if unknown."""
-        return self._viewed[0]
+    def reject(self, where: Mask, reason: Reason | Column, detail: str | Column) -> None:
+        """Reject the files in ``where`` that are still taken."""
+        rows = where & self.taken
+        if not rows.any():
+            return
+        for target, value in ((self._reasons, reason), (self._details, detail)):
+            target[rows] = str(value) if isinstance(value, str) else _objects(value)[rows]
+        self.taken &= ~rows
 
-    @property
-    def view_source(self) -> str | None:
-        """The rule that told the view: ``lapvqa.dicom.views``."""
-        return self._viewed[1]
-
-    @property
-    def _viewed(self) -> tuple[str, str | None]:
-        if self.view_decided is not None:
-            return self.view_decided
-        if listed := clean_view(self.listed.view or ""):
-            return listed, "table"
-        return self.result.view or "", self.result.view_source
-
-    def reject(self, reason: Reason, detail: str) -> None:
-        """Reject the file."""
-        self.reason, self.detail = reason, detail
-
-    def reject_unless_frontal(self) -> bool:
-        """Reject the file unless it is known to be frontal; say whether it was rejected."""
-        if not self.view:
-            self.reject(Reason.VIEW_UNKNOWN, "expected a frontal view, found none stated")
-        elif self.view not in FRONTAL_VIEWS:
-            self.reject(Reason.LATERAL_NOT_ASKED, f"expected a frontal view, found {self.view}")
-        return self.reason is not None
-
-    def reject_unless_permitted(self, params: IngestParams) -> None:
-        """Reject the file if the parameters exclude what its header states."""
-        result = self.result
-        if result.modality is not None and result.modality not in params.modalities:
-            wanted, found = ", ".join(params.modalities), _FOUND.get(result.modality)
-            self.reject(
-                Reason.NOT_A_RADIOGRAPH,
-                f"expected modality {wanted}, found {found or result.modality}",
-            )
-        elif result.for_processing:
-            self.reject(
-                Reason.FOR_PROCESSING, "expected an image for presentation, found a raw one"
-            )
-        elif params.colour == "reject" and result.photometric in COLOUR:
-            self.reject(Reason.COLOUR, f"expected grey, found {result.photometric}")
-        elif params.body_part == "chest" and result.body_part == "other":
-            self.reject(Reason.NOT_A_CHEST, "expected a chest, the header names another part")
-        elif params.burned_in == "reject" and result.burned_in == "yes":
-            self.reject(Reason.BURNED_IN, "the header says that text is burned into the image")
-        elif result.identity_removed not in _REMOVED[params.deid.identity_removed]:
-            stated = result.identity_removed or "no word of it"
-            self.reject(
-                Reason.IDENTITY_NOT_REMOVED, f"expected Patient Identity Removed, found {stated}"
-            )
+    def onto(self, files: pa.Table) -> pa.Table:
+        """Return the table with columns ``reason`` (null: taken) and ``detail``."""
+        columns = {"reason": self._reasons, "detail": self._details}
+        return replaced(files, {n: pa.array(c, pa.string()) for n, c in columns.items()})
 
 
-def judge(candidates: Sequence[Candidate], archive: Archive, params: IngestParams) -> None:
-    """Give every file its split and, if it is rejected, its reason; raises SplitLeakError."""
-    _decide_views(candidates, params)
-    for candidate in candidates:
-        candidate.split = _split(candidate, archive, params.split)
-        if candidate.reason is None and candidate.result.reason is not None:
-            candidate.reject(Reason(candidate.result.reason), candidate.result.detail or "")
-        if candidate.reason is None:
-            candidate.reject_unless_permitted(params)
-        if candidate.reason is None and params.views == "frontal":
-            candidate.reject_unless_frontal()
-    _reject_repeated(candidates, lambda result: result.file_sha256, Reason.DUPLICATE_CONTENT)
-    _reject_repeated(candidates, lambda result: result.image_key, Reason.DUPLICATE_UID)
-    _reject_repeated(candidates, lambda result: result.instance_key, Reason.DUPLICATE_UID)
-    _reject_second_patient(candidates)
-    for candidate in accepted(candidates):
-        if not candidate.split:
-            candidate.reject(Reason.NO_SPLIT, "expected its patient in the split table, found none")
-    _require_one_split_per_patient(candidates)
+def _objects(column: Column) -> NDArray[np.object_]:
+    found: NDArray[np.object_] = whole(column).to_numpy(zero_copy_only=False)
+    return found
 
 
-def _decide_views(candidates: Sequence[Candidate], params: IngestParams) -> None:
-    """Forget views that the study's description gave to several images; then assume, if asked to.
+def judge(files: pa.Table, params: IngestParams, *, has_split: bool) -> pa.Table:
+    """Return the files as decided: ``reason`` (null: taken) and ``detail``, view and its source.
 
-    A study called CHEST PA may have a lateral image too: its name tells the view of an only image.
+    Adds ``split``, that of the file's patient whether it is taken or not; empty if unknown.
+    Raises SplitLeakError.
     """
-    images = Counter(c.result.study_key for c in candidates if c.result.pixels_sha256)
-    for candidate in candidates:
-        if candidate.view_source == "study" and images[candidate.result.study_key] > 1:
-            candidate.view_decided = "", None
-        if not candidate.view and params.unknown_view == "frontal":
-            candidate.view_decided = "FRONTAL", "assumed"
+    verdicts = Verdicts(len(files))
+    view, view_source = _decide_views(files, params)
+    listed = whole(files["listed_split"]).fill_null("")
+    split = listed if has_split else splits_of(files["split_point"], params.split)
+    files = replaced(files, {"view": view, "view_source": view_source, "split": split})
+    read = files["reason"], pc.fill_null(files["detail"], "")
+    verdicts.reject(is_valid(files["reason"]), *read)
+    reject_unless_permitted(verdicts, files, params)
+    if params.views == "frontal":
+        reject_unless_frontal(verdicts, view)
+    _reject_repeated(verdicts, files["file_sha256"], Reason.DUPLICATE_CONTENT)
+    _reject_repeated(verdicts, files["image_key"], Reason.DUPLICATE_UID)
+    _reject_repeated(verdicts, files["instance_key"], Reason.DUPLICATE_UID)
+    _reject_second_patient(verdicts, files)
+    detail = "expected its patient in the split table, found none"
+    verdicts.reject(~is_set(split), Reason.NO_SPLIT, detail)
+    _require_one_split_per_patient(files)
+    return verdicts.onto(files)
 
 
-def raw_twins(candidates: Sequence[Candidate]) -> frozenset[str]:
+def is_taken(files: pa.Table) -> Mask:
+    """Return which of the judged files are taken."""
+    return ~is_valid(files["reason"])
+
+
+def reject_unless_frontal(verdicts: Verdicts, view: pa.Array, among: Mask | None = None) -> None:
+    """Reject the files, or those ``among`` them, that are not known to be frontal."""
+    asked = np.ones(len(view), bool) if among is None else among
+    detail = "expected a frontal view, found none stated"
+    verdicts.reject(asked & ~is_set(view), Reason.VIEW_UNKNOWN, detail)
+    found = mapped(view, "expected a frontal view, found {}".format)
+    verdicts.reject(asked & ~is_one_of(view, FRONTAL_VIEWS), Reason.LATERAL_NOT_ASKED, found)
+
+
+def reject_unless_permitted(verdicts: Verdicts, files: pa.Table, params: IngestParams) -> None:
+    """Reject the files that the parameters exclude by what their headers state."""
+    modality, wanted = files["modality"], ", ".join(params.modalities)
+    verdicts.reject(
+        is_valid(modality) & ~is_one_of(modality, params.modalities),
+        Reason.NOT_A_RADIOGRAPH,
+        mapped(
+            modality, lambda name: f"expected modality {wanted}, found {_FOUND.get(name, name)}"
+        ),
+    )
+    verdicts.reject(
+        _objects(pc.fill_null(files["for_processing"], False)).astype(bool),
+        Reason.FOR_PROCESSING,
+        "expected an image for presentation, found a raw one",
+    )
+    if params.colour == "reject":
+        detail = mapped(files["photometric"], "expected grey, found {}".format)
+        verdicts.reject(is_one_of(files["photometric"], COLOUR), Reason.COLOUR, detail)
+    if params.body_part == "chest":
+        detail = "expected a chest, the header names another part"
+        verdicts.reject(is_one_of(files["body_part"], ["other"]), Reason.NOT_A_CHEST, detail)
+    if params.burned_in == "reject":
+        detail = "the header says that text is burned into the image"
+        verdicts.reject(is_one_of(files["burned_in"], ["yes"]), Reason.BURNED_IN, detail)
+    removed = files["identity_removed"]
+    stated = pc.if_else(pa.array(is_set(removed)), removed, "no word of it")
+    verdicts.reject(
+        ~is_one_of(removed, _REMOVED[params.deid.identity_removed]),
+        Reason.IDENTITY_NOT_REMOVED,
+        mapped(stated, "expected Patient Identity Removed, found {}".format),
+    )
+
+
+def _decide_views(files: pa.Table, params: IngestParams) -> tuple[pa.Array, pa.Array]:
+    """Return each file's view and the rule that told it: that of the table goes before the header.
+
+    Views that the study's description gave to several images are forgotten: a study called CHEST PA
+    may have a lateral image too, and its name tells the view of an only image. Then an unknown view
+    is taken for frontal, if asked to.
+    """
+    listed = mapped(files["listed_view"], clean_view)
+    by_table = pa.array(is_set(listed))
+    view = pc.if_else(by_table, listed, whole(files["view"]).fill_null(""))
+    source = pc.if_else(by_table, "table", whole(files["view_source"]))
+    studies = unordered(files["study_key"]) + 1
+    images = np.bincount(studies, weights=is_set(files["pixels_sha256"]))
+    forgotten = pa.array(is_one_of(source, ["study"]) & (images[studies] > 1))
+    view = pc.if_else(forgotten, "", view)
+    source = pc.if_else(forgotten, pa.scalar(None, pa.string()), source)
+    if params.unknown_view == "frontal":
+        unknown = pa.array(~is_set(view))
+        view, source = pc.if_else(unknown, "FRONTAL", view), pc.if_else(unknown, "assumed", source)
+    return view, source
+
+
+def raw_twins(files: pa.Table) -> frozenset[str]:
     """Return the paths of images for processing whose study has an image that is taken.
 
     Where a device sends both, that is every second file of an archive, and nothing is amiss.
     """
-    complete = {candidate.result.study_key for candidate in accepted(candidates)}
-    return frozenset(
-        candidate.result.path
-        for candidate in candidates
-        if candidate.reason == Reason.FOR_PROCESSING and candidate.result.study_key in complete
-    )
+    complete = files["study_key"].filter(pa.array(is_taken(files)))
+    raw = files.filter(pa.array(is_one_of(files["reason"], [Reason.FOR_PROCESSING])))
+    is_twin = pc.is_in(raw["study_key"], value_set=whole(complete))
+    return frozenset(raw["path"].filter(is_twin).to_pylist())
 
 
-def accepted(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates that are taken."""
-    return [candidate for candidate in candidates if candidate.reason is None]
+def _reject_repeated(verdicts: Verdicts, column: Column, reason: Reason) -> None:
+    rows = np.flatnonzero(verdicts.taken & is_valid(column))
+    again = np.zeros(len(column), bool)
+    again[rows] = first_of(unordered(column)[rows]) != np.arange(len(rows))
+    verdicts.reject(again, reason, "a file earlier in order of path has the same")
 
 
-def _reject_repeated(
-    candidates: Sequence[Candidate], key_of: Callable[[FileResult], str | None], reason: Reason
-) -> None:
-    seen: set[str] = set()
-    for candidate in accepted(candidates):
-        key = key_of(candidate.result)
-        if key is None:
-            continue
-        if key in seen:
-            candidate.reject(reason, "a file earlier in order of path has the same")
-        seen.add(key)
+def _reject_second_patient(verdicts: Verdicts, files: pa.Table) -> None:
+    rows = np.flatnonzero(verdicts.taken)
+    studies, patients = (unordered(files[name])[rows] for name in ("study_key", "patient_key"))
+    another = np.zeros(len(files), bool)
+    another[rows] = patients != patients[first_of(studies)]
+    detail = "the study's first image names another patient"
+    verdicts.reject(another, Reason.PATIENT_MISMATCH, detail)
 
 
-def _reject_second_patient(candidates: Sequence[Candidate]) -> None:
-    patients: dict[str | None, str | None] = {}
-    for candidate in accepted(candidates):
-        patient = candidate.result.patient_key
-        if patients.setdefault(candidate.result.study_key, patient) != patient:
-            candidate.reject(
-                Reason.PATIENT_MISMATCH, "the study's first image names another patient"
-            )
+def splits_of(points: Column, params: SplitParams) -> pa.Array:
+    """Return the splits at ``points`` of [0, 1); a patient keeps it when patients are added."""
+    point = whole(points).to_numpy(zero_copy_only=False)
+    limits = (params.validate_share, params.validate_share + params.test)
+    names = np.select([point < limits[0], point < limits[1]], ["validate", "test"], "train")
+    return pc.if_else(pa.array(is_valid(points)), pa.array(names, pa.string()), "")
 
 
-def _split(candidate: Candidate, archive: Archive, split: SplitParams) -> str:
-    if archive.has_split:
-        return candidate.listed.split or ""
-    point = candidate.result.split_point
-    return "" if point is None else split_of(point, split)
-
-
-def split_of(point: float, params: SplitParams) -> str:
-    """Return the split at ``point`` of [0, 1); a patient keeps it when patients are added."""
-    if point < params.validate_share:
-        return "validate"
-    return "test" if point < params.validate_share + params.test else "train"
-
-
-def _require_one_split_per_patient(candidates: Sequence[Candidate]) -> None:
-    splits: dict[str | None, set[str]] = {}
-    for candidate in candidates:
-        if candidate.split:
-            splits.setdefault(candidate.result.patient_key, set()).add(candidate.split)
-    leaked = sum(len(names) > 1 for names in splits.values())
+def _require_one_split_per_patient(files: pa.Table) -> None:
+    known = files.filter(pa.array(is_set(files["split"])))
+    splits, patients = unordered(known["split"]), unordered(known["patient_key"])
+    leaked = len(np.unique(patients[splits != splits[first_of(patients)]]))
     if leaked:
         raise SplitLeakError(
             f"{leaked} patients stand in more than one split",

@@ -14,10 +14,9 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
 from lapvqa.identity import Ids, Keyring
-from lapvqa.ingest.archives.protocol import Listed
-from lapvqa.ingest.one_file import Context, FileResult, Task
+from lapvqa.ingest.one_file import Context, FileResult, Task, as_table
 from lapvqa.ingest.pool import process_all
-from lapvqa.ingest.verdicts import Candidate
+from lapvqa.ingest.verdicts import Verdicts, reject_unless_permitted
 from lapvqa.params import IngestParams, LimitParams, SplitParams
 
 DEFAULTS = IngestParams(split=SplitParams(validate=0.1, test=0.2))
@@ -53,9 +52,10 @@ class Outcome:
     @property
     def by_default(self) -> str:
         """The same under the parameters' defaults, which ask for chest radiographs in grey."""
-        candidate = Candidate(self.result, Listed())
-        candidate.reject_unless_permitted(DEFAULTS)
-        return str(candidate.reason) if self.answer and candidate.reason else self.verdict
+        verdicts = Verdicts(1)
+        reject_unless_permitted(verdicts, as_table([self.result]), DEFAULTS)
+        (reason,) = verdicts.onto(as_table([self.result]))["reason"].to_pylist()
+        return str(reason) if self.answer and reason else self.verdict
 
     @property
     def stated(self) -> str:

@@ -6,12 +6,20 @@ The accession number names study and report; the patient comes from the DICOM he
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+import pyarrow as pa
+
 from lapvqa.identity import Ids
-from lapvqa.ingest.archives.protocol import KnownStudies, Listed, Matches, ReportMatch, ReportText
+from lapvqa.ingest.archives.protocol import (
+    NO_LABELS,
+    KnownStudies,
+    Matches,
+    ReportText,
+    nothing_listed,
+)
 from lapvqa.ingest.archives.report_files import ReportFiles, decode_report
 
 _REPORT = re.compile(r"(?:^|/)reports/(\w+)\.txt$")
@@ -37,19 +45,19 @@ class MonthlyArchive:
         match = self.pattern.search(path)
         return Ids(study=match[1]) if match else None
 
-    def listed(self, path: str) -> Listed:
+    def listed(self, ids: pa.Table) -> pa.Table:
         """Return nothing: there are no tables."""
-        return Listed()
+        return nothing_listed(ids)
 
     def match_reports(self, known: KnownStudies) -> Matches:
         """Match by the accession number; studies have keys, so it is read from a path again."""
-        matches = {}
-        for study, images in known.images.items():
-            accession = self.pattern.search(images[0])
+        reports = {}
+        for study, path in known.first_images.items():
+            accession = self.pattern.search(path)
             report = self._reports.path_of(accession[1]) if accession else None
             if report is not None:
-                matches[study] = [ReportMatch(0, report, "accession number")]
-        return Matches(matches)
+                reports[study] = report
+        return Matches.by_name(reports, "accession number")
 
     def report_stamp(self, path: str) -> tuple[int, int]:
         """Return size and modification time."""
@@ -59,6 +67,6 @@ class MonthlyArchive:
         """Read a text file."""
         return decode_report(self._reports.read(path))
 
-    def labels(self) -> Iterable[tuple[str, list[int | None]]]:
+    def labels(self) -> pa.Table:
         """Return no labels: there are no tables."""
-        return ()
+        return NO_LABELS

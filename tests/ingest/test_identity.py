@@ -5,13 +5,14 @@ import hmac
 import stat
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from jobs import make_job
 
 from lapvqa.errors import ConfigError
 from lapvqa.identity import DEMO_KEY, Keyring, key_id, load_key
 from lapvqa.ingest.one_file import split_point
-from lapvqa.ingest.verdicts import split_of
+from lapvqa.ingest.verdicts import splits_of
 from lapvqa.machine import Machine
 from lapvqa.params import SplitParams
 from lapvqa.project import Project
@@ -71,14 +72,13 @@ def test_an_unusable_key_file_is_named(
 
 def test_split_points_are_spread_evenly_and_stay_with_the_patient() -> None:
     params = SplitParams(validate=0.1, test=0.2, seed=0)
-    splits = [split_of(split_point(0, str(number)), params) for number in range(20_000)]
+    points = pa.array([split_point(0, str(number)) for number in range(20_000)])
+    splits = splits_of(points, params).to_pylist()
     assert abs(splits.count("validate") / 20_000 - 0.1) < 0.01
     assert abs(splits.count("test") / 20_000 - 0.2) < 0.01
     assert split_point(0, "7") == split_point(0, "7")
     assert split_point(0, "7") != split_point(1, "7")
     larger = SplitParams(validate=0.1, test=0.3, seed=0)
-    moved = [
-        (before, split_of(split_point(0, str(number)), larger))
-        for number, before in enumerate(splits)
-    ]
+    moved = zip(splits, splits_of(points, larger).to_pylist(), strict=True)
     assert {pair for pair in moved if pair[0] != pair[1]} == {("train", "test")}
+    assert splits_of(pa.array([None, 0.5]), params).to_pylist() == ["", "train"]

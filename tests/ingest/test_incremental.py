@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from lapvqa import code, storage
 from lapvqa.errors import SchemaError, SourceError
 from lapvqa.identity import Ids, Keyring
 from lapvqa.images.shards import ShardStore, verify_shards
+from lapvqa.ingest import result_store
 from lapvqa.ingest.archives.mimic import MimicArchive
 from lapvqa.ingest.archives.tree import TreeArchive
 from lapvqa.ingest.one_file import Task
@@ -220,6 +222,86 @@ def test_a_layout_that_says_something_else_of_a_file_has_it_read_again(
     digest = storage.sha256_file(archive / victim)
     assert new.pop(digest) != old.pop(digest)
     assert new == old
+
+
+@pytest.fixture
+def edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Edits a copy of the package, which the digests of code are then taken of."""
+    root = Path(code.__file__).parents[1]
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(root / "lapvqa", tmp_path / "copy/lapvqa", ignore=ignored)
+
+    def edit(module: str, old: str, new: str) -> None:
+        path = tmp_path / "copy" / Path(*module.split(".")).with_suffix(".py")
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        monkeypatch.setattr(code, "_ROOT", tmp_path / "copy")
+        code.digest.cache_clear()
+        code._parsed.cache_clear()
+
+    yield edit
+    code.digest.cache_clear()
+    code._parsed.cache_clear()
+
+
+ARCHIVES = "lapvqa.ingest.archives"
+_DEF, _OTHER = "\n\n\ndef", "\n\n\nNEW = 1\n\n\ndef"
+EDITS = {
+    "a comment in a layout": (f"{ARCHIVES}.mimic", _DEF, "\n\n\n# So.\ndef", 0, 0),
+    "a docstring of a layout": (f"{ARCHIVES}.tree", "A plain tree", "Any tree", 0, 0),
+    "a comment in grayscale": ("lapvqa.dicom.grayscale", _DEF, "\n\n\n# So.\ndef", 0, 0),
+    "a reader of other reports": (f"{ARCHIVES}.fhir", _DEF, _OTHER, 0, 0),
+    "the layout's rule": (f"{ARCHIVES}.mimic", _DEF, _OTHER, 0, 8),
+    "a reader of its reports": (f"{ARCHIVES}.hl7", _DEF, _OTHER, 0, 8),
+    "grayscale": ("lapvqa.dicom.grayscale", _DEF, _OTHER, 16, 0),
+    "how bytes are read": (f"{ARCHIVES}.members", _DEF, _OTHER, 16, 8),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_only_what_makes_pixels_has_the_archive_read_again(
+    project: Project, edited: Callable[..., None], edit: str
+) -> None:
+    module, old, new, images, reports = EDITS[edit]
+    edited(module, old, new)
+    again(project)
+    spoken = said(project)
+    assert ("16 files are known from before, 0 are new" in spoken) == (images == 0)
+    assert ("8 reports are known from before, 0 are new" in spoken) == (reports == 0)
+
+
+def test_rows_are_checked_against_the_layout_once_for_each_code_of_it(
+    project: Project, edited: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(result_store, "_MAX_UNCHECKED", 0)
+    digest_of, asked = Task.layout_digest, []
+    monkeypatch.setattr(
+        Task, "layout_digest", lambda task, ring: asked.append(1) or digest_of(task, ring)
+    )
+
+    def checked() -> int:
+        asked.clear()
+        counts = again(project)
+        assert "16 files are known from before, 0 are new" in said(project)
+        assert counts["content"] == content
+        return len(asked)
+
+    content = run(project)["content"]
+    (store,) = project.work_dir("ingest").glob("files-*/")
+    assert len(list(store.glob("rows-*"))) == 1, "all rows in one file from now on"
+    assert checked() == 0
+    edited(f"{ARCHIVES}.mimic", _DEF, _OTHER)
+    assert (checked(), checked()) == (16, 0)
+    ids_of = MimicArchive.ids
+    other = Ids("other", "50000010", "10000001")
+    victim = next(project.root.parent.glob(f"archive/{STUDY}/*.dcm")).name
+    monkeypatch.setattr(
+        MimicArchive, "ids", lambda self, path: other if victim in path else ids_of(self, path)
+    )
+    edited(f"{ARCHIVES}.mimic", "NEW = 1", "NEW = 2")
+    again(project)
+    assert "15 files are known from before, 1 are new" in said(project)
 
 
 def test_all_that_a_layout_says_of_a_file_is_in_the_digest_of_its_result() -> None:

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from lapvqa.errors import SourceError, SplitLeakError
 from lapvqa.identity import Ids, Keyring
-from lapvqa.ingest.archives.protocol import Archive, KnownStudies
+from lapvqa.ingest.archives.protocol import IDS, LISTED, NO_LABELS, Archive, KnownStudies
 from lapvqa.ingest.archives.recognise import open_archive, recognise
 from lapvqa.schemas import CHEXPERT_LABELS
 
@@ -31,6 +32,15 @@ def matched(archive: Archive, images: Mapping[str, Sequence[str]], **known: Any)
     """The report that each study gets, if all can be read."""
     matches = archive.match_reports(KnownStudies(images, **known))
     return {study: min(found).path for study, found in matches.reports.items()}
+
+
+def listed(archive: Archive, *paths: str) -> list[dict[str, str | None]]:
+    """What the tables say of images."""
+    ids = [archive.ids(path) or Ids() for path in paths]
+    table = archive.listed(pa.table(list(zip(*ids, strict=True)), schema=IDS))
+    assert table.schema == LISTED
+    rows: list[dict[str, str | None]] = table.to_pylist()
+    return rows
 
 
 METADATA = (
@@ -61,25 +71,25 @@ def test_mimic_by_path_and_tables(tmp_path: Path, nesting: str, suffix: str) -> 
     assert archive.images == [image, lateral]
     assert archive.ids(image) == Ids("02aa804e-bde0afdd", "50414267", "10000032")
     assert archive.ids("stray.dcm") is None
-    listed = archive.listed(image)
-    assert (listed.view, listed.date, listed.time) == ("PA", "21800506", "080556.875")
-    assert archive.listed(lateral).view is None
     # The lateral image is not in the split table, its patient is.
-    assert (listed.split, archive.listed(lateral).split) == ("validate", "validate")
+    assert listed(archive, image, lateral) == [
+        {"view": "PA", "date": "21800506", "time": "080556.875", "split": "validate"},
+        {"view": None, "date": "21800506", "time": "213014.531", "split": "validate"},
+    ]
     assert archive.reports == [nesting + REPORT]
     assert matched(archive, {"key": [lateral]}) == {"key": nesting + REPORT}
-    ((study, labels),) = archive.labels()
-    assert study == "50414267"
-    assert dict(zip(CHEXPERT_LABELS, labels, strict=True))["Cardiomegaly"] == 1
-    assert labels.count(None) == 11
-    assert labels[3] == -1
+    (labels,) = archive.labels().to_pylist()
+    assert labels.pop("study") == "50414267"
+    assert labels["Cardiomegaly"] == 1
+    assert [*labels.values()].count(None) == 11
+    assert labels["Edema"] == -1
 
 
 def test_mimic_without_tables_has_no_split(tmp_path: Path) -> None:
     archive = open_archive(tmp_path, write(tmp_path, {IMAGE: b"", REPORT: "x"}))
     assert not archive.has_split
-    assert archive.listed(IMAGE).split is None
-    assert list(archive.labels()) == []
+    assert listed(archive, IMAGE) == [dict.fromkeys(LISTED.names)]
+    assert archive.labels() == NO_LABELS
 
 
 def test_a_split_table_that_leaks_or_cannot_be_read(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_layouts import CHEXPERT, IMAGE, LATERAL, METADATA, REPORT, SPLIT, matched, write
+from test_layouts import CHEXPERT, IMAGE, LATERAL, METADATA, REPORT, SPLIT, listed, matched, write
 
 from lapvqa.errors import DicomError, SourceError
 from lapvqa.identity import Ids
@@ -192,11 +192,12 @@ def test_mimic_jpg_with_tables_and_reports_of_mimic(tmp_path: Path, suffix: str)
     assert archive.images == sorted([image, lateral, "figure.png"])
     assert archive.ids(image) == Ids("02aa804e-bde0afdd", "50414267", "10000032")
     assert archive.ids("figure.png") is None
-    assert archive.listed(image).split == "validate"
-    assert archive.listed(image).view == "PA"
+    (row,) = listed(archive, image)
+    assert (row["split"], row["view"]) == ("validate", "PA")
     assert texts(archive) == {"50414267": "text"}
-    ((study, labels),) = archive.labels()
-    assert (study, labels[1]) == ("50414267", 1), "CheXpert's labels, not the radiologist's"
+    (labels,) = archive.labels().to_pylist()
+    assert labels["study"] == "50414267"
+    assert labels["Cardiomegaly"] == 1, "CheXpert's labels, not the radiologist's"
     assert "mimic-cxr-reports.zip" in archive.looked_for
 
 
@@ -219,20 +220,31 @@ def test_views_come_from_codes_where_the_position_is_empty(tmp_path: Path) -> No
     paths = write(tmp_path, {IMAGE.replace("02aa804e-bde0afdd", one): b"" for one in "abc"})
     write(tmp_path, {name: table})
     archive = open_archive(tmp_path, [*paths, name])
-    found = {path[-5]: archive.listed(path) for path in archive.images}
-    assert [found[one].view for one in "abc"] == ["PA", "LL", None]
-    assert [found[one].time for one in "abc"] == ["000001.5", None, "235959.0"]
-    assert [found[one].date for one in "abc"] == ["21800506", None, None]
+    assert [path[-5] for path in archive.images] == [*"abc"]
+    found = listed(archive, *archive.images)
+    assert [row["view"] for row in found] == ["PA", "LL", None]
+    assert [row["time"] for row in found] == ["000001.5", None, "235959.0"]
+    assert [row["date"] for row in found] == ["21800506", None, None]
+
+
+def test_of_several_rows_of_an_image_the_last_counts(tmp_path: Path) -> None:
+    metadata = METADATA + "02aa804e-bde0afdd,10000099,50414299,LL,1,1,21800507,1\n"
+    split = SPLIT + "02aa804e-bde0afdd,50414299,10000099,test\n"
+    files = {IMAGE: b"", "mimic-cxr-2.0.0-metadata.csv": metadata}
+    files["mimic-cxr-2.0.0-split.csv"] = split
+    archive = open_archive(tmp_path, write(tmp_path, files))
+    (row,) = listed(archive, IMAGE)
+    assert row == {"view": "LL", "date": "21800507", "time": "000001", "split": "test"}
 
 
 def test_negbio_stands_in_for_chexpert(tmp_path: Path) -> None:
     negbio = CHEXPERT.replace("-1.0", "0.0")
     files = {IMAGE: b"", "mimic-cxr-2.0.0-negbio.csv.gz": negbio}
-    ((_, labels),) = open_archive(tmp_path, write(tmp_path, files)).labels()
-    assert labels[3] == 0
+    (labels,) = open_archive(tmp_path, write(tmp_path, files)).labels().to_pylist()
+    assert labels["Edema"] == 0
     files["mimic-cxr-2.0.0-chexpert.csv"] = CHEXPERT
-    ((_, labels),) = open_archive(tmp_path, write(tmp_path, files)).labels()
-    assert labels[3] == -1
+    (labels,) = open_archive(tmp_path, write(tmp_path, files)).labels().to_pylist()
+    assert labels["Edema"] == -1
 
 
 @pytest.mark.parametrize("name", ["metadata", "split"])
@@ -253,9 +265,9 @@ def test_what_the_lists_name_and_the_folder_lacks_is_counted(tmp_path: Path) -> 
         f"10000032,50414267,{name},files/p10/p10000032/s50414267/{name}.dcm\n"
         for name in ("02aa804e-bde0afdd", "absent")
     )
-    listed = "subject_id,study_id,path\n10000032,50414267,x\n10000032,50414268,y\n1,2,z\n"
+    studies = "subject_id,study_id,path\n10000032,50414267,x\n10000032,50414268,y\n1,2,z\n"
     files = {
-        IMAGE: b"", REPORT: "x", "cxr-record-list.csv.gz": records, "cxr-study-list.csv": listed,
+        IMAGE: b"", REPORT: "x", "cxr-record-list.csv.gz": records, "cxr-study-list.csv": studies,
     }  # fmt: skip
     archive = open_archive(tmp_path, write(tmp_path, files))
     assert archive.missing == {"cxr-record-list.csv.gz": 1, "cxr-study-list.csv": 2}
@@ -282,7 +294,7 @@ def test_opening_takes_time_in_proportion_to_the_files(tmp_path: Path) -> None:
         archive = open_archive(folder, paths)
         took = time.process_time() - started
         assert (len(archive.images), len(archive.reports)) == (2 * studies, studies)
-        assert archive.listed(images[-1]).split == "train"
+        assert listed(archive, images[-1])[0]["split"] == "train"
         return took
 
     seconds(10)

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,12 +25,12 @@ from lapvqa.errors import SourceError
 from lapvqa.identity import Ids, Keyring
 from lapvqa.ingest.account import account, companions_table
 from lapvqa.ingest.archives.found import find_files
-from lapvqa.ingest.archives.protocol import Listed
 from lapvqa.ingest.archives.recognise import open_archive
+from lapvqa.ingest.columns import replaced
 from lapvqa.ingest.ingest import require_images
-from lapvqa.ingest.one_file import Task, unread
+from lapvqa.ingest.one_file import FileResult, Task, as_table, unread
+from lapvqa.ingest.reports import HELD
 from lapvqa.ingest.study_tables import Reports, find_studies, rejects_table, studies_table
-from lapvqa.ingest.verdicts import Candidate
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import COMPANIONS
@@ -43,6 +44,13 @@ def zipped(members: dict[str, bytes]) -> bytes:
         for name, data in members.items():
             archive.writestr(name, data)
     return stream.getvalue()
+
+
+def judged(results: list[FileResult]) -> pa.Table:
+    """Results as ``judge`` leaves them: each is of a patient in a split, no table says more."""
+    none = pa.nulls(len(results), pa.string())
+    columns = {"split": pa.repeat("train", len(results)), "listed_date": none, "listed_time": none}
+    return replaced(as_table(results), columns)
 
 
 def beside(project: Project) -> dict[str, str]:
@@ -285,30 +293,30 @@ def test_companions_are_no_rejects_and_stand_in_the_account(tmp_path: Path) -> N
     )
     found = find_files(archive_folder, inventory.list_folder("source", {"source": archive_folder}))
     archive = open_archive(archive_folder, found)
-    candidates = []
+    results = []
     for path, kind in (("DICOMDIR", "dicomdir"), ("IM1", None), ("SR1", "structured_report")):
         task = Task(path, *found.facts[path], Ids(path, "1", "P"), is_picture=False)
-        result = replace(unread(task, Keyring(b"k" * 16), 0), companion=kind)
-        candidate = Candidate(result, Listed(), split="train")
-        if kind:
-            candidate.reject(Reason.COMPANION, kind)
-        candidates.append(candidate)
-    none = Reports({}, [], {}, set())
-    rows = companions_table(candidates, archive, found, none)
+        reason = Reason.COMPANION if kind else None
+        unread_file = unread(task, Keyring(b"k" * 16), 0)
+        results.append(replace(unread_file, companion=kind, reason=reason))
+    files = judged(results)
+    texts = HELD.append(pa.field("study_key", pa.string())).empty_table()
+    none = Reports(texts, [], {}, set())
+    rows = companions_table(files, archive, found, none)
     assert rows.to_pylist() == [
         {"path": "DICOMDIR", "kind": "companion", "what": "dicomdir"},
         {"path": "SR1", "kind": "companion", "what": "structured report"},
         {"path": "r.txt", "kind": "other", "what": "text"},
     ]
-    rejects = rejects_table(candidates, [])
+    rejects = rejects_table(files, [])
     assert len(rejects) == 0
     recorder = Recorder(tmp_path / "record.jsonl", stage="ingest")
-    studies = studies_table(find_studies(candidates), none, lambda _, day: day)
+    studies = studies_table(find_studies(files), none, None)
     facts = {"studies": studies, "reports": none, "rejects": rejects, "beside": rows}
-    alone = replace(found, facts=dict.fromkeys((*found.facts, "lost"), (0, 0)))
+    alone = replace(found, listed=pa.concat_tables([found.listed, found.listed.slice(0, 1)]))
     with pytest.raises(AssertionError, match="files: 5 in"):  # a file without a fate is noticed
-        account(candidates, archive, alone, **facts, recorder=recorder)
-    counts = account(candidates, archive, found, **facts, recorder=recorder)
+        account(files, alone, **facts, recorder=recorder)
+    counts = account(files, found, **facts, recorder=recorder)
     recorder.close()
     assert (counts["files"], counts["companions"], counts["other_files"]) == (4, 2, 1)
     line = "1 taken + 0 rejected + 2 companions (dicomdir 1, structured report 1) + 1 other files"
@@ -340,8 +348,8 @@ def test_an_archive_without_images_says_what_was_found(
 def test_an_archive_of_companions_alone_is_an_error_that_says_so(tmp_path: Path) -> None:
     task = Task("DICOMDIR", 1, 1, Ids(), is_picture=False)
     result = replace(unread(task, Keyring(b"k" * 16), 0), companion="dicomdir")
-    candidate = Candidate(result, Listed(), reason=Reason.COMPANION)
+    result = replace(result, reason=Reason.COMPANION)
     with pytest.raises(SourceError, match=r"found 1 DICOM objects and no image .*dicomdir 1"):
-        require_images([candidate], tmp_path)
-    other = Candidate(result, Listed(), reason=Reason.TRUNCATED)
-    require_images([candidate, other], tmp_path)
+        require_images(judged([result]), tmp_path)
+    other = replace(result, reason=Reason.TRUNCATED)
+    require_images(judged([result, other]), tmp_path)

@@ -33,14 +33,14 @@ def settings(project: Project) -> Settings:
 def test_an_archive_is_seen_as_the_stages_take_it(project: Project, settings: Settings) -> None:
     preview = look(project.root / "demo/mimic-cxr", settings, limit=10_000)
     images = storage.read_table(project.images, schemas.IMAGES, made_by="ingest")
-    taken = [file.verdict for file in preview.files if file.verdict.reason is None]
+    taken = [file.result for file in preview.files if file.reason is None]
     assert preview.not_looked_at == 0
     for column in ("pixels_sha256", "file_sha256", "voi", "photometric"):
         stored = Counter(images[column].to_pylist())
-        assert Counter(getattr(image.result, column) for image in taken) == stored, column
+        assert Counter(getattr(image, column) for image in taken) == stored, column
     assert Counter(image.view for image in taken) == Counter(images["view"].to_pylist())
     rejects = storage.read_table(project.rejects, schemas.REJECTS, made_by="ingest")
-    seen = Counter(str(f.verdict.reason) for f in preview.files if f.verdict.reason)
+    seen = Counter(str(f.reason) for f in preview.files if f.reason)
     seen += Counter(str(reason) for _, reason, _ in preview.rejected_reports)
     assert seen == Counter(rejects["reason"].to_pylist())
 
@@ -67,7 +67,7 @@ def test_beyond_the_limit_it_says_how_many(project: Project, settings: Settings)
 def test_one_file_is_seen_as_in_its_archive(project: Project, settings: Settings) -> None:
     image = next((project.root / "demo/mimic-cxr").rglob("*.dcm"))
     (seen,) = look(image, settings, limit=1).files
-    assert seen.verdict.reason is None
+    assert seen.reason is None
     assert seen.pixels is not None
     assert seen.pixels.shape == (384, 384)
 
@@ -105,7 +105,7 @@ def test_a_bad_file_says_why(project: Project, settings: Settings, tmp_path: Pat
     cut = tmp_path / "cut.dcm"
     cut.write_bytes(image.read_bytes()[:-2000])
     (seen,) = look(cut, settings, limit=1).files
-    assert seen.verdict.reason is Reason.TRUNCATED
+    assert seen.reason is Reason.TRUNCATED
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_deliveries_of_hospitals(
     deliveries.MAKERS[kind](source, tmp_path / kind)
     preview = look(tmp_path / kind, settings, limit=10_000)
     images, texts = len(list(source.rglob("*.dcm"))), len(list(source.rglob("s*.txt")))
-    assert sum(file.verdict.reason is None for file in preview.files) == images
-    assert sum(bool(file.verdict.result.companion) for file in preview.files) == companions
+    assert sum(file.reason is None for file in preview.files) == images
+    assert sum(bool(file.result.companion) for file in preview.files) == companions
     assert preview.rules == {rule: texts}
     assert Counter(preview.others.values()) == others

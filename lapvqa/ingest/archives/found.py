@@ -7,20 +7,27 @@ counts as an image, so that reading it says why. What the content said of a file
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lapvqa import code, storage
 from lapvqa.errors import DicomError, MissingArtifactError, SchemaError
 from lapvqa.ingest.archives import kinds, members
 from lapvqa.ingest.archives.members import Entry
 from lapvqa.ingest.archives.names import place
+from lapvqa.ingest.columns import Mask, in_order, is_one_of, whole
+from lapvqa.schemas import INVENTORY
 
 PACKED_REPORTS = ("mimic-cxr-reports.zip",)
 """Zips that their layout reads: they hold reports only, 227,835 of them."""
+_ENDS_AS_PACKED = f"(?:{'|'.join(map(re.escape, PACKED_REPORTS))})$"
 _SEEN = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
@@ -59,64 +66,92 @@ class Files:
     ``pictures`` carry no identifiers: they are images only where a layout knows their names.
     """
 
-    facts: Mapping[str, tuple[int, int]]
-    """Size and modification time of every file, size and CRC-32 of a member."""
-    dicom: Sequence[str]
-    pictures: Sequence[str]
+    listed: pa.Table
+    """Path, size, modification time (of a member CRC-32) and kind of every file."""
     faults: Mapping[str, str]
     """Zips and members that cannot be read, and why."""
-    others: Mapping[str, str]
-    """The kind of every other file, zips that could be read among them."""
+
+    @cached_property
+    def facts(self) -> dict[str, tuple[int, int]]:
+        """Size and modification time of every file, size and CRC-32 of a member."""
+        paths, sizes, times = (self.listed[name].to_pylist() for name in INVENTORY.names)
+        return dict(zip(paths, zip(sizes, times, strict=True), strict=True))
+
+    @cached_property
+    def dicom(self) -> list[str]:
+        """What is read as DICOM."""
+        return self._paths(is_one_of(self.listed["kind"], [kinds.DICOM]))
+
+    @cached_property
+    def pictures(self) -> list[str]:
+        """PNG and JPEG."""
+        return self._paths(is_one_of(self.listed["kind"], [kinds.PICTURE]))
+
+    @property
+    def others(self) -> dict[str, str]:
+        """The kind of every other file, zips that could be read among them."""
+        rest = ~is_one_of(self.listed["kind"], [kinds.DICOM, kinds.PICTURE, kinds.FAULT])
+        found = self.listed.filter(rest)
+        return dict(zip(found["path"].to_pylist(), found["kind"].to_pylist(), strict=True))
 
     @property
     def paths(self) -> list[str]:
         """What a layout may look at: every file but hidden ones and those with a fault, sorted."""
-        return sorted(
-            path
-            for path in self.facts
-            if path not in self.faults and self.others.get(path) not in kinds.LEFT_OUT
-        )
+        return self._paths(~is_one_of(self.listed["kind"], [kinds.FAULT, *kinds.LEFT_OUT]))
+
+    def _paths(self, wanted: Mask) -> list[str]:
+        paths: list[str] = self.listed["path"].filter(pa.array(wanted)).to_pylist()
+        return paths
 
 
-def find_files(folder: Path, entries: Iterable[Entry], seen: Seen | None = None) -> Files:
+def find_files(
+    folder: Path, entries: pa.Table | Iterable[Entry], seen: Seen | None = None
+) -> Files:
     """Sort out ``entries`` (the inventory's rows) and the members of the zips among them."""
     seen = Seen() if seen is None else seen
-    facts: dict[str, tuple[int, int]] = {}
-    by_kind: dict[str, list[str]] = {kinds.DICOM: [], kinds.PICTURE: []}
-    others: dict[str, str] = {}
-    zips: list[Entry] = []
-    faults: dict[str, str] = {}
-
-    def sort_in(entry: Entry, *, in_zip: bool) -> None:
-        path = entry[0]
-        facts[path] = entry[1:]
-        kind = kinds.by_name(*entry) or seen.kind(folder, entry)
-        if kind in by_kind:
-            by_kind[kind].append(path)
-        elif kind != kinds.ZIP:
-            others[path] = kind
-        elif path.endswith(PACKED_REPORTS):
-            others[path] = "packed reports"
-        elif in_zip:
-            faults[path] = "expected files in a zip, found another zip"
-        else:
-            zips.append(entry)
-
-    for entry in entries:
-        sort_in(entry, in_zip=False)
-    expanded = members.expand(folder, zips)
-    faults |= expanded.faults
-    others |= {path: kinds.ZIP for path, _, _ in zips if path not in faults}
-    for entry in expanded.entries:
-        if entry[0] in faults:
-            facts[entry[0]] = entry[1:]
-        else:
-            sort_in(entry, in_zip=True)
-    dicom, pictures = (sorted(paths) for paths in by_kind.values())
-    return Files(facts, dicom, pictures, faults, others)
+    listed = _sorted_out(folder, _as_table(entries), seen)
+    packed = listed.filter(is_one_of(listed["kind"], [kinds.ZIP])).select(INVENTORY.names)
+    if not len(packed):
+        return Files(in_order(listed), {})
+    expanded = members.expand(folder, list(_entries(packed)))
+    faults = dict(expanded.faults)
+    inner = _sorted_out(folder, _as_table(expanded.entries), seen, faults.keys())
+    nested = inner.filter(is_one_of(inner["kind"], [kinds.ZIP]))["path"].to_pylist()
+    faults |= dict.fromkeys(nested, "expected files in a zip, found another zip")
+    every = pa.concat_tables([listed, inner])
+    has_fault = is_one_of(every["path"], faults)
+    of_all = pc.if_else(pa.array(has_fault), kinds.FAULT, every["kind"])
+    return Files(in_order(every.set_column(3, "kind", of_all)), faults)
 
 
-def find_known_files(folder: Path, entries: Iterable[Entry], work_dir: Path) -> Files:
+def _sorted_out(
+    folder: Path, listed: pa.Table, seen: Seen, faults: Collection[str] = ()
+) -> pa.Table:
+    """Add the kind of each file; of those with a fault there is no content to ask."""
+    found = kinds.by_names(listed)
+    unknown = np.flatnonzero(found == "")
+    for row, entry in zip(unknown, _entries(listed.take(pa.array(unknown))), strict=True):
+        found[row] = kinds.FAULT if entry[0] in faults else seen.kind(folder, entry)
+    packed = whole(pc.match_substring_regex(listed["path"], _ENDS_AS_PACKED)).to_numpy(
+        zero_copy_only=False
+    )
+    found[(found == kinds.ZIP) & packed] = "packed reports"
+    return listed.append_column("kind", pa.array(found, pa.string()))
+
+
+def _as_table(entries: pa.Table | Iterable[Entry]) -> pa.Table:
+    if isinstance(entries, pa.Table):
+        return entries.cast(INVENTORY).replace_schema_metadata(None)
+    columns = list(zip(*entries, strict=True)) or [(), (), ()]
+    arrays = [pa.array(c, field.type) for c, field in zip(columns, INVENTORY, strict=True)]
+    return pa.table(arrays, schema=INVENTORY)
+
+
+def _entries(listed: pa.Table) -> Iterator[Entry]:
+    return zip(*(listed[name].to_pylist() for name in INVENTORY.names), strict=True)
+
+
+def find_known_files(folder: Path, entries: pa.Table | Iterable[Entry], work_dir: Path) -> Files:
     """Return the same, with what was seen before kept in ``work_dir``, a private folder."""
     digest = code.digest(kinds.__name__)[:16]
     path = work_dir / f"kinds-{digest}.parquet"

@@ -10,6 +10,11 @@ from __future__ import annotations
 import re
 import struct
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
 from lapvqa.ingest.archives.names import NO_FILE, is_hidden
 
 DICOM = "dicom"
@@ -17,6 +22,8 @@ PICTURE = "picture"
 ZIP = "zip"
 UNKNOWN = "unknown"
 EMPTY = "empty"
+FAULT = "fault"
+"""A zip, or a file in one, that cannot be read."""
 LEFT_OUT = frozenset({"hidden", "hidden folder", "pipe or device"})
 """Kinds that nobody reads, whatever their names."""
 HEAD_BYTES = 1024
@@ -78,6 +85,27 @@ def by_name(path: str, size: int, mtime_ns: int) -> str:
     if not kind and size == 0 and mtime_ns != 0:  # 0 and 0: it could not even be asked
         return EMPTY
     return kind
+
+
+_PLAIN = r"^(\.\./)?([^./][^/]*/)*[^./;][^./;]*\.[A-Za-z0-9]+$"
+"""Paths without hidden parts whose names have one point and no version: their suffix decides."""
+
+
+def by_names(listed: pa.Table) -> NDArray[np.object_]:
+    """Return ``by_name`` of each row of an inventory; of plain names each suffix is asked once."""
+    paths = listed["path"].combine_chunks()
+    is_plain = pc.and_(
+        pc.match_substring_regex(paths, _PLAIN), pc.not_equal(listed["mtime_ns"], NO_FILE)
+    )
+    suffixes = pc.if_else(is_plain, pc.replace_substring_regex(paths, r"^.*\.", ""), "")
+    encoded = suffixes.combine_chunks().dictionary_encode()
+    kinds = [by_name(f"x.{suffix}", 1, 1) for suffix in encoded.dictionary.to_pylist()]
+    found: NDArray[np.object_] = np.array(kinds, object)[encoded.indices.to_numpy()]
+    rest = np.flatnonzero(found == "")
+    columns = [column.to_pylist() for column in listed.take(pa.array(rest)).columns]
+    for row, path, size, mtime_ns in zip(rest, *columns, strict=True):
+        found[row] = by_name(path, size, mtime_ns)
+    return found
 
 
 def suffix_of(path: str) -> str:

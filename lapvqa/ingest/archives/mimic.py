@@ -20,17 +20,29 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from lapvqa.dicom.views import clean_view, view_of_meaning
 from lapvqa.errors import DicomError, SourceError, SplitLeakError
 from lapvqa.identity import Ids
 from lapvqa.ingest.archives.members import read_at
 from lapvqa.ingest.archives.names import place
-from lapvqa.ingest.archives.protocol import KnownStudies, Listed, Matches, ReportMatch, ReportText
+from lapvqa.ingest.archives.protocol import (
+    LABELLED,
+    LISTED,
+    NO_LABELS,
+    KnownStudies,
+    Matches,
+    ReportText,
+)
 from lapvqa.ingest.archives.report_files import ReportFiles, decode_report
+from lapvqa.ingest.columns import Column, first_of, mapped, numbered, picked, positions, whole
 from lapvqa.schemas import CHEXPERT_LABELS
 
 _REPORT = re.compile(r"(?:^|/)p\d\d/p(\d{8})/s(\d{8})\.txt$")
@@ -41,9 +53,6 @@ _TABLE = re.compile(
 )
 _MAX_TABLE_BYTES = 1 << 30
 _SPLITS = {"train", "validate", "test"}
-
-_View = tuple[str | None, str | None, str | None]
-"""View, date and time of an image; None where the table says nothing."""
 
 
 class MimicArchive:
@@ -66,37 +75,37 @@ class MimicArchive:
         self.tables: Sequence[str] = sorted([*tables.values(), *self._reports.packed])
         files = {name: place(folder, path) for name, path in tables.items()}
         self.has_split = "split" in files
-        self._split_of_image, self._split_of_patient = _read_split(files.get("split"))
+        self._split = _read_split(files.get("split"))
         self._metadata = _read_metadata(files.get("metadata"))
         self._labels = files.get("chexpert") or files.get("negbio")
-        dicom_ids = {match[3] for match in map(self.pattern.search, images) if match}
-        study_ids = {study for _, study in self._reports.groups}
-        self.missing: Mapping[str, int] = _count_missing(folder, tables, dicom_ids, study_ids)
+        self.missing: Mapping[str, int] = self._count_missing(folder, tables)
 
     def ids(self, path: str) -> Ids | None:
         """Return dicom_id, study_id and subject_id."""
         match = self.pattern.search(path)
-        return Ids(match[3], match[2], match[1]) if match else None
+        return Ids(*match.group(3, 2, 1)) if match else None
 
-    def listed(self, path: str) -> Listed:
-        """Return view, date and time of the metadata table, and the official split."""
-        match = self.pattern.search(path)
-        if match is None:
-            return Listed()
-        patient, _, image = match.groups()
-        view, date, time = self._metadata.get(image, (None, None, None))
-        split = self._split_of_image.get(image) or self._split_of_patient.get(patient)
-        return Listed(view, date, time, split)
+    def listed(self, ids: pa.Table) -> pa.Table:
+        """Return view, date and time of the metadata table, and the official split.
+
+        An image that the split table lacks has the split of its patient.
+        """
+        rows = positions(ids["image"], self._metadata["dicom_id"])
+        split = picked(self._split["split"], positions(ids["image"], self._split["dicom_id"]))
+        patient = positions(ids["patient"], self._split["subject_id"])
+        split = pc.coalesce(split, picked(self._split["split"], patient))
+        columns = [picked(self._metadata[name], rows) for name in LISTED.names[:3]]
+        return pa.table([*columns, split], schema=LISTED)
 
     def match_reports(self, known: KnownStudies) -> Matches:
         """Match by subject and study number."""
-        matches = {}
-        for study, images in known.images.items():
-            ids = self.ids(images[0])
+        reports = {}
+        for study, path in known.first_images.items():
+            ids = self.ids(path)
             report = self._reports.path_of(ids.patient or "", ids.study or "") if ids else None
             if report is not None:
-                matches[study] = [ReportMatch(0, report, "subject and study number")]
-        return Matches(matches)
+                reports[study] = report
+        return Matches.by_name(reports, "subject and study number")
 
     def report_stamp(self, path: str) -> tuple[int, int]:
         """Return size and modification time, or size and CRC within the zip."""
@@ -106,9 +115,30 @@ class MimicArchive:
         """Read a text file or a member of the zip."""
         return decode_report(self._reports.read(path))
 
-    def labels(self) -> Iterator[tuple[str, list[int | None]]]:
-        """Yield study_id and labels of the chexpert table, else of the negbio table."""
-        return _read_labels(self._labels)
+    def labels(self) -> pa.Table:
+        """Return study_id and labels of the chexpert table, else of the negbio table."""
+        return NO_LABELS if self._labels is None else _read_labels(self._labels)
+
+    def _count_missing(self, folder: Path, tables: Mapping[str, str]) -> dict[str, int]:
+        """Return for each list of the archive, by its path, how many of its entries are absent."""
+        absent: dict[str, int] = {}
+        for name, column in (
+            ("record", "dicom_id"),
+            ("study", "study_id"),
+            ("IMAGE_FILENAMES", ""),
+        ):
+            path = tables.get(name)
+            if path is None:
+                continue
+            file = place(folder, path)
+            entries = _read(file, (column,))[column] if column else _listed_in(file)
+            if name == "study":
+                there = pa.array([study for _, study in self._reports.groups], pa.string())
+            else:
+                there = _stems(pa.array(self.images, pa.string()))
+            is_absent = pa.array(positions(entries, there) < 0)
+            absent[path] = len(pc.unique(whole(entries).filter(is_absent)))
+        return absent
 
 
 class MimicJpgArchive(MimicArchive):
@@ -131,76 +161,68 @@ def _find_tables(paths: Sequence[str]) -> dict[str, str]:
     return tables
 
 
-def _read_metadata(table: Path | None) -> dict[str, _View]:
-    """Return the entries of the metadata table by dicom_id."""
-    rows = _rows(
-        table,
-        ("dicom_id", "ViewPosition", "StudyDate", "StudyTime"),
-        ("ViewCodeSequence_CodeMeaning",),
+def _read_metadata(table: Path | None) -> pa.Table:
+    """Return view, date and time by dicom_id."""
+    names = ("dicom_id", "ViewPosition", "StudyDate", "StudyTime")
+    read = _read(table, names, ("ViewCodeSequence_CodeMeaning",))
+    by_position = mapped(read["ViewPosition"], lambda text: clean_view(text) or None)
+    by_meaning = mapped(
+        read["ViewCodeSequence_CodeMeaning"], lambda text: view_of_meaning(text) or None
     )
-    return {
-        image: (
-            clean_view(position) or view_of_meaning(meaning) or None,
-            date or None,
-            _padded_time(time),
+    dates = mapped(read["StudyDate"], lambda text: text or None)
+    columns = [
+        read["dicom_id"],
+        pc.coalesce(by_position, by_meaning),
+        dates,
+        _padded(read["StudyTime"]),
+    ]
+    return _last_first(pa.table(columns, ["dicom_id", *LISTED.names[:3]]))
+
+
+def _read_split(table: Path | None) -> pa.Table:
+    """Return the split by dicom_id and subject_id; raises SourceError, SplitLeakError."""
+    read = _read(table, ("dicom_id", "subject_id", "split"))
+    wrong = [name for name in pc.unique(read["split"]).to_pylist() if name not in _SPLITS]
+    if wrong:
+        raise SourceError(
+            f"expected train, validate or test in the split table, found {wrong[0][:16]!r}",
+            hint="use MIMIC-CXR-JPG's own mimic-cxr-2.0.0-split.csv.gz",
         )
-        for image, position, date, time, meaning in rows
-    }
-
-
-def _read_split(table: Path | None) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the split by dicom_id and by subject_id; raises SourceError, SplitLeakError."""
-    images: dict[str, str] = {}
-    patients: dict[str, str] = {}
-    leaks: set[str] = set()
-    for image, patient, split in _rows(table, ("dicom_id", "subject_id", "split")):
-        if split not in _SPLITS:
-            raise SourceError(
-                f"expected train, validate or test in the split table, found {split[:16]!r}",
-                hint="use MIMIC-CXR-JPG's own mimic-cxr-2.0.0-split.csv.gz",
-            )
-        images[image] = split
-        if patients.setdefault(patient, split) != split:
-            leaks.add(patient)
+    splits, patients = numbered(read["split"]), numbered(read["subject_id"])
+    leaks = len(np.unique(patients[splits != splits[first_of(patients)]]))
     if leaks:
         raise SplitLeakError(
-            f"the split table puts {len(leaks)} patients into more than one split",
+            f"the split table puts {leaks} patients into more than one split",
             hint="use MIMIC-CXR-JPG's own mimic-cxr-2.0.0-split.csv.gz, or remove the table",
         )
-    return images, patients
+    return _last_first(read)
 
 
-def _read_labels(table: Path | None) -> Iterator[tuple[str, list[int | None]]]:
-    """Yield study_id and labels: 1, 0, -1 as in the table, None where it is blank."""
-    for study, *values in _rows(table, ("study_id", *CHEXPERT_LABELS)):
-        yield study, [int(float(value)) if value else None for value in values]
+def _last_first(table: pa.Table) -> pa.Table:
+    """Return the rows in reverse order: of several rows of an image the last one counts."""
+    return table.take(pa.array(np.arange(len(table))[::-1]))
 
 
-def _count_missing(
-    folder: Path, tables: Mapping[str, str], images: Collection[str], studies: Collection[str]
-) -> dict[str, int]:
-    """Return for each list of the archive, by its path, how many of its entries are not there.
-
-    ``images`` are the dicom_ids of the image files, ``studies`` the study_ids of the reports.
-    """
-    lists: dict[str, tuple[Sequence[str], Collection[str]]] = {}
-    if path := tables.get("record"):
-        lists[path] = _columns(place(folder, path), ("dicom_id",))[0], images
-    if path := tables.get("study"):
-        lists[path] = _columns(place(folder, path), ("study_id",))[0], studies
-    if path := tables.get("IMAGE_FILENAMES"):
-        lists[path] = _stems(place(folder, path)), images
-    return {path: len(set(entries).difference(there)) for path, (entries, there) in lists.items()}
+def _read_labels(table: Path) -> pa.Table:
+    """Return study_id and labels: 1, 0, -1 as in the table, null where it is blank."""
+    read = _read(table, ("study_id", *CHEXPERT_LABELS))
+    labels = [
+        mapped(read[name], lambda text: str(int(float(text))) if text else None).cast(pa.int8())
+        for name in CHEXPERT_LABELS
+    ]
+    return pa.table([whole(read["study_id"]), *labels], schema=LABELLED)
 
 
-def _padded_time(text: str) -> str | None:
+def _padded(times: Column) -> pa.Array:
     # hhmmss.fff as a number has lost its leading zeros: 80556.875 is 08:05:56.875.
-    whole, point, fraction = text.partition(".")
-    return whole.zfill(6) + point + fraction if whole else None
+    wholes = pc.replace_substring_regex(times, r"\..*$", "")
+    fractions = pc.replace_substring_regex(times, r"^[^.]*", "")
+    padded = pc.binary_join_element_wise(pc.utf8_lpad(wholes, 6, "0"), fractions, "")
+    return pc.if_else(pc.equal(wholes, ""), None, padded)
 
 
-def _stems(names: Path) -> list[str]:
-    """Return the names, without folder and suffix, of the files that are listed one a line."""
+def _listed_in(names: Path) -> pa.Array:
+    """Return the stems of the files that are listed one a line."""
     try:
         lines = read_at(names, _MAX_TABLE_BYTES).decode("ascii", "replace").split()
     except DicomError as error:
@@ -208,20 +230,25 @@ def _stems(names: Path) -> list[str]:
             f"expected a list of files in {names.name}, could not read it ({error.reason})",
             hint=f"fetch {names.name} again from its publisher, or remove it",
         ) from None
-    return [line[line.rfind("/") + 1 :].partition(".")[0] for line in lines]
+    return _stems(pa.array(lines, pa.string()))
 
 
-def _columns(
-    table: Path, required: Sequence[str], optional: Sequence[str] = ()
-) -> list[Sequence[str]]:
-    """Return the columns, required ones first; empty texts stand for one that is absent.
+def _stems(paths: pa.Array) -> pa.Array:
+    """Return the names without folder and suffix."""
+    names = pc.replace_substring_regex(paths, r"^.*/", "")
+    return pc.replace_substring_regex(names, r"\..*$", "")
+
+
+def _read(table: Path | None, required: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
+    """Return the columns as texts; empty ones for one that is absent. No table has no rows.
 
     Raises SourceError if the table is damaged or lacks a required column.
     """
-    import pyarrow as pa
     from pyarrow import csv
 
     names = [*required, *optional]
+    if table is None:
+        return pa.table([pa.array([], pa.string()) for _ in names], names)
     try:
         read = csv.read_csv(
             BytesIO(read_at(table, _MAX_TABLE_BYTES)),
@@ -238,16 +265,7 @@ def _columns(
     absent = [name for name in required if read[name].null_count]
     if absent:
         raise _unreadable(table, required, f"no {', '.join(absent[:4])}")
-    return [[""] * len(read) if read[name].null_count else read[name].to_pylist() for name in names]
-
-
-def _rows(
-    table: Path | None, required: Sequence[str], optional: Sequence[str] = ()
-) -> Iterator[tuple[str, ...]]:
-    """Yield the table row by row; nothing if there is no table."""
-    if table is None:
-        return iter(())
-    return zip(*_columns(table, required, optional), strict=True)
+    return pa.table([whole(pc.fill_null(read[name], "")) for name in names], names)
 
 
 def _unreadable(table: Path, required: Sequence[str], fault: str) -> SourceError:

@@ -12,15 +12,23 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from xml.etree.ElementTree import XMLParser
 
+import pyarrow as pa
+
 from lapvqa.dicom.reasons import Reason, as_reason
 from lapvqa.errors import DicomError
 from lapvqa.identity import Ids
-from lapvqa.ingest.archives.protocol import KnownStudies, Listed, Matches, ReportMatch, ReportText
+from lapvqa.ingest.archives.protocol import (
+    NO_LABELS,
+    KnownStudies,
+    Matches,
+    ReportText,
+    nothing_listed,
+)
 from lapvqa.ingest.archives.report_files import ReportFiles
 
 _REPORT = re.compile(r"(?:^|/)(\d+)\.xml$")
@@ -55,19 +63,19 @@ class OpenIArchive:
         report = f"CXR{match[1]}"
         return Ids(f"{report}_{match[2]}", report, report)
 
-    def listed(self, path: str) -> Listed:
+    def listed(self, ids: pa.Table) -> pa.Table:
         """Return nothing: the XML says nothing about a single image."""
-        return Listed()
+        return nothing_listed(ids)
 
     def match_reports(self, known: KnownStudies) -> Matches:
         """Match by the number in the names."""
-        matches = {}
-        for study, images in known.images.items():
-            image = self.pattern.search(images[0])
+        reports = {}
+        for study, path in known.first_images.items():
+            image = self.pattern.search(path)
             report = self._reports.path_of(image[1]) if image else None
             if report is not None:
-                matches[study] = [ReportMatch(0, report, "number of the report")]
-        return Matches(matches)
+                reports[study] = report
+        return Matches.by_name(reports, "number of the report")
 
     def report_stamp(self, path: str) -> tuple[int, int]:
         """Return size and modification time, or size and CRC within the tgz."""
@@ -78,9 +86,9 @@ class OpenIArchive:
         match = _REPORT.search(path)
         return read_openi(self._reports.read(path), f"CXR{match[1]}" if match else "")
 
-    def labels(self) -> Iterable[tuple[str, list[int | None]]]:
+    def labels(self) -> pa.Table:
         """Return no labels: the collection has MeSH terms only."""
-        return ()
+        return NO_LABELS
 
 
 def read_openi(data: bytes, report_id: str) -> ReportText:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import cached_property
+from typing import Protocol, TypeVar
+
+import pyarrow as pa
 
 from lapvqa.dicom.reasons import Reason
 from lapvqa.identity import Ids
+from lapvqa.schemas import CHEXPERT_LABELS, LABELS
+
+Value = TypeVar("Value")
+IDS = pa.schema([(name, pa.string()) for name in Ids._fields])
+"""Identifiers of many files, a row each."""
+LISTED = pa.schema([(name, pa.string()) for name in ("view", "date", "time", "split")])
+"""Entries of images in the archive's own tables; null where there is none."""
+LABELLED = pa.schema(
+    [("study", pa.string()), *((name, LABELS.field(name).type) for name in CHEXPERT_LABELS)]
+)
+"""The archive's own labels: study id, and 1 positive, 0 negative, -1 uncertain, null no word."""
+NO_LABELS = LABELLED.empty_table()
 
 
-@dataclass(frozen=True)
-class Listed:
-    """Entries of one image in the archive's own tables; None where there is none."""
-
-    view: str | None = None
-    date: str | None = None
-    time: str | None = None
-    split: str | None = None
+def nothing_listed(ids: pa.Table) -> pa.Table:
+    """Return ``LISTED`` of an archive that has no tables."""
+    return pa.table([pa.nulls(len(ids), pa.string()) for _ in LISTED], schema=LISTED)
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,26 @@ class ReportText:
     """final | corrected | preliminary, empty if the report does not say."""
     written: str = ""
     """When it was written, yyyymmdd[hhmmss], as the report itself says; empty if it does not."""
+
+
+class Lazily(Mapping[str, Value]):
+    """A mapping that is made when somebody first looks into it: most layouts need few of them."""
+
+    def __init__(self, make: Callable[[], Mapping[str, Value]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> Mapping[str, Value]:
+        return self._make()
+
+    def __getitem__(self, key: str) -> Value:
+        return self._made[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
 
 
 @dataclass(frozen=True)
@@ -70,6 +100,15 @@ class KnownStudies:
     structured_reports: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Files with DICOM SR of each study."""
 
+    first_images: Mapping[str, str] = field(default_factory=dict)
+    """The first image file of each study."""
+
+    def __post_init__(self) -> None:
+        """Take ``first_images`` from ``images`` if nobody has given them."""
+        if not self.first_images:
+            first = {study: paths[0] for study, paths in self.images.items()}
+            object.__setattr__(self, "first_images", first)
+
 
 @dataclass(frozen=True, order=True)
 class ReportMatch:
@@ -89,15 +128,51 @@ class Refusal:
     detail: str
 
 
+MATCHES = pa.schema(
+    [("study", pa.string()), ("rank", pa.int32()), ("path", pa.string()), ("rule", pa.string())]
+)
+"""Study key, and the fields of a ``ReportMatch``."""
+
+
 @dataclass(frozen=True)
 class Matches:
-    """The reports that may be a study's, by study key, and why others are not.
+    """The reports that may be a study's, and why others are not.
 
     A report stands for one study only. Those in neither have no study to go with.
     """
 
-    reports: Mapping[str, Sequence[ReportMatch]]
+    table: pa.Table
+    """``MATCHES``; those of a study stand together."""
     refused: Mapping[str, Refusal] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        reports: Mapping[str, Sequence[ReportMatch]],
+        refused: Mapping[str, Refusal] | None = None,
+    ) -> Matches:
+        """Return the matches that are given by study key."""
+        rows = [(key, m.rank, m.path, m.rule) for key, own in reports.items() for m in own]
+        columns = list(zip(*rows, strict=True)) or [()] * len(MATCHES)
+        return cls(
+            pa.table(list(map(pa.array, columns, MATCHES.types)), schema=MATCHES), refused or {}
+        )
+
+    @classmethod
+    def by_name(cls, reports: Mapping[str, str], rule: str) -> Matches:
+        """Return one report for each study key, all by one rule."""
+        number = len(reports)
+        columns = [[*reports], [0] * number, [*reports.values()], [rule] * number]
+        return cls(pa.table(list(map(pa.array, columns, MATCHES.types)), schema=MATCHES))
+
+    @property
+    def reports(self) -> dict[str, list[ReportMatch]]:
+        """The same by study key."""
+        found: dict[str, list[ReportMatch]] = {}
+        columns = [self.table[name].to_pylist() for name in MATCHES.names]
+        for study, rank, path, rule in zip(*columns, strict=True):
+            found.setdefault(study, []).append(ReportMatch(rank, path, rule))
+        return found
 
 
 class Archive(Protocol):
@@ -122,10 +197,13 @@ class Archive(Protocol):
         """Files that the layout reads besides: its tables and lists, a packed file of reports."""
 
     def ids(self, path: str) -> Ids | None:
-        """Return the ids in an image's path; None if it lies outside the layout."""
+        """Return the ids in an image's path; None if it lies outside the layout.
 
-    def listed(self, path: str) -> Listed:
-        """Return what the archive's tables say of an image."""
+        The path alone decides: as long as the layout's code is the same, so are they.
+        """
+
+    def listed(self, ids: pa.Table) -> pa.Table:
+        """Return what the archive's tables say of images (``IDS``), a row of ``LISTED`` each."""
 
     def match_reports(self, known: KnownStudies) -> Matches:
         """Return which reports may be which study's."""
@@ -139,5 +217,5 @@ class Archive(Protocol):
     def read_report(self, path: str) -> ReportText:
         """Read one report; raises DicomError with one of the reasons for reports."""
 
-    def labels(self) -> Iterable[tuple[str, list[int | None]]]:
-        """Yield study id and the 14 CheXpert labels in the order of schemas.CHEXPERT_LABELS."""
+    def labels(self) -> pa.Table:
+        """Return study ids, as in the paths, and the 14 CheXpert labels: ``LABELLED``."""

@@ -44,7 +44,7 @@ class ReportFiles:
         self, folder: Path, paths: Sequence[str], wanted: re.Pattern[str], packed: Sequence[str]
     ) -> None:
         self._folder = folder
-        self._by_groups: dict[tuple[str, ...], str] = {}
+        self._by_groups: dict[str, str] = {}
         self.paths: list[str] = []
         self.packed: list[str] = []
         """The packed file that is read, if there is one."""
@@ -52,23 +52,23 @@ class ReportFiles:
         for path in paths:
             if match := wanted.search(path):
                 self.paths.append(path)
-                self._by_groups.setdefault(match.groups(), path)
+                self._by_groups.setdefault("/".join(match.groups()), path)
         if self._packed is not None:
             self.packed.append(self._packed.path)
         for path in sorted(self._packed.names) if self._packed else ():
             match = wanted.search(path)
-            if match and self._by_groups.setdefault(match.groups(), path) == path:
+            if match and self._by_groups.setdefault("/".join(match.groups()), path) == path:
                 self.paths.append(path)
         self.paths.sort()
 
     @property
     def groups(self) -> list[tuple[str, ...]]:
         """The pattern's groups in each report's path."""
-        return list(self._by_groups)
+        return [tuple(groups.split("/")) for groups in self._by_groups]
 
     def path_of(self, *groups: str) -> str | None:
         """Return the path of the report that has these groups."""
-        return self._by_groups.get(groups)
+        return self._by_groups.get("/".join(groups))
 
     def stamp(self, path: str) -> tuple[int, int]:
         """Return size and modification time of a file, size and CRC-32 of a member."""

@@ -29,16 +29,19 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
+import pyarrow as pa
+
 from lapvqa.dicom.header import clean_date
 from lapvqa.dicom.reasons import Reason
 from lapvqa.identity import Ids
 from lapvqa.ingest.archives.protocol import (
+    NO_LABELS,
     KnownStudies,
-    Listed,
     Matches,
     Refusal,
     ReportMatch,
     ReportText,
+    nothing_listed,
 )
 from lapvqa.ingest.archives.report_sources import Entry, TreeReports
 from lapvqa.machine import ReportSources
@@ -94,13 +97,13 @@ class TreeArchive:
         """Return no ids: the header has them."""
         return Ids()
 
-    def listed(self, path: str) -> Listed:
+    def listed(self, ids: pa.Table) -> pa.Table:
         """Return nothing: a tree has no tables."""
-        return Listed()
+        return nothing_listed(ids)
 
-    def labels(self) -> Iterable[tuple[str, list[int | None]]]:
+    def labels(self) -> pa.Table:
         """Return no labels: a tree has no tables."""
-        return ()
+        return NO_LABELS
 
     def match_reports(self, known: KnownStudies) -> Matches:
         """Match by the rules above."""
@@ -125,7 +128,7 @@ class TreeArchive:
                 detail = "its folder holds several studies, and its name says nothing of which"
                 refused[path] = Refusal(Reason.REPORT_WITHOUT_STUDY, detail)
         taken = {match.path for found in matches.values() for match in found}
-        return Matches(matches, {p: why for p, why in refused.items() if p not in taken})
+        return Matches.of(matches, {p: why for p, why in refused.items() if p not in taken})
 
     def report_stamp(self, path: str) -> tuple[int, int]:
         """Return size and modification time of a file, length and digest of a row or message."""
