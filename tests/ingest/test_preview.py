@@ -37,7 +37,7 @@ def test_an_archive_is_seen_as_the_stages_take_it(project: Project, settings: Se
     assert preview.not_looked_at == 0
     for column in ("pixels_sha256", "file_sha256", "voi", "photometric"):
         stored = Counter(images[column].to_pylist())
-        assert Counter(getattr(image.result, column) for image in taken) == stored, column
+        assert Counter(getattr(image, column) for image in taken) == stored, column
     assert Counter(image.view for image in taken) == Counter(images["view"].to_pylist())
     rejects = storage.read_table(project.rejects, schemas.REJECTS, made_by="ingest")
     seen = Counter(str(f.reason) for f in preview.files if f.reason)
