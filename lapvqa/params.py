@@ -76,7 +76,7 @@ class RejectBudgetParams(Section):
     folder_min_files: Count = 20
 
 
-SeveralReports = Literal["best", "none"]
+SeveralReports = Literal["best", "first", "none"]
 
 
 class IngestParams(Section):

@@ -24,7 +24,7 @@ from lapvqa.ingest import reports, study_tables
 from lapvqa.ingest.archives import kinds
 from lapvqa.ingest.archives.found import Files, find_files
 from lapvqa.ingest.archives.names import shown
-from lapvqa.ingest.archives.protocol import Archive
+from lapvqa.ingest.archives.protocol import Archive, written_of
 from lapvqa.ingest.archives.recognise import open_archive
 from lapvqa.ingest.archives.report_sources import TreeReports
 from lapvqa.ingest.one_file import Context, FileResult, as_results, as_table, process_file
@@ -91,6 +91,8 @@ class Preview:
     num_studies: int
     rules: Mapping[str, int]
     """How many reports were matched by which rule."""
+    notes: Sequence[str] = ()
+    """What is to be said of tables: those that are not read, and the columns of those that are."""
     not_looked_at: int = 0
     """Image files, or reports of one file, beyond the limit."""
 
@@ -138,7 +140,7 @@ def _look_at_archive(folder: Path, files: Files, settings: Settings, limit: int)
     )
     studies = study_tables.find_studies(judged)
     numbers = {key: number for number, key in enumerate(studies.keys.to_pylist(), start=1)}
-    found = _judged_reports(archive, studies, keyring, ingest)
+    found, notes = _judged_reports(archive, studies, keyring, ingest)
     rest = study_tables.without_reports(judged, found)
     pixels = {result.path: result.pixels for result in read}
     return Preview(
@@ -152,6 +154,7 @@ def _look_at_archive(folder: Path, files: Files, settings: Settings, limit: int)
         others=_others(archive, files, judged, found),
         num_studies=len(studies.keys),
         rules=found.rules,
+        notes=notes,
         not_looked_at=len(planned.to_read) - len(asked),
     )
 
@@ -162,18 +165,20 @@ def _reject(row: Mapping[str, str | None]) -> tuple[str, Reason, str]:
 
 def _judged_reports(
     archive: Archive, studies: Studies, keyring: Keyring, params: IngestParams
-) -> Reports:
+) -> tuple[Reports, Sequence[str]]:
     matches = archive.match_reports(study_tables.known_studies(studies, keyring))
     paths = sorted({match.path for own in matches.reports.values() for match in own})
     results = reports.as_table([_read(archive, path) for path in paths])
-    return study_tables.judge_reports(archive, matches, results, params.several_reports)
+    judged = study_tables.judge_reports(archive, matches, results, params.several_reports)
+    return judged, matches.notes
 
 
 def _read(source: Archive | TreeReports, path: str) -> ReportResult:
     try:
         report = source.read(path) if isinstance(source, TreeReports) else source.read_report(path)
     except DicomError as error:
-        return ReportResult(path=path, reason=error.reason, detail=error.message)
+        written = written_of(error)
+        return ReportResult(path=path, reason=error.reason, detail=error.message, written=written)
     return ReportResult(
         path=path,
         sha256=report.sha256,
@@ -249,5 +254,6 @@ def _look_at_report(path: Path, files: Files, settings: Settings, limit: int) ->
         others={} if found else {name: next(iter(files.others.values()), kinds.UNKNOWN)},
         num_studies=0,
         rules={},
+        notes=[*sources.notes, *(f"columns: {taken}" for taken in sources.columns.values())],
         not_looked_at=len(found[limit:]),
     )

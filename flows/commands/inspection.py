@@ -53,6 +53,7 @@ def _lines(preview: Preview, *, text: bool, max_length: int) -> Iterator[str]:
         beyond = f"{preview.not_looked_at} more were not looked at (--limit)"
         yield beyond + ("; their reports count as without study" if preview.layout else "")
     yield from _file_lines(preview.files)
+    yield from preview.notes
     yield from _report_lines(preview, text=text, max_length=max_length)
     if preview.others:
         yield f"other files: {_counted(preview.others.values())}"

@@ -131,7 +131,8 @@ _REMEDIES = {
     Reason.REPORT_FORMAT: "export it as plain text, RTF or HTML",
     Reason.NOT_A_REPORT: "nothing, if it is no report; docs/ingest.md shows what is read",
     Reason.SUPERSEDED_REPORT: "nothing: another report stands for its study",
-    Reason.AMBIGUOUS_REPORT: "name the report by its study UID: several studies may be meant",
+    Reason.AMBIGUOUS_REPORT: "name the report by its study UID; or, if it is one of "
+    "several of its study, give them a date or status, or set ingest.several_reports",
     Reason.REPORT_WITHDRAWN: "nothing: it says itself that it does not count",
     Reason.IDENTITY_IN_REPORT: "remove what names somebody (`lapvqa rejects` gives kind and "
     "place), or set ingest.deid.reports to flag",

@@ -28,7 +28,7 @@ from lapvqa.identity import Keyring, load_key
 from lapvqa.ingest import study_tables
 from lapvqa.ingest.account import account, by_kind, companions, companions_table
 from lapvqa.ingest.archives.found import Files, find_known_files
-from lapvqa.ingest.archives.protocol import Archive
+from lapvqa.ingest.archives.protocol import OTHER_STATUS, Archive
 from lapvqa.ingest.archives.recognise import open_archive
 from lapvqa.ingest.columns import counted, is_one_of, is_set, kept, mapped, whole
 from lapvqa.ingest.one_file import Context
@@ -160,6 +160,8 @@ def _reports(
     """Return the reports, and how many of all that were read hold identifying text, by kind."""
     known = study_tables.known_studies(studies, source.keyring)
     matches = source.archive.match_reports(known)
+    for note in matches.notes:
+        job.recorder.say(note)
     paths = pc.unique(whole(matches.table["path"])).sort()
     policy, stated = params.deid.reports, job.machine.reports.digest()
     work_dir = job.project.work_dir("ingest")
@@ -177,6 +179,11 @@ def _days_earlier(params: IngestParams, keyring: Keyring) -> Callable[[str], int
 
 
 def _report_facts(reports: Reports, flags: dict[str, int], recorder: Recorder) -> dict[str, object]:
+    unknown = int(pc.sum(pc.equal(reports.taken["status"], OTHER_STATUS)).as_py() or 0)
+    if unknown:
+        recorder.say(
+            f"{unknown} reports have a status of no known meaning, and count as if they had none"
+        )
     if flags:
         counts = ", ".join(f"{kind} in {number}" for kind, number in flags.items())
         recorder.say(f"reports with text that may identify somebody: {counts}")

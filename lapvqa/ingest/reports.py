@@ -22,7 +22,7 @@ from lapvqa import code, storage
 from lapvqa.dicom.reasons import TRANSIENT, Reason
 from lapvqa.errors import DicomError, SchemaError
 from lapvqa.ingest.archives.found import Files
-from lapvqa.ingest.archives.protocol import Archive
+from lapvqa.ingest.archives.protocol import Archive, written_of
 from lapvqa.ingest.columns import (
     Column,
     digest,
@@ -207,7 +207,10 @@ def _read(archive: Archive, unread: ReportResult, policy: Policy) -> ReportResul
     try:
         report = archive.read_report(unread.path)
     except DicomError as error:
-        return replace(unread, reason=error.reason, detail=error.message, exception=error.exception)
+        return replace(
+            unread, reason=error.reason, detail=error.message, exception=error.exception,
+            written=written_of(error),
+        )  # fmt: skip
     flags = [span.kind for span in phi.find_phi(report.text)]
     result = replace(
         unread, sha256=report.sha256, encoding=report.encoding, form=report.form,

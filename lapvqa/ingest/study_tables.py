@@ -254,8 +254,10 @@ def judge_reports(
     """Choose each study's report, and say why the others are rejected.
 
     Of several that can be read, the best is taken: one that is final before a preliminary one, then
-    by the rule that found it, then the latest by its own date, a corrected one before the others,
-    the first by path. ``none``: none is taken if their texts differ.
+    by the rule that found it, then the latest by its own date, then a corrected one before a final
+    one before the others. Of several that are alike in all this and differ in their text none is
+    taken, unless ``several`` is "first": then the first in order. "none": none is taken if any two
+    texts differ. A withdrawn report takes back those of its source that were written before it.
     """
     table = matches.table
     place = positions(table["path"], results["path"])
@@ -299,15 +301,22 @@ def _choose(
     for key, candidates in matches.reports.items():
         usable = sorted(
             (match for match in candidates if read[match.path].reason is None),
-            key=lambda match: _worth(match, read[match.path]),
+            key=lambda match: (_worth(match, read[match.path]), _order(match.path)),
         )
+        taken_back = [match for match in usable if _is_taken_back(match, candidates, read)]
+        usable = [match for match in usable if match not in taken_back]
+        rejects += [
+            _report_reject(read[match.path], Reason.REPORT_WITHDRAWN, "it was withdrawn later")
+            for match in taken_back
+        ]
         rejects += [
             _report_reject(result, Reason(result.reason), result.detail or "")
             for result in (read[match.path] for match in candidates)
             if result.reason is not None and result.path not in others
         ]
-        differ = len({read[match.path].text for match in usable}) > 1
-        if several == "none" and differ:
+        best = [_worth(match, read[match.path]) for match in usable]
+        rivals = usable if several == "none" else usable[: best.count(best[0]) if best else 0]
+        if several != "first" and len({read[match.path].text for match in rivals}) > 1:
             detail = f"expected one report of its study, found {len(usable)}"
             rejects += [
                 _report_reject(read[match.path], Reason.AMBIGUOUS_REPORT, detail)
@@ -330,9 +339,32 @@ def _worth(match: ReportMatch, result: ReportResult) -> tuple[object, ...]:
         result.status == "preliminary",
         match.rank,
         -int((result.written or "0").ljust(14, "0")),
-        result.status != "corrected",
-        match.path,
+        {"corrected": 0, "final": 1}.get(result.status or "", 2),
     )
+
+
+def _order(path: str) -> tuple[str, int]:
+    """Return what reports are in order by: row 10 of a table comes behind row 9."""
+    file, _, number = path.rpartition("#")
+    return (file, int(number)) if file and number.isdecimal() else (path, 0)
+
+
+def _is_taken_back(
+    match: ReportMatch, candidates: Sequence[ReportMatch], read: Mapping[str, ReportResult]
+) -> bool:
+    """Tell whether a later report from the same kind of source withdraws this one.
+
+    Later is decided by their own dates, as far as both state them; else by their order.
+    """
+    written = read[match.path].written or ""
+    for other in candidates:
+        if read[other.path].reason != Reason.REPORT_WITHDRAWN or other.rank != match.rank:
+            continue
+        stated = read[other.path].written or ""
+        length = min(len(written), len(stated))
+        if (stated[:length], _order(other.path)) > (written[:length], _order(match.path)):
+            return True
+    return False
 
 
 def _instead(result: ReportResult, taken: ReportResult, match: ReportMatch) -> str:

@@ -17,7 +17,8 @@ from lapvqa.errors import SourceError
 from lapvqa.ingest import study_tables
 from lapvqa.ingest.archives.protocol import KnownStudies, Matches, ReportMatch
 from lapvqa.ingest.archives.recognise import open_archive
-from lapvqa.ingest.reports import ReportResult
+from lapvqa.ingest.columns import in_order
+from lapvqa.ingest.reports import ReportResult, as_table
 from lapvqa.project import Project
 from lapvqa.uptodate import input_folders
 
@@ -55,7 +56,8 @@ def reports(project: Project) -> dict[str, str]:
 
 def test_a_table_in_latin_1_by_accession_number(tmp_path: Path) -> None:
     rows = "Anforderungsnummer;Befund;Beurteilung\r\nA1;Herz vergrößert;Kardiomegalie\r\n"
-    rows += 'A2;"Zeile eins;\r\nZeile zwei";unauffällig\r\nA9;ohne Bild;x\r\nA2;älter;y\r\nA3\r\n'
+    rows += 'A2;"Zeile eins;\r\nZeile zwei";unauffällig\r\nA9;ohne Bild;x\r\n'
+    rows += 'A2;"Zeile eins;\r\nZeile zwei";unauffällig\r\nA3\r\n'
     project = ingested(tmp_path, {**images(3), "befunde.csv": rows.encode("cp1252")})
     assert reports(project) == {
         "1.2.1": "FINDINGS: Herz vergrößert IMPRESSION: Kardiomegalie",
@@ -287,8 +289,100 @@ def test_the_order_of_several_reports() -> None:
     ]
     while ordered:
         found = [ReportMatch(rank, report.path, "rule") for rank, report in reversed(ordered)]
-        judged = study_tables.judge_reports(
-            Nothing(), Matches({"s": found}), {r.path: r for _, r in ordered}  # type: ignore[arg-type]
-        )  # fmt: skip
-        assert judged.texts["s"].path == ordered.pop(0)[1].path
+        results = in_order(as_table([report for _, report in ordered]))
+        judged = study_tables.judge_reports(Nothing(), Matches.of({"s": found}), results)  # type: ignore[arg-type]
+        assert judged.taken["path"].to_pylist() == [ordered.pop(0)[1].path]
         assert len(judged.rejects) == len(ordered)
+
+
+def test_a_name_and_a_place_that_contradict_each_other_are_nobody_s(tmp_path: Path) -> None:
+    """Folders counted from 1 and accession numbers too: P1 had the text of P3."""
+    files: Files = {
+        f"{n}/IM1": image(n, patient=f"P{n}", study=f"1.2.{n}", AccessionNumber=number)
+        for n, number in enumerate(("3", "1", "2"), start=1)
+    }
+    files |= {f"{n}/befund.txt": f"Text {n}." for n in (1, 2, 3)}
+    files["x/IM1"] = image(4, patient="P4", study="1.2.4", AccessionNumber="A004")
+    files["y/IM1"] = image(5, patient="P5", study="1.2.5", AccessionNumber="A005")
+    files |= {"x/A005.txt": "Of five?", "x/A004.txt": "Four.", "reports/a005.txt": "Five."}
+    for n, name in ((6, "2023-12-01"), (7, "2024-01-05")):
+        files[f"{n}/IM1"] = image(n, patient=f"P{n}", study=f"1.2.{n}", StudyDate="20240105")
+        files[f"{n}/{name}.txt"] = f"Dated {n}."
+    project = ingested(tmp_path, files)
+    assert reports(project) == {"1.2.4": "Four.", "1.2.5": "Five.", "1.2.7": "Dated 7."}
+    wrong = ("1/befund.txt", "2/befund.txt", "3/befund.txt", "x/A005.txt", "6/2023-12-01.txt")
+    assert reasons(project) == dict.fromkeys(wrong, "ambiguous_report")
+
+
+def test_accession_numbers_as_spreadsheets_write_them(tmp_path: Path) -> None:
+    files = {
+        f"i/{n}": image(n, patient=f"P{n}", study=f"1.2.{n}", AccessionNumber=number)
+        for n, number in enumerate(("0001", "0002", "b3"), start=1)
+    }
+    rows = 'accession,report\n="0001",One.\n\'0002,Two.\nB3,Three.\n'
+    project = ingested(tmp_path, {**files, "r.csv": rows})
+    assert reports(project) == {"1.2.1": "One.", "1.2.2": "Two.", "1.2.3": "Three."}
+
+
+def test_a_withdrawal_takes_back_what_was_written_before_it(tmp_path: Path) -> None:
+    def order(number: int, status: str, hour: str, text: str) -> str:
+        request = f"OBR|1||A{number}|||||||||||||||||||202401021{hour}00|||{status}"
+        return message(request, f"OBX|1|TX|x||{text}")
+
+    def resource(number: int, status: str, **fields: str) -> str:
+        identifier = [{"value": f"A{number}"}]
+        found = {"resourceType": "DiagnosticReport", "status": status, "conclusion": "By FHIR."}
+        return json.dumps({**found, "identifier": identifier, **fields}) + "\n"
+
+    files: Files = {
+        **images(6),
+        "m.hl7": order(1, "F", "01", "One.") + order(1, "X", "02", "One.")
+        + order(2, "X", "01", "x") + order(2, "C", "02", "Two."),
+        "r.ndjson": resource(3, "final", issued="2024-01-02") + resource(4, "final")
+        + resource(3, "entered-in-error", issued="2024-01-03T01:00:00"),
+        "r.csv": "accession,report,status\nA5,Five.,final\nA5,,annulliert\nA6,Six.,who knows\n",
+    }  # fmt: skip
+    project = ingested(tmp_path, files)
+    assert reports(project) == {
+        "1.2.2": "Two.", "1.2.4": "IMPRESSION: By FHIR.", "1.2.6": "Six."
+    }  # fmt: skip
+    assert reasons(project) == dict.fromkeys(
+        ("m.hl7#1", "m.hl7#2", "m.hl7#3", "r.ndjson#1", "r.ndjson#3", "r.csv#2", "r.csv#3"),
+        "report_withdrawn",
+    )
+    assert "1 reports have a status of no known meaning" in said(project)
+
+
+def test_nothing_is_guessed_of_several_reports_of_equal_worth(tmp_path: Path) -> None:
+    rows = "accession,report,status,reportdate\nA1,One.,,\nA1,Other.,,\nA2,Same.,,\nA2,Same.,,\n"
+    rows += "A3,Old.,,\nA3,Final.,final,\nA4,Older.,,20240101\nA4,Newer.,,20240102\n"
+    project = ingested(tmp_path, {**images(4), "r.csv": rows})
+    assert reports(project) == {"1.2.2": "Same.", "1.2.3": "Final.", "1.2.4": "Newer."}
+    found = reasons(project)
+    assert {found[f"r.csv#{n}"] for n in (2, 3)} == {"ambiguous_report"}
+    assert {found[f"r.csv#{n}"] for n in (5, 6, 8)} == {"superseded_report"}
+    project = ingested(tmp_path / "2", {**images(4), "r.csv": rows}, several_reports="first")
+    assert reports(project)["1.2.1"] == "One."
+
+
+def test_texts_and_documents_that_are_no_reports(tmp_path: Path) -> None:
+    texts = {
+        1: '{"a": [1, 2]}', 2: "accession;report\nA2;Clear.\n",
+        3: "(0008,0005) CS [ISO_IR 100]\n(0008,0060) CS [DX]\n", 4: "[Portable] Clear.",
+    }  # fmt: skip
+    files: Files = {**images(6), **{f"{n}/b.txt": text for n, text in texts.items()}}
+    files |= {"5/b.pdf": "%PDF-1.4", "A6.docx": "PK", "4/b.pdf": "%PDF-1.4"}
+    project = ingested(tmp_path, files)
+    assert reports(project) == {"1.2.4": "[Portable] Clear."}
+    wrong = ("1/b.txt", "2/b.txt", "3/b.txt", "5/b.pdf", "A6.docx")
+    assert reasons(project) == dict.fromkeys(wrong, "report_format")
+
+
+def test_tables_that_are_not_read_are_said(tmp_path: Path) -> None:
+    files: Files = {
+        **images(2), "r.txt": "sep=;\naccession;report\nA1;One.\n", "A2.txt": "Two.",
+        "a.csv": "patient,report\nP1,x\n", "b.csv": "accession,label\nA1,0\n", "c.xlsx": "PK",
+    }  # fmt: skip
+    project = ingested(tmp_path, files)
+    assert reports(project) == {"1.2.1": "One.", "1.2.2": "Two."}
+    assert "3 tables were not read as reports" in said(project)

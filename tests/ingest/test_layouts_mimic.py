@@ -16,9 +16,8 @@ from test_layouts import CHEXPERT, IMAGE, LATERAL, METADATA, REPORT, SPLIT, list
 
 from lapvqa.errors import DicomError, SourceError
 from lapvqa.identity import Ids
-from lapvqa.ingest.archives.protocol import Archive
+from lapvqa.ingest.archives.protocol import MAX_REPORT_BYTES, Archive
 from lapvqa.ingest.archives.recognise import open_archive, recognise
-from lapvqa.ingest.archives.report_files import MAX_REPORT_BYTES
 
 JPG = IMAGE.replace(".dcm", ".jpg")
 ZIP = "mimic-cxr-reports.zip"

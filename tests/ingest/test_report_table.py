@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from lapvqa.errors import DicomError, SourceError
-from lapvqa.ingest.archives.report_table import ReportTable, open_table
+from lapvqa.ingest.archives.report_table import ReportTable, open_table, why_not
 from lapvqa.machine import ReportSources
 
 NONE = ReportSources()
@@ -223,3 +223,43 @@ def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
         assert caught.value.reason == "bad_report"
     (tmp_path / "empty.csv").write_bytes(b"")
     assert open_table(tmp_path / "empty.csv", NONE) is None
+
+
+def test_what_excel_writes(tmp_path: Path) -> None:
+    data = 'sep=;\r\naccession;report;report\r\nA1;"One\\.br\\two_x000D_\nthree";fo\0ur\r\n'
+    table = opened(tmp_path / "t.csv", data)
+    assert content(table) == [("A1", "One\ntwo\nthree\nfour")]
+    assert str(table.columns) == "identifier 'accession' as accession; text 'report', 'report'"
+
+
+def test_a_large_cell_costs_its_row_only_if_it_is_the_report(tmp_path: Path) -> None:
+    large = "x" * (2 << 20)
+    rows = [("accession", "report", "picture"), ("A1", "One.", large), ("A2", large, "")]
+    table = opened(tmp_path / "t.csv", written(rows))
+    assert content(table) == [("A1", "One."), ("A2", "bad_report")]
+    with pytest.raises(DicomError, match="1048576 characters, found 2097152"):
+        table.text(table.rows[1])
+
+
+def test_parquet_of_bytes_and_of_numbers(tmp_path: Path) -> None:
+    reports = [text.encode("cp1252") for text in ("Herz vergrößert.", "x")] + [b"\xff\x80\x01\x00"]
+    numbers = pa.array([1.0, None, 2.0])
+    columns = {"accession": numbers, "report": reports}
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    table = open_table(tmp_path / "t.parquet", NONE)
+    assert table is not None
+    assert content(table)[:2] == [("1", "Herz vergrößert."), ("", "x")]
+    assert content(table)[2] in (("2", "report_encoding"), ("2", "bad_report"))
+
+
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        ("patient,report", "no column known as an identifier"),
+        ("accession;label", "no column known as text"),
+    ],
+)
+def test_why_a_table_is_not_read(tmp_path: Path, header: str, why: str) -> None:
+    (tmp_path / "t.csv").write_text(header + "\nA1,x\n")
+    assert open_table(tmp_path / "t.csv", NONE) is None
+    assert why_not(tmp_path / "t.csv") == why

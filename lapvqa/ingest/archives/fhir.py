@@ -18,13 +18,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.reasons import Reason, as_reason
 from lapvqa.errors import DicomError
 from lapvqa.ingest.archives.encodings import decode
 from lapvqa.ingest.archives.headings import compose
 from lapvqa.ingest.archives.markup import html_to_text, plain, require_text
 from lapvqa.ingest.archives.messages import Found, Names, stamp_of_bytes
-from lapvqa.ingest.archives.protocol import Refusal, ReportText
+from lapvqa.ingest.archives.protocol import Refusal, ReportText, Withdrawn
 
 Resource = Mapping[str, Any]
 
@@ -47,6 +47,11 @@ def is_fhir(beginning: bytes) -> bool:
 def read_resources(data: bytes) -> list[Found]:
     """Return each DiagnosticReport of a file in order; raises DicomError if it is no JSON."""
     text = decode(data).text
+    with as_reason(Reason.BAD_REPORT, "FHIR resources in JSON"):
+        return _found_in(text)
+
+
+def _found_in(text: str) -> list[Found]:
     try:
         resources = [json.loads(text)]
     except ValueError:
@@ -98,9 +103,10 @@ def _found(report: Resource, others: Mapping[str, Resource]) -> Found:
     stamp = stamp_of_bytes(json.dumps(report, sort_keys=True).encode())
     names = _names(report, others)
     try:
-        return Found(names, _text(report), stamp)
+        with as_reason(Reason.BAD_REPORT, "a DiagnosticReport"):
+            return Found(names, _text(report), stamp)
     except DicomError as error:
-        return Found(names, None, stamp, Refusal(Reason(error.reason), error.message))
+        return Found(names, None, stamp, Refusal.of(error))
 
 
 def _names(report: Resource, others: Mapping[str, Resource]) -> Names:
@@ -137,7 +143,7 @@ def _may_be_uid(identifier: Resource, value: str) -> bool:
 def _text(report: Resource) -> ReportText:
     stated = str(report.get("status", ""))
     if stated in _WITHDRAWN:
-        raise DicomError(Reason.REPORT_WITHDRAWN, f"its status is {stated}")
+        raise Withdrawn(f"its status is {stated}", _written(report))
     text, form, encoding = _presented(_list(report, "presentedForm"))
     if not text and report.get("conclusion"):
         text = compose([("IMPRESSION", str(report["conclusion"]))])
@@ -178,10 +184,10 @@ def _written(report: Resource) -> str:
         stated = str(report.get(key, ""))
         try:
             time = datetime.fromisoformat(stated)
-        except ValueError:
+            if time.tzinfo is not None:
+                time = time.astimezone(UTC)
+        except (ValueError, OverflowError):
             continue
-        if time.tzinfo is not None:
-            time = time.astimezone(UTC)
         return time.strftime("%Y%m%d%H%M%S")
     return ""
 

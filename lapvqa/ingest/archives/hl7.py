@@ -15,14 +15,15 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.reasons import Reason, as_reason
 from lapvqa.errors import DicomError
 from lapvqa.ingest.archives.encodings import UTF8, decode
 from lapvqa.ingest.archives.headings import Part, compose, heading_of
 from lapvqa.ingest.archives.markup import plain, require_text
 from lapvqa.ingest.archives.messages import Found, Names, stamp_of_bytes
-from lapvqa.ingest.archives.protocol import Refusal, ReportText
+from lapvqa.ingest.archives.protocol import Refusal, ReportText, Withdrawn
 
+_MARK = re.compile(rb"\xef\xbb\xbf(?=MSH|FHS|BHS)")
 _BEGINS = re.compile(rb"^[\x0b\s\xef\xbb\xbf]*(?:MSH|FHS|BHS)[|^~&#!$%]")
 _MESSAGE = re.compile(rb"(?:(?<=[\r\n\x0b])|^)MSH(?=[^\w\s])")
 _SEGMENT = re.compile(r"[A-Z][A-Z0-9]{2}")
@@ -65,14 +66,20 @@ class _Order:
 
 def is_hl7(beginning: bytes) -> bool:
     """Tell whether a file that begins so holds HL7 v2 messages."""
-    return _BEGINS.match(beginning) is not None
+    return _BEGINS.match(_MARK.sub(b"", beginning)) is not None
 
 
 def read_messages(data: bytes) -> list[Found]:
-    """Return each report of a file's messages in order; a message without one is refused."""
+    """Return each report of a file's messages in order; a message without one is refused.
+
+    Raises DicomError NOT_A_REPORT if it has no message, REPORT_ENCODING or BAD_REPORT.
+    """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         data = decode(data).text.encode()
+    data = _MARK.sub(b"", data)
     starts = [match.start() for match in _MESSAGE.finditer(data)]
+    if not starts:
+        raise DicomError(Reason.NOT_A_REPORT, "expected HL7 messages, found no MSH segment")
     ends = [*starts[1:], len(data)]
     return [
         found
@@ -84,23 +91,26 @@ def read_messages(data: bytes) -> list[Found]:
 def _reports_of(data: bytes) -> Iterator[Found]:
     stamp = stamp_of_bytes(data)
     try:
-        message = _parse(data)
+        with as_reason(Reason.BAD_REPORT, "an HL7 message"):
+            message = _parse(data)
+            kind = _at(message.segments[0], 9).split(message.component)[0]
+            orders = _orders(message) if kind in _KINDS else []
+            names_of = [_names(message, order) for order in orders]
     except DicomError as error:
-        yield Found(Names(), None, stamp, Refusal(Reason(error.reason), error.message))
+        yield Found(Names(), None, stamp, Refusal.of(error))
         return
-    head = message.segments[0]
-    kind = _at(head, 9).split(message.component)[0]
-    orders = _orders(message) if kind in _KINDS else []
     if not orders:
         detail = "expected ORU or MDM with OBX, found another message"
         yield Found(Names(), None, stamp, Refusal(Reason.NOT_A_REPORT, detail))
-    for number, order in enumerate(orders):
-        names = _names(message, order)
+    for number, (order, names) in enumerate(zip(orders, names_of, strict=True)):
         mark = (stamp[0], stamp[1] ^ number)
         try:
-            yield Found(names, _text(message, order), mark)
+            with as_reason(Reason.BAD_REPORT, "an HL7 message"):
+                text = _text(message, order)
         except DicomError as error:
-            yield Found(names, None, mark, Refusal(Reason(error.reason), error.message))
+            yield Found(names, None, mark, Refusal.of(error))
+            continue
+        yield Found(names, text, mark)
 
 
 def _parse(data: bytes) -> _Message:
@@ -176,7 +186,9 @@ def _names_study(message: _Message, result: Sequence[str]) -> bool:
 
 
 def _text(message: _Message, order: _Order) -> ReportText:
-    status = _status(order)
+    status, written = _status(order), _written(message, order)
+    if status == "withdrawn":
+        raise Withdrawn("the message says that there is no such result", written)
     parts: list[Part] = []
     forms = []
     for result in order.results:
@@ -194,7 +206,7 @@ def _text(message: _Message, order: _Order) -> ReportText:
         raise DicomError(Reason.NOT_A_REPORT, "expected text in OBX-5, found none")
     digest = hashlib.sha256(text.encode()).hexdigest()
     form = next((form for form in forms if form in ("rtf", "html")), "hl7")
-    return ReportText(text, digest, message.encoding, form, status, _written(message, order))
+    return ReportText(text, digest, message.encoding, form, status, written)
 
 
 def _value(message: _Message, result: Sequence[str], value: str) -> tuple[str, str]:
@@ -237,11 +249,11 @@ def _heading(message: _Message, result: Sequence[str]) -> str:
 
 
 def _status(order: _Order) -> str:
-    """Return the status by OBR-25, else by OBX-11; raises DicomError if it was withdrawn."""
+    """Return the status by OBR-25, else by OBX-11."""
     stated = _at(order.request, 25)[:1]
     states = {stated} if stated else {_at(result, 11)[:1] for result in order.results} - {""}
     if states and states <= _WITHDRAWN:
-        raise DicomError(Reason.REPORT_WITHDRAWN, "the message says that there is no such result")
+        return "withdrawn"
     if states & _PRELIMINARY:
         return "preliminary"
     return "corrected" if "C" in states else "final" if states else ""

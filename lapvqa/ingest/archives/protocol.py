@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 import pyarrow as pa
 
 from lapvqa.dicom.reasons import Reason
+from lapvqa.errors import DicomError
 from lapvqa.identity import Ids
 from lapvqa.schemas import CHEXPERT_LABELS, LABELS
 
@@ -30,6 +31,11 @@ def nothing_listed(ids: pa.Table) -> pa.Table:
     return pa.table([pa.nulls(len(ids), pa.string()) for _ in LISTED], schema=LISTED)
 
 
+OTHER_STATUS = "other"
+MAX_REPORT_BYTES = 1 << 20
+"""The longest reports have some ten thousand characters; what is larger is of another kind."""
+
+
 @dataclass(frozen=True)
 class ReportText:
     """One report as the section parser reads it, and the digest of what the archive holds.
@@ -46,7 +52,7 @@ class ReportText:
     form: str = "text"
     """What it was converted from: text | rtf | html | hl7 | fhir | structured_report | table."""
     status: str = ""
-    """final | corrected | preliminary, empty if the report does not say."""
+    """final | corrected | preliminary | other (a word that is not known), empty if not stated."""
     written: str = ""
     """When it was written, yyyymmdd[hhmmss], as the report itself says; empty if it does not."""
 
@@ -126,6 +132,32 @@ class Refusal:
 
     reason: Reason
     detail: str
+    written: str = ""
+    """When a report was withdrawn, as in ``ReportText``."""
+
+    @classmethod
+    def of(cls, error: DicomError) -> Refusal:
+        """Return the refusal that an error stands for."""
+        return cls(Reason(error.reason), error.message, written_of(error))
+
+    def error(self) -> DicomError:
+        """Return the error that stands for the refusal."""
+        if self.reason == Reason.REPORT_WITHDRAWN:
+            return Withdrawn(self.detail, self.written)
+        return DicomError(self.reason, self.detail)
+
+
+class Withdrawn(DicomError):
+    """A report that says that it, and what was written before it, does not count."""
+
+    def __init__(self, detail: str, written: str) -> None:
+        super().__init__(Reason.REPORT_WITHDRAWN, detail)
+        self.written = written
+
+
+def written_of(error: DicomError) -> str:
+    """Return when a report was withdrawn; empty of every other error."""
+    return error.written if isinstance(error, Withdrawn) else ""
 
 
 MATCHES = pa.schema(
@@ -144,6 +176,8 @@ class Matches:
     table: pa.Table
     """``MATCHES``; those of a study stand together."""
     refused: Mapping[str, Refusal] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    """What else is to be said of the reports; it names no file and nobody."""
 
     @classmethod
     def of(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import re
 import tarfile
 import zipfile
@@ -17,19 +18,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.reasons import Reason, as_reason
 from lapvqa.errors import DicomError, SourceError
 from lapvqa.ingest.archives import members
 from lapvqa.ingest.archives.encodings import decode
 from lapvqa.ingest.archives.hl7 import is_hl7, read_messages
 from lapvqa.ingest.archives.markup import plain, require_text
 from lapvqa.ingest.archives.names import place
-from lapvqa.ingest.archives.protocol import ReportText
+from lapvqa.ingest.archives.protocol import MAX_REPORT_BYTES, ReportText
+from lapvqa.ingest.archives.report_table import is_table_text
 
-MAX_REPORT_BYTES = 1 << 20
-"""The longest reports have some ten thousand characters; a larger file is of another kind."""
 MAX_TOTAL_BYTES = 256 << 20
 """Of the reports in one tar; those of Open-i are 21 MB."""
+_TAG = re.compile(r"\W{0,3}[0-9a-fA-F]{4}, ?[0-9a-fA-F]{4}\W")
+"""A line of a header as programs print it: (0008,0060) CS [DX]."""
 _TAR_SUFFIXES = (".tgz", ".tar.gz", ".tar")
 
 
@@ -105,10 +107,29 @@ def decode_report(data: bytes, *, stated: str | None = None) -> ReportText:
         return _only_message(data)
     require_text(data)
     decoded = decode(data, stated=stated)
-    text, form = plain(decoded.text)
+    with as_reason(Reason.BAD_REPORT, "a report as text, RTF or HTML"):
+        text, form = plain(decoded.text)
     if "\n" not in text:
         text = text.replace("\r", "\n")
+    if form == "text" and (kind := _other_kind(text)):
+        raise DicomError(Reason.REPORT_FORMAT, f"expected a report, found {kind}")
     return ReportText(text, hashlib.sha256(data).hexdigest(), decoded.encoding, form)
+
+
+def _other_kind(text: str) -> str:
+    """Return what a text is that somebody's program wrote and is no report; empty otherwise."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if sum(_TAG.match(line) is not None for line in lines) * 2 > len(lines):
+        return "a dump of a DICOM header"
+    if is_table_text(text):
+        return "a table; name it .csv"
+    if text.lstrip().startswith(("{", "[")):
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            return ""
+        return "JSON"
+    return ""
 
 
 def _only_message(data: bytes) -> ReportText:
@@ -118,7 +139,7 @@ def _only_message(data: bytes) -> ReportText:
     if found[0].text is None:
         refusal = found[0].refusal
         assert refusal is not None
-        raise DicomError(refusal.reason, refusal.detail)
+        raise refusal.error()
     return found[0].text
 
 

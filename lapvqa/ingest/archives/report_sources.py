@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,13 +18,20 @@ from pathlib import Path
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError, SourceError
 from lapvqa.ingest.archives import members
+from lapvqa.ingest.archives.encodings import decode
 from lapvqa.ingest.archives.fhir import is_fhir, read_resources
 from lapvqa.ingest.archives.hl7 import is_hl7, read_messages
 from lapvqa.ingest.archives.messages import Found, Names
 from lapvqa.ingest.archives.names import place
 from lapvqa.ingest.archives.protocol import Refusal, ReportText
 from lapvqa.ingest.archives.report_files import decode_report, read_loose, stamp_of
-from lapvqa.ingest.archives.report_table import ReportTable, is_table, open_table
+from lapvqa.ingest.archives.report_table import (
+    ReportTable,
+    is_table,
+    is_table_text,
+    open_table,
+    why_not,
+)
 from lapvqa.ingest.archives.structured_report import read_structured_report
 from lapvqa.machine import ReportSources
 
@@ -31,6 +39,8 @@ TEXT_SUFFIX = ".txt"
 _RICH_SUFFIXES = (".rtf", ".html", ".htm")  # reports if something says whose; else other files
 _MESSAGE_SUFFIXES = (".hl7", ".hl7.gz")
 _RESOURCE_SUFFIXES = (".json", ".ndjson", ".json.gz", ".ndjson.gz")
+_SPREADSHEETS = (".xlsx", ".xls", ".ods")
+_DOCUMENT_SUFFIXES = (".pdf", ".doc", ".docx", ".odt", *_SPREADSHEETS)
 _PEEK = 1 << 16
 _MAX_FILE = 1 << 30
 # Words of file names (in small letters) that no report is called by.
@@ -160,11 +170,15 @@ class TreeReports:
         self._folder, self._stated = folder, stated
         self._paths = paths
         self._tables: dict[str, ReportTable] = {}
+        self.not_read: dict[str, str] = {}
+        """Tables that are not read as reports, and why."""
         self._last: tuple[str, Sequence[Found]] = ("", ())
-        loose = [path for path in paths if _may_be_report(path)]
+        loose = [path for path in paths if _may_be_report(path, (TEXT_SUFFIX, *_RICH_SUFFIXES))]
         self.texts = [path for path in loose if path.lower().endswith(TEXT_SUFFIX)]
         """Loose texts; those that turn out to hold messages leave this list."""
         self.rich_texts = [path for path in loose if not path.lower().endswith(TEXT_SUFFIX)]
+        self.documents = [path for path in paths if _may_be_report(path, _DOCUMENT_SUFFIXES)]
+        """Documents that are not read: what is said of them is that a text was wanted."""
 
     @cached_property
     def entries(self) -> dict[str, Entry]:
@@ -179,12 +193,17 @@ class TreeReports:
         return {entry.path: entry for entry in found}
 
     def look_into(self, texts: Sequence[str]) -> list[Entry]:
-        """Return the reports of those texts that hold HL7; they are entries from now on."""
+        """Return the reports of the texts that are HL7 or tables; from now on they are entries."""
         found: list[Entry] = []
         for path in texts:
-            if is_hl7(self._beginning(path)[:256]):
+            beginning = self._beginning(path)
+            if is_hl7(beginning[:256]):
                 found += self._entries_of(path, "hl7")
-                self.texts.remove(path)
+            elif _begins_as_table(beginning):
+                found += self._rows_of(path)
+            else:
+                continue
+            self.texts.remove(path)
         self.entries.update({entry.path: entry for entry in found})
         return found
 
@@ -204,7 +223,7 @@ class TreeReports:
         found = self._found(entry.file, entry.source)[entry.place]
         if found.text is None:
             refusal = found.refusal or Refusal(Reason.NOT_A_REPORT, "no text")
-            raise DicomError(refusal.reason, refusal.detail)
+            raise refusal.error()
         return found.text
 
     def _read_file(self, path: str) -> ReportText:
@@ -222,36 +241,57 @@ class TreeReports:
                 "there if it lies elsewhere",
             )
         for path in [stated] if stated is not None else filter(is_table, self._paths):
-            try:
-                table = open_table(place(self._folder, path), self._stated)
-            except DicomError as error:
-                refusal = Refusal(Reason(error.reason), error.message)
-                yield Entry(path, path, 0, "table", Names(), (0, 0), refusal)
-                continue
-            if table is None:
-                if stated is not None:
-                    raise SourceError(
-                        "the table of reports that local.yaml names has no column that names a "
-                        "study, or none of text",
-                        hint="name both in local.yaml: reports.accession (or study_uid, "
-                        "instance_uid, path) and reports.text",
-                    )
-                continue
-            self._tables[path] = table
-            for index, row in enumerate(table.rows):
-                name = f"{path}#{row.number}"
-                yield Entry(name, path, index, "table", row.names, row.stamp, row.refusal)
+            yield from self._rows_of(path)
         if not self._tables and (self._stated.key_columns() or self._stated.text):
             raise SourceError(
                 "local.yaml names columns of the reports that no table of the archive has",
                 hint="correct `reports` in local.yaml by the table's first row",
             )
 
+    def _rows_of(self, path: str) -> Iterator[Entry]:
+        file = place(self._folder, path)
+        try:
+            table = open_table(file, self._stated)
+            if table is None:
+                self.not_read[path] = why_not(file)
+        except DicomError as error:
+            yield Entry(path, path, 0, "table", Names(), (0, 0), Refusal.of(error))
+            return
+        if table is None:
+            if self._stated.table is not None:
+                raise SourceError(
+                    "the table of reports that local.yaml names has no column that names a "
+                    "study, or none of text",
+                    hint="name both in local.yaml: reports.accession (or study_uid, "
+                    "instance_uid, path) and reports.text",
+                )
+            return
+        self._tables[path] = table
+        for index, row in enumerate(table.rows):
+            name = f"{path}#{row.number}"
+            yield Entry(name, path, index, "table", row.names, row.stamp, row.refusal)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of tables: how many are not read and why; it names no file."""
+        why = Counter(self.not_read.values())
+        why["spreadsheets: save them as CSV in UTF-8"] += sum(
+            path.lower().endswith(_SPREADSHEETS) for path in self._paths
+        )
+        listed = "; ".join(f"{number} {reason}" for reason, number in why.items() if number)
+        hint = "name the columns in local.yaml: `reports`, if they hold reports"
+        return [f"{why.total()} tables were not read as reports ({listed}); {hint}"] * bool(listed)
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Of each table that is read which columns are taken, by their names."""
+        return {path: str(table.columns) for path, table in self._tables.items()}
+
     def _entries_of(self, path: str, source: str) -> list[Entry]:
         try:
             found = self._found(path, source)
         except DicomError as error:
-            refusal = Refusal(Reason(error.reason), error.message)
+            refusal = Refusal.of(error)
             return [Entry(path, path, 0, source, Names(), (0, 0), refusal)]
         return [
             Entry(
@@ -286,9 +326,16 @@ class TreeReports:
             return b""
 
 
-def _may_be_report(path: str) -> bool:
+def _begins_as_table(beginning: bytes) -> bool:
+    try:
+        return is_table_text(decode(beginning).text)
+    except DicomError:
+        return False
+
+
+def _may_be_report(path: str, suffixes: Sequence[str]) -> bool:
     """Tell whether a loose text may be a report, by its suffix and name."""
     stem, suffix = posixpath.splitext(posixpath.basename(path).lower())
-    if suffix not in (TEXT_SUFFIX, *_RICH_SUFFIXES):
+    if suffix not in suffixes:
         return False
     return not _OTHER_TEXTS.intersection([stem, *re.split(r"[\W_\d]+", stem)])

@@ -22,16 +22,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from lapvqa.dicom.reasons import Reason
+from lapvqa.dicom.reasons import Reason, as_reason
 from lapvqa.errors import DicomError, SourceError
 from lapvqa.ingest.archives import members
 from lapvqa.ingest.archives.encodings import UTF8, decode, detect
 from lapvqa.ingest.archives.headings import compose, heading_of, squeeze
 from lapvqa.ingest.archives.markup import plain
 from lapvqa.ingest.archives.messages import Names, stamp_of_bytes
-from lapvqa.ingest.archives.protocol import Refusal, ReportText
+from lapvqa.ingest.archives.protocol import (
+    MAX_REPORT_BYTES,
+    OTHER_STATUS,
+    Refusal,
+    ReportText,
+    Withdrawn,
+)
 from lapvqa.machine import ReportSources
 
+_MAX_CELL = 16 << 20
+"""Of a cell that nobody reads, such as a picture in base64 beside the report."""
+csv.field_size_limit(_MAX_CELL)
 SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".parquet")
 _DELIMITERS = (",", ";", "\t", "|")
 _MAX_HEADER = 1 << 16
@@ -80,9 +89,22 @@ _STATUS = {
     "unsigned": "preliminary", "vorlaufig": "preliminary", "prelim": "preliminary",
 }  # fmt: skip
 _WITHDRAWN = frozenset(
-    {"x", "d", "w", "deleted", "cancelled", "canceled", "withdrawn", "storniert"}
-)
+    squeeze(word)
+    for word in (
+        "x", "d", "w", "deleted", "cancelled", "canceled", "withdrawn", "storniert", "retracted",
+        "revoked", "voided", "void", "nullified", "invalid", "rejected", "entered-in-error",
+        "in error", "error", "aborted", "annulliert", "gelöscht", "ungültig", "verworfen",
+        "zurückgezogen", "abgebrochen", "annulé", "supprimé", "retiré", "invalide", "anulado",
+        "anulada", "eliminado", "borrado", "cancelado", "cancelada", "rechazado", "retirado",
+        "annullato", "cancellato", "geannuleerd", "verwijderd", "ingetrokken", "excluído", "作废",
+        "已作废", "撤销", "删除", "取消", "削除", "취소", "삭제", "отменен", "удален",
+    )
+)  # fmt: skip
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)+")
+_SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)
+"""Excel's own first line."""
+_LINE_END = re.compile(r"\r\n|\r|\\\.br\\|_x000D_\n?")
+"""Line ends: those of files, of HL7 and of XLSX, which exports leave in cells as they are."""
 _TIME = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)(?:[T ]?(\d\d):?(\d\d):?(\d\d)?)?")
 
 
@@ -97,6 +119,16 @@ class Columns:
     status: int | None
     written: int | None
     number: int
+    header: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        """Return which are taken, by what the table calls them."""
+        keys = ", ".join(f"{self.header[place]!r} as {kind}" for kind, place in self.keys)
+        texts = ", ".join(
+            repr(self.header[place]) + (f" as {heading}" if heading else "")
+            for heading, place in self.texts
+        )
+        return f"identifier {keys}; text {texts}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +146,8 @@ class Row:
 class _Cells(Protocol):
     """Where the cells of a table lie."""
 
+    columns: Columns
+
     def rows(self) -> Iterator[Row]: ...
 
     def text(self, row: Row) -> ReportText: ...
@@ -123,12 +157,13 @@ class ReportTable:
     """A table with reports, open for reading its texts."""
 
     def __init__(self, rows: Sequence[Row], cells: _Cells) -> None:
-        self.rows = rows
+        self.rows, self.columns = rows, cells.columns
         self._cells = cells
 
     def text(self, row: Row) -> ReportText:
         """Return the report of a row; raises DicomError."""
-        return self._cells.text(row)
+        with as_reason(Reason.BAD_REPORT, "a report in the row"):
+            return self._cells.text(row)
 
 
 def is_table(path: str) -> bool:
@@ -142,12 +177,8 @@ def open_table(file: Path, stated: ReportSources) -> ReportTable | None:
     Raises DicomError BAD_REPORT or UNREADABLE if it is damaged, SourceError if local.yaml names it
     and columns that it has not.
     """
-    cells: _Cells | None
     try:
-        if file.name.lower().removesuffix(".gz").endswith(".parquet"):
-            cells = _open_parquet(file, stated)
-        else:
-            cells = _open_text(file, stated)
+        cells = _open_parquet(file, stated) if _is_parquet(file) else _open_text(file, stated)
         return None if cells is None else ReportTable(list(cells.rows()), cells)
     except SourceError:
         if stated.table is None:  # one of several tables, and not the one that is meant
@@ -156,7 +187,7 @@ def open_table(file: Path, stated: ReportSources) -> ReportTable | None:
     except DicomError as error:  # of a packed table
         reason = Reason.UNREADABLE if error.reason == Reason.UNREADABLE else Reason.BAD_REPORT
         raise DicomError(reason, error.message, exception=error.exception) from None
-    except (OSError, ValueError, csv.Error) as error:
+    except Exception as error:  # noqa: BLE001 - whatever a damaged table makes a parser raise
         name = type(error).__name__
         reason = Reason.UNREADABLE if isinstance(error, OSError) else Reason.BAD_REPORT
         raise DicomError(reason, f"expected a table that can be read, met {name}") from None
@@ -177,9 +208,16 @@ def find_columns(header: Sequence[str], stated: ReportSources) -> Columns | None
             for kind, place in kinds
             if kind == wanted
         ]
-    texts = [(heading_of(name), _stated(name, places)) for name in stated.text]
+    texts = [
+        (heading_of(name), place)
+        for name in stated.text
+        if _stated(name, places) >= 0
+        for place, other in enumerate(header)
+        if squeeze(other) == squeeze(name)
+    ]
     if not texts:
-        texts = [("", place) for kind, place in kinds if kind == "text"][:1]
+        texts = [("", place) for kind, place in kinds if kind == "text"]
+        texts = [pair for pair in texts if squeeze(header[pair[1]]) == squeeze(header[texts[0][1]])]
         sections = [(heading_of(name), place) for place, name in enumerate(header)]
         if not texts or any(heading == "FINDINGS" for heading, _ in sections):
             texts = [pair for pair in sections if pair[0]] or texts
@@ -192,7 +230,56 @@ def find_columns(header: Sequence[str], stated: ReportSources) -> Columns | None
         by_kind.get("status"),
         by_kind.get("written"),
         len(header),
+        header,
     )
+
+
+def why_not(file: Path) -> str:
+    """Return why a table that ``open_table`` has no columns for is not read."""
+    headers = [_header_of_parquet(file)] if _is_parquet(file) else _headers(_beginning(file))
+    known = {_KIND_OF.get(squeeze(name), "") for header in headers for name in header}
+    if known & {"study", "accession", "instance", "any", "path"}:
+        return "no column known as text"
+    return "no column known as an identifier"
+
+
+def is_table_text(text: str) -> bool:
+    """Tell whether a text's first line is the header of a table of reports, and more follows."""
+    if "\n" not in text.strip():
+        return False
+    return any(find_columns(header, ReportSources()) for header in _headers(text[:_MAX_HEADER]))
+
+
+def _headers(text: str) -> Iterator[Sequence[str]]:
+    """Yield the first row of a text by each of the delimiters."""
+    text = _SEPARATOR.sub("", text)
+    for delimiter in _DELIMITERS:
+        try:
+            header = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+        except csv.Error:
+            continue
+        if len(header) > 1:
+            yield [name.strip() for name in header]
+
+
+def _beginning(file: Path) -> str:
+    source = _opened(file)
+    data = source.read(_MAX_HEADER)
+    try:
+        return decode(data).text
+    except DicomError:  # the end may be half a character
+        return data.decode("latin-1").lstrip("ï»¿")
+
+
+def _is_parquet(file: Path) -> bool:
+    return file.name.lower().removesuffix(".gz").endswith(".parquet")
+
+
+def _header_of_parquet(file: Path) -> Sequence[str]:
+    from pyarrow import parquet
+
+    names: Sequence[str] = parquet.ParquetFile(_opened(file)).schema_arrow.names
+    return names
 
 
 def _stated(name: str, places: Mapping[str, int]) -> int:
@@ -227,21 +314,26 @@ def _names(columns: Columns, cell: Callable[[int], str]) -> Names:
 def _text(columns: Columns, cell: Callable[[int], str], encoding: str) -> ReportText:
     """Return the report that a row's cells make; raises DicomError."""
     stated = squeeze(cell(columns.status)) if columns.status is not None else ""
-    if stated in _WITHDRAWN:
-        raise DicomError(Reason.REPORT_WITHDRAWN, "its row says that it does not count")
-    parts, form = [], "table"
-    for heading, place in columns.texts:
-        text, found = plain(cell(place))
-        form = found if found != "text" else form
-        parts.append((heading, text.replace("\r\n", "\n").replace("\r", "\n")))
-    text = compose(parts)
-    if not any(char.isalnum() for char in text):
-        raise DicomError(Reason.NOT_A_REPORT, "expected text in the row, found none")
     time = _TIME.match(cell(columns.written).strip()) if columns.written is not None else None
     written = "".join(part or "00" for part in time.groups()) if time and time[4] else ""
     written = written or ("".join(time.groups()[:3]) if time else "")
+    if stated in _WITHDRAWN:
+        raise Withdrawn("its row says that it does not count", written)
+    parts, form = [], "table"
+    for heading, place in columns.texts:
+        written_here = cell(place)
+        if len(written_here) > MAX_REPORT_BYTES:
+            detail = f"expected at most {MAX_REPORT_BYTES} characters, found {len(written_here)}"
+            raise DicomError(Reason.BAD_REPORT, detail)
+        text, found = plain(_LINE_END.sub("\n", written_here.replace("\0", "")))
+        form = found if found != "text" else form
+        parts.append((heading, text))
+    text = compose(parts)
+    if not any(char.isalnum() for char in text):
+        raise DicomError(Reason.NOT_A_REPORT, "expected text in the row, found none")
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return ReportText(text, digest, encoding, form, _STATUS.get(stated, ""), written)
+    status = _STATUS.get(stated, OTHER_STATUS if stated else "")
+    return ReportText(text, digest, encoding, form, status, written)
 
 
 class _TextCells:
@@ -250,7 +342,8 @@ class _TextCells:
     def __init__(self, source: BinaryIO, encoding: str, delimiter: str, columns: Columns) -> None:
         """Take a file whose place is behind its header."""
         self._source, self._encoding, self._delimiter = source, encoding, delimiter
-        self._columns, self._start = columns, source.tell()
+        self.columns = self._columns = columns
+        self._start = source.tell()
         source.seek(0)
         header = source.read(self._start)
         # Another header means other texts; another encoding does where it is used.
@@ -272,7 +365,9 @@ class _TextCells:
                     self._last_key = cells[self._columns.keys[0][1]]
                     yield Row(number, names, self._stamp(raw), start, start + len(raw), None)
                     continue
-                length = self._swallowed(raw) or len(_first_line(raw) if fault == "quote" else raw)
+                length = self._swallowed(raw) or len(
+                    _first_line(raw) if fault in ("quote", "size") else raw
+                )
                 place = start + length
                 yield Row(number, Names(), self._stamp(raw), start, place, refusal)
                 if fault or length < len(raw):
@@ -286,6 +381,9 @@ class _TextCells:
     def _refusal(self, cells: list[str], fault: str) -> Refusal | None:
         if fault == "encoding":
             return Refusal(Reason.REPORT_ENCODING, f"expected a row in {self._encoding}")
+        if fault == "size":
+            detail = f"expected cells of at most {_MAX_CELL} characters, found a larger one"
+            return Refusal(Reason.BAD_REPORT, detail)
         if fault:
             return Refusal(Reason.BAD_REPORT, "expected quotation marks in pairs, found one alone")
         number = self._columns.number
@@ -350,8 +448,8 @@ class _RowReader:
                 cells, fault = next(reader), ""
             except StopIteration:
                 return
-            except csv.Error:  # a quoted text that goes on behind its end, or longer than a report
-                cells, fault = [], "quote"
+            except csv.Error as error:  # a quoted text that goes on behind its end, or is too long
+                cells, fault = [], "size" if "limit" in str(error) else "quote"
             raw = b"".join(self._taken)
             if self._undecodable:
                 cells, fault = [], "encoding"
@@ -390,8 +488,12 @@ def _open_text(file: Path, stated: ReportSources) -> _TextCells | None:
         text = decode(source.read(), stated=encoding).text
         source, encoding = _buffered(text.replace("\r\n", "\n").replace("\r", "\n").encode()), UTF8
     start = len(codecs.BOM_UTF8) if source.read(3) == codecs.BOM_UTF8 else 0
+    source.seek(start)
+    excel = _SEPARATOR.match(source.readline(16).decode("latin-1"))
+    start += excel.end() if excel else 0
+    stated_here = stated.delimiter or (excel[1] if excel else None)
     fault_found: SourceError | None = None
-    for delimiter in [stated.delimiter] if stated.delimiter else _DELIMITERS:
+    for delimiter in [stated_here] if stated_here else _DELIMITERS:
         for _, raw, header, fault in _RowReader(source, start, encoding, delimiter):
             columns = None
             if not fault and len(raw) < _MAX_HEADER:
@@ -423,7 +525,10 @@ def _table_encoding(source: BinaryIO) -> str:
     """Return the encoding of a table: UTF-8, or what its lines beyond ASCII are by themselves."""
     beginning = source.read(_MAX_HEADER)
     if beginning[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in beginning:
-        return detect(beginning[: len(beginning) // 4 * 4])
+        try:
+            return detect(beginning[: len(beginning) // 4 * 4])
+        except DicomError:
+            pass  # single zero bytes are dropped with their cells
     source.seek(0)
     odd: list[bytes] = []
     faults = 0
@@ -455,8 +560,11 @@ def _is_utf8(line: bytes) -> bool:
 class _ParquetCells:
     """Rows of a Parquet file; its columns are kept packed as Arrow keeps them."""
 
-    def __init__(self, columns: Columns, cells: Sequence[Sequence[object]]) -> None:
-        self._columns, self._cells = columns, cells
+    def __init__(
+        self, columns: Columns, cells: Sequence[Sequence[object]], stated: str | None
+    ) -> None:
+        self.columns = self._columns = columns
+        self._cells, self._stated = cells, stated
 
     def rows(self) -> Iterator[Row]:
         used = sorted(
@@ -464,18 +572,25 @@ class _ParquetCells:
             | {p for p in (self._columns.status, self._columns.written) if p is not None}
         )
         for index in range(len(self._cells[used[0]])):
-            raw = "\0".join(self._cell(index, place) for place in used).encode()
-            names = _names(self._columns, lambda place, index=index: self._cell(index, place))  # type: ignore[misc]
-            yield Row(index + 2, names, stamp_of_bytes(raw, b"parquet"), index, index, None)
+            values = [self._cells[place][index].as_py() for place in used]  # type: ignore[attr-defined]
+            stamp = stamp_of_bytes(repr(values).encode(), b"parquet")
+            names, refusal = Names(), None
+            try:
+                names = _names(self._columns, lambda place, index=index: self._cell(index, place))  # type: ignore[misc]
+            except DicomError as error:
+                refusal = Refusal.of(error)
+            yield Row(index + 2, names, stamp, index, index, refusal)
 
     def text(self, row: Row) -> ReportText:
         return _text(self._columns, lambda place: self._cell(row.start, place), UTF8)
 
     def _cell(self, index: int, place: int) -> str:
         value = self._cells[place][index].as_py()  # type: ignore[attr-defined]
+        if isinstance(value, float):  # a column of numbers with a gap in it
+            value = int(value) if value.is_integer() else None
         if value is None:
             return ""
-        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        return decode(value, stated=self._stated).text if isinstance(value, bytes) else str(value)
 
 
 def _open_parquet(file: Path, stated: ReportSources) -> _ParquetCells | None:
@@ -490,9 +605,12 @@ def _open_parquet(file: Path, stated: ReportSources) -> _ParquetCells | None:
             return None
         places = [place for _, place in (*columns.keys, *columns.texts)]
         places += [place for place in (columns.status, columns.written) if place is not None]
-        table = parquet.ParquetFile(source).read([schema.names[place] for place in set(places)])
+        wanted = {schema.names[place] for place in places}
+        table = parquet.ParquetFile(source).read(
+            list(dict.fromkeys(n for n in schema.names if n in wanted))
+        )
     except pa.ArrowException as error:
         raise ValueError(type(error).__name__) from None
-    empty: Sequence[object] = ()
-    cells = [table[name] if name in table.column_names else empty for name in schema.names]
-    return _ParquetCells(columns, cells)
+    read = iter(table.columns)  # several may have one name
+    cells: list[Sequence[object]] = [next(read) if n in wanted else () for n in schema.names]
+    return _ParquetCells(columns, cells, stated.encoding)

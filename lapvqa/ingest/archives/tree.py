@@ -12,6 +12,8 @@ A report belongs to the study that it names, or where it lies. In this order:
 6. the only text in the study's folder, then 4 and 6 again for the folders above,
 7. a text named by the date of the only study of that date among those of one patient below its
    folder.
+Where 3 says one study and the place another (4 to 6, or a folder of another study alone), or where
+the date in a text's name is not that of the study of 6, the text is nobody's.
 In 4 and 6 a folder counts only if this study alone has images in it: in a folder shared by several
 studies nothing tells whose report it is. A report that names two studies, an accession number of
 two, or a text that two studies lay claim to by the same rule, is nobody's.
@@ -25,6 +27,7 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -51,9 +54,17 @@ _RANK_SR, _RANK_NAME, _RANK_PLACE, _RANK_DATE = 40, 50, 60, 1000
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)+")
 _WITH_MORE = re.compile(r"(.+?)[ _-]\w{1,16}")
 _DATE = re.compile(r"(?<!\d)(\d{4})[-_.]?(\d\d)[-_.]?(\d\d)(?!\d)")
+_EXCEL = re.compile(r"""(?:="|'|"=")?(.*?)"?""")
+"""How a spreadsheet keeps the zeros of 0004: ="0004" or '0004."""
+_ELSEWHERE = Refusal(Reason.AMBIGUOUS_REPORT, "its name says one study, and its place says another")
+_OTHER_DATE = Refusal(
+    Reason.AMBIGUOUS_REPORT, "its name has a date, and the study of its place has another"
+)
+_DOCUMENT = Refusal(Reason.REPORT_FORMAT, "expected text, RTF or HTML, found a document")
 _TWO_STUDIES = Refusal(Reason.AMBIGUOUS_REPORT, "two studies have an equal claim to it")
 _SHARED_NUMBER = Refusal(Reason.AMBIGUOUS_REPORT, "its accession number belongs to several studies")
 
+_ALONE = "only text in the study's folder"
 Claim = tuple[ReportMatch, str]
 """A report, and the study that it may belong to."""
 
@@ -114,6 +125,8 @@ class TreeArchive:
         claims += _claims_of_texts(loose, index, refused)
         without = set(self._reports.texts) - {match.path for match, _ in claims}
         found = self._reports.look_into(sorted(without))
+        for entry in found:  # its content says whose it is
+            refused.pop(entry.file, None)
         claims += self._claims_of(found, index, refused)
         claims += [
             (ReportMatch(_RANK_SR, path, "structured report of the study"), study)
@@ -122,13 +135,17 @@ class TreeArchive:
             if study in known.images
         ]
         matches = _resolve(claims, refused)
+        for match, study in _claims_of_texts(self._reports.documents, index, {}):
+            if study not in matches:
+                refused[match.path] = _DOCUMENT
         shared = index.shared_folders if self._reports.texts else ()
         for path in self._reports.texts:
             if path not in refused and posixpath.dirname(path) in shared:
                 detail = "its folder holds several studies, and its name says nothing of which"
                 refused[path] = Refusal(Reason.REPORT_WITHOUT_STUDY, detail)
-        taken = {match.path for found in matches.values() for match in found}
-        return Matches.of(matches, {p: why for p, why in refused.items() if p not in taken})
+        taken = {match.path for own in matches.values() for match in own}
+        every = Matches.of(matches, {p: why for p, why in refused.items() if p not in taken})
+        return replace(every, notes=self._reports.notes)
 
     def report_stamp(self, path: str) -> tuple[int, int]:
         """Return size and modification time of a file, length and digest of a row or message."""
@@ -145,14 +162,15 @@ class TreeArchive:
         for entry in entries:
             if entry.refusal is not None:
                 refused[entry.path] = entry.refusal
-                continue
+                if entry.refusal.reason != Reason.REPORT_WITHDRAWN:
+                    continue
             rank, where = _SOURCES[entry.source]
             hits = list(index.studies_named(entry))
             studies = {study for _, study in hits if study}
             if len(studies) == 1:
                 by, study = next((by, study) for by, study in hits if study)
                 claims.append((ReportMatch(rank, entry.path, f"{by} {where}"), study))
-            elif hits:
+            elif hits and entry.refusal is None:
                 refused[entry.path] = _TWO_STUDIES if studies else _SHARED_NUMBER
         return claims
 
@@ -170,9 +188,17 @@ class _Index:
 
     def by_accession(self, number: str) -> tuple[bool, str | None]:
         """Return whether a study has the accession number, and which; None if several have."""
-        hash_of = self.known.accession_key
-        key = hash_of(number.strip()) if hash_of and number.strip() else ""
-        return key in self.known.by_accession, self.known.by_accession.get(key)
+        hash_of, owners = self.known.accession_key, self.known.by_accession
+        match = _EXCEL.fullmatch(number.strip())
+        number = match[1].strip() if match else ""
+        if hash_of is None or not number:
+            return False, None
+        if (key := hash_of(number)) in owners:
+            return True, owners[key]
+        # Of a number that is written in another case only hashes are known.
+        others = {hash_of(number.upper()), hash_of(number.lower())} & owners.keys()
+        found = {owners[key] for key in others}
+        return bool(found), found.pop() if len(found) == 1 else None
 
     def studies_named(self, entry: Entry) -> Iterator[tuple[str, str | None]]:
         """Yield by what each of a report's names is known, and whose it is; None: several."""
@@ -258,16 +284,38 @@ def _claims_of_texts(
     texts_in: dict[str, list[str]] = defaultdict(list)
     for path in texts:
         texts_in[posixpath.dirname(path)].append(path)
-    claims: list[Claim] = []
+    named: list[Claim] = []
     for path in texts:
-        claims += _named(path, texts_in, index, refused)
+        named += _named(path, texts_in, index, refused)
     by_stem: dict[str, list[str]] = defaultdict(list)
     for path in texts:
         by_stem[posixpath.splitext(path)[0]].append(path)
+    placed: list[Claim] = []
     for study, images in index.known.images.items():
-        claims += _placed(study, images, by_stem, texts_in, index)
-    claims += _dated([path for path in texts if _date_in(path)], index)
-    return claims
+        placed += _placed(study, images, by_stem, texts_in, index)
+    placed = _without_contradictions(named, placed, index, refused)
+    dated = _dated([path for path in texts if _date_in(path)], index)
+    return [claim for claim in (*named, *placed, *dated) if claim[0].path not in refused]
+
+
+def _without_contradictions(
+    named: Sequence[Claim], placed: Sequence[Claim], index: _Index, refused: dict[str, Refusal]
+) -> list[Claim]:
+    """Return the claims by place; refuse a text whose name and place say different things."""
+    own = {match.path: study for match, study in named}
+    for path, study in own.items():
+        if index.owners.get(posixpath.dirname(path)) not in (None, study):
+            refused[path] = _ELSEWHERE
+    agreeing = []
+    for match, study in placed:
+        date = _date_in(match.path) if match.rule == _ALONE else ""
+        if own.get(match.path, study) != study:
+            refused[match.path] = _ELSEWHERE
+        elif date and match.path not in own and index.known.dates.get(study, date) != date:
+            refused[match.path] = _OTHER_DATE
+        else:
+            agreeing.append((match, study))
+    return agreeing
 
 
 def _named(
@@ -315,7 +363,7 @@ def _placed(
         if rank > _RANK_PLACE + 2:
             yield from _all(by_stem.get(above, ()), rank, "text beside the study's folder", study)
         if len(texts_in.get(above, ())) == 1:
-            yield from _all(texts_in[above], rank + 1, "only text in the study's folder", study)
+            yield from _all(texts_in[above], rank + 1, _ALONE, study)
 
 
 def _all(paths: Sequence[str], rank: int, rule: str, study: str) -> Iterator[Claim]:
