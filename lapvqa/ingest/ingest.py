@@ -111,7 +111,7 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
         job.recorder,
         uncounted=raw_twins(files),
     )
-    _require_reports(archive, len(reports.taken), source.folder)
+    _require_reports(archive, reports, source.folder)
     counts = account(
         files,
         source.files,
@@ -215,13 +215,17 @@ def _clear(project: Project) -> None:
             partial.unlink()
 
 
-def _require_reports(archive: Archive, number: int, folder: Path) -> None:
-    if number:
+def _require_reports(archive: Archive, reports: Reports, folder: Path) -> None:
+    if len(reports.taken):
         return
+    rejected = Counter(str(row["reason"]) for row in reports.rejects)
+    why = f"; {rejected.total()} reports were rejected: {by_kind(rejected.items())}"
+    see = "see `lapvqa rejects --files`; "
     raise SourceError(
         f"expected reports beside {len(archive.images)} images in {folder}, found none that "
-        "belongs to a study",
-        hint=f"pretraining learns from reports; looked for {archive.looked_for}",
+        "belongs to a study" + (why if rejected else ""),
+        hint=(see if rejected else "")
+        + f"pretraining learns from reports; looked for {archive.looked_for}",
     )
 
 
