@@ -42,6 +42,7 @@ def run(params: InventoryParams, job: Job) -> Counts:
     ingest. An absent evaluation set gives an empty list.
     """
     counts: Counts = {}
+    absent: list[str] = []
     for name in NAMES:
         folder = job.folders[name]
         if name == "source":
@@ -52,7 +53,12 @@ def run(params: InventoryParams, job: Job) -> Counts:
             facts = _source_facts(folder, entries, job)
         _write(job.project.inventory(name), entries, facts)
         counts[name] = len(entries)
-        job.recorder.say(f"{name}: {_result(name, entries, job.folders)}")
+        if folder.is_dir():
+            job.recorder.say(f"{name}: {_result(name, entries, job.folders)}")
+        else:
+            absent.append(name)
+    if absent:
+        job.recorder.say(f"evaluation sets not here, listed as empty: {', '.join(absent)}")
     return counts
 
 
@@ -164,8 +170,6 @@ def _is_folder(child: os.DirEntry[str]) -> bool:
 
 
 def _result(name: str, entries: list[Entry], folders: Mapping[str, Path]) -> str:
-    if not folders[name].is_dir():
-        return "no such folder, listed as empty"
     if is_unrelated_demo(name, folders):
         return "the demo's, and the archive is another: listed as empty"
     return f"{len(entries)} files"

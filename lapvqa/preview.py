@@ -8,6 +8,8 @@ is judged among the files that are looked at.
 
 from __future__ import annotations
 
+import os
+import posixpath
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +23,7 @@ from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError, SourceError
 from lapvqa.identity import Keyring
 from lapvqa.ingest import reports, study_tables
+from lapvqa.ingest.account import files_of_reports
 from lapvqa.ingest.archives import kinds
 from lapvqa.ingest.archives.found import Files, find_files
 from lapvqa.ingest.archives.names import shown
@@ -107,31 +110,83 @@ class Settings:
 
 
 def look(path: Path, settings: Settings, *, limit: int) -> Preview:
-    """Look at a file or folder, at no more than ``limit`` image files of it; raises SourceError."""
+    """Look at a file or folder, at no more than ``limit`` image files of it; raises SourceError.
+
+    Paths of the preview begin in the folder, or with the name of the file.
+    """
+    # Links are not followed: an archive has a folder under the link's name.
+    path = Path(os.path.abspath(path))  # noqa: PTH100
     if path.is_dir():
-        entries = list_folder("source", {"source": path})
-        return _look_at_archive(path, find_files(path, entries), settings, limit)
+        files = find_files(path, list_folder("source", {"source": path}))
+        return _look_at_archive(path, files, settings, limit)
     if not path.is_file():
         raise SourceError(
             f"expected a file or folder at {path}, found nothing", hint="check the path"
         )
     status = path.stat()
-    # Under the root folder, so that a layout sees the folders above the file.
-    root = Path(path.anchor)
-    entry: Entry = (path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns)
-    files = find_files(root, [entry])
+    entry: Entry = (shown(path.name), status.st_size, status.st_mtime_ns)
+    files = find_files(path.parent, [entry])
     if not (files.dicom or files.pictures):
         return _look_at_report(path, files, settings, limit)
-    return _look_at_archive(root, files, settings, limit)
+    return _look_at_archive(path.parent, files, settings, limit)
 
 
 def _look_at_archive(folder: Path, files: Files, settings: Settings, limit: int) -> Preview:
-    archive = open_archive(folder, files, settings.machine.reports)
+    """Look at files of ``folder`` from the root folder: the folders above it have names too.
+
+    A study's folder may be called by its accession number, and a layout is known by its folders.
+    """
+    root = Path(folder.anchor)
+    above = shown(folder.relative_to(root).as_posix()) + "/" if folder != root else ""
+    stated = settings.machine.reports
+    if stated.table is not None:
+        stated = stated.model_copy(update={"table": _table_of(files, above, stated.table)})
+    from_root = files.below(above)
+    try:
+        archive = open_archive(root, from_root, stated)
+    except SourceError:
+        open_archive(folder, files, settings.machine.reports)  # its error says where
+        raise
+    preview = _look_from_root(archive, root, from_root, settings, limit)
+    return _called_from(above, preview)
+
+
+def _table_of(files: Files, above: str, table: str) -> str:
+    """Return the stated table from the root: it is relative to ``above`` or a folder above it."""
+    known = {above + path for path in files.facts}
+    folders = above.split("/")[:-1]
+    places = ("/".join([*folders[:depth], table]) for depth in range(len(folders), -1, -1))
+    return next((place for place in places if place in known), above + table)
+
+
+def _called_from(above: str, preview: Preview) -> Preview:
+    """Return the preview with paths below ``above``."""
+
+    def named(path: str) -> str:
+        return path[len(above) :] if path.startswith(above) else posixpath.relpath(path, above)
+
+    return replace(
+        preview,
+        files=[
+            replace(file, result=replace(file.result, path=named(file.result.path)))
+            for file in preview.files
+        ],
+        reports=[replace(report, path=named(report.path)) for report in preview.reports],
+        rejected_reports=[
+            (named(path), reason, why) for path, reason, why in preview.rejected_reports
+        ],
+        others={named(path): kind for path, kind in preview.others.items()},
+    )
+
+
+def _look_from_root(
+    archive: Archive, root: Path, files: Files, settings: Settings, limit: int
+) -> Preview:
     keyring = Keyring(secrets.token_bytes(32))
     ingest = settings.params.ingest
     seed = ingest.split.seed
     planned = plan(archive, files, views=ingest.views)
-    context = Context(folder, keyring, seed, ingest.limits)
+    context = Context(root, keyring, seed, ingest.limits)
     asked = planned.to_read[:limit]
     read = [process_file(task, context) for task in planned.tasks(asked)]
     looked_at = planned.only(np.union1d(asked, np.flatnonzero(planned.is_settled)))
@@ -225,11 +280,12 @@ def _preview(result: ReportResult, settings: Settings) -> ReportPreview:
 
 def _others(archive: Archive, files: Files, judged: pa.Table, found: Reports) -> dict[str, str]:
     known = {*judged["path"].to_pylist(), *found.paths, *archive.images}
-    tables, others = set(archive.tables), files.others
-    return {
-        path: "table" if path in tables else others.get(path, kinds.PICTURE)
-        for path in sorted(files.facts.keys() - known)
-    }
+    others = files.others
+    kind_of = {path: others.get(path, kinds.PICTURE) for path in files.facts.keys() - known}
+    tables = {path: kind_of[path] for path in archive.tables if path in kind_of}
+    named = dict.fromkeys(tables, "table")
+    named |= dict.fromkeys(files_of_reports(archive, tables), "file of reports")
+    return {path: named.get(path, kind_of[path]) for path in sorted(kind_of)}
 
 
 def _look_at_report(path: Path, files: Files, settings: Settings, limit: int) -> Preview:

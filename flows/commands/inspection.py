@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.commands import terminal
+from lapvqa.errors import SourceError
 from lapvqa.project import Project
 
 if TYPE_CHECKING:
-    from lapvqa.preview import FilePreview, Preview, ReportPreview
+    from lapvqa.preview import FilePreview, Preview, ReportPreview, Settings
 
 _LISTED = 12
 """Files or reports up to which each is described; beyond it they are counted."""
@@ -24,27 +25,53 @@ _LISTED = 12
 def execute(
     project: Project, paths: list[Path], *, png: Path | None, text: bool, limit: int
 ) -> int:
-    """Look at each path and print what was seen; 0 also where everything would be rejected."""
+    """Look at each path and print what was seen; 0 also where everything would be rejected.
+
+    A path that is no archive, report or image is an error, and the others are looked at all the
+    same; the code returned is then that of wrong use.
+    """
     from lapvqa.machine import load_machine
     from lapvqa.params import load_params
-    from lapvqa.preview import Settings, look
+    from lapvqa.preview import Settings
     from lapvqa.text.languages import load_languages
 
     settings = Settings(
         load_params(project.params), load_machine(project), load_languages(project.root)
     )
     console = terminal.console()
+    code = 0
     for path in paths:
-        preview = look(path.resolve(), settings, limit=limit)
-        for line in _lines(preview, text=text, max_length=settings.params.tokens.max_length):
+        try:
+            preview = _look(path, settings, limit)
+        except SourceError as error:
+            terminal.show_error(error)
+            code = error.exit_code
+            continue
+        within = path if path.is_dir() else path.parent
+        max_length = settings.params.tokens.max_length
+        for line in _lines(preview, within, text=text, max_length=max_length):
             console.print(line, markup=False, soft_wrap=True)
         if png is not None:
             number = _write_pictures(preview.files, png)
             console.print(f"{number} pictures as they would be stored, in {png}", markup=False)
-    return 0
+    return code
 
 
-def _lines(preview: Preview, *, text: bool, max_length: int) -> Iterator[str]:
+def _look(path: Path, settings: Settings, limit: int) -> Preview:
+    from lapvqa.preview import look
+
+    if path.is_symlink() and not path.exists():
+        raise SourceError(
+            f"expected a file or folder at {path}, found a link to nothing", hint="mend the link"
+        )
+    if not path.exists():
+        raise SourceError(
+            f"expected a file or folder at {path}, found nothing", hint="check the path"
+        )
+    return look(path, settings, limit=limit)
+
+
+def _lines(preview: Preview, within: Path, *, text: bool, max_length: int) -> Iterator[str]:
     if preview.layout:
         yield f"layout {preview.layout}: {len(preview.files)} image files looked at, " + (
             f"{preview.num_studies} studies, {len(preview.reports)} reports"
@@ -52,18 +79,17 @@ def _lines(preview: Preview, *, text: bool, max_length: int) -> Iterator[str]:
     if preview.not_looked_at:
         beyond = f"{preview.not_looked_at} more were not looked at (--limit)"
         yield beyond + ("; their reports count as without study" if preview.layout else "")
-    yield from _file_lines(preview.files)
+    yield from _file_lines(preview.files, within)
     yield from preview.notes
-    yield from _report_lines(preview, text=text, max_length=max_length)
+    yield from _report_lines(preview, within, text=text, max_length=max_length)
     if preview.others:
         yield f"other files: {_counted(preview.others.values())}"
 
 
-def _file_lines(files: Sequence[FilePreview]) -> Iterator[str]:
+def _file_lines(files: Sequence[FilePreview], within: Path) -> Iterator[str]:
     if len(files) <= _LISTED:
         for file in files:
-            path = file.result.path
-            yield from _file(file, path if len(files) > 1 else Path(path).name)
+            yield from _file(file, within / file.result.path)
         return
     taken = [file.result for file in files if file.reason is None]
     yield f"files: {len(taken)} of {len(files)} would be taken"
@@ -77,10 +103,10 @@ def _file_lines(files: Sequence[FilePreview]) -> Iterator[str]:
         assert reason is not None
         example = next(file for file in rejects if file.reason is reason)
         yield f"  rejected {number}: {reason.value}; {example.result.detail}"
-        yield f"    such as {example.result.path}; what to do: {reason.remedy}"
+        yield f"    such as {within / example.result.path}; what to do: {reason.remedy}"
 
 
-def _file(file: FilePreview, name: str) -> Iterator[str]:
+def _file(file: FilePreview, name: Path) -> Iterator[str]:
     reason, result = file.reason, file.result
     if result.companion:
         yield f"{name}: a {result.companion.replace('_', ' ')}, no image and no reject"
@@ -105,11 +131,11 @@ def _file(file: FilePreview, name: str) -> Iterator[str]:
         yield f"  note: {result.note}"
 
 
-def _report_lines(preview: Preview, *, text: bool, max_length: int) -> Iterator[str]:
+def _report_lines(preview: Preview, within: Path, *, text: bool, max_length: int) -> Iterator[str]:
     reports = preview.reports
     if reports and len(reports) <= _LISTED:
         for report in reports:
-            yield from _report(report, text=text, max_length=max_length)
+            yield from _report(report, within, text=text, max_length=max_length)
     elif reports:
         yield f"reports: {len(reports)} would be taken"
         yield f"  learnt from: {_counted(str(report.target.verdict) for report in reports)}"
@@ -131,13 +157,13 @@ def _report_lines(preview: Preview, *, text: bool, max_length: int) -> Iterator[
     for reason, number in Counter(reason for _, reason, _ in rejected).most_common():
         path, _, detail = next(row for row in rejected if row[1] is reason)
         yield f"reports rejected, {reason.value}: {number}; {detail}"
-        yield f"  such as {path}; what to do: {reason.remedy}"
+        yield f"  such as {within / path}; what to do: {reason.remedy}"
 
 
-def _report(report: ReportPreview, *, text: bool, max_length: int) -> Iterator[str]:
+def _report(report: ReportPreview, within: Path, *, text: bool, max_length: int) -> Iterator[str]:
     target = report.target
     whose = f", of study {report.study}" if report.study else ""
-    yield f"{report.path}: a report{whose}, {report.form} in {report.encoding}, {report.language}"
+    yield f"{within / report.path}: a report{whose}, {report.form} in {report.encoding}, {report.language}"
     yield (
         f"  learnt from it: {target.verdict.replace('_', ' ')}"
         + (f", {report.num_tokens} tokens" if target.verdict.has_text else "")

@@ -5,6 +5,7 @@ Files, in the order in which data meets them:
     header.py       the allow-list of attributes: nothing else is read
     objects.py      which kind of object: radiograph, other image, companion, raw
     views.py        from which side a chest was seen, by what the header has
+    body_part.py    whether it shows a chest, by what the header has
     fallbacks.py    attributes that cannot be used, and what stands in for them
     parse.py        bytes to a header and the place of the pixel data; nothing is decoded
     pixels.py       pixel data to cells, and how values lie in them; one decoder a transfer syntax

@@ -7,7 +7,6 @@ process (``lapvqa.ingest.one_file``) and go no further.
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -15,6 +14,7 @@ from typing import Literal
 from pydicom import Dataset
 from pydicom.tag import BaseTag, Tag
 
+from lapvqa.dicom.body_part import BODY_PART_TAGS, BodyPart, find_body_part
 from lapvqa.dicom.objects import (
     Companion,
     companion_kind,
@@ -31,8 +31,8 @@ READ_TAGS: tuple[BaseTag, ...] = tuple(
     for name in (
         "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyDate", "StudyTime",
         "AccessionNumber", "Modality", "ConversionType", "PresentationIntentType", "PatientID",
-        "PatientIdentityRemoved", "BodyPartExamined", "StudyInstanceUID", "BurnedInAnnotation",
-        *VIEW_TAGS,
+        "PatientIdentityRemoved", "StudyInstanceUID", "BurnedInAnnotation", *VIEW_TAGS,
+        *BODY_PART_TAGS,
         "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames",
         "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
         "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth",
@@ -44,20 +44,7 @@ READ_TAGS: tuple[BaseTag, ...] = tuple(
 MONOCHROME = frozenset({"MONOCHROME1", "MONOCHROME2"})
 COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"})
 
-BodyPart = Literal["chest", "other", ""]
 Answer = Literal["yes", "no", ""]
-
-# Body Part Examined (0018,0015) is one of the terms of PS3.16 Annex L; archives write what they
-# like: THORAX, PORT CHEST, CHEST_TO_ABDOMEN, TÓRAX, Lunge. Beginnings of words, in the languages
-# of the public archives; CHEST anywhere, because the standard's own NECKCHEST and CHESTABDOMEN are
-# one word. What shows the chest beside its neighbour is a chest.
-_CHEST = re.compile(
-    r"CHEST|BRUSTKORB|\b(THORAX|TORAX|TORACE|LUNG|PULMO|POUMON|PLEURA|MEDIASTIN|HEART|RIBS?\b|CXR)"
-)
-# Values that fill the field and say nothing.
-_NO_PART = frozenset(
-    {"UNKNOWN", "UNDEFINED", "UNSPECIFIED", "NONE", "NULL", "NA", "N A", "OTHER", "DEFAULT"}
-)
 
 
 @dataclass(frozen=True)
@@ -83,6 +70,7 @@ class Header:
     """None for what is no DICOM image."""
     is_for_processing: bool = False
     body_part: BodyPart = ""
+    """Empty if unknown: ``lapvqa.dicom.body_part``."""
     burned_in: Answer = ""
     """Whether Burned In Annotation (0028,0301) says that the pixels name the patient."""
     identity_removed: Answer = ""
@@ -123,7 +111,7 @@ def read_header(dataset: Dataset, *, transfer_syntax: str, sop_class: str = "") 
         is_for_processing=is_for_processing(
             stated, _text(dataset, "PresentationIntentType").upper()
         ),
-        body_part=chest_stated(_text(dataset, "BodyPartExamined")),
+        body_part=find_body_part(dataset),
         burned_in=yes_or_no(_text(dataset, "BurnedInAnnotation")),
         identity_removed=yes_or_no(_text(dataset, "PatientIdentityRemoved")),
     )
@@ -146,16 +134,6 @@ def require_one_picture(header: Header, dataset: Dataset) -> None:
         raise DicomError(
             Reason.UNSUPPORTED_PHOTOMETRIC, f"expected a grey or RGB image, found {shown}"
         )
-
-
-def chest_stated(text: str) -> BodyPart:
-    """Return whether a stated body part is the chest or another; nothing if none is stated."""
-    decomposed = unicodedata.normalize("NFKD", text.upper())
-    letters = "".join(char for char in decomposed if not unicodedata.combining(char))
-    words = " ".join(re.findall(r"[A-Z]+", letters))
-    if not words or words in _NO_PART:
-        return ""
-    return "chest" if _CHEST.search(words) else "other"
 
 
 def yes_or_no(text: str) -> Answer:

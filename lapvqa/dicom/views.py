@@ -106,28 +106,28 @@ _LETTERS = re.compile(r"\b([AP])[.\-/ ] ?([AP])\b\.?", re.ASCII)
 _SEVERAL = re.compile(r"\b(?:[2-9]|TWO|THREE|FOUR) ?(?:VIEWS?|VWS?|V)\b", re.ASCII)
 
 _POSITION, _CODE, _ORIENTATION = "ViewPosition", "ViewCodeSequence", "PatientOrientation"
-_OF_SERIES = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
-_OF_STUDY = ("PerformedProcedureStepDescription", "StudyDescription")
-VIEW_TAGS = (_POSITION, _CODE, _ORIENTATION, *_OF_SERIES, *_OF_STUDY)
+OF_SERIES = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
+OF_STUDY = ("PerformedProcedureStepDescription", "StudyDescription")
+VIEW_TAGS = (_POSITION, _CODE, _ORIENTATION, *OF_SERIES, *OF_STUDY)
 """The attributes that the rules read."""
 
 
 def find_view(dataset: Dataset) -> tuple[str, ViewSource | None]:
     """Return the view and the rule that told it; "" and None if it is unknown."""
-    position = _text(dataset, _POSITION)
+    position = text_of(dataset, _POSITION)
     if view := clean_view(position) or view_of_words(position):
         return view, "position"
     if view := _coded(dataset):
         return view, "code"
-    words = _described(dataset, _OF_SERIES)
-    oriented = view_of_orientation(_text(dataset, _ORIENTATION))
+    words = _described(dataset, OF_SERIES)
+    oriented = view_of_orientation(text_of(dataset, _ORIENTATION))
     if words and oriented and _contradict(words, oriented):
         return "", None
     if words:
         return words, "description"
     if oriented:
         return oriented, "orientation"
-    of_study = _described(dataset, _OF_STUDY) if words is None else ""
+    of_study = _described(dataset, OF_STUDY) if words is None else ""
     return (of_study, "study") if of_study else ("", None)
 
 
@@ -159,7 +159,7 @@ def view_of_orientation(text: str) -> str:
 
 def view_of_words(text: str) -> str | None:
     """Return the one view that a description names; "" if it names several, None if none."""
-    words = " ".join(re.findall(r"\w+", _LETTERS.sub(r"\1\2", _plain(text)).replace("_", " ")))
+    words = " ".join(re.findall(r"\w+", _LETTERS.sub(r"\1\2", plain(text)).replace("_", " ")))
     named = {view for view, rule in _WORD_RULES.items() if rule.search(words)}
     named |= {view for view, sign in _SIGNS.items() if sign.search(words)}
     if not named:
@@ -178,7 +178,7 @@ def view_of_words(text: str) -> str | None:
 
 def _described(dataset: Dataset, names: Sequence[str]) -> str | None:
     """Return what the first of the texts that names a view says; None if none does."""
-    found = (view_of_words(_text(dataset, name)) for name in names)
+    found = (view_of_words(text_of(dataset, name)) for name in names)
     return next((view for view in found if view is not None), None)
 
 
@@ -187,28 +187,30 @@ def _contradict(one: str, other: str) -> bool:
 
 
 def _coded(dataset: Dataset) -> str:
-    codes = _items(dataset, _CODE)
+    codes = items_of(dataset, _CODE)
     if not codes:
         return ""
-    view = _OF_CODE.get(_code(codes[0])) or view_of_meaning(_text(codes[0], "CodeMeaning"))
-    for modifier in _items(codes[0], "ViewModifierCodeSequence"):
-        view = _MODIFIED.get((view, _code(modifier)), view)
+    view = _OF_CODE.get(code_of(codes[0])) or view_of_meaning(text_of(codes[0], "CodeMeaning"))
+    for modifier in items_of(codes[0], "ViewModifierCodeSequence"):
+        view = _MODIFIED.get((view, code_of(modifier)), view)
     return view
 
 
-def _code(item: Dataset) -> str:
-    scheme, value = _text(item, "CodingSchemeDesignator"), _text(item, "CodeValue")
+def code_of(item: Dataset) -> str:
+    """Return the value of a code of SNOMED CT, SNOMED RT or DICOM; nothing of another scheme."""
+    scheme, value = text_of(item, "CodingSchemeDesignator"), text_of(item, "CodeValue")
     return value if scheme in _CODED_BY else ""
 
 
-def _items(dataset: Dataset, name: str) -> Sequence[Dataset]:
+def items_of(dataset: Dataset, name: str) -> Sequence[Dataset]:
+    """Return a sequence's items; none if it is absent or damaged."""
     try:
         return dataset.get(name) or []
-    except Exception:  # noqa: BLE001 - see _text
+    except Exception:  # noqa: BLE001 - see text_of
         return []
 
 
-def _text(dataset: Dataset, name: str) -> str:
+def text_of(dataset: Dataset, name: str) -> str:
     """Return the attribute's text; nothing if it is absent or damaged: no view is worth a file."""
     try:
         value = dataset.get(name)
@@ -220,7 +222,7 @@ def _text(dataset: Dataset, name: str) -> str:
     return "\\".join(str(one) for one in many).strip().strip("\0").strip()
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return the text in capitals, without accents."""
     decomposed = unicodedata.normalize("NFKD", text.upper())
     return "".join(char for char in decomposed if not unicodedata.combining(char))

@@ -9,7 +9,7 @@ that none of them is lost in silence.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,10 +35,29 @@ def companions_table(
     beside = pa.table(columns, schema=COMPANIONS)
     rest = files.listed.filter(pa.array(positions(files.listed["path"], judged["path"]) < 0))
     what = whole(rest["kind"])
-    for name, paths in (("report", reports.paths), ("table", archive.tables)):
+    tables = rest.filter(pa.array(is_one_of(rest["path"], archive.tables)))
+    kinds = dict(zip(tables["path"].to_pylist(), tables["kind"].to_pylist(), strict=True))
+    for name, paths in (
+        ("report", reports.paths),
+        ("table", kinds),
+        ("file of reports", files_of_reports(archive, kinds)),
+    ):
         what = pc.if_else(pa.array(is_one_of(rest["path"], paths)), name, what)
     others = pa.table([rest["path"], pa.repeat("other", len(rest)), what], schema=COMPANIONS)
     return in_order(pa.concat_tables([beside, others]))
+
+
+def files_of_reports(archive: Archive, kinds: Mapping[str, str]) -> set[str]:
+    """Return which of the archive's tables hold reports and are no tables by their ``kinds``.
+
+    Several HL7 messages or FHIR resources in one file, whatever its suffix, and packed reports.
+    """
+    holders = {path.rpartition("#")[0] for path in archive.reports if "#" in path}
+    return {
+        path
+        for path, kind in kinds.items()
+        if kind.startswith("packed") or (kind != "table" and path in holders)
+    }
 
 
 def companions(judged: pa.Table) -> pa.Table:

@@ -30,14 +30,14 @@ from lapvqa.ingest.account import account, by_kind, companions, companions_table
 from lapvqa.ingest.archives.found import Files, find_known_files
 from lapvqa.ingest.archives.protocol import OTHER_STATUS, Archive
 from lapvqa.ingest.archives.recognise import open_archive
-from lapvqa.ingest.columns import counted, is_one_of, is_set, kept, mapped, whole
+from lapvqa.ingest.columns import counted, is_one_of, is_set, is_valid, kept, mapped, whole
 from lapvqa.ingest.one_file import Context
 from lapvqa.ingest.plan import Plan, plan, read_files
 from lapvqa.ingest.rejects import load_waivers, require_budget
 from lapvqa.ingest.reports import UTF8_NAMES, flag_counts, open_reports, read_reports
 from lapvqa.ingest.result_store import ResultStore, open_files
 from lapvqa.ingest.study_tables import Reports, Shard
-from lapvqa.ingest.verdicts import is_taken, judge, raw_twins
+from lapvqa.ingest.verdicts import in_splits_of_others, is_taken, judge, raw_twins
 from lapvqa.job import Job
 from lapvqa.params import IngestParams
 from lapvqa.project import Project
@@ -89,6 +89,7 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
     taken = kept(files, is_taken(files))
     shards = study_tables.make_shards(taken)
     images, facts = study_tables.images_table(taken, shards), _encodings(taken)
+    facts |= _say_doubts(taken, job.recorder)
     stored, files = taken.select(["image_key", "row"]), files.select(study_tables.NEEDED)
     del taken  # what only the table of images needs need not be there twice
     known_studies = study_tables.find_studies(files)
@@ -110,7 +111,7 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
         job.recorder,
         uncounted=raw_twins(files),
     )
-    _require_reports(archive, len(reports.taken), source.folder)
+    _require_reports(archive, reports, source.folder)
     counts = account(
         files,
         source.files,
@@ -120,7 +121,6 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
         beside=beside,
         recorder=job.recorder,
     )
-    _say_unknown_views(images, job.recorder)
     counts["content"] = study_tables.content_digest(images, studies)
     job.recorder.facts({**facts, **_report_facts(reports, flags, job.recorder)})
     labels = study_tables.labels_table(files, archive.labels(), source.keyring, studies)
@@ -222,13 +222,17 @@ def _clear(project: Project) -> None:
             partial.unlink()
 
 
-def _require_reports(archive: Archive, number: int, folder: Path) -> None:
-    if number:
+def _require_reports(archive: Archive, reports: Reports, folder: Path) -> None:
+    if len(reports.taken):
         return
+    rejected = Counter(str(row["reason"]) for row in reports.rejects)
+    why = f"; {rejected.total()} reports were rejected: {by_kind(rejected.items())}"
+    see = "see `lapvqa rejects --files`; "
     raise SourceError(
         f"expected reports beside {len(archive.images)} images in {folder}, found none that "
-        "belongs to a study",
-        hint=f"pretraining learns from reports; looked for {archive.looked_for}",
+        "belongs to a study" + (why if rejected else ""),
+        hint=(see if rejected else "")
+        + f"pretraining learns from reports; looked for {archive.looked_for}",
     )
 
 
@@ -250,13 +254,28 @@ def _write_rejects(rejects: pa.Table, project: Project) -> None:
     storage.write_table(project.work_dir("ingest") / "rejects.parquet", rejects, REJECTS)
 
 
-def _say_unknown_views(images: pa.Table, recorder: Recorder) -> None:
-    unknown = int((~is_set(images["view"])).sum())
-    if unknown:
+def _say_doubts(images: pa.Table, recorder: Recorder) -> dict[str, object]:
+    """Say of how many taken images the view, the part of the body or the split is in doubt."""
+    without_view = int((~is_set(images["view"])).sum())
+    if without_view:
         recorder.say(
-            f"{unknown} of {len(images)} images are of unknown view: kept, and not trained on "
+            f"{without_view} of {len(images)} images are of unknown view: kept, and not trained on "
             "(ingest.unknown_view)"
         )
+    # Pictures have no header; their layouts hold chests only.
+    without_part = int((is_valid(images["modality"]) & ~is_set(images["body_part"])).sum())
+    if without_part:
+        recorder.say(
+            f"{without_part} of {len(images)} images do not say which part of the body they show: "
+            "taken for chests"
+        )
+    in_two_splits = in_splits_of_others(images)
+    if in_two_splits:
+        recorder.say(
+            f"{in_two_splits} images have the pixels of an image of another patient, in another "
+            "split: is a patient there under two ids?"
+        )
+    return {"body_part_unknown": without_part, "pixels_in_two_splits": in_two_splits}
 
 
 def _encodings(images: pa.Table) -> dict[str, object]:

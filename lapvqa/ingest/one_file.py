@@ -145,7 +145,7 @@ class FileResult:
     view_source: str | None = None
     """By which rule the view is known: ``lapvqa.dicom.views``; None if it is not."""
     body_part: str | None = None
-    """Body Part Examined (0018,0015): chest | other, empty if not stated."""
+    """chest | other, empty if the header does not say: ``lapvqa.dicom.body_part``."""
     burned_in: str | None = None
     """Burned In Annotation (0028,0301): yes | no, empty if not stated."""
     identity_removed: str | None = None

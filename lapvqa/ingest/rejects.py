@@ -95,7 +95,12 @@ def require_budget(
         recorder.say(f"{len(waived)} rejected files are waived by waivers.yaml")
     kept = [str(row["file"]) for row in counted if row not in waived]
     where = "see `lapvqa rejects`, which also retries and waives; correct the archive, or raise "
-    if len(kept) > budget.overall * len(paths) or len(files) == len(paths):
+    if len(files) == len(paths):
+        raise RejectBudgetError(
+            f"no image is left: all {len(paths)} files were rejected; {listed}",
+            hint="see `lapvqa rejects`, which says what to do about each reason",
+        )
+    if len(kept) > budget.overall * len(paths):
         raise RejectBudgetError(
             f"{len(kept)} of {len(paths)} files were rejected "
             f"({len(kept) / len(paths):.1%}), allowed are {budget.overall:.1%}; {listed}",

@@ -102,6 +102,13 @@ def is_taken(files: pa.Table) -> Mask:
     return ~is_valid(files["reason"])
 
 
+def in_splits_of_others(images: pa.Table) -> int:
+    """Count the images with the same pixels as one of another split, so of another patient."""
+    pixels, splits = unordered(images["pixels_sha256"]), unordered(images["split"])
+    shared = pixels[splits != splits[first_of(pixels)]]
+    return int(np.isin(pixels, shared).sum())
+
+
 def reject_unless_frontal(verdicts: Verdicts, view: pa.Array, among: Mask | None = None) -> None:
     """Reject the files, or those ``among`` them, that are not known to be frontal."""
     asked = np.ones(len(view), bool) if among is None else among

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -47,3 +48,25 @@ def test_nothing_there_is_an_error(toy: Project, lapvqa: Lapvqa) -> None:
     answer = lapvqa("inspect", "nowhere")
     assert answer.code == 2
     assert "expected a file or folder" in answer.err
+
+
+def test_a_broken_link_is_named_as_given_and_the_others_are_looked_at(
+    toy: Project, lapvqa: Lapvqa, tmp_path: Path
+) -> None:
+    link, image = tmp_path / "link", tmp_path / "IM1"
+    link.symlink_to(tmp_path / "target-that-is-gone")
+    image.write_bytes(dicom_bytes(small_image(1), bits=8))
+    (tmp_path / "empty").mkdir()
+    answer = lapvqa("inspect", str(link), str(tmp_path / "empty"), str(image))
+    assert answer.code == 2
+    assert f"expected a file or folder at {link}, found a link to nothing" in answer.err
+    assert "target-that-is-gone" not in answer.err
+    assert f"expected chest radiographs in {tmp_path / 'empty'}" in answer.err
+    assert f"{image}: taken" in answer.out
+
+
+def test_paths_begin_as_they_were_given(toy: Project, lapvqa: Lapvqa, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr("DIR/IM1", dicom_bytes(small_image(1), bits=8))
+    assert f"{tmp_path}/a.zip/DIR/IM1: taken" in lapvqa("inspect", str(tmp_path / "a.zip")).out
+    assert f"{tmp_path}/a.zip/DIR/IM1: taken" in lapvqa("inspect", str(tmp_path)).out

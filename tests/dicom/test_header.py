@@ -10,34 +10,10 @@ from made_dicom import bytes_of, dataset_of, dicom_bytes, ramp
 from pydicom import Dataset, dcmread
 from pydicom import uid as uids
 
-from lapvqa.dicom.header import chest_stated, yes_or_no
+from lapvqa.dicom.header import yes_or_no
 from lapvqa.dicom.parse import parse
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
-
-CHESTS = [
-    "CHEST", "chest", "PORT CHEST", "CHEST_TO_ABDOMEN", "CHESTABDOMEN", "NECKCHEST", "THORAX",
-    "TORAX", "T\u00f3rax", "LUNG", "LUNGS", "RIB", "RIBS", "HEART", "CHEST PA/LAT", "CXR", "Torace",
-]  # fmt: skip
-OTHERS = [
-    "ABDOMEN", "SKULL", "HAND", "BREAST", "PELVIS", "KNEE", "TSPINE", "THORACIC SPINE", "SHOULDER",
-    "CLAVICLE", "TRIBE", "LUNAR",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("text", CHESTS)
-def test_chests_under_their_many_names(text: str) -> None:
-    assert chest_stated(text) == "chest"
-
-
-@pytest.mark.parametrize("text", OTHERS)
-def test_another_part_is_not_a_chest(text: str) -> None:
-    assert chest_stated(text) == "other"
-
-
-@pytest.mark.parametrize("text", ["", " ", "UNKNOWN", "n/a", "-", "123", "None"])
-def test_a_field_that_says_nothing_states_nothing(text: str) -> None:
-    assert chest_stated(text) == ""
 
 
 def test_terms_are_yes_and_no_and_nothing_else_leaves_the_file() -> None:

@@ -177,8 +177,14 @@ def test_messages_and_resources_the_latest_final_one_counts(tmp_path: Path) -> N
         "out/MSG0001.txt": order(4, "F", "01", "In a text."),
         "r.ndjson": json.dumps(resource) + "\n",
         "other.json": '{"a": 1}',
+        "bundle.json": json.dumps({"resourceType": "Bundle", "entry": [
+            {"resource": {**resource, "identifier": [{"value": number}]}} for number in ("A7", "A8")
+        ]}),
     }  # fmt: skip
     project = ingested(tmp_path, files)
+    kinds = {row["path"]: row["what"] for row in table(project.companions)}
+    assert kinds["out/batch.hl7"] == kinds["bundle.json"] == "file of reports"
+    assert (kinds["r.ndjson"], kinds["other.json"]) == ("report", "data")
     assert reports(project) == {
         "1.2.1": "Corrected.", "1.2.2": "Final.", "1.2.3": "IMPRESSION: By FHIR.",
         "1.2.4": "In a text.",

@@ -337,6 +337,29 @@ def test_above_the_budget_the_run_fails_and_keeps_the_rejects(tmp_path: Path) ->
     assert "10 files are known from before" in said(project)
 
 
+def test_without_an_image_that_is_left_the_error_says_so(tmp_path: Path) -> None:
+    archive = write_tree(tmp_path / "archive", {"a.dcm": "text", "b.dcm": "other text"})
+    project = write_project(
+        tmp_path / "project", archive, reject_budget={"overall": 1.0, "per_folder": 1.0}
+    )
+    with pytest.raises(RejectBudgetError, match="no image is left: all 2 files") as caught:
+        run(project)
+    assert "allowed" not in str(caught.value)
+
+
+def test_reports_that_were_all_rejected_are_counted_by_reason(tmp_path: Path) -> None:
+    files: dict[str, bytes | str] = {
+        "s1/a.dcm": image(1, study="1.1"),
+        "s1.txt": b"\0\1\2\3" * 20,
+        "s2/a.dcm": image(2, study="1.2"),
+        "s2.txt": "",
+    }
+    project = write_project(tmp_path / "project", write_tree(tmp_path / "archive", files))
+    with pytest.raises(SourceError, match=r"; 2 reports were rejected: \w+ 1, \w+ 1") as caught:
+        run(project)
+    assert "lapvqa rejects --files" in caught.value.hint
+
+
 @pytest.mark.parametrize("reports", [{}, {"elsewhere/lost.txt": "Clear."}])
 def test_a_source_without_reports_gets_a_clear_answer(
     tmp_path: Path, reports: dict[str, bytes | str]

@@ -210,3 +210,41 @@ def test_an_unknown_view_is_frontal_where_a_parameter_says_so(
     assert run(project)["images"] == 3
     assert set(reasons(project).values()) >= {"view_unknown", "lateral_not_asked"}
     assert "0 are new" in said(project)
+
+
+def test_other_parts_by_their_words_are_no_chests_and_unknown_ones_are_counted(
+    tmp_path: Path,
+) -> None:
+    said_parts = ["Knie rechts", "LWS ap", "Hand dp", "ABDOMEN AP", "Becken", "XR SHOULDER",
+                  "RX RODILLA", "Thorax pa", "AP liegend"]  # fmt: skip
+    files: dict[str, bytes | str] = {"s7.txt": "FINDINGS: Clear."}
+    for study, words in enumerate(said_parts):
+        files[f"s{study}/a.dcm"] = image(study + 1, study=study, SeriesDescription=words)
+    spine = image(99, study=99, BodyPartExamined="CHEST", SeriesDescription="LSPINE AP")
+    archive = write_tree(tmp_path / "archive", {**files, "s99/a.dcm": spine})
+    project = write_project(tmp_path / "project", archive, reject_budget=FREE)
+    run(project)
+    rejected = {path for path, why in reasons(project).items() if why == "not_a_chest"}
+    assert rejected == {f"s{study}/a.dcm" for study in (*range(7), 99)}
+    assert "1 of 2 images do not say which part of the body they show" in said(project)
+
+
+def test_pixels_of_two_patients_in_two_splits_are_counted(tmp_path: Path) -> None:
+    """One image under eight patients' ids, of which the seed puts some into other splits."""
+    files: dict[str, bytes | str] = {"s0.txt": "FINDINGS: Clear."}
+    for study in range(8):
+        files[f"s{study}/a.dcm"] = dicom_bytes(
+            small_image(1), bits=8, SOPInstanceUID=f"1.2.3.{study}",
+            StudyInstanceUID=f"1.2.{study}", PatientID=f"P{study}",
+        )  # fmt: skip
+    files["s8/a.dcm"] = image(8, study=8)
+    archive = write_tree(tmp_path / "archive", files)
+    split = {"validate": 0.4, "test": 0.4, "seed": 0}
+    project = write_project(tmp_path / "project", archive, split=split)
+    run(project)
+    assert len({row["split"] for row in table(project.studies)}) > 1
+    assert "8 images have the pixels of an image of another patient" in said(project)
+    one = {"validate": 0.0, "test": 0.0, "seed": 0}
+    run(write_project(tmp_path / "project", archive, split=one))
+    assert len(table(project.images)) == 9
+    assert "pixels of an image" not in said(project)

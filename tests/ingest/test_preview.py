@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import deliveries
 import demo_project
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 
 from lapvqa import schemas, storage
 from lapvqa.dicom.reasons import Reason
+from lapvqa.errors import SourceError
 from lapvqa.machine import Machine
 from lapvqa.params import load_params
 from lapvqa.preview import Settings, look
@@ -128,3 +133,71 @@ def test_deliveries_of_hospitals(
     assert sum(bool(file.result.companion) for file in preview.files) == companions
     assert preview.rules == {rule: texts}
     assert Counter(preview.others.values()) == others
+
+
+def one_study(archive: Path, project: Project) -> Path:
+    """A study's folder that is called by its accession number, with its report in it."""
+    image = next((project.root / "demo/mimic-cxr").rglob("*.dcm"))
+    study = archive / "2024/05/A100"
+    study.mkdir(parents=True)
+    dataset = pydicom.dcmread(image)
+    dataset.AccessionNumber = "A100"
+    dataset.save_as(study / "IM1")
+    (study / "befund.txt").write_text("Befund: Kein Erguss.")
+    (study / "notiz.log").write_text("x")
+    return study
+
+
+@pytest.mark.parametrize("hidden", ["archive", ".archive"])
+def test_a_folder_counts_by_its_own_name_too(
+    project: Project, settings: Settings, tmp_path: Path, hidden: str
+) -> None:
+    study = one_study(tmp_path / hidden, project)
+    preview = look(study, settings, limit=10)
+    assert preview.rules == {"text named by accession number": 1}
+    assert [file.result.path for file in preview.files] == ["IM1"]
+    assert [report.path for report in preview.reports] == ["befund.txt"]
+    assert list(preview.others) == ["notiz.log"]
+    assert not preview.rejected_reports
+    link = tmp_path / "A100"
+    link.symlink_to(study)
+    assert look(link, settings, limit=10).rules == preview.rules
+    assert look(study.parents[1], settings, limit=10).rules == preview.rules
+
+
+def test_a_folder_of_a_layout_is_of_that_layout(project: Project, settings: Settings) -> None:
+    image = next((project.root / "demo/mimic-cxr").rglob("*.dcm"))
+    own = look(image.parent, settings, limit=10)
+    assert (own.layout, len(own.reports)) == ("mimic-cxr", 0)
+    patient = look(image.parents[1], settings, limit=10)
+    assert (patient.layout, len(patient.reports) > 0) == ("mimic-cxr", True)
+    assert patient.rules.keys() == {"subject and study number"}
+
+
+def test_packed_reports_beside_the_folder_are_its_own(
+    project: Project, settings: Settings, tmp_path: Path
+) -> None:
+    source = project.root / "demo/mimic-cxr"
+    shutil.copytree(source, tmp_path / "cxr", ignore=shutil.ignore_patterns("s*.txt"))
+    with zipfile.ZipFile(tmp_path / "mimic-cxr-reports.zip", "w") as packed:
+        for text in source.rglob("s*.txt"):
+            packed.write(text, text.relative_to(source))
+    assert len(look(tmp_path / "cxr", settings, limit=500).reports) > 10
+
+
+def test_the_stated_table_is_found_below_the_folder(
+    project: Project, settings: Settings, tmp_path: Path
+) -> None:
+    study = one_study(tmp_path / "archive", project)
+    (study / "befund.txt").unlink()
+    (study.parent / "export.csv").write_text("Accession;Befund\nA100;Kein Erguss.\n")
+    for folder, table in ((study.parent, "export.csv"), (study.parent, "2024/05/export.csv")):
+        stated = Machine.model_validate({"reports": {"table": table}})
+        preview = look(folder, replace(settings, machine=stated), limit=10)
+        assert [report.path for report in preview.reports] == ["export.csv#2"]
+
+
+def test_a_folder_without_images_is_named_in_the_error(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_bytes(b"%PDF")
+    with pytest.raises(SourceError, match=rf"in {tmp_path}, found none .* among 1 files"):
+        look(tmp_path, settings, limit=10)

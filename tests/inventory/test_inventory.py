@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -307,3 +308,16 @@ def test_twenty_thousand_files_are_listed_quickly(tmp_path: Path) -> None:
     assert len(inventory.scan(tmp_path)) == 20_000
     # 0.15 s where it was measured; ten times that still lists 377,110 files in half a minute.
     assert time.process_time() - started < 1.5
+
+
+def test_absent_evaluation_sets_are_one_line(tmp_path: Path) -> None:
+    write(tmp_path / "archive", "IM1", content=DICOM)
+    write(tmp_path / "vindr", "a.dcm")
+    project = write_project(tmp_path, source="archive", vindr="vindr")
+    run(project)
+    lines = project.record("inventory").read_text().splitlines()
+    texts = [entry["text"] for entry in map(json.loads, lines) if entry["kind"] == "say"]
+    assert [text for text in texts if "not here" in text] == [
+        "evaluation sets not here, listed as empty: chexpert, nih14, ext_vqa, diff_vqa, ms_cxr"
+    ]
+    assert [text.partition(":")[0] for text in texts[:2]] == ["source", "vindr"]

@@ -7,6 +7,7 @@ counts as an image, so that reading it says why. What the content said of a file
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -98,6 +99,16 @@ class Files:
     def paths(self) -> list[str]:
         """What a layout may look at: every file but hidden ones and those with a fault, sorted."""
         return self._paths(~is_one_of(self.listed["kind"], [kinds.FAULT, *kinds.LEFT_OUT]))
+
+    def below(self, folder: str) -> Files:
+        """Return the same files as they are called from a folder above; ``folder`` ends in /."""
+
+        def named(path: str) -> str:
+            return posixpath.normpath(folder + path) if path.startswith("../") else folder + path
+
+        paths = pa.array(map(named, self.listed["path"].to_pylist()), pa.string())
+        faults = {named(path): why for path, why in self.faults.items()}
+        return Files(in_order(self.listed.set_column(0, "path", paths)), faults)
 
     def _paths(self, wanted: Mask) -> list[str]:
         paths: list[str] = self.listed["path"].filter(pa.array(wanted)).to_pylist()
