@@ -195,6 +195,19 @@ def test_messages_and_resources_the_latest_final_one_counts(tmp_path: Path) -> N
     assert "DOE" not in (project.root / "data/studies.parquet").read_bytes().decode("latin-1")
 
 
+def test_files_with_messages_that_hold_none_cost_themselves_only(tmp_path: Path) -> None:
+    text = message("OBR|1||A1", "OBX|1|TX|x||One.")
+    wrong: Files = {"empty.hl7": "", "noise.hl7": "garbage", "head.hl7": "MSH", "a.hl7": "MSH|"}
+    files: Files = {**images(2), **wrong, "b.hl7": "\ufeff" + text, "c.hl7": "MSH\x80\r" + text}
+    files["t/mark.txt"] = "\ufeff" + message("OBR|1||A2", "OBX|1|TX|x||Two.")
+    files |= {"r.csv": "", "deep.json": '{"resourceType": "' + "[" * 100_000}
+    project = ingested(tmp_path, files)
+    assert reports(project) == {"1.2.1": "One.", "1.2.2": "Two."}
+    found = reasons(project)
+    assert {found[name] for name in wrong} == {"not_a_report"}
+    assert {found.pop(name, "") for name in ("b.hl7", "c.hl7")} <= {"", "superseded_report"}
+
+
 def test_by_path_of_an_image(tmp_path: Path) -> None:
     files = images(3, "a/{n}/IM1.dcm")
     rows = "path,report\n/export/a/1/IM1.dcm,One.\na\\2\\IM1.dcm,Two.\nIM1.dcm,Which?\n"

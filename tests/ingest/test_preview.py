@@ -95,6 +95,19 @@ def test_a_table_of_reports_by_itself(settings: Settings, tmp_path: Path) -> Non
     ((path, reason, _),) = preview.rejected_reports
     assert (path, reason) == ("reports.csv#3", Reason.BAD_REPORT)
     assert look(table, settings, limit=1).not_looked_at == 2
+    assert preview.notes == ["columns: identifier 'Accession' as accession; text 'Report'"]
+
+
+@pytest.mark.parametrize("header", ["Patient;Report", "Accession;Label"])
+def test_a_table_that_is_not_read_says_why(settings: Settings, tmp_path: Path, header: str) -> None:
+    table = tmp_path / "reports.csv"
+    table.write_text(f"{header}\nSECRET;x\n")
+    preview = look(table, settings, limit=10)
+    (note,) = preview.notes
+    assert "no column known as" in note
+    assert "local.yaml" in note
+    assert "SECRET" not in note
+    assert list(preview.others.values()) == ["table"]
 
 
 def test_what_is_neither_image_nor_report_is_told_by_its_kind(
