@@ -30,7 +30,7 @@ from lapvqa.machine import load_machine
 from lapvqa.params import load_params
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
-from lapvqa.schemas import IMAGES, LABELS, REJECTS, STUDIES
+from lapvqa.schemas import COMPANIONS, IMAGES, LABELS, REJECTS, STUDIES
 
 Rows = list[dict[str, Any]]
 
@@ -52,7 +52,13 @@ def run(project: Project) -> dict[str, int | float | str]:
 
 
 def table(path: Path) -> Rows:
-    schema = {"images": IMAGES, "studies": STUDIES, "rejects": REJECTS, "labels": LABELS}[path.stem]
+    schema = {
+        "images": IMAGES,
+        "studies": STUDIES,
+        "rejects": REJECTS,
+        "labels": LABELS,
+        "companions": COMPANIONS,
+    }[path.stem]
     return storage.read_table(path, schema, made_by="ingest").to_pylist()
 
 
@@ -352,7 +358,7 @@ def test_reports_that_were_all_rejected_are_counted_by_reason(tmp_path: Path) ->
         "s1/a.dcm": image(1, study="1.1"),
         "s1.txt": b"\0\1\2\3" * 20,
         "s2/a.dcm": image(2, study="1.2"),
-        "s2.txt": "",
+        "s2.txt": b"%PDF-1.4 of a program",
     }
     project = write_project(tmp_path / "project", write_tree(tmp_path / "archive", files))
     with pytest.raises(SourceError, match=r"; 2 reports were rejected: \w+ 1, \w+ 1") as caught:
