@@ -17,7 +17,7 @@ from lapvqa.errors import SourceError
 from lapvqa.ingest import study_tables
 from lapvqa.ingest.archives.protocol import KnownStudies, Matches, ReportMatch
 from lapvqa.ingest.archives.recognise import open_archive
-from lapvqa.ingest.reports import ReportResult
+from lapvqa.ingest.reports import ReportResult, as_table
 from lapvqa.project import Project
 from lapvqa.uptodate import input_folders
 
@@ -288,7 +288,8 @@ def test_the_order_of_several_reports() -> None:
     while ordered:
         found = [ReportMatch(rank, report.path, "rule") for rank, report in reversed(ordered)]
         judged = study_tables.judge_reports(
-            Nothing(), Matches({"s": found}), {r.path: r for _, r in ordered}  # type: ignore[arg-type]
+            Nothing(), Matches.of({"s": found}), as_table([r for _, r in ordered])  # type: ignore[arg-type]
         )  # fmt: skip
-        assert judged.texts["s"].path == ordered.pop(0)[1].path
+        assert judged.taken["study_key"].to_pylist() == ["s"]
+        assert judged.taken["path"].to_pylist() == [ordered.pop(0)[1].path]
         assert len(judged.rejects) == len(ordered)
