@@ -5,8 +5,9 @@ continues and an archive that grew costs its new files only. The outputs are mad
 rows at the end and depend on the archive and the parameters alone.
 
 Memory: a worker holds one file, at most ingest.limits.memory_mb; this process holds the images of
-the shards being filled (ingest.shard_images x 147 kB, about twice), the reports, and about XX kB
-per file of the archive, in columns.
+the shards being filled (ingest.shard_images x 147 kB, about twice), and the reports and
+all that is known of the files as columns: about 3 kB per file (1.6 GB at 377,110 with 215,491
+reports).
 """
 
 from __future__ import annotations
