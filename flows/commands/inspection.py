@@ -162,7 +162,8 @@ def _report_lines(preview: Preview, within: Path, *, text: bool, max_length: int
 def _report(report: ReportPreview, within: Path, *, text: bool, max_length: int) -> Iterator[str]:
     target = report.target
     whose = f", of study {report.study}" if report.study else ""
-    yield f"{within / report.path}: a report{whose}, {report.form} in {report.encoding}, {report.language}"
+    how = f"{report.form} in {report.encoding}, {report.language}"
+    yield f"{within / report.path}: a report{whose}, {how}"
     yield (
         f"  learnt from it: {target.verdict.replace('_', ' ')}"
         + (f", {report.num_tokens} tokens" if target.verdict.has_text else "")

@@ -352,7 +352,7 @@ def test_reports_that_were_all_rejected_are_counted_by_reason(tmp_path: Path) ->
         "s1/a.dcm": image(1, study="1.1"),
         "s1.txt": b"\0\1\2\3" * 20,
         "s2/a.dcm": image(2, study="1.2"),
-        "s2.txt": "",
+        "s2.txt": b"%PDF-1.4" + bytes(80),
     }
     project = write_project(tmp_path / "project", write_tree(tmp_path / "archive", files))
     with pytest.raises(SourceError, match=r"; 2 reports were rejected: \w+ 1, \w+ 1") as caught:

@@ -320,4 +320,4 @@ def test_absent_evaluation_sets_are_one_line(tmp_path: Path) -> None:
     assert [text for text in texts if "not here" in text] == [
         "evaluation sets not here, listed as empty: chexpert, nih14, ext_vqa, diff_vqa, ms_cxr"
     ]
-    assert [text.partition(":")[0] for text in texts[:2]] == ["source", "vindr"]
+    assert {"source: 1 files", "vindr: 1 files"} <= set(texts)
