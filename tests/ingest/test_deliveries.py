@@ -189,9 +189,12 @@ def test_messages_and_resources_the_latest_final_one_counts(tmp_path: Path) -> N
         "1.2.1": "Corrected.", "1.2.2": "Final.", "1.2.3": "IMPRESSION: By FHIR.",
         "1.2.4": "In a text.",
     }  # fmt: skip
-    assert reasons(project) == dict.fromkeys(
-        ("out/batch.hl7#1", "out/batch.hl7#3", "out/batch.hl7#5"), "superseded_report"
-    )
+    assert reasons(project) == {
+        **dict.fromkeys(
+            ("out/batch.hl7#1", "out/batch.hl7#3", "out/batch.hl7#5"), "superseded_report"
+        ),
+        **dict.fromkeys(("bundle.json#1", "bundle.json#2"), "report_without_study"),
+    }
     assert "DOE" not in (project.root / "data/studies.parquet").read_bytes().decode("latin-1")
 
 
