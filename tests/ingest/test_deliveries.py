@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as parquet
 import pytest
 from made_dicom import write_project
 from ruamel.yaml import YAML
@@ -182,7 +183,8 @@ def test_messages_and_resources_the_latest_final_one_counts(tmp_path: Path) -> N
         ]}),
     }  # fmt: skip
     project = ingested(tmp_path, files)
-    kinds = {row["path"]: row["what"] for row in table(project.companions)}
+    beside = parquet.read_table(project.companions)
+    kinds = dict(zip(beside["path"].to_pylist(), beside["what"].to_pylist(), strict=True))
     assert kinds["out/batch.hl7"] == kinds["bundle.json"] == "file of reports"
     assert (kinds["r.ndjson"], kinds["other.json"]) == ("report", "data")
     assert reports(project) == {

@@ -25,6 +25,7 @@ from lapvqa.errors import SourceError
 from lapvqa.identity import Ids, Keyring
 from lapvqa.ingest.account import account, companions_table
 from lapvqa.ingest.archives.found import find_files
+from lapvqa.ingest.archives.kinds import ZIP, by_name
 from lapvqa.ingest.archives.recognise import open_archive
 from lapvqa.ingest.columns import replaced
 from lapvqa.ingest.ingest import require_images
@@ -60,13 +61,17 @@ def beside(project: Project) -> dict[str, str]:
 
 
 def files_in(folder: Path) -> Counter[str]:
-    """What an independent walk finds: files, links that lead nowhere, members of whole zips."""
+    """What an independent walk finds: files, links that lead nowhere, members of whole zips.
+
+    A zip that calls itself .dcm or .txt is no zip: it is read, and rejected, as what it says.
+    """
     found: Counter[str] = Counter()
     for place, _, names in os.walk(folder, followlinks=True):
         for name in names:
             found["file"] += 1
             file = Path(place, name)
-            if file.is_file() and not name.startswith(".") and zipfile.is_zipfile(file):
+            says_zip = by_name(name, 1, 1) in ("", ZIP)
+            if file.is_file() and says_zip and zipfile.is_zipfile(file):
                 with zipfile.ZipFile(file) as archive:
                     found["member"] += sum(not info.is_dir() for info in archive.infolist())
     return found
