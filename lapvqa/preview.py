@@ -17,28 +17,29 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lapvqa.dicom.reasons import Reason
-from lapvqa.errors import DicomError, SourceError
+from lapvqa.errors import SourceError
 from lapvqa.identity import Keyring
 from lapvqa.ingest import reports, study_tables
-from lapvqa.ingest.account import files_of_reports
+from lapvqa.ingest.account import companions_table
 from lapvqa.ingest.archives import kinds
 from lapvqa.ingest.archives.found import Files, find_files
 from lapvqa.ingest.archives.names import shown
-from lapvqa.ingest.archives.protocol import Archive, written_of
+from lapvqa.ingest.archives.protocol import Archive
 from lapvqa.ingest.archives.recognise import open_archive
 from lapvqa.ingest.archives.report_sources import TreeReports
 from lapvqa.ingest.one_file import Context, FileResult, as_results, as_table, process_file
 from lapvqa.ingest.plan import plan, with_plan
-from lapvqa.ingest.reports import ReportResult
+from lapvqa.ingest.reports import ReportResult, read_report
 from lapvqa.ingest.study_tables import Reports, Studies
 from lapvqa.ingest.verdicts import judge
 from lapvqa.inventory import Entry, list_folder
 from lapvqa.machine import Machine
 from lapvqa.params import IngestParams, Params
-from lapvqa.text import bpe, phi
+from lapvqa.text import bpe
 from lapvqa.text.languages import AUTO, UNKNOWN, Languages
 from lapvqa.text.laterality import names_side
 from lapvqa.text.sections import TargetText, target_text
@@ -114,15 +115,17 @@ def look(path: Path, settings: Settings, *, limit: int) -> Preview:
 
     Paths of the preview begin in the folder, or with the name of the file.
     """
+    given = path
     # Links are not followed: an archive has a folder under the link's name.
     path = Path(os.path.abspath(path))  # noqa: PTH100
     if path.is_dir():
         files = find_files(path, list_folder("source", {"source": path}))
         return _look_at_archive(path, files, settings, limit)
     if not path.is_file():
-        raise SourceError(
-            f"expected a file or folder at {path}, found nothing", hint="check the path"
-        )
+        found, hint = "nothing", "check the path"
+        if path.is_symlink():
+            found, hint = "a link to nothing", "mend the link"
+        raise SourceError(f"expected a file or folder at {given}, found {found}", hint=hint)
     status = path.stat()
     entry: Entry = (shown(path.name), status.st_size, status.st_mtime_ns)
     files = find_files(path.parent, [entry])
@@ -223,27 +226,14 @@ def _judged_reports(
 ) -> tuple[Reports, Sequence[str]]:
     matches = archive.match_reports(study_tables.known_studies(studies, keyring))
     paths = sorted({match.path for own in matches.reports.values() for match in own})
-    results = reports.as_table([_read(archive, path) for path in paths])
+    results = reports.as_table(
+        [
+            read_report(archive.read_report, ReportResult(path=path), params.deid.reports)
+            for path in paths
+        ]
+    )
     judged = study_tables.judge_reports(archive, matches, results, params.several_reports)
     return judged, matches.notes
-
-
-def _read(source: Archive | TreeReports, path: str) -> ReportResult:
-    try:
-        report = source.read(path) if isinstance(source, TreeReports) else source.read_report(path)
-    except DicomError as error:
-        written = written_of(error)
-        return ReportResult(path=path, reason=error.reason, detail=error.message, written=written)
-    return ReportResult(
-        path=path,
-        sha256=report.sha256,
-        text=report.text,
-        encoding=report.encoding,
-        form=report.form,
-        status=report.status,
-        written=report.written,
-        flags=[span.kind for span in phi.find_phi(report.text)],
-    )
 
 
 def _reports(
@@ -279,13 +269,10 @@ def _preview(result: ReportResult, settings: Settings) -> ReportPreview:
 
 
 def _others(archive: Archive, files: Files, judged: pa.Table, found: Reports) -> dict[str, str]:
-    known = {*judged["path"].to_pylist(), *found.paths, *archive.images}
-    others = files.others
-    kind_of = {path: others.get(path, kinds.PICTURE) for path in files.facts.keys() - known}
-    tables = {path: kind_of[path] for path in archive.tables if path in kind_of}
-    named = dict.fromkeys(tables, "table")
-    named |= dict.fromkeys(files_of_reports(archive, tables), "file of reports")
-    return {path: named.get(path, kind_of[path]) for path in sorted(kind_of)}
+    beside = companions_table(judged, archive, files, found)
+    known = {*found.paths, *archive.images}
+    rows = beside.filter(pc.equal(beside["kind"], "other")).to_pylist()
+    return {row["path"]: row["what"] for row in rows if row["path"] not in known}
 
 
 def _look_at_report(path: Path, files: Files, settings: Settings, limit: int) -> Preview:
@@ -300,7 +287,12 @@ def _look_at_report(path: Path, files: Files, settings: Settings, limit: int) ->
         for entry in sources.entries.values()
         if entry.refusal is not None
     }
-    results = [_read(sources, one) for one in found[:limit] if one not in refused]
+    policy = settings.params.ingest.deid.reports
+    results = [
+        read_report(sources.read, ReportResult(path=one), policy)
+        for one in found[:limit]
+        if one not in refused
+    ]
     rejected = [(r.path, Reason(r.reason), r.detail or "") for r in results if r.reason]
     return Preview(
         layout="",

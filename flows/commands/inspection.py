@@ -16,7 +16,7 @@ from lapvqa.errors import SourceError
 from lapvqa.project import Project
 
 if TYPE_CHECKING:
-    from lapvqa.preview import FilePreview, Preview, ReportPreview, Settings
+    from lapvqa.preview import FilePreview, Preview, ReportPreview
 
 _LISTED = 12
 """Files or reports up to which each is described; beyond it they are counted."""
@@ -32,7 +32,7 @@ def execute(
     """
     from lapvqa.machine import load_machine
     from lapvqa.params import load_params
-    from lapvqa.preview import Settings
+    from lapvqa.preview import Settings, look
     from lapvqa.text.languages import load_languages
 
     settings = Settings(
@@ -42,7 +42,7 @@ def execute(
     code = 0
     for path in paths:
         try:
-            preview = _look(path, settings, limit)
+            preview = look(path, settings, limit=limit)
         except SourceError as error:
             terminal.show_error(error)
             code = error.exit_code
@@ -55,20 +55,6 @@ def execute(
             number = _write_pictures(preview.files, png)
             console.print(f"{number} pictures as they would be stored, in {png}", markup=False)
     return code
-
-
-def _look(path: Path, settings: Settings, limit: int) -> Preview:
-    from lapvqa.preview import look
-
-    if path.is_symlink() and not path.exists():
-        raise SourceError(
-            f"expected a file or folder at {path}, found a link to nothing", hint="mend the link"
-        )
-    if not path.exists():
-        raise SourceError(
-            f"expected a file or folder at {path}, found nothing", hint="check the path"
-        )
-    return look(path, settings, limit=limit)
 
 
 def _lines(preview: Preview, within: Path, *, text: bool, max_length: int) -> Iterator[str]:

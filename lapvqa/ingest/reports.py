@@ -8,7 +8,7 @@ is the same.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ from lapvqa import code, storage
 from lapvqa.dicom.reasons import TRANSIENT, Reason
 from lapvqa.errors import DicomError, SchemaError
 from lapvqa.ingest.archives.found import Files
-from lapvqa.ingest.archives.protocol import Archive, written_of
+from lapvqa.ingest.archives.protocol import Archive, ReportText, written_of
 from lapvqa.ingest.columns import (
     Column,
     digest,
@@ -139,7 +139,7 @@ def read_reports(
             found.append(replace(known, path=path))
         else:
             unread = ReportResult(path=path, size=own[0], stamp=own[1])
-            new.append(_read(archive, unread, policy))
+            new.append(read_report(archive.read_report, unread, policy))
             recorder.progress(done, len(rest), unit="reports")
     current = taken(stored, place[is_known])
     if number := len(current) + len(found):
@@ -203,9 +203,12 @@ def flag_counts(results: pa.Table) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _read(archive: Archive, unread: ReportResult, policy: Policy) -> ReportResult:
+def read_report(
+    read: Callable[[str], ReportText], unread: ReportResult, policy: Policy
+) -> ReportResult:
+    """Return ``unread`` with what ``read`` finds at its path, searched for identities."""
     try:
-        report = archive.read_report(unread.path)
+        report = read(unread.path)
     except DicomError as error:
         return replace(
             unread, reason=error.reason, detail=error.message, exception=error.exception,

@@ -86,6 +86,20 @@ def test_a_report_by_itself(project: Project, settings: Settings) -> None:
     assert report.num_tokens > 2
 
 
+def test_a_report_that_names_somebody_is_rejected_where_the_stage_rejects_it(
+    settings: Settings, tmp_path: Path
+) -> None:
+    text = tmp_path / "report.txt"
+    text.write_text("FINDINGS: Seen by Dr. Kanarienvogel on 12/31/2010. Lungs are clear.\n")
+    assert look(text, settings, limit=1).rejected_reports == []
+    ingest = settings.params.ingest
+    deid = ingest.deid.model_copy(update={"reports": "reject"})
+    ingest = ingest.model_copy(update={"deid": deid})
+    strict = replace(settings, params=settings.params.model_copy(update={"ingest": ingest}))
+    ((path, reason, _),) = look(text, strict, limit=1).rejected_reports
+    assert (path, reason) == ("report.txt", Reason.IDENTITY_IN_REPORT)
+
+
 def test_a_table_of_reports_by_itself(settings: Settings, tmp_path: Path) -> None:
     table = tmp_path / "reports.csv"
     table.write_text("Accession;Report\nA1;Lungs are clear.\nA2\nA3;Effusion on the left.\n")

@@ -143,13 +143,13 @@ def _only_message(data: bytes) -> ReportText:
     return found[0].text
 
 
-def read_loose(path: Path) -> bytes:
-    """Return a report's bytes, of a file or of a member of a zip as ``x.zip/member``.
+def read_loose(path: Path, limit: int = MAX_REPORT_BYTES) -> bytes:
+    """Return the bytes of a file of reports, or of a member of a zip as ``x.zip/member``.
 
     Raises DicomError UNREADABLE or BAD_REPORT.
     """
     try:
-        return members.read_at(path, MAX_REPORT_BYTES)
+        return members.read_at(path, limit)
     except DicomError as error:
         if error.reason == Reason.UNREADABLE:
             raise

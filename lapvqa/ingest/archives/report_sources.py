@@ -45,104 +45,22 @@ _PEEK = 1 << 16
 _MAX_FILE = 1 << 30
 # Words of file names (in small letters) that no report is called by.
 _OTHER_TEXTS = frozenset(
-    [
-        "readme",
-        "read",
-        "leeme",
-        "léeme",
-        "leame",
-        "liesmich",
-        "lies",
-        "lisez",
-        "lisezmoi",
-        "leiame",
-        "leggimi",
-        "lesmij",
-        "license",
-        "licenses",
-        "licence",
-        "licences",
-        "lizenz",
-        "licencia",
-        "licença",
-        "licenca",
-        "licenza",
-        "eula",
-        "copying",
-        "copyright",
-        "notice",
-        "notices",
-        "terms",
-        "disclaimer",
-        "agreement",
-        "version",
-        "versions",
-        "release",
-        "changelog",
-        "changes",
-        "changelist",
-        "history_of_changes",
-        "whatsnew",
-        "index",
-        "contents",
-        "toc",
-        "manifest",
-        "inventory",
-        "filelist",
-        "files",
-        "checksum",
-        "checksums",
-        "md5",
-        "md5sum",
-        "md5sums",
-        "sha1",
-        "sha1sums",
-        "sha256",
-        "sha256sums",
-        "sha512sums",
-        "help",
-        "hilfe",
-        "ayuda",
-        "aide",
-        "aiuto",
-        "ajuda",
-        "manual",
-        "handbuch",
-        "faq",
-        "install",
-        "installation",
-        "setup",
-        "autorun",
-        "viewer",
-        "dicomdir",
-        "requirements",
-        "robots",
-        "log",
-        "logs",
-        "error",
-        "errors",
-        "debug",
-        "credits",
-        "authors",
-        "contributors",
-        "about",
-        "instructions",
-        "anleitung",
-        "instrucciones",
-        "instruções",
-        "说明",
-        "使用说明",
-        "自述",
-        "读我",
-        "許可",
-        "许可",
-        "版本",
-        "お読みください",
-        "はじめに",
-        "読んでください",
+    {
+        "readme", "read", "leeme", "léeme", "leame", "liesmich", "lies", "lisez", "lisezmoi",
+        "leiame", "leggimi", "lesmij", "license", "licenses", "licence", "licences", "lizenz",
+        "licencia", "licença", "licenca", "licenza", "eula", "copying", "copyright", "notice",
+        "notices", "terms", "disclaimer", "agreement", "version", "versions", "release",
+        "changelog", "changes", "changelist", "history_of_changes", "whatsnew", "index",
+        "contents", "toc", "manifest", "inventory", "filelist", "files", "checksum", "checksums",
+        "md5", "md5sum", "md5sums", "sha1", "sha1sums", "sha256", "sha256sums", "sha512sums",
+        "help", "hilfe", "ayuda", "aide", "aiuto", "ajuda", "manual", "handbuch", "faq",
+        "install", "installation", "setup", "autorun", "viewer", "dicomdir", "requirements",
+        "robots", "log", "logs", "error", "errors", "debug", "credits", "authors", "contributors",
+        "about", "instructions", "anleitung", "instrucciones", "instruções", "说明", "使用说明",
+        "自述", "读我", "許可", "许可", "版本", "お読みください", "はじめに", "読んでください",
         "읽어보기",
-    ]
-)
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +148,7 @@ class TreeReports:
         if path.lower().endswith((TEXT_SUFFIX, *_RICH_SUFFIXES)):
             data = read_loose(place(self._folder, path))
             return decode_report(data, stated=self._stated.encoding)
-        return read_structured_report(self._bytes(path))
+        return read_structured_report(read_loose(place(self._folder, path), _MAX_FILE))
 
     def _table_entries(self) -> Iterator[Entry]:
         stated = self._stated.table
@@ -308,16 +226,8 @@ class TreeReports:
                 "hl7": read_messages,
                 "fhir": read_resources,
             }
-            self._last = path, readers[source](self._bytes(path))
+            self._last = path, readers[source](read_loose(place(self._folder, path), _MAX_FILE))
         return self._last[1]
-
-    def _bytes(self, path: str) -> bytes:
-        try:
-            return members.read_at(place(self._folder, path), _MAX_FILE)
-        except DicomError as error:
-            if error.reason == Reason.UNREADABLE:
-                raise
-            raise DicomError(Reason.BAD_REPORT, error.message, exception=error.exception) from None
 
     def _beginning(self, path: str) -> bytes:
         try:
