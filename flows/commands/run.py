@@ -187,9 +187,25 @@ def _said_nothing_to_do(project: Project, stage: str | None, console: Console) -
         return _said_stage_is_up_to_date(states, stage, console)
     if not staleness.nothing_to_do(states):
         return False
+    _settle(project, console)
     for state in states:
         console.print(f"{state.name}: up to date")
     return True
+
+
+def _settle(project: Project, console: Console) -> None:
+    """Make up for what a killed run left undone, before there is nothing to do."""
+    if not project.unsettled.exists():
+        return
+    from flows.commands.sync import told
+    from tasks.mlflow_records.connection import RecordsUnavailableError
+    from tasks.settling import settle
+
+    try:
+        with storage.lock(project.run_lock, what="a run of this project"):
+            console.print(f"an earlier run was cut short: {told(settle(project))}")
+    except RecordsUnavailableError as error:
+        console.print(f"an earlier run's records wait: {error}", markup=False, soft_wrap=True)
 
 
 def _said_stage_is_up_to_date(states: list[StageState], stage: str, console: Console) -> bool:
