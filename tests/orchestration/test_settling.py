@@ -48,7 +48,9 @@ def test_a_run_killed_at_its_end_is_made_up_for(
 ) -> None:
     original, project = finished[0].project, copied.project
     before, told = files(original.state), len(recording.told(project))
-    project.params.write_text(project.params.read_text().replace("lr: 1e-3", "lr: 2e-3"))
+    project.params.write_text(
+        project.params.read_text().replace("\n  seed: 0\n", "\n  seed: 7\n", 1)
+    )
     run = copied.start()
     assert run.stdout is not None
     lines = []
