@@ -12,6 +12,7 @@ reports).
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -32,8 +33,9 @@ from lapvqa.ingest.archives.found import Files, find_known_files
 from lapvqa.ingest.archives.protocol import OTHER_STATUS, Archive
 from lapvqa.ingest.archives.recognise import open_archive
 from lapvqa.ingest.columns import counted, is_one_of, is_set, is_valid, kept, mapped, whole
+from lapvqa.ingest.last_run import LastRun
 from lapvqa.ingest.one_file import Context
-from lapvqa.ingest.plan import Plan, plan, read_files
+from lapvqa.ingest.plan import Plan, known_line, plan, read_files
 from lapvqa.ingest.rejects import load_waivers, require_budget
 from lapvqa.ingest.reports import UTF8_NAMES, flag_counts, open_reports, read_reports
 from lapvqa.ingest.result_store import ResultStore, open_files
@@ -44,6 +46,9 @@ from lapvqa.params import IngestParams
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import COMPANIONS, IMAGES, INVENTORY, LABELS, REJECTS, STUDIES
+
+_OF_ONE_RUN = re.compile(r" known from before, |^dropped damaged ")
+"""Lines that a run which finds nothing new would not say again as they are."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,13 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
     .lapvqa/work/ingest/rejects.parquet too: DVC deletes outputs before the next run).
     """
     _clear(job.project)
+    last = LastRun(params, job)
+    if (before := last.give_back()) is not None:
+        return before
+    last.forget()
     source = open_source(params, job)
     archive = source.archive
+    began = len(job.recorder.said)
     job.recorder.say(
         f"{len(archive.images)} image files and {len(archive.reports)} reports in layout "
         f"{archive.name}, {job.machine.workers} workers"
@@ -94,7 +104,7 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
     stored, files = taken.select(["image_key", "row"]), files.select(study_tables.NEEDED)
     del taken  # what only the table of images needs need not be there twice
     known_studies = study_tables.find_studies(files)
-    reports, flags = _reports(source, known_studies, params, job)
+    reports, flags, num_reports = _reports(source, known_studies, params, job)
     days_earlier = _days_earlier(params, source.keyring)
     studies = study_tables.studies_table(known_studies, reports, days_earlier)
     reports = replace(reports, taken=reports.taken.drop_columns(["text"]))
@@ -123,12 +133,17 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
         recorder=job.recorder,
     )
     counts["content"] = study_tables.content_digest(images, studies)
-    job.recorder.facts({**facts, **_report_facts(reports, flags, job.recorder)})
+    facts |= _report_facts(reports, flags, job.recorder)
+    job.recorder.facts(facts)
     labels = study_tables.labels_table(files, archive.labels(), source.keyring, studies)
     _export(shards, stored, source.store, job.project)
     storage.write_table(job.project.studies, studies, STUDIES)
     storage.write_table(job.project.labels, labels, LABELS)
     storage.write_table(job.project.images, images, IMAGES)
+    said = [line for line in job.recorder.said[began:] if not _OF_ONE_RUN.search(line)]
+    for number, what in ((len(source.planned.to_read), "files"), (num_reports, "reports")):
+        said += [known_line(number, 0, what)] * bool(number)
+    last.keep(counts, facts, said)
     return counts
 
 
@@ -157,8 +172,8 @@ def open_source(params: IngestParams, job: Job) -> Source:
 
 def _reports(
     source: Source, studies: study_tables.Studies, params: IngestParams, job: Job
-) -> tuple[Reports, dict[str, int]]:
-    """Return the reports, and how many of all that were read hold identifying text, by kind."""
+) -> tuple[Reports, dict[str, int], int]:
+    """Return the reports; of all that were read how many hold identifying text by kind; them."""
     known = study_tables.known_studies(studies, source.keyring)
     matches = source.archive.match_reports(known)
     for note in matches.notes:
@@ -169,7 +184,7 @@ def _reports(
     folder = open_reports(work_dir, source.folder, source.archive, policy, stated)
     results = read_reports(source.archive, source.files, paths, folder, policy, job.recorder)
     judged = study_tables.judge_reports(source.archive, matches, results, params.several_reports)
-    return judged, flag_counts(results)
+    return judged, flag_counts(results), len(results)
 
 
 def _days_earlier(params: IngestParams, keyring: Keyring) -> Callable[[str], int] | None:

@@ -133,6 +133,11 @@ def reject_unless_permitted(verdicts: Verdicts, files: pa.Table, params: IngestP
         Reason.FOR_PROCESSING,
         "expected an image for presentation, found a raw one",
     )
+    verdicts.reject(
+        _objects(pc.fill_null(files["post_processed"], False)).astype(bool),
+        Reason.POST_PROCESSED,
+        "expected an image as it was taken, found one that software made of another",
+    )
     if params.colour == "reject":
         detail = mapped(files["photometric"], "expected grey, found {}".format)
         verdicts.reject(is_one_of(files["photometric"], COLOUR), Reason.COLOUR, detail)
@@ -174,12 +179,13 @@ def _decide_views(files: pa.Table, params: IngestParams) -> tuple[pa.Array, pa.A
 
 
 def raw_twins(files: pa.Table) -> frozenset[str]:
-    """Return the paths of images for processing whose study has an image that is taken.
+    """Return the paths of raw and post-processed images whose study has an image that is taken.
 
     Where a device sends both, that is every second file of an archive, and nothing is amiss.
     """
     complete = files["study_key"].filter(pa.array(is_taken(files)))
-    raw = files.filter(pa.array(is_one_of(files["reason"], [Reason.FOR_PROCESSING])))
+    twins = [Reason.FOR_PROCESSING, Reason.POST_PROCESSED]
+    raw = files.filter(pa.array(is_one_of(files["reason"], twins)))
     is_twin = pc.is_in(raw["study_key"], value_set=whole(complete))
     return frozenset(raw["path"].filter(is_twin).to_pylist())
 

@@ -16,6 +16,8 @@ class Names:
     accessions: tuple[str, ...] = ()
     instance_uids: tuple[str, ...] = ()
     image_paths: tuple[str, ...] = ()
+    patients: tuple[str, ...] = ()
+    """Patient IDs, which find no study but speak against one."""
 
 
 @dataclass(frozen=True, slots=True)

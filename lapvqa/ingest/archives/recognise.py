@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import pyarrow as pa
+
 from lapvqa.errors import SourceError
 from lapvqa.ingest.archives.found import Files, find_files
 from lapvqa.ingest.archives.kinds import PICTURE, by_name, suffix_of
@@ -22,6 +24,7 @@ from lapvqa.ingest.archives.mimic import MimicArchive, MimicJpgArchive
 from lapvqa.ingest.archives.openi import OpenIArchive
 from lapvqa.ingest.archives.protocol import Archive
 from lapvqa.ingest.archives.tree import TreeArchive
+from lapvqa.ingest.columns import matching
 from lapvqa.machine import ReportSources
 
 
@@ -105,8 +108,9 @@ def _choose(folder: Path, files: Files) -> _Choice:
 
 def _named_layout(images: Sequence[str]) -> tuple[_Named | None, int]:
     """Return the layout that knows most of the images, and how many it knows."""
+    paths = pa.array(images, pa.string())
     for layout in NAMED:
-        known = sum(layout.pattern.search(path) is not None for path in images)
+        known = len(matching(paths, layout.pattern))
         if 2 * known > len(images):
             return layout, known
     return None, 0

@@ -62,6 +62,13 @@ _OTHER_TEXTS = frozenset(
     }
 )  # fmt: skip
 
+_LEAFLET = re.compile(
+    r"(?:(?:patient|paciente|patienten|general|image|cd)s?[\W_]*)?"
+    r"(?:infos?|informatione?n?s?|informaci[oó]n|informazioni|informa[cç][oõ]es|leaflet|flyer"
+    r"|merkblatt|hinweise?|folleto|d[ée]pliant|faltblatt|bijsluiter)[\W_\d]*"
+)
+"""Whole names (in small letters) of leaflets; as a part of a name, info says nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -247,5 +254,7 @@ def _may_be_report(path: str, suffixes: Sequence[str]) -> bool:
     """Tell whether a loose text may be a report, by its suffix and name."""
     stem, suffix = posixpath.splitext(posixpath.basename(path).lower())
     if suffix not in suffixes:
+        return False
+    if _LEAFLET.fullmatch(stem):
         return False
     return not _OTHER_TEXTS.intersection([stem, *re.split(r"[\W_\d]+", stem)])

@@ -18,7 +18,9 @@ import hashlib
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -64,6 +66,20 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
         "imagefilename", "imageid", "image", "pfad", "datei", "dateiname", "dateipfad", "archivo",
         "ruta", "fichier", "chemin", "arquivo", "caminho", "文件名", "文件", "路径", "ファイル名",
         "파일명",
+    ),
+    "patient": (
+        "patientid", "patid", "patientidentifier", "patientnumber", "patientno", "pid", "mrn",
+        "medicalrecordnumber", "subjectid", "patientenid", "patientennummer", "patientennr",
+        "idpaciente", "numeropaciente", "nhc", "historiaclinica", "idpatient", "numeropatient",
+        "ipp", "idpaziente", "prontuario", "patientnummer", "患者id", "患者编号", "病人id",
+        "患者番号", "환자번호",
+    ),
+    "line": (
+        "line", "lineno", "linenumber", "linenum", "lineid", "textline", "reportline", "rowno",
+        "seq", "seqno", "sequence", "sequenceno", "sequencenumber", "setid", "obxsetid", "obxid",
+        "zeile", "zeilennr", "zeilennummer", "lfdnr", "linea", "nlinea", "numerolinea", "renglon",
+        "ligne", "numeroligne", "linha", "numerolinha", "riga", "numeroriga", "regel",
+        "regelnummer", "行号", "行番号",
     ),
     "text": (
         "report", "reporttext", "reportbody", "text", "fulltext", "radiologyreport", "narrative",
@@ -120,6 +136,14 @@ class Columns:
     written: int | None
     number: int
     header: Sequence[str] = ()
+    patient: int | None = None
+    line: int | None = None
+    """Of the number of a line, where a report is several rows."""
+
+    @property
+    def beside(self) -> tuple[int | None, ...]:
+        """The places of the columns that are neither an identifier nor text."""
+        return self.status, self.written, self.patient, self.line
 
     def __str__(self) -> str:
         """Return which are taken, by what the table calls them."""
@@ -128,7 +152,12 @@ class Columns:
             repr(self.header[place]) + (f" as {heading}" if heading else "")
             for heading, place in self.texts
         )
-        return f"identifier {keys}; text {texts}"
+        more = "".join(
+            f"; {what} {self.header[place]!r}"
+            for what, place in (("patient", self.patient), ("line", self.line))
+            if place is not None
+        )
+        return f"identifier {keys}; text {texts}{more}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +170,10 @@ class Row:
     start: int
     end: int
     refusal: Refusal | None
+    line: int | None = None
+    """Which line of a report it is, where several rows are one."""
+    parts: tuple[Row, ...] = ()
+    """The rows that are the lines of this report, in their order."""
 
 
 class _Cells(Protocol):
@@ -157,13 +190,66 @@ class ReportTable:
     """A table with reports, open for reading its texts."""
 
     def __init__(self, rows: Sequence[Row], cells: _Cells) -> None:
-        self.rows, self.columns = rows, cells.columns
+        self.columns = cells.columns
+        self.rows = rows if self.columns.line is None else _joined(rows)
         self._cells = cells
 
     def text(self, row: Row) -> ReportText:
         """Return the report of a row; raises DicomError."""
         with as_reason(Reason.BAD_REPORT, "a report in the row"):
-            return self._cells.text(row)
+            return self._of_lines(row.parts) if row.parts else self._cells.text(row)
+
+    def _of_lines(self, rows: Sequence[Row]) -> ReportText:
+        """Return the report whose lines are ``rows``; an empty one is a line too."""
+        found = []
+        for row in rows:
+            try:
+                found.append(self._cells.text(row))
+            except DicomError as error:
+                if error.reason != Reason.NOT_A_REPORT:
+                    raise
+                last = error
+        if not found:
+            raise last
+        text = "\n".join(one.text for one in found)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return replace(found[0], text=text, sha256=digest, written=max(r.written for r in found))
+
+
+def _joined(rows: Sequence[Row]) -> list[Row]:
+    """Return rows with the lines of each report made one, at the place of the first of them.
+
+    Rows of the same names are a report if no line number comes twice; else each run of them in
+    which it grows is one. A row without a number is a report of its own.
+    """
+    by_names: dict[Names, list[Row]] = {}
+    alone = []
+    for row in rows:
+        if row.refusal is None and row.line is not None:
+            by_names.setdefault(row.names, []).append(row)
+        else:
+            alone.append(row)
+    reports = [run for own in by_names.values() for run in _runs(own)]
+    return sorted([*alone, *map(_of_parts, reports)], key=lambda row: row.number)
+
+
+def _runs(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    lines = [row.line or 0 for row in rows]
+    if len(set(lines)) == len(lines):
+        yield sorted(rows, key=lambda row: row.line or 0)
+        return
+    starts = [0, *(i for i in range(1, len(rows)) if lines[i] <= lines[i - 1]), len(rows)]
+    for start, end in pairwise(starts):
+        yield rows[start:end]
+
+
+def _of_parts(rows: Sequence[Row]) -> Row:
+    if len(rows) == 1:
+        return rows[0]
+    first = min(rows, key=lambda row: row.number)
+    every = repr([row.stamp for row in rows]).encode()
+    stamp = sum(row.stamp[0] for row in rows), stamp_of_bytes(every)[1]
+    return replace(first, stamp=stamp, parts=tuple(rows))
 
 
 def is_table(path: str) -> bool:
@@ -224,6 +310,11 @@ def find_columns(header: Sequence[str], stated: ReportSources) -> Columns | None
     if not keys or not texts:
         return None
     by_kind = dict(reversed(kinds))
+    used = {place for _, place in keys}
+    patient = by_kind.get("patient")
+    if stated.patient is not None:
+        ignored = stated.patient.casefold() == "none" and squeeze("none") not in places
+        patient = None if ignored else _stated(stated.patient, places)
     return Columns(
         keys,
         texts if len(texts) > 1 else [("", texts[0][1])],
@@ -231,6 +322,8 @@ def find_columns(header: Sequence[str], stated: ReportSources) -> Columns | None
         by_kind.get("written"),
         len(header),
         header,
+        patient if patient not in used else None,
+        by_kind.get("line"),
     )
 
 
@@ -292,9 +385,11 @@ def _stated(name: str, places: Mapping[str, int]) -> int:
 
 
 def _names(columns: Columns, cell: Callable[[int], str]) -> Names:
+    patient = cell(columns.patient).strip() if columns.patient is not None else ""
+    patients = (patient,) if patient else ()
     if len(columns.keys) == 1 and columns.keys[0][0] == "accession":  # nearly always
         value = cell(columns.keys[0][1]).strip()
-        return Names(accessions=(value,) if value else ())
+        return Names(accessions=(value,) if value else (), patients=patients)
     uids, accessions, instances, paths = [], [], [], []
     for kind, place in columns.keys:
         value = cell(place).strip()
@@ -308,7 +403,13 @@ def _names(columns: Columns, cell: Callable[[int], str]) -> Names:
             instances.append(value)
         else:
             paths.append(value.replace("\\", "/"))
-    return Names(tuple(uids), tuple(accessions), tuple(instances), tuple(paths))
+    return Names(tuple(uids), tuple(accessions), tuple(instances), tuple(paths), patients)
+
+
+def _line(columns: Columns, cell: Callable[[int], str]) -> int | None:
+    """Return the number of the line that a row is; None if rows are not lines."""
+    written = cell(columns.line).strip() if columns.line is not None else ""
+    return int(written) if written.isdecimal() else None
 
 
 def _text(columns: Columns, cell: Callable[[int], str], encoding: str) -> ReportText:
@@ -363,7 +464,8 @@ class _TextCells:
                 if refusal is None:
                     names = _names(self._columns, cells.__getitem__)
                     self._last_key = cells[self._columns.keys[0][1]]
-                    yield Row(number, names, self._stamp(raw), start, start + len(raw), None)
+                    line = _line(self._columns, cells.__getitem__)
+                    yield Row(number, names, self._stamp(raw), start, start + len(raw), None, line)
                     continue
                 length = self._swallowed(raw) or len(
                     _first_line(raw) if fault in ("quote", "size") else raw
@@ -569,17 +671,18 @@ class _ParquetCells:
     def rows(self) -> Iterator[Row]:
         used = sorted(
             {place for _, place in (*self._columns.keys, *self._columns.texts)}
-            | {p for p in (self._columns.status, self._columns.written) if p is not None}
+            | {p for p in self._columns.beside if p is not None}
         )
         for index in range(len(self._cells[used[0]])):
             values = [self._cells[place][index].as_py() for place in used]  # type: ignore[attr-defined]
             stamp = stamp_of_bytes(repr(values).encode(), b"parquet")
-            names, refusal = Names(), None
+            names, line, refusal = Names(), None, None
+            cell = partial(self._cell, index)
             try:
-                names = _names(self._columns, lambda place, index=index: self._cell(index, place))  # type: ignore[misc]
+                names, line = _names(self._columns, cell), _line(self._columns, cell)
             except DicomError as error:
                 refusal = Refusal.of(error)
-            yield Row(index + 2, names, stamp, index, index, refusal)
+            yield Row(index + 2, names, stamp, index, index, refusal, line)
 
     def text(self, row: Row) -> ReportText:
         return _text(self._columns, lambda place: self._cell(row.start, place), UTF8)
@@ -604,7 +707,7 @@ def _open_parquet(file: Path, stated: ReportSources) -> _ParquetCells | None:
         if columns is None:
             return None
         places = [place for _, place in (*columns.keys, *columns.texts)]
-        places += [place for place in (columns.status, columns.written) if place is not None]
+        places += [place for place in columns.beside if place is not None]
         wanted = {schema.names[place] for place in places}
         table = parquet.ParquetFile(source).read(
             list(dict.fromkeys(n for n in schema.names if n in wanted))

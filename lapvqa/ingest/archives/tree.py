@@ -3,7 +3,8 @@
 A report belongs to the study that it names, or where it lies. In this order:
 1. a row of a table, then a FHIR DiagnosticReport, then an HL7 v2 message: by Study Instance UID,
    accession number, SOP Instance UID or an image's path, whichever it has,
-2. DICOM SR of the study,
+2. DICOM SR of the study, then one with another Study Instance UID, and the study's accession
+   number and patient,
 3. ``<Study Instance UID>.txt`` or ``<Accession Number>.txt`` anywhere, then with something after it
    (``A100_2.txt``), then the only text in a folder of that name,
 4. ``<study folder>.txt`` beside the folder, the study's folder being the deepest one that holds all
@@ -32,12 +33,15 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from lapvqa.dicom.header import clean_date
 from lapvqa.dicom.reasons import Reason
 from lapvqa.identity import Ids
 from lapvqa.ingest.archives.protocol import (
+    IDS,
     NO_LABELS,
     KnownStudies,
     Matches,
@@ -62,6 +66,10 @@ _OTHER_DATE = Refusal(
 )
 _DOCUMENT = Refusal(Reason.REPORT_FORMAT, "expected text, RTF or HTML, found a document")
 _TWO_STUDIES = Refusal(Reason.AMBIGUOUS_REPORT, "two studies have an equal claim to it")
+_OTHER_PATIENT = Refusal(
+    Reason.PATIENT_MISMATCH, "its patient is not the patient of the images of its study"
+)
+_MOST_DIGITS = 12
 _SHARED_NUMBER = Refusal(Reason.AMBIGUOUS_REPORT, "its accession number belongs to several studies")
 
 _ALONE = "only text in the study's folder"
@@ -108,6 +116,11 @@ class TreeArchive:
         """Return no ids: the header has them."""
         return Ids()
 
+    def all_ids(self, paths: pa.Array) -> tuple[pa.Table, NDArray[np.bool_]]:
+        """Return the same of many images."""
+        nothing = pa.nulls(len(paths), pa.string())
+        return pa.table([nothing] * len(IDS), schema=IDS), np.ones(len(paths), bool)
+
     def listed(self, ids: pa.Table) -> pa.Table:
         """Return nothing: a tree has no tables."""
         return nothing_listed(ids)
@@ -129,8 +142,12 @@ class TreeArchive:
             refused.pop(entry.file, None)
         claims += self._claims_of(found, index, refused)
         claims += [
-            (ReportMatch(_RANK_SR, path, "structured report of the study"), study)
-            for study, paths in known.structured_reports.items()
+            (ReportMatch(rank, path, f"structured report {by}"), study)
+            for rank, by, own in (
+                (_RANK_SR, "of the study", known.structured_reports),
+                (_RANK_SR + 1, "by accession number", known.structured_elsewhere),
+            )
+            for study, paths in own.items()
             for path in paths
             if study in known.images
         ]
@@ -169,6 +186,9 @@ class TreeArchive:
             studies = {study for _, study in hits if study}
             if len(studies) == 1:
                 by, study = next((by, study) for by, study in hits if study)
+                if not index.is_of_patient(study, entry.names.patients):
+                    refused[entry.path] = _OTHER_PATIENT
+                    continue
                 claims.append((ReportMatch(rank, entry.path, f"{by} {where}"), study))
             elif hits and entry.refusal is None:
                 refused[entry.path] = _TWO_STUDIES if studies else _SHARED_NUMBER
@@ -219,6 +239,13 @@ class _Index:
             if owners:
                 yield "image path", next(iter(owners)) if len(owners) == 1 else None
 
+    def is_of_patient(self, study: str, numbers: Sequence[str]) -> bool:
+        """Tell whether a study's patient has one of the ids, or none is given."""
+        hash_of, patient = self.known.patient_key, self.known.patients.get(study)
+        if not numbers or hash_of is None or patient is None:
+            return True
+        return any(hash_of(written) == patient for n in numbers for written in _spellings(n))
+
     def _owners_of_path(self, path: str) -> set[str]:
         """Return the studies whose image a path may be: the end of either may be left out."""
         wanted = path.strip("/")
@@ -251,6 +278,16 @@ class _Index:
     def shared_folders(self) -> frozenset[str]:
         """Folders with images of several studies."""
         return frozenset(folder for folder, study in self.owners.items() if study is None)
+
+
+def _spellings(number: str) -> Iterator[str]:
+    """Yield a patient's number as images may have it: spreadsheets drop zeros before it."""
+    match = _EXCEL.fullmatch(number.strip())
+    plain = match[1].strip() if match else ""
+    yield from dict.fromkeys((plain, plain.upper(), plain.lower()))
+    if plain.isdecimal():
+        yield from (plain.zfill(width) for width in range(len(plain) + 1, _MOST_DIGITS + 1))
+        yield plain.lstrip("0")
 
 
 def _is_end(end: str, path: str) -> bool:
