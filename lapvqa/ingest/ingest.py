@@ -17,21 +17,25 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydicom.uid import UID
 
-from lapvqa import storage
+from lapvqa import code, storage
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import SourceError
-from lapvqa.identity import Keyring, load_key
+from lapvqa.identity import Keyring, key_id, load_key
 from lapvqa.ingest import study_tables
 from lapvqa.ingest.account import account, by_kind, companions, companions_table
 from lapvqa.ingest.archives.found import Files, find_known_files
+from lapvqa.ingest.archives.messages import Hashes
 from lapvqa.ingest.archives.protocol import OTHER_STATUS, Archive
 from lapvqa.ingest.archives.recognise import open_archive
+from lapvqa.ingest.archives.report_index import ReportIndex, index_file
+from lapvqa.ingest.archives.tree import TreeArchive
 from lapvqa.ingest.columns import counted, is_one_of, is_set, is_valid, kept, mapped, whole
 from lapvqa.ingest.last_run import LastRun
 from lapvqa.ingest.one_file import Context
@@ -153,11 +157,12 @@ def open_source(params: IngestParams, job: Job) -> Source:
     listed = storage.read_table(job.project.inventory("source"), INVENTORY, made_by="inventory")
     work_dir = job.project.work_dir("ingest")
     found = find_known_files(folder, listed, work_dir)
-    archive = open_archive(folder, found, job.machine.reports)
-    if not archive.reports:
-        job.recorder.say("no file with reports yet: only DICOM SR among the images can bring some")
     key = load_key(folder, job)
     keyring = Keyring(key, keep_ids=params.deid.keep_ids)
+    index = partial(_report_index, folder, keyring, job)
+    archive = open_archive(folder, found, job.machine.reports, index)
+    if not archive.reports:
+        job.recorder.say("no file with reports yet: only DICOM SR among the images can bring some")
     seed = params.split.seed
     return Source(
         folder,
@@ -168,6 +173,20 @@ def open_source(params: IngestParams, job: Job) -> Source:
         plan(archive, found, views=params.views),
         found,
     )
+
+
+def _report_index(folder: Path, keyring: Keyring, job: Job, files: Files) -> ReportIndex:
+    """Open what is known of files with several reports."""
+    described = {
+        "source": str(folder.resolve()),
+        "key": key_id(keyring.key),
+        "keep_ids": keyring.keep_ids,
+        "reports": job.machine.reports.digest(),
+        "code": code.digest(TreeArchive.__module__),
+    }
+    hashes = Hashes(keyring.study, keyring.accession, keyring.image, keyring.patient)
+    file = index_file(job.project.work_dir("ingest"), described)
+    return ReportIndex(file, hashes, files.facts)
 
 
 def _reports(
@@ -234,8 +253,8 @@ def _clear(project: Project) -> None:
         project.companions,
         kept_rejects,
     ):
-        for partial in path.parent.glob(f".{path.name}.*.tmp"):
-            partial.unlink()
+        for unfinished in path.parent.glob(f".{path.name}.*.tmp"):
+            unfinished.unlink()
 
 
 def _require_reports(archive: Archive, reports: Reports, folder: Path) -> None:

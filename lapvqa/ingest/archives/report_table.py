@@ -19,8 +19,8 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import pairwise
+from functools import cached_property, partial
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -175,6 +175,12 @@ class Row:
     parts: tuple[Row, ...] = ()
     """The rows that are the lines of this report, in their order."""
 
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """Start, end and stamp of each of its rows, by which ``text_at`` finds it again."""
+        rows = self.parts or (self,)
+        return tuple(chain.from_iterable((row.start, row.end, *row.stamp) for row in rows))
+
 
 class _Cells(Protocol):
     """Where the cells of a table lie."""
@@ -183,28 +189,38 @@ class _Cells(Protocol):
 
     def rows(self) -> Iterator[Row]: ...
 
-    def text(self, row: Row) -> ReportText: ...
+    def text(self, start: int, end: int, stamp: tuple[int, int]) -> ReportText: ...
 
 
 class ReportTable:
     """A table with reports, open for reading its texts."""
 
-    def __init__(self, rows: Sequence[Row], cells: _Cells) -> None:
+    def __init__(self, cells: _Cells) -> None:
         self.columns = cells.columns
-        self.rows = rows if self.columns.line is None else _joined(rows)
         self._cells = cells
+
+    @cached_property
+    def rows(self) -> Sequence[Row]:
+        """The reports; the table is read from end to end for them."""
+        rows = list(self._cells.rows())
+        return rows if self.columns.line is None else _joined(rows)
 
     def text(self, row: Row) -> ReportText:
         """Return the report of a row; raises DicomError."""
-        with as_reason(Reason.BAD_REPORT, "a report in the row"):
-            return self._of_lines(row.parts) if row.parts else self._cells.text(row)
+        return self.text_at(row.spans)
 
-    def _of_lines(self, rows: Sequence[Row]) -> ReportText:
+    def text_at(self, spans: Sequence[int]) -> ReportText:
+        """Return the report that lies there: ``Row.spans``; raises DicomError."""
+        rows = [(start, end, (size, mark)) for start, end, size, mark in batched(spans)]
+        with as_reason(Reason.BAD_REPORT, "a report in the row"):
+            return self._of_lines(rows) if len(rows) > 1 else self._cells.text(*rows[0])
+
+    def _of_lines(self, rows: Sequence[tuple[int, int, tuple[int, int]]]) -> ReportText:
         """Return the report whose lines are ``rows``; an empty one is a line too."""
         found = []
         for row in rows:
             try:
-                found.append(self._cells.text(row))
+                found.append(self._cells.text(*row))
             except DicomError as error:
                 if error.reason != Reason.NOT_A_REPORT:
                     raise
@@ -214,6 +230,11 @@ class ReportTable:
         text = "\n".join(one.text for one in found)
         digest = hashlib.sha256(text.encode()).hexdigest()
         return replace(found[0], text=text, sha256=digest, written=max(r.written for r in found))
+
+
+def batched(spans: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Yield four of ``spans`` at a time."""
+    return (spans[start : start + 4] for start in range(0, len(spans), 4))
 
 
 def _joined(rows: Sequence[Row]) -> list[Row]:
@@ -257,15 +278,19 @@ def is_table(path: str) -> bool:
     return path.lower().removesuffix(".gz").endswith(SUFFIXES)
 
 
-def open_table(file: Path, stated: ReportSources) -> ReportTable | None:
+def open_table(file: Path, stated: ReportSources, *, whole: bool = True) -> ReportTable | None:
     """Open a table; None if it has no column of names or none of text.
 
+    Not ``whole``: its rows are known, and not read again.
     Raises DicomError BAD_REPORT or UNREADABLE if it is damaged, SourceError if local.yaml names it
     and columns that it has not.
     """
     try:
         cells = _open_parquet(file, stated) if _is_parquet(file) else _open_text(file, stated)
-        return None if cells is None else ReportTable(list(cells.rows()), cells)
+        table = None if cells is None else ReportTable(cells)
+        if table is not None and whole:
+            _ = table.rows
+        return table
     except SourceError:
         if stated.table is None:  # one of several tables, and not the one that is meant
             return None
@@ -517,10 +542,10 @@ class _TextCells:
             start += len(line)
         return 0
 
-    def text(self, row: Row) -> ReportText:
-        self._source.seek(row.start)
-        raw = self._source.read(row.end - row.start)
-        if self._stamp(raw) != row.stamp:
+    def text(self, start: int, end: int, stamp: tuple[int, int]) -> ReportText:
+        self._source.seek(start)
+        raw = self._source.read(end - start)
+        if self._stamp(raw) != stamp:
             raise DicomError(Reason.CHANGED, "the table is no longer as it was listed")
         lines = io.StringIO(raw.decode(self._encoding), newline="")
         cells = next(csv.reader(lines, delimiter=self._delimiter))
@@ -669,13 +694,9 @@ class _ParquetCells:
         self._cells, self._stated = cells, stated
 
     def rows(self) -> Iterator[Row]:
-        used = sorted(
-            {place for _, place in (*self._columns.keys, *self._columns.texts)}
-            | {p for p in self._columns.beside if p is not None}
-        )
+        used = self._used
         for index in range(len(self._cells[used[0]])):
-            values = [self._cells[place][index].as_py() for place in used]  # type: ignore[attr-defined]
-            stamp = stamp_of_bytes(repr(values).encode(), b"parquet")
+            stamp = self._stamp(index)
             names, line, refusal = Names(), None, None
             cell = partial(self._cell, index)
             try:
@@ -684,8 +705,19 @@ class _ParquetCells:
                 refusal = Refusal.of(error)
             yield Row(index + 2, names, stamp, index, index, refusal, line)
 
-    def text(self, row: Row) -> ReportText:
-        return _text(self._columns, lambda place: self._cell(row.start, place), UTF8)
+    def text(self, start: int, end: int, stamp: tuple[int, int]) -> ReportText:
+        if end >= len(self._cells[self._used[0]]) or self._stamp(start) != stamp:
+            raise DicomError(Reason.CHANGED, "the table is no longer as it was listed")
+        return _text(self._columns, partial(self._cell, start), UTF8)
+
+    @cached_property
+    def _used(self) -> list[int]:
+        places = {place for _, place in (*self._columns.keys, *self._columns.texts)}
+        return sorted(places | {place for place in self._columns.beside if place is not None})
+
+    def _stamp(self, index: int) -> tuple[int, int]:
+        values = [self._cells[place][index].as_py() for place in self._used]  # type: ignore[attr-defined]
+        return stamp_of_bytes(repr(values).encode(), b"parquet")
 
     def _cell(self, index: int, place: int) -> str:
         value = self._cells[place][index].as_py()  # type: ignore[attr-defined]

@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 from lapvqa.dicom.header import clean_date
 from lapvqa.dicom.reasons import Reason
 from lapvqa.identity import Ids
+from lapvqa.ingest.archives.messages import Hashes, Keys, Names
 from lapvqa.ingest.archives.protocol import (
     IDS,
     NO_LABELS,
@@ -50,7 +51,8 @@ from lapvqa.ingest.archives.protocol import (
     ReportText,
     nothing_listed,
 )
-from lapvqa.ingest.archives.report_sources import Entry, TreeReports
+from lapvqa.ingest.archives.report_index import Entry, ReportIndex
+from lapvqa.ingest.archives.report_sources import TreeReports
 from lapvqa.machine import ReportSources
 
 _SOURCES = {"table": (10, "in a table"), "fhir": (20, "in FHIR"), "hl7": (30, "in HL7")}
@@ -58,8 +60,6 @@ _RANK_SR, _RANK_NAME, _RANK_PLACE, _RANK_DATE = 40, 50, 60, 1000
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)+")
 _WITH_MORE = re.compile(r"(.+?)[ _-]\w{1,16}")
 _DATE = re.compile(r"(?<!\d)(\d{4})[-_.]?(\d\d)[-_.]?(\d\d)(?!\d)")
-_EXCEL = re.compile(r"""(?:="|'|"=")?(.*?)"?""")
-"""How a spreadsheet keeps the zeros of 0004: ="0004" or '0004."""
 _ELSEWHERE = Refusal(Reason.AMBIGUOUS_REPORT, "its name says one study, and its place says another")
 _OTHER_DATE = Refusal(
     Reason.AMBIGUOUS_REPORT, "its name has a date, and the study of its place has another"
@@ -69,7 +69,6 @@ _TWO_STUDIES = Refusal(Reason.AMBIGUOUS_REPORT, "two studies have an equal claim
 _OTHER_PATIENT = Refusal(
     Reason.PATIENT_MISMATCH, "its patient is not the patient of the images of its study"
 )
-_MOST_DIGITS = 12
 _SHARED_NUMBER = Refusal(Reason.AMBIGUOUS_REPORT, "its accession number belongs to several studies")
 
 _ALONE = "only text in the study's folder"
@@ -96,11 +95,12 @@ class TreeArchive:
         paths: Sequence[str],
         images: Sequence[str],
         stated: ReportSources | None = None,
+        index: ReportIndex | None = None,
     ) -> None:
         self.images = images
         read_as_images = set(images)
         others = [path for path in paths if path not in read_as_images]
-        self._reports = TreeReports(folder, others, stated or ReportSources())
+        self._reports = TreeReports(folder, others, stated or ReportSources(), index)
 
     @property
     def reports(self) -> Sequence[str]:
@@ -161,6 +161,7 @@ class TreeArchive:
                 detail = "its folder holds several studies, and its name says nothing of which"
                 refused[path] = Refusal(Reason.REPORT_WITHOUT_STUDY, detail)
         taken = {match.path for own in matches.values() for match in own}
+        self._reports.remember()
         every = Matches.of(matches, {p: why for p, why in refused.items() if p not in taken})
         return replace(every, notes=self._reports.notes)
 
@@ -182,11 +183,12 @@ class TreeArchive:
                 if entry.refusal.reason != Reason.REPORT_WITHDRAWN:
                     continue
             rank, where = _SOURCES[entry.source]
-            hits = list(index.studies_named(entry))
+            keys = index.hashes.keys(entry.names) if isinstance(entry.names, Names) else entry.names
+            hits = list(index.studies_named(keys))
             studies = {study for _, study in hits if study}
             if len(studies) == 1:
                 by, study = next((by, study) for by, study in hits if study)
-                if not index.is_of_patient(study, entry.names.patients):
+                if not index.is_of_patient(study, keys.patients):
                     refused[entry.path] = _OTHER_PATIENT
                     continue
                 claims.append((ReportMatch(rank, entry.path, f"{by} {where}"), study))
@@ -201,50 +203,57 @@ class _Index:
     def __init__(self, known: KnownStudies) -> None:
         self.known = known
 
+    @cached_property
+    def hashes(self) -> Hashes:
+        """The functions by which the studies are known."""
+        known = self.known
+        return Hashes(
+            known.study_key, known.accession_key, known.instance_key, known.patient_key
+        )  # fmt: skip
+
     def by_uid(self, uid: str) -> str | None:
         """Return the study of a Study Instance UID."""
-        key = self.known.study_key(uid) if self.known.study_key else None
+        key = self.hashes.study(uid) if self.hashes.study else None
         return key if key in self.known.images else None
 
-    def by_accession(self, number: str) -> tuple[bool, str | None]:
+    def by_accession(self, keys: Sequence[str]) -> tuple[bool, str | None]:
         """Return whether a study has the accession number, and which; None if several have."""
-        hash_of, owners = self.known.accession_key, self.known.by_accession
-        match = _EXCEL.fullmatch(number.strip())
-        number = match[1].strip() if match else ""
-        if hash_of is None or not number:
-            return False, None
-        if (key := hash_of(number)) in owners:
-            return True, owners[key]
+        owners = self._owners
+        if keys and keys[0] in owners:
+            return True, owners[keys[0]]
         # Of a number that is written in another case only hashes are known.
-        others = {hash_of(number.upper()), hash_of(number.lower())} & owners.keys()
-        found = {owners[key] for key in others}
+        found = {owners[key] for key in keys[1:] if key in owners}
         return bool(found), found.pop() if len(found) == 1 else None
 
-    def studies_named(self, entry: Entry) -> Iterator[tuple[str, str | None]]:
+    def studies_named(self, keys: Keys) -> Iterator[tuple[str, str | None]]:
         """Yield by what each of a report's names is known, and whose it is; None: several."""
-        names, known = entry.names, self.known
-        for uid in names.study_uids:
-            if study := self.by_uid(uid):
-                yield "study UID", study
-        for number in names.accessions:
-            is_known, owner = self.by_accession(number)
+        for key in keys.studies:
+            if key in self._images:
+                yield "study UID", key
+        for numbers in keys.accessions:
+            is_known, owner = self.by_accession(numbers)
             if is_known:
                 yield "accession number", owner
-        for uid in names.instance_uids:
-            study = known.by_instance.get(known.instance_key(uid)) if known.instance_key else None
-            if study:
+        for key in keys.instances:
+            if study := self.known.by_instance.get(key):
                 yield "SOP instance UID", study
-        for path in names.image_paths:
+        for path in keys.image_paths:
             owners = self._owners_of_path(path)
             if owners:
                 yield "image path", next(iter(owners)) if len(owners) == 1 else None
 
-    def is_of_patient(self, study: str, numbers: Sequence[str]) -> bool:
-        """Tell whether a study's patient has one of the ids, or none is given."""
-        hash_of, patient = self.known.patient_key, self.known.patients.get(study)
-        if not numbers or hash_of is None or patient is None:
-            return True
-        return any(hash_of(written) == patient for n in numbers for written in _spellings(n))
+    @cached_property
+    def _images(self) -> dict[str, Sequence[str]]:
+        return dict(self.known.images)
+
+    @cached_property
+    def _owners(self) -> dict[str, str | None]:
+        return dict(self.known.by_accession)
+
+    def is_of_patient(self, study: str, keys: Sequence[str]) -> bool:
+        """Tell whether a study's patient is one of these, or none is given."""
+        patient = self.known.patients.get(study) if keys else None
+        return patient is None or patient in keys
 
     def _owners_of_path(self, path: str) -> set[str]:
         """Return the studies whose image a path may be: the end of either may be left out."""
@@ -278,16 +287,6 @@ class _Index:
     def shared_folders(self) -> frozenset[str]:
         """Folders with images of several studies."""
         return frozenset(folder for folder, study in self.owners.items() if study is None)
-
-
-def _spellings(number: str) -> Iterator[str]:
-    """Yield a patient's number as images may have it: spreadsheets drop zeros before it."""
-    match = _EXCEL.fullmatch(number.strip())
-    plain = match[1].strip() if match else ""
-    yield from dict.fromkeys((plain, plain.upper(), plain.lower()))
-    if plain.isdecimal():
-        yield from (plain.zfill(width) for width in range(len(plain) + 1, _MOST_DIGITS + 1))
-        yield plain.lstrip("0")
 
 
 def _is_end(end: str, path: str) -> bool:
@@ -370,7 +369,7 @@ def _named(
         if _UID.fullmatch(name) and (study := index.by_uid(name)):
             yield ReportMatch(rank, path, "text named by study UID"), study
             return
-        is_known, owner = index.by_accession(name)
+        is_known, owner = index.by_accession(index.hashes.accession_keys(name))
         if owner:
             yield ReportMatch(rank, path, "text named by accession number"), owner
             return
