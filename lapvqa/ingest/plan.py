@@ -103,7 +103,7 @@ def plan(archive: Archive, files: Files, *, views: Views) -> Plan:
     listed = archive.listed(named)
     verdicts = Verdicts(len(paths))
     if has_fault.any():
-        verdicts.reject(has_fault, Reason.BAD_PACKING, mapped(paths, files.faults.get))
+        verdicts.reject(has_fault, Reason.BAD_PACKING, (paths, files.faults.get))
     detail = f"expected a place and name of layout {archive.name}"
     verdicts.reject(~is_known, Reason.OUTSIDE_LAYOUT, detail)
     if views == "frontal":

@@ -21,6 +21,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 
@@ -158,6 +159,10 @@ class MimicArchive:
         """Return study_id and labels of the chexpert table, else of the negbio table."""
         return NO_LABELS if self._labels is None else _read_labels(self._labels)
 
+    @cached_property
+    def _image_stems(self) -> pa.Array:
+        return _stems(pa.array(self.images, pa.string()))
+
     def _count_missing(self, folder: Path, tables: Mapping[str, str]) -> dict[str, int]:
         """Return for each list of the archive, by its path, how many of its entries are absent."""
         absent: dict[str, int] = {}
@@ -174,7 +179,7 @@ class MimicArchive:
             if name == "study":
                 there = pa.array([study for _, study in self._reports.groups], pa.string())
             else:
-                there = _stems(pa.array(self.images, pa.string()))
+                there = self._image_stems
             is_absent = pa.array(positions(entries, there) < 0)
             absent[path] = len(pc.unique(whole(entries).filter(is_absent)))
         return absent
