@@ -109,7 +109,7 @@ def plan(archive: Archive, files: Files, *, views: Views) -> Plan:
     if views == "frontal":
         view = mapped(listed["view"], clean_view).fill_null("")
         reject_unless_frontal(verdicts, view, among=is_set(view))
-    rows = positions(paths, files.listed["path"])
+    rows = _rows_of(paths, files)
     table = taken(files.listed.select(["path", "size", "mtime_ns", "kind"]), rows)
     table = table.set_column(3, "is_picture", pc.equal(table["kind"], PICTURE))
     for name, column in zip(IDS.names, named.columns, strict=True):
@@ -120,11 +120,19 @@ def plan(archive: Archive, files: Files, *, views: Views) -> Plan:
     return Plan(verdicts.onto(table), check)
 
 
+def _rows_of(paths: pa.Array, files: Files) -> Rows:
+    """Return where the paths stand in the list of all files; nearly always they are the DICOM."""
+    rows = np.flatnonzero(is_one_of(files.listed["kind"], [kinds.DICOM]))
+    listed = whole(files.listed["path"])
+    return rows if listed.take(pa.array(rows)).equals(paths) else positions(paths, listed)
+
+
 def look_up(planned: Plan, store: ResultStore, keyring: Keyring, recorder: Recorder) -> Known:
     """Return which files are known, by path, size, time and what the layout says of them."""
     stored = store.load(recorder)
     files, to_read = planned.files, planned.to_read
-    place = positions(stored["path"], files["path"])
+    is_same = whole(stored["path"]).equals(whole(files["path"]))
+    place = np.arange(len(files)) if is_same else positions(stored["path"], files["path"])
     # A settled file, or one that is not there any more (-1), has no result that counts.
     is_known = np.append(~planned.is_settled, False)[place]
     for name in ("size", "mtime_ns"):

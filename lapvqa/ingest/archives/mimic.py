@@ -177,7 +177,7 @@ class MimicArchive:
             file = place(folder, path)
             entries = _read(file, (column,))[column] if column else _listed_in(file)
             if name == "study":
-                there = pa.array([study for _, study in self._reports.groups], pa.string())
+                there = pc.replace_substring_regex(self._reports.named["name"], "^.*/", "")
             else:
                 there = self._image_stems
             is_absent = pa.array(positions(entries, there) < 0)
@@ -214,7 +214,7 @@ def _read_metadata(table: Path | None) -> pa.Table:
     by_meaning = mapped(
         read["ViewCodeSequence_CodeMeaning"], lambda text: view_of_meaning(text) or None
     )
-    dates = mapped(read["StudyDate"], lambda text: text or None)
+    dates = pc.if_else(pc.equal(read["StudyDate"], ""), None, read["StudyDate"])
     columns = [
         read["dicom_id"],
         pc.coalesce(by_position, by_meaning),

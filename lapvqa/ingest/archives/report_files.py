@@ -67,11 +67,6 @@ class ReportFiles:
         self.paths.sort()
 
     @property
-    def groups(self) -> list[tuple[str, ...]]:
-        """The pattern's groups in each report's path."""
-        return [tuple(groups.split("/")) for groups in self._by_groups]
-
-    @property
     def named(self) -> pa.Table:
         """Every report's groups, as ``name`` with / between them, and its path."""
         both = [*self._by_groups], [*self._by_groups.values()]
