@@ -49,7 +49,7 @@ class LastRun:
     def give_back(self) -> Counts | None:
         """Put the last run's outputs back and say what it said; None if anything differs."""
         project, facts = self._job.project, self._facts()
-        if facts.get("made_of") != self._made_of():
+        if not facts or facts["made_of"] != self._made_of():
             return None
         held = {path.name: self._folder / path.name for path in self._tables}
         images = self._folder / project.images_dir.name
