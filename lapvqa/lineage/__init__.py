@@ -10,6 +10,8 @@ Files, in the order in which an entry meets them:
     ledger.py        append-only entries under ledger/, chained by digests, payloads erasable
     row_numbers.py   numbers in place of patients' and studies' keys
     first_ledger.py  the ledger of version 0.1, taken over
+    file_digests.py  digests of a file that say where it changed
+    signing.py       what leaves the project, signed
     index.py         all of it as SQLite, for questions
     origins.py       how an artefact came to be: dvc.lock joined with the ledger
     walk.py          what a person asks about, and the walk upstream from it
