@@ -13,10 +13,11 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from ruamel.yaml import YAML
 
 from lapvqa.errors import ConfigError
-from lapvqa.lineage import contents, ledger
+from lapvqa.lineage import contents, ledger, recording
 from lapvqa.lineage.card import check, document, html, markdown
 from lapvqa.lineage.history import History
 from lapvqa.lineage.ledger import Entry
+from lapvqa.lineage.runs import Run
 from lapvqa.project import Project
 
 
@@ -131,6 +132,22 @@ def test_what_an_evaluation_says_of_leaks_and_slices_is_kept_and_shown(tmp_path:
     assert "| evaluate@probe_nih14 | 2 |" in read(page)
     assert "| AP | mean_auc | 0.5 |" in read(page)
     assert check.faults(page, entries) == []
+
+
+def test_a_run_that_is_recorded_keeps_what_its_files_say(tmp_path: Path) -> None:
+    project = written_ledger.write(tmp_path, generations=1)
+    rows = "".join(
+        f"    - {{path: {path}, md5: {'a' * 32}}}\n"
+        for path in ("data/images.parquet", "data/rejects.parquet", "data/studies.parquet")
+    )
+    project.dvc_lock.write_text(f"schema: '2.0'\nstages:\n  ingest:\n    cmd: x\n    outs:\n{rows}")
+    id = recording.record(project, Run("ingest", 1.0, 2.0), recording.Commit(None, None))
+    told = History(ledger.entries(project)).runs[id].run
+    assert told.files["data/images.parquet"]["counts"]["split"] == {
+        "test": 2, "train": 6, "validate": 2,
+    }  # fmt: skip
+    assert told.files["data/rejects.parquet"]["counts"]["study"] == {"NO_REPORT": 1}
+    assert told.files["data/studies.parquet"]["counts"]["patients"]["train"] == 6
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"no Parquet"])
