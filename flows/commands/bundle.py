@@ -37,7 +37,11 @@ def pack(
         soft_wrap=True,
     )
     if predictions:
-        console.print("  it holds patients' keys (keyed hashes), because predictions do")
+        console.print(
+            "  it holds patients' keys, and of report generation texts of reports, because "
+            "predictions do",
+            soft_wrap=True,
+        )
     return 0
 
 

@@ -17,6 +17,8 @@ from lapvqa.lineage.runs import FINISHED, Run
 from lapvqa.uptodate.stagefile import overlap
 
 WEIGHTS = "encoder.safetensors"
+FIREWALL = "firewall"
+"""The stage that looks for test samples in training."""
 _SHORTEST_ID = 6
 _EVALUATE = "evaluate@"
 

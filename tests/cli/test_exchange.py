@@ -70,7 +70,7 @@ def test_a_bundle_goes_out_and_comes_in(
 def test_the_ledger_is_exported(project: Path, lapvqa: Lapvqa, form: str) -> None:
     answer = lapvqa("export-lineage", "captioning", "--format", form, "--out", "out")
     assert answer.code == 0, answer.err
-    assert "wrote out: 4 runs, " in answer.out
+    assert "wrote out: 5 runs, " in answer.out
     assert Path("out").exists()
     assert lapvqa("export-lineage", "--format", form).code == 2
     assert lapvqa("export-lineage", "--format", "xml", "--out", "x").code == 2

@@ -69,7 +69,7 @@ def test_importing_it_twice_changes_nothing(tmp_path: Path, packed: bytes) -> No
     assert "# Model card" in (folder / "card.md").read_text()
     told = [e for e in ledger.entries(Project(folder)) if e.payload]
     assert {e.payload["stage"] for e in told if e.payload and "stage" in e.payload} == {
-        "ingest", "pretrain", "export", "evaluate@probe_nih14",
+        "ingest", "firewall", "pretrain", "export", "evaluate@probe_nih14",
     }  # fmt: skip
     assert ledger.verify(Project(folder), partly=True) == []
 

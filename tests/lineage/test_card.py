@@ -57,6 +57,7 @@ def test_it_tells_what_people_ask(entries: list[Entry]) -> None:
         "| patients | 6 | 1 | 1 |",
         "| unknown | none | none | 1 |",  # view
         "| file | NOT_CHEST | 2 |",
+        "| firewall | excluded_images | 3 |",
         "| pretrain | pretrain.lr | 0.0002 |",
         "| trained.mean_auc | 0.722 | 0.672 | 0.772 |",
         "| pretrain | 3600.2 | gpu-node-7 | 1 x NVIDIA H200 |",

@@ -124,7 +124,11 @@ def test_openlineage_tells_verdicts_metrics_and_shards(history: History, tmp_pat
         "high": 0.7723456000000001,
     } in evaluation["lapvqa_metrics"]["metrics"]  # fmt: skip
     read = {one["name"]: one for one in ends["pretrain"]["inputs"]}
-    assert set(read) == {"data/images", "data/images.parquet"}  # the shards are one folder
+    assert set(read) == {
+        "data/images", "data/images.parquet", "data/firewall/account.json",
+    }  # the shards are one folder  # fmt: skip
+    searched = ends["firewall"]["run"]["facets"]["test"]["tests"]
+    assert [(one["name"], one["status"]) for one in searched] == [("leakage", "pass")]
     assert read["data/images"]["inputFacets"]["inputStatistics"]["fileCount"] == 1
     weights = {one["name"]: one for one in ends["export"]["outputs"]}[
         "models/captioning/encoder.safetensors"

@@ -49,6 +49,12 @@ def _generation(project: Project, generation: int, code: str) -> None:
         {"data/images.parquet": _images(generation), "data/studies.parquet": _studies(generation),
          "data/rejects.parquet": _rejects(generation), "data/images": b"shard"}, {},
     )  # fmt: skip
+    searched = _run(
+        project,
+        Run("firewall", began + 80, 2.0, counts={"shared_images": 3, "excluded_images": 3},
+            **common),
+        {"data/firewall/account.json": {"shared": 3}}, {"data/images.parquet": ingest},
+    )  # fmt: skip
     members = pa.table({"study_key": ["s" * 16], "patient_key": [PATIENTS[0]]})
     pretrain = _run(
         project,
@@ -57,7 +63,8 @@ def _generation(project: Project, generation: int, code: str) -> None:
             **common),
         {"models/captioning/model_best.pt": b"best %d" % generation,
          "models/captioning/members.parquet": members},
-        {"data/images": ingest, "data/images.parquet": ingest},
+        {"data/images": ingest, "data/images.parquet": ingest,
+         "data/firewall/account.json": searched},
     )  # fmt: skip
     sampled = {
         "train": {

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from lapvqa.lineage.card.change import since
 from lapvqa.lineage.card.fact import Fact, fact, leaves, value_at
 from lapvqa.lineage.card.page import Block, Card, Cell, Heading, Result, paragraph, table
-from lapvqa.lineage.history import History, Told
+from lapvqa.lineage.history import FIREWALL, History, Told
 
 SPLITS = ("train", "validate", "test")
 _KINDS = {
@@ -35,7 +35,7 @@ def card(history: History, model: Told) -> Card:
         *_data(scope),
         *_training(scope),
         *_evaluation(evaluations),
-        *_contamination(evaluations),
+        *_contamination(scope, evaluations),
         *_cost([*scope, *evaluations]),
         *since(history, model),
         *_decisions(history, [model, *evaluations]),
@@ -134,13 +134,8 @@ def _rejects(scope: list[Told]) -> Iterator[list[Cell]]:
 
 def _training(scope: list[Told]) -> Iterator[Block]:
     yield Heading(2, "Training")
-    training = _run_of(scope, "pretrain")
-    yield Heading(3, "What the stage counted")
-    counts = [(training, leaf) for leaf in leaves(training.entry, "counts")] if training else []
-    yield from table(
-        ("count", "value"),
-        [(_key(told, *leaf), fact(told.entry, *leaf)) for told, leaf in counts],
-    )
+    yield Heading(3, "What the stages counted")
+    yield from table(("stage", "count", "value"), _counts(scope))
     yield Heading(3, "Parameters")
     yield from table(
         ("stage", "parameter", "value"),
@@ -194,8 +189,20 @@ def _slices(told: Told, *place: str) -> Iterator[Block]:
         yield from table(("slice", "what", "value"), rows)
 
 
-def _contamination(evaluations: list[Told]) -> Iterator[Block]:
+def _counts(scope: list[Told]) -> list[list[Cell]]:
+    return [
+        [_stage(told), _key(told, *leaf), fact(told.entry, *leaf)]
+        for told in scope
+        for leaf in leaves(told.entry, "counts")
+    ]
+
+
+def _contamination(scope: list[Told], evaluations: list[Told]) -> Iterator[Block]:
     yield Heading(2, "Contamination")
+    searched = _counts([told for told in scope if told.run.stage == FIREWALL])
+    if searched:
+        yield paragraph("What the search for test samples in training counted:")
+        yield from table(("stage", "count", "value"), searched)
     rows = [
         (_stage(told), fact(told.entry, *leaf))
         for told in evaluations

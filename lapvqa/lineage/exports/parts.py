@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lapvqa.errors import ConfigError
-from lapvqa.lineage.history import History, Told
+from lapvqa.lineage.history import FIREWALL, History, Told
 from lapvqa.lineage.ledger import DECISION
 from lapvqa.uptodate.stagefile import overlap
 
@@ -86,6 +86,10 @@ def checks(history: History, told: Told) -> Iterator[Check]:
         if verdict is not None and told.id in json.dumps(entry.payload):
             status = "pass" if str(verdict).upper() in _PASSED else "fail"
             yield Check("gate", status, str(verdict))
+    counts = told.run.counts
+    if told.run.stage == FIREWALL:
+        leaked = counts.get("shared_images", 0) and not counts.get("excluded_images", 0)
+        yield Check("leakage", "fail" if leaked else "pass", json.dumps(counts, sort_keys=True))
     for path, facts in sorted(told.run.files.items()):
         if "evaluation" in facts:
             found = facts["evaluation"].get("contaminated")
