@@ -30,7 +30,7 @@ from typing import Any, BinaryIO
 from lapvqa import storage
 from lapvqa.errors import EXIT_BAD_DATA, ConfigError, LapvqaError, MissingArtifactError
 from lapvqa.lineage import file_digests, ledger, signing
-from lapvqa.lineage.card import document, markdown
+from lapvqa.lineage.card import check, document, markdown
 from lapvqa.lineage.history import WEIGHTS, History, Told
 from lapvqa.lineage.ledger import IMPORT, RELEASE, Draft, Entry
 from lapvqa.lineage.provenance import provenance
@@ -194,16 +194,19 @@ def _tell_once(project: Project, kind: str, payload: dict[str, Any]) -> bool:
 def _texts(project: Project, history: History, told: Told, scope: list[Told]) -> dict[str, Content]:
     """Return the files that are made of the ledger alone."""
     ids = {one.id for one in scope} | {entry.id for entry in history.beside(scope)}
+    texts: dict[str, bytes] = {}
+    if told.weights:
+        card = markdown.render(document.card(history, told))
+        ids |= check.cited(card, history.entries)  # of the model before, what the card tells of it
+        texts["card.md"] = card.encode()
+        texts["model.dsse.json"] = signing.sign(project, provenance(history, told))
     chain, payloads = ledger.part(project, ids)
-    texts = {
+    texts |= {
         "ledger/chain.jsonl": chain,
         "ledger/payloads.jsonl": payloads,
         "parameters.json": _json({one.run.stage: one.run.params for one in scope}),
         "metrics.json": _json({o.run.stage: o.run.metrics for o in scope if o.run.metrics}),
     }
-    if told.weights:
-        texts["card.md"] = markdown.render(document.card(history, told)).encode()
-        texts["model.dsse.json"] = signing.sign(project, provenance(history, told))
     return {name: _of_bytes(text) for name, text in texts.items()}
 
 
@@ -279,7 +282,7 @@ def _changed_field(text: bytes, contents: Mapping[str, Content]) -> str:
 
 
 def _extract(archive: zipfile.ZipFile, contents: Mapping[str, Content], folder: Path) -> None:
-    """Write all files into a new folder whose ledger holds; none if anything fails."""
+    """Write all files into a new folder whose ledger and card hold; none if anything fails."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -288,7 +291,11 @@ def _extract(archive: zipfile.ZipFile, contents: Mapping[str, Content], folder: 
             path.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(name) as source, path.open("wb") as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)
-        faults = ledger.verify(Project(temporary), partly=True)
+        brought = Project(temporary)
+        faults = ledger.verify(brought, partly=True)
+        if (temporary / "card.md").exists():
+            card = (temporary / "card.md").read_text(encoding="utf-8")
+            faults += [f"card.md {one}" for one in check.faults(card, ledger.entries(brought))]
         if faults:
             raise _refused(faults[0])
         temporary.rename(folder)

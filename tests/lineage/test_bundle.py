@@ -11,6 +11,7 @@ from written_ledger import PATIENTS
 
 from lapvqa.errors import LapvqaError, MissingArtifactError
 from lapvqa.lineage import bundle, ledger, signing
+from lapvqa.lineage.card import check
 from lapvqa.lineage.ledger import IMPORT, RELEASE
 from lapvqa.lineage.signing import SignatureError
 from lapvqa.project import Project
@@ -67,7 +68,9 @@ def test_importing_it_twice_changes_nothing(tmp_path: Path, packed: bytes) -> No
     assert entry.payload["bundle"] == first.digest
     folder = receiver.imported(first.digest)
     assert "# Model card" in (folder / "card.md").read_text()
-    told = [e for e in ledger.entries(Project(folder)) if e.payload]
+    brought = ledger.entries(Project(folder))
+    assert check.faults((folder / "card.md").read_text(), brought) == []
+    told = [e for e in brought if e.payload]
     assert {e.payload["stage"] for e in told if e.payload and "stage" in e.payload} == {
         "ingest", "firewall", "pretrain", "export", "evaluate@probe_nih14",
     }  # fmt: skip

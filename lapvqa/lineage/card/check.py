@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from lapvqa.lineage.card import html, markdown
-from lapvqa.lineage.card.fact import resolve
+from lapvqa.lineage.card.fact import ID_DIGITS, resolve
 from lapvqa.lineage.ledger import Entry
 
 _PLACE = re.compile(r"(?:<!--|  # )@(\S+?)(?:-->|$)", re.MULTILINE)
@@ -40,6 +40,12 @@ def faults(page: str, entries: Sequence[Entry]) -> list[str]:
 def count(page: str) -> int:
     """Return how many values of a card name a place in the ledger."""
     return len(_PLACE.findall(page))
+
+
+def cited(page: str, entries: Sequence[Entry]) -> set[str]:
+    """Return the ids of the entries that a card names."""
+    firsts = {place.partition("/")[0].partition("#")[0] for place in _PLACE.findall(page)}
+    return {entry.id for entry in entries if entry.id[:ID_DIGITS] in firsts}
 
 
 def _without(before: str, place: str, entries: Sequence[Entry]) -> tuple[str, str | None]:

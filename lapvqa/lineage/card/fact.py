@@ -15,14 +15,15 @@ from urllib.parse import quote, unquote
 
 from lapvqa.lineage.ledger import Entry
 
-_ID = 12
+ID_DIGITS = 12
+"""How much of an id a place names."""
 
 FORMS: dict[str, Callable[[Any], str]] = {
     "value": lambda value: json.dumps(value, ensure_ascii=False, sort_keys=True),
     "metric": lambda value: f"{value:.3f}",
     "exact": repr,
     "text": str,
-    "short": lambda value: str(value)[:_ID],
+    "short": lambda value: str(value)[:ID_DIGITS],
     "date": lambda value: datetime.fromtimestamp(value, UTC).date().isoformat(),
     "seconds": lambda value: f"{value:.1f}",
 }
@@ -40,7 +41,7 @@ class Fact:
 
 def fact(entry: Entry, *path: str, form: str = "value") -> Fact | None:
     """Return what stands at ``path`` of an entry's payload; None if nothing does."""
-    place = f"{entry.id[:_ID]}{_pointer(path)}#{form}"
+    place = f"{entry.id[:ID_DIGITS]}{_pointer(path)}#{form}"
     try:
         return Fact(resolve([entry], place), place)
     except LookupError:
@@ -51,11 +52,11 @@ def resolve(entries: Iterable[Entry], place: str) -> str:
     """Return the text that belongs to a place; LookupError if the ledger has no such place."""
     where, _, form = place.partition("#")
     id, _, pointer = where.partition("/")
-    found = [entry for entry in entries if len(id) == _ID and entry.id.startswith(id)]
+    found = [entry for entry in entries if len(id) == ID_DIGITS and entry.id.startswith(id)]
     if len(found) != 1 or found[0].payload is None:
         raise LookupError(place)
     if form == "id":
-        return found[0].id[:_ID]
+        return found[0].id[:ID_DIGITS]
     value: Any = found[0].payload
     parts = [part.replace("~1", "/").replace("~0", "~") for part in unquote(pointer).split("/")]
     for part in parts:
