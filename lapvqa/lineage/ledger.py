@@ -110,11 +110,11 @@ def part(project: Project, ids: Collection[str]) -> tuple[bytes, bytes]:
     ``verify`` holds for the two: digests of what is left out stay in the chain.
     """
     links, found = [], 0
-    for link in _lines(_read(project, "chain")):
+    for link in _lines(project.ledger):
         links.append(_line(link))
         if link["id"] in ids:
             found = len(links)
-    said = [_line(item) for item in _lines(_read(project, "payloads")) if item["id"] in ids]
+    said = [_line(item) for item in _lines(project.ledger_payloads) if item["id"] in ids]
     return b"".join(links[:found]), b"".join(said)
 
 
