@@ -13,7 +13,6 @@ from running_toy import Finished, Toy
 
 from lapvqa import storage
 from lapvqa.lineage import ledger, recording
-from lapvqa.lineage.ledger import MODEL
 from lapvqa.project import Project
 from lapvqa.uptodate import manifest
 from lapvqa.uptodate.stagefile import locked
@@ -68,7 +67,9 @@ def test_a_run_killed_at_its_end_is_made_up_for(
     assert not project.unsettled.exists()
     weights = project.model_dir("captioning") / "encoder.safetensors"
     assert champion(project) == storage.sha256_file(weights)
-    told_last = [entry.payload for entry in ledger.entries(project) if entry.kind == MODEL][-1]
+    told_last = [entry.payload for entry in ledger.entries(project) if entry.kind == ledger.MODEL][
+        -1
+    ]
     assert told_last is not None
     assert told_last["sha256"] == champion(project)
     assert recording.untold(project) == []
