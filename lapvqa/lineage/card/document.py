@@ -151,15 +151,18 @@ def _evaluation(evaluations: list[Told]) -> Iterator[Block]:
     yield Heading(2, "Evaluation")
     yield paragraph(
         "Percentile bootstrap intervals, patients resampled. A name is the system, a point, and "
-        "the metric; with a dash between two systems it is their difference."
+        "the metric; with a dash between two systems it is their difference. The primary metrics:"
+    )
+    yield from table(
+        ("task", "system and metric", "value", "low", "high"),
+        [(one.task, one.metric, one.value, one.low, one.high) for one in _results(evaluations)],
     )
     for told in evaluations:
         told_of = ("files", metrics_file(told), "evaluation")
-        yield Heading(3, "Evaluation of one task")
+        yield Heading(3, _stage(told))
         yield from table(
             ("what", "value"),
             [
-                ("task", fact(told.entry, *told_of, "task", form="text") or _stage(told)),
                 ("status", fact(told.entry, *told_of, "status", form="text")),
                 ("samples", fact(told.entry, *told_of, "num_samples")),
                 ("patients", fact(told.entry, *told_of, "num_patients")),

@@ -29,7 +29,7 @@ def quoted(text: str) -> str:
 
 def _block(block: Block) -> Iterator[str]:
     if isinstance(block, Heading):
-        yield from (f"{'#' * block.level} {block.text}", "")
+        yield from (f"{'#' * block.level} {_cell(block.text)}", "")
     elif isinstance(block, Paragraph):
         yield from ("".join(map(_cell, block.pieces)), "")
     else:

@@ -21,7 +21,7 @@ class Heading:
     """A heading of level 1 to 3."""
 
     level: int
-    text: str
+    text: Cell
 
 
 @dataclass(frozen=True)
