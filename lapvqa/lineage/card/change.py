@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lapvqa.lineage.card.fact import Fact, fact, leaves
-from lapvqa.lineage.card.page import Block, Cell, Heading, paragraph, table
+from lapvqa.lineage.card.page import UNDEFINED, Block, Cell, Heading, paragraph, table
 from lapvqa.lineage.history import History, Told
 
 
@@ -53,7 +53,7 @@ def since(history: History, model: Told) -> Iterator[Block]:
                 fact(new.entry, "stage", form="text"),
                 fact(new.entry, "metrics", name, form="key"),
                 *(
-                    fact(told.entry, "metrics", f"{name}{end}", form="metric")
+                    fact(told.entry, "metrics", f"{name}{end}", form="metric") or UNDEFINED
                     for told in (old, new)
                     for end in ("", ".low", ".high")
                 ),

@@ -10,7 +10,16 @@ from collections.abc import Iterator
 
 from lapvqa.lineage.card.change import since
 from lapvqa.lineage.card.fact import Fact, fact, leaves, value_at
-from lapvqa.lineage.card.page import Block, Card, Cell, Heading, Result, paragraph, table
+from lapvqa.lineage.card.page import (
+    UNDEFINED,
+    Block,
+    Card,
+    Cell,
+    Heading,
+    Result,
+    paragraph,
+    table,
+)
 from lapvqa.lineage.history import FIREWALL, History, Told
 
 SPLITS = ("train", "validate", "test")
@@ -155,7 +164,10 @@ def _evaluation(evaluations: list[Told]) -> Iterator[Block]:
     )
     yield from table(
         ("task", "system and metric", "value", "low", "high"),
-        [(one.task, one.metric, one.value, one.low, one.high) for one in _results(evaluations)],
+        [
+            (one.task, one.metric, one.value, one.low or UNDEFINED, one.high or UNDEFINED)
+            for one in _results(evaluations)
+        ],
     )
     for told in evaluations:
         told_of = ("files", metrics_file(told), "evaluation")
@@ -290,7 +302,8 @@ def _results(evaluations: list[Told]) -> Iterator[Result]:
 
 def _interval(told: Told, name: str) -> list[Cell]:
     return [
-        fact(told.entry, "metrics", f"{name}{end}", form="metric") for end in ("", ".low", ".high")
+        fact(told.entry, "metrics", f"{name}{end}", form="metric") or UNDEFINED
+        for end in ("", ".low", ".high")
     ]
 
 
