@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 
 from lapvqa.errors import ConfigError
 from lapvqa.lineage import contents, ledger, recording
+from lapvqa.lineage.ancestry import Ancestry
 from lapvqa.lineage.card import check, document, html, markdown
-from lapvqa.lineage.history import History
 from lapvqa.lineage.ledger import Entry
 from lapvqa.lineage.runs import Run
 from lapvqa.project import Project
@@ -33,8 +33,8 @@ def entries(project: Project) -> list[Entry]:
 
 def card_of(entries: list[Entry], target: str = "captioning") -> tuple[str, str]:
     """Return the card as Markdown and as HTML."""
-    history = History(entries)
-    card = document.card(history, history.find_model(target))
+    ancestry = Ancestry(entries)
+    card = document.card(ancestry, ancestry.find_model(target))
     return markdown.render(card), html.render(card)
 
 
@@ -73,7 +73,7 @@ def test_it_tells_what_changed_since_the_predecessor(entries: list[Entry]) -> No
     assert "| trained.mean_auc | 0.712 | 0.662 | 0.762 | 0.722 | 0.672 | 0.772 |" in page
     for heading in ("Description of modifications", "Modification protocol", "Impact assessment"):
         assert f"### {heading}" in page
-    first = next(t for t in History(entries).runs.values() if t.weights)
+    first = next(t for t in Ancestry(entries).runs.values() if t.weights)
     assert "There is no predecessor" in card_of(entries, first.id)[0]
 
 
@@ -143,7 +143,7 @@ def test_a_run_that_is_recorded_keeps_what_its_files_say(tmp_path: Path) -> None
     )
     project.dvc_lock.write_text(f"schema: '2.0'\nstages:\n  ingest:\n    cmd: x\n    outs:\n{rows}")
     id = recording.record(project, Run("ingest", 1.0, 2.0), recording.Commit(None, None))
-    told = History(ledger.entries(project)).runs[id].run
+    told = Ancestry(ledger.entries(project)).runs[id].run
     assert told.files["data/images.parquet"]["counts"]["split"] == {
         "test": 2, "train": 6, "validate": 2,
     }  # fmt: skip
@@ -160,6 +160,6 @@ def test_a_damaged_file_tells_nothing(tmp_path: Path, name: str, damage: bytes) 
 
 def test_what_is_no_model_has_no_card(entries: list[Entry]) -> None:
     with pytest.raises(ConfigError, match="expected a model, found a run of ingest"):
-        History(entries).find_model("data/images.parquet")
+        Ancestry(entries).find_model("data/images.parquet")
     with pytest.raises(ConfigError, match="stages that ran: evaluate@probe_nih14, export"):
-        History(entries).find_model("unheard-of")
+        Ancestry(entries).find_model("unheard-of")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lapvqa.lineage.ancestry import FIREWALL, Ancestry, Told
 from lapvqa.lineage.card.change import since
 from lapvqa.lineage.card.fact import Fact, fact, leaves, value_at
 from lapvqa.lineage.card.page import (
@@ -20,7 +21,6 @@ from lapvqa.lineage.card.page import (
     paragraph,
     table,
 )
-from lapvqa.lineage.history import FIREWALL, History, Told
 
 SPLITS = ("train", "validate", "test")
 _KINDS = {
@@ -35,10 +35,10 @@ _KINDS = {
 """Evaluation -> what Hugging Face calls such a task."""
 
 
-def card(history: History, model: Told) -> Card:
-    """Return the card of a model (``History.find_model``)."""
-    scope = history.upstream(model)
-    evaluations = history.evaluations(model)
+def card(ancestry: Ancestry, model: Told) -> Card:
+    """Return the card of a model (``Ancestry.find_model``)."""
+    scope = ancestry.upstream(model)
+    evaluations = ancestry.evaluations(model)
     blocks = [
         *_details(model, scope),
         *_data(scope),
@@ -46,8 +46,8 @@ def card(history: History, model: Told) -> Card:
         *_evaluation(evaluations),
         *_contamination(scope, evaluations),
         *_cost([*scope, *evaluations]),
-        *since(history, model),
-        *_decisions(history, [model, *evaluations]),
+        *since(ancestry, model),
+        *_decisions(ancestry, [model, *evaluations]),
         *_provenance([*scope, *evaluations]),
     ]
     return Card(_name(model), tuple(_results(evaluations)), tuple(blocks))
@@ -245,10 +245,10 @@ def _cost(told: list[Told]) -> Iterator[Block]:
     )
 
 
-def _decisions(history: History, told: list[Told]) -> Iterator[Block]:
+def _decisions(ancestry: Ancestry, told: list[Told]) -> Iterator[Block]:
     rows = [
         (fact(entry, form="id"), fact(entry, *leaf, form="key"), fact(entry, *leaf))
-        for entry in history.beside(told)
+        for entry in ancestry.beside(told)
         if entry.kind not in ("code", "patch")
         for leaf in leaves(entry)
     ]

@@ -41,7 +41,7 @@ class Told:
         return next((path for path in self.run.outs if path.rpartition("/")[2] == WEIGHTS), None)
 
 
-class History:
+class Ancestry:
     """The runs of a ledger, by id."""
 
     def __init__(self, entries: list[Entry]) -> None:
