@@ -24,7 +24,7 @@ def execute(
     entries = ledger.entries(project)
     if check is not None:
         storage.require(check, made_by="export")
-        return _check(check.read_text(encoding="utf-8"), check.name, entries)
+        return _check(check.read_bytes().decode(), check.name, entries)
     if model is None:
         raise ConfigError(
             "expected a model, found none", hint="such as `lapvqa card models/captioning`"

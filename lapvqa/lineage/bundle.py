@@ -296,7 +296,7 @@ def _extract(archive: zipfile.ZipFile, contents: Mapping[str, Content], folder: 
         brought = Project(temporary)
         faults = ledger.verify(brought, partly=True)
         if (temporary / "card.md").exists():
-            card = (temporary / "card.md").read_text(encoding="utf-8")
+            card = (temporary / "card.md").read_bytes().decode()
             faults += [f"card.md {one}" for one in check.faults(card, ledger.entries(brought))]
         if faults:
             raise _refused(faults[0])

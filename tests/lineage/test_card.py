@@ -10,6 +10,8 @@ import pytest
 import written_ledger
 from huggingface_hub import ModelCardData
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from lapvqa.errors import ConfigError
@@ -100,6 +102,26 @@ def test_an_erased_entry_leaves_its_numbers_without_a_place(tmp_path: Path) -> N
     ledger.erase_payloads(project, {evaluation.id}, {"why": "asked for"})
     assert any("has no place" in fault for fault in check.faults(page, ledger.entries(project)))
     assert check.faults(card_of(ledger.entries(project))[0], ledger.entries(project)) == []
+
+
+HOSTILE = st.text() | st.sampled_from(
+    ["a|b", "<!--@x-->", "--", "-->", "x  # @0/y#value", "\r\n", "&lt;7", "~1/%2F", "", "<b>7</b>"]
+)
+
+
+@given(st.dictionaries(HOSTILE, HOSTILE | st.integers() | st.booleans(), max_size=5))
+@settings(max_examples=40, deadline=None)
+def test_whatever_stands_in_the_ledger_the_card_holds(values: dict[str, object]) -> None:
+    weights = "models/7/encoder.safetensors"
+    run = Run("export", 1.0, 2.0, params=values, counts=values, outs={weights: "m"})
+    before = Run("export", 0.0, 2.0, params={"x": "7"}, outs={weights: "n"})
+    entries = [
+        Entry(number, str(number) * 64, "run", 1.0, json.loads(json.dumps(one.payload())))
+        for number, one in enumerate((before, run))
+    ]
+    for page in card_of(entries, "models/7"):
+        assert check.faults(page, entries) == []
+        assert check.faults(f"{page} 7", entries)
 
 
 def test_hugging_face_reads_the_model_index(entries: list[Entry]) -> None:

@@ -32,7 +32,7 @@ def render(card: Card) -> str:
 
 def escaped(text: str) -> str:
     """Return a text as it stands in the page."""
-    return escape(text, quote=False)
+    return escape(text, quote=False).replace("# @", "# &commat;")
 
 
 def _block(block: Block) -> list[str]:
