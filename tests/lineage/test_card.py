@@ -180,6 +180,24 @@ def test_a_damaged_file_tells_nothing(tmp_path: Path, name: str, damage: bytes) 
     assert contents.facts(tmp_path / name) == {}
 
 
+def test_a_registered_model_is_found_by_its_alias_and_version(tmp_path: Path) -> None:
+    project = written_ledger.write(tmp_path)
+    models = [told for told in Ancestry(ledger.entries(project)).runs.values() if told.weights]
+    for version, told in enumerate(models, start=1):
+        digest = told.run.files[str(told.weights)]["sha256"]
+        said = {"name": "lapvqa-encoder", "version": str(version), "aliases": ["champion"]}
+        ledger.append(project, ledger.MODEL, said | {"sha256": digest})
+    entries = ledger.entries(project)
+    ancestry = Ancestry(entries)
+    assert ancestry.find_model("champion").id == models[-1].id
+    assert ancestry.find_model("lapvqa-encoder@champion").id == models[-1].id
+    assert ancestry.find_model("lapvqa-encoder/1").id == models[0].id
+    page = card_of(entries, "champion")[0]
+    assert '| version | "2" |' in read(page)
+    assert '| version | "1" |' not in read(page)
+    assert check.faults(page, entries) == []
+
+
 def test_what_is_no_model_has_no_card(entries: list[Entry]) -> None:
     with pytest.raises(ConfigError, match="expected a model, found a run of ingest"):
         Ancestry(entries).find_model("data/images.parquet")
