@@ -3,7 +3,7 @@
 The ledger ties DVC (which bytes), git (which code), Prefect (which run) and MLflow (which records)
 together. It is the truth; the index is made from it at will.
 
-Files, in the order in which an entry meets them:
+Files, in the order in which data meets them:
     environment.py   where a stage ran
     runs.py          what the ledger says of one run
     recording.py     a run's entry from dvc.lock, with the runs that it stands on
@@ -11,7 +11,7 @@ Files, in the order in which an entry meets them:
     row_numbers.py   numbers in place of patients' and studies' keys
     first_ledger.py  the ledger of version 0.1, taken over
     contents.py      what a table or a metrics.json says that a model card tells
-    history.py       what of the ledger belongs to one run or model
+    ancestry.py      what of the ledger belongs to one run or model
     file_digests.py  digests of a file that say where it changed
     signing.py       what leaves the project, signed
     provenance.py    how a model was made, as a statement to be signed
