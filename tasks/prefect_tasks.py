@@ -30,7 +30,7 @@ from prefect.runtime import flow_run, task_run
 
 from lapvqa import errors
 from lapvqa.errors import EXIT_BAD_DATA, EXIT_BUSY, EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER
-from lapvqa.lineage import runs
+from lapvqa.lineage import drawing, runs
 from lapvqa.project import Project
 from lapvqa.recorder import PROGRESS_PREFIX
 from lapvqa.uptodate import manifest
@@ -146,6 +146,7 @@ def record_lineage() -> list[str]:
     except UnsupportedStagefileError as error:
         # Then `lapvqa run` asks DVC each time, which is slower and no less right.
         get_run_logger().warning("no quick check of what is up to date: %s", error)
+    drawing.write_page(session.project)
     return added
 
 

@@ -16,7 +16,7 @@ Files, in the order in which data meets them:
     evaluate.py       judge the pipeline's encoder or others
     comparison.py     the table of encoders side by side
     score.py          score anybody's predictions
-    lineage.py        where a file, a metric or a run came from
+    lineage.py        up, down, diff, why, verify, log: where from, what became of it
     sync.py           records that waited for MLflow
     terminal.py       printing: consoles, errors, times and sizes in words
 

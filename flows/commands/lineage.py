@@ -256,14 +256,14 @@ def _impact_lines(impact: Impact) -> Iterable[str]:
             f"{one.origin.stage} of {wording.when(one.origin)} {how} ({one.role}, "
             f"{one.studies} studies), run {one.origin.id[:SHORT]}"
         )
-        yield f"  checkpoints: {', '.join(checkpoints(one.origin)) or 'none recorded'}"
+        yield f"  checkpoints: {_names(checkpoints(one.origin)) or 'none recorded'}"
     if target.key and not impact.sampled:
         yield "no training in the ledger sampled it"
     for predicted in impact.predicted:
         yield f"{predicted.path}: {predicted.rows} rows"
     later = [run for run in impact.runs if run.id not in {one.origin.id for one in impact.sampled}]
     for run in later:
-        outs = ", ".join(run.run.outs) or run.run.outcome
+        outs = _names(list(run.run.outs)) or run.run.outcome
         yield f"{run.stage} of {wording.when(run)}, run {run.id[:SHORT]}: {outs}"
         yield from _main_metrics(run.run.counts, run.run.metrics)
     for version in impact.models:
@@ -272,6 +272,15 @@ def _impact_lines(impact: Impact) -> Iterable[str]:
         yield f"released: {release.get('path') or release['kind']}"
     if not (impact.runs or impact.predicted or impact.films):
         yield "nothing: no run has read it"
+
+
+def _names(paths: list[str]) -> str:
+    """Return paths, those of one folder together: ``results/vqa: extra, metrics.json``."""
+    folders: dict[str, list[str]] = {}
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        folders.setdefault(folder, []).append(name)
+    return "; ".join(f"{folder}: {', '.join(names)}" for folder, names in folders.items())
 
 
 def _rows(rows: list[str]) -> str:
@@ -312,12 +321,15 @@ def _difference_lines(difference: Difference, keys: bool) -> Iterable[str]:
         if keys:
             yield from (f"  + {key}" for key in one.added)
             yield from (f"  - {key}" for key in one.removed)
-    for pair in difference.metrics:
-        if pair.difference is not None or pair.note:
-            yield _pair_line(pair)
-    rest = sum(pair.difference is None and not pair.note for pair in difference.metrics)
-    if rest:
-        yield f"{rest} more metrics with their intervals: --json"
+    shown = [
+        pair
+        for pair in difference.metrics
+        if (pair.difference is not None or pair.note) and pair.before != pair.now
+    ]
+    yield from map(_pair_line, shown)
+    if len(difference.metrics) > len(shown):
+        rest = len(difference.metrics) - len(shown)
+        yield f"{rest} more metrics, with their intervals, or the same in both: --json"
 
 
 def _pair_line(pair: MetricPair) -> str:

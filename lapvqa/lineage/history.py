@@ -50,7 +50,7 @@ def tell(project: Project, *, limit: int | None = None) -> list[Event]:
 
     def answer(database: sqlite3.Connection) -> list[Event]:
         origins = Origins(database)
-        events = _runs(database, origins)
+        events = _runs(database, origins, -1 if limit is None else limit)
         rows = database.execute(
             "SELECT id, kind, time, payload FROM entries WHERE number >= 0 "
             "AND kind NOT IN (?, ?, ?, ?)", (RUN, CODE, PATCH, TRAINED_ON),
@@ -63,12 +63,14 @@ def tell(project: Project, *, limit: int | None = None) -> list[Event]:
     return index.ask(project, answer)
 
 
-def _runs(database: sqlite3.Connection, origins: Origins) -> list[Event]:
-    """Return an event per pipeline run, and one per run outside of any."""
+def _runs(database: sqlite3.Connection, origins: Origins, limit: int) -> list[Event]:
+    """Return an event per pipeline run, and one per run outside of any; the latest ones."""
     rows = database.execute(
-        "SELECT run, coalesce(prefect_flow_run, id) AS together FROM runs WHERE run >= 0 "
-        "ORDER BY started, run"
-    )
+        "SELECT run, together FROM runs JOIN (SELECT coalesce(prefect_flow_run, id) AS together, "
+        "max(started + seconds) AS ended FROM runs WHERE run >= 0 GROUP BY 1 "
+        "ORDER BY ended DESC LIMIT ?) ON together = coalesce(prefect_flow_run, id) "
+        "ORDER BY started, run", (limit,),
+    )  # fmt: skip
     grouped: dict[str, list[Origin]] = {}
     for row in rows:
         origin = origins.at(row["run"])

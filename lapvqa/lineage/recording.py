@@ -64,8 +64,8 @@ def record(project: Project, run: Run, commit: Commit) -> str:
     run, code = _completed(project, run, locks, commit)
 
     def drafts(before: list[Entry]) -> list[Draft]:
-        sourced = replace(run, sources=_sources(run, locks, before))
-        return [*_unless_known(before, code, commit), Draft(RUN, sourced.payload())]
+        sourced = replace(run, sources=sources(run, locks, before))
+        return [*unless_known(before, code, commit), Draft(RUN, sourced.payload())]
 
     run_id = ledger.extend(project, drafts)[-1]
     for path in run.outs:
@@ -155,14 +155,14 @@ def _completed(
         run,
         deps=deps, outs=lock.outs, params=lock.params,
         code=code["digest"],
-        files={path: _file_facts(project.root / path) for path in lock.outs},
+        files={path: file_facts(project.root / path) for path in lock.outs},
         commit=commit.sha, dirty=commit.dirty,
         patch=digest(commit.patch) if commit.patch else None,
     )  # fmt: skip
     return full, code
 
 
-def _unless_known(before: list[Entry], code: dict[str, Any], commit: Commit) -> list[Draft]:
+def unless_known(before: list[Entry], code: dict[str, Any], commit: Commit) -> list[Draft]:
     """Return the listing of the code and the patch, each once in the ledger."""
     wanted = [Draft(CODE, code)]
     if commit.patch:
@@ -173,7 +173,7 @@ def _unless_known(before: list[Entry], code: dict[str, Any], commit: Commit) -> 
     return [draft for draft in wanted if draft.payload["digest"] not in known]
 
 
-def _sources(run: Run, locks: dict[str, LockedStage], before: list[Entry]) -> dict[str, str]:
+def sources(run: Run, locks: dict[str, LockedStage], before: list[Entry]) -> dict[str, str]:
     """Return which run made each dependency: the latest that left its stage as it is now."""
     latest: dict[str, str] = {}
     states = {name: present_state(lock, locks) for name, lock in locks.items()}
@@ -181,15 +181,15 @@ def _sources(run: Run, locks: dict[str, LockedStage], before: list[Entry]) -> di
         made = runs.of_entry(entry)
         if made is not None and made.state() == states.get(made.stage):
             latest[made.stage] = entry.id
-    sources = {}
-    for path in run.deps:
-        for name, lock in locks.items():
-            if name in latest and any(overlap(path, out) for out in lock.outs):
-                sources[path] = latest[name]
-    return sources
+    return {
+        path: latest[name]
+        for path in run.deps
+        for name, lock in locks.items()
+        if name in latest and any(overlap(path, out) for out in lock.outs)
+    }
 
 
-def _file_facts(path: Path) -> dict[str, Any]:
+def file_facts(path: Path) -> dict[str, Any]:
     """Return bytes of an output; sha256 of a file, rows of a Parquet file, files of a folder."""
     stats = hashes.stat_artefact(path, [])
     if stats is None:
