@@ -231,7 +231,12 @@ def beside_duckdb(project: Project, folder: Path) -> dict[str, Any]:
         copy.execute(f"CREATE TABLE {table} AS SELECT * FROM arrow")
         copy.unregister("arrow")
     copy.close()
-    first, last = source.execute("SELECT min(run), max(run) FROM runs WHERE run >= 0").fetchone()
+    first, last = (
+        source.execute(
+            f"SELECT {which}(run) FROM runs WHERE stage = ? AND run >= 0", (stage,)
+        ).fetchone()[0]
+        for which, stage in (("min", "ingest"), ("max", "evaluate@nih14"))
+    )
     questions = {"up": UP.format(start=last), "down": DOWN.format(start=first), "files": FILES}
     found: dict[str, Any] = {"version": version("duckdb")}
     for name, question in questions.items():

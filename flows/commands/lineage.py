@@ -242,7 +242,8 @@ def _impact_lines(impact: Impact) -> Iterable[str]:
     if impact.films:
         splits = ", ".join(sorted({film["split"] for film in impact.films}))
         studies = len({film["study_key"] for film in impact.films})
-        yield f"{len(impact.films)} films of {studies} studies, split {splits}"
+        films = _count(len(impact.films), "film", "films")
+        yield f"{films} of {_count(studies, 'study', 'studies')}, split {splits}"
         shards: dict[str, list[str]] = {}
         for film in impact.films:
             shards.setdefault(film["shard"], []).append(str(film["row"]))
@@ -253,8 +254,8 @@ def _impact_lines(impact: Impact) -> Iterable[str]:
     for one in impact.sampled:
         how = f"sampled {one.times} times" if one.role == "train" else "chose the best step by it"
         yield (
-            f"{one.origin.stage} of {wording.when(one.origin)} {how} ({one.role}, "
-            f"{one.studies} studies), run {one.origin.id[:SHORT]}"
+            f"{one.origin.stage} of {wording.when(one.origin)}, {how} ({one.role}, "
+            f"{_count(one.studies, 'study', 'studies')}), run {one.origin.id[:SHORT]}"
         )
         yield f"  checkpoints: {_names(checkpoints(one.origin)) or 'none recorded'}"
     if target.key and not impact.sampled:
@@ -272,6 +273,10 @@ def _impact_lines(impact: Impact) -> Iterable[str]:
         yield f"released: {release.get('path') or release['kind']}"
     if not (impact.runs or impact.predicted or impact.films):
         yield "nothing: no run has read it"
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _names(paths: list[str]) -> str:

@@ -15,7 +15,7 @@ from lapvqa.lineage.graph import Graph
 from lapvqa.project import Project
 
 _COLUMN, _ROW, _WIDTH, _MARGIN = 250, 30, 190, 12
-_LETTERS = 28
+_LETTERS = 26
 
 
 def render(title: str, lines: Sequence[str], drawn: Graph) -> str:

@@ -16,7 +16,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lapvqa import storage
@@ -26,7 +26,7 @@ from lapvqa.lineage.row_numbers import unpacked
 from lapvqa.lineage.runs import Run
 from lapvqa.project import Project
 from lapvqa.schemas import IMAGES
-from lapvqa.uptodate import hashes
+from lapvqa.uptodate import hashes, manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -264,27 +264,34 @@ def _add_run(database: sqlite3.Connection, entry: Entry, run: Run, made: str) ->
             "INSERT INTO artefacts (run, path, md5, sha256, bytes, rows) VALUES (?, ?, ?, ?, ?, ?)",
             (number, path, md5, facts.get("sha256"), facts.get("bytes"), facts.get("rows")),
         )
-    for path, md5 in run.deps.items():
-        _add_used(database, number, path, md5, run.sources.get(path))
+    _add_edges(database, number, run)
     database.executemany(
         "INSERT INTO metrics VALUES (?, ?, ?)",
         ((number, name, value) for name, value in run.metrics.items()),
     )
 
 
-def _add_used(
-    database: sqlite3.Connection, number: int, path: str, md5: str, source: str | None
-) -> None:
-    """Add the edge from a dependency to its run; a file within an output folder is the folder's."""
-    made = database.execute(
-        "SELECT artefact FROM artefacts JOIN runs USING (run) WHERE id = ? "
-        "AND (path = ? OR substr(?, 1, length(path) + 1) = path || '/')",
-        (source, path, path),
-    ).fetchone()
-    if made is None:
-        database.execute("INSERT INTO inputs VALUES (?, ?, ?)", (number, path, md5))
-    else:
-        database.execute("INSERT OR IGNORE INTO used VALUES (?, ?)", (number, made[0]))
+def _add_edges(database: sqlite3.Connection, number: int, run: Run) -> None:
+    """Add what a run read: outputs of the runs that it names, or files within them."""
+    made = {
+        source: dict(
+            map(tuple, database.execute(
+                "SELECT path, artefact FROM artefacts JOIN runs USING (run) WHERE id = ?", (source,)
+            ))
+        )
+        for source in set(run.sources.values())
+    }  # fmt: skip
+    used, inputs = [], []
+    for path, md5 in run.deps.items():
+        outs = made.get(run.sources.get(path, ""), {})
+        around = (str(folder) for folder in PurePosixPath(path).parents)
+        found = next((outs[name] for name in (path, *around) if name in outs), None)
+        if found is None:
+            inputs.append((number, path, md5))
+        else:
+            used.append((number, found))
+    database.executemany("INSERT OR IGNORE INTO used VALUES (?, ?)", used)
+    database.executemany("INSERT INTO inputs VALUES (?, ?, ?)", inputs)
 
 
 def _add_trained_on(database: sqlite3.Connection, payload: dict[str, Any]) -> None:
@@ -314,10 +321,9 @@ def _add_present(database: sqlite3.Connection, project: Project) -> None:
     latest.
     """
     from lapvqa.lineage import recording
-    from lapvqa.uptodate.stagefile import locked
 
     _forget_present(database)
-    locks = locked(project)
+    locks = manifest.locked(project)
     told = [
         (Entry(row["number"], row["id"], RUN, row["time"], None), Run(**json.loads(row["payload"])))
         for row in database.execute(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lapvqa.lineage.runs import Run
 
 EVALUATION = "evaluation"
 """Stage of a run of `lapvqa evaluate --encoder`, which is none of dvc.yaml."""
+
+_LISTS = {"deps", "outs", "files", "sources", "code", "commit", "dirty"}
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ class Origin:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, without the lists of files."""
-        run = asdict(self.run)
-        for name in ("deps", "outs", "files", "sources", "code", "commit", "dirty"):
-            del run[name]
+        run = {
+            one.name: getattr(self.run, one.name) for one in fields(Run) if one.name not in _LISTS
+        }
         code = self.code and {"digest": self.code.digest, "files": self.code.files}
         known = {
             "run": self.id, "made": self.made, "code": code,

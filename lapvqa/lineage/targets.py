@@ -103,9 +103,10 @@ class _Finder:
         self._origins = Origins(database)
 
     def find(self, asked: str) -> Target:
+        # A raw id may look like the beginning of a digest, so people come before these.
         finders: tuple[Callable[[str], Target | None], ...] = (
-            self._model, self._stage, self._run_id, self._metric, self._path, self._prefix,
-            self._listed, self.person,
+            self._model, self._stage, self._run_id, self._metric, self._path, self.person,
+            self._prefix, self._listed,
         )  # fmt: skip
         for finder in finders:
             target = finder(asked)
@@ -255,7 +256,7 @@ class _Finder:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or sorted(names)[:3]
         raise ConfigError(
             f"{first.path} holds no {name}, in no version that is known here",
-            hint=f"it holds {len(names)} files, such as {', '.join(near)}",
+            hint=f"of its {len(names)} files the nearest: {', '.join(near)}",
         )
 
     def _names_in(self, key: Key, *, present: bool) -> set[str] | None:

@@ -48,9 +48,10 @@ class Lineage:
     def to_json(self) -> dict[str, Any]:
         """Return plain values: the question, and the chain with its edges."""
         target = {**asdict(self.target), "artefacts": [k._asdict() for k in self.target.artefacts]}
+        origins = {run.id: run.to_json() for run in self._origins()}
         chain = []
         for key, node in self.nodes.items():
-            origin = node.origin and node.origin.to_json()
+            origin = origins[node.origin.id] if node.origin else None
             inputs = [upstream._asdict() for upstream in node.inputs]
             chain.append({
                 **key._asdict(), "kind": node.kind, "origin": origin, "inputs": inputs,
@@ -59,6 +60,9 @@ class Lineage:
         return {
             "target": target, "runs": [run.to_json() for run in self.runs], "chain": chain,
         }  # fmt: skip
+
+    def _origins(self) -> list[Origin]:
+        return list({n.origin.id: n.origin for n in self.nodes.values() if n.origin}.values())
 
 
 def trace(project: Project, asked: str) -> Lineage:
@@ -86,7 +90,8 @@ def walk(project: Project, database: sqlite3.Connection, target: Target) -> Line
             nodes[key] = _node(project, key, origins)
             waiting += nodes[key].inputs
     if starts != target.artefacts:
-        target = replace(target, artefacts=starts)
+        rows = _place(database, target)
+        target = replace(target, artefacts=starts, remark=rows)
     runs = [origins.at(number) for number in target.runs]
     return Lineage(target, nodes, tuple(run for run in runs if run is not None))
 
@@ -98,6 +103,18 @@ def _stored(database: sqlite3.Connection, origins: Origins, target: Target) -> t
     origin = origins.present("ingest")
     md5 = origin.run.outs.get("data/images") if origin else None
     return () if origin is None or md5 is None else (Key("data/images", md5, origin.id),)
+
+
+def _place(database: sqlite3.Connection, target: Target) -> str:
+    """Say in which rows of the shards a person's films lie."""
+    column = {FILM: "image_key", STUDY: "study_key", PATIENT: "patient_key"}[target.kind]
+    rows = database.execute(
+        f"SELECT shard, row, split FROM films WHERE {column} = ? ORDER BY shard, row", (target.key,)
+    ).fetchall()
+    places = ", ".join(f"row {row['row']} of data/images/{row['shard']}" for row in rows[:4])
+    more = f" and {len(rows) - 4} more" if len(rows) > 4 else ""
+    split = f", split {rows[0]['split']}" if rows else ""
+    return f"{target.kind} {target.key}: {places or 'no film is stored'}{more}{split}"
 
 
 def _node(project: Project, key: Key, origins: Origins) -> ArtefactNode:
