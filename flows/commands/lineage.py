@@ -258,7 +258,7 @@ def _impact_lines(impact: Impact) -> Iterable[str]:
             f"{_count(one.studies, 'study', 'studies')}), run {one.origin.id[:SHORT]}"
         )
         yield f"  checkpoints: {_names(checkpoints(one.origin)) or 'none recorded'}"
-    if target.key and not impact.sampled:
+    if target.key and not impact.sampled and not target.remark:
         yield "no training in the ledger sampled it"
     for predicted in impact.predicted:
         yield f"{predicted.path}: {predicted.rows} rows"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pyroaring import BitMap
@@ -20,6 +20,10 @@ from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers
 from lapvqa.lineage.targets import FILM, Key, Target
 from lapvqa.project import Project
 
+_NO_NUMBERS = (
+    "ledger/private, which says who stands behind the row numbers of the ledger, is not here: whom "
+    "a training sampled can only be told where it ran"
+)
 _RELEASES = ("bundle", "import")
 
 
@@ -127,6 +131,8 @@ def walk(project: Project, database: sqlite3.Connection, target: Target) -> Impa
     predicted = _predictions(database, target, films)
     sampled: list[Sampling] = []
     if target.kind in (PATIENT, STUDY, FILM):
+        if not project.row_numbers.exists():
+            target = replace(target, remark=_NO_NUMBERS)
         sampled = _samplings(project, origins, target, films)
         judged = _makers(database, predicted)
         starts = list(dict.fromkeys([*(one.origin.number for one in sampled), *judged]))

@@ -19,13 +19,11 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lapvqa import storage
 from lapvqa.lineage import first_ledger, ledger, runs
 from lapvqa.lineage.ledger import CODE, RUN, TRAINED_ON, Entry
 from lapvqa.lineage.row_numbers import unpacked
 from lapvqa.lineage.runs import Run
 from lapvqa.project import Project
-from lapvqa.schemas import IMAGES
 from lapvqa.uptodate import hashes, manifest
 
 if TYPE_CHECKING:
@@ -366,11 +364,9 @@ def _kept(project: Project, stage: str) -> dict[str, Any]:
 
 def _add_films(database: sqlite3.Connection, project: Project) -> None:
     database.execute("DELETE FROM films")
-    if not project.images.exists():
-        return
     columns = ["file_sha256", "image_key", "study_key", "patient_key", "split", "shard", "row"]
-    images = storage.read_table(project.images, IMAGES, made_by="ingest").select(columns)
-    for batch in images.to_batches():
+    images = _columns(project.images, columns)
+    for batch in images.to_batches() if images is not None else ():
         database.executemany("INSERT INTO films VALUES (?, ?, ?, ?, ?, ?, ?)", _rows(batch))
 
 

@@ -196,7 +196,7 @@ class _Finder:
         ends = {"value": "", "low": ".low", "high": ".high"}
         return {
             system: {end: values.get(f"{system}.{name}{of}") for end, of in ends.items()}
-            for system in sorted(systems)
+            for system in sorted(systems - {f"{a}-{b}" for a in systems for b in systems})
         }
 
     # A path

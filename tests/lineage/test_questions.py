@@ -182,6 +182,14 @@ def test_a_code_file_leads_to_the_runs_that_ran_it(told: Told) -> None:
     assert {run.id for run in found.starts} == {told.ids["pretrain", 1], told.ids["pretrain", 2]}
 
 
+def test_without_the_row_numbers_it_says_what_cannot_be_told(told: Told) -> None:
+    shutil.rmtree(told.project.row_numbers)
+    found = impact.follow(told.project, FIRST, person=True)
+    assert "ledger/private" in found.target.remark
+    assert len(found.films) == 2
+    assert found.sampled == ()
+
+
 # diff
 
 
