@@ -95,7 +95,8 @@ def verify(project: Project, *, as_json: bool, html: Path | None) -> int:
     """Read everything again; EXIT_BAD_DATA names the first thing that does not match."""
     from lapvqa.lineage.verification import verify as look
 
-    found = look(project)
+    with terminal.progress_console().status("reading every artefact again") as shown:
+        found = look(project, lambda path: shown.update(f"reading {path} again"))
     count, size = found.artefacts, terminal.size(found.bytes)
     lines = [
         f"{count} artefacts ({size}) hashed again, {found.entries} entries of the ledger and its "

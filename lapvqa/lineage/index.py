@@ -11,10 +11,11 @@ pull`) has a run with a negative number here, of what dvc.lock alone knows.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -88,8 +89,10 @@ def ask(project: Project, question: Callable[[sqlite3.Connection], Answer]) -> A
     try:
         with opened(project) as database:
             return question(database)
-    except sqlite3.DatabaseError:
-        project.lineage_index.unlink(missing_ok=True)
+    except sqlite3.DatabaseError as error:
+        if _is_busy(error):
+            raise
+        rebuild(project)
         with opened(project) as database:
             return question(database)
 
@@ -104,9 +107,8 @@ def opened(project: Project) -> Iterator[sqlite3.Connection]:
 
 def rebuild(project: Project) -> None:
     """Make the index again from the ledger and the tables."""
-    project.lineage_index.unlink(missing_ok=True)
-    with opened(project):
-        pass
+    with _alone(project):
+        _made_anew(project).close()
 
 
 def faults(project: Project) -> list[str]:
@@ -134,17 +136,47 @@ def _usable(project: Project) -> sqlite3.Connection:
     """Connect to the index and bring it up to date; a damaged or foreign one is made again."""
     project.state.mkdir(parents=True, exist_ok=True)
     database = _connect(project.lineage_index)
-    try:
-        _bring_up_to_date(database, project)
-    except sqlite3.DatabaseError as error:
-        database.close()
-        if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-            raise
-        project.lineage_index.unlink(missing_ok=True)
+    with suppress(sqlite3.DatabaseError):
+        if not _changed(database, _stamps(project)):
+            return database
+    database.close()
+    with _alone(project):
         database = _connect(project.lineage_index)
+        try:
+            _bring_up_to_date(database, project)
+        except sqlite3.DatabaseError as error:
+            database.close()
+            if _is_busy(error):
+                raise
+            return _made_anew(project)
+    return database
+
+
+@contextmanager
+def _alone(project: Project) -> Iterator[None]:
+    """Wait until no other process writes: a file replaced under a writer would be corrupted."""
+    project.state.mkdir(parents=True, exist_ok=True)
+    with project.lineage_index.with_suffix(".lock").open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _made_anew(project: Project) -> sqlite3.Connection:
+    """Make the index beside the old one, which others may be reading, then put it in its place."""
+    new = project.lineage_index.with_suffix(".new")
+    journals = [Path(f"{place}-journal") for place in (new, project.lineage_index)]
+    for path in (new, *journals):
+        path.unlink(missing_ok=True)
+    with closing(_connect(new)) as database:
         _create(database)
         _bring_up_to_date(database, project)
-    return database
+    new.replace(project.lineage_index)
+    return _connect(project.lineage_index)
+
+
+def _is_busy(error: sqlite3.DatabaseError) -> bool:
+    """Tell whether another process is at it, so that nothing is wrong with the file."""
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
 
 
 def _connect(place: Path | str) -> sqlite3.Connection:
@@ -161,13 +193,8 @@ def _create(database: sqlite3.Connection) -> None:
 
 
 def _bring_up_to_date(database: sqlite3.Connection, project: Project) -> None:
-    known = dict(map(tuple, database.execute("SELECT key, value FROM state")))
-    if known.get("version") != str(_VERSION):
-        raise _NotOurs
-    now = {name: json.dumps(stats) for name, stats in _stamps(project).items()}
-    changed = {name for name in now if known.get(name) != now[name]}
-    if not changed:
-        return
+    now = _stamps(project)
+    changed = _changed(database, now)
     with database:
         if "ledger" in changed:
             _check(database)
@@ -181,17 +208,25 @@ def _bring_up_to_date(database: sqlite3.Connection, project: Project) -> None:
         database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", rows)
 
 
+def _changed(database: sqlite3.Connection, now: dict[str, str]) -> set[str]:
+    """Return the parts whose files are others than the index knows; _NotOurs by its version."""
+    known = dict(map(tuple, database.execute("SELECT key, value FROM state")))
+    if known.get("version") != str(_VERSION):
+        raise _NotOurs
+    return {name for name in now if known.get(name) != now[name]}
+
+
 def _check(database: sqlite3.Connection) -> None:
     """Raise DatabaseError where a page is damaged: looked at before anything is added to it."""
     if database.execute("PRAGMA quick_check").fetchone()[0] != "ok":
         raise sqlite3.DatabaseError
 
 
-def _stamps(project: Project) -> dict[str, Any]:
-    """Return the stats of the files that each part of the index is made from."""
+def _stamps(project: Project) -> dict[str, str]:
+    """Return the stats of the files that each part of the index is made from, as JSON."""
     root = project.root
     lock = [project.dvc_lock, *sorted(project.run_file("x").parent.glob("*.json"))]
-    return {
+    stats = {
         "ledger": [_stat(project.ledger), _stat(project.ledger_payloads)],
         "lock": [_stat(path) for path in lock],
         "films": _stat(project.images),
@@ -200,6 +235,7 @@ def _stamps(project: Project) -> dict[str, Any]:
             path.relative_to(root).as_posix(): _stat(path) for path in _prediction_files(project)
         },
     }
+    return {name: json.dumps(stat) for name, stat in stats.items()}
 
 
 def _stat(path: Path) -> Any:

@@ -69,6 +69,7 @@ class Origins:
     def __init__(self, database: sqlite3.Connection) -> None:
         self.database = database
         self._known: dict[int, Origin | None] = {}
+        self._codes: dict[str, Code] = {}
 
     def at(self, number: int) -> Origin | None:
         """Return the run of an entry; None if what it said was erased."""
@@ -151,11 +152,13 @@ class Origins:
     def _code(self, digest: str | None) -> Code | None:
         if digest is None:
             return None
-        row = self._one(
-            "SELECT payload FROM code JOIN entries USING (number) WHERE digest = ?", digest
-        )
-        listing = json.loads(row["payload"])["files"] if row and row["payload"] else {}
-        return Code(digest, listing)
+        if digest not in self._codes:
+            row = self._one(
+                "SELECT payload FROM code JOIN entries USING (number) WHERE digest = ?", digest
+            )
+            listing = json.loads(row["payload"])["files"] if row and row["payload"] else {}
+            self._codes[digest] = Code(digest, listing)
+        return self._codes[digest]
 
     def _one(self, question: str, *values: object) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self.database.execute(question, values).fetchone()

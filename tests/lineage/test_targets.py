@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -223,3 +224,24 @@ def test_the_index_works_without_a_write_ahead_log(told: Told) -> None:
         assert isinstance(database, sqlite3.Connection)
     assert not list(told.project.state.glob("*-wal"))
     assert Path(told.project.lineage_index).exists()
+
+
+def _ask_often(root: Path) -> None:
+    for _ in range(5):
+        assert find(Project(root), WEIGHTS).artefacts
+        ledger.append(Project(root), ledger.DECISION, {"what": "something"})
+
+
+def test_many_may_ask_at_once_while_it_is_made_and_grows(told: Told) -> None:
+    context = multiprocessing.get_context("fork")
+    askers = [context.Process(target=_ask_often, args=(told.project.root,)) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    index.rebuild(told.project)
+    for asker in askers:
+        asker.join()
+    assert [asker.exitcode for asker in askers] == [0] * 4
+    assert index.faults(told.project) == []
+    with index.opened(told.project) as database:
+        count = database.execute("SELECT count(*) FROM entries WHERE kind = 'decision'").fetchone()
+    assert count[0] == 20
