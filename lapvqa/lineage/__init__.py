@@ -3,7 +3,7 @@
 The ledger ties DVC (which bytes), git (which code), Prefect (which run) and MLflow (which records)
 together. It is the truth; the index is made from it at will.
 
-Files, in the order in which an entry meets them:
+Files, in the order in which data meets them:
     environment.py   where a stage ran
     runs.py          what the ledger says of one run
     recording.py     a run's entry from dvc.lock, with the runs that it stands on
