@@ -34,7 +34,7 @@ from pyroaring import BitMap
 from ruamel.yaml import YAML
 
 from lapvqa import storage
-from lapvqa.lineage import difference, history, impact, index, ledger, reasons, walk
+from lapvqa.lineage import difference, impact, index, ledger, reasons, story, walk
 from lapvqa.lineage.ledger import CODE, RUN, TRAINED_ON, Draft
 from lapvqa.lineage.row_numbers import packed
 from lapvqa.lineage.runs import Run, code_listing
@@ -169,7 +169,7 @@ def write_history(project: Project, patients: int, studies: int) -> None:
             metrics = {f"trained.auc/{n}{end}": n / 100 for n in range(15)
                        for end in ("", ".low", ".high")}  # fmt: skip
             write(f"evaluate@{task}", [weights, "data/images.parquet"], outs, generation,
-                  metrics=metrics, test_manifest=md5("test"))  # fmt: skip
+                  metrics=metrics)  # fmt: skip
     write_lock(project, {stage: run for stage, (_, run) in latest.items()}, listing)
 
 
@@ -318,7 +318,7 @@ def main(files: int) -> None:
                 project, runs[0], runs[-1], paired=False
             ),
             "why": lambda: reasons.why(project, "pretrain"),
-            "log": lambda: history.tell(project, limit=20),
+            "log": lambda: story.tell(project, limit=20),
         }
         asked = {}
         for name, question in questions.items():

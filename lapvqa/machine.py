@@ -65,6 +65,9 @@ class ReportSources(Section):
     accession: str | None = None
     instance_uid: str | None = None
     path: str | None = None
+    patient: str | None = None
+    """Column of Patient IDs, which has to name the patient of the images; ``none``: has not to,
+    as where its numbers are not those of the images."""
     text: list[str] = []
     """Columns with text; several are written one after the other, each under its heading."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
@@ -128,6 +131,7 @@ class Machine(Section):
     workers: int = Field(default_factory=available_cores, ge=1)
     device: str = "auto"
     deid_key_file: str | None = None
+    signing_key_file: str | None = None
 
     def folder(self, name: str, params: InventoryParams, project: Project) -> Path:
         """Return the input folder ``name``, one of ``inventory.NAMES``, absolute."""

@@ -156,6 +156,20 @@ class Project:
         return self.root / "ledger" / "private"
 
     @property
+    def signing_key(self) -> Path:
+        """The key that signs models, verdicts, receipts and bundles; mode 0600, never under git."""
+        return self.row_numbers / "signing.key"
+
+    @property
+    def signing_public_key(self) -> Path:
+        """ledger/signing.pub: what others check signatures with; under git."""
+        return self.root / "ledger" / "signing.pub"
+
+    def imported(self, digest: str) -> Path:
+        """Folder of what came in a bundle, by the digest of its manifest."""
+        return self.root / "imports" / digest[:16]
+
+    @property
     def first_ledger(self) -> Path:
         """.lapvqa/ledger.jsonl: the ledger of version 0.1, taken over on first sight."""
         return self.state / "ledger.jsonl"
@@ -169,6 +183,11 @@ class Project:
     def uptodate(self) -> Path:
         """uptodate.json: what the last complete run left, so that "nothing to do" is quick."""
         return self.state / "uptodate.json"
+
+    @property
+    def unsettled(self) -> Path:
+        """The mark of a run that still owes something: ledger, records, registered encoder."""
+        return self.state / "unsettled.json"
 
     def work_dir(self, stage: str) -> Path:
         """Resumable work of one stage, kept out of DVC because DVC deletes outputs first."""

@@ -83,8 +83,7 @@ def _record(project: Project, stage: str, kept: Mapping[str, Any], commit: Commi
     run = Run(
         stage, kept["started"], kept["seconds"],
         counts=kept.get("counts", {}), environment=kept.get("environment", {}),
-        metrics=results.metric_values(project.root, outs),
-        test_manifest=results.test_manifest(project.root, outs), **asdict(ids),
+        metrics=results.metric_values(project.root, outs), **asdict(ids),
     )  # fmt: skip
     return recording.record(project, run, commit)
 

@@ -30,17 +30,6 @@ def metric_values(root: Path, outs: tuple[str, ...]) -> dict[str, float]:
     return values
 
 
-def test_manifest(root: Path, outs: tuple[str, ...]) -> str | None:
-    """Return the digest of the test samples of the metrics.json among a stage's outputs."""
-    for path in outs:
-        if posixpath.basename(path) == METRICS:
-            digest = (
-                json.loads((root / path).read_bytes()).get("protocol", {}).get("samples_sha256")
-            )
-            return None if digest is None else str(digest)
-    return None
-
-
 def result_rows(project: Project) -> list[dict[str, str]]:
     """Return one row per task and metric, a column per system: ``0.91 [0.88, 0.94]``."""
     rows = []

@@ -165,7 +165,6 @@ def _record(
     run = Run(
         EVALUATION, began, seconds, counts=counts, environment=environment.facts(project),
         metrics=results.metric_values(project.root, metrics),
-        test_manifest=results.test_manifest(project.root, metrics),
     )  # fmt: skip
     evaluations.record(
         project, run, name=name, task=task, commit=recording.read_commit(project.root),

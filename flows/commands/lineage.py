@@ -126,7 +126,7 @@ def verify(project: Project, *, as_json: bool, html: Path | None) -> int:
 
 def log(project: Project, *, limit: int, as_json: bool, html: Path | None) -> int:
     """Print what happened to this project, newest first."""
-    from lapvqa.lineage.history import tell
+    from lapvqa.lineage.story import tell
 
     events = tell(project, limit=limit)
     lines = []
@@ -271,7 +271,7 @@ def _impact_lines(impact: Impact) -> Iterable[str]:
     for version in impact.models:
         yield f"registered: {version.title}"
     for release in impact.releases:
-        yield f"released: {release.get('path') or release['kind']}"
+        yield f"released: bundle {release.get('name') or release['bundle'][:SHORT]}"
     if not (impact.runs or impact.predicted or impact.films):
         yield "nothing: no run has read it"
 

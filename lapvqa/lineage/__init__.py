@@ -11,6 +11,14 @@ Files, in the order in which data meets them:
     row_numbers.py   numbers in place of patients' and studies' keys
     first_ledger.py  the ledger of version 0.1, taken over
     evaluations.py   the entry of `lapvqa evaluate --encoder`
+    contents.py      what a table or a metrics.json says that a model card tells
+    history.py       what of the ledger belongs to one run or model
+    file_digests.py  digests of a file that say where it changed
+    signing.py       what leaves the project, signed
+    provenance.py    how a model was made, as a statement to be signed
+    card/            model card and datasheet from the ledger alone, and their checker
+    bundle.py        a run or model in one signed file, and its import elsewhere
+    exports/         the ledger in the formats of others
     index.py         all of it as SQLite, for questions
     origins.py       the run behind an artefact, and the runs that stand on it
     dvc_cache.py     what DVC's cache here holds of an md5
@@ -22,7 +30,7 @@ Files, in the order in which data meets them:
     difference.py    diff: two models or runs
     reasons.py       why a stage is stale, or last ran
     verification.py  verify: every byte, the chain, the index
-    history.py       log: what happened, in sentences
+    story.py         log: what happened, in sentences
     wording.py       what is known of a run, in words
     graph.py         answers as graphs
     drawing.py       a graph as a page of its own, with page.html

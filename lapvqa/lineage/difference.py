@@ -188,7 +188,7 @@ def _metrics(project: Project, sides: tuple[Side, Side], paired: bool) -> tuple[
         if before.id == now.id:
             continue
         lines = {}
-        same = before.run.test_manifest == now.run.test_manifest
+        same = before.test_samples == now.test_samples
         if paired and same:
             lines = _paired(project, stage.removeprefix("evaluate@"), before, now)
         for name in sorted(before.run.metrics.keys() & now.run.metrics.keys()):

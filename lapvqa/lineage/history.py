@@ -1,221 +1,171 @@
-"""What happened to this project, newest first, in sentences."""
+"""What of the ledger belongs to one run or model: what a card, a bundle or an export tells of it.
+
+A model is a run of export that left encoder.safetensors; to it belong the runs that it stands on,
+and of each evaluation the latest that read it.
+"""
 
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from lapvqa.lineage import changes, index
-from lapvqa.lineage.changes import PARAMETER
-from lapvqa.lineage.ledger import (
-    CODE,
-    DECISION,
-    ERASURE,
-    IMPORT,
-    LOOK,
-    MODEL,
-    PATCH,
-    RUN,
-    TRAINED_ON,
-    WAIVER,
-)
-from lapvqa.lineage.origins import EVALUATION, Origin, Origins
-from lapvqa.lineage.runs import FAILED, FINISHED
-from lapvqa.project import Project
+from lapvqa.errors import ConfigError
+from lapvqa.lineage import runs
+from lapvqa.lineage.ledger import CODE, DECISION, LOOK, MODEL, PATCH, WAIVER, Entry
+from lapvqa.lineage.runs import FINISHED, Run
+from lapvqa.uptodate.stagefile import overlap
 
-_CHANGES_SHOWN = 4
+WEIGHTS = "encoder.safetensors"
+FIREWALL = "firewall"
+"""The stage that looks for test samples in training."""
+_SHORTEST_ID = 6
+_EVALUATE = "evaluate@"
 
 
 @dataclass(frozen=True)
-class Event:
-    """Something that happened."""
+class Told:
+    """A run, and the entry that tells of it."""
 
-    time: float
-    """Seconds since the epoch."""
-    sentence: str
-    details: tuple[str, ...] = ()
-    entries: tuple[str, ...] = ()
-    """Ids of the ledger's entries that tell it."""
+    entry: Entry
+    run: Run
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
+    @property
+    def id(self) -> str:
+        """The id of the entry."""
+        return self.entry.id
 
-
-def tell(project: Project, *, limit: int | None = None) -> list[Event]:
-    """Return what happened, newest first; at most ``limit`` events."""
-
-    def answer(database: sqlite3.Connection) -> list[Event]:
-        origins = Origins(database)
-        events = _runs(database, origins, -1 if limit is None else limit)
-        rows = database.execute(
-            "SELECT id, kind, time, payload FROM entries WHERE number >= 0 "
-            "AND kind NOT IN (?, ?, ?, ?)", (RUN, CODE, PATCH, TRAINED_ON),
-        )  # fmt: skip
-        for row in rows:
-            said = None if row["payload"] is None else json.loads(row["payload"])
-            events.append(_other(row["id"], row["kind"], row["time"], said))
-        return sorted(events, key=lambda event: -event.time)[:limit]
-
-    return index.ask(project, answer)
+    @property
+    def weights(self) -> str | None:
+        """Path of the encoder's weights among the outputs; None unless the run made a model."""
+        return next((path for path in self.run.outs if path.rpartition("/")[2] == WEIGHTS), None)
 
 
-def _runs(database: sqlite3.Connection, origins: Origins, limit: int) -> list[Event]:
-    """Return an event per pipeline run, and one per run outside of any; the latest ones."""
-    rows = database.execute(
-        "SELECT run, together FROM runs JOIN (SELECT coalesce(prefect_flow_run, id) AS together, "
-        "max(started + seconds) AS ended FROM runs WHERE run >= 0 GROUP BY 1 "
-        "ORDER BY ended DESC LIMIT ?) ON together = coalesce(prefect_flow_run, id) "
-        "ORDER BY started, run", (limit,),
-    )  # fmt: skip
-    grouped: dict[str, list[Origin]] = {}
-    for row in rows:
-        origin = origins.at(row["run"])
-        if origin is not None:
-            grouped.setdefault(row["together"], []).append(origin)
-    return [_run_event(group, origins) for group in grouped.values()]
+class History:
+    """The runs of a ledger, by id."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self.entries = entries
+        self.runs = {
+            entry.id: Told(entry, run) for entry in entries if (run := runs.of_entry(entry))
+        }
+
+    def find(self, target: str) -> Told:
+        """Return the run that ``target`` names; ConfigError if none or several do.
+
+        A model (models/captioning, or the last part), the path of an output, a stage: the latest
+        run of it. An id of the ledger, Prefect or MLflow, a sha256 of an output: its first digits.
+        """
+        found = self._model(target) or self._by_name(target) or self._by_digits(target)
+        if found is None:
+            stages = sorted({told.run.stage for told in self.runs.values()})
+            raise ConfigError(
+                f"expected a model, an output, a stage or a run of the ledger, found {target!r}",
+                hint=f"stages that ran: {', '.join(stages) or 'none'}; "
+                "`lapvqa lineage` takes the same names",
+            )
+        return found
+
+    def find_model(self, target: str) -> Told:
+        """Return the run that made a model; ConfigError if ``target`` names none."""
+        found = self.find(target)
+        if not found.weights:
+            raise ConfigError(
+                f"expected a model, found a run of {found.run.stage}",
+                hint="name a folder such as models/captioning, or a run of export",
+            )
+        return found
+
+    def upstream(self, *told: Told) -> list[Told]:
+        """Return these runs and all that they stand on, oldest first."""
+        seen: dict[str, Told] = {}
+        waiting = list(told)
+        while waiting:
+            one = waiting.pop()
+            if one.id in seen:
+                continue
+            seen[one.id] = one
+            sources = (self.runs.get(id) for id in one.run.sources.values())
+            waiting += [source for source in sources if source is not None]
+        return _in_order(seen.values())
+
+    def evaluations(self, model: Told) -> list[Told]:
+        """Return the latest run of each evaluation that read what a model's run wrote."""
+        latest = {
+            told.run.stage: told
+            for told in self._finished()
+            if told.run.stage.startswith(_EVALUATE) and model.id in told.run.sources.values()
+        }
+        return _in_order(latest.values())
+
+    def scope(self, target: Told) -> list[Told]:
+        """Return all runs that belong to a run or model, oldest first."""
+        evaluated = self.evaluations(target) if target.weights else []
+        return self.upstream(target, *evaluated)
+
+    def predecessor(self, model: Told) -> Told | None:
+        """Return the run that made the model before this one, at the same place."""
+        path = model.weights
+        earlier = [
+            told
+            for told in self._finished()
+            if path in told.run.outs
+            and told.entry.number < model.entry.number
+            and told.run.outs[path] != model.run.outs[path]
+        ]
+        return earlier[-1] if earlier else None
+
+    def beside(self, scope: Iterable[Told]) -> list[Entry]:
+        """Return the other entries that runs name or that name runs: code, patches, decisions."""
+        scope = list(scope)
+        digests = {told.run.code for told in scope} | {told.run.patch for told in scope}
+        ids = [told.id for told in scope]
+        found = []
+        for entry in self.entries:
+            if entry.payload is None:
+                continue
+            if entry.kind in (CODE, PATCH) and entry.payload["digest"] in digests:
+                found.append(entry)
+            elif entry.kind in (MODEL, DECISION, WAIVER, LOOK):
+                text = json.dumps(entry.payload)
+                if any(id in text for id in ids):
+                    found.append(entry)
+        return found
+
+    def _finished(self) -> list[Told]:
+        return [told for told in self.runs.values() if told.run.outcome == FINISHED]
+
+    def _model(self, target: str) -> Told | None:
+        path = target.rstrip("/")
+        for told in reversed(self._finished()):
+            folder = (told.weights or "").rpartition("/")[0]
+            if folder and path in (folder, folder.rpartition("/")[2]):
+                return told
+        return None
+
+    def _by_name(self, target: str) -> Told | None:
+        path = target.rstrip("/")
+        latest: Told | None = None
+        for told in self._finished():
+            if path == told.run.stage or any(overlap(path, out) for out in told.run.outs):
+                latest = told
+        return latest
+
+    def _by_digits(self, target: str) -> Told | None:
+        if len(target) < _SHORTEST_ID:
+            return None
+        found = {
+            told.id: told
+            for told in self.runs.values()
+            for name in (
+                told.id, told.run.prefect_flow_run, told.run.prefect_task_run,
+                told.run.mlflow_run,
+                *(facts.get("sha256") for facts in told.run.files.values()),
+            )
+            if name is not None and name.startswith(target)
+        }  # fmt: skip
+        return _in_order(found.values())[-1] if found else None
 
 
-def _run_event(group: list[Origin], origins: Origins) -> Event:
-    first, last = group[0], group[-1]
-    ended = max(run.run.started + run.run.seconds for run in group)
-    entries = tuple(run.id for run in group)
-    if first.stage == EVALUATION:
-        return Event(ended, _judged(first), (), entries)
-    done = [run.stage for run in group if run.run.outcome == FINISHED]
-    broken = [run for run in group if run.run.outcome != FINISHED]
-    seconds = ended - first.run.started
-    if not last.run.seconds and not first.run.prefect_flow_run:
-        sentence = f"{_list(done)} had run outside of `lapvqa run`, or came from DVC's cache."
-    elif broken:
-        how = "failed" if broken[-1].run.outcome == FAILED else "was interrupted"
-        before = f", after {_list(done)}" if done else ""
-        sentence = f"A run ended early: {broken[-1].stage} {how}{before}."
-    else:
-        sentence = f"A run brought {_list(done)} up to date in {_span(seconds)}."
-    details = [*_causes(group, origins), *_outcomes(group)]
-    commit = last.run.commit
-    if commit:
-        dirty = ", with local changes" if last.run.dirty else ""
-        details.append(f"code of commit {commit[:12]}{dirty}")
-    return Event(ended, sentence, tuple(details), entries)
-
-
-def _causes(group: list[Origin], origins: Origins) -> list[str]:
-    """Say which parameters and how much code were others than at the run before."""
-    parameters: dict[str, None] = {}
-    files: set[str] = set()
-    for run in group:
-        before = origins.before(run)
-        for change in changes.between(before, run, environment=False) if before else []:
-            if change.kind == PARAMETER:
-                parameters[str(change)] = None
-            elif change.kind == changes.CODE:
-                files.add(change.name)
-    shown = list(parameters)[:_CHANGES_SHOWN]
-    more = len(parameters) - len(shown)
-    said = [f"changed: {', '.join(shown)}{f' and {more} more' if more else ''}"] if shown else []
-    if files:
-        names = sorted(files)[:_CHANGES_SHOWN]
-        rest = len(files) - len(names)
-        said.append(f"changed code: {', '.join(names)}{f' and {rest} more' if rest else ''}")
-    return said
-
-
-def _outcomes(group: list[Origin]) -> list[str]:
-    """Say the main result of each evaluation, and how much was taken in."""
-    said = []
-    for run in group:
-        counts = run.run.counts
-        if run.stage == "ingest" and counts:
-            said += [f"{counts[name]} {name}" for name in ("images", "studies") if name in counts]
-        primary = [name for name in counts if name.endswith("_trained")]
-        said += [f"{run.stage.removeprefix('evaluate@')}: {name.removesuffix('_trained')} "
-                 f"{float(counts[name]):.3f}" for name in primary]  # fmt: skip
-    return [", ".join(said)] if said else []
-
-
-def _judged(origin: Origin) -> str:
-    counts = origin.run.counts
-    if "reason" in counts:
-        return (
-            f"Encoder {counts.get('encoder')} could not be judged by {counts.get('task')}: "
-            f"{counts['reason']}."
-        )
-    values = [f"{name} {value:.3f}" for name, value in counts.items() if isinstance(value, float)]
-    shown = f": {', '.join(values)}" if values else ""
-    return f"Encoder {counts.get('encoder')} was judged by {counts.get('task')}{shown}."
-
-
-def _other(entry: str, kind: str, time: float, said: dict[str, Any] | None) -> Event:
-    if said is None:
-        return Event(time, f"An entry of kind {kind} was written here; what it said is erased.",
-                     (), (entry,))  # fmt: skip
-    sentence = _SENTENCES.get(kind, _plain)(said)
-    return Event(time, sentence or f"An entry of kind {kind}.", (), (entry,))
-
-
-def _model(said: dict[str, Any]) -> str:
-    aliases = said.get("aliases") or []
-    called = f", now {', '.join(aliases)}" if aliases else ""
-    return f"{said.get('name')} {said.get('version')} was registered{called}."
-
-
-def _erasure(said: dict[str, Any]) -> str:
-    count = len(said.get("ids", []))
-    why = said.get("why") or said.get("request")
-    return f"What {count} {_many('entry', count)} said was erased{f' ({why})' if why else ''}."
-
-
-def _decision(said: dict[str, Any]) -> str:
-    what = said.get("decision") or said.get("what") or said.get("verdict") or ""
-    about = f" on {said['request']}" if said.get("request") else ""
-    return f"Decided{about}: {what}."
-
-
-def _look(said: dict[str, Any]) -> str:
-    return f"Somebody looked at the results of a test set: {said.get('task') or said.get('what')}."
-
-
-def _waiver(said: dict[str, Any]) -> str:
-    return f"Rejects were waived: {said.get('reason') or said.get('what')}."
-
-
-def _import(said: dict[str, Any]) -> str:
-    count = len(said.get("runs", []))
-    return f"A bundle with {count} {_many('run', count)} was imported."
-
-
-def _plain(said: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {said[name]}" for name in sorted(said) if _is_short(said[name]))
-
-
-def _is_short(value: Any) -> bool:
-    return isinstance(value, int | float | str) and len(str(value)) < 80
-
-
-def _many(noun: str, count: int) -> str:
-    if count == 1:
-        return noun
-    return f"{noun.removesuffix('y')}ies" if noun.endswith("y") else f"{noun}s"
-
-
-def _list(names: list[str]) -> str:
-    if len(names) < 3:
-        return " and ".join(names) or "nothing"
-    return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _span(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-
-
-_SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
-    MODEL: _model, ERASURE: _erasure, DECISION: _decision, LOOK: _look, WAIVER: _waiver,
-    IMPORT: _import,
-}  # fmt: skip
+def _in_order(told: Iterable[Told]) -> list[Told]:
+    return sorted(told, key=lambda one: one.entry.number)

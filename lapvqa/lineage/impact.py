@@ -14,6 +14,7 @@ from typing import Any
 from pyroaring import BitMap
 
 from lapvqa.lineage import index, registered, targets
+from lapvqa.lineage.ledger import IMPORT, RELEASE
 from lapvqa.lineage.origins import Origin, Origins
 from lapvqa.lineage.registered import Version
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers
@@ -24,7 +25,7 @@ _NO_NUMBERS = (
     "ledger/private, which says who stands behind the row numbers of the ledger, is not here: whom "
     "a training sampled can only be told where it ran"
 )
-_RELEASES = ("bundle", "import")
+_RELEASES = (RELEASE, IMPORT)
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def walk(project: Project, database: sqlite3.Connection, target: Target) -> Impa
     predicted = _predictions(database, target, films)
     sampled: list[Sampling] = []
     if target.kind in (PATIENT, STUDY, FILM):
-        if not project.row_numbers.exists():
+        if not RowNumbers(project, PATIENT).keys():
             target = replace(target, remark=_NO_NUMBERS)
         sampled = _samplings(project, origins, target, films)
         judged = _makers(database, predicted)
@@ -293,5 +294,5 @@ def _releases(database: sqlite3.Connection, runs: set[str]) -> tuple[dict[str, A
     return tuple(
         {"kind": kind, "time": time, **payload}
         for kind, time, payload in said
-        if runs & {payload.get("run"), *payload.get("runs", [])}
+        if payload.get("run") in runs
     )

@@ -50,6 +50,12 @@ class Origin:
         """Seconds since the epoch; None if not known."""
         return self.run.started or None
 
+    @property
+    def test_samples(self) -> str | None:
+        """Digest of the samples that an evaluation judged."""
+        known = (facts.get("evaluation", {}) for facts in self.run.files.values())
+        return next((said["samples_sha256"] for said in known if "samples_sha256" in said), None)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values, without the lists of files."""
         run = {

@@ -54,8 +54,6 @@ class Run:
     mlflow_run: str | None = None
     mlflow_pipeline_run: str | None = None
     """The run of MLflow that ``mlflow_run`` is a child of."""
-    test_manifest: str | None = None
-    """Of an evaluation: the digest of its test samples."""
 
     def payload(self) -> dict[str, Any]:
         """Return it as the ledger keeps it: without what is not known."""

@@ -34,7 +34,7 @@ def run_facts(origin: Origin) -> Iterator[tuple[str, str]]:
         yield "environment", environment(run.environment)
     for name, value in (
         ("Prefect run", run.prefect_flow_run), ("MLflow run", run.mlflow_run),
-        ("test samples", run.test_manifest and run.test_manifest[:SHORT]),
+        ("test samples", origin.test_samples and origin.test_samples[:SHORT]),
     ):  # fmt: skip
         if value:
             yield name, value

@@ -16,7 +16,7 @@ from told_project import COMMITS, KEYS, RAW, SHARD, STAGES, TOKENS, Told
 
 from flows.cli import main
 from lapvqa.errors import EXIT_BAD_DATA
-from lapvqa.lineage import difference, history, impact, index, ledger, reasons, walk
+from lapvqa.lineage import difference, impact, index, ledger, reasons, story, walk
 from lapvqa.lineage.ledger import RUN, Draft
 from lapvqa.lineage.origins import Origins
 from lapvqa.lineage.row_numbers import PATIENT, STUDY
@@ -168,13 +168,13 @@ def test_registered_versions_and_bundles_are_told(told: Told) -> None:
         ).fetchone()
     said = {"name": "lapvqa-encoder", "version": "1", "aliases": [], "sha256": sha256}
     ledger.append(told.project, ledger.MODEL, said)
-    ledger.append(told.project, "bundle", {"path": "carried.tar", "runs": [told.ids["export", 2]]})
-    ledger.append(told.project, "bundle", {"path": "other.tar", "runs": ["f" * 64]})
+    for name, run in (("carried.zip", told.ids["export", 2]), ("other.zip", "f" * 64)):
+        ledger.append(told.project, ledger.RELEASE, {"bundle": "b" * 64, "run": run, "name": name})
     found = impact.follow(told.project, FIRST, person=True)
     assert [version.version for version in found.models] == ["1"]
-    assert [release["path"] for release in found.releases] == ["carried.tar"]
+    assert [release["name"] for release in found.releases] == ["carried.zip"]
     older = impact.follow(told.project, told.ids["pretrain", 1])
-    assert [release["path"] for release in older.releases] == []
+    assert older.releases == ()
 
 
 def test_a_code_file_leads_to_the_runs_that_ran_it(told: Told) -> None:
@@ -287,7 +287,7 @@ def test_the_first_thing_that_does_not_match_ends_it_with_rc_3(
 def test_what_happened_newest_first(told: Told) -> None:
     failed = Run("ingest", 5e9, 3.0, FAILED)
     ledger.append(told.project, RUN, failed.payload())
-    events = history.tell(told.project)
+    events = story.tell(told.project)
     sentences = [event.sentence for event in events]
     assert sentences == [
         "A run ended early: ingest failed.",
@@ -296,7 +296,7 @@ def test_what_happened_newest_first(told: Told) -> None:
         "5 min 30 s.",
     ]
     assert "changed: pretrain.lr 1.0 -> 0.5" in events[1].details
-    assert history.tell(told.project, limit=1) == events[:1]
+    assert story.tell(told.project, limit=1) == events[:1]
 
 
 @pytest.mark.parametrize(

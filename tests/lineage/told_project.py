@@ -125,7 +125,6 @@ class Told:
             stage, started, 30.0, metrics=values,
             counts={"exact_match_trained": 0.5} if values else {},
             environment={"python": "3.11.9", "host": "here", "packages": {"torch": "2.13.0"}},
-            test_manifest="c" * 64 if values else None,
             prefect_flow_run=uuid("flow", number), prefect_task_run=uuid(stage, number),
             mlflow_run=hexes(stage, number), mlflow_pipeline_run=hexes("pipeline", number),
         )  # fmt: skip
