@@ -359,7 +359,10 @@ def _add_present(database: sqlite3.Connection, project: Project) -> None:
     _forget_present(database)
     locks = manifest.locked(project)
     told = [
-        (Entry(row["number"], row["id"], RUN, row["time"], None), Run(**json.loads(row["payload"])))
+        (
+            Entry(row["number"], row["id"], RUN, row["time"], None),
+            runs.of_payload(json.loads(row["payload"])),
+        )
         for row in database.execute(
             "SELECT number, id, time, payload FROM entries WHERE kind = ? AND payload IS NOT NULL",
             (RUN,),

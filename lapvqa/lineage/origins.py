@@ -7,7 +7,7 @@ import sqlite3
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from lapvqa.lineage.runs import Run
+from lapvqa.lineage.runs import Run, of_payload
 
 EVALUATION = "evaluation"
 """Stage of a run of `lapvqa evaluate --encoder`, which is none of dvc.yaml."""
@@ -152,7 +152,7 @@ class Origins:
         )
         if row is None or row["payload"] is None:
             return None
-        run = Run(**json.loads(row["payload"]))
+        run = of_payload(json.loads(row["payload"]))
         return Origin(number, row["id"], row["made"], run, self._code(run.code))
 
     def _code(self, digest: str | None) -> Code | None:
