@@ -54,7 +54,8 @@ def code(origin: Origin) -> str:
     """Return the code in one line: digest, files, commit, and whether a patch lies on it."""
     parts = []
     if origin.code:
-        files = f", {origin.code.files} files" if origin.code.files else ""
+        number = origin.code.files
+        files = f", {number} file{'s' * (number > 1)}" if number else ""
         parts.append(f"{origin.code.digest[:SHORT]}{files}")
     if origin.run.commit:
         state = ""

@@ -105,7 +105,7 @@ class Told:
         names = list(STAGES) if number == 1 else ["pretrain", "export", "evaluate@vqa"]
         for place, name in enumerate(names):
             params = {"pretrain": {"pretrain": {"lr": rate, "seed": 0}}}.get(name, {})
-            self.tell(name, number, started=1e9 * number + 60 * place, params=params)
+            self.tell(name, number, started=1.6e9 + 1e8 * number + 60 * place, params=params)
 
     def tell(self, stage: str, number: int, *, started: float, params: dict[str, Any]) -> None:
         """Write a stage into dvc.lock as DVC would, and into the ledger as `lapvqa run` does."""
