@@ -18,7 +18,7 @@ from lapvqa.lineage.ledger import IMPORT, RELEASE
 from lapvqa.lineage.origins import Origin, Origins
 from lapvqa.lineage.registered import Version
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers
-from lapvqa.lineage.targets import FILM, Key, Target
+from lapvqa.lineage.targets import FILM, MODEL, Key, Target
 from lapvqa.project import Project
 
 _NO_NUMBERS = (
@@ -135,7 +135,7 @@ def walk(project: Project, database: sqlite3.Connection, target: Target) -> Impa
         if not RowNumbers(project, PATIENT).keys():
             target = replace(target, remark=_NO_NUMBERS)
         sampled = _samplings(project, origins, target, films)
-        judged = _makers(database, predicted)
+        judged = _judges(database, origins, predicted)
         starts = list(dict.fromkeys([*(one.origin.number for one in sampled), *judged]))
     elif target.runs:
         starts = list(target.runs)
@@ -213,7 +213,11 @@ def _samplings(
 def _readers(database: sqlite3.Connection, origins: Origins, target: Target) -> list[int]:
     """Return the runs that read the target's artefacts."""
     numbers: dict[int, None] = {}
-    for key in target.artefacts:
+    keys = target.artefacts
+    if target.kind == MODEL:  # one encoder, written in several forms by one run
+        made = [run for key in keys if (run := origins.by_id(key.run)) is not None]
+        keys = tuple(Key(*out, run.id) for run in made for out in run.run.outs.items())
+    for key in keys:
         if key.run is None:
             numbers |= dict.fromkeys(_readers_of_input(database, origins, key))
             continue
@@ -271,16 +275,21 @@ def _predictions(
     return tuple(Predicted(*row) for row in rows)
 
 
-def _makers(database: sqlite3.Connection, predicted: tuple[Predicted, ...]) -> list[int]:
-    """Return the runs that made the predictions files as they are now."""
-    numbers = []
+def _judges(
+    database: sqlite3.Connection, origins: Origins, predicted: tuple[Predicted, ...]
+) -> list[int]:
+    """Return the runs that made these predictions, and the earlier ones on the same samples."""
+    numbers: dict[int, None] = {}
     for one in predicted:
-        row = database.execute(
+        rows = database.execute(
             "SELECT a.run FROM artefacts a JOIN runs USING (run) LEFT JOIN present p "
             "ON p.run = a.run WHERE path = ? ORDER BY p.run IS NULL, started DESC", (one.path,),
-        ).fetchone()  # fmt: skip
-        numbers += [row[0]] if row else []
-    return numbers
+        )  # fmt: skip
+        runs = [run for (number,) in rows if (run := origins.at(number)) is not None]
+        samples = runs[0].test_samples if runs else None
+        same = [run.number for run in runs if samples and run.test_samples == samples]
+        numbers |= dict.fromkeys([*(run.number for run in runs[:1]), *same])
+    return list(numbers)
 
 
 def _releases(database: sqlite3.Connection, runs: set[str]) -> tuple[dict[str, Any], ...]:

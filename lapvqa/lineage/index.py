@@ -182,6 +182,7 @@ def _is_busy(error: sqlite3.DatabaseError) -> bool:
 def _connect(place: Path | str) -> sqlite3.Connection:
     database = sqlite3.connect(place, timeout=30)
     database.execute("PRAGMA secure_delete = ON")
+    database.execute("PRAGMA cache_size = -262144")  # KiB at most: keys come in random order
     database.row_factory = sqlite3.Row
     return database
 

@@ -152,6 +152,14 @@ def test_roles_come_from_the_bitmaps_not_from_the_folder_that_was_read(told: Tol
     ]  # fmt: skip
 
 
+def test_runs_that_judged_the_same_samples_before_are_told_too(told: Told) -> None:
+    judged = [told.ids["evaluate@vqa", 1], told.ids["evaluate@vqa", 2]]
+    with index.opened(told.project) as database, database:
+        database.execute("DELETE FROM trained_on")  # as of somebody in the test split
+    found = impact.follow(told.project, SECOND, person=True)
+    assert [run.id for run in found.starts if run.stage == "evaluate@vqa"] == judged[::-1]
+
+
 def test_sampled_times_are_those_of_the_members_file(told: Told) -> None:
     rows = pq.read_table(told.project.root / "models/captioning/members.parquet").to_pylist()
     for row in rows:
@@ -172,6 +180,8 @@ def test_registered_versions_and_bundles_are_told(told: Told) -> None:
         ledger.append(told.project, ledger.RELEASE, {"bundle": "b" * 64, "run": run, "name": name})
     found = impact.follow(told.project, FIRST, person=True)
     assert [version.version for version in found.models] == ["1"]
+    model = impact.follow(told.project, "models:/lapvqa-encoder/1")
+    assert [run.id for run in model.runs] == [told.ids["evaluate@vqa", 1]]
     assert [release["name"] for release in found.releases] == ["carried.zip"]
     older = impact.follow(told.project, told.ids["pretrain", 1])
     assert older.releases == ()
