@@ -126,6 +126,11 @@ class Project:
         return self.root / "reports" / "index.html"
 
     @property
+    def lineage_page(self) -> Path:
+        """Where everything came from, drawn after each run; no output of a stage."""
+        return self.root / "reports" / "lineage.html"
+
+    @property
     def pictures_dir(self) -> Path:
         """One SVG per computed evaluation: what the page shows of it, for MLflow and DVC."""
         return self.root / "reports" / "pictures"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flows.commands import terminal
 from lapvqa import storage
 from lapvqa.errors import ConfigError
+from lapvqa.lineage import ledger
 from lapvqa.project import Project
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import toy_project
+from told_project import Told
 
 from lapvqa.project import Project
 
@@ -30,3 +31,22 @@ def toy(toy_template: Path, tmp_path: Path) -> Project:
     root = tmp_path / "project"
     shutil.copytree(toy_template, root)
     return Project(root)
+
+
+@pytest.fixture(scope="session")
+def told_template(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    told = Told(tmp_path_factory.mktemp("told"))
+    told.start()
+    told.run_all(1, rate=1.0, patients=["10000001"])
+    told.run_all(2, rate=0.5, patients=["10000001", "10000002"])
+    return told
+
+
+@pytest.fixture
+def told(told_template: Told, tmp_path: Path) -> Told:
+    """A private copy of a project whose ledger tells of two pipeline runs."""
+    root = tmp_path / "project"
+    shutil.copytree(told_template.project.root, root, copy_function=shutil.copy2)
+    copy = Told(root)
+    copy.lock, copy.ids = dict(told_template.lock), dict(told_template.ids)
+    return copy
