@@ -156,6 +156,30 @@ REPORT_LANGUAGES = pa.schema(
     ]
 )
 
+EXCLUDED = pa.schema(
+    [
+        _field("image_key", pa.string(), "keyed hash of the image that training loses"),
+        _field("study_key", pa.string(), "keyed hash of its study"),
+        _field("patient_key", pa.string(), "keyed hash of its patient"),
+        _field("split", pa.string(), "train | validate"),
+        _field("reason", pa.string(), "film | edited copy | study | report | patient"),
+        _field("data_set", pa.string(), "archive, or an input folder: whose test image it meets"),
+        _field("test_image", pa.string(), "that image: name in tested/<data_set>.parquet"),
+        _field("score", pa.float64(), "of two films or two reports, 0 to 1", null=True),
+    ]
+)
+
+TESTED = pa.schema(
+    [
+        _field("name", pa.string(), "image key, or the image's key within the data set"),
+        _field("study_key", pa.string(), "keyed hash of the study, if the archive's", null=True),
+        _field("held_from", pa.string(), "train | train, validate: splits that must not know it"),
+        _field("found", pa.string(), "reason for which training knew it; null: none", null=True),
+        _field("score", pa.float64(), "of two films or two reports, 0 to 1", null=True),
+        _field("left", pa.bool_(), "training still knows it: firewall.on_leak is stamp"),
+    ]
+)
+
 PROBE_PREDICTIONS = pa.schema(
     [
         _field("sample", pa.string(), "image or study within the dataset, without identity"),

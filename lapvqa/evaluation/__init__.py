@@ -7,7 +7,6 @@ Files, in the order in which data meets them:
     external_encoders.py  encoders of others: their names, their folders of results
     image_encoder.py      an encoder as the evaluations see it: stored pixels in, tokens out
     encoders/             others' encoders: which folders are read, how they see the image
-    image_folder.py       a data set's folder of image files, decoded once
     features.py           features of encoders, computed once per encoder and image
     visual_tokens.py      images as tokens of one encoder, frozen or trained with the head
     head_training.py      one loop that trains every task's heads

@@ -11,10 +11,10 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 
 from lapvqa import storage
+from lapvqa.datasets.image_folder import ImageFolder, open_folder
 from lapvqa.errors import OtherArchiveError
 from lapvqa.evaluation import contract
 from lapvqa.evaluation.image_encoder import ImageEncoder, OwnEncoder
-from lapvqa.evaluation.image_folder import ImageFolder, open_folder
 from lapvqa.evaluation.task import EvaluationTask
 from lapvqa.job import Counts, Job
 from lapvqa.params import BootstrapParams, EvaluateParams

@@ -18,11 +18,11 @@ from grid_encoder import Brightness
 from jobs import make_job
 
 from lapvqa import storage
+from lapvqa.datasets.image_folder import digest
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation import contract, features
 from lapvqa.evaluation.evaluate import EncoderSet, evaluate, pipeline_encoders
 from lapvqa.evaluation.image_encoder import ImageEncoder
-from lapvqa.evaluation.image_folder import digest
 from lapvqa.heads import checkpoint
 from lapvqa.identity import Keyring, key_id
 from lapvqa.images.geometry import fit_of

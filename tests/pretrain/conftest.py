@@ -12,7 +12,7 @@ from lapvqa import storage
 from lapvqa.images.shards import add_shard
 from lapvqa.params import ModelParams, PretrainParams
 from lapvqa.project import Project
-from lapvqa.schemas import IMAGES, TOKENS
+from lapvqa.schemas import EXCLUDED, IMAGES, TOKENS
 
 END = 50256
 SIZES = ModelParams(
@@ -98,5 +98,6 @@ def write_tables(
     project: Project, images: list[dict[str, object]], reports: list[dict[str, object]]
 ) -> None:
     storage.write_table(project.images, pa.Table.from_pylist(images, IMAGES), IMAGES)
+    storage.write_table(project.excluded, EXCLUDED.empty_table(), EXCLUDED)
     path = project.tokens_dir / "tokens-00000.parquet"
     storage.write_table(path, pa.Table.from_pylist(reports, TOKENS), TOKENS)

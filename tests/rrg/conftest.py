@@ -171,6 +171,7 @@ def _write_images(project: Project) -> None:
         for index, split in enumerate(SPLITS)
     ]
     storage.write_table(project.images, pa.Table.from_pylist(rows, schemas.IMAGES), schemas.IMAGES)
+    storage.write_table(project.excluded, schemas.EXCLUDED.empty_table(), schemas.EXCLUDED)
 
 
 @pytest.fixture
