@@ -79,6 +79,12 @@ IMAGES = pa.schema(
         _field("note", pa.string(), "what reading it passed over or guessed", null=True),
         _field("file_sha256", pa.string(), "sha256 of the file as read"),
         _field("pixels_sha256", pa.string(), "sha256 of the stored 384 x 384 bytes"),
+        _field(
+            "decoded_sha256",
+            pa.string(),
+            "sha256 of size and decoded values, before any grey transformation: the same film "
+            "has it in whatever lossless form",
+        ),
     ]
 )
 

@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def ingested(factory: pytest.TempPathFactory, root: Path) -> Project:
-    """Fill ``root`` with params.yaml, the demo archive and what its stages before training wrote."""
+    """Fill ``root`` with params.yaml, the demo archive and what the first stages wrote."""
     shutil.copytree(
         built_once(factory, "demo-project", _ingest),
         root,

@@ -4,9 +4,11 @@ Files, in the order in which data meets them:
     firewall.py     the stage: training beside every test set; who goes, and what is left
     held_out.py     the test sets as the evaluations read them: images, patients, pixels
     leaks.py        what both sides share by digests and keys: films, studies, patients
+    films.py        near films: descriptors and verdicts, kept from run to run
     descriptors.py  one film to 1024 bits that survive edits, and its five orientations
     same_film.py    two films to a score: is one an edited copy of the other
     matching.py     all queries against all references: bits first, pixels for the candidates
+    reports.py      reports that say the same under another patient's name
     account.py      what is written: excluded images, tested images, counts
 
 Contracts

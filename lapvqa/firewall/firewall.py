@@ -23,11 +23,13 @@ from lapvqa.firewall.held_out import (
     of_folders,
     open_archive,
 )
+from lapvqa.firewall.films import near_films
 from lapvqa.firewall.leaks import Training, by_keys, of_patients
+from lapvqa.firewall.reports import of_reports, read_reports
 from lapvqa.job import Counts, Job
 from lapvqa.params import EvaluateParams, FirewallParams
 from lapvqa.project import Project
-from lapvqa.schemas import EXCLUDED, FRONTAL_VIEWS, TOKENS
+from lapvqa.schemas import EXCLUDED, FRONTAL_VIEWS, STUDIES, TOKENS
 
 
 def run(params: tuple[FirewallParams, EvaluateParams], job: Job) -> Counts:
@@ -45,9 +47,11 @@ def run(params: tuple[FirewallParams, EvaluateParams], job: Job) -> Counts:
             sets.append(held)
         else:
             not_checked[name] = held
+    studies = storage.read_table(job.project.studies, STUDIES, made_by="ingest")
+    reports = read_reports(studies)
     found = []
-    for held in sets:
-        leaks = list(by_keys(training, held))
+    for held, near in zip(sets, near_films(training, sets, archive, job), strict=True):
+        leaks = [*by_keys(training, held), *near, *of_reports(reports, training, held, own)]
         leaks += of_patients(leaks, training, held)
         found.append(Found(held, leaks))
     left = own.on_leak == "stamp"
