@@ -7,8 +7,10 @@ from numpy.typing import NDArray
 
 Film = NDArray[np.uint8]
 
-_FLAT = 0.5  # standard deviation of grey in a line without picture
-_FAINT = 0.05  # the same, as a share of the picture's: a border that was saved as JPEG
+_FLAT = 1.0  # grey levels from the border's own that are still border
+_FAINT = 0.05  # the same, as a share of the picture's deviation: a border that was saved as JPEG
+_PRINT, _SPECKS = 0.15, 0.02  # of a line's pixels that may differ: letters in a black border
+_BLACK = 8  # a brighter one may be overexposed skin, which no copy has to have lost
 
 
 def trim(film: Film) -> Film:
@@ -20,20 +22,24 @@ def trim(film: Film) -> Film:
     if film.dtype != np.uint8 or film.ndim != 2 or not film.size:
         raise ValueError(f"expected a grey film, uint8 [H, W], found {film.dtype} {film.shape}")
     picture = _cut(film, _FLAT)
-    return _cut(picture, _FAINT * float(picture.std()))
+    return _cut(picture, max(_FLAT, _FAINT * float(picture.std())))
 
 
-def _cut(film: Film, flat: float) -> Film:
+def _cut(film: Film, near: float) -> Film:
+    """Take borders away until no side has one."""
     while True:
-        rows = _inside(film.std(axis=1) > flat)
-        columns = _inside(film[rows].std(axis=0) > flat)
-        picture = film[rows, columns]
-        if picture.shape == film.shape:
+        top, bottom = _border(film, near), _border(film[::-1], near)
+        left, right = _border(film.T, near), _border(film.T[::-1], near)
+        if not any((top, bottom, left, right)):
             return film
-        film = picture
+        film = film[top : len(film) - bottom, left : film.shape[1] - right]
 
 
-def _inside(lively: NDArray[np.bool_]) -> slice:
-    """Return from the first to the last line that has a picture; all of them if none has."""
-    lines = np.flatnonzero(lively)
-    return slice(int(lines[0]), int(lines[-1]) + 1) if len(lines) else slice(0, len(lively))
+def _border(film: Film, near: float) -> int:
+    """Return how many lines at the top are of the first one's grey; 0 if all are."""
+    grey = float(np.median(film[0]))
+    other = _PRINT if grey <= _BLACK else _SPECKS
+    for line, pixels in enumerate(film):
+        if np.count_nonzero(np.abs(pixels - grey) > near) > other * len(pixels):
+            return line
+    return 0
