@@ -5,7 +5,9 @@ Files, in the order in which data meets them:
     held_out.py     the test sets as the evaluations read them: images, patients, pixels
     leaks.py        what both sides share by digests and keys: films, studies, patients
     films.py        near films: descriptors and verdicts, kept from run to run
-    descriptors.py  one film to 1024 bits that survive edits, and its five orientations
+    trim.py         what of a film is picture
+    descriptors.py  one film to 2 x 1024 bits that survive edits, and its five orientations
+    nearest.py      the distance of all bits to a film's, compiled
     same_film.py    two films to a score: is one an edited copy of the other
     matching.py     all queries against all references: bits first, pixels for the candidates
     reports.py      reports that say the same under another patient's name
@@ -13,7 +15,7 @@ Files, in the order in which data meets them:
 
 Contracts
     A film is uint8 [H, W], grey: the stored square, or any other rendering of a radiograph.
-    Descriptors are uint8 [BYTES] each; they compare only with those of the same ``VERSION``.
+    Descriptors are uint8 [BYTES] each, comparable with those of the same ``descriptors.VERSION``.
     Training loses, tests keep: no test set is changed here. excluded.parquet names what training
     would have taken and nothing else, so its bytes alone decide whether pretraining is stale.
 """

@@ -1,13 +1,45 @@
-"""Two films to a score: is one an edited copy of the other?"""
+"""Two films to a score: is one an edited copy of the other, or a part of it?
+
+Points of one are found again in the other (SIFT, Lowe, IJCV 2004, as RootSIFT, Arandjelovic and
+Zisserman, CVPR 2012), an affine map is fitted to them, and the films are compared where they
+overlap. Films of two people have some points in common, but no map under which their ribs coincide.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
 
-from lapvqa.firewall.descriptors import Film
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lapvqa.firewall.trim import Film, trim
 
 SAME_FILM, EDITED_COPY = 0.9, 0.6
 Verdict = Literal["same film", "edited copy or same patient"]
+
+_SIDE, _POINTS = 256, 400
+_RATIO = 0.9  # of the distances to the nearest and the second nearest point
+_OFF, _MIN_INLIERS = 3.0, 5  # pixels
+_LEAST_SCALE, _MOST_SCALE = 0.4, 2.5
+_LEAST_OVERLAP = 0.25  # of the smaller film
+_FINE, _COARSE, _LOCAL = 1.0, 5.0, 8.0  # pixels: the band, and where its contrast is measured
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What of a film is compared; about 0.5 MB."""
+
+    band: Floats
+    """Its details, of equal contrast everywhere: [h, w], the longer side 256."""
+    places: Floats
+    """Where its points are, x and y: [P, 2]."""
+    points: Floats
+    """What they look like: RootSIFT, [P, 128]."""
 
 
 def verdict_of(score: float) -> Verdict | None:
@@ -17,10 +49,83 @@ def verdict_of(score: float) -> Verdict | None:
     return "edited copy or same patient" if score > EDITED_COPY else None
 
 
-def compare(query: Film, reference: Film) -> float:
-    """Return the score of two grey films uint8 [H, W] in the same orientation: 0 to 1.
+def features(film: Film) -> Features:
+    """Return what of a film, uint8 [H, W], ``compare`` looks at; ValueError as ``trim``."""
+    picture = np.ascontiguousarray(trim(film))
+    scale = _SIDE / max(picture.shape)
+    size = [max(1, round(scale * side)) for side in reversed(picture.shape)]
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    small = cv2.equalizeHist(cv2.resize(picture, size, interpolation=how))
+    keypoints, found = _sift().detectAndCompute(small, None)
+    points = np.zeros((0, 128), np.float32) if found is None else found
+    points = np.sqrt(points / np.maximum(points.sum(axis=1, keepdims=True), 1e-6))
+    places = np.array([one.pt for one in keypoints], np.float32).reshape(-1, 2)
+    return Features(_band(small.astype(np.float32)), places, points)
 
-    ``|NCC|`` of the band-passed films where one, moved by an affine map, covers the other; 0 if
-    no map is found.
+
+def compare(query: Features, reference: Features) -> float:
+    """Return the score of two films in the same orientation, 0 to 1.
+
+    ``|NCC|`` of the details where one, moved by the map, covers the other; 0 if there is no map.
+    The better of both polarities: a film matches its complement.
     """
-    raise NotImplementedError
+    # Where dark and bright change places, SIFT's main direction turns round, and its grid with it.
+    complement = query.points.reshape(-1, 4, 4, 8)[:, ::-1, ::-1].reshape(-1, 128)
+    return max(_score(query, points, reference) for points in (query.points, complement))
+
+
+@cache
+def _sift() -> Any:
+    return cv2.SIFT_create(_POINTS)  # type: ignore[attr-defined]
+
+
+def _band(film: Floats) -> Floats:
+    band = cv2.GaussianBlur(film, (0, 0), _FINE) - cv2.GaussianBlur(film, (0, 0), _COARSE)
+    energy = cv2.GaussianBlur(band * band, (0, 0), _LOCAL)
+    out: Floats = band / np.sqrt(energy + 0.05 * energy.mean() + 1e-6)
+    return out
+
+
+def _score(query: Features, points: Floats, reference: Features) -> float:
+    pairs = _pairs(points, reference.points)
+    if len(pairs) < _MIN_INLIERS:
+        return 0.0
+    cv2.setRNGSeed(0)
+    affine, inliers = cv2.estimateAffine2D(
+        query.places[pairs[:, 0]], reference.places[pairs[:, 1]],
+        method=cv2.RANSAC, ransacReprojThreshold=_OFF, confidence=0.999,
+    )  # fmt: skip
+    if affine is None or inliers.sum() < _MIN_INLIERS or not _plausible(affine[:, :2]):
+        return 0.0
+    return _correlation(query.band, reference.band, affine)
+
+
+def _pairs(ours: Floats, theirs: Floats) -> NDArray[np.intp]:
+    """Return rows of points that are each other's nearest, and clearly so: [n, 2]."""
+    if len(ours) < 2 or len(theirs) < 2:
+        return np.zeros((0, 2), np.intp)
+    likeness = ours @ theirs.T
+    rows, nearest = np.arange(len(ours)), likeness.argmax(axis=1)
+    best = likeness[rows, nearest]
+    mutual = likeness.argmax(axis=0)[nearest] == rows
+    likeness[rows, nearest] = -1
+    clear = 1 - best < _RATIO**2 * (1 - likeness.max(axis=1))  # squared distance: 2 - 2 likeness
+    chosen = mutual & clear
+    return np.stack([rows[chosen], nearest[chosen]], axis=1)
+
+
+def _plausible(linear: NDArray[np.float64]) -> bool:
+    most, least = np.linalg.svd(linear, compute_uv=False)
+    return bool(np.linalg.det(linear) > 0 and least > _LEAST_SCALE and most < _MOST_SCALE)
+
+
+def _correlation(query: Floats, reference: Floats, affine: NDArray[np.float64]) -> float:
+    size = reference.shape[::-1]
+    moved = cv2.warpAffine(query, affine, size, flags=cv2.INTER_LINEAR)
+    covered = cv2.warpAffine(np.ones_like(query, np.uint8), affine, size, flags=cv2.INTER_NEAREST)
+    overlap = cv2.erode(covered, np.ones((5, 5), np.uint8), borderValue=0) > 0
+    if overlap.sum() < _LEAST_OVERLAP * min(query.size, reference.size):
+        return 0.0
+    ours, theirs = (one[overlap] - one[overlap].mean() for one in (moved, reference))
+    norm = float(np.sqrt((ours**2).sum() * (theirs**2).sum()))
+    return min(1.0, abs(float((ours * theirs).sum())) / norm) if norm > 0 else 0.0
