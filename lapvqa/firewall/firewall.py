@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from lapvqa import storage
 from lapvqa.firewall.account import Found, account, excluded_table, write_tested
+from lapvqa.firewall.films import near_films
 from lapvqa.firewall.held_out import (
     LEARNT_FROM,
     Archive,
@@ -23,7 +24,6 @@ from lapvqa.firewall.held_out import (
     of_folders,
     open_archive,
 )
-from lapvqa.firewall.films import near_films
 from lapvqa.firewall.leaks import Training, by_keys, of_patients
 from lapvqa.firewall.reports import of_reports, read_reports
 from lapvqa.job import Counts, Job

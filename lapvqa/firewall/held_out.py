@@ -127,7 +127,7 @@ def _stored_set(
         studies=table["study_key"].to_pylist(),
         patients=table["patient_key"].to_pylist(),
         digests=table["pixels_sha256"].to_pylist(),
-        decoded=table["pixels_sha256"].to_pylist(),
+        decoded=table["decoded_sha256"].to_pylist(),
         read=lambda places: archive.read([int(rows[place]) for place in places]),
     )
 
@@ -149,7 +149,7 @@ def _folder_set(
         studies=[None] * len(own),
         patients=[None] * len(own),
         digests=[decoded.digests[place] for place in own],
-        decoded=[decoded.digests[place] for place in own],
+        decoded=[decoded.decoded[place] for place in own],
         read=lambda places: decoded.pixels([own[place] for place in places]),
         unreadable=len(tested) - len(own),
     )

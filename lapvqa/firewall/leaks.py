@@ -53,6 +53,7 @@ def by_keys(training: Training, held: HeldOut) -> Iterator[Leak]:
     """Yield the leaks that digests of pixels and the archive's keys show."""
     columns: tuple[tuple[Reason, str, Sequence[str | None]], ...] = (
         ("film", "pixels_sha256", held.digests),
+        ("film", "decoded_sha256", held.decoded),
         ("study", "study_key", held.studies),
         ("patient", "patient_key", held.patients),
     )

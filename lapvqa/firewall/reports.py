@@ -9,7 +9,7 @@ all of them, an edited one most; a report of templates alone has too few to be c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +86,9 @@ class _Index:
 
     def having(self, passages: Passages, share: float) -> Iterator[tuple[str, float]]:
         """Yield the studies that have at least ``share`` of ``passages``, and how much."""
-        first, last = (np.searchsorted(self._passages, passages, side) for side in ("left", "right"))
+        first, last = (
+            np.searchsorted(self._passages, passages, side) for side in ("left", "right")
+        )
         spans = [self._holders[a:b] for a, b in zip(first, last, strict=True)]
         holders, counts = np.unique(np.concatenate(spans), return_counts=True)
         for holder, count in zip(holders.tolist(), counts.tolist(), strict=True):
@@ -120,8 +122,8 @@ def _own_passages(
     return {study: passages for study, passages in own.items() if len(passages) >= MIN_OWN}
 
 
-def _united(parts: object) -> Passages:
-    united: Passages = np.unique(np.concatenate([_NONE, *parts]))  # type: ignore[misc]
+def _united(parts: Iterable[Passages]) -> Passages:
+    united: Passages = np.unique(np.concatenate([_NONE, *parts]))
     return united
 
 

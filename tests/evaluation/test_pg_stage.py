@@ -138,6 +138,7 @@ def write_archive(project: Project) -> list[list[object]]:
                 "offset_x": fit.offset_x, "offset_y": fit.offset_y, "photometric": "MONOCHROME2",
                 "bits_stored": 8, "transfer_syntax": "image/png", "voi": "rendered",
                 "file_sha256": f"{number:064x}", "pixels_sha256": digest(image),
+                "decoded_sha256": digest(image),
             }
         )  # fmt: skip
     shard = add_shard(project.images_dir, [one["image_key"] for one in images], np.stack(pixels))

@@ -57,6 +57,7 @@ class Archive:
         split: str = "train",
         patient: str | None = None,
         report: str | None = None,
+        decoded: str | None = None,
     ) -> str:
         """Add a study of one image, ``key``; the patient is new unless it is named."""
         patient = patient or f"patient of {key}"
@@ -67,6 +68,7 @@ class Archive:
         image = {
             **self.images[0], **common, "image_key": key, "view": "PA", "shard": shard, "row": 0,
             "file_sha256": f"file of {key}", "pixels_sha256": digest,
+            "decoded_sha256": decoded or f"decoded pixels of {key}",
         }  # fmt: skip
         study = {**self.studies[0], **common, "report": report, "num_images": 1}
         self.images.append(image)

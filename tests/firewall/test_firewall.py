@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import pytest
 from demo_project import ingested
 from planting import Archive, Outcome, raise_firewall
@@ -14,6 +16,21 @@ from lapvqa.errors import MissingArtifactError
 from lapvqa.images.report_pairs import read_pairs
 from lapvqa.images.shards import ShardStore
 from lapvqa.project import Project
+
+REPORT = (
+    "Compared with Tuesday, the nasogastric tube coils twice below the left hemidiaphragm, its "
+    "tip near the splenic flexure; unchanged shrapnel projects over the right scapula."
+)
+TEMPLATE = (
+    "The lungs are clear, with no focal consolidation, pleural effusion or pneumothorax, and the "
+    "cardiomediastinal silhouette is within normal limits for age and projection."
+)
+
+
+def noisy(pixels: np.ndarray, seed: int) -> np.ndarray:
+    """The same patient's film as its own neighbour: other bytes, near in looks."""
+    noise = np.random.default_rng(seed).integers(0, 9, pixels.shape)
+    return np.clip(pixels.astype(np.int64) + noise, 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -43,6 +60,20 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> Leaky:
     archive.add("his other film", archive.pixels(archive.of_split("train")[0]) // 2,
                 patient="patient of same film")  # fmt: skip
     archive.add("film of validate", archive.pixels(validate[0]))
+    archive.add("other window", archive.pixels(other) // 3 + 90, decoded=other["decoded_sha256"])
+    cropped = archive.pixels(validate[0])[16:-16, 16:-16]
+    archive.add("cropped", cv2.resize(cropped, (384, 384), interpolation=cv2.INTER_AREA))
+    archive.add("mirrored", np.ascontiguousarray(archive.pixels(other)[:, ::-1]))
+    told = next(row for row in archive.studies if row["study_key"] == other["study_key"])
+    told["report"] = REPORT
+    plain = archive.pixels(archive.of_split("train")[1])
+    archive.add("same report", noisy(plain, 1), report=REPORT.upper().replace(",", ""))
+    archive.add("edited report", noisy(plain, 2), report=f"{REPORT} Addendum: seen by two.")
+    archive.add("template", noisy(plain, 3), report=TEMPLATE)
+    for number in range(5):
+        archive.add(f"as usual {number}", noisy(plain, 4 + number), report=TEMPLATE)
+    also = next(row for row in archive.studies if row["study_key"] == validate[0]["study_key"])
+    also["report"] = TEMPLATE
     archive.add("validated on", archive.pixels(other), split="validate")
     folder = project.root / "demo/nih-cxr14"
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*.png")]
@@ -84,8 +115,28 @@ def test_a_patient_of_a_set_that_refers_to_the_archive_is_found(leaky: Leaky) ->
     assert sum(shared.values()) == len(own)
 
 
+def test_a_film_in_another_window_is_found_by_its_decoded_values(leaky: Leaky) -> None:
+    assert leaky.outcome.reasons("other window") == [("film", "archive")]
+
+
+@pytest.mark.parametrize("key", ["cropped", "mirrored"])
+def test_an_edited_film_is_found_by_its_looks(leaky: Leaky, key: str) -> None:
+    (reason, data_set) = leaky.outcome.reasons(key)[0]
+    assert (reason in ("film", "edited copy"), data_set) == (True, "archive")
+    assert leaky.outcome.excluded[key]["score"] < 1
+
+
+def test_a_report_under_another_name_is_found_and_a_template_is_not(leaky: Leaky) -> None:
+    found = leaky.outcome.reasons("same report", "edited report")
+    assert found == [("report", "archive")] * 2
+    assert "template" not in leaky.outcome.excluded
+
+
 def test_nothing_else_is_lost(leaky: Leaky) -> None:
-    planted = {"same film", "his other film", "film of validate", "film of nih", "validated on"}
+    planted = {
+        "same film", "his other film", "film of validate", "film of nih", "validated on",
+        "other window", "cropped", "mirrored", "same report", "edited report",
+    }  # fmt: skip
     moved = {r["image_key"] for r in leaky.archive.images if r["patient_key"] == leaky.moved}
     assert set(leaky.outcome.excluded) <= planted | moved
 

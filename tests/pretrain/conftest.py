@@ -81,6 +81,7 @@ def image_row(
         "native_rows": 384, "native_cols": 384, "scale": 1.0, "offset_x": 0.0, "offset_y": 0.0,
         "photometric": "MONOCHROME2", "bits_stored": 8, "transfer_syntax": "1.2.840.10008.1.2",
         "voi": "window", "file_sha256": image_key, "pixels_sha256": f"pixels of {image_key}",
+        "decoded_sha256": f"decoded pixels of {image_key}",
     }  # fmt: skip
 
 
