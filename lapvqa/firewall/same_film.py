@@ -30,6 +30,7 @@ _CERTAIN = 0.2  # strangers 0.17 and less, copies 0.24 and more: docs/firewall.m
 _FINE, _COARSE, _LOCAL = 1.0, 5.0, 8.0  # pixels: the band, and where its contrast is measured
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -126,37 +127,38 @@ def _pairs(ours: Floats, theirs: Floats) -> NDArray[np.intp]:
     return np.stack([rows[chosen], nearest[chosen]], axis=1)
 
 
-def _plausible(linear: NDArray[np.float64]) -> bool:
+def _plausible(linear: Doubles) -> bool:
     most, least = np.linalg.svd(linear, compute_uv=False)
     return bool(np.linalg.det(linear) > 0 and least > _LEAST_SCALE and most < _MOST_SCALE)
 
 
-def _likeness(query: Floats, reference: Floats, affine: NDArray[np.float64]) -> Floats:
+def _likeness(query: Floats, reference: Floats, affine: Doubles) -> Doubles:
     """Return the correlation of each tile where the moved query covers the reference: [T].
 
     A complement correlates negatively everywhere; the sign that most have is taken away.
     """
     rows, columns = (side // _TILE * _TILE for side in reference.shape)
+    if not rows or not columns:  # a film eight times as long as wide
+        return np.zeros(0)
     moved = cv2.warpAffine(query, affine, (columns, rows), flags=cv2.INTER_LINEAR)
     whole = np.ones_like(query, np.uint8)
     inside = cv2.warpAffine(whole, affine, (columns, rows), flags=cv2.INTER_NEAREST)
     inside = cv2.erode(inside, np.ones((5, 5), np.uint8), borderValue=0).astype(np.float32)
     if inside.sum() < _LEAST_OVERLAP * min(query.size, reference.size):
-        return np.zeros(0, np.float32)
+        return np.zeros(0)
     ours, theirs = moved * inside, reference[:rows, :columns] * inside
     share = np.maximum(_means(inside), 1e-6)
 
-    def product(one: Floats, other: Floats) -> Floats:
-        out: Floats = _means(one * other) - _means(one) * _means(other) / share
-        return out
+    def product(one: Floats, other: Floats) -> Doubles:
+        return _means(one * other) - _means(one) * _means(other) / share
 
     norm = np.maximum(product(ours, ours) * product(theirs, theirs), 1e-12)
-    tiles: Floats = (product(ours, theirs) / np.sqrt(norm))[share > 0.5]
+    tiles: Doubles = (product(ours, theirs) / np.sqrt(norm))[share > 0.5]
     return tiles if tiles.sum() >= 0 else -tiles
 
 
-def _means(film: Floats) -> Floats:
+def _means(film: Floats) -> Doubles:
     """Return the mean of each tile."""
     rows, columns = (side // _TILE for side in film.shape)
-    means: Floats = film.reshape(rows, _TILE, columns, _TILE).mean(axis=(1, 3))
-    return means
+    tiles = film.reshape(rows, _TILE, columns, _TILE)
+    return np.asarray(tiles.mean(axis=(1, 3), dtype=np.float64))
