@@ -6,7 +6,7 @@ Files, in the order in which data meets them:
     leaks.py        what both sides share by digests and keys: films, studies, patients
     films.py        near films: descriptors and verdicts, kept from run to run
     trim.py         what of a film is picture
-    descriptors.py  one film to 2 x 1024 bits that survive edits, and its five orientations
+    descriptors.py  one film to 2 x 2048 bits that survive edits, and its five orientations
     nearest.py      the distance of all bits to a film's, compiled
     same_film.py    two films to a score: is one an edited copy of the other
     matching.py     all queries against all references: bits first, pixels for the candidates

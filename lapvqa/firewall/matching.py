@@ -15,9 +15,9 @@ from lapvqa.firewall.nearest import nearest_turn
 from lapvqa.firewall.same_film import Features, Verdict, compare, features, verdict_of
 from lapvqa.firewall.trim import Film
 
-RADIUS = 270
-"""Bits of 1,024 in which candidates may differ."""
-PATIENCE = 50
+RADIUS = 550
+"""Bits of 2,048 in which candidates may differ."""
+PATIENCE = 20
 """Candidates of a query in a row, nearest first, that may be nothing before the rest is left."""
 _KEPT = 64  # references whose features are kept, 0.5 MB each
 
@@ -101,7 +101,7 @@ def candidates(
 
 
 def _words(bits: Bits) -> NDArray[np.uint64]:
-    """View rows [N, BYTES] as words of windows [N, W, 16]; ValueError for another form."""
+    """View rows [N, BYTES] as words of windows [N, W, 32]; ValueError for another form."""
     if bits.dtype != np.uint8 or bits.ndim != 2 or bits.shape[1] != BYTES:
         raise ValueError(
             f"expected descriptors uint8 [N, {BYTES}], found {bits.dtype} {bits.shape}"

@@ -1,6 +1,6 @@
 """The distance of every reference to a film, however the film is turned: exact, no index.
 
-Compiled on the user's machine; a bit more than a nanosecond for two windows of 1,024 bits.
+Compiled once on a machine, then cached; as fast as faiss (docs/decisions/0030-film-matching.md).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit, types, uint8, uint16, uint64, void
 from numba.extending import intrinsic
 
-WORDS = 16
+WORDS = 32
 """Of 64 bits, in the bits of one window: descriptors.BITS / 64."""
 
 
@@ -26,9 +26,9 @@ _ROWS = types.Array(uint64, 3, "C", readonly=True)
 
 @njit(void(_ROWS, _ROWS, uint16[::1], uint8[::1]), cache=True, nogil=True)
 def nearest_turn(references, query, distances, turns):  # type: ignore[no-untyped-def]
-    """Fill for each of references [R, W, 16] the distance [R] of the query's nearest turn [R].
+    """Fill for each of references [R, W, 32] the distance [R] of the query's nearest turn [R].
 
-    ``query`` is [turns, W, 16]. The distance of two films is that of their two nearest windows,
+    ``query`` is [turns, W, 32]. The distance of two films is that of their two nearest windows,
     in bits: one film's whole may be the other's inner part. Of equal turns the first counts.
     """
     windows = references.shape[1]

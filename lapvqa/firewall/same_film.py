@@ -22,12 +22,15 @@ Verdict = Literal["same film", "edited copy or same patient"]
 
 _SIDE, _POINTS = 256, 400
 _RATIO = 0.9  # of the distances to the nearest and the second nearest point
-_OFF, _MIN_INLIERS = 3.0, 5  # pixels
+_OFF, _MIN_INLIERS = 1.5, 5  # pixels
 _LEAST_SCALE, _MOST_SCALE = 0.4, 2.5
 _LEAST_OVERLAP = 0.25  # of the smaller film
+_TILE = 32  # pixels
+_CERTAIN = 0.2  # strangers 0.17 and less, copies 0.24 and more: docs/firewall.md
 _FINE, _COARSE, _LOCAL = 1.0, 5.0, 8.0  # pixels: the band, and where its contrast is measured
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,11 @@ def features(film: Film) -> Features:
 def compare(query: Features, reference: Features) -> float:
     """Return the score of two films in the same orientation, 0 to 1.
 
-    ``|NCC|`` of the details where one, moved by the map, covers the other; 0 if there is no map.
-    The better of both polarities: a film matches its complement.
+    One film is moved onto the other by the map, and the score is the correlation of their details
+    in the median tile, so that a few tiles of burnt-in text do not count. It is 0 if there is no
+    map, or if too few points agree on it and too few tiles on the film: the ribs of two people can
+    be brought near each other, but not everywhere. The better of both polarities: a film matches
+    its complement.
     """
     # Where dark and bright change places, SIFT's main direction turns round, and its grid with it.
     complement = query.points.reshape(-1, 4, 4, 8)[:, ::-1, ::-1].reshape(-1, 128)
@@ -95,9 +101,16 @@ def _score(query: Features, points: Floats, reference: Features) -> float:
         query.places[pairs[:, 0]], reference.places[pairs[:, 1]],
         method=cv2.RANSAC, ransacReprojThreshold=_OFF, confidence=0.999,
     )  # fmt: skip
-    if affine is None or inliers.sum() < _MIN_INLIERS or not _plausible(affine[:, :2]):
+    agreeing = 0 if affine is None else int(inliers.sum())
+    if agreeing < _MIN_INLIERS or not _plausible(affine[:, :2]):
         return 0.0
-    return _correlation(query.band, reference.band, affine)
+    likeness = _likeness(query.band, reference.band, affine)
+    if not len(likeness):
+        return 0.0
+    middle, low = np.quantile(likeness, [0.5, 0.3])
+    again = agreeing / min(len(points), len(reference.points))
+    certain = middle * max(low, 0) * agreeing / len(pairs) * np.sqrt(again) > _CERTAIN
+    return float(min(1, middle)) if certain else 0.0
 
 
 def _pairs(ours: Floats, theirs: Floats) -> NDArray[np.intp]:
@@ -114,18 +127,38 @@ def _pairs(ours: Floats, theirs: Floats) -> NDArray[np.intp]:
     return np.stack([rows[chosen], nearest[chosen]], axis=1)
 
 
-def _plausible(linear: NDArray[np.float64]) -> bool:
+def _plausible(linear: Doubles) -> bool:
     most, least = np.linalg.svd(linear, compute_uv=False)
     return bool(np.linalg.det(linear) > 0 and least > _LEAST_SCALE and most < _MOST_SCALE)
 
 
-def _correlation(query: Floats, reference: Floats, affine: NDArray[np.float64]) -> float:
-    size = reference.shape[::-1]
-    moved = cv2.warpAffine(query, affine, size, flags=cv2.INTER_LINEAR)
-    covered = cv2.warpAffine(np.ones_like(query, np.uint8), affine, size, flags=cv2.INTER_NEAREST)
-    overlap = cv2.erode(covered, np.ones((5, 5), np.uint8), borderValue=0) > 0
-    if overlap.sum() < _LEAST_OVERLAP * min(query.size, reference.size):
-        return 0.0
-    ours, theirs = (one[overlap] - one[overlap].mean() for one in (moved, reference))
-    norm = float(np.sqrt((ours**2).sum() * (theirs**2).sum()))
-    return min(1.0, abs(float((ours * theirs).sum())) / norm) if norm > 0 else 0.0
+def _likeness(query: Floats, reference: Floats, affine: Doubles) -> Doubles:
+    """Return the correlation of each tile where the moved query covers the reference: [T].
+
+    A complement correlates negatively everywhere; the sign that most have is taken away.
+    """
+    rows, columns = (side // _TILE * _TILE for side in reference.shape)
+    if not rows or not columns:  # a film eight times as long as wide
+        return np.zeros(0)
+    moved = cv2.warpAffine(query, affine, (columns, rows), flags=cv2.INTER_LINEAR)
+    whole = np.ones_like(query, np.uint8)
+    inside = cv2.warpAffine(whole, affine, (columns, rows), flags=cv2.INTER_NEAREST)
+    inside = cv2.erode(inside, np.ones((5, 5), np.uint8), borderValue=0).astype(np.float32)
+    if inside.sum() < _LEAST_OVERLAP * min(query.size, reference.size):
+        return np.zeros(0)
+    ours, theirs = moved * inside, reference[:rows, :columns] * inside
+    share = np.maximum(_means(inside), 1e-6)
+
+    def product(one: Floats, other: Floats) -> Doubles:
+        return _means(one * other) - _means(one) * _means(other) / share
+
+    norm = np.maximum(product(ours, ours) * product(theirs, theirs), 1e-12)
+    tiles: Doubles = (product(ours, theirs) / np.sqrt(norm))[share > 0.5]
+    return tiles if tiles.sum() >= 0 else -tiles
+
+
+def _means(film: Floats) -> Doubles:
+    """Return the mean of each tile."""
+    rows, columns = (side // _TILE for side in film.shape)
+    tiles = film.reshape(rows, _TILE, columns, _TILE)
+    return np.asarray(tiles.mean(axis=(1, 3), dtype=np.float64))
