@@ -124,7 +124,7 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
     "results/<task>/metrics.json": (
         'Either `{"task", "status": "ok", "primary", "num_samples", "num_patients", "systems": '
         '{system: {metric: {"value", "low", "high"}}}, "differences", "seeds", "undefined", '
-        '"metrics", "protocol"}` or '
+        '"metrics", "protocol", "contaminated"}` (false, or `{"why", "counts"}`: firewall.md) or '
         '`{"task", "status": "not computed", "reason"}`. An undefined number is null, never 0.',
         None,
     ),
