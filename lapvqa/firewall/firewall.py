@@ -92,8 +92,9 @@ def _say(content: dict[str, Any], shared: int, job: Job) -> Counts:
             f"{shared} of {before} training images are in a test set too and stay "
             "(firewall.on_leak: stamp): the results of those sets will be marked contaminated"
         )
-    for name, why in content["not_checked"].items():
-        job.recorder.say(f"not compared with {name}: {why}")
+    if content["not_checked"]:
+        sets = "; ".join(f"{name}: {why}" for name, why in content["not_checked"].items())
+        job.recorder.say(f"not compared with {sets}")
     return {
         "training_images": before,
         "shared_images": shared,
