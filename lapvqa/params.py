@@ -105,6 +105,18 @@ class TokensParams(Section):
     shard_reports: Count = 65536
 
 
+class FirewallParams(Section):
+    """Stage firewall: what is done about images and reports that a test set has too.
+
+    ``template_patients``: a passage of five words that so many patients share is a template, and
+    says nothing; ``report_overlap``: of the other passages, the share that makes two reports one.
+    """
+
+    on_leak: Literal["exclude", "stamp"] = "exclude"
+    report_overlap: Annotated[float, Field(gt=0, le=1)] = 0.8
+    template_patients: Annotated[int, Field(ge=2)] = 5
+
+
 class ModelParams(Section):
     """Sizes; the defaults are the published ones.
 
@@ -349,6 +361,7 @@ class Params(Section):
     inventory: InventoryParams
     ingest: IngestParams
     tokens: TokensParams
+    firewall: FirewallParams = FirewallParams()
     pretrain: PretrainParams
     export: ExportParams
     evaluate: EvaluateParams

@@ -32,6 +32,8 @@ class StoredPixels:
 
     pixels: NDArray[np.uint8]
     fit: Fit
+    decoded_sha256: str = ""
+    """Of the decoded values (``lapvqa.dicom.pixels.digest``), as images.parquet has it."""
 
 
 def read_image(path: Path) -> StoredPixels:
@@ -44,7 +46,7 @@ def read_image(path: Path) -> StoredPixels:
     except OSError as error:
         raise DicomError(Reason.UNREADABLE, f"expected a readable file: {error.strerror}") from None
     image = read_picture(data) if data.startswith(_PICTURES) else read_dicom(data)
-    return StoredPixels(image.pixels, image.fit)
+    return StoredPixels(image.pixels, image.fit, image.decoded_sha256)
 
 
 def read_or_none(path: Path) -> StoredPixels | None:

@@ -67,7 +67,7 @@ def test_dvc_repro_alone_leaves_the_same_lock(
 def test_a_second_run_does_nothing_and_says_so(finished: Scratch) -> None:
     before = finished.lock
     done = finished.lapvqa("run")
-    for stage in ("inventory", "ingest", "tokens", "pretrain", "export", "report"):
+    for stage in ("inventory", "ingest", "tokens", "firewall", "pretrain", "export", "report"):
         assert any(stage in line and "up to date" in line for line in done.stdout.splitlines()), (
             done.stdout
         )
@@ -115,6 +115,7 @@ def test_every_metric_has_an_interval_that_holds_it(finished: Scratch) -> None:
     for task in ("probe_chexpert", "probe_nih14", "rrg"):
         metrics = json.loads((finished.root / "results" / task / "metrics.json").read_text())
         assert metrics["status"] == "ok", metrics
+        assert metrics["contaminated"] is False, metrics
         for system in metrics["systems"].values():
             for name, estimate in system.items():
                 if estimate["value"] is not None and estimate["low"] is not None:

@@ -39,6 +39,7 @@ PARAMS_YAML = """\
 DVC_KEY = """\
       view:
         data: data/images.parquet
+        tested: data/firewall/tested/archive.parquet
         code: lapvqa/view
         reader: lapvqa/view/judge.py
         metrics: lapvqa/metrics/texts
