@@ -17,6 +17,7 @@ from lapvqa.errors import DicomError
 class Reason(StrEnum):
     """Codes of column ``reason`` in rejects.parquet."""
 
+    ERASED = "erased"
     UNREADABLE = "unreadable"
     CHANGED = "changed"
     TOO_LARGE = "too_large"
@@ -78,9 +79,12 @@ TRANSIENT = frozenset({Reason.UNREADABLE, Reason.CHANGED, Reason.DECODER_CRASHED
 COPIES = frozenset({Reason.DUPLICATE_UID, Reason.DUPLICATE_CONTENT, Reason.PATIENT_MISMATCH})
 
 # Left out on request, so they do not count against ingest.reject_budget.
-BY_REQUEST = frozenset({Reason.LATERAL_NOT_ASKED, Reason.VIEW_UNKNOWN, Reason.COMPANION})
+BY_REQUEST = frozenset(
+    {Reason.ERASED, Reason.LATERAL_NOT_ASKED, Reason.VIEW_UNKNOWN, Reason.COMPANION}
+)
 
 _REMEDIES = {
+    Reason.ERASED: "delete the file from the archive: its patient was erased (docs/erasure.md)",
     Reason.UNREADABLE: "check that the file exists and that this user may read it",
     Reason.CHANGED: "let the copying into the archive finish, then run again",
     Reason.TOO_LARGE: "check the size and the rows and columns in the header; fetch a new copy",

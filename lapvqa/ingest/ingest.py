@@ -38,6 +38,7 @@ from lapvqa.ingest.rejects import load_waivers, require_budget
 from lapvqa.ingest.reports import UTF8_NAMES, flag_counts, open_reports, read_reports
 from lapvqa.ingest.result_store import ResultStore, open_files
 from lapvqa.ingest.study_tables import Reports, Shard
+from lapvqa.ingest.tombstones import Tombstones, load_tombstones
 from lapvqa.ingest.verdicts import in_splits_of_others, is_taken, judge, raw_twins
 from lapvqa.job import Job
 from lapvqa.params import IngestParams
@@ -57,6 +58,7 @@ class Source:
     context: Context
     planned: Plan
     files: Files
+    erased: Tombstones
 
 
 def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
@@ -95,6 +97,8 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
     del taken  # what only the table of images needs need not be there twice
     known_studies = study_tables.find_studies(files)
     reports, flags = _reports(source, known_studies, params, job)
+    files = study_tables.without_keys_of_erased(files)
+    known_studies = study_tables.find_studies(files)
     days_earlier = _days_earlier(params, source.keyring)
     studies = study_tables.studies_table(known_studies, reports, days_earlier)
     reports = replace(reports, taken=reports.taken.drop_columns(["text"]))
@@ -143,15 +147,18 @@ def open_source(params: IngestParams, job: Job) -> Source:
         job.recorder.say("no file with reports yet: only DICOM SR among the images can bring some")
     key = load_key(folder, job)
     keyring = Keyring(key, keep_ids=params.deid.keep_ids)
-    seed = params.split.seed
+    erased = load_tombstones(job.project, keyring)
+    store = open_files(work_dir, folder, params, key)
+    store.bury(erased, job.recorder)
     return Source(
         folder,
         archive,
         keyring,
-        open_files(work_dir, folder, params, key),
-        Context(folder, keyring, seed, params.limits),
-        plan(archive, found, views=params.views),
+        store,
+        Context(folder, keyring, params.split.seed, params.limits, erased),
+        plan(archive, found, views=params.views, erased=erased),
         found,
+        erased,
     )
 
 
@@ -160,7 +167,7 @@ def _reports(
 ) -> tuple[Reports, dict[str, int]]:
     """Return the reports, and how many of all that were read hold identifying text, by kind."""
     known = study_tables.known_studies(studies, source.keyring)
-    matches = source.archive.match_reports(known)
+    matches = study_tables.without_erased(source.archive.match_reports(known), studies.files)
     for note in matches.notes:
         job.recorder.say(note)
     paths = pc.unique(whole(matches.table["path"])).sort()
