@@ -1,0 +1,339 @@
+"""An erasure from the look to the receipt, in steps that may be cut off and repeated.
+
+    look       search every store for the patient's traces; nothing is changed
+    bury       the tombstone: from now on ingest keeps the patient out
+    renew      the pipeline's own stages make data and tokens anew; only shards concerned change
+    remove     what was found is removed from every store
+    check      every store is searched again; what is left over is removed and searched once more
+    tell       affected models are marked, a retraining is wanted
+    receipt    what was done, and the proof that the new training set is without the patient
+
+Each step is entered in the journal when it is done. A step that was cut off is done again: it
+starts from what the look found, so what is gone already only makes it shorter.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lapvqa import storage
+from lapvqa.erasure import impact, journal, merkle, traces, whom
+from lapvqa.erasure.journal import Journal
+from lapvqa.erasure.stores import Finding, Searched, Store
+from lapvqa.erasure.traces import Traces
+from lapvqa.errors import LapvqaError
+from lapvqa.identity import Keyring
+from lapvqa.ingest.tombstones import Tombstones, add_tombstone, load_tombstones
+from lapvqa.params import PretrainParams
+from lapvqa.project import Project
+from lapvqa.schemas import IMAGES, STUDIES, TOKENS
+from lapvqa.uptodate.stagefile import locked
+
+STEPS = ("look", "bury", "renew", "remove", "check", "tell")
+_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Place:
+    """The project as an erasure needs it."""
+
+    project: Project
+    keyring: Keyring
+    archive: Path
+    """The raw archive: never changed by us."""
+    params: PretrainParams
+    stores: Sequence[Store]
+    tables: Sequence[Path]
+    """Of older versions too, wherever they lie: they know more of the patient's keys."""
+    renew: Callable[[], None]
+    """Brings the stages up to tokens up to date."""
+    tell: Callable[[Mapping[str, Any]], dict[str, Any]]
+    """Marks models, wants a retraining; returns what it did."""
+
+
+def open_journal(place: Place, given: str, request: str) -> Journal:
+    """Return the open erasure of a patient, or a new one; ConfigError if nobody is called so."""
+    erased = load_tombstones(place.project, place.keyring)
+    tables = [*_tables(place.project), *place.tables]
+    patient = whom.patient_key(given, place.keyring, tables, erased)
+    mark = erased.mark("patient", patient)
+    name = mark[:12]
+    known = journal.load(place.project, name)
+    if known is not None:
+        return known
+    found = traces.begin(patient, given.strip(), erased)
+    traces.learn(found, tables, erased)
+    if place.project.studies.exists():
+        traces.learn_texts(
+            found, storage.read_table(place.project.studies, STUDIES, made_by="ingest")
+        )
+    if place.project.images.exists():
+        images = storage.read_table(place.project.images, IMAGES, made_by="ingest")
+        traces.learn_pixels(found, images, place.project.images_dir)
+    return Journal(name, request or f"request-{name}", time.time(), found)
+
+
+def look(place: Place, opened: Journal) -> dict[str, Any]:
+    """Search all stores and say what an erasure would touch; nothing is written."""
+    project, patient = place.project, opened.traces.patient
+    searched = [store.search(opened.traces) for store in place.stores]
+    models = impact.affected_models(project, patient)
+    return {
+        "searched": [one.to_json() for one in searched],
+        "rows": impact.rows_of(project, patient),
+        "split": impact.split_of(project, patient),
+        "shards": impact.shard_rows(project),
+        "outputs": _outputs(project),
+        "models": models,
+        "metrics": impact.affected_metrics(project, patient, models=bool(models)),
+        "ways": impact.ways_to_retrain(project, patient, place.params),
+        "archive_files": len(archive_files(place, opened)),
+    }
+
+
+def archive_files(place: Place, opened: Journal) -> list[str]:
+    """Return the patient's files that the archive still holds; for the owner's eyes only."""
+    paths = opened.traces.found.get(traces.PATH, set())
+    return impact.archive_files(place.project, place.archive, paths)
+
+
+def erase(place: Place, opened: Journal, say: Callable[[str], None]) -> dict[str, Any]:
+    """Do the steps that are not done, and return the receipt.
+
+    What the archive itself still holds keeps the journal open: its listing names the files.
+    """
+    project, facts = place.project, opened.facts
+    doing: dict[str, Callable[[], Any]] = {
+        "look": lambda: look(place, opened),
+        "bury": lambda: _bury(place, opened),
+        "renew": lambda: _renew(place),
+        "remove": lambda: _remove(place, opened, facts["look"]["searched"]),
+        "check": lambda: _check(place, opened),
+        "tell": lambda: place.tell(facts["look"]),
+    }
+    opened.keep(project)
+    for step in STEPS:
+        if step not in facts:
+            say(f"{step} ...")
+            facts[step] = doing[step]()
+            opened.keep(project)
+    receipt = make_receipt(place, opened)
+    if receipt["state"] == "complete":
+        opened.forget(project)
+    else:  # the same command looks again, and removes what the archive's owner has made removable
+        for step in ("look", "renew", "remove", "check"):
+            facts.setdefault("earlier", {}).setdefault(step, facts[step])
+            del facts[step]
+        opened.keep(project)
+    return receipt
+
+
+def _bury(place: Place, opened: Journal) -> dict[str, Any]:
+    add_tombstone(place.project, request=opened.request, marks=opened.traces.marks)
+    return {"marks": len(opened.traces.marks)}
+
+
+def _renew(place: Place) -> dict[str, Any]:
+    place.renew()
+    return {"outputs": _outputs(place.project), "shards": impact.shard_rows(place.project)}
+
+
+def _remove(
+    place: Place, opened: Journal, searched: Iterable[Mapping[str, Any]]
+) -> dict[str, int]:
+    found = {one["store"]: [_finding(f) for f in one["findings"]] for one in searched}
+    if found and any(found.values()):
+        _remove_page(place.project)
+    return {
+        store.name: store.remove(found.get(store.name, []), opened.traces)
+        for store in place.stores
+    }
+
+
+def _finding(values: Mapping[str, Any]) -> Finding:
+    return Finding(values["item"], tuple(values["kinds"]), values["size"])
+
+
+def _remove_page(project: Project) -> None:
+    """Remove the report page: its pictures carry no key by which they could be found."""
+    for path in (project.report_page, *project.pictures_dir.glob("*")):
+        path.unlink(missing_ok=True)
+
+
+def _check(place: Place, opened: Journal) -> dict[str, Any]:
+    """Search again, remove what is left, and search once more; return the last search."""
+    for _ in range(_ROUNDS):
+        searched = [store.search(opened.traces) for store in place.stores]
+        if not any(_left(one) for one in searched):
+            break
+        _remove(place, opened, [one.to_json() for one in searched])
+    return {
+        "searched": [one.to_json() for one in searched],
+        "left": {one.store: _left(one) for one in searched if _left(one)},
+        "listed": sum(len(one.findings) for one in searched)
+        - sum(_left(one) for one in searched),
+    }  # fmt: skip
+
+
+def _left(searched: Searched) -> int:
+    return sum(not (f.only_listed or "names a deleted object" in f.kinds) for f in searched.findings)
+
+
+def make_receipt(place: Place, opened: Journal) -> dict[str, Any]:
+    """Write the receipt of an erasure under erasures/, and return it; it names nobody."""
+    project, facts = place.project, opened.facts
+    before = facts.get("earlier", {}).get("look", facts["look"])
+    renewed = facts["renew"]
+    remaining = archive_files(place, opened)
+    state = "complete"
+    if facts["check"]["left"]:
+        state = "not clean: see absence.left"
+    elif remaining or facts["check"]["listed"]:
+        state = "open: the archive still holds files of the patient"
+    receipt = {
+        "receipt": "lapvqa erasure", "version": 1, "state": state,
+        "request": opened.request,
+        "begun": _moment(opened.started), "written": _moment(time.time()),
+        "patient": opened.name,
+        "scope": {
+            "rows": before["rows"], "split": before["split"],
+            "films_under_other_ids": opened.traces.shared_films,
+            "traces_looked_for": {k: len(v) for k, v in sorted(opened.traces.found.items())},
+        },
+        "stores": _stores(before, facts["check"], facts["remove"], place.stores),
+        "outputs": _compared(before["outputs"], renewed["outputs"]),
+        "over_deletion": impact.over_deletion(before["shards"], renewed["shards"], before["rows"]),
+        "tombstone": {
+            "file": project.tombstones.name, "marks": facts["bury"]["marks"],
+            "remark": "keyed digests; a keyed digest of a patient is itself personal data, kept "
+            "so that the patient's files stay out when they are delivered again",
+        },
+        "absence": {
+            "searched_again": True, "left": facts["check"]["left"],
+            "named_by_the_archive": facts["check"]["listed"], "limits": LIMITS,
+        },
+        "archive": {
+            "files_still_there": len(remaining),
+            "remark": "the raw archive is never changed by LAPVQA; its owner deletes the files, "
+            "then the same command closes the erasure",
+        },
+        "models": before["models"], "metrics": before["metrics"], "ways": before["ways"],
+        "decision": facts["tell"],
+        "recipients": {
+            "remark": "who downloaded a model or a file before is not recorded here; registry "
+            "downloads: not known", "known": facts["tell"].get("recipients", []),
+        },
+        "training_set": _absence_from_training(place, opened.traces),
+        "signature": None,
+    }  # fmt: skip
+    return receipt
+
+
+LIMITS = (
+    "backups and snapshots of disks, and other clones of this project, are not reached",
+    "unlinked blocks are overwritten by the file system in its own time",
+    "weights of affected models stay until they are replaced: they hold no copy that the search "
+    "could find, which does not mean that they hold nothing",
+    "git's history holds hashes of the data as it was (dvc.lock), and no data",
+    "pictures on older report pages are found by the data that they were made of, not by pixels",
+    "what was released, published or mailed is not reached",
+)
+
+
+def _stores(
+    before: Mapping[str, Any], check: Mapping[str, Any], removed: Mapping[str, int],
+    stores: Sequence[Store],
+) -> list[dict[str, Any]]:  # fmt: skip
+    after = {one["store"]: one for one in check["searched"]}
+    methods = {store.name: store.method for store in stores}
+    rows = []
+    for one in before["searched"]:
+        kinds = [kind for finding in one["findings"] for kind in finding["kinds"]]
+        later = after.get(one["store"], {"files": 0, "findings": []})
+        rows.append(
+            {
+                "store": one["store"], "files": one["files"], "bytes": one["size"],
+                "held_traces": len(one["findings"]),
+                "kinds": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
+                "method": methods.get(one["store"], ""), "removed": removed.get(one["store"], 0),
+                "files_after": later["files"], "hold_traces_after": len(later["findings"]),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _outputs(project: Project) -> dict[str, str]:
+    """Return the digests of what the data stages made, as dvc.lock has them."""
+    return {
+        path: md5
+        for lock in locked(project).values()
+        if lock.name in ("ingest", "tokens")
+        for path, md5 in lock.outs.items()
+    }
+
+
+def _compared(before: Mapping[str, str], after: Mapping[str, str]) -> list[dict[str, str | None]]:
+    return [
+        {"path": path, "before": before.get(path), "after": after.get(path)}
+        for path in sorted({*before, *after})
+    ]
+
+
+def training_members(project: Project) -> set[str]:
+    """Return the patients whose studies or images are in train or validate."""
+    members: set[str] = set()
+    for path, schema in ((project.images, IMAGES), (project.tokens_dir, TOKENS)):
+        table = storage.read_table(path, schema, made_by="ingest")
+        rows = zip(table["patient_key"].to_pylist(), table["split"].to_pylist(), strict=True)
+        members |= {patient for patient, split in rows if split in ("train", "validate")}
+    return members
+
+
+def member_digest(key: bytes, patient: str) -> bytes:
+    """Return the keyed digest by which a patient is a leaf of the training set's tree."""
+    return hmac.digest(key, f"member:{patient}".encode(), "sha256")
+
+
+def _absence_from_training(place: Place, found: Traces) -> dict[str, Any]:
+    key = place.keyring.key
+    members = training_members(place.project)
+    ordered = merkle.leaves(member_digest(key, one) for one in members)
+    absent = member_digest(key, found.patient)
+    proof = merkle.prove_absence(ordered, absent)
+    root = merkle.root(ordered)
+    if not merkle.is_absent(root, absent, proof):
+        raise AssertionError("the proof of absence does not hold")
+    return {
+        "patients": len(members), "root": root, "absent": absent.hex(), "proof": asdict(proof),
+        "remark": "Merkle root over keyed digests of all patients in train and validate; the proof "
+        "is checked by `lapvqa erase --check RECEIPT`",
+    }  # fmt: skip
+
+
+def check_receipt(receipt: Mapping[str, Any]) -> None:
+    """Check a receipt's proof of absence by itself; LapvqaError if it does not hold."""
+    told = receipt["training_set"]
+    values = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in told["proof"].items()
+    }
+    if not merkle.is_absent(told["root"], bytes.fromhex(told["absent"]), merkle.Absence(**values)):
+        raise LapvqaError(
+            "expected a proof that the patient is not in the training set, found one that fails",
+            hint="the receipt was changed, or belongs to another training set",
+        )
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _tables(project: Project) -> list[Path]:
+    """Return the tables of data/ and of the finished work."""
+    folders = (project.root / "data", project.work_dir("ingest"), project.work_dir("tokens"))
+    return [path for folder in folders for path in sorted(folder.rglob("*.parquet"))]
