@@ -147,8 +147,28 @@ class Project:
 
     @property
     def ledger(self) -> Path:
-        """ledger.jsonl: one line per finished stage, joining DVC, git, Prefect and MLflow."""
+        """ledger/chain.jsonl: what happened, joining DVC, git, Prefect and MLflow; under git."""
+        return self.root / "ledger" / "chain.jsonl"
+
+    @property
+    def ledger_payloads(self) -> Path:
+        """ledger/payloads.jsonl: what the entries of the chain say; under git."""
+        return self.root / "ledger" / "payloads.jsonl"
+
+    @property
+    def row_numbers(self) -> Path:
+        """ledger/private/: the keys that stand for patients and studies, never under git."""
+        return self.root / "ledger" / "private"
+
+    @property
+    def first_ledger(self) -> Path:
+        """.lapvqa/ledger.jsonl: the ledger of version 0.1, taken over on first sight."""
         return self.state / "ledger.jsonl"
+
+    @property
+    def lineage_index(self) -> Path:
+        """SQLite index over the ledger; made again from it at will."""
+        return self.state / "lineage.sqlite"
 
     @property
     def uptodate(self) -> Path:

@@ -146,6 +146,19 @@ TOKENS = pa.schema(
     ]
 )
 
+MEMBERS = pa.schema(
+    [
+        _field("study_key", pa.string(), "keyed hash of the study"),
+        _field("patient_key", pa.string(), "keyed hash of the patient"),
+        _field("role", pa.string(), "train: sampled; validate: chose the best step"),
+        _field("times", pa.int64(), "samples drawn until the last step, over all its images"),
+        _field("times_best", pa.int64(), "samples drawn until the best step"),
+        _field("first_step", pa.int64(), "step, from 1, that sampled it first; 0 if none"),
+    ]
+)
+MEMBERS_FILE = "members.parquet"
+"""Beside a model: whom its training has sampled."""
+
 REPORT_LANGUAGES = pa.schema(
     [
         _field("study_key", pa.string(), "keyed hash of the study"),

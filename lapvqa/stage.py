@@ -20,6 +20,7 @@ from lapvqa import runtime, storage
 from lapvqa.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER, ConfigError, LapvqaError
 from lapvqa.evaluation import task_table
 from lapvqa.job import Counts, Job, open_job
+from lapvqa.lineage import environment
 from lapvqa.params import Params, load_params
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
@@ -61,12 +62,10 @@ def run_stage(name: str, project: Project) -> Counts:
             recorder.close()
         # Ids of the records that this run belongs to stay beside, never inside, its outputs:
         # an id within an output would change its hash on every run.
-        environment = {
-            key: value for key, value in os.environ.items() if key.startswith("LAPVQA_ID_")
-        }
+        ids = {key: value for key, value in os.environ.items() if key.startswith("LAPVQA_ID_")}
         facts = {
             "stage": name, "started": started, "seconds": time.time() - started,
-            "counts": counts, "ids": environment,
+            "counts": counts, "ids": ids, "environment": environment.facts(project),
         }  # fmt: skip
         storage.write_json(project.run_file(name), facts)
     return counts

@@ -1,24 +1,18 @@
-"""The ledger's entries: one per finished stage, also for stages that a bare `dvc repro` ran."""
+"""What the tasks of a run tell the ledger, and what they tell a stage of its records."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from lapvqa.lineage import ledger
+from lapvqa.lineage import recording
+from lapvqa.lineage.recording import Commit
+from lapvqa.lineage.runs import Run
 from lapvqa.project import Project
 from lapvqa.uptodate.stagefile import locked
-
-
-@dataclass(frozen=True)
-class Commit:
-    """The code that runs: None outside git."""
-
-    sha: str | None
-    dirty: bool | None
+from tasks import results
 
 
 @dataclass(frozen=True)
@@ -39,78 +33,61 @@ class Ids:
         return {key: value for key, value in named.items() if value}
 
 
-def read_commit(root: Path) -> Commit:
-    """Return git's commit; dirty if tracked files differ, dvc.lock aside: every run writes it."""
-    sha = _git(root, "rev-parse", "HEAD")
-    changes = _git(
-        root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock"
-    )
-    return Commit(sha=sha, dirty=None if sha is None or changes is None else bool(changes))
+def tell(
+    project: Project, stage: str, *, began: float, seconds: float, commit: Commit, ids: Ids
+) -> str:
+    """Write the entry of a stage that has just run; return its id.
+
+    ``began`` and ``seconds`` hold where the stage itself kept no clock.
+    """
+    kept = _kept(project, stage)
+    if kept.get("started", 0.0) < began:
+        kept = {}
+    known = {"started": began, "seconds": seconds, **kept}
+    return _record(project, stage, known, commit, ids)
 
 
-def append(
-    project: Project, stage: str, *, started: float, seconds: float, commit: Commit, ids: Ids
-) -> None:
-    """Write the ledger's line for a stage that has just run, with the hashes of dvc.lock."""
-    lock = locked(project)[stage]
-    ledger.append(
-        project,
-        ledger.LedgerEntry(
-            stage=stage,
-            started=started,
-            seconds=seconds,
-            deps=lock.deps,
-            outs=lock.outs,
-            params=lock.params,
-            git_commit=commit.sha,
-            git_dirty=commit.dirty,
-            prefect_flow_run=ids.prefect_flow_run,
-            prefect_task_run=ids.prefect_task_run,
-            mlflow_run=ids.mlflow_run,
-        ),
-    )
+def tell_failure(
+    project: Project, stage: str, *, began: float, outcome: str, params: dict[str, Any],
+    commit: Commit, ids: Ids, seconds: float,
+) -> str:  # fmt: skip
+    """Write the entry of a stage that failed or was interrupted."""
+    run = Run(stage, began, seconds, outcome, params=params, **asdict(ids))
+    return recording.record_failure(project, run, commit)
 
 
 def complete(project: Project, commit: Commit) -> list[str]:
-    """Add a line for each stage of dvc.lock whose present state no line tells; return their names.
+    """Write an entry for each stage whose present state none tells; return their names.
 
-    These were run by `dvc repro`, or restored from DVC's cache.
+    A run file that an entry tells of already says nothing of the present outputs: these came from
+    DVC's cache, and their own run is not known here.
     """
-    written = ledger.entries(project)
-    told = [(entry["stage"], entry["deps"], entry["outs"], entry["params"]) for entry in written]
+    told = {(entry.stage, entry.started) for entry in recording.told(project)}
     added = []
-    for name, lock in locked(project).items():
-        if (name, lock.deps, lock.outs, lock.params) not in told:
-            begun = {entry["started"] for entry in written if entry["stage"] == name}
-            facts = _run_facts(project, name, begun)
-            append(project, name, commit=commit, **facts)
-            added.append(name)
+    for lock in recording.untold(project):
+        kept = _kept(project, lock.name)
+        if not kept or (lock.name, kept["started"]) in told:
+            kept = {"started": project.dvc_lock.stat().st_mtime, "seconds": 0.0}
+        ids = {
+            key.removeprefix("LAPVQA_ID_").lower(): of for key, of in kept.get("ids", {}).items()
+        }
+        _record(project, lock.name, kept, commit, Ids(**ids))
+        added.append(lock.name)
     return added
 
 
-def _run_facts(project: Project, stage: str, told: set[float]) -> dict[str, Any]:
-    """Return when the stage ran and under which ids, as its run file tells.
+def _record(project: Project, stage: str, kept: Mapping[str, Any], commit: Commit, ids: Ids) -> str:
+    outs = tuple(locked(project)[stage].outs)
+    run = Run(
+        stage, kept["started"], kept["seconds"],
+        counts=kept.get("counts", {}), environment=kept.get("environment", {}),
+        metrics=results.metric_values(project.root, outs), **asdict(ids),
+    )  # fmt: skip
+    return recording.record(project, run, commit)
 
-    ``told``: beginnings that the ledger has. A run file with one of them tells of other outputs:
-    the present ones came from DVC's cache, and their own run is not known here.
-    """
+
+def _kept(project: Project, stage: str) -> dict[str, Any]:
+    """Return what the stage's last run kept: started, seconds, counts, environment, ids."""
     path = project.run_file(stage)
-    facts = json.loads(path.read_bytes()) if path.exists() else None
-    if facts is None or facts["started"] in told:
-        return {"started": project.dvc_lock.stat().st_mtime, "seconds": 0.0, "ids": Ids()}
-    ids = {key.removeprefix("LAPVQA_ID_").lower(): value for key, value in facts["ids"].items()}
-    return {
-        "started": facts["started"],
-        "seconds": facts["seconds"],
-        "ids": Ids(**{key: ids.get(key) for key in Ids.__annotations__}),
-    }
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    facts: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+    return facts

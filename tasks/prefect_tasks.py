@@ -30,6 +30,7 @@ from prefect.runtime import flow_run, task_run
 
 from lapvqa import errors
 from lapvqa.errors import EXIT_BAD_DATA, EXIT_BUSY, EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER
+from lapvqa.lineage import runs
 from lapvqa.project import Project
 from lapvqa.recorder import PROGRESS_PREFIX
 from lapvqa.uptodate import manifest
@@ -103,6 +104,11 @@ def run_stage(name: str, reason: str = "") -> str:
             session.records.begin(name, node.params, tags, started=began)
         status = spool.KILLED if interrupted else spool.FAILED
         session.records.end(status, tags={}, inputs={}, metrics={})
+        ledger_lines.tell_failure(
+            session.project, name,
+            began=began, outcome=runs.INTERRUPTED if interrupted else runs.FAILED,
+            params=node.params, commit=session.commit, ids=ids, seconds=time.time() - began,
+        )  # fmt: skip
         why = "interrupted" if interrupted else _first_line(error)
         _finish(session, StageOutcome(name, "failed", time.time() - began, why))
         raise
@@ -120,7 +126,10 @@ def run_stage(name: str, reason: str = "") -> str:
             metrics=results.metric_values(session.project.root, node.outs),
             pictures=_pictures(session.project, node),
         )
-        _tell_ledger(session, name, began, ids)
+        ledger_lines.tell(
+            session.project, name,
+            began=began, seconds=outcome.seconds, commit=session.commit, ids=ids,
+        )  # fmt: skip
     else:
         session.records.discard()
     _finish(session, outcome)
@@ -319,18 +328,6 @@ def _outcome(
 def _finish(session: Session, outcome: StageOutcome) -> None:
     session.outcomes.append(outcome)
     session.display.end(outcome)
-
-
-def _tell_ledger(session: Session, name: str, began: float, ids: Ids) -> None:
-    """Write the ledger's line, with the stage's own clock where it kept one."""
-    path = session.project.run_file(name)
-    facts = json.loads(path.read_bytes()) if path.exists() else {}
-    if facts.get("started", 0.0) < began:
-        facts = {"started": began, "seconds": time.time() - began}
-    ledger_lines.append(
-        session.project, name,
-        started=facts["started"], seconds=facts["seconds"], commit=session.commit, ids=ids,
-    )  # fmt: skip
 
 
 def _begin_tags(session: Session, name: str) -> dict[str, str]:

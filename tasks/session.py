@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from rich.console import Console
 
 from lapvqa import storage
+from lapvqa.lineage import first_ledger
+from lapvqa.lineage.recording import Commit, read_commit
 from lapvqa.machine import Machine, load_machine
 from lapvqa.project import Project
 from tasks.display import Display, StageOutcome
 from tasks.dvc_repository import StageNode, mend_cut_files
-from tasks.ledger_lines import Commit, read_commit
 from tasks.mlflow_records.records import Records
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def opened(root: Path, display: Display | None = None) -> Iterator[Session]:
     with storage.lock(project.run_lock, what="a run of this project"):
         display = display or Display(Console())
         mend_cut_files(project, display.say)
+        first_ledger.take_over(project)
         session = Session(
             project=project,
             machine=machine,

@@ -229,10 +229,10 @@ def ledger(project: Project) -> Iterator[Check]:
     """The ledger that `lapvqa lineage` reads."""
     from lapvqa.lineage import ledger as book
 
-    damaged, whole = book.damaged_lines(project), len(book.entries(project))
-    found = f"{whole} runs of stages" + (f", {damaged} damaged lines" if damaged else "")
-    remedy = "a run was killed while it wrote; lineage of that stage run is lost" if damaged else ""
-    yield Check("ledger", WARN if damaged else OK, found, remedy)
+    faults = book.verify(project)
+    found = f"{len(book.entries(project))} entries" + (f", {faults[0]}" if faults else "")
+    remedy = "restore ledger/ from git or a backup; `lapvqa lineage verify`" if faults else ""
+    yield Check("ledger", WARN if faults else OK, found, remedy)
 
 
 CHECKS: tuple[Callable[[Project], Iterator[Check]], ...] = (

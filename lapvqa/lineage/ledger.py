@@ -1,95 +1,217 @@
-"""The ledger: one line per finished stage, in .lapvqa/ledger.jsonl.
+"""The ledger: what happened to this project, in ledger/, beside dvc.lock and under git like it.
 
-Append-only, so history is never rewritten; each line joins what DVC knows (hashes), what git
-knows (code) and what Prefect and MLflow know (runs).
+    chain.jsonl      a line per entry: kind, time, digest of the salted payload, id. An id covers
+                     the one before it, so no entry can be changed, moved or taken out unseen.
+    payloads.jsonl   what each entry says, with its salt. A payload can be erased: the chain of
+                     digests still verifies, and the salt keeps anyone from guessing what it said.
+
+Append-only, one writer at a time, on disk before ``append`` returns. The end of a chain can be cut
+off unseen unless its last id is known elsewhere: receipts and signatures name it.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
-from typing import Any, TypedDict, cast
+import secrets
+import time as clock
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
+from lapvqa import storage
 from lapvqa.project import Project
 
+FIRST = "0" * 64
+"""Stands for the id before the first entry's."""
 
-class LedgerEntry(TypedDict):
-    """One finished run of one stage."""
-
-    stage: str
-    started: float
-    """Seconds since the epoch."""
-    seconds: float
-    deps: dict[str, str]
-    """Path -> md5 as in dvc.lock (``.dir`` for folders)."""
-    outs: dict[str, str]
-    """Path -> md5 as in dvc.lock."""
-    params: dict[str, Any]
-    """Key of params.yaml -> value, as in dvc.lock."""
-    git_commit: str | None
-    git_dirty: bool | None
-    """True if tracked files differed from the commit; None outside git."""
-    prefect_flow_run: str | None
-    prefect_task_run: str | None
-    mlflow_run: str | None
+RUN, CODE, PATCH, TRAINED_ON = "run", "code", "patch", "trained-on"
+MODEL, DECISION, WAIVER, LOOK, ERASURE, IMPORT = (
+    "model", "decision", "waiver", "look", "erasure", "import",
+)  # fmt: skip
+"""Kinds of entries: ``lapvqa.lineage.runs`` says what stands in the first four."""
 
 
-def append(project: Project, entry: LedgerEntry) -> None:
-    """Add one entry and flush it to disk; safe with several writers.
+@dataclass(frozen=True)
+class Entry:
+    """One entry; ``payload`` is None once it has been erased."""
 
-    Raises ValueError when keys are missing or unknown.
+    number: int
+    """From 0, in the order of writing."""
+    id: str
+    kind: str
+    time: float
+    """Seconds since the epoch, of the writing."""
+    payload: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An entry that is yet to be written."""
+
+    kind: str
+    payload: dict[str, Any]
+    time: float | None = None
+    """Seconds since the epoch; now if None."""
+
+
+def append(project: Project, kind: str, payload: dict[str, Any]) -> str:
+    """Add an entry and flush it to disk; return its id. Safe with several writers."""
+    return extend(project, lambda _: [Draft(kind, payload)])[0]
+
+
+def extend(project: Project, make: Callable[[list[Entry]], list[Draft]]) -> list[str]:
+    """Add the entries that ``make`` returns, given all that are there; return their ids.
+
+    No other writer comes between the look and the writing.
     """
-    wrong = set(entry) ^ set(LedgerEntry.__annotations__)
-    if wrong:
-        raise ValueError(f"ledger entry: keys missing or unknown: {', '.join(sorted(wrong))}")
-    line = json.dumps(entry, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    with _locked(project) as descriptor:
+        _cut_torn_line(descriptor)
+        before = entries(project)
+        return [_append(project, descriptor, draft) for draft in make(before)]
+
+
+def entries(project: Project) -> list[Entry]:
+    """Return all entries, oldest first; damaged lines are left out, and named by ``verify``."""
+    payloads = {item["id"]: item["payload"] for item in _lines(_read(project, "payloads"))}
+    return [
+        Entry(number, link["id"], link["kind"], link["time"], payloads.get(link["id"]))
+        for number, link in enumerate(_lines(_read(project, "chain")))
+    ]
+
+
+def erase_payloads(project: Project, ids: Collection[str], why: dict[str, Any]) -> str:
+    """Take what these entries say off the disk; return the id of the entry that tells of it.
+
+    ``why`` goes into that entry of kind ERASURE, under ``ids`` the ids. The chain stays as it is.
+    Killed and called again, it goes on.
+    """
+    erasure = append(project, ERASURE, {**why, "ids": sorted(ids)})
+    with _locked(project):
+        lines = list(_lines(_read(project, "payloads")))
+        kept = [line for line in lines if line["id"] not in ids]
+        storage.write_bytes(project.ledger_payloads, b"".join(map(_line, kept)))
+    return erasure
+
+
+def head(project: Project) -> str:
+    """Return the id of the last entry: it stands for the whole history; FIRST if there is none."""
+    links = list(_lines(_read(project, "chain")))
+    return str(links[-1]["id"]) if links else FIRST
+
+
+def verify(project: Project) -> list[str]:
+    """Return what does not match, first things first; nothing if all does."""
+    faults = []
+    salted = {item["id"]: item for item in _lines(_read(project, "payloads"))}
+    erased = {
+        id
+        for entry in entries(project)
+        if entry.kind == ERASURE and entry.payload
+        for id in entry.payload.get("ids", [])
+    }
+    previous = FIRST
+    for number, line in enumerate(_read(project, "chain").splitlines(), start=1):
+        link = _parsed(line)
+        place = f"ledger/chain.jsonl line {number}"
+        if link is None:
+            faults.append(f"{place}: expected an entry, found something unreadable")
+            continue
+        if link["id"] != _link_id(previous, link):
+            faults.append(f"{place}: the entry was changed, or one before it was taken out")
+        item = salted.get(link["id"])
+        if item is None and link["id"] not in erased:
+            faults.append(f"{place}: what it says is missing, and no erasure names it")
+        if item is not None and _digest(item) != link["digest"]:
+            faults.append(f"{place}: what it says was changed in ledger/payloads.jsonl")
+        previous = link["id"]
+    return faults
+
+
+def _append(project: Project, descriptor: int, draft: Draft) -> str:
+    previous = head(project)
+    item = {"salt": secrets.token_hex(16), "payload": draft.payload}
+    link = {
+        "kind": draft.kind,
+        "time": round(clock.time() if draft.time is None else draft.time, 3),
+        "digest": _digest(item),
+    }
+    link["id"] = _link_id(previous, link)
+    # The payload first: an entry whose payload is missing would look erased.
+    with project.ledger_payloads.open("ab+") as payloads:
+        _cut_torn_line(payloads.fileno())
+        payloads.write(_line({"id": link["id"], **item}))
+        payloads.flush()
+        os.fsync(payloads.fileno())
+    _write_all(descriptor, _line(link))
+    os.fsync(descriptor)
+    return str(link["id"])
+
+
+def _link_id(previous: str, link: dict[str, Any]) -> str:
+    facts = json.dumps([previous, link["kind"], link["time"], link["digest"]])
+    return hashlib.sha256(facts.encode()).hexdigest()
+
+
+def _digest(item: dict[str, Any]) -> str:
+    return hashlib.sha256(item["salt"].encode() + _line(item["payload"])).hexdigest()
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _lines(data: bytes) -> Iterator[dict[str, Any]]:
+    return (line for line in map(_parsed, data.splitlines()) if line is not None)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    known = {"kind", "time", "digest"}, {"salt", "payload"}
+    if isinstance(value, dict) and "id" in value and any(keys <= set(value) for keys in known):
+        return value
+    return None
+
+
+def _read(project: Project, which: str) -> bytes:
+    path = {"chain": project.ledger, "payloads": project.ledger_payloads}[which]
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+@contextmanager
+def _locked(project: Project) -> Iterator[int]:
+    """Yield a descriptor of the chain, which no other writer holds."""
     project.ledger.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(project.ledger, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if not _ends_with_newline(descriptor):
-            # A writer died within its line: close that line so that ours stays readable.
-            line = b"\n" + line
-        _write_all(descriptor, line)
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
-def entries(project: Project) -> list[LedgerEntry]:
-    """Return all whole entries, oldest first; see ``damaged_lines`` for the rest."""
-    return _read(project)[0]
-
-
-def damaged_lines(project: Project) -> int:
-    """Count lines that are no entry (a writer was killed within its line)."""
-    return _read(project)[1]
-
-
-def _read(project: Project) -> tuple[list[LedgerEntry], int]:
-    if not project.ledger.exists():
-        return [], 0
-    whole: list[LedgerEntry] = []
-    damaged = 0
-    for line in project.ledger.read_bytes().splitlines():
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError:
-            damaged += 1
-            continue
-        if isinstance(value, dict) and set(value) >= set(LedgerEntry.__annotations__):
-            whole.append(cast("LedgerEntry", value))
-        else:
-            damaged += 1
-    return whole, damaged
-
-
-def _ends_with_newline(descriptor: int) -> bool:
+def _cut_torn_line(descriptor: int) -> None:
+    """Cut off a last line without an end: its writer died before anyone was told of the entry."""
     size = os.fstat(descriptor).st_size
-    return size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
+    end = size
+    while end:
+        start = max(0, end - 4096)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(descriptor, end)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lapvqa.lineage import ledger
-from lapvqa.lineage.ledger import LedgerEntry
+from lapvqa.lineage import recording
+from lapvqa.lineage.runs import Run
 from lapvqa.project import Project
 from lapvqa.uptodate import stagefile
 from lapvqa.uptodate.stagefile import LockedStage
@@ -45,7 +45,7 @@ class Origins:
     def __init__(self, project: Project) -> None:
         self._project = project
         self.locks = stagefile.locked(project)
-        self.entries = ledger.entries(project)
+        self.entries = recording.told(project)
 
     def of(self, path: str, md5: str, *, before: float | None = None) -> Origin | None:
         """Return the run that made ``path`` with this md5; None for what no stage makes.
@@ -56,16 +56,14 @@ class Origins:
             if lock.outs.get(path) == md5:
                 return self.of_lock(lock)
         for entry in reversed(self.entries):
-            if entry["outs"].get(path) == md5:
+            if entry.outs.get(path) == md5:
                 return of_entry(entry)
         return self._of_folder(path, before)
 
     def of_lock(self, lock: LockedStage) -> Origin:
         """Return the run behind an entry of dvc.lock."""
         same = [
-            entry
-            for entry in self.entries
-            if entry["stage"] == lock.name and entry["outs"] == lock.outs
+            entry for entry in self.entries if entry.stage == lock.name and entry.outs == lock.outs
         ]
         # The same bytes may have been made or restored several times: prefer a run from the
         # same inputs, then one that computed (has records), then the latest.
@@ -81,8 +79,8 @@ class Origins:
             if before is None or origin.started is None or origin.started <= before:
                 return origin
         for entry in reversed(self.entries):
-            inside = any(path.startswith(f"{out}/") for out in entry["outs"])
-            if inside and (before is None or entry["started"] <= before):
+            inside = any(path.startswith(f"{out}/") for out in entry.outs)
+            if inside and (before is None or entry.started <= before):
                 return of_entry(entry)
         return None
 
@@ -96,11 +94,15 @@ class Origins:
         return replace(unseen, made=OUTSIDE, started=started, seconds=seconds)
 
 
-def of_entry(entry: LedgerEntry) -> Origin:
+def of_entry(run: Run) -> Origin:
     """Return the run that a ledger entry tells of."""
-    recorded = entry["prefect_flow_run"] or entry["prefect_task_run"] or entry["mlflow_run"]
-    return Origin(made=BY_RUN if recorded else OUTSIDE, **entry)
+    recorded = run.prefect_flow_run or run.prefect_task_run or run.mlflow_run
+    return Origin(
+        run.stage, BY_RUN if recorded else OUTSIDE, run.deps, run.outs, run.params,
+        run.started, run.seconds, run.commit, run.dirty,
+        run.prefect_flow_run, run.prefect_task_run, run.mlflow_run,
+    )  # fmt: skip
 
 
-def _preference(entry: LedgerEntry, lock: LockedStage) -> tuple[bool, bool, float]:
-    return entry["deps"] == lock.deps, entry["mlflow_run"] is not None, entry["started"]
+def _preference(run: Run, lock: LockedStage) -> tuple[bool, bool, float]:
+    return run.deps.items() <= lock.deps.items(), run.mlflow_run is not None, run.started

@@ -129,9 +129,8 @@ def _run(asked: str, origins: Origins) -> tuple[Key, ...]:
     """Return what a run made: asked by its MLflow or Prefect (flow or task) id."""
     made: dict[Key, None] = {}
     for entry in origins.entries:
-        ids = (entry["prefect_flow_run"], entry["prefect_task_run"], entry["mlflow_run"])
-        if asked in ids:
-            made |= dict.fromkeys(entry["outs"].items())
+        if asked in (entry.prefect_flow_run, entry.prefect_task_run, entry.mlflow_run):
+            made |= dict.fromkeys(entry.outs.items())
     return tuple(made)
 
 

@@ -15,6 +15,7 @@ Files, in the order in which data meets them:
     monitor.py       speed, MFU and memory of a step
     history.py       history.csv, and the chain of losses that makes it checkable
     checkpoint.py    states of an unfinished training
+    members.py       whom the training sampled, how often, in which role
     samples.py       a few reports as the model writes them
     memory.py        what training needs, what fits, and the error when memory runs out
     allocations.py   the bytes of a simulated step, for memory

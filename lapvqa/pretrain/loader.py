@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lapvqa.errors import ConfigError, SourceError
 from lapvqa.images.report_pairs import (
@@ -112,10 +113,14 @@ class Plan:
         """Return the epoch of a step and the step's position in it, both from 0."""
         return divmod(step, self.steps_per_epoch)
 
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Return the order in which an epoch shows the pairs, [pairs]."""
+        return epoch_order(self.num_pairs, seed=self.seed, epoch=epoch)
+
     def global_indices(self, step: int) -> list[int]:
         """Return the pairs of a step over all ranks: ``batch_size`` indices."""
         epoch, position = self.place(step)
-        order = epoch_order(self.num_pairs, seed=self.seed, epoch=epoch)
+        order = self.order(epoch)
         start = position * self.batch_size
         rows = np.arange(start, start + self.batch_size) % self.num_pairs
         chosen: list[int] = order[rows].tolist()

@@ -22,13 +22,15 @@ from lapvqa.job import Counts, Job
 from lapvqa.networks.device import choose_device, make_deterministic
 from lapvqa.networks.weights import serialise
 from lapvqa.params import PretrainParams
-from lapvqa.pretrain import history, launch, memory, samples
+from lapvqa.pretrain import history, launch, members, memory, samples
 from lapvqa.pretrain.checkpoint import Checkpoints, prune_runs
 from lapvqa.pretrain.distributed import World, unsharded
 from lapvqa.pretrain.files import EPOCHS_DIR, LAST_FILE, MODEL_FILE, TRAINING_FILE
 from lapvqa.pretrain.history import HISTORY_FILE
 from lapvqa.pretrain.loader import Corpus, read_corpus
 from lapvqa.pretrain.trainer import Trainer
+from lapvqa.project import Project
+from lapvqa.schemas import MEMBERS, MEMBERS_FILE
 
 # How often a state is saved, and how many stay, changes no result.
 _WITHOUT_EFFECT = {"checkpoint_every_steps", "keep_checkpoints", "samples"}
@@ -77,7 +79,7 @@ def train(params: PretrainParams, job: Job, world: World) -> None:
             )  # fmt: skip
     last = trainer.weights()
     if world.is_main:
-        write_results(trainer, last, job.project.model_dir(params.objective), folder)
+        write_results(trainer, last, job.project, folder)
         prune_runs(job.project.work_dir("pretrain"), current=digest)
 
 
@@ -121,9 +123,10 @@ def _after_epoch(trainer: Trainer, folder: Path) -> None:
             samples.append(trainer, folder / samples.SAMPLES_FILE)
 
 
-def write_results(trainer: Trainer, last: dict[str, Tensor], folder: Path, work: Path) -> None:
-    """Write the best and the last weights, those of epochs, training.json and history.csv."""
+def write_results(trainer: Trainer, last: dict[str, Tensor], project: Project, work: Path) -> None:
+    """Write the best and the last weights, those of epochs, and what tells of the training."""
     progress, corpus, params = trainer.progress, trainer.corpus, trainer.params
+    folder = project.model_dir(params.objective)
     if not progress.best_weights:
         raise CheckpointError(
             "no epoch ended with a finite validation loss, so there are no best weights",
@@ -147,6 +150,10 @@ def write_results(trainer: Trainer, last: dict[str, Tensor], folder: Path, work:
     for path in sorted((work / EPOCHS_DIR).glob("model_epoch*.pt")):
         storage.write_bytes(folder / EPOCHS_DIR / path.name, path.read_bytes())
     storage.write_bytes(folder / HISTORY_FILE, history.to_csv(progress.history))
+    sampled = members.table(
+        project, corpus, trainer.loader.plan, best=progress.best_step, last=progress.step
+    )
+    storage.write_table(folder / MEMBERS_FILE, sampled, MEMBERS)
     storage.write_json(
         folder / TRAINING_FILE,
         {

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from cli_answer import Answer, Lapvqa
 
-from lapvqa.lineage import ledger
+from lapvqa.lineage import recording
 from lapvqa.project import Project
 
 
@@ -29,8 +29,8 @@ def test_run_then_nothing_to_do_then_lineage(toy: Project, process: Callable[...
     assert "nothing to do" in again.out
     assert again.out.count("up to date") == 6
 
-    run = next(e for e in reversed(ledger.entries(toy)) if e["stage"] == "evaluate@rrg")
-    for target in ("results/rrg/metrics.json", "rrg.mean_auc", run["mlflow_run"]):
+    run = next(e for e in reversed(recording.told(toy)) if e.stage == "evaluate@rrg")
+    for target in ("results/rrg/metrics.json", "rrg.mean_auc", run.mlflow_run):
         found = process("lineage", str(target), "--json", cwd=toy.root)
         assert found.code == 0, found.err
         chain = json.loads(found.out)["chain"]
@@ -38,7 +38,7 @@ def test_run_then_nothing_to_do_then_lineage(toy: Project, process: Callable[...
         assert inventory[0]["facts"] == {"files": 2, "bytes": 2}
         tokens = next(item for item in chain if item["path"] == "data/tokens")
         assert tokens["origin"]["params"]["tokens"]["max_length"] == 96
-        assert tokens["origin"]["prefect_flow_run"] == run["prefect_flow_run"]
+        assert tokens["origin"]["prefect_flow_run"] == run.prefect_flow_run
 
 
 def test_lineage_as_a_tree(toy: Project, lapvqa: Lapvqa) -> None:

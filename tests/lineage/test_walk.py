@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from lapvqa.errors import ConfigError
-from lapvqa.lineage import ledger, walk
+from lapvqa.lineage import recording, walk
+from lapvqa.lineage.recording import Commit
+from lapvqa.lineage.runs import Run
 from lapvqa.lineage.walk import ArtefactNode, Lineage
 from lapvqa.project import Project
 from lapvqa.uptodate import stagefile
@@ -21,22 +23,12 @@ METRICS = "results/probe_nih14/metrics.json"
 def record(project: Project, *, started: float = 1000.0, suffix: str = "") -> None:
     """Write the ledger as a run of the pipeline would."""
     for number, lock in enumerate(stagefile.locked(project).values()):
-        ledger.append(
-            project,
-            ledger.LedgerEntry(
-                stage=lock.name,
-                started=started + number,
-                seconds=0.5,
-                deps=lock.deps,
-                outs=lock.outs,
-                params=lock.params,
-                git_commit="c" * 40,
-                git_dirty=False,
-                prefect_flow_run=f"flow{suffix}",
-                prefect_task_run=f"task-{lock.name}{suffix}",
-                mlflow_run=f"mlflow-{lock.name}{suffix}",
-            ),
-        )
+        run = Run(
+            lock.name, started + number, 0.5,
+            prefect_flow_run=f"flow{suffix}", prefect_task_run=f"task-{lock.name}{suffix}",
+            mlflow_run=f"mlflow-{lock.name}{suffix}",
+        )  # fmt: skip
+        recording.record(project, run, Commit("c" * 40, False))
 
 
 def node(lineage: Lineage, path: str) -> ArtefactNode:
@@ -114,10 +106,7 @@ def test_an_older_run_is_walked_by_the_ledger(toy: Project, dvc: Callable[..., s
 
 def test_a_restored_result_maps_to_the_run_that_computed_it(toy: Project) -> None:
     record(toy, suffix="-computed")
-    lock = stagefile.locked(toy)["tokens"]
-    restored = ledger.entries(toy)[2] | {"started": 9000.0, "mlflow_run": None}
-    assert restored["outs"] == lock.outs
-    ledger.append(toy, restored)  # type: ignore[arg-type]
+    recording.record(toy, Run("tokens", 9000.0, 0.5), Commit(None, None))
     origin = node(walk.trace(toy, "data/tokens"), "data/tokens").origin
     assert origin is not None
     assert origin.mlflow_run == "mlflow-tokens-computed"

@@ -12,7 +12,8 @@ from running_toy import Finished, Toy, wait_until
 
 from flows.commands.run import run_pipeline
 from lapvqa.errors import BusyError, ConfigError, MissingArtifactError
-from lapvqa.lineage import ledger
+from lapvqa.lineage import ledger, recording
+from lapvqa.lineage.recording import Commit
 from lapvqa.uptodate import staleness
 from lapvqa.uptodate.stagefile import locked
 from tasks import ledger_lines
@@ -79,13 +80,11 @@ def test_dvc_repro_leaves_the_same_lock(toy: Toy, new_toy: Callable[[], Toy]) ->
     other.command("dvc", "repro")
     assert other.lock == toy.lock
     # What ran without us gets its line from what the stages themselves kept; once.
-    assert ledger_lines.complete(other.project, ledger_lines.Commit(None, None)) == STAGES
-    assert ledger_lines.complete(other.project, ledger_lines.Commit(None, None)) == []
-    entries = ledger.entries(other.project)
-    assert [entry["outs"] for entry in entries] == [
-        entry["outs"] for entry in ledger.entries(toy.project)
-    ]
-    assert {entry["mlflow_run"] for entry in entries} == {None}
+    assert ledger_lines.complete(other.project, Commit(None, None)) == STAGES
+    assert ledger_lines.complete(other.project, Commit(None, None)) == []
+    told = recording.told(other.project)
+    assert [run.outs for run in told] == [run.outs for run in recording.told(toy.project)]
+    assert {run.mlflow_run for run in told} == {None}
 
 
 def test_the_next_run_is_known_to_have_nothing_to_do(toy: Toy) -> None:
@@ -96,17 +95,18 @@ def test_the_next_run_is_known_to_have_nothing_to_do(toy: Toy) -> None:
 
 def test_the_ledger_has_a_line_per_stage(finished: tuple[Toy, Finished], children) -> None:
     toy, run = finished
-    entries = {entry["stage"]: entry for entry in ledger.entries(toy.project)}
-    assert list(entries) == STAGES
+    told = {run.stage: run for run in recording.told(toy.project)}
+    assert list(told) == STAGES
     for name, lock in locked(toy.project).items():
-        entry = entries[name]
-        assert (entry["deps"], entry["outs"], entry["params"]) == (
-            lock.deps, lock.outs, lock.params,
-        )  # fmt: skip
-        assert entry["prefect_flow_run"] == run.result["prefect"]
-        assert entry["mlflow_run"] == children[name].info.run_id
-        assert entry["git_dirty"] is False
-        assert len(entry["git_commit"]) == 40
+        entry = told[name]
+        assert (entry.deps, entry.outs, entry.params) == (lock.deps, lock.outs, lock.params)
+        assert entry.prefect_flow_run == run.result["prefect"]
+        assert entry.mlflow_run == children[name].info.run_id
+        assert entry.dirty is False
+        assert entry.commit is not None
+        assert len(entry.commit) == 40
+        assert set(entry.sources) == set(entry.deps), "each input names the run that made it"
+    assert ledger.verify(toy.project) == []
 
 
 # --- Prefect's history ------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_a_run_with_nothing_to_do_leaves_no_trace(toy: Toy, client, parent) -> N
     assert run.result["stages"] == dict.fromkeys(STAGES, "up to date")
     assert run.result["mlflow"] is None
     assert toy.lock == before
-    assert len(ledger.entries(toy.project)) == len(STAGES)
+    assert len(recording.told(toy.project)) == len(STAGES)
     parents = client.search_runs([parent.info.experiment_id], "tags.`lapvqa.stage` = ''")
     assert len(parents) == 1
 

@@ -1,0 +1,216 @@
+"""Write into the ledger what ran: dvc.lock joined with the run that made it.
+
+Called after each stage, and once more at a run's end for what a bare `dvc repro`, or a run that was
+killed, left untold.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lapvqa import storage
+from lapvqa.lineage import ledger, runs
+from lapvqa.lineage.ledger import CODE, PATCH, RUN, TRAINED_ON, Draft, Entry
+from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, packed
+from lapvqa.lineage.runs import Run, code_listing, digest
+from lapvqa.project import Project
+from lapvqa.schemas import MEMBERS, MEMBERS_FILE
+from lapvqa.uptodate import hashes
+from lapvqa.uptodate.stagefile import LockedStage, locked, overlap
+
+_SHA256_AT_MOST = 16 << 30
+_PATCH_AT_MOST = 1 << 20
+_CODE = ("lapvqa", "tasks", "flows", "params", "dvc.yaml", "params.yaml", "requirements")
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The code that runs: None outside git; ``patch`` is what differs from the commit."""
+
+    sha: str | None
+    dirty: bool | None
+    patch: str = ""
+
+
+def read_commit(root: Path) -> Commit:
+    """Return git's commit, and what differs from it in tracked files.
+
+    dvc.lock and the ledger do not count: every run writes them.
+    """
+    sha = _git(root, "rev-parse", "HEAD")
+    apart = ("--", ".", ":(exclude)dvc.lock", ":(exclude)ledger")
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no", *apart)
+    if sha is None or changes is None:
+        return Commit(sha, None)
+    patch = _git(root, "diff", "--no-ext-diff", "HEAD", "--", *_CODE) if changes else ""
+    return Commit(sha, bool(changes), (patch or "")[:_PATCH_AT_MOST])
+
+
+def record(project: Project, run: Run, commit: Commit) -> str:
+    """Write the entry of a stage that has just run, with the hashes of dvc.lock; return its id.
+
+    ``run`` says what dvc.lock does not: when it ran, under which ids, its metrics.
+    """
+    locks = locked(project)
+    run, code = _completed(project, run, locks, commit)
+
+    def drafts(before: list[Entry]) -> list[Draft]:
+        sourced = replace(run, sources=_sources(run, locks, before))
+        return [*_unless_known(before, code, commit), Draft(RUN, sourced.payload())]
+
+    run_id = ledger.extend(project, drafts)[-1]
+    for path in run.outs:
+        if Path(path).name == MEMBERS_FILE:
+            ledger.append(project, TRAINED_ON, _trained_on(project, path, run_id))
+    return run_id
+
+
+def record_failure(project: Project, run: Run, commit: Commit) -> str:
+    """Write the entry of a stage that failed or was interrupted: no outputs, dvc.lock unchanged."""
+    run = replace(run, commit=commit.sha, dirty=commit.dirty)
+    return ledger.append(project, RUN, run.payload())
+
+
+def told(project: Project) -> list[Run]:
+    """Return all runs that the ledger tells of, oldest first."""
+    return [run for entry in ledger.entries(project) if (run := runs.of_entry(entry))]
+
+
+def untold(project: Project) -> list[LockedStage]:
+    """Return the stages whose present state in dvc.lock no entry tells, upstream first.
+
+    These were run by `dvc repro`, or restored from DVC's cache, or their run was killed.
+    """
+    locks = locked(project)
+    states = [run.state() for run in told(project)]
+    missing = [lock for lock in locks.values() if _state(lock, locks) not in states]
+    made = {path: lock.name for lock in missing for path in lock.outs}
+
+    def depth(lock: LockedStage) -> int:
+        above = {made[path] for path in lock.deps if path in made} - {lock.name}
+        return 1 + max((depth(locks[name]) for name in above), default=0)
+
+    return sorted(missing, key=depth)
+
+
+def is_data(path: str, locks: Iterable[LockedStage]) -> bool:
+    """Tell whether a stage made ``path``; all other dependencies are code."""
+    return any(overlap(path, out) for lock in locks for out in lock.outs)
+
+
+def _state(lock: LockedStage, locks: dict[str, LockedStage]) -> tuple[Any, ...]:
+    data, code = _divided(lock, locks)
+    return lock.name, data, lock.outs, lock.params, code["digest"]
+
+
+def _divided(
+    lock: LockedStage, locks: dict[str, LockedStage]
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return a stage's data (path -> md5), and its code as one listing with a digest."""
+    data = {path: md5 for path, md5 in lock.deps.items() if is_data(path, locks.values())}
+    files = {path: md5 for path, md5 in lock.deps.items() if path not in data}
+    return data, code_listing(files)
+
+
+def _completed(
+    project: Project, run: Run, locks: dict[str, LockedStage], commit: Commit
+) -> tuple[Run, dict[str, Any]]:
+    lock = locks[run.stage]
+    deps, code = _divided(lock, locks)
+    full = replace(
+        run,
+        deps=deps, outs=lock.outs, params=lock.params,
+        code=code["digest"],
+        files={path: _file_facts(project.root / path) for path in lock.outs},
+        commit=commit.sha, dirty=commit.dirty,
+        patch=digest(commit.patch) if commit.patch else None,
+    )  # fmt: skip
+    return full, code
+
+
+def _unless_known(before: list[Entry], code: dict[str, Any], commit: Commit) -> list[Draft]:
+    """Return the listing of the code and the patch, each once in the ledger."""
+    wanted = [Draft(CODE, code)]
+    if commit.patch:
+        wanted.append(Draft(PATCH, {"digest": digest(commit.patch), "text": commit.patch}))
+    known = {
+        entry.payload["digest"] for entry in before if entry.kind in (CODE, PATCH) and entry.payload
+    }
+    return [draft for draft in wanted if draft.payload["digest"] not in known]
+
+
+def _sources(run: Run, locks: dict[str, LockedStage], before: list[Entry]) -> dict[str, str]:
+    """Return which run made each dependency: the latest that left its stage as it is now."""
+    latest: dict[str, str] = {}
+    states = {name: _state(lock, locks) for name, lock in locks.items()}
+    for entry in before:
+        made = runs.of_entry(entry)
+        if made is not None and made.state() == states.get(made.stage):
+            latest[made.stage] = entry.id
+    sources = {}
+    for path in run.deps:
+        for name, lock in locks.items():
+            if name in latest and any(overlap(path, out) for out in lock.outs):
+                sources[path] = latest[name]
+    return sources
+
+
+def _file_facts(path: Path) -> dict[str, Any]:
+    """Return bytes of an output; sha256 of a file, rows of a Parquet file, files of a folder."""
+    stats = hashes.stat_artefact(path, [])
+    if stats is None:
+        return {}
+    facts: dict[str, Any] = {"bytes": sum(size for size, _, _ in stats.values())}
+    if path.is_dir():
+        return facts | {"files": len(stats)}
+    if facts["bytes"] <= _SHA256_AT_MOST:
+        facts["sha256"] = storage.sha256_file(path)
+    if path.suffix == ".parquet":
+        facts |= _table_facts(path)
+    return facts
+
+
+def _table_facts(path: Path) -> dict[str, Any]:
+    try:
+        footer = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError):
+        return {}
+    columns = {field.name: str(field.type) for field in footer.schema_arrow}
+    return {"rows": footer.metadata.num_rows, "schema": digest(columns)}
+
+
+def _trained_on(project: Project, path: str, run_id: str) -> dict[str, Any]:
+    """Return whom a training sampled, by row number: role -> patients, studies by times sampled."""
+    table = storage.read_table(project.root / path, MEMBERS, made_by="pretrain")
+    patients, studies = RowNumbers(project, PATIENT), RowNumbers(project, STUDY)
+    roles = {}
+    for role in table["role"].unique().to_pylist():
+        rows = table.filter(pc.field("role") == role)
+        roles[role] = {
+            "patients": packed(patients.number(rows["patient_key"].unique().to_pylist())),
+            "studies": {
+                str(times): packed(
+                    studies.number(rows.filter(pc.field("times") == times)["study_key"].to_pylist())
+                )
+                for times in sorted(rows["times"].unique().to_pylist())
+            },
+        }
+    return {"run": run_id, "path": path, "roles": roles}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
