@@ -17,6 +17,7 @@ Files, in the order in which data meets them:
     comparison.py     the table of encoders side by side
     score.py          score anybody's predictions
     lineage.py        where a file, a metric or a run came from
+    erase.py          a patient, out of every store
     sync.py           records that waited for MLflow
     terminal.py       printing: consoles, errors, times and sizes in words
 

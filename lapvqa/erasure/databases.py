@@ -68,7 +68,7 @@ def _overwrite_in(
     for text in texts:
         done = database.execute(
             f'UPDATE OR REPLACE "{table}" SET "{column}" = replace("{column}", ?, ?) '
-            f"WHERE typeof(\"{column}\") = 'text' AND instr(\"{column}\", ?)",
+            f'WHERE typeof("{column}") = \'text\' AND instr("{column}", ?)',
             (text, IN_PLACE, text),
         )
         changed += done.rowcount

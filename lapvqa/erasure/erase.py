@@ -28,8 +28,8 @@ from lapvqa.erasure.stores import Finding, Searched, Store
 from lapvqa.erasure.traces import Traces
 from lapvqa.errors import LapvqaError
 from lapvqa.identity import Keyring
-from lapvqa.ingest.tombstones import Tombstones, add_tombstone, load_tombstones
-from lapvqa.params import PretrainParams
+from lapvqa.ingest.tombstones import add_tombstone, load_tombstones
+from lapvqa.lineage import ledger
 from lapvqa.project import Project
 from lapvqa.schemas import IMAGES, STUDIES, TOKENS
 from lapvqa.uptodate.stagefile import locked
@@ -46,14 +46,14 @@ class Place:
     keyring: Keyring
     archive: Path
     """The raw archive: never changed by us."""
-    params: PretrainParams
+    objective: str
     stores: Sequence[Store]
     tables: Sequence[Path]
     """Of older versions too, wherever they lie: they know more of the patient's keys."""
     renew: Callable[[], None]
     """Brings the stages up to tokens up to date."""
-    tell: Callable[[Mapping[str, Any]], dict[str, Any]]
-    """Marks models, wants a retraining; returns what it did."""
+    mark_versions: Callable[[str, set[str]], list[str]]
+    """Marks the registered versions of weights (sha256) for a request; returns which."""
 
 
 def open_journal(place: Place, given: str, request: str) -> Journal:
@@ -90,8 +90,8 @@ def look(place: Place, opened: Journal) -> dict[str, Any]:
         "shards": impact.shard_rows(project),
         "outputs": _outputs(project),
         "models": models,
-        "metrics": impact.affected_metrics(project, patient, models=bool(models)),
-        "ways": impact.ways_to_retrain(project, patient, place.params),
+        "metrics": impact.affected_metrics(project, patient),
+        "ways": impact.ways_to_retrain(project, patient, place.objective),
         "archive_files": len(archive_files(place, opened)),
     }
 
@@ -114,7 +114,7 @@ def erase(place: Place, opened: Journal, say: Callable[[str], None]) -> dict[str
         "renew": lambda: _renew(place),
         "remove": lambda: _remove(place, opened, facts["look"]["searched"]),
         "check": lambda: _check(place, opened),
-        "tell": lambda: place.tell(facts["look"]),
+        "tell": lambda: _tell(place, opened),
     }
     opened.keep(project)
     for step in STEPS:
@@ -143,15 +143,12 @@ def _renew(place: Place) -> dict[str, Any]:
     return {"outputs": _outputs(place.project), "shards": impact.shard_rows(place.project)}
 
 
-def _remove(
-    place: Place, opened: Journal, searched: Iterable[Mapping[str, Any]]
-) -> dict[str, int]:
+def _remove(place: Place, opened: Journal, searched: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     found = {one["store"]: [_finding(f) for f in one["findings"]] for one in searched}
     if found and any(found.values()):
         _remove_page(place.project)
     return {
-        store.name: store.remove(found.get(store.name, []), opened.traces)
-        for store in place.stores
+        store.name: store.remove(found.get(store.name, []), opened.traces) for store in place.stores
     }
 
 
@@ -180,8 +177,31 @@ def _check(place: Place, opened: Journal) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _tell(place: Place, opened: Journal) -> dict[str, Any]:
+    """Mark the affected models in the ledger and the registry, and want a retraining of them."""
+    project = place.project
+    before = opened.facts.get("earlier", {}).get("look", opened.facts["look"])
+    models = before["models"]
+    told = {
+        "erasure": opened.name, "request": opened.request,
+        "runs": [model["run"] for model in models], "verdict": "contaminated",
+        "decision": "retrain from scratch" if models else "no model is affected",
+    }  # fmt: skip
+    known = [entry.payload for entry in ledger.entries(project) if entry.kind == ledger.DECISION]
+    if told not in known:
+        ledger.append(project, ledger.DECISION, told)
+    weights = {digest for model in models for digest in model["weights"].values()}
+    versions = place.mark_versions(opened.request, weights) if weights else []
+    if models:
+        wanted = {"cause": "erasure", "request": opened.request, "since": opened.started}
+        storage.write_json(project.wanted, {**wanted, "way": "scratch"})
+    return {**told, "registered_versions_marked": versions, "retraining_wanted": bool(models)}
+
+
 def _left(searched: Searched) -> int:
-    return sum(not (f.only_listed or "names a deleted object" in f.kinds) for f in searched.findings)
+    return sum(
+        not (f.only_listed or "names a deleted object" in f.kinds) for f in searched.findings
+    )
 
 
 def make_receipt(place: Place, opened: Journal) -> dict[str, Any]:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lapvqa import storage
 from lapvqa.evaluation.task_table import EVALUATIONS
 from lapvqa.ingest.columns import is_one_of
-from lapvqa.params import PretrainParams
+from lapvqa.lineage import ledger
+from lapvqa.lineage.row_numbers import PATIENT, RowNumbers, unpacked
+from lapvqa.lineage.runs import Run, of_entry
 from lapvqa.project import Project
-from lapvqa.schemas import IMAGES, STUDIES, TOKENS
-
-_TRAINED_ON = ("train", "validate")
-_WEIGHTS = ("encoder.safetensors", "encoder_final.pt", "model_best.pt", "model_last.pt")
+from lapvqa.schemas import IMAGES, MEMBERS, MEMBERS_FILE, STUDIES
 
 
 def rows_of(project: Project, patient: str) -> dict[str, int]:
@@ -38,7 +38,9 @@ def split_of(project: Project, patient: str) -> str | None:
     if not project.studies.exists():
         return None
     studies = storage.read_table(project.studies, STUDIES, made_by="ingest")
-    own = studies.filter(is_one_of(studies["patient_key"], [patient]))["split"].to_pylist()
+    own = studies.filter(pa.array(is_one_of(studies["patient_key"], [patient])))[
+        "split"
+    ].to_pylist()
     return own[0] if own else None
 
 
@@ -47,7 +49,9 @@ def shard_rows(project: Project) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {"images": {}, "tokens": {}}
     if project.images.exists():
         images = storage.read_table(project.images, IMAGES, made_by="ingest")
-        names, counts = np.unique(images["shard"].to_numpy(zero_copy_only=False), return_counts=True)
+        names, counts = np.unique(
+            images["shard"].to_numpy(zero_copy_only=False), return_counts=True
+        )
         found["images"] = {str(name): int(n) for name, n in zip(names, counts, strict=True)}
     if project.tokens_dir.exists():
         found["tokens"] = {
@@ -81,99 +85,111 @@ def over_deletion(
 
 
 def affected_models(project: Project, patient: str) -> list[dict[str, Any]]:
-    """Return the models in models/ whose training data hold the patient, and in which role."""
-    split = split_of(project, patient)
-    if split not in _TRAINED_ON:
+    """Return the trainings that sampled the patient, or chose by them, as the ledger knows them.
+
+    With the weights that came of each (sha256), and the evaluations that judged them.
+    """
+    row = RowNumbers(project, PATIENT).find(patient)
+    if row is None:
         return []
-    return [
-        {
-            "model": folder.relative_to(project.root).as_posix(),
-            "role": "trained on" if split == "train" else "chosen by (validation)",
-            "sha256": {
-                name: storage.sha256_file(folder / name)
-                for name in _WEIGHTS
-                if (folder / name).exists()
-            },
-        }
-        for folder in sorted((project.root / "models").glob("*"))
-        if any((folder / name).exists() for name in _WEIGHTS)
-    ]
+    entries = ledger.entries(project)
+    runs = {entry.id: run for entry in entries if (run := of_entry(entry))}
+    found = []
+    for entry in entries:
+        if entry.kind != ledger.TRAINED_ON or entry.payload is None:
+            continue
+        roles = entry.payload["roles"]
+        own = [role for role in roles if row in unpacked(roles[role]["patients"])]
+        if own:
+            after = _downstream(entry.payload["run"], runs)
+            found.append(
+                {
+                    "run": entry.payload["run"], "roles": own,
+                    "weights": _weights(after), "evaluations": _evaluations(after),
+                }
+            )  # fmt: skip
+    return found
 
 
-def affected_metrics(project: Project, patient: str, *, models: bool) -> list[dict[str, Any]]:
-    """Return the evaluations whose numbers hold the patient, or an affected model's answers."""
+def _downstream(run_id: str, runs: Mapping[str, Run]) -> list[Run]:
+    """Return a run and all that stand on it, in order."""
+    reached = {run_id}
+    for other, run in runs.items():  # oldest first: a consumer comes after its source
+        if reached & set(run.sources.values()):
+            reached.add(other)
+    return [run for other, run in runs.items() if other in reached]
+
+
+def _weights(after: Iterable[Run]) -> dict[str, str]:
+    return {
+        path: facts["sha256"]
+        for run in after
+        for path, facts in run.files.items()
+        if Path(path).suffix in (".pt", ".safetensors") and "sha256" in facts
+    }
+
+
+def _evaluations(after: Iterable[Run]) -> list[str]:
+    return sorted({run.stage for run in after if run.stage.startswith("evaluate@")})
+
+
+def affected_metrics(project: Project, patient: str) -> list[dict[str, Any]]:
+    """Return the evaluations in results/ whose test samples hold the patient."""
     found = []
     for task in EVALUATIONS:
         path = project.result_dir(task) / "predictions.parquet"
         if not path.exists():
             continue
-        table = pq.read_table(path, columns=["patient", "sample"])
-        own = table.filter(is_one_of(table["patient"], [patient]))
+        table = pq.read_table(path, columns=["patient", "sample"], partitioning=None)
+        own = table.filter(pa.array(is_one_of(table["patient"], [patient])))
         samples = len(set(own["sample"].to_pylist()))
-        if samples or models:
-            found.append({"task": task, "samples_of_patient": samples, "by_affected_model": models})
+        if samples:
+            found.append({"task": task, "samples_of_patient": samples})
     return found
 
 
 def ways_to_retrain(
-    project: Project, patient: str, params: PretrainParams
+    project: Project, patient: str, objective: str
 ) -> list[dict[str, float | int | str | None]]:
-    """Return what each way of retraining costs, of steps and of the last training's seconds.
+    """Return what each way of retraining costs, in steps and in the last training's seconds.
 
-    Which step first sampled the patient is computed, not logged: the order of samples is a
-    function of the seed and the number of pairs. Empty if the patient trained nothing.
+    Empty if the present model was not trained with the patient.
     """
-    steps = _sampled(project, patient, params)
-    if steps is None:
+    folder = project.model_dir(objective)
+    if not (folder / MEMBERS_FILE).exists() or not (folder / "training.json").exists():
         return []
-    first, total, times = steps
-    seconds = _last_seconds(project)
-
-    def cost(share: float) -> float | None:
-        return None if seconds is None else round(seconds * share, 1)
-
-    saved = (first - 1) / total
-    kept = [
+    members = storage.read_table(folder / MEMBERS_FILE, MEMBERS, made_by="pretrain")
+    own = members.filter(pa.array(is_one_of(members["patient_key"], [patient])))
+    if not len(own):
+        return []
+    training = storage.read_json(folder / "training.json", made_by="pretrain")
+    total, epochs = training["steps"], training["params"]["epochs"]
+    first = min((step for step in own["first_step"].to_pylist() if step), default=total)
+    times, seconds = sum(own["times"].to_pylist()), _last_seconds(project)
+    share = (first - 1) / total
+    states = (
         int(path.stem.removeprefix("state-"))
         for path in project.work_dir("pretrain").glob("*/state-*.json")
-    ]
-    usable = max((step for step in kept if step < first), default=None)
+    )
+    usable = max((step for step in states if step < first), default=None)
+    kept = f"the state of step {usable} is kept" if usable else "no state before it is kept"
     return [
         {
             "way": "ancestor generation", "steps": None, "seconds": None,
             "remark": "none: no model here was started from another",
         },
         {
-            "way": "checkpoint", "steps": total - (first - 1), "seconds": cost(1 - saved),
+            "way": "checkpoint", "steps": total - first + 1,
+            "seconds": None if seconds is None else round(seconds * (1 - share), 1),
             "remark": f"first sampled at step {first} of {total}, {times} times in all: saves "
-            f"{saved:.1%} at best (expected 1/(2E) = {1 / (2 * params.epochs):.1%} of E = "
-            f"{params.epochs} epochs); "
-            + (f"the state of step {usable} is kept" if usable else "no state before it is kept")
-            + "; not exact: the order of samples depends on their number",
+            f"{share:.1%} (to be expected of {epochs} epochs: 1/(2E) = {1 / (2 * epochs):.1%}); "
+            f"{kept}; not exact, the order of samples depends on their number",
         },
         {
-            "way": "scratch", "steps": total, "seconds": cost(1.0),
+            "way": "scratch", "steps": total, "seconds": seconds and round(seconds, 1),
             "remark": "exact: the weights of a run that never had the patient",
         },
     ]  # fmt: skip
-
-
-def _sampled(project: Project, patient: str, params: PretrainParams) -> tuple[int, int, int] | None:
-    """Return the first step (from 1) that sampled the patient, all steps, how often in all."""
-    if not (project.images.exists() and project.tokens_dir.exists()):
-        return None
-    from lapvqa.images.report_pairs import epoch_order, read_pairs  # torch: seconds
-
-    pairs, _ = read_pairs(project, "train")
-    tokens = storage.read_table(project.tokens_dir, TOKENS, made_by="tokens")
-    own = tokens.filter(is_one_of(tokens["patient_key"], [patient]))["study_key"].to_pylist()
-    places = [place for place, pair in enumerate(pairs) if pair.study_key in set(own)]
-    if not places:
-        return None
-    order = epoch_order(len(pairs), seed=params.seed, epoch=0).tolist()
-    first = min(order.index(place) for place in places) // params.batch_size + 1
-    per_epoch = -(-len(pairs) // params.batch_size)
-    return first, per_epoch * params.epochs, params.epochs * len(places)
 
 
 def _last_seconds(project: Project) -> float | None:

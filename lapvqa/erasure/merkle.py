@@ -58,7 +58,10 @@ def is_absent(expected_root: str, absent: bytes, proof: Absence) -> bool:
     lower, higher = bytes.fromhex(proof.lower), bytes.fromhex(proof.higher)
     if not (lower < absent < higher and 0 <= proof.place < proof.size - 1):
         return False
-    ends = ((lower, proof.place, proof.way_of_lower), (higher, proof.place + 1, proof.way_of_higher))
+    ends = (
+        (lower, proof.place, proof.way_of_lower),
+        (higher, proof.place + 1, proof.way_of_higher),
+    )
     return all(_climb(one, at, proof.size, way) == expected_root for one, at, way in ends)
 
 

@@ -6,6 +6,7 @@ and MLflow are in ``tasks/erasing``. ``search`` changes nothing; ``remove`` may 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Protocol
 from lapvqa import storage
 from lapvqa.erasure import databases
 from lapvqa.erasure.search import Needles, kinds_in_file
-from lapvqa.erasure.traces import NAMED_BY_ARCHIVE, Traces
+from lapvqa.erasure.traces import KEY, NAMED_BY_ARCHIVE, Traces
+from lapvqa.lineage import ledger
+from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers
 from lapvqa.project import Project
 
 _NOT_OURS = {".git", ".dvc", ".venv"}
@@ -119,6 +122,42 @@ class Databases:
         return [path for path in walk(self._project.state) if is_of_database(path)]
 
 
+class Ledger:
+    """The ledger: keys overwritten, what entries say erased; the chain of digests still verifies."""
+
+    name = "ledger"
+    method = "keys overwritten by dashes; payloads of entries with traces erased, digests stay"
+
+    def __init__(self, project: Project, request: str) -> None:
+        self._project, self._request = project, request
+
+    def search(self, traces: Traces) -> Searched:
+        """Search the chain, the payloads and the lists of keys."""
+        folder = self._project.ledger.parent
+        return search_files(self.name, self._project.root, walk(folder), traces.needles())
+
+    def remove(self, findings: Sequence[Finding], traces: Traces) -> int:
+        """Overwrite the keys and erase payloads that hold a trace."""
+        if not findings:
+            return 0
+        keys = traces.found.get(KEY, set())
+        numbers = [RowNumbers(self._project, kind) for kind in (PATIENT, STUDY)]
+        removed = sum(of.erase(key) is not None for of in numbers for key in keys)
+        needles = [needle for _, needle in traces.needles()]
+        ids = [
+            entry.id
+            for entry in ledger.entries(self._project)
+            if entry.payload and any(one in _as_bytes(entry.payload) for one in needles)
+        ]
+        if ids:
+            ledger.erase_payloads(self._project, ids, {"request": self._request})
+        return removed + len(ids)
+
+
+def _as_bytes(payload: object) -> bytes:
+    return json.dumps(payload, ensure_ascii=False).encode()
+
+
 def search_files(name: str, root: Path, files: Iterable[Path], needles: Needles) -> Searched:
     """Search files; those that vanish meanwhile hold nothing."""
     number = size = 0
@@ -136,7 +175,9 @@ def search_files(name: str, root: Path, files: Iterable[Path], needles: Needles)
     return Searched(name, number, size, tuple(findings))
 
 
-def project_stores(project: Project, inputs: Iterable[Path], also: Iterable[Path]) -> list[Store]:
+def project_stores(
+    project: Project, inputs: Iterable[Path], also: Iterable[Path], request: str
+) -> list[Store]:
     """Return the stores of the project's folder, and of the folders ``also``.
 
     ``inputs`` are archives: never opened here, never changed.
@@ -156,7 +197,8 @@ def project_stores(project: Project, inputs: Iterable[Path], also: Iterable[Path
         yield from (path for path in walk(state, skip) if not is_of_database(path))
 
     def others() -> Iterator[Path]:
-        skip = {root / name for name in (*_OUTPUTS, *_NOT_OURS)} | {state} | left_out
+        ours = {root / name for name in (*_OUTPUTS, *_NOT_OURS)}
+        skip = ours | {state, project.ledger.parent} | left_out
         yield from walk(root, skip)
 
     stores: list[Store] = [
@@ -165,6 +207,7 @@ def project_stores(project: Project, inputs: Iterable[Path], also: Iterable[Path
         ProjectFiles("logs, records, spool, Prefect results", root, records),
         ProjectFiles("MLflow artefacts", root, lambda: walk(project.mlflow_artifacts)),
         Databases(project),
+        Ledger(project, request),
         ProjectFiles("other files of the project", root, others, ours=False),
     ]
     for folder in also:

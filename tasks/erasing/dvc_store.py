@@ -18,7 +18,7 @@ from typing import Any
 from lapvqa.erasure.search import Needles, kinds_in_file
 from lapvqa.erasure.stores import Finding, Searched
 from lapvqa.erasure.traces import Traces
-from lapvqa.lineage import ledger
+from lapvqa.lineage import recording
 from lapvqa.project import Project
 from lapvqa.uptodate.stagefile import locked
 from tasks.dvc_repository import repository
@@ -102,7 +102,7 @@ class DvcObjects:
 
         A page shows pictures and sentences without a key beside them.
         """
-        made = [(e["stage"], e["deps"], e["outs"]) for e in ledger.entries(self.project)]
+        made = [(run.stage, run.deps, run.outs) for run in recording.told(self.project)]
         made += [(lock.name, lock.deps, lock.outs) for lock in locked(self.project).values()]
         pages: set[str] = set()
         for stage, deps, outs in made:
