@@ -338,7 +338,7 @@ def _absence_from_training(place: Place, found: Traces) -> dict[str, Any]:
 def check_receipt(receipt: Mapping[str, Any]) -> None:
     """Check a receipt's proof of absence by itself; LapvqaError if it does not hold."""
     told = receipt["training_set"]
-    values = {
+    values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in told["proof"].items()
     }

@@ -1,4 +1,4 @@
-"""What a patient's erasure touches beside bytes: models, metrics, and what retraining would cost."""
+"""What an erasure touches beside bytes: models, metrics, and what retraining would cost."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lapvqa import storage
 from lapvqa.evaluation.task_table import EVALUATIONS
-from lapvqa.ingest.columns import is_one_of
+from lapvqa.ingest.columns import counted, is_one_of
 from lapvqa.lineage import ledger
 from lapvqa.lineage.row_numbers import PATIENT, RowNumbers, unpacked
 from lapvqa.lineage.runs import Run, of_entry
@@ -38,9 +37,8 @@ def split_of(project: Project, patient: str) -> str | None:
     if not project.studies.exists():
         return None
     studies = storage.read_table(project.studies, STUDIES, made_by="ingest")
-    own = studies.filter(pa.array(is_one_of(studies["patient_key"], [patient])))[
-        "split"
-    ].to_pylist()
+    rows = pa.array(is_one_of(studies["patient_key"], [patient]))
+    own = studies["split"].filter(rows).to_pylist()
     return own[0] if own else None
 
 
@@ -49,10 +47,7 @@ def shard_rows(project: Project) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {"images": {}, "tokens": {}}
     if project.images.exists():
         images = storage.read_table(project.images, IMAGES, made_by="ingest")
-        names, counts = np.unique(
-            images["shard"].to_numpy(zero_copy_only=False), return_counts=True
-        )
-        found["images"] = {str(name): int(n) for name, n in zip(names, counts, strict=True)}
+        found["images"] = counted(images["shard"])
     if project.tokens_dir.exists():
         found["tokens"] = {
             path.name: pq.read_metadata(path).num_rows

@@ -123,7 +123,7 @@ class Databases:
 
 
 class Ledger:
-    """The ledger: keys overwritten, what entries say erased; the chain of digests still verifies."""
+    """The ledger: keys overwritten, payloads erased; the chain of digests still verifies."""
 
     name = "ledger"
     method = "keys overwritten by dashes; payloads of entries with traces erased, digests stay"

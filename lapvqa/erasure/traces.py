@@ -1,4 +1,4 @@
-"""By what a patient is found again: keys, digests, paths, sentences of the reports, lines of pixels.
+"""By what a patient is found again: keys, digests, paths, sentences of reports, lines of pixels.
 
 Traces name the patient. They are kept in one private file while an erasure is open, and nowhere
 else; receipts hold their number and marks (``lapvqa.ingest.tombstones``).

@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -72,7 +73,7 @@ class Tombstones:
         found = np.zeros(len(table), bool)
         for name in KINDS.keys() & set(table.column_names) if self.marks else ():
             kind = KINDS[name]
-            marks = mapped(table[name], lambda value, kind=kind: self.mark(kind, value))
+            marks = mapped(table[name], partial(self.mark, kind))
             found |= is_one_of(marks, self.marks)
         return found
 
@@ -85,7 +86,7 @@ class Tombstones:
         return self.hits(pa.table(hashed))
 
     def hides(self, result: object) -> bool:
-        """Tell whether a result (its attributes are called as the columns) is of somebody erased."""
+        """Tell whether a result, with attributes called as the columns, is of somebody erased."""
         values = ((kind, getattr(result, name, None)) for name, kind in KINDS.items())
         return bool(self.marks) and any(
             self.mark(kind, value) in self.marks for kind, value in values if value
