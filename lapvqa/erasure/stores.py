@@ -86,13 +86,15 @@ class ProjectFiles:
         return search_files(self.name, self._root, self._files(), traces.needles())
 
     def remove(self, findings: Sequence[Finding], traces: Traces) -> int:
-        """Unlink the files, or drop their lines; what only lists the archive's files stays."""
-        removed = 0
+        """Unlink the files, or drop their lines; what only lists the archive's files stays.
+
+        Each is searched once more: a stage may have made it anew without the patient.
+        """
+        removed, needles = 0, traces.needles()
         for finding in findings if self._ours else ():
             path = self._root / finding.item
-            if finding.only_listed and _is_listing(finding.item):
-                continue
-            if path.exists():
+            kinds = kinds_in_file(path, needles)
+            if kinds and not (NAMED_BY_ARCHIVE.issuperset(kinds) and _is_listing(finding.item)):
                 _remove_file(path, traces)
                 removed += 1
         return removed
