@@ -93,6 +93,7 @@ def look(place: Place, opened: Journal) -> dict[str, Any]:
         "metrics": impact.affected_metrics(project, patient),
         "ways": impact.ways_to_retrain(project, patient, place.objective),
         "archive_files": len(archive_files(place, opened)),
+        "erased_before": sorted(_erased_files(project)),
     }
 
 
@@ -111,7 +112,7 @@ def erase(place: Place, opened: Journal, say: Callable[[str], None]) -> dict[str
     doing: dict[str, Callable[[], Any]] = {
         "look": lambda: look(place, opened),
         "bury": lambda: _bury(place, opened),
-        "renew": lambda: _renew(place),
+        "renew": lambda: _renew(place, opened),
         "remove": lambda: _remove(place, opened, facts["look"]["searched"]),
         "check": lambda: _check(place, opened),
         "tell": lambda: _tell(place, opened),
@@ -138,8 +139,11 @@ def _bury(place: Place, opened: Journal) -> dict[str, Any]:
     return {"marks": len(opened.traces.marks)}
 
 
-def _renew(place: Place) -> dict[str, Any]:
+def _renew(place: Place, opened: Journal) -> dict[str, Any]:
     place.renew()
+    # Reports are known to be the patient's only now that ingest has refused them.
+    new = _erased_files(place.project) - set(opened.facts["look"]["erased_before"])
+    opened.traces.add(traces.PATH, new)
     return {"outputs": _outputs(place.project), "shards": impact.shard_rows(place.project)}
 
 
