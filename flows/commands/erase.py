@@ -58,8 +58,8 @@ def _erase(place: Place, patient: str, request: str, console: Console) -> int:
     project = place.project
     with storage.lock(project.state / "erase.lock", what="an erasure in this project"):
         opened = erase.open_journal(place, patient, request)
-        left_to_owner = erase.archive_files(place, opened)
         content = erase.erase(place, opened, lambda text: console.print(f"erase: {text}"))
+        left_to_owner = erase.archive_files(place, opened)
         paths = receipt.write(project, content)
     _show_stores(content["stores"], console)
     for kind, own in content["over_deletion"].items():

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa import storage
+from lapvqa.dicom.reasons import Reason
 from lapvqa.erasure import impact, journal, merkle, traces, whom
 from lapvqa.erasure.journal import Journal
 from lapvqa.erasure.stores import Finding, Searched, Store
@@ -31,7 +32,7 @@ from lapvqa.identity import Keyring
 from lapvqa.ingest.tombstones import add_tombstone, load_tombstones
 from lapvqa.lineage import ledger
 from lapvqa.project import Project
-from lapvqa.schemas import IMAGES, STUDIES, TOKENS
+from lapvqa.schemas import IMAGES, REJECTS, STUDIES, TOKENS
 from lapvqa.uptodate.stagefile import locked
 
 STEPS = ("look", "bury", "renew", "remove", "check", "tell")
@@ -145,6 +146,14 @@ def _renew(place: Place, opened: Journal) -> dict[str, Any]:
     new = _erased_files(place.project) - set(opened.facts["look"]["erased_before"])
     opened.traces.add(traces.PATH, new)
     return {"outputs": _outputs(place.project), "shards": impact.shard_rows(place.project)}
+
+
+def _erased_files(project: Project) -> set[str]:
+    """Return the files of the archive that ingest turned away as somebody's who was erased."""
+    if not project.rejects.exists():
+        return set()
+    rejects = storage.read_table(project.rejects, REJECTS, made_by="ingest").to_pylist()
+    return {row["file"] for row in rejects if row["reason"] == Reason.ERASED}
 
 
 def _remove(place: Place, opened: Journal, searched: Iterable[Mapping[str, Any]]) -> dict[str, int]:

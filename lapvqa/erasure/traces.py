@@ -89,8 +89,9 @@ def begin(patient: str, given: str, erased: Tombstones) -> Traces:
     """Return the traces of a patient of whom only the key is known, and the id that was given."""
     traces = Traces(patient)
     traces.add(KEY, [patient])
-    if given != patient and len(given) >= _SHORTEST_ID:
-        traces.add(RAW_ID, [given])
+    if given != patient:
+        names = {given, given.lstrip("pP")}
+        traces.add(RAW_ID, (name for name in names if len(name) >= _SHORTEST_ID))
     traces.marks.add(erased.mark("patient", patient))
     return traces
 
