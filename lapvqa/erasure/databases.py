@@ -7,6 +7,7 @@ checkpoint that empties the log, VACUUM.
 from __future__ import annotations
 
 import sqlite3
+import uuid
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -34,6 +35,8 @@ def overwrite(path: Path, texts: Iterable[str]) -> int:
     """
     try:
         with closing(sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)) as database:
+            # Prefect's columns have it as default: to write the schema anew it must be known.
+            database.create_function("GEN_RANDOM_UUID", 0, lambda: str(uuid.uuid4()))
             database.execute("PRAGMA secure_delete = ON")
             database.execute("PRAGMA foreign_keys = OFF")
             changed = sum(_overwrite_in(database, *column, texts=list(texts))
