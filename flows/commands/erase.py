@@ -139,7 +139,8 @@ def _show_stores(stores: Sequence[Mapping[str, Any]], console: Console) -> None:
 
     table = Table()
     table.add_column("store")
-    names = [name for name in ("files", "bytes", "held_traces", "removed", "hold_traces_after")
+    names = [name for name in ("files", "bytes", "held_traces", "removed", "hold_traces_after",
+                             "only_list_the_archive")
              if name in stores[0]]  # fmt: skip
     for name in names:
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)

@@ -238,7 +238,7 @@ def make_receipt(place: Place, opened: Journal) -> dict[str, Any]:
             "films_under_other_ids": opened.traces.shared_films,
             "traces_looked_for": {k: len(v) for k, v in sorted(opened.traces.found.items())},
         },
-        "stores": _stores(before, facts["check"], facts["remove"], place.stores),
+        "stores": _stores(before, facts["check"], place.stores),
         "outputs": _compared(before["outputs"], renewed["outputs"]),
         "over_deletion": impact.over_deletion(before["shards"], renewed["shards"], before["rows"]),
         "tombstone": {
@@ -279,22 +279,26 @@ LIMITS = (
 
 
 def _stores(
-    before: Mapping[str, Any], check: Mapping[str, Any], removed: Mapping[str, int],
-    stores: Sequence[Store],
-) -> list[dict[str, Any]]:  # fmt: skip
+    before: Mapping[str, Any], check: Mapping[str, Any], stores: Sequence[Store]
+) -> list[dict[str, Any]]:
+    """Return a row per store: what was there, how it was removed, what the last search found."""
     after = {one["store"]: one for one in check["searched"]}
     methods = {store.name: store.method for store in stores}
     rows = []
     for one in before["searched"]:
         kinds = [kind for finding in one["findings"] for kind in finding["kinds"]]
         later = after.get(one["store"], {"files": 0, "findings": []})
+        left = check["left"].get(one["store"], 0)
+        still = {finding["item"] for finding in later["findings"]}
         rows.append(
             {
                 "store": one["store"], "files": one["files"], "bytes": one["size"],
                 "held_traces": len(one["findings"]),
                 "kinds": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
-                "method": methods.get(one["store"], ""), "removed": removed.get(one["store"], 0),
-                "files_after": later["files"], "hold_traces_after": len(later["findings"]),
+                "method": methods.get(one["store"], ""),
+                "removed": sum(finding["item"] not in still for finding in one["findings"]),
+                "files_after": later["files"], "hold_traces_after": left,
+                "only_list_the_archive": len(later["findings"]) - left,
             }
         )  # fmt: skip
     return rows
