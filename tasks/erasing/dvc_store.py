@@ -57,6 +57,7 @@ class DvcObjects:
     def search(self, traces: Traces) -> Searched:
         """Search every object; the bytes of a remote's that are not known already are fetched."""
         needles, sizes = traces.needles(), {}
+        self.searched.clear()
         with self._open() as (odb, _):
             for oid in _all(odb):
                 path = odb.oid_to_path(oid)
