@@ -15,7 +15,6 @@ from pathlib import Path
 from lapvqa.errors import BusyError
 
 SUFFIXES = ("-wal", "-shm", "-journal")
-_WAIT_S = 10.0
 IN_PLACE = "[erased]"
 
 
@@ -28,13 +27,13 @@ def is_database(path: Path) -> bool:
         return False
 
 
-def overwrite(path: Path, texts: Iterable[str]) -> int:
+def overwrite(path: Path, texts: Iterable[str], *, wait_s: float = 10.0) -> int:
     """Put IN_PLACE where a text stands in any row, and leave no old page; return changed values.
 
     Raises BusyError while another process has the database open.
     """
     try:
-        with closing(sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)) as database:
+        with closing(sqlite3.connect(path, timeout=wait_s, isolation_level=None)) as database:
             # Prefect's columns have it as default: to write the schema anew it must be known.
             database.create_function("GEN_RANDOM_UUID", 0, lambda: str(uuid.uuid4()))
             database.execute("PRAGMA secure_delete = ON")

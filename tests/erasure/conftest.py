@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,12 +26,17 @@ from lapvqa.text import tokens
 
 KEY = "0123456789abcdef" * 2
 PATIENTS = 8
+GONE = "10000001"
+SENTENCE = "A heron of grey marble stands in the left lung"
 
 
 @pytest.fixture(scope="session")
 def mimic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archive") / "mimic"
-    return write_mimic(folder, patients=PATIENTS, studies=2, images=1)
+    write_mimic(folder, patients=PATIENTS, studies=2, images=1)
+    report = next((folder / f"files/p10/p{GONE}").glob("*.txt"))
+    report.write_text(f"FINAL REPORT\n FINDINGS: {SENTENCE}.\n")
+    return folder
 
 
 def new_project(root: Path, archive: Path) -> Project:
@@ -72,23 +76,31 @@ def read(tmp_path_factory: pytest.TempPathFactory, mimic: Path) -> Path:
 
 @pytest.fixture
 def project(read: Path, tmp_path: Path) -> Project:
-    """A project of one's own, whose archive lies beside it."""
+    """A project of one's own over the archive of all, which stays as it is."""
+    return copy_of(read, tmp_path)
+
+
+def copy_of(read: Path, root: Path) -> Project:
+    shutil.copytree(read / "project", root / "project", copy_function=shutil.copy2)
+    return Project(root / "project")
+
+
+@pytest.fixture
+def apart(read: Path, tmp_path: Path) -> Project:
+    """A project with an archive of its own beside it, to be changed."""
     shutil.copytree(read, tmp_path / "own", copy_function=shutil.copy2)
     root = tmp_path / "own/project"
     text = (root / "local.yaml").read_text().replace(str(read), str(tmp_path / "own"))
     (root / "local.yaml").write_text(text)
-    bring_up_to_date(Project(root))  # the finished work belongs to a folder's place
+    bring_up_to_date(Project(root))  # the finished work belongs to an archive's place
     return Project(root)
 
 
-def place(
-    project: Project, *, request: str = "R1", renew: Callable[[], None] | None = None
-) -> Place:
+def place(project: Project, *, request: str = "R1") -> Place:
     """The erasure's view of the project, with no DVC, MLflow or Prefect."""
-    archive = project.root.parent / "archive"
+    archive = load_machine(project).folder("source", load_params(project.params).inventory, project)
     return Place(
         project, Keyring(KEY.encode()), archive, "captioning",
         stores=project_stores(project, [archive], [], request), tables=[],
-        renew=renew or (lambda: bring_up_to_date(project)),
-        mark_versions=lambda name, weights: [],
+        renew=lambda: bring_up_to_date(project), mark_versions=lambda name, weights: [],
     )  # fmt: skip

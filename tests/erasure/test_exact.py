@@ -49,7 +49,7 @@ def in_training(project: Project) -> list[str]:
 
 
 def test_the_weights_are_those_of_a_run_that_never_had_the_patient(
-    project: Project, tmp_path: Path
+    read: Path, project: Project, tmp_path: Path
 ) -> None:
     with_the_patient = trained(project)
     patient = in_training(project)[1]
@@ -59,7 +59,7 @@ def test_the_weights_are_those_of_a_run_that_never_had_the_patient(
     after = trained(project)
 
     never = tmp_path / "never"
-    shutil.copytree(project.root.parent / "archive", never, copy_function=shutil.copy2)
+    shutil.copytree(read / "archive", never, copy_function=shutil.copy2)
     shutil.rmtree(never / f"files/p10/p{patient}")
     without = trained(new_project(tmp_path / "other", never))
     assert after == without
