@@ -60,7 +60,7 @@ def _erase(place: Place, patient: str, request: str, console: Console) -> int:
         opened = erase.open_journal(place, patient, request)
         content = erase.erase(place, opened, lambda text: console.print(f"erase: {text}"))
         left_to_owner = erase.archive_files(place, opened)
-        paths = receipt.write(project, content)
+        paths = receipt.paths(project, content)
     _show_stores(content["stores"], console)
     for kind, own in content["over_deletion"].items():
         console.print(

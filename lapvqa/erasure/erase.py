@@ -23,9 +23,9 @@ from typing import Any
 
 from lapvqa import storage
 from lapvqa.dicom.reasons import Reason
-from lapvqa.erasure import impact, journal, merkle, traces, whom
+from lapvqa.erasure import impact, journal, merkle, receipt, traces, whom
 from lapvqa.erasure.journal import Journal
-from lapvqa.erasure.stores import Finding, Searched, Store
+from lapvqa.erasure.stores import NAMES_ONE, Finding, Searched, Store
 from lapvqa.erasure.traces import Traces
 from lapvqa.errors import LapvqaError
 from lapvqa.identity import Keyring
@@ -35,6 +35,7 @@ from lapvqa.project import Project
 from lapvqa.schemas import IMAGES, REJECTS, STUDIES, TOKENS
 from lapvqa.uptodate.stagefile import locked
 
+COMPLETE = "complete"
 STEPS = ("look", "bury", "renew", "remove", "check", "tell")
 _ROUNDS = 3
 
@@ -55,6 +56,8 @@ class Place:
     """Brings the stages up to tokens up to date."""
     mark_versions: Callable[[str, set[str]], list[str]]
     """Marks the registered versions of weights (sha256) for a request; returns which."""
+    sign: Callable[[Mapping[str, Any]], Any] = lambda _: None
+    """Returns what stands as ``signature`` in the receipt that it is given."""
 
 
 def open_journal(place: Place, given: str, request: str) -> Journal:
@@ -124,15 +127,17 @@ def erase(place: Place, opened: Journal, say: Callable[[str], None]) -> dict[str
             say(f"{step} ...")
             facts[step] = doing[step]()
             opened.keep(project)
-    receipt = make_receipt(place, opened)
-    if receipt["state"] == "complete":
+    told = make_receipt(place, opened)
+    told["signature"] = place.sign(told)
+    receipt.write(project, told)  # before the journal goes: without both nothing would tell of it
+    if told["state"] == COMPLETE:
         opened.forget(project)
     else:  # the same command looks again, and removes what the archive's owner has made removable
         for step in ("look", "renew", "remove", "check"):
             facts.setdefault("earlier", {}).setdefault(step, facts[step])
             del facts[step]
         opened.keep(project)
-    return receipt
+    return told
 
 
 def _bury(place: Place, opened: Journal) -> dict[str, Any]:
@@ -212,23 +217,21 @@ def _tell(place: Place, opened: Journal) -> dict[str, Any]:
 
 
 def _left(searched: Searched) -> int:
-    return sum(
-        not (f.only_listed or "names a deleted object" in f.kinds) for f in searched.findings
-    )
+    return sum(not (f.only_listed or NAMES_ONE in f.kinds) for f in searched.findings)
 
 
 def make_receipt(place: Place, opened: Journal) -> dict[str, Any]:
-    """Write the receipt of an erasure under erasures/, and return it; it names nobody."""
+    """Return the receipt of an erasure; it names nobody."""
     project, facts = place.project, opened.facts
     before = facts.get("earlier", {}).get("look", facts["look"])
     renewed = facts["renew"]
     remaining = archive_files(place, opened)
-    state = "complete"
+    state = COMPLETE
     if facts["check"]["left"]:
         state = "not clean: see absence.left"
     elif remaining or facts["check"]["listed"]:
         state = "open: the archive still holds files of the patient"
-    receipt = {
+    return {
         "receipt": "lapvqa erasure", "version": 1, "state": state,
         "request": opened.request,
         "begun": _moment(opened.started), "written": _moment(time.time()),
@@ -262,9 +265,7 @@ def make_receipt(place: Place, opened: Journal) -> dict[str, Any]:
             "downloads: not known", "known": facts["tell"].get("recipients", []),
         },
         "training_set": _absence_from_training(place, opened.traces),
-        "signature": None,
     }  # fmt: skip
-    return receipt
 
 
 LIMITS = (
@@ -352,9 +353,9 @@ def _absence_from_training(place: Place, found: Traces) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def check_receipt(receipt: Mapping[str, Any]) -> None:
+def check_receipt(content: Mapping[str, Any]) -> None:
     """Check a receipt's proof of absence by itself; LapvqaError if it does not hold."""
-    told = receipt["training_set"]
+    told = content["training_set"]
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in told["proof"].items()

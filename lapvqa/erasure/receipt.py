@@ -26,11 +26,16 @@ _FACTS = ("request", "patient", "begun", "written", "state")
 
 def write(project: Project, receipt: Mapping[str, Any]) -> tuple[Path, Path]:
     """Write erasures/<patient's mark>.json and .html; return their paths."""
-    path = project.receipts / f"{receipt['patient']}.json"
+    path, page = paths(project, receipt)
     storage.write_json(path, receipt)
-    page = path.with_suffix(".html")
     storage.write_bytes(page, render(receipt).encode())
     return path, page
+
+
+def paths(project: Project, receipt: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Return where JSON and page of a receipt lie."""
+    path = project.receipts / f"{receipt['patient']}.json"
+    return path, path.with_suffix(".html")
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -26,6 +26,10 @@ _LINES = {".jsonl", ".log", ".txt", ".csv"}
 """Of these the lines that hold a trace are dropped, of any other file the whole."""
 
 
+NAMES_ONE = "names a found object"
+"""Kind of a list that holds no trace itself, but the hash of what does."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """A file or an object that holds traces."""

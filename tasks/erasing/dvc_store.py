@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa.erasure.search import Needles, kinds_in_file
-from lapvqa.erasure.stores import Finding, Searched
+from lapvqa.erasure.stores import NAMES_ONE, Finding, Searched
 from lapvqa.erasure.traces import Traces
 from lapvqa.lineage import recording
 from lapvqa.project import Project
 from lapvqa.uptodate.stagefile import locked
 from tasks.dvc_repository import repository
 
-DERIVED, NAMES_ONE = "derived", "names a deleted object"
+DERIVED = "derived"
+"""Kind of a page that was made of what holds traces."""
 _PAGE = "report"
 _LISTING = frozenset({"inventory", "ingest"})
 _DIR = ".dir"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from conftest import KEY, new_project, place
 from jobs import make_job
+from small_project import KEY, new_project, place
 
 from lapvqa import storage
 from lapvqa.erasure.erase import erase, open_journal

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from canaries import contents
-from conftest import GONE, KEY, SENTENCE, copy_of, place
+from small_project import GONE, KEY, SENTENCE, copy_of, place
 
 from lapvqa import storage
 from lapvqa.erasure import journal, receipt
@@ -90,14 +90,14 @@ def plant(project: Project) -> Canaries:
     state, root = project.state, project.root
     predictions = pa.table({"sample": [row["study_key"], "another"],
                             "patient": [PATIENT_KEY, "f" * 16]})  # fmt: skip
-    for place in ("results/rrg", "evaluations/other/rrg"):
-        (root / place).mkdir(parents=True)
-        pq.write_table(predictions, root / place / "predictions.parquet")
+    for where in ("results/rrg", "evaluations/other/rrg"):
+        (root / where).mkdir(parents=True)
+        pq.write_table(predictions, root / where / "predictions.parquet")
     storage.write_bytes(project.report_page, b"<p>a page with a picture and no key</p>")
     line = json.dumps({"report": f"{SENTENCE}."}) + '\n{"report": "of somebody else"}\n'
-    for place in ("work/pretrain/0a/samples.jsonl", "logs/tokens.log", "records/rrg.jsonl",
+    for where in ("work/pretrain/0a/samples.jsonl", "logs/tokens.log", "records/rrg.jsonl",
                   "spool/1/rrg/lines.jsonl"):  # fmt: skip
-        storage.write_bytes(state / place, line.encode())
+        storage.write_bytes(state / where, line.encode())
     chunk = state / "work/features/features/a/b/mean/chunk"
     storage.write_json(chunk.with_suffix(".json"), {"digests": [row["pixels_sha256"]]})
     np.save(chunk.with_suffix(".npy"), np.zeros((1, 4), np.float32))
@@ -185,16 +185,18 @@ def test_killed_at_any_step_it_ends_the_same(project: Project) -> None:
 def _kill_in(project: Project, step: str, seconds: float) -> None:
     """Start an erasure in another process, and kill it soon after it has begun a step."""
     code = (
-        "import sys; from pathlib import Path; from conftest import GONE, place\n"
+        "import sys; from pathlib import Path; from small_project import GONE, place\n"
         "from lapvqa.erasure.erase import erase, open_journal\n"
         "from lapvqa.project import Project\n"
         "there = place(Project(Path(sys.argv[1])))\n"
         "erase(there, open_journal(there, GONE, 'R1'), lambda text: print(text, flush=True))\n"
     )
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.getcwd()]
+    tests = Path(__file__).parents[1]
+    folders = [tests / "erasure", tests / "dicom", tests, tests.parent]
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(project.root)], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, start_new_session=True,
+        [sys.executable, "-c", code, str(project.root)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))},
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
     for line in process.stdout:
@@ -224,7 +226,7 @@ class Erased:
 
 
 def test_the_receipt_names_nobody_and_its_proof_can_fail(erased: Erased) -> None:
-    paths = receipt.write(erased.project, erased.receipt)
+    paths = receipt.paths(erased.project, erased.receipt)
     for path in paths:
         assert not any(word in path.read_bytes() for word in erased.hidden.words)
     again = receipt.read(paths[0])
