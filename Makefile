@@ -47,5 +47,6 @@ bench: setup-dev ## benchmarks, each beside its peer; results under benchmarks/r
 docs: setup-dev ## regenerate the generated pages
 	$(BIN)/python docs/make_artifacts.py
 
-clean: ## remove what the pipeline wrote here (never the archive you pointed it at)
-	rm -rf data models results reports demo .lapvqa
+clean: ## remove what the pipeline wrote here; the archive, the ledger and the key stay
+	rm -rf data models results reports demo
+	[ ! -d .lapvqa ] || find .lapvqa -mindepth 1 -maxdepth 1 ! -name deid.key -exec rm -rf {} +

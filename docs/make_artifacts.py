@@ -72,6 +72,11 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
         "How the model was trained: parameters, sizes, steps, losses.",
         None,
     ),
+    "models/<objective>/members.parquet": (
+        "Whom the training sampled, how often, in which role: what lineage answers from, and where "
+        "erasing a patient starts. It stays with the project: no exported form holds it.",
+        schemas.MEMBERS,
+    ),
     "models/<objective>/epochs": (
         "`model_epochNNN.pt`, the whole model after every `save_every_epochs` epochs; empty if "
         "that is 0.",

@@ -15,6 +15,7 @@ from prefect import Flow, flow
 from prefect.runtime import flow_run
 
 from lapvqa.runtime import die_with_parent
+from tasks import settling
 from tasks.mlflow_records import spool
 from tasks.prefect_tasks import (
     find_stale,
@@ -57,8 +58,7 @@ def make_stage_flow(stage: str) -> Flow[..., dict[str, str]]:
             if stage not in statuses:
                 statuses[stage] = run_stage(stage, "asked for")
             record_lineage()
-            if "export" in statuses:
-                register_encoder()
+            register_encoder()
         return statuses
 
     one_stage.__doc__ = f"Bring stage {stage} of the project in ``root`` up to date."
@@ -101,6 +101,7 @@ def recorded(root: str) -> Iterator[Session]:
     with opened(Path(root)) as session:
         session.flow_run = str(flow_run.id)
         session.records.open()
+        settling.owe(session.project)
         status = spool.KILLED
         try:
             yield session
@@ -110,6 +111,8 @@ def recorded(root: str) -> Iterator[Session]:
             raise
         finally:
             session.records.close(status)
+            if status == spool.FINISHED:
+                settling.close(session.project, registered=session.settled)
 
 
 def _looks_around(name: str) -> bool:

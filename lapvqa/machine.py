@@ -65,6 +65,9 @@ class ReportSources(Section):
     accession: str | None = None
     instance_uid: str | None = None
     path: str | None = None
+    patient: str | None = None
+    """Column of Patient IDs, which has to name the patient of the images; ``none``: has not to,
+    as where its numbers are not those of the images."""
     text: list[str] = []
     """Columns with text; several are written one after the other, each under its heading."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None

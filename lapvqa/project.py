@@ -175,6 +175,11 @@ class Project:
         """uptodate.json: what the last complete run left, so that "nothing to do" is quick."""
         return self.state / "uptodate.json"
 
+    @property
+    def unsettled(self) -> Path:
+        """The mark of a run that still owes something: ledger, records, registered encoder."""
+        return self.state / "unsettled.json"
+
     def work_dir(self, stage: str) -> Path:
         """Resumable work of one stage, kept out of DVC because DVC deletes outputs first."""
         return self.state / "work" / stage

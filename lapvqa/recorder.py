@@ -37,6 +37,8 @@ class Recorder:
         """
         self._quiet, self._listener = quiet, listener
         self.stage = stage
+        self.said: list[str] = []
+        """The lines of this process's part of the run."""
         path.parent.mkdir(parents=True, exist_ok=True)
         if not proceed:
             path.unlink(missing_ok=True)
@@ -90,6 +92,7 @@ class Recorder:
 
     def say(self, text: str) -> None:
         """Print one line for the person who watches, and keep it."""
+        self.said.append(text)
         self._write({"kind": "say", "text": text})
         self._print(f"{self.stage}: {text}")
 

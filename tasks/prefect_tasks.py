@@ -33,13 +33,12 @@ from lapvqa.errors import EXIT_BAD_DATA, EXIT_BUSY, EXIT_FAULT, EXIT_INTERRUPTED
 from lapvqa.lineage import runs
 from lapvqa.project import Project
 from lapvqa.recorder import PROGRESS_PREFIX
-from lapvqa.uptodate import manifest
-from lapvqa.uptodate.stagefile import LockedStage, UnsupportedStagefileError, locked
-from tasks import child_process, ledger_lines, results
+from lapvqa.uptodate.stagefile import LockedStage, locked
+from tasks import child_process, ledger_lines, results, settling
 from tasks.display import StageOutcome
 from tasks.dvc_repository import StageNode, keep_dvc_lock, load_graph, stale_stages
 from tasks.ledger_lines import Ids
-from tasks.mlflow_records import registry, spool
+from tasks.mlflow_records import spool
 from tasks.mlflow_records.connection import public
 from tasks.session import Session, current, pipeline_task
 
@@ -141,11 +140,7 @@ def record_lineage() -> list[str]:
     """Complete the ledger with what ran outside of the pipeline; return those stages."""
     session = current()
     added = ledger_lines.complete(session.project, session.commit)
-    try:
-        manifest.remember(session.project)
-    except UnsupportedStagefileError as error:
-        # Then `lapvqa run` asks DVC each time, which is slower and no less right.
-        get_run_logger().warning("no quick check of what is up to date: %s", error)
+    settling.remember(session.project, get_run_logger().warning)
     return added
 
 
@@ -153,15 +148,10 @@ def record_lineage() -> list[str]:
 def register_encoder() -> str | None:
     """Register the exported encoder with MLflow, once per set of weights; return its version."""
     session = current()
-    paths = [Path(out) for node in session.graph.values() for out in node.outs]
-    folders = [path.parent for path in paths if path.name == registry.WEIGHTS]
-    if session.records.store is None or not folders:
-        get_run_logger().info("nothing to register, or MLflow is down; the next run does it")
-        return None
-    folder = session.project.root / folders[0]
     version: str | None = session.records.attempt(
-        lambda store: registry.register_folder(store, session.project, folder)
+        lambda store: settling.register(session.project, store)
     )
+    session.settled = session.records.store is not None
     return version
 
 

@@ -49,6 +49,8 @@ class Session:
     """How many Prefect task runs have begun."""
     flow_run: str = ""
     """Prefect's id of the flow run."""
+    settled: bool = False
+    """MLflow was asked to register the encoder."""
 
 
 _current: ContextVar[Session | None] = ContextVar("lapvqa_session", default=None)

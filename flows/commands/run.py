@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+import lapvqa
 from flows.commands import terminal
 from lapvqa import storage
 from lapvqa.errors import ConfigError, SourceError, StorageFullError
@@ -46,6 +47,7 @@ def execute(
     """Run what is stale; print what was done, the results, and where to look."""
     started = time.monotonic()
     console = terminal.console()
+    _require_own_code(project)
     if source or params_file:
         _edit_settings(project, source, params_file, console)
     if _said_nothing_to_do(project, stage, console):
@@ -187,9 +189,25 @@ def _said_nothing_to_do(project: Project, stage: str | None, console: Console) -
         return _said_stage_is_up_to_date(states, stage, console)
     if not staleness.nothing_to_do(states):
         return False
+    _settle(project, console)
     for state in states:
         console.print(f"{state.name}: up to date")
     return True
+
+
+def _settle(project: Project, console: Console) -> None:
+    """Make up for what a killed run left undone, before there is nothing to do."""
+    if not project.unsettled.exists():
+        return
+    from flows.commands.sync import told
+    from tasks.mlflow_records.connection import RecordsUnavailableError
+    from tasks.settling import settle
+
+    try:
+        with storage.lock(project.run_lock, what="a run of this project"):
+            console.print(f"an earlier run was cut short: {told(settle(project))}")
+    except RecordsUnavailableError as error:
+        console.print(f"an earlier run's records wait: {error}", markup=False, soft_wrap=True)
 
 
 def _said_stage_is_up_to_date(states: list[StageState], stage: str, console: Console) -> bool:
@@ -227,6 +245,17 @@ def _edit_settings(
                 console.print(f"params.yaml: has the values of {params_file} already", markup=False)
         if source is not None:
             console.print(edit_settings.set_source(project, source), markup=False, soft_wrap=True)
+
+
+def _require_own_code(project: Project) -> None:
+    """Raise ConfigError if this command belongs to another clone: a copied .venv still does."""
+    running, own = Path(lapvqa.__file__).parent, project.root / "lapvqa"
+    if (own / "__init__.py").is_file() and not own.samefile(running):
+        raise ConfigError(
+            f"expected the code of this project, {own}, found that of {running}",
+            hint="a moved or copied project needs an environment of its own: delete .venv, then "
+            "`make setup`",
+        )
 
 
 def _require_source(project: Project, stage: str | None) -> None:

@@ -1,16 +1,31 @@
-"""``lapvqa sync``: bring records that waited for MLflow into it."""
+"""``lapvqa sync``: make up for what a killed run, or MLflow's absence, left undone."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from flows.commands import terminal
+from lapvqa import storage
 from lapvqa.project import Project
+
+if TYPE_CHECKING:
+    from tasks.settling import Settled
 
 
 def execute(project: Project) -> int:
-    """Replay what is spooled; nothing is lost or doubled, however often it is asked for."""
-    from tasks.mlflow_records.records import sync_records
+    """Settle ledger, records and registry; nothing is lost or doubled, however often."""
+    from tasks.settling import settle
 
-    runs = sync_records(project)
-    what = f"{runs} run{'s' if runs != 1 else ''} brought into MLflow" if runs else "nothing waits"
-    terminal.console().print(f"records: {what}")
+    with storage.lock(project.run_lock, what="a run of this project"):
+        terminal.console().print(f"records: {told(settle(project))}")
     return 0
+
+
+def told(settled: Settled) -> str:
+    """Return what was made up for, in words."""
+    runs, stages = settled.records, ", ".join(settled.stages)
+    made = [
+        f"{runs} run{'s' if runs != 1 else ''} brought into MLflow" if runs else "",
+        f"the ledger now tells of {stages}" if stages else "",
+    ]
+    return "; ".join(filter(None, made)) or "nothing waits"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Literal
 
 from pydicom import Dataset
@@ -19,10 +19,11 @@ from lapvqa.dicom.objects import (
     Companion,
     companion_kind,
     is_for_processing,
+    is_post_processed,
     require_radiograph,
 )
 from lapvqa.dicom.reasons import Reason
-from lapvqa.dicom.views import VIEW_TAGS, ViewSource, find_view
+from lapvqa.dicom.views import OF_SERIES, VIEW_TAGS, ViewSource, find_view
 from lapvqa.errors import DicomError
 from lapvqa.params import Modality
 
@@ -32,7 +33,7 @@ READ_TAGS: tuple[BaseTag, ...] = tuple(
         "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyDate", "StudyTime",
         "AccessionNumber", "Modality", "ConversionType", "PresentationIntentType", "PatientID",
         "PatientIdentityRemoved", "StudyInstanceUID", "BurnedInAnnotation", *VIEW_TAGS,
-        *BODY_PART_TAGS,
+        *BODY_PART_TAGS, "ImageType", "DerivationDescription",
         "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames",
         "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
         "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth",
@@ -69,6 +70,7 @@ class Header:
     modality: Modality | None = None
     """None for what is no DICOM image."""
     is_for_processing: bool = False
+    is_post_processed: bool = False
     body_part: BodyPart = ""
     """Empty if unknown: ``lapvqa.dicom.body_part``."""
     burned_in: Answer = ""
@@ -111,6 +113,11 @@ def read_header(dataset: Dataset, *, transfer_syntax: str, sop_class: str = "") 
         is_for_processing=is_for_processing(
             stated, _text(dataset, "PresentationIntentType").upper()
         ),
+        is_post_processed=is_post_processed(
+            "\\".join(map(str, dataset.get("ImageType") or ())),
+            _text(dataset, "DerivationDescription"),
+            " ".join(_text(dataset, name) for name in OF_SERIES[:2]),
+        ),
         body_part=find_body_part(dataset),
         burned_in=yes_or_no(_text(dataset, "BurnedInAnnotation")),
         identity_removed=yes_or_no(_text(dataset, "PatientIdentityRemoved")),
@@ -146,6 +153,9 @@ def clean_date(text: str) -> str:
     """Return yyyymmdd; nothing if ``text`` is no date (DA, PS3.5 6.2; old form yyyy.mm.dd)."""
     digits = text.strip().replace(".", "")
     try:
+        if len(digits) == 8 and digits.isascii() and digits.isdecimal():  # 50 times as fast
+            date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
+            return digits
         return datetime.strptime(digits, "%Y%m%d").strftime("%Y%m%d")
     except ValueError:
         return ""

@@ -8,6 +8,7 @@ say (``lapvqa.ingest.verdicts``), so that another answer reads no file again.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydicom import uid as uids
@@ -50,6 +51,15 @@ _BY_CLASS: dict[str, Modality] = {
 }
 # Conversion Type (0008,0064) of pictures that a program drew: Modality then names its source, as
 # in the result pages of detection software (PS3.3 C.8.6.1).
+_PROCESSED = re.compile(
+    r"\b(?:BONES?|RIBS?) (?:SUPPRES|SUBTRACT|REMOV|ELIMINAT|FREE)|\b(?:DE ?BON|BONE ?LESS)"
+    r"|\b(?:TUBES?|LINES?|CATHETERS?|PNEUMOTHORAX|PTX)(?: AND LINES?)? (?:ENHANC|VISUALI)"
+    r"|\bTEMPORAL SUBTRACT|\bDUAL ENERGY|\bCOMPANION (?:VIEW|IMAGE)|\bCLEARREAD|\bSOFTVIEW"
+    r"|KNOCHEN ?(?:UNTERDR|SUBTRA|SUPPR)|\bSUPPRESSION (?:OSSEUSE|DES OS)"
+    r"|\bSUPRESI[OÓ]N [OÓ]SEA|\bSOPPRESSIONE OSSEA|\bSUPRESS[AÃ]O [OÓ]SSEA"
+)
+# Of a derived image only: a series called so may be an ordinary one of the neck.
+_SPLIT_TISSUE = re.compile(r"\bSOFT ?TISSUE|\bBONE (?:IMAGE|ONLY)")
 _DRAWN = frozenset({"DRW", "SYN", "WSD"})
 # First match counts: key objects are one of the structured reports' classes.
 _COMPANION_CLASSES: tuple[tuple[str, Companion], ...] = (
@@ -103,6 +113,23 @@ def require_radiograph(sop_class: str, modality: str, conversion: str) -> Modali
 def is_for_processing(sop_class: str, intent: str) -> bool:
     """Say whether the image is raw: not meant for a reader's eye (PS3.3 C.8.11.1.1.1)."""
     return sop_class == _FOR_PROCESSING or intent.startswith("FOR PROCESSING")
+
+
+def is_post_processed(image_type: str, derivation: str, series: str) -> bool:
+    """Say whether software made the picture of another one: bones suppressed, edges enhanced.
+
+    ``image_type`` are the values of Image Type (0008,0008). DERIVED alone says nothing: devices
+    write it into ordinary images. What was done has to be named too, there, in the ``derivation``
+    (0008,2111), or in the descriptions of the ``series``.
+    """
+    kind, _, rest = image_type.upper().partition("\\")
+    if kind.strip() != "DERIVED":
+        return False
+    told = re.sub(r"[\W_]+", " ", f"{rest} {derivation}".upper())
+    named = re.sub(r"[\W_]+", " ", series.upper())
+    return (
+        _PROCESSED.search(f"{told} {named}") is not None or _SPLIT_TISSUE.search(told) is not None
+    )
 
 
 def _is_standard(sop_class: str) -> bool:

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     MISSING_ID = "missing_id"
     NOT_A_RADIOGRAPH = "not_a_radiograph"
     FOR_PROCESSING = "for_processing"
+    POST_PROCESSED = "post_processed"
     COLOUR = "colour"
     NOT_A_CHEST = "not_a_chest"
     BURNED_IN = "burned_in"
@@ -98,6 +99,8 @@ _REMEDIES = {
     Reason.NOT_A_RADIOGRAPH: "export only projection radiographs (CR, DX, RG), or add RF, XA, OT, "
     "SC or none (not stated) to ingest.modalities",
     Reason.FOR_PROCESSING: "export the image FOR PRESENTATION; this one is the detector's raw data",
+    Reason.POST_PROCESSED: "export the image that it was made of; a copy with bones suppressed or "
+    "lines enhanced shows what no detector saw",
     Reason.COLOUR: "export radiographs in grey, or set ingest.colour to accept",
     Reason.NOT_A_CHEST: "export chest images only, or set ingest.body_part to any",
     Reason.BURNED_IN: "blank the burned-in text, or set ingest.burned_in to accept",
@@ -122,7 +125,8 @@ _REMEDIES = {
     Reason.OUTSIDE_LAYOUT: "move it to where its layout has such files, or out of the archive",
     Reason.DUPLICATE_UID: "nothing, if the first copy is the right one; otherwise remove that one",
     Reason.DUPLICATE_CONTENT: "nothing: the same bytes were taken once",
-    Reason.PATIENT_MISMATCH: "correct the PatientID: one study names two patients",
+    Reason.PATIENT_MISMATCH: "correct the PatientID: one study names two patients; if a table "
+    "numbers patients otherwise than the images do, set reports.patient: none in local.yaml",
     Reason.NO_SPLIT: "add its patient to the split table, or remove that table to split by share",
     Reason.LATERAL_NOT_ASKED: "set ingest.views to any if lateral images are wanted",
     Reason.VIEW_UNKNOWN: "fill in ViewPosition, or set ingest.views to any, or "

@@ -2,6 +2,7 @@
 
 Files, in the order in which data meets them:
     ingest.py         the stage: opens the archive, reads, judges, writes the tables
+    last_run.py       what the last run wrote, given back if nothing differs
     archives/         where an archive keeps its files, reports and tables; one layout a file
     plan.py           which files are known, which are new; reads the new ones
     cluster.py        the same reading on many machines

@@ -7,6 +7,7 @@ for 377,110 files is then a few passes over arrays, not a call for each file.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import TypeAlias
 
@@ -83,6 +84,29 @@ def mapped(column: Column, function: Callable[[str], str | None]) -> pa.Array:
     encoded = whole(column).dictionary_encode()
     values = [function(value) for value in encoded.dictionary.to_pylist()]
     return pa.array(values, pa.string()).take(encoded.indices)
+
+
+def matching(column: Column, pattern: re.Pattern[str]) -> pa.Array:
+    """Return the texts in which a pattern finds something.
+
+    Arrow's engine is asked first, which is ten times as fast; of texts beyond ASCII, in which it
+    knows neither digits nor letters, and of several lines Python's.
+    """
+    texts = whole(column)
+    flags = "(?i)" if pattern.flags & re.IGNORECASE else ""
+    try:
+        asked = pc.match_substring_regex(texts, flags + pattern.pattern)
+    except pa.ArrowInvalid:  # it knows no assertions either
+        asked = pa.array(np.zeros(len(texts), bool))
+        odd = np.arange(len(texts))
+    else:
+        is_plain = pc.and_not(pc.string_is_ascii(texts), pc.match_substring(texts, "\n"))
+        is_plain = is_plain.to_numpy(zero_copy_only=False)
+        odd = np.flatnonzero(~is_plain.astype(bool))
+    found = asked.to_numpy(zero_copy_only=False).astype(bool)
+    for row in odd:
+        found[row] = pattern.search(texts[row].as_py()) is not None
+    return texts.filter(pa.array(found))
 
 
 def replaced(table: pa.Table, columns: Mapping[str, object]) -> pa.Table:

@@ -12,28 +12,35 @@ reports).
 
 from __future__ import annotations
 
+import gc
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydicom.uid import UID
 
-from lapvqa import storage
+from lapvqa import code, storage
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import SourceError
-from lapvqa.identity import Keyring, load_key
+from lapvqa.identity import Keyring, key_id, load_key
 from lapvqa.ingest import study_tables
 from lapvqa.ingest.account import account, by_kind, companions, companions_table
 from lapvqa.ingest.archives.found import Files, find_known_files
+from lapvqa.ingest.archives.messages import Hashes
 from lapvqa.ingest.archives.protocol import OTHER_STATUS, Archive
 from lapvqa.ingest.archives.recognise import open_archive
+from lapvqa.ingest.archives.report_index import ReportIndex, index_file
+from lapvqa.ingest.archives.tree import TreeArchive
 from lapvqa.ingest.columns import counted, is_one_of, is_set, is_valid, kept, mapped, whole
+from lapvqa.ingest.last_run import LastRun
 from lapvqa.ingest.one_file import Context
-from lapvqa.ingest.plan import Plan, plan, read_files
+from lapvqa.ingest.plan import Plan, known_line, plan, read_files
 from lapvqa.ingest.rejects import load_waivers, require_budget
 from lapvqa.ingest.reports import UTF8_NAMES, flag_counts, open_reports, read_reports
 from lapvqa.ingest.result_store import ResultStore, open_files
@@ -45,6 +52,12 @@ from lapvqa.params import IngestParams
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import COMPANIONS, IMAGES, INVENTORY, LABELS, REJECTS, STUDIES
+
+_GARBAGE_AFTER = 200_000
+"""Objects, between two searches for garbage: hundreds of thousands of names and rows live on, and
+searched every 700 objects, as is Python's habit, they cost twice as much."""
+_OF_ONE_RUN = re.compile(r" known from before, |^dropped damaged ")
+"""Lines that a run which finds nothing new would not say again as they are."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +80,15 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
     Raises SourceError, SplitLeakError, or RejectBudgetError (rejects are then kept in
     .lapvqa/work/ingest/rejects.parquet too: DVC deletes outputs before the next run).
     """
+    gc.set_threshold(_GARBAGE_AFTER)
     _clear(job.project)
+    last = LastRun(params, job)
+    if (before := last.give_back()) is not None:
+        return before
+    last.forget()
     source = open_source(params, job)
     archive = source.archive
+    began = len(job.recorder.said)
     job.recorder.say(
         f"{len(archive.images)} image files and {len(archive.reports)} reports in layout "
         f"{archive.name}, {job.machine.workers} workers"
@@ -96,7 +115,7 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
     stored, files = taken.select(["image_key", "row"]), files.select(study_tables.NEEDED)
     del taken  # what only the table of images needs need not be there twice
     known_studies = study_tables.find_studies(files)
-    reports, flags = _reports(source, known_studies, params, job)
+    reports, flags, num_reports = _reports(source, known_studies, params, job)
     files = study_tables.without_keys_of_erased(files)
     known_studies = study_tables.find_studies(files)
     days_earlier = _days_earlier(params, source.keyring)
@@ -127,12 +146,17 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
         recorder=job.recorder,
     )
     counts["content"] = study_tables.content_digest(images, studies)
-    job.recorder.facts({**facts, **_report_facts(reports, flags, job.recorder)})
+    facts |= _report_facts(reports, flags, job.recorder)
+    job.recorder.facts(facts)
     labels = study_tables.labels_table(files, archive.labels(), source.keyring, studies)
     _export(shards, stored, source.store, job.project)
     storage.write_table(job.project.studies, studies, STUDIES)
     storage.write_table(job.project.labels, labels, LABELS)
     storage.write_table(job.project.images, images, IMAGES)
+    said = [line for line in job.recorder.said[began:] if not _OF_ONE_RUN.search(line)]
+    for number, what in ((len(source.planned.to_read), "files"), (num_reports, "reports")):
+        said += [known_line(number, 0, what)] * bool(number)
+    last.keep(counts, facts, said)
     return counts
 
 
@@ -142,14 +166,15 @@ def open_source(params: IngestParams, job: Job) -> Source:
     listed = storage.read_table(job.project.inventory("source"), INVENTORY, made_by="inventory")
     work_dir = job.project.work_dir("ingest")
     found = find_known_files(folder, listed, work_dir)
-    archive = open_archive(folder, found, job.machine.reports)
-    if not archive.reports:
-        job.recorder.say("no file with reports yet: only DICOM SR among the images can bring some")
     key = load_key(folder, job)
     keyring = Keyring(key, keep_ids=params.deid.keep_ids)
     erased = load_tombstones(job.project, keyring)
     store = open_files(work_dir, folder, params, key)
     store.bury(erased, job.recorder)
+    index = partial(_report_index, folder, erased, job)
+    archive = open_archive(folder, found, job.machine.reports, index)
+    if not archive.reports:
+        job.recorder.say("no file with reports yet: only DICOM SR among the images can bring some")
     return Source(
         folder,
         archive,
@@ -162,10 +187,29 @@ def open_source(params: IngestParams, job: Job) -> Source:
     )
 
 
+def _report_index(folder: Path, erased: Tombstones, job: Job, files: Files) -> ReportIndex:
+    """Open what is known of files with several reports; of somebody erased by placeholders."""
+    keyring = erased.keyring
+    described = {
+        "source": str(folder.resolve()),
+        "key": key_id(keyring.key),
+        "keep_ids": keyring.keep_ids,
+        "reports": job.machine.reports.digest(),
+        "erased": erased.digest,
+        "code": code.digest(TreeArchive.__module__),
+    }
+    study, image, patient = (
+        partial(erased.key_or_placeholder, kind) for kind in ("study", "image", "patient")
+    )
+    hashes = Hashes(study, keyring.accession, image, patient)
+    file = index_file(job.project.work_dir("ingest"), described)
+    return ReportIndex(file, hashes, files.facts)
+
+
 def _reports(
     source: Source, studies: study_tables.Studies, params: IngestParams, job: Job
-) -> tuple[Reports, dict[str, int]]:
-    """Return the reports, and how many of all that were read hold identifying text, by kind."""
+) -> tuple[Reports, dict[str, int], int]:
+    """Return the reports; of all that were read how many hold identifying text by kind; them."""
     known = study_tables.known_studies(studies, source.keyring)
     matches = study_tables.without_erased(source.archive.match_reports(known), studies.files)
     for note in matches.notes:
@@ -176,7 +220,7 @@ def _reports(
     folder = open_reports(work_dir, source.folder, source.archive, policy, stated)
     results = read_reports(source.archive, source.files, paths, folder, policy, job.recorder)
     judged = study_tables.judge_reports(source.archive, matches, results, params.several_reports)
-    return judged, flag_counts(results)
+    return judged, flag_counts(results), len(results)
 
 
 def _days_earlier(params: IngestParams, keyring: Keyring) -> Callable[[str], int] | None:
@@ -226,8 +270,8 @@ def _clear(project: Project) -> None:
         project.companions,
         kept_rejects,
     ):
-        for partial in path.parent.glob(f".{path.name}.*.tmp"):
-            partial.unlink()
+        for unfinished in path.parent.glob(f".{path.name}.*.tmp"):
+            unfinished.unlink()
 
 
 def _require_reports(archive: Archive, reports: Reports, folder: Path) -> None:

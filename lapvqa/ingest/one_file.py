@@ -53,6 +53,7 @@ RESULTS = pa.schema(
         pa.field("companion", pa.string()),
         pa.field("modality", pa.string()),
         pa.field("for_processing", pa.bool_()),
+        pa.field("post_processed", pa.bool_()),
         pa.field("view", pa.string()),
         pa.field("view_source", pa.string()),
         pa.field("body_part", pa.string()),
@@ -145,6 +146,7 @@ class FileResult:
     modality: str | None = None
     """Kind of a DICOM image: ``lapvqa.dicom.objects.Modality``; None for a picture."""
     for_processing: bool | None = None
+    post_processed: bool | None = None
     view: str | None = None
     view_source: str | None = None
     """By which rule the view is known: ``lapvqa.dicom.views``; None if it is not."""
@@ -280,6 +282,7 @@ def _described(result: FileResult, header: Header, ids: Ids, context: Context) -
         study_time=header.study_time,
         modality=header.modality,
         for_processing=header.is_for_processing,
+        post_processed=header.is_post_processed,
         view=header.view,
         view_source=header.view_source,
         body_part=header.body_part,

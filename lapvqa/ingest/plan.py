@@ -28,7 +28,7 @@ from lapvqa.ingest import tombstones
 from lapvqa.ingest.archives import kinds
 from lapvqa.ingest.archives.found import Files
 from lapvqa.ingest.archives.kinds import PICTURE
-from lapvqa.ingest.archives.protocol import IDS, LISTED, Archive
+from lapvqa.ingest.archives.protocol import IDS, LISTED, Archive, ids_of
 from lapvqa.ingest.columns import (
     Mask,
     Rows,
@@ -95,27 +95,25 @@ class Known:
 def plan(archive: Archive, files: Files, *, views: Views, erased: Tombstones | None = None) -> Plan:
     """Settle what path and tables alone decide: of somebody erased, a zip that cannot be read,
     outside the layout, or not the view asked for."""
-    paths = sorted([*archive.images, *files.faults])
-    is_outside = np.zeros(len(paths), bool)
-    columns: tuple[list[str | None], ...] = ([], [], [])
-    for row, path in enumerate(paths):
-        ids = None if path in files.faults else archive.ids(path)
-        is_outside[row] = ids is None
-        for column, value in zip(columns, ids or Ids(), strict=True):
-            column.append(value)
-    named = pa.table(list(map(pa.array, columns, IDS.types)), schema=IDS)
+    paths = pa.array(sorted([*archive.images, *files.faults]), pa.string())
+    named, is_known = ids_of(archive, paths)
+    has_fault = is_one_of(paths, files.faults)
+    if has_fault.any():  # such a file may have no name of its own
+        nothing = pa.scalar(None, pa.string())
+        columns = [pc.if_else(pa.array(has_fault), nothing, column) for column in named.columns]
+        named = pa.table(columns, schema=IDS)
     listed = archive.listed(named)
     verdicts = Verdicts(len(paths))
     if erased is not None:
         verdicts.reject(erased.names(named), Reason.ERASED, tombstones.DETAIL)
-    faults = pa.array([files.faults.get(path) for path in paths], pa.string())
-    verdicts.reject(is_valid(faults), Reason.BAD_PACKING, faults)
+    if has_fault.any():
+        verdicts.reject(has_fault, Reason.BAD_PACKING, (paths, files.faults.get))
     detail = f"expected a place and name of layout {archive.name}"
-    verdicts.reject(is_outside, Reason.OUTSIDE_LAYOUT, detail)
+    verdicts.reject(~is_known, Reason.OUTSIDE_LAYOUT, detail)
     if views == "frontal":
         view = mapped(listed["view"], clean_view).fill_null("")
         reject_unless_frontal(verdicts, view, among=is_set(view))
-    rows = positions(pa.array(paths, pa.string()), files.listed["path"])
+    rows = _rows_of(paths, files)
     table = taken(files.listed.select(["path", "size", "mtime_ns", "kind"]), rows)
     table = table.set_column(3, "is_picture", pc.equal(table["kind"], PICTURE))
     for name, column in zip(IDS.names, named.columns, strict=True):
@@ -126,11 +124,19 @@ def plan(archive: Archive, files: Files, *, views: Views, erased: Tombstones | N
     return Plan(verdicts.onto(table), check)
 
 
+def _rows_of(paths: pa.Array, files: Files) -> Rows:
+    """Return where the paths stand in the list of all files; nearly always they are the DICOM."""
+    rows = np.flatnonzero(is_one_of(files.listed["kind"], [kinds.DICOM]))
+    listed = whole(files.listed["path"])
+    return rows if listed.take(pa.array(rows)).equals(paths) else positions(paths, listed)
+
+
 def look_up(planned: Plan, store: ResultStore, keyring: Keyring, recorder: Recorder) -> Known:
     """Return which files are known, by path, size, time and what the layout says of them."""
     stored = store.load(recorder)
     files, to_read = planned.files, planned.to_read
-    place = positions(stored["path"], files["path"])
+    is_same = whole(stored["path"]).equals(whole(files["path"]))
+    place = np.arange(len(files)) if is_same else positions(stored["path"], files["path"])
     # A settled file, or one that is not there any more (-1), has no result that counts.
     is_known = np.append(~planned.is_settled, False)[place]
     for name in ("size", "mtime_ns"):
@@ -149,8 +155,13 @@ def look_up(planned: Plan, store: ResultStore, keyring: Keyring, recorder: Recor
     current = taken(stored, known[known >= 0])
     new = planned.tasks(to_read[known < 0])
     if len(current):
-        recorder.say(f"{len(current)} files are known from before, {len(new)} are new")
+        recorder.say(known_line(len(current), len(new), "files"))
     return Known(current, new, _orphans(stored, current))
+
+
+def known_line(known: int, new: int, what: str) -> str:
+    """Return what a run says of the files or reports that need not be read."""
+    return f"{known} {what} are known from before, {new} are new"
 
 
 def _orphans(stored: pa.Table, current: pa.Table) -> Places:

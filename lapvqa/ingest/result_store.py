@@ -52,7 +52,7 @@ from lapvqa.ingest.tombstones import Tombstones
 from lapvqa.params import IngestParams
 from lapvqa.recorder import Recorder
 
-_LIBRARIES = (
+LIBRARIES = (
     "pydicom", "numpy", "numba", "opencv-python-headless", "pillow", "pylibjpeg",
     "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm", "pyjpegls",
 )  # fmt: skip
@@ -277,7 +277,7 @@ def open_files(work_dir: Path, source: Path, params: IngestParams, key: bytes) -
         "keep_ids": params.deid.keep_ids,
         "seed": params.split.seed,
         "code": code.digest("lapvqa.ingest.worker"),
-        "libraries": [_version(name) for name in _LIBRARIES],
+        "libraries": [version(name) for name in LIBRARIES],
     }
     return ResultStore(open_folder(work_dir, "files", described))
 
@@ -314,7 +314,8 @@ def _rows(results: pa.Table) -> Rows:
     return rows
 
 
-def _version(library: str) -> str:
+def version(library: str) -> str:
+    """Return the version of an installed library."""
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:

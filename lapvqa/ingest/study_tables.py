@@ -234,6 +234,7 @@ def known_studies(studies: Studies, keyring: Keyring) -> KnownStudies:
         study_key=keyring.study,
         accession_key=keyring.accession,
         instance_key=keyring.image,
+        patient_key=keyring.patient,
         by_accession=Lazily(by_accession),
         by_instance=Lazily(
             lambda: {key: study for study, key in _pairs(studies, is_own, "instance_key")}
@@ -241,7 +242,26 @@ def known_studies(studies: Studies, keyring: Keyring) -> KnownStudies:
         patients=Lazily(lambda: _dict(keys, picked(studies.files["patient_key"], studies.first))),
         dates=Lazily(dates),
         structured_reports=Lazily(lambda: paths_of(is_report)),
+        structured_elsewhere=Lazily(lambda: _structured_elsewhere(studies, by_accession())),
     )
+
+
+def _structured_elsewhere(
+    studies: Studies, owners: Mapping[str, str | None]
+) -> dict[str, list[str]]:
+    """Return by study the structured reports that name it by accession number and patient only."""
+    is_elsewhere = is_one_of(studies.files["companion"], [STRUCTURED_REPORT])
+    is_elsewhere &= is_one_of(studies.files["reason"], [Reason.COMPANION])
+    is_elsewhere[studies.rows] = False
+    names = "path", "accession_key", "patient_key"
+    columns = studies.files.select(names).filter(pa.array(is_elsewhere)).columns
+    patients = _dict(studies.keys, picked(studies.files["patient_key"], studies.first))
+    found: dict[str, list[str]] = defaultdict(list)
+    for path, number, patient in zip(*(c.to_pylist() for c in columns), strict=True):
+        owner = owners.get(number)
+        if owner is not None and patient == patients[owner]:
+            found[owner].append(path)
+    return found
 
 
 def _dict(keys: pa.Array, values: pa.Array) -> dict[str, str]:

@@ -92,6 +92,13 @@ class Tombstones:
             self.mark(kind, value) in self.marks for kind, value in values if value
         )
 
+    def key_or_placeholder(self, kind: str, identifier: str) -> str:
+        """Return the key of a study, image or patient, or what stands for that of one erased."""
+        key: str = getattr(self.keyring, kind)(identifier)
+        if self.marks and self.mark(kind, key) in self.marks:
+            return str(self.placeholder(kind, key))
+        return key
+
     def placeholder(self, kind: str, value: str | None) -> str | None:
         """Return what stands for a key of somebody erased: equal for equal keys, no key itself."""
         return f"erased-{self.mark(f'{kind} of a file', value)[:16]}" if value else None

@@ -6,7 +6,8 @@ is taken, whichever was read first. Each rule looks at all files at once.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +44,9 @@ _REMOVED: dict[str, set[str | None]] = {
 _FOUND = {"none": "none: neither Modality nor SOP Class says that it is a radiograph"}
 
 
+_Words: TypeAlias = tuple[Column, Callable[[str], str | None]]
+
+
 class Verdicts:
     """Which files are taken, and why the others are not: the first reason given stays."""
 
@@ -51,14 +55,22 @@ class Verdicts:
         self._reasons = np.full(number, None, object)
         self._details = np.full(number, None, object)
 
-    def reject(self, where: Mask, reason: Reason | Column, detail: str | Column) -> None:
-        """Reject the files in ``where`` that are still taken."""
-        rows = where & self.taken
-        if not rows.any():
+    def reject(self, where: Mask, reason: Reason | Column, detail: str | Column | _Words) -> None:
+        """Reject the files in ``where`` that are still taken.
+
+        A detail of words is made of a column's values, of those files alone.
+        """
+        rows = np.flatnonzero(where & self.taken)
+        if not len(rows):
             return
         for target, value in ((self._reasons, reason), (self._details, detail)):
-            target[rows] = str(value) if isinstance(value, str) else _objects(value)[rows]
-        self.taken &= ~rows
+            if isinstance(value, str):
+                target[rows] = str(value)
+                continue
+            column, words = value if isinstance(value, tuple) else (value, None)
+            own = whole(column).take(pa.array(rows))
+            target[rows] = _objects(own if words is None else mapped(own, words))
+        self.taken[rows] = False
 
     def onto(self, files: pa.Table) -> pa.Table:
         """Return the table with columns ``reason`` (null: taken) and ``detail``."""
@@ -69,6 +81,11 @@ class Verdicts:
 def _objects(column: Column) -> NDArray[np.object_]:
     found: NDArray[np.object_] = whole(column).to_numpy(zero_copy_only=False)
     return found
+
+
+def _is_true(column: Column) -> Mask:
+    mask: Mask = whole(pc.fill_null(column, False)).to_numpy(zero_copy_only=False)
+    return mask
 
 
 def judge(files: pa.Table, params: IngestParams, *, has_split: bool) -> pa.Table:
@@ -114,7 +131,7 @@ def reject_unless_frontal(verdicts: Verdicts, view: pa.Array, among: Mask | None
     asked = np.ones(len(view), bool) if among is None else among
     detail = "expected a frontal view, found none stated"
     verdicts.reject(asked & ~is_set(view), Reason.VIEW_UNKNOWN, detail)
-    found = mapped(view, "expected a frontal view, found {}".format)
+    found = view, "expected a frontal view, found {}".format
     verdicts.reject(asked & ~is_one_of(view, FRONTAL_VIEWS), Reason.LATERAL_NOT_ASKED, found)
 
 
@@ -124,18 +141,21 @@ def reject_unless_permitted(verdicts: Verdicts, files: pa.Table, params: IngestP
     verdicts.reject(
         is_valid(modality) & ~is_one_of(modality, params.modalities),
         Reason.NOT_A_RADIOGRAPH,
-        mapped(
-            modality, lambda name: f"expected modality {wanted}, found {_FOUND.get(name, name)}"
-        ),
+        (modality, lambda name: f"expected modality {wanted}, found {_FOUND.get(name, name)}"),
     )
     verdicts.reject(
-        _objects(pc.fill_null(files["for_processing"], False)).astype(bool),
+        _is_true(files["for_processing"]),
         Reason.FOR_PROCESSING,
         "expected an image for presentation, found a raw one",
     )
+    verdicts.reject(
+        _is_true(files["post_processed"]),
+        Reason.POST_PROCESSED,
+        "expected an image as it was taken, found one that software made of another",
+    )
     if params.colour == "reject":
-        detail = mapped(files["photometric"], "expected grey, found {}".format)
-        verdicts.reject(is_one_of(files["photometric"], COLOUR), Reason.COLOUR, detail)
+        grey = files["photometric"], "expected grey, found {}".format
+        verdicts.reject(is_one_of(files["photometric"], COLOUR), Reason.COLOUR, grey)
     if params.body_part == "chest":
         detail = "expected a chest, the header names another part"
         verdicts.reject(is_one_of(files["body_part"], ["other"]), Reason.NOT_A_CHEST, detail)
@@ -147,7 +167,7 @@ def reject_unless_permitted(verdicts: Verdicts, files: pa.Table, params: IngestP
     verdicts.reject(
         ~is_one_of(removed, _REMOVED[params.deid.identity_removed]),
         Reason.IDENTITY_NOT_REMOVED,
-        mapped(stated, "expected Patient Identity Removed, found {}".format),
+        (stated, "expected Patient Identity Removed, found {}".format),
     )
 
 
@@ -174,12 +194,13 @@ def _decide_views(files: pa.Table, params: IngestParams) -> tuple[pa.Array, pa.A
 
 
 def raw_twins(files: pa.Table) -> frozenset[str]:
-    """Return the paths of images for processing whose study has an image that is taken.
+    """Return the paths of raw and post-processed images whose study has an image that is taken.
 
     Where a device sends both, that is every second file of an archive, and nothing is amiss.
     """
     complete = files["study_key"].filter(pa.array(is_taken(files)))
-    raw = files.filter(pa.array(is_one_of(files["reason"], [Reason.FOR_PROCESSING])))
+    twins = [Reason.FOR_PROCESSING, Reason.POST_PROCESSED]
+    raw = files.filter(pa.array(is_one_of(files["reason"], twins)))
     is_twin = pc.is_in(raw["study_key"], value_set=whole(complete))
     return frozenset(raw["path"].filter(is_twin).to_pylist())
 

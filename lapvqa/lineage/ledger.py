@@ -20,6 +20,7 @@ import time as clock
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lapvqa import storage
@@ -27,6 +28,7 @@ from lapvqa.project import Project
 
 FIRST = "0" * 64
 """Stands for the id before the first entry's."""
+_TAIL = 256  # bytes that tell whether a file has only grown
 
 RUN, CODE, PATCH, TRAINED_ON = "run", "code", "patch", "trained-on"
 MODEL, DECISION, WAIVER, LOOK, ERASURE, IMPORT = (
@@ -76,10 +78,10 @@ def extend(project: Project, make: Callable[[list[Entry]], list[Draft]]) -> list
 
 def entries(project: Project) -> list[Entry]:
     """Return all entries, oldest first; damaged lines are left out, and named by ``verify``."""
-    payloads = {item["id"]: item["payload"] for item in _lines(_read(project, "payloads"))}
+    payloads = {item["id"]: item["payload"] for item in _lines(project.ledger_payloads)}
     return [
         Entry(number, link["id"], link["kind"], link["time"], payloads.get(link["id"]))
-        for number, link in enumerate(_lines(_read(project, "chain")))
+        for number, link in enumerate(_lines(project.ledger))
     ]
 
 
@@ -91,22 +93,22 @@ def erase_payloads(project: Project, ids: Collection[str], why: dict[str, Any]) 
     """
     erasure = append(project, ERASURE, {**why, "ids": sorted(ids)})
     with _locked(project):
-        lines = list(_lines(_read(project, "payloads")))
-        kept = [line for line in lines if line["id"] not in ids]
+        kept = [line for line in _lines(project.ledger_payloads) if line["id"] not in ids]
         storage.write_bytes(project.ledger_payloads, b"".join(map(_line, kept)))
     return erasure
 
 
 def head(project: Project) -> str:
     """Return the id of the last entry: it stands for the whole history; FIRST if there is none."""
-    links = list(_lines(_read(project, "chain")))
+    links = _lines(project.ledger)
     return str(links[-1]["id"]) if links else FIRST
 
 
 def verify(project: Project) -> list[str]:
     """Return what does not match, first things first; nothing if all does."""
     faults = []
-    salted = {item["id"]: item for item in _lines(_read(project, "payloads"))}
+    _known.clear()
+    salted = {item["id"]: item for item in _lines(project.ledger_payloads)}
     erased = {
         id
         for entry in entries(project)
@@ -114,7 +116,7 @@ def verify(project: Project) -> list[str]:
         for id in entry.payload.get("ids", [])
     }
     previous = FIRST
-    for number, line in enumerate(_read(project, "chain").splitlines(), start=1):
+    for number, line in enumerate(_read(project.ledger).splitlines(), start=1):
         link = _parsed(line)
         place = f"ledger/chain.jsonl line {number}"
         if link is None:
@@ -164,8 +166,44 @@ def _line(value: dict[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def _lines(data: bytes) -> Iterator[dict[str, Any]]:
-    return (line for line in map(_parsed, data.splitlines()) if line is not None)
+@dataclass(frozen=True)
+class _Known:
+    """What this process has read of a file: its inode, how many bytes, how they end, the lines."""
+
+    inode: int
+    size: int
+    tail: bytes
+    lines: list[dict[str, Any]]
+
+
+_known: dict[Path, _Known] = {}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a file; what this process has read before is not parsed again.
+
+    The file only grows, or is replaced by another inode: years of runs cost nothing per entry.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return []
+    with file:
+        inode = os.fstat(file.fileno()).st_ino
+        known = _known.get(path)
+        if known is not None and known.inode == inode:
+            file.seek(known.size - len(known.tail))
+        if known is None or known.inode != inode or file.read(len(known.tail)) != known.tail:
+            known = _Known(inode, 0, b"", [])
+            file.seek(0)
+        added = file.read()
+    whole, _, torn = added.rpartition(b"\n")
+    lines = known.lines + [line for line in map(_parsed, whole.splitlines()) if line is not None]
+    size = known.size + len(added) - len(torn)
+    tail = (known.tail + added[: len(added) - len(torn)])[-_TAIL:]
+    _known[path] = _Known(inode, size, tail, lines)
+    last = _parsed(torn)
+    return lines if last is None else [*lines, last]
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
@@ -179,8 +217,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return None
 
 
-def _read(project: Project, which: str) -> bytes:
-    path = {"chain": project.ledger, "payloads": project.ledger_payloads}[which]
+def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -19,7 +19,7 @@ from lapvqa.uptodate.hashes import Artefact, FileFacts, Hasher
 from lapvqa.uptodate.input_folders import Listing, Places
 from lapvqa.uptodate.stagefile import LockedStage, Stage
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,13 @@ def texts(project: Project) -> dict[str, str | None]:
 
 
 def load(project: Project) -> Manifest | None:
-    """Read the manifest; None if there is none of this version."""
+    """Read the manifest; None if there is none of this version, or it is of another folder."""
     try:
         raw = json.loads(project.uptodate.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    if raw.pop("version", None) != VERSION:
+    # A moved or copied project has its input elsewhere: what was known of the old place is void.
+    if raw.pop("version", None) != VERSION or raw.pop("root") != str(project.root.resolve()):
         return None
     raw["stages"] = {item["name"]: _stage(item) for item in raw["stages"]}
     raw["locks"] = {name: LockedStage(**item) for name, item in raw["locks"].items()}
@@ -84,7 +85,8 @@ def remember(project: Project) -> None:
     plain = asdict(manifest)
     plain["stages"] = list(plain["stages"].values())  # a list keeps its order
     plain["artefacts"] = {path: _plain(files) for path, files in manifest.artefacts.items()}
-    storage.write_json(project.uptodate, {"version": VERSION, **plain})
+    place = str(project.root.resolve())
+    storage.write_json(project.uptodate, {"version": VERSION, "root": place, **plain})
 
 
 def _sha256(path: Path) -> str | None:

@@ -5,6 +5,7 @@ place of the package.
 
 Files, in the order in which data meets them:
     connection.py      where MLflow is, and whether it answers
+    relocation.py      the embedded store's absolute paths, after a move of the project
     records.py         the records of one run: opened, ended, closed, brought in later
     spool.py           what waits on disk
     streaming.py       a running stage's metrics on their way, and the machine's load

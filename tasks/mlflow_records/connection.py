@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from lapvqa.errors import LapvqaError
 from lapvqa.machine import Machine
 from lapvqa.project import Project
+from tasks.mlflow_records.relocation import EXPERIMENT, relocate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-EXPERIMENT = "lapvqa"
 _PROBE_S = 3.0
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/@]*(:[^\s@]*)?@")
 
@@ -61,6 +61,8 @@ def connect(project: Project, machine: Machine) -> Store:
 
     project.state.mkdir(parents=True, exist_ok=True)
     try:
+        if uri == embedded_uri(project):
+            relocate(project)
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is not None:

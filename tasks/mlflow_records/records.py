@@ -3,7 +3,7 @@
 Embedded: SQLite and a folder under .lapvqa/. Served: servers.mlflow_tracking_uri of local.yaml,
 or MLFLOW_TRACKING_URI. MLflow may be down, hang or come and go: the run goes on, the records wait
 in .lapvqa/spool; the running stage's stream, the end of a stage or of a run, the next run, or
-``sync_records`` brings them in.
+``tasks.settling`` brings them in.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lapvqa import storage
 from lapvqa.errors import LapvqaError
-from lapvqa.machine import Machine, load_machine
+from lapvqa.machine import Machine
 from lapvqa.project import Project
 from tasks.mlflow_records import connection, shipping, spool
 from tasks.mlflow_records.connection import (
@@ -39,22 +38,13 @@ class RecordsRefusedError(LapvqaError):
     """MLflow answers, and yet did not take some of the records."""
 
 
-def sync_records(project: Project) -> int:
-    """Bring all waiting records into MLflow and return how many runs they were.
+def sync_waiting(
+    project: Project, store: Store, *, live: str = "", seconds: float = float("inf")
+) -> int:
+    """Bring in what waits, but for what still runs in the pipeline run ``live``; return how many.
 
-    Idempotent. Raises RecordsUnavailableError while MLflow is down, RecordsRefusedError if it did
-    not take some of them (the others are in), BusyError while a pipeline runs (its records are
-    not complete).
-    """
-    with storage.lock(project.run_lock, what="a run of this project"):
-        return _sync(project, connect(project, load_machine(project)))
-
-
-def _sync(project: Project, store: Store, *, live: str = "", seconds: float = float("inf")) -> int:
-    """Ship what waits, but for what still runs in the pipeline run ``live``.
-
-    We hold the run lock, so any other record still RUNNING was killed. One record that MLflow
-    refuses does not keep the others back.
+    The caller holds the run lock, so any other record still RUNNING was killed. One record that
+    MLflow refuses does not keep the others back: RecordsRefusedError once they are in.
     """
     end = time.monotonic() + seconds
     refused: list[str] = []
@@ -242,7 +232,7 @@ class Records:
 
     def _bring_in_waiting(self) -> None:
         run = self._pipeline.run
-        self.attempt(lambda store: _sync(self._project, store, live=run, seconds=BUDGET_S))
+        self.attempt(lambda store: sync_waiting(self._project, store, live=run, seconds=BUDGET_S))
 
     def _forget(self, record: RunRecord) -> None:
         record.status = spool.DISCARDED

@@ -172,6 +172,38 @@ def test_an_image_of_another_modality_is_turned_away(attributes: dict[str, Any])
     assert caught.value.reason == Reason.NOT_A_RADIOGRAPH
 
 
+DERIVED: dict[str, Any] = {
+    "ImageType": ["DERIVED", "PRIMARY"],
+    "SpecificCharacterSet": "ISO_IR 192",
+}
+
+
+@pytest.mark.parametrize(
+    ("expected", "attributes"),
+    [
+        (True, {"ImageType": ["DERIVED", "PRIMARY", "BONE SUPPRESSED"]}),
+        (True, {"ImageType": ["DERIVED", "SECONDARY", "SOFT_TISSUE"]}),
+        (True, {**DERIVED, "SeriesDescription": "Chest PA rib-suppressed"}),
+        (True, {**DERIVED, "SeriesDescription": "Thorax Knochenunterdrückung"}),
+        (True, {**DERIVED, "DerivationDescription": "ClearRead Bone Suppress"}),
+        (True, {**DERIVED, "DerivationDescription": "dual energy subtraction"}),
+        (False, DERIVED),
+        (False, {"ImageType": ["DERIVED", "PRIMARY", "POST_PROCESSED"]}),
+        (False, {**DERIVED, "SeriesDescription": "Neck soft tissue"}),
+        (False, {**DERIVED, "DerivationDescription": "Edge enhancement"}),
+        (False, {"ImageType": ["ORIGINAL"], "SeriesDescription": "no bone suppression"}),
+        (False, {"ImageType": "DERIVED", "SeriesDescription": "Ribs, bone survey"}),
+        (False, {"ImageType": None}),
+        (False, {}),
+    ],
+    ids=str,
+)
+def test_pictures_that_software_made_of_others_are_known(
+    expected: bool, attributes: dict[str, Any]
+) -> None:
+    assert parse(dicom_bytes(ramp(), **attributes)).header.is_post_processed is expected
+
+
 def test_raw_images_are_known_by_their_intent_or_their_class() -> None:
     raw = uids.DigitalXRayImageStorageForProcessing
     assert not parse(bytes_of(dataset_of(ramp()))).header.is_for_processing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +12,14 @@ from hypothesis import strategies as st
 
 from lapvqa.ingest import columns
 from lapvqa.ingest.archives.kinds import by_name, by_names
+from lapvqa.ingest.archives.mimic import MimicArchive, MimicJpgArchive
 from lapvqa.ingest.archives.names import NO_FILE
+from lapvqa.ingest.archives.openi import OpenIArchive
+from lapvqa.ingest.archives.protocol import one_by_one
+from lapvqa.ingest.archives.tree import TreeArchive
 from lapvqa.schemas import INVENTORY
 
+LOOKBEHIND = re.compile(r"(?<=s50414267/)\d?")
 TEXTS = st.lists(st.none() | st.text("ab\u00e9", max_size=3), max_size=30)
 
 
@@ -103,3 +109,33 @@ def test_kinds_of_many_names_are_those_of_each(entries: list[tuple[str, int, int
     paths, sizes, times = zip(*entries, strict=True) if entries else ((), (), ())
     listed = pa.table([paths, sizes, times], schema=INVENTORY)
     assert by_names(listed).tolist() == [by_name(*entry) for entry in entries]
+
+
+PIECES = st.sampled_from(
+    [
+        "files/", "p10/", "/", "p10000032/", "s50414267/", "s50414267", "0a-1b", ".dcm", ".DCM",
+        ".dicom", ".gz", ".jpg", ".png", ".txt", "é", "\n", "x.zip/", "p١٠/", "s٥٠٤١٤٢٦٧/", ".",
+    ]
+)  # fmt: skip
+WHOLE = st.tuples(st.sampled_from(["", "a/", "é/", "\n/"]), PIECES).map(
+    lambda parts: f"{parts[0]}p10/p10000032/s50414267/x.dcm{parts[1]}"
+)
+NAMES = st.lists(st.lists(PIECES, max_size=7).map("".join) | WHOLE, max_size=12)
+
+
+@given(NAMES)
+def test_ids_of_many_paths_are_those_of_each(paths: list[str]) -> None:
+    for kind in (MimicArchive, MimicJpgArchive, TreeArchive):
+        archive = object.__new__(kind)
+        named, is_known = archive.all_ids(array(list(paths)))
+        expected, among = one_by_one(archive.ids, array(list(paths)))
+        assert named.to_pylist() == expected.to_pylist()
+        assert is_known.tolist() == among.tolist()
+
+
+@given(NAMES, st.sampled_from([MimicArchive.pattern, OpenIArchive.pattern, LOOKBEHIND]))
+def test_what_a_pattern_finds_in_many_texts_it_finds_in_each(
+    paths: list[str], pattern: re.Pattern[str]
+) -> None:
+    expected = [path for path in paths if pattern.search(path)]
+    assert columns.matching(array(list(paths)), pattern).to_pylist() == expected

@@ -410,3 +410,62 @@ def test_tables_that_are_not_read_are_said(tmp_path: Path) -> None:
     project = ingested(tmp_path, files)
     assert reports(project) == {"1.2.1": "One.", "1.2.2": "Two."}
     assert "3 tables were not read as reports" in said(project)
+
+
+def test_a_row_of_another_patient_is_nobody_s(tmp_path: Path) -> None:
+    """Accession numbers are typed by hand; the patient beside them tells a wrong one."""
+    rows = (
+        "accession;MRN;report\nA1;P1;One.\nA2;P3;Three's.\nA3;;Three.\nA4;p4;Four.\nA5;77;Five.\n"
+    )
+    files = {
+        **images(4),
+        "5/IM1.dcm": image(5, patient="0077", study="1.2.5", AccessionNumber="A5"),
+    }
+    project = ingested(tmp_path, {**files, "r.csv": rows})
+    assert reports(project) == {
+        "1.2.1": "One.", "1.2.3": "Three.", "1.2.4": "Four.", "1.2.5": "Five.",
+    }  # fmt: skip
+    assert reasons(project) == {"r.csv#3": "patient_mismatch"}
+    assert "report patient_mismatch: 1" in said(project)
+    local = YAML(typ="safe").load(project.local.read_text())
+    with project.local.open("w") as handle:
+        YAML(typ="safe").dump({**local, "reports": {"patient": "none"}}, handle)
+    run(project)
+    assert reports(project)["1.2.2"] == "Three's."
+
+
+def test_a_structured_report_by_its_accession_number(tmp_path: Path) -> None:
+    """Reporting systems give a report a study of its own, and the number of the images' study."""
+    files: Files = {
+        **images(4),
+        "sr/1": whole_report(study="1.2.77", number=1, AccessionNumber="A1", PatientID="P1"),
+        "sr/2": whole_report(study="1.2.78", number=2, AccessionNumber="A2", PatientID="P1"),
+        "sr/3": whole_report(study="1.2.79", number=3, AccessionNumber="A9", PatientID="P3"),
+        "sr/4": whole_report(study="1.2.4", number=4),
+        "sr/5": whole_report(study="1.2.80", number=5, AccessionNumber="A4", PatientID="P4"),
+    }
+    project = ingested(tmp_path, files)
+    assert set(reports(project)) == {"1.2.1", "1.2.4"}
+    assert reasons(project) == {"sr/5": "superseded_report"}
+    lines = said(project)
+    assert "structured report by accession number: 1" in lines
+    assert "2 companions (structured report 2)" in lines
+
+
+@pytest.mark.parametrize(
+    "name", ["info.txt", "INFO2.TXT", "Patienteninformation.txt", "Hinweise.txt"]
+)
+def test_a_leaflet_in_a_study_s_folder_is_no_report(tmp_path: Path, name: str) -> None:
+    project = ingested(
+        tmp_path, {**images(2), f"1/{name}": "Insert the CD.", "2/report_info.txt": "Clear."}
+    )
+    assert reports(project) == {"1.2.2": "Clear."}
+    assert reasons(project) == {}
+
+
+def test_a_message_in_utf_16_in_a_txt_and_a_group_of_orders(tmp_path: Path) -> None:
+    group = message("OBR|1||A7|", "OBR|2||A2|", "OBX|1|TX|x||Größe normal.").encode("utf-16")
+    both = message("OBR|1||A1|", "OBR|2||A3|", "OBX|1|TX|x||Of two studies.")
+    project = ingested(tmp_path, {**images(3), "x/m.txt": group, "x/n.hl7": both})
+    assert reports(project) == {"1.2.2": "Größe normal."}
+    assert reasons(project) == {"x/n.hl7": "ambiguous_report"}

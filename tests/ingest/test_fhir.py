@@ -82,6 +82,43 @@ def test_a_bundle_with_its_studies_r5() -> None:
     assert [f.names.study_uids for f in found] == [("1.2.9",)] * 2
 
 
+def binary(text: str, **fields: Any) -> dict[str, Any]:
+    return {"resourceType": "Binary", "id": "b1", **form("text/plain", text), **fields}
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["Binary/b1", "https://ehr/fhir/Binary/b1", "Binary/b1/_history/2", "urn:uuid:7", "#b1"],
+)
+def test_a_presented_form_in_a_binary_of_the_same_file(url: str) -> None:
+    one = report(presentedForm=[{"contentType": "text/plain", "url": url}])
+    if url == "#b1":
+        assert text_of({**one, "contained": [binary("Held.")]}) == "Held."
+        return
+    entries = [{"resource": one}, {"fullUrl": "urn:uuid:7", "resource": binary("Held.")}]
+    bundle = {"resourceType": "Bundle", "entry": entries}
+    assert text_of(bundle) == "Held."
+    stamps = [
+        read_resources(json.dumps({**bundle, "entry": [entries[0], other]}).encode())[0].stamp
+        for other in ({"resource": binary("One")}, entries[1], {"resource": binary("Two")})
+    ]
+    assert len(set(stamps)) == (1 if url.startswith("urn") else 2) + 1
+    if not url.startswith("urn"):
+        lines = "\n".join(map(json.dumps, [one, binary("Held.", contentType=None)]))
+        (found,) = read_resources(lines.encode())
+        assert found.text is not None
+        assert found.text.text == "Held."
+
+
+def test_a_binary_that_is_not_here_or_of_another_kind_is_no_text() -> None:
+    one = report(presentedForm=[{"url": "Binary/b1"}])
+    for other in ({}, binary("x", id="b2"), {"resourceType": "Patient", "id": "b1"},
+                  binary("%PDF", contentType="application/pdf")):  # fmt: skip
+        bundle = {"resourceType": "Bundle", "entry": [{"resource": one}, {"resource": other}]}
+        (found,) = read_resources(json.dumps(bundle).encode())
+        assert found.text is None
+
+
 def test_ndjson_has_a_report_or_a_reason_for_each_line() -> None:
     lines = [
         json.dumps(report(conclusion="one")), "{broken", json.dumps({"resourceType": "Patient"}),

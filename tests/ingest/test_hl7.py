@@ -108,6 +108,29 @@ def test_a_batch_framed_with_several_messages_and_orders() -> None:
         decode_report(batch.encode())
 
 
+def test_one_report_of_a_group_of_orders_names_them_all() -> None:
+    """Two examinations are reported in one text: either order's number may be the study's."""
+    second, result = "OBR|2||A103", "OBX|1|TX|x||both"
+    for text in (message(OBR, second, result), message(OBR, result, second)):
+        (found,) = read_messages(text.encode())
+        assert found.names.accessions in [("A103", "A100"), ("A100", "A103")]
+        assert found.text is not None
+        assert found.text.text == "both"
+    still_to_do = f"{second}||||||||||||||||||||||S"
+    (found,) = read_messages(message(OBR, result, still_to_do).encode())
+    assert found.names.accessions == ("A100",)
+    two = read_messages(message(OBR, result, second, result, "OBR|3||A104").encode())
+    assert [f.names.accessions[0] for f in two] == ["A100", "A103"]
+    assert not any("A104" in f.names.accessions for f in two)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+def test_messages_in_two_bytes_a_character(encoding: str) -> None:
+    data = message(OBR, "OBX|1|TX|x||Größe, \u6240\u89c1").encode(encoding)
+    assert is_hl7(data[:256])
+    assert decode_report(data).text == "Größe, \u6240\u89c1"
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [("P", "preliminary"), ("C", "corrected"), ("F", "final"), ("R", "preliminary"), ("", "")],

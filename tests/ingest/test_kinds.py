@@ -139,6 +139,18 @@ def test_a_raw_twin_of_every_image_breaks_no_budget(tmp_path: Path) -> None:
     assert set(reasons(project).values()) == {"for_processing"}
 
 
+def test_a_bone_suppressed_twin_is_no_training_image_and_breaks_no_budget(tmp_path: Path) -> None:
+    files: dict[str, bytes | str] = {"s0.txt": "FINDINGS: Clear."}
+    made = {"ImageType": ["DERIVED", "PRIMARY"], "SeriesDescription": "CXR Bone Suppression"}
+    for study in range(4):
+        files[f"s{study}/shown.dcm"] = image(2 * study + 1, study=study)
+        files[f"s{study}/made.dcm"] = image(2 * study + 2, study=study, **made)
+    project = write_project(tmp_path / "project", write_tree(tmp_path / "archive", files))
+    counts = run(project)
+    assert (counts["images"], counts["files_rejected"]) == (4, 4)
+    assert set(reasons(project).values()) == {"post_processed"}
+
+
 def test_raw_images_without_a_twin_count_against_the_budget(tmp_path: Path) -> None:
     files: dict[str, bytes | str] = {"s0.txt": "FINDINGS: Clear."}
     for study in range(10):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -263,3 +264,45 @@ def test_why_a_table_is_not_read(tmp_path: Path, header: str, why: str) -> None:
     (tmp_path / "t.csv").write_text(header + "\nA1,x\n")
     assert open_table(tmp_path / "t.csv", NONE) is None
     assert why_not(tmp_path / "t.csv") == why
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_lines_of_a_report_in_several_rows_are_one(tmp_path: Path, suffix: str) -> None:
+    rows = [
+        ("A1", "1", "Heart"), ("A2", "2", "second"), ("A1", "2", "is"), ("A1", "3", ""),
+        ("A2", "1", "first"), ("A1", "4", "large."), ("A3", "1", "old"), ("A3", "2", "one"),
+        ("A3", "1", "new"), ("A3", "2", "other"), ("A4", "", "alone"), ("A4", "", "again"),
+    ]  # fmt: skip
+    header = ["ACCESSION_NO", "LINE", "NARRATIVE"]
+    file = tmp_path / f"r.{suffix}"
+    if suffix == "csv":
+        file.write_text(written([header, *rows]))
+    else:
+        columns = [pa.array([int(c) if c.isdecimal() else c or None for c in column])
+                   for column in zip(*rows, strict=True)]  # fmt: skip
+        parquet.write_table(pa.table(columns, header), file)
+    table = open_table(file, NONE)
+    assert table is not None
+    assert content(table) == [
+        ("A1", "Heart\nis\nlarge."), ("A2", "first\nsecond"), ("A3", "old\none"),
+        ("A3", "new\nother"), ("A4", "alone"), ("A4", "again"),
+    ]  # fmt: skip
+    assert [row.number for row in table.rows] == [2, 3, 8, 10, 12, 13]
+    assert len({row.stamp for row in table.rows}) == 6
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(st.lists(st.lists(TEXT, min_size=1, max_size=4), min_size=1, max_size=5), st.randoms())
+def test_however_lines_are_shuffled_each_report_is_whole(
+    tmp_path: Path, reports: list[list[str]], random: random.Random
+) -> None:
+    rows = [(f"A{n}", str(m), text) for n, own in enumerate(reports) for m, text in enumerate(own)]
+    random.shuffle(rows)
+    table = opened(tmp_path / "r.csv", written([["accession", "line", "report"], *rows]))
+    alone = {
+        f"A{n}": content(opened(tmp_path / "one.csv", written([["accession", "report"], *(
+            ("A", text) for text in own)])))
+        for n, own in enumerate(reports)
+    }  # fmt: skip
+    expected = {key: "\n".join(text for _, text in own) for key, own in alone.items()}
+    assert dict(content(table)) == expected

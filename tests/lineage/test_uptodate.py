@@ -273,3 +273,13 @@ def test_the_decision_loads_nothing_heavy(toy: Project) -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=toy.root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_copy_looks_at_its_own_archive(toy: Project, tmp_path: Path) -> None:
+    manifest.remember(toy)
+    copy = Project(tmp_path / "copy")
+    shutil.copytree(toy.root, copy.root)
+    assert reasons(copy) == {}
+    (copy.root / "demo/mimic-cxr/files/p10/s1/b.dcm").unlink()
+    assert reasons(copy)["inventory"] == ["folder source: 1 file gone"]
+    assert reasons(toy) == {}

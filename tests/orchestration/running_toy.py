@@ -16,7 +16,11 @@ from typing import Any
 
 import psutil
 
+from lapvqa import storage
+from lapvqa.machine import load_machine
 from lapvqa.project import Project
+from tasks.mlflow_records.connection import connect
+from tasks.mlflow_records.records import sync_waiting
 
 TOY = Path(__file__).parent / "toy"
 IGNORED = "/.lapvqa/\n/data/\n/models/\n/results/\n/reports/\n/input/\n/local.yaml\n"
@@ -129,3 +133,9 @@ def wait_until(condition: Callable[[], object], *, seconds: float = 150) -> None
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
+
+
+def sync_records(project: Project) -> int:
+    """Bring all waiting records into MLflow, as ``tasks.settling`` does; return how many."""
+    with storage.lock(project.run_lock, what="a run of this project"):
+        return sync_waiting(project, connect(project, load_machine(project)))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from running_toy import wait_until
+from running_toy import sync_records, wait_until
 
 from lapvqa import storage
 from lapvqa.machine import Machine, Servers
@@ -23,7 +23,7 @@ from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from tasks.mlflow_records import shipping, spool, streaming
 from tasks.mlflow_records.connection import RecordsUnavailableError, connect
-from tasks.mlflow_records.records import Records, RecordsRefusedError, sync_records
+from tasks.mlflow_records.records import Records, RecordsRefusedError
 
 DOWN = Machine(servers=Servers(mlflow_tracking_uri="http://127.0.0.1:9"))
 LOSSES = [1.0, float("nan"), 0.25]

@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow_server import MlflowServer
-from running_toy import wait_until
+from running_toy import sync_records, wait_until
 
 from lapvqa.machine import load_machine
 from lapvqa.project import Project
 from tasks.mlflow_records import spool, streaming
-from tasks.mlflow_records.records import Records, sync_records
+from tasks.mlflow_records.records import Records
 
 pytestmark = [pytest.mark.slow]
 

@@ -21,6 +21,7 @@ from lapvqa.errors import ConfigError, MissingArtifactError, SchemaError
 from lapvqa.images import report_pairs
 from lapvqa.images.report_pairs import Batch, Pair
 from lapvqa.images.shards import ShardStore
+from lapvqa.pretrain import members
 from lapvqa.pretrain.loader import STEPS_AHEAD, Loader, Plan
 
 Read = tuple[list[Pair], ShardStore]
@@ -254,3 +255,17 @@ def test_waiting_is_told(read: Read) -> None:
 def test_a_loader_refuses_the_plan_of_other_pairs(read: Read) -> None:
     with pytest.raises(ValueError, match="20 pairs"):
         Loader(*read, Plan(19, batch_size=4, seed=0), workers=0)
+
+
+@given(plans(), st.data())
+def test_members_count_what_the_steps_sample(plan: Plan, data: st.DataObject) -> None:
+    steps = data.draw(st.integers(0, 3 * plan.steps_per_epoch))
+    counted: Counter[int] = Counter()
+    first: dict[int, int] = {}
+    for step in range(steps):
+        for index in plan.global_indices(step):
+            counted[index] += 1
+            first.setdefault(index, step + 1)
+    pairs = range(plan.num_pairs)
+    assert members.sampled(plan, steps).tolist() == [counted[index] for index in pairs]
+    assert members.first_steps(plan, steps).tolist() == [first.get(index, 0) for index in pairs]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 import torch
 from conftest import image_row, token_row, write_project, write_tables
@@ -30,8 +31,9 @@ from lapvqa.pretrain.checkpoint import Checkpoints
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
+from lapvqa.schemas import MEMBERS
 
-OUTPUTS = ("model_best.pt", "model_last.pt", "history.csv", "training.json")
+OUTPUTS = ("model_best.pt", "model_last.pt", "history.csv", "training.json", "members.parquet")
 MACHINE = Machine(workers=1, device="cpu")
 
 
@@ -96,6 +98,13 @@ def test_writes_the_weights_of_the_lowest_validation_loss(
     assert training["best_val_loss"] == counts["best_val_loss"]
     assert training["params"]["model"]["width"] == 32
     assert len(training["data_digest"]) == 64
+    members = storage.read_table(folder / "members.parquet", MEMBERS, made_by="pretrain")
+    rows = {role: members.filter(pc.field("role") == role) for role in ("train", "validate")}
+    drawn = counts["steps"] * params.batch_size
+    assert sum(rows["train"]["times"].to_pylist()) == drawn
+    assert sum(rows["train"]["times_best"].to_pylist()) == counts["best_step"] * params.batch_size
+    assert set(rows["validate"]["times"].to_pylist()) == {0}
+    assert (len(rows["train"]), len(rows["validate"])) == (20, 6)
 
 
 def test_twice_gives_the_same_bytes_and_the_second_is_done_at_once(

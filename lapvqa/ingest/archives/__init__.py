@@ -11,6 +11,7 @@ Files, in the order in which data meets them:
     openi.py          Open-i's Indiana University collection, with its XML
     tree.py           any other tree of DICOM files: which report is whose
     report_sources.py where the reports of such a tree are: texts, tables, messages
+    report_index.py   what was found in files with several reports, remembered
     report_files.py   reports that are loose files, or members of a zip or tar
     report_table.py   a table (CSV, TSV, Parquet) with a report in each row
     messages.py       one report of a file that holds several

@@ -1,10 +1,10 @@
 """FHIR R4 and R5: DiagnosticReport as a resource, in a Bundle, or one to a line (ndjson).
 
-The text is presentedForm (text, HTML or RTF), else the conclusion, else a narrative that somebody
-wrote; a generated narrative is not read, for it names the subject. The study is named by an
-identifier or an ImagingStudy (contained, in the Bundle, or by its identifier), or by the accession
-number among the identifiers of the report and of what it is based on. Subject and performers are
-never read.
+The text is presentedForm (text, HTML or RTF; there, or in a Binary of the same file), else the
+conclusion, else a narrative that somebody wrote; a generated narrative is not read, for it names
+the subject. The study is named by an identifier or an ImagingStudy (contained, in the Bundle, or by
+its identifier), or by the accession number among the identifiers of the report and of what it is
+based on. Subject and performers are never read.
 """
 
 from __future__ import annotations
@@ -59,13 +59,14 @@ def _found_in(text: str) -> list[Found]:
         if not any(isinstance(resource, dict) for resource in resources):
             raise DicomError(Reason.BAD_REPORT, "expected whole JSON, found other text") from None
     found = []
+    beside = {_reference(one): one for one in resources if isinstance(one, dict)}
     for resource in resources:
         if not isinstance(resource, dict):
             detail = "expected one resource in JSON on this line"
             refusal = Refusal(Reason.BAD_REPORT, detail)
             found.append(Found(Names(), None, (0, 0), refusal))
             continue
-        others = _by_reference(resource)
+        others = {**beside, **_by_reference(resource)}
         found += [_found(report, others) for report in _reports(resource)]
     return found
 
@@ -94,12 +95,18 @@ def _reports(resource: Resource) -> Iterator[Resource]:
 def _by_reference(resource: Resource) -> dict[str, Resource]:
     found: dict[str, Resource] = {}
     for url, inner in _entries(resource):
-        found[f"{inner.get('resourceType')}/{inner.get('id')}"] = inner
+        found[_reference(inner)] = inner
         found[url] = inner
     return found
 
 
+def _reference(resource: Resource) -> str:
+    return f"{resource.get('resourceType')}/{resource.get('id')}"
+
+
 def _found(report: Resource, others: Mapping[str, Resource]) -> Found:
+    forms = [_with_data(form, report, others) for form in _list(report, "presentedForm")]
+    report = {**report, "presentedForm": forms}
     stamp = stamp_of_bytes(json.dumps(report, sort_keys=True).encode())
     names = _names(report, others)
     try:
@@ -107,6 +114,20 @@ def _found(report: Resource, others: Mapping[str, Resource]) -> Found:
             return Found(names, _text(report), stamp)
     except DicomError as error:
         return Found(names, None, stamp, Refusal.of(error))
+
+
+def _with_data(form: Resource, report: Resource, others: Mapping[str, Resource]) -> Resource:
+    """Return an attachment with the data of the Binary that its url refers to, if it is here."""
+    url = str(form.get("url", ""))
+    if form.get("data") or not url:
+        return form
+    known = {**others, **{f"#{inner.get('id')}": inner for inner in _list(report, "contained")}}
+    relative = "/".join(url.partition("/_history/")[0].split("/")[-2:])
+    binary = known.get(url) or known.get(relative) or {}
+    if binary.get("resourceType") != "Binary":
+        return form
+    kind = form.get("contentType") or binary.get("contentType")
+    return {**form, "contentType": kind, "data": binary.get("data")}
 
 
 def _names(report: Resource, others: Mapping[str, Resource]) -> Names:

@@ -2,6 +2,9 @@
 
 Sources that keep sections apart (tables, HL7, FHIR, DICOM SR) are written as MIMIC-CXR writes, in
 lines `` FINDINGS: ...``, so that ``lapvqa.text.sections`` finds them, whatever their language.
+
+The tables of params/reports hold headers within a text; these are the few that name a column or a
+coded heading, and nothing else there. A test holds both to the same sections (decision 0026).
 """
 
 from __future__ import annotations
@@ -27,18 +30,18 @@ _WORDS = {
     "INDICATION": (
         "indication", "indications", "reasonforexam", "reasonforexamination", "reasonforstudy",
         "clinicalindication", "fragestellung", "indikation", "indicacion", "indicacao", "motif",
-        "request", "检查目的", "検査目的",
+        "request", "检查目的", "検査目的", "klinischeangaben", "临床资料", "臨床情報",
     ),
     "HISTORY": (
-        "history", "clinicalhistory", "clinicalinformation", "anamnese", "klinischeangaben",
-        "antecedentes", "antecedents", "病史", "临床资料", "臨床情報",
+        "history", "clinicalhistory", "clinicalinformation", "anamnese", "antecedentes",
+        "antecedents", "病史",
     ),
     "COMPARISON": (
         "comparison", "comparisons", "vergleich", "comparacion", "comparaison", "comparacao",
         "对比", "比較",
     ),
     "TECHNIQUE": (
-        "technique", "procedure", "technik", "tecnica", "currentproceduredescriptions", "检查方法",
+        "technique", "technik", "tecnica", "currentproceduredescriptions", "检查方法",
         "撮影条件",
     ),
     "RECOMMENDATION": (

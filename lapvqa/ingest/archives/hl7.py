@@ -13,7 +13,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lapvqa.dicom.reasons import Reason, as_reason
 from lapvqa.errors import DicomError
@@ -36,6 +36,7 @@ _CHARACTER_SETS = {
     "GB 18030-2000": "gb18030", "BIG-5": "cp950", "KS X 1001": "cp949", "UNICODE UTF-8": UTF8,
     "UNICODE": UTF8,
 }  # fmt: skip
+_PENDING = frozenset("OSIX")
 _PRELIMINARY, _WITHDRAWN = frozenset("PRSIA"), frozenset("XDW")
 _STUDY_UID_CODES = ("113014", "110180")  # DCM: DICOM Study Instance UID, and Study Instance UID
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)+")
@@ -62,11 +63,20 @@ class _Order:
 
     request: Sequence[str]
     results: Sequence[Sequence[str]]
+    others: Sequence[Sequence[str]] = ()
+    """Requests without results of their own: one report stands for the whole group."""
 
 
 def is_hl7(beginning: bytes) -> bool:
     """Tell whether a file that begins so holds HL7 v2 messages."""
+    if _is_wide(beginning):
+        beginning = beginning.replace(b"\0", b"").lstrip(b"\xff\xfe")
     return _BEGINS.match(_MARK.sub(b"", beginning)) is not None
+
+
+def _is_wide(beginning: bytes) -> bool:
+    """Tell whether a file that begins so is in UTF-16, of which HL7 is every other byte zero."""
+    return beginning.startswith((b"\xff\xfe", b"\xfe\xff")) or beginning[:8].count(0) == 4
 
 
 def read_messages(data: bytes) -> list[Found]:
@@ -74,7 +84,7 @@ def read_messages(data: bytes) -> list[Found]:
 
     Raises DicomError NOT_A_REPORT if it has no message, REPORT_ENCODING or BAD_REPORT.
     """
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if _is_wide(data):
         data = decode(data).text.encode()
     data = _MARK.sub(b"", data)
     starts = [match.start() for match in _MESSAGE.finditer(data)]
@@ -156,13 +166,25 @@ def _orders(message: _Message) -> list[_Order]:
             groups.append((segment if segment[0] == "OBR" else (), []))
         if segment[0] == "OBX":
             groups[-1][1].append(segment)
-    return [_Order(request, results) for request, results in groups if results]
+    others = [request for request, results in groups if not results and _is_reported(request)]
+    orders = [_Order(request, results) for request, results in groups if results]
+    # Beside several reports nothing tells to which of them a request without results belongs.
+    return [replace(order, others=others) for order in orders] if len(orders) == 1 else orders
+
+
+def _is_reported(request: Sequence[str]) -> bool:
+    """Tell whether OBR-25 lets a request have results: it is not still to be done, or given up."""
+    return _at(request, 25)[:1] not in _PENDING
 
 
 def _names(message: _Message, order: _Order) -> Names:
     """Return the names of the study: ZDS-1, IPC-3 and OBX for its UID, order numbers else."""
     uids: list[str] = []
-    numbers = [_first(message, _at(order.request, place)) for place in (18, 3, 2, 19, 20)]
+    numbers = [
+        _first(message, _at(request, place))
+        for request in (order.request, *order.others)
+        for place in (18, 3, 2, 19, 20)
+    ]
     for segment in message.segments:
         if segment[0] == "ZDS":
             uids.append(_first(message, _at(segment, 1)))

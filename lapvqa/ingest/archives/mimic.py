@@ -21,6 +21,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 
@@ -34,15 +35,26 @@ from lapvqa.identity import Ids
 from lapvqa.ingest.archives.members import read_at
 from lapvqa.ingest.archives.names import place
 from lapvqa.ingest.archives.protocol import (
+    IDS,
     LABELLED,
     LISTED,
     NO_LABELS,
     KnownStudies,
     Matches,
     ReportText,
+    one_by_one,
 )
 from lapvqa.ingest.archives.report_files import ReportFiles, decode_report
-from lapvqa.ingest.columns import Column, first_of, mapped, numbered, picked, positions, whole
+from lapvqa.ingest.columns import (
+    Column,
+    Mask,
+    first_of,
+    mapped,
+    numbered,
+    picked,
+    positions,
+    whole,
+)
 from lapvqa.schemas import CHEXPERT_LABELS
 
 _REPORT = re.compile(r"(?:^|/)p\d\d/p(\d{8})/s(\d{8})\.txt$")
@@ -67,6 +79,9 @@ class MimicArchive:
         r"(?:^|/)p\d\d/p(\d{8})/s(\d{8})/([^/]+)\.(?:dcm|dicom)(?:\.gz)?$", re.IGNORECASE
     )
 
+    _suffix = ".dcm"
+    """Of nearly all images."""
+
     def __init__(self, folder: Path, paths: Sequence[str], images: Sequence[str]) -> None:
         self.images = images
         self._reports = ReportFiles(folder, paths, _REPORT, _PACKED_REPORTS)
@@ -85,6 +100,31 @@ class MimicArchive:
         match = self.pattern.search(path)
         return Ids(*match.group(3, 2, 1)) if match else None
 
+    def all_ids(self, paths: pa.Array) -> tuple[pa.Table, Mask]:
+        """Return the same of many images: of plain names what stands at their end."""
+        suffix, plain = re.escape(self._suffix), r"/p[0-9]{8}/s[0-9]{8}/[^/.\n]+"
+        is_plain = pc.match_substring_regex(paths, rf"(?:^|/)p[0-9]{{2}}{plain}{suffix}$")
+        folders = pc.replace_substring_regex(paths, "/[^/]*$", "")
+        names = pc.replace_substring_regex(paths, "(?s)^.*/", "")
+        none = pa.scalar(None, pa.string())
+        columns = [
+            pc.if_else(is_plain, pc.utf8_slice_codeunits(texts, start, stop), none)
+            for texts, start, stop in (
+                (names, 0, -len(self._suffix)), (folders, -8, None), (folders, -18, -10),
+            )
+        ]  # fmt: skip
+        is_known = is_plain.to_numpy(zero_copy_only=False).copy()
+        rest = np.flatnonzero(~is_known)
+        others, is_known[rest] = one_by_one(self.ids, paths.take(pa.array(rest)))
+        mask = pa.array(~is_plain.to_numpy(zero_copy_only=False))
+        return pa.table(
+            [
+                pc.replace_with_mask(column, mask, whole(other))
+                for column, other in zip(columns, others.columns, strict=True)
+            ],
+            schema=IDS,
+        ), is_known
+
     def listed(self, ids: pa.Table) -> pa.Table:
         """Return view, date and time of the metadata table, and the official split.
 
@@ -99,13 +139,13 @@ class MimicArchive:
 
     def match_reports(self, known: KnownStudies) -> Matches:
         """Match by subject and study number."""
-        reports = {}
-        for study, path in known.first_images.items():
-            ids = self.ids(path)
-            report = self._reports.path_of(ids.patient or "", ids.study or "") if ids else None
-            if report is not None:
-                reports[study] = report
-        return Matches.by_name(reports, "subject and study number")
+        first = pa.array(known.first_images.values(), pa.string())
+        ids, _ = self.all_ids(first)
+        wanted = pc.binary_join_element_wise(ids["patient"], ids["study"], "/")
+        found = picked(self._reports.named["path"], positions(wanted, self._reports.named["name"]))
+        reports = zip(known.first_images, found.to_pylist(), strict=True)
+        by_study = {study: report for study, report in reports if report is not None}
+        return Matches.by_name(by_study, "subject and study number")
 
     def report_stamp(self, path: str) -> tuple[int, int]:
         """Return size and modification time, or size and CRC within the zip."""
@@ -118,6 +158,10 @@ class MimicArchive:
     def labels(self) -> pa.Table:
         """Return study_id and labels of the chexpert table, else of the negbio table."""
         return NO_LABELS if self._labels is None else _read_labels(self._labels)
+
+    @cached_property
+    def _image_stems(self) -> pa.Array:
+        return _stems(pa.array(self.images, pa.string()))
 
     def _count_missing(self, folder: Path, tables: Mapping[str, str]) -> dict[str, int]:
         """Return for each list of the archive, by its path, how many of its entries are absent."""
@@ -133,9 +177,9 @@ class MimicArchive:
             file = place(folder, path)
             entries = _read(file, (column,))[column] if column else _listed_in(file)
             if name == "study":
-                there = pa.array([study for _, study in self._reports.groups], pa.string())
+                there = pc.replace_substring_regex(self._reports.named["name"], "^.*/", "")
             else:
-                there = _stems(pa.array(self.images, pa.string()))
+                there = self._image_stems
             is_absent = pa.array(positions(entries, there) < 0)
             absent[path] = len(pc.unique(whole(entries).filter(is_absent)))
         return absent
@@ -145,6 +189,7 @@ class MimicJpgArchive(MimicArchive):
     """An archive of pictures in MIMIC-CXR's layout."""
 
     name = "mimic-cxr-jpg"
+    _suffix = ".jpg"
     pattern = re.compile(
         r"(?:^|/)p\d\d/p(\d{8})/s(\d{8})/([^/]+)\.(?:jpg|jpeg|png)$", re.IGNORECASE
     )
@@ -169,7 +214,7 @@ def _read_metadata(table: Path | None) -> pa.Table:
     by_meaning = mapped(
         read["ViewCodeSequence_CodeMeaning"], lambda text: view_of_meaning(text) or None
     )
-    dates = mapped(read["StudyDate"], lambda text: text or None)
+    dates = pc.if_else(pc.equal(read["StudyDate"], ""), None, read["StudyDate"])
     columns = [
         read["dicom_id"],
         pc.coalesce(by_position, by_meaning),
@@ -235,7 +280,7 @@ def _listed_in(names: Path) -> pa.Array:
 
 def _stems(paths: pa.Array) -> pa.Array:
     """Return the names without folder and suffix."""
-    names = pc.replace_substring_regex(paths, r"^.*/", "")
+    names = pc.replace_substring_regex(paths, "^.*/", "")
     return pc.replace_substring_regex(names, r"\..*$", "")
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, TypeVar
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
@@ -24,6 +26,26 @@ LABELLED = pa.schema(
 )
 """The archive's own labels: study id, and 1 positive, 0 negative, -1 uncertain, null no word."""
 NO_LABELS = LABELLED.empty_table()
+
+
+def ids_of(archive: Archive, paths: pa.Array) -> tuple[pa.Table, NDArray[np.bool_]]:
+    """Return the ids of many images (``IDS``), and which of them the layout knows.
+
+    A layout that can tell all at once has a method ``all_ids`` which says the same.
+    """
+    at_once: Callable[[pa.Array], tuple[pa.Table, NDArray[np.bool_]]] | None
+    at_once = getattr(archive, "all_ids", None)
+    return one_by_one(archive.ids, paths) if at_once is None else at_once(paths)
+
+
+def one_by_one(
+    ids_of_one: Callable[[str], Ids | None], paths: pa.Array
+) -> tuple[pa.Table, NDArray[np.bool_]]:
+    """Return the same by asking for each."""
+    found = [ids_of_one(path) for path in paths.to_pylist()]
+    columns = list(zip(*(ids or Ids() for ids in found), strict=True)) or [()] * len(IDS)
+    named = pa.table(list(map(pa.array, columns, IDS.types)), schema=IDS)
+    return named, np.array([ids is not None for ids in found], bool)
 
 
 def nothing_listed(ids: pa.Table) -> pa.Table:
@@ -95,6 +117,8 @@ class KnownStudies:
     """Hashes an Accession Number, as the keys of ``by_accession``."""
     instance_key: Callable[[str], str] | None = None
     """Hashes a SOP Instance UID, as the keys of ``by_instance``."""
+    patient_key: Callable[[str], str] | None = None
+    """Hashes a Patient ID, as the values of ``patients``."""
     by_accession: Mapping[str, str | None] = field(default_factory=dict)
     """Study of each accession key; None if several studies share it."""
     by_instance: Mapping[str, str] = field(default_factory=dict)
@@ -105,6 +129,8 @@ class KnownStudies:
     """Study Date, yyyymmdd, of each study whose date is known."""
     structured_reports: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Files with DICOM SR of each study."""
+    structured_elsewhere: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Those with a Study Instance UID of their own, and accession number and patient of a study."""
 
     first_images: Mapping[str, str] = field(default_factory=dict)
     """The first image file of each study."""

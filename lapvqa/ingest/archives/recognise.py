@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import pyarrow as pa
 
 from lapvqa.errors import SourceError
 from lapvqa.ingest.archives.found import Files, find_files
@@ -21,7 +23,9 @@ from lapvqa.ingest.archives.kinds import PICTURE, by_name, suffix_of
 from lapvqa.ingest.archives.mimic import MimicArchive, MimicJpgArchive
 from lapvqa.ingest.archives.openi import OpenIArchive
 from lapvqa.ingest.archives.protocol import Archive
+from lapvqa.ingest.archives.report_index import ReportIndex
 from lapvqa.ingest.archives.tree import TreeArchive
+from lapvqa.ingest.columns import matching
 from lapvqa.machine import ReportSources
 
 
@@ -68,17 +72,22 @@ class _Choice:
 
 
 def open_archive(
-    folder: Path, files: Files | Sequence[str], reports: ReportSources | None = None
+    folder: Path,
+    files: Files | Sequence[str],
+    reports: ReportSources | None = None,
+    index: Callable[[Files], ReportIndex] | None = None,
 ) -> Archive:
     """Open the archive in ``folder``; SourceError if unknown.
 
     Its files are given as ``find_files`` sorted them out, or as paths, to be sorted out now.
-    ``reports`` says where those of a plain tree are; other layouts know that themselves.
+    ``reports`` says where those of a plain tree are, and ``index`` what is known of them; other
+    layouts know that themselves.
     """
     found = _found(folder, files)
     choice = _choose(folder, found)
     if choice.layout is None:
-        return TreeArchive(folder, found.paths, choice.images, reports)
+        known = None if index is None else index(found)
+        return TreeArchive(folder, found.paths, choice.images, reports, known)
     return choice.layout(folder, found.paths, choice.images)
 
 
@@ -105,8 +114,9 @@ def _choose(folder: Path, files: Files) -> _Choice:
 
 def _named_layout(images: Sequence[str]) -> tuple[_Named | None, int]:
     """Return the layout that knows most of the images, and how many it knows."""
+    paths = pa.array(images, pa.string())
     for layout in NAMED:
-        known = sum(layout.pattern.search(path) is not None for path in images)
+        known = len(matching(paths, layout.pattern))
         if 2 * known > len(images):
             return layout, known
     return None, 0

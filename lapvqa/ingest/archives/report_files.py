@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import pyarrow as pa
+
 from lapvqa.dicom.reasons import Reason, as_reason
 from lapvqa.errors import DicomError, SourceError
 from lapvqa.ingest.archives import members
@@ -27,6 +29,7 @@ from lapvqa.ingest.archives.markup import plain, require_text
 from lapvqa.ingest.archives.names import place
 from lapvqa.ingest.archives.protocol import MAX_REPORT_BYTES, ReportText
 from lapvqa.ingest.archives.report_table import is_table_text
+from lapvqa.ingest.columns import matching
 
 MAX_TOTAL_BYTES = 256 << 20
 """Of the reports in one tar; those of Open-i are 21 MB."""
@@ -51,7 +54,7 @@ class ReportFiles:
         self.packed: list[str] = []
         """The packed file that is read, if there is one."""
         self._packed = _open_packed(folder, paths, wanted, packed)
-        for path in paths:
+        for path in matching(pa.array(paths, pa.string()), wanted).to_pylist():
             if match := wanted.search(path):
                 self.paths.append(path)
                 self._by_groups.setdefault("/".join(match.groups()), path)
@@ -64,9 +67,10 @@ class ReportFiles:
         self.paths.sort()
 
     @property
-    def groups(self) -> list[tuple[str, ...]]:
-        """The pattern's groups in each report's path."""
-        return [tuple(groups.split("/")) for groups in self._by_groups]
+    def named(self) -> pa.Table:
+        """Every report's groups, as ``name`` with / between them, and its path."""
+        both = [*self._by_groups], [*self._by_groups.values()]
+        return pa.table([pa.array(column, pa.string()) for column in both], ["name", "path"])
 
     def path_of(self, *groups: str) -> str | None:
         """Return the path of the report that has these groups."""

@@ -11,7 +11,6 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from lapvqa.ingest.archives.messages import Found, Names
 from lapvqa.ingest.archives.names import place
 from lapvqa.ingest.archives.protocol import Refusal, ReportText
 from lapvqa.ingest.archives.report_files import decode_report, read_loose, stamp_of
+from lapvqa.ingest.archives.report_index import Content, Entry, ReportIndex
 from lapvqa.ingest.archives.report_table import (
     ReportTable,
     is_table,
@@ -62,20 +62,15 @@ _OTHER_TEXTS = frozenset(
     }
 )  # fmt: skip
 
+_LEAFLET = re.compile(
+    r"(?:(?:patient|paciente|patienten|general|image|cd)s?[\W_]*)?"
+    r"(?:infos?|informatione?n?s?|informaci[oó]n|informazioni|informa[cç][oõ]es|leaflet|flyer"
+    r"|merkblatt|hinweise?|folleto|d[ée]pliant|faltblatt|bijsluiter)[\W_\d]*"
+)
+"""Whole names (in small letters) of leaflets; as a part of a name, info says nothing."""
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A report within a file that holds several, or that names its study itself."""
 
-    path: str
-    file: str
-    place: int
-    """Which of the file's reports it is."""
-    source: str
-    """table | hl7 | fhir"""
-    names: Names
-    stamp: tuple[int, int]
-    refusal: Refusal | None
+_NOTHING = Content([], "")
 
 
 class TreeReports:
@@ -84,10 +79,18 @@ class TreeReports:
     Raises SourceError if ``stated`` names a table or a column that is not there.
     """
 
-    def __init__(self, folder: Path, paths: Sequence[str], stated: ReportSources) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        paths: Sequence[str],
+        stated: ReportSources,
+        index: ReportIndex | None = None,
+    ) -> None:
         self._folder, self._stated = folder, stated
-        self._paths = paths
+        self._paths, self._index = paths, index
         self._tables: dict[str, ReportTable] = {}
+        """Those that are open."""
+        self._read_tables: list[str] = []
         self.not_read: dict[str, str] = {}
         """Tables that are not read as reports, and why."""
         self._last: tuple[str, Sequence[Found]] = ("", ())
@@ -105,25 +108,51 @@ class TreeReports:
         for path in self._paths:
             lower = path.lower()
             if lower.endswith(_MESSAGE_SUFFIXES):
-                found += self._entries_of(path, "hl7")
-            elif lower.endswith(_RESOURCE_SUFFIXES) and is_fhir(self._beginning(path)):
-                found += self._entries_of(path, "fhir")
+                found += self._known(path, lambda path: self._messages_of(path, "hl7")).entries
+            elif lower.endswith(_RESOURCE_SUFFIXES):
+                found += self._known(path, self._resources_of).entries
         return {entry.path: entry for entry in found}
 
     def look_into(self, texts: Sequence[str]) -> list[Entry]:
         """Return the reports of the texts that are HL7 or tables; from now on they are entries."""
         found: list[Entry] = []
+        others = set()
         for path in texts:
-            beginning = self._beginning(path)
-            if is_hl7(beginning[:256]):
-                found += self._entries_of(path, "hl7")
-            elif _begins_as_table(beginning):
-                found += self._rows_of(path)
-            else:
-                continue
-            self.texts.remove(path)
+            content = self._known(path, self._looked_into)
+            if content.source:
+                others.add(path)
+            if content.source == "table":
+                self._take_table(path, content)
+            found += content.entries
+        self.texts = [path for path in self.texts if path not in others]
         self.entries.update({entry.path: entry for entry in found})
         return found
+
+    def remember(self) -> None:
+        """Keep what was found in files with several reports, where it is kept."""
+        if self._index is not None:
+            self._index.save()
+
+    def _known(self, path: str, read: Callable[[str], Content]) -> Content:
+        """Return what a file holds, as it is known or as ``read`` finds."""
+        if self._index is None:
+            return read(path)
+        known = self._index.recall(path)
+        return self._index.add(path, read(path)) if known is None else known
+
+    def _looked_into(self, path: str) -> Content:
+        beginning = self._beginning(path)
+        if beginning is None:
+            return self._messages_of(path, "hl7")
+        if is_hl7(beginning[:256]):
+            return self._messages_of(path, "hl7")
+        return self._rows_of(path) if _begins_as_table(beginning) else _NOTHING
+
+    def _resources_of(self, path: str) -> Content:
+        beginning = self._beginning(path)
+        if beginning is None or is_fhir(beginning):
+            return self._messages_of(path, "fhir")
+        return _NOTHING
 
     def stamp(self, path: str) -> tuple[int, int]:
         """Return two numbers that change when the report does; raises OSError."""
@@ -136,9 +165,8 @@ class TreeReports:
         if entry is None:
             return self._read_file(path)
         if entry.source == "table":
-            table = self._tables[entry.file]
-            return table.text(table.rows[entry.place])
-        found = self._found(entry.file, entry.source)[entry.place]
+            return self._table(entry.file).text_at(entry.place)
+        found = self._found(entry.file, entry.source)[entry.place[0]]
         if found.text is None:
             refusal = found.refusal or Refusal(Reason.NOT_A_REPORT, "no text")
             raise refusal.error()
@@ -159,35 +187,54 @@ class TreeReports:
                 "there if it lies elsewhere",
             )
         for path in [stated] if stated is not None else filter(is_table, self._paths):
-            yield from self._rows_of(path)
-        if not self._tables and (self._stated.key_columns() or self._stated.text):
+            content = self._known(path, self._rows_of)
+            self._take_table(path, content)
+            yield from content.entries
+        if not self._read_tables and (self._stated.key_columns() or self._stated.text):
             raise SourceError(
                 "local.yaml names columns of the reports that no table of the archive has",
                 hint="correct `reports` in local.yaml by the table's first row",
             )
 
-    def _rows_of(self, path: str) -> Iterator[Entry]:
+    def _take_table(self, path: str, content: Content) -> None:
+        if content.not_read:
+            self.not_read[path] = content.not_read
+        elif not content.entries or content.entries[0].place:  # else it is damaged
+            self._read_tables.append(path)
+
+    def _rows_of(self, path: str) -> Content:
         file = place(self._folder, path)
         try:
             table = open_table(file, self._stated)
-            if table is None:
-                self.not_read[path] = why_not(file)
+            if table is None and self._stated.table is None:
+                return Content([], "table", why_not(file))
         except DicomError as error:
-            yield Entry(path, path, 0, "table", Names(), (0, 0), Refusal.of(error))
-            return
+            refused = Entry(path, path, (), "table", Names(), (0, 0), Refusal.of(error))
+            return Content([refused], "table")
         if table is None:
-            if self._stated.table is not None:
-                raise SourceError(
-                    "the table of reports that local.yaml names has no column that names a "
-                    "study, or none of text",
-                    hint="name both in local.yaml: reports.accession (or study_uid, "
-                    "instance_uid, path) and reports.text",
-                )
-            return
+            raise SourceError(
+                "the table of reports that local.yaml names has no column that names a "
+                "study, or none of text",
+                hint="name both in local.yaml: reports.accession (or study_uid, "
+                "instance_uid, path) and reports.text",
+            )
         self._tables[path] = table
-        for index, row in enumerate(table.rows):
-            name = f"{path}#{row.number}"
-            yield Entry(name, path, index, "table", row.names, row.stamp, row.refusal)
+        entries = [
+            Entry(
+                f"{path}#{row.number}", path, row.spans, "table", row.names, row.stamp, row.refusal
+            )
+            for row in table.rows
+        ]
+        return Content(entries, "table")
+
+    def _table(self, path: str) -> ReportTable:
+        """Return a table to read texts from; raises DicomError if it is gone since."""
+        if path not in self._tables:
+            table = open_table(place(self._folder, path), self._stated, whole=False)
+            if table is None:
+                raise DicomError(Reason.CHANGED, "the table is no longer as it was listed")
+            self._tables[path] = table
+        return self._tables[path]
 
     @property
     def notes(self) -> list[str]:
@@ -203,21 +250,22 @@ class TreeReports:
     @property
     def columns(self) -> Mapping[str, str]:
         """Of each table that is read which columns are taken, by their names."""
-        return {path: str(table.columns) for path, table in self._tables.items()}
+        return {path: str(self._table(path).columns) for path in self._read_tables}
 
-    def _entries_of(self, path: str, source: str) -> list[Entry]:
+    def _messages_of(self, path: str, source: str) -> Content:
         try:
             found = self._found(path, source)
         except DicomError as error:
             refusal = Refusal.of(error)
-            return [Entry(path, path, 0, source, Names(), (0, 0), refusal)]
-        return [
+            return Content([Entry(path, path, (), source, Names(), (0, 0), refusal)], source)
+        entries = [
             Entry(
                 path if len(found) == 1 else f"{path}#{number}",
-                path, number - 1, source, report.names, report.stamp, report.refusal,
+                path, (number - 1,), source, report.names, report.stamp, report.refusal,
             )
             for number, report in enumerate(found, start=1)
         ]  # fmt: skip
+        return Content(entries, source)
 
     def _found(self, path: str, source: str) -> Sequence[Found]:
         """Return the reports of a file with messages; the last file is kept."""
@@ -229,11 +277,12 @@ class TreeReports:
             self._last = path, readers[source](read_loose(place(self._folder, path), _MAX_FILE))
         return self._last[1]
 
-    def _beginning(self, path: str) -> bytes:
+    def _beginning(self, path: str) -> bytes | None:
+        """Return the first bytes of a file; None if it cannot be opened, for reading to say why."""
         try:
             return members.read_head(place(self._folder, path), _PEEK)
-        except DicomError:
-            return b""
+        except DicomError as error:
+            return None if error.reason == Reason.UNREADABLE else b""
 
 
 def _begins_as_table(beginning: bytes) -> bool:
@@ -247,5 +296,7 @@ def _may_be_report(path: str, suffixes: Sequence[str]) -> bool:
     """Tell whether a loose text may be a report, by its suffix and name."""
     stem, suffix = posixpath.splitext(posixpath.basename(path).lower())
     if suffix not in suffixes:
+        return False
+    if _LEAFLET.fullmatch(stem):
         return False
     return not _OTHER_TEXTS.intersection([stem, *re.split(r"[\W_\d]+", stem)])

@@ -18,7 +18,9 @@ import hashlib
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -64,6 +66,20 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
         "imagefilename", "imageid", "image", "pfad", "datei", "dateiname", "dateipfad", "archivo",
         "ruta", "fichier", "chemin", "arquivo", "caminho", "文件名", "文件", "路径", "ファイル名",
         "파일명",
+    ),
+    "patient": (
+        "patientid", "patid", "patientidentifier", "patientnumber", "patientno", "pid", "mrn",
+        "medicalrecordnumber", "subjectid", "patientenid", "patientennummer", "patientennr",
+        "idpaciente", "numeropaciente", "nhc", "historiaclinica", "idpatient", "numeropatient",
+        "ipp", "idpaziente", "prontuario", "patientnummer", "患者id", "患者编号", "病人id",
+        "患者番号", "환자번호",
+    ),
+    "line": (
+        "line", "lineno", "linenumber", "linenum", "lineid", "textline", "reportline", "rowno",
+        "seq", "seqno", "sequence", "sequenceno", "sequencenumber", "setid", "obxsetid", "obxid",
+        "zeile", "zeilennr", "zeilennummer", "lfdnr", "linea", "nlinea", "numerolinea", "renglon",
+        "ligne", "numeroligne", "linha", "numerolinha", "riga", "numeroriga", "regel",
+        "regelnummer", "行号", "行番号",
     ),
     "text": (
         "report", "reporttext", "reportbody", "text", "fulltext", "radiologyreport", "narrative",
@@ -120,6 +136,14 @@ class Columns:
     written: int | None
     number: int
     header: Sequence[str] = ()
+    patient: int | None = None
+    line: int | None = None
+    """Of the number of a line, where a report is several rows."""
+
+    @property
+    def beside(self) -> tuple[int | None, ...]:
+        """The places of the columns that are neither an identifier nor text."""
+        return self.status, self.written, self.patient, self.line
 
     def __str__(self) -> str:
         """Return which are taken, by what the table calls them."""
@@ -128,7 +152,12 @@ class Columns:
             repr(self.header[place]) + (f" as {heading}" if heading else "")
             for heading, place in self.texts
         )
-        return f"identifier {keys}; text {texts}"
+        more = "".join(
+            f"; {what} {self.header[place]!r}"
+            for what, place in (("patient", self.patient), ("line", self.line))
+            if place is not None
+        )
+        return f"identifier {keys}; text {texts}{more}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +170,16 @@ class Row:
     start: int
     end: int
     refusal: Refusal | None
+    line: int | None = None
+    """Which line of a report it is, where several rows are one."""
+    parts: tuple[Row, ...] = ()
+    """The rows that are the lines of this report, in their order."""
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """Start, end and stamp of each of its rows, by which ``text_at`` finds it again."""
+        rows = self.parts or (self,)
+        return tuple(chain.from_iterable((row.start, row.end, *row.stamp) for row in rows))
 
 
 class _Cells(Protocol):
@@ -150,20 +189,88 @@ class _Cells(Protocol):
 
     def rows(self) -> Iterator[Row]: ...
 
-    def text(self, row: Row) -> ReportText: ...
+    def text(self, start: int, end: int, stamp: tuple[int, int]) -> ReportText: ...
 
 
 class ReportTable:
     """A table with reports, open for reading its texts."""
 
-    def __init__(self, rows: Sequence[Row], cells: _Cells) -> None:
-        self.rows, self.columns = rows, cells.columns
+    def __init__(self, cells: _Cells) -> None:
+        self.columns = cells.columns
         self._cells = cells
+
+    @cached_property
+    def rows(self) -> Sequence[Row]:
+        """The reports; the table is read from end to end for them."""
+        rows = list(self._cells.rows())
+        return rows if self.columns.line is None else _joined(rows)
 
     def text(self, row: Row) -> ReportText:
         """Return the report of a row; raises DicomError."""
+        return self.text_at(row.spans)
+
+    def text_at(self, spans: Sequence[int]) -> ReportText:
+        """Return the report that lies there: ``Row.spans``; raises DicomError."""
+        rows = [(start, end, (size, mark)) for start, end, size, mark in batched(spans)]
         with as_reason(Reason.BAD_REPORT, "a report in the row"):
-            return self._cells.text(row)
+            return self._of_lines(rows) if len(rows) > 1 else self._cells.text(*rows[0])
+
+    def _of_lines(self, rows: Sequence[tuple[int, int, tuple[int, int]]]) -> ReportText:
+        """Return the report whose lines are ``rows``; an empty one is a line too."""
+        found = []
+        for row in rows:
+            try:
+                found.append(self._cells.text(*row))
+            except DicomError as error:
+                if error.reason != Reason.NOT_A_REPORT:
+                    raise
+                last = error
+        if not found:
+            raise last
+        text = "\n".join(one.text for one in found)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return replace(found[0], text=text, sha256=digest, written=max(r.written for r in found))
+
+
+def batched(spans: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Yield four of ``spans`` at a time."""
+    return (spans[start : start + 4] for start in range(0, len(spans), 4))
+
+
+def _joined(rows: Sequence[Row]) -> list[Row]:
+    """Return rows with the lines of each report made one, at the place of the first of them.
+
+    Rows of the same names are a report if no line number comes twice; else each run of them in
+    which it grows is one. A row without a number is a report of its own.
+    """
+    by_names: dict[Names, list[Row]] = {}
+    alone = []
+    for row in rows:
+        if row.refusal is None and row.line is not None:
+            by_names.setdefault(row.names, []).append(row)
+        else:
+            alone.append(row)
+    reports = [run for own in by_names.values() for run in _runs(own)]
+    return sorted([*alone, *map(_of_parts, reports)], key=lambda row: row.number)
+
+
+def _runs(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    lines = [row.line or 0 for row in rows]
+    if len(set(lines)) == len(lines):
+        yield sorted(rows, key=lambda row: row.line or 0)
+        return
+    starts = [0, *(i for i in range(1, len(rows)) if lines[i] <= lines[i - 1]), len(rows)]
+    for start, end in pairwise(starts):
+        yield rows[start:end]
+
+
+def _of_parts(rows: Sequence[Row]) -> Row:
+    if len(rows) == 1:
+        return rows[0]
+    first = min(rows, key=lambda row: row.number)
+    every = repr([row.stamp for row in rows]).encode()
+    stamp = sum(row.stamp[0] for row in rows), stamp_of_bytes(every)[1]
+    return replace(first, stamp=stamp, parts=tuple(rows))
 
 
 def is_table(path: str) -> bool:
@@ -171,15 +278,19 @@ def is_table(path: str) -> bool:
     return path.lower().removesuffix(".gz").endswith(SUFFIXES)
 
 
-def open_table(file: Path, stated: ReportSources) -> ReportTable | None:
+def open_table(file: Path, stated: ReportSources, *, whole: bool = True) -> ReportTable | None:
     """Open a table; None if it has no column of names or none of text.
 
+    Not ``whole``: its rows are known, and not read again.
     Raises DicomError BAD_REPORT or UNREADABLE if it is damaged, SourceError if local.yaml names it
     and columns that it has not.
     """
     try:
         cells = _open_parquet(file, stated) if _is_parquet(file) else _open_text(file, stated)
-        return None if cells is None else ReportTable(list(cells.rows()), cells)
+        table = None if cells is None else ReportTable(cells)
+        if table is not None and whole:
+            _ = table.rows
+        return table
     except SourceError:
         if stated.table is None:  # one of several tables, and not the one that is meant
             return None
@@ -224,6 +335,11 @@ def find_columns(header: Sequence[str], stated: ReportSources) -> Columns | None
     if not keys or not texts:
         return None
     by_kind = dict(reversed(kinds))
+    used = {place for _, place in keys}
+    patient = by_kind.get("patient")
+    if stated.patient is not None:
+        ignored = stated.patient.casefold() == "none" and squeeze("none") not in places
+        patient = None if ignored else _stated(stated.patient, places)
     return Columns(
         keys,
         texts if len(texts) > 1 else [("", texts[0][1])],
@@ -231,6 +347,8 @@ def find_columns(header: Sequence[str], stated: ReportSources) -> Columns | None
         by_kind.get("written"),
         len(header),
         header,
+        patient if patient not in used else None,
+        by_kind.get("line"),
     )
 
 
@@ -292,9 +410,11 @@ def _stated(name: str, places: Mapping[str, int]) -> int:
 
 
 def _names(columns: Columns, cell: Callable[[int], str]) -> Names:
+    patient = cell(columns.patient).strip() if columns.patient is not None else ""
+    patients = (patient,) if patient else ()
     if len(columns.keys) == 1 and columns.keys[0][0] == "accession":  # nearly always
         value = cell(columns.keys[0][1]).strip()
-        return Names(accessions=(value,) if value else ())
+        return Names(accessions=(value,) if value else (), patients=patients)
     uids, accessions, instances, paths = [], [], [], []
     for kind, place in columns.keys:
         value = cell(place).strip()
@@ -308,7 +428,13 @@ def _names(columns: Columns, cell: Callable[[int], str]) -> Names:
             instances.append(value)
         else:
             paths.append(value.replace("\\", "/"))
-    return Names(tuple(uids), tuple(accessions), tuple(instances), tuple(paths))
+    return Names(tuple(uids), tuple(accessions), tuple(instances), tuple(paths), patients)
+
+
+def _line(columns: Columns, cell: Callable[[int], str]) -> int | None:
+    """Return the number of the line that a row is; None if rows are not lines."""
+    written = cell(columns.line).strip() if columns.line is not None else ""
+    return int(written) if written.isdecimal() else None
 
 
 def _text(columns: Columns, cell: Callable[[int], str], encoding: str) -> ReportText:
@@ -363,7 +489,8 @@ class _TextCells:
                 if refusal is None:
                     names = _names(self._columns, cells.__getitem__)
                     self._last_key = cells[self._columns.keys[0][1]]
-                    yield Row(number, names, self._stamp(raw), start, start + len(raw), None)
+                    line = _line(self._columns, cells.__getitem__)
+                    yield Row(number, names, self._stamp(raw), start, start + len(raw), None, line)
                     continue
                 length = self._swallowed(raw) or len(
                     _first_line(raw) if fault in ("quote", "size") else raw
@@ -415,10 +542,10 @@ class _TextCells:
             start += len(line)
         return 0
 
-    def text(self, row: Row) -> ReportText:
-        self._source.seek(row.start)
-        raw = self._source.read(row.end - row.start)
-        if self._stamp(raw) != row.stamp:
+    def text(self, start: int, end: int, stamp: tuple[int, int]) -> ReportText:
+        self._source.seek(start)
+        raw = self._source.read(end - start)
+        if self._stamp(raw) != stamp:
             raise DicomError(Reason.CHANGED, "the table is no longer as it was listed")
         lines = io.StringIO(raw.decode(self._encoding), newline="")
         cells = next(csv.reader(lines, delimiter=self._delimiter))
@@ -567,22 +694,30 @@ class _ParquetCells:
         self._cells, self._stated = cells, stated
 
     def rows(self) -> Iterator[Row]:
-        used = sorted(
-            {place for _, place in (*self._columns.keys, *self._columns.texts)}
-            | {p for p in (self._columns.status, self._columns.written) if p is not None}
-        )
+        used = self._used
         for index in range(len(self._cells[used[0]])):
-            values = [self._cells[place][index].as_py() for place in used]  # type: ignore[attr-defined]
-            stamp = stamp_of_bytes(repr(values).encode(), b"parquet")
-            names, refusal = Names(), None
+            stamp = self._stamp(index)
+            names, line, refusal = Names(), None, None
+            cell = partial(self._cell, index)
             try:
-                names = _names(self._columns, lambda place, index=index: self._cell(index, place))  # type: ignore[misc]
+                names, line = _names(self._columns, cell), _line(self._columns, cell)
             except DicomError as error:
                 refusal = Refusal.of(error)
-            yield Row(index + 2, names, stamp, index, index, refusal)
+            yield Row(index + 2, names, stamp, index, index, refusal, line)
 
-    def text(self, row: Row) -> ReportText:
-        return _text(self._columns, lambda place: self._cell(row.start, place), UTF8)
+    def text(self, start: int, end: int, stamp: tuple[int, int]) -> ReportText:
+        if end >= len(self._cells[self._used[0]]) or self._stamp(start) != stamp:
+            raise DicomError(Reason.CHANGED, "the table is no longer as it was listed")
+        return _text(self._columns, partial(self._cell, start), UTF8)
+
+    @cached_property
+    def _used(self) -> list[int]:
+        places = {place for _, place in (*self._columns.keys, *self._columns.texts)}
+        return sorted(places | {place for place in self._columns.beside if place is not None})
+
+    def _stamp(self, index: int) -> tuple[int, int]:
+        values = [self._cells[place][index].as_py() for place in self._used]  # type: ignore[attr-defined]
+        return stamp_of_bytes(repr(values).encode(), b"parquet")
 
     def _cell(self, index: int, place: int) -> str:
         value = self._cells[place][index].as_py()  # type: ignore[attr-defined]
@@ -604,7 +739,7 @@ def _open_parquet(file: Path, stated: ReportSources) -> _ParquetCells | None:
         if columns is None:
             return None
         places = [place for _, place in (*columns.keys, *columns.texts)]
-        places += [place for place in (columns.status, columns.written) if place is not None]
+        places += [place for place in columns.beside if place is not None]
         wanted = {schema.names[place] for place in places}
         table = parquet.ParquetFile(source).read(
             list(dict.fromkeys(n for n in schema.names if n in wanted))

@@ -3,7 +3,8 @@
 A report belongs to the study that it names, or where it lies. In this order:
 1. a row of a table, then a FHIR DiagnosticReport, then an HL7 v2 message: by Study Instance UID,
    accession number, SOP Instance UID or an image's path, whichever it has,
-2. DICOM SR of the study,
+2. DICOM SR of the study, then one with another Study Instance UID, and the study's accession
+   number and patient,
 3. ``<Study Instance UID>.txt`` or ``<Accession Number>.txt`` anywhere, then with something after it
    (``A100_2.txt``), then the only text in a folder of that name,
 4. ``<study folder>.txt`` beside the folder, the study's folder being the deepest one that holds all
@@ -32,12 +33,16 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from lapvqa.dicom.header import clean_date
 from lapvqa.dicom.reasons import Reason
 from lapvqa.identity import Ids
+from lapvqa.ingest.archives.messages import Hashes, Keys, Names
 from lapvqa.ingest.archives.protocol import (
+    IDS,
     NO_LABELS,
     KnownStudies,
     Matches,
@@ -46,7 +51,8 @@ from lapvqa.ingest.archives.protocol import (
     ReportText,
     nothing_listed,
 )
-from lapvqa.ingest.archives.report_sources import Entry, TreeReports
+from lapvqa.ingest.archives.report_index import Entry, ReportIndex
+from lapvqa.ingest.archives.report_sources import TreeReports
 from lapvqa.machine import ReportSources
 
 _SOURCES = {"table": (10, "in a table"), "fhir": (20, "in FHIR"), "hl7": (30, "in HL7")}
@@ -54,14 +60,15 @@ _RANK_SR, _RANK_NAME, _RANK_PLACE, _RANK_DATE = 40, 50, 60, 1000
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)+")
 _WITH_MORE = re.compile(r"(.+?)[ _-]\w{1,16}")
 _DATE = re.compile(r"(?<!\d)(\d{4})[-_.]?(\d\d)[-_.]?(\d\d)(?!\d)")
-_EXCEL = re.compile(r"""(?:="|'|"=")?(.*?)"?""")
-"""How a spreadsheet keeps the zeros of 0004: ="0004" or '0004."""
 _ELSEWHERE = Refusal(Reason.AMBIGUOUS_REPORT, "its name says one study, and its place says another")
 _OTHER_DATE = Refusal(
     Reason.AMBIGUOUS_REPORT, "its name has a date, and the study of its place has another"
 )
 _DOCUMENT = Refusal(Reason.REPORT_FORMAT, "expected text, RTF or HTML, found a document")
 _TWO_STUDIES = Refusal(Reason.AMBIGUOUS_REPORT, "two studies have an equal claim to it")
+_OTHER_PATIENT = Refusal(
+    Reason.PATIENT_MISMATCH, "its patient is not the patient of the images of its study"
+)
 _SHARED_NUMBER = Refusal(Reason.AMBIGUOUS_REPORT, "its accession number belongs to several studies")
 
 _ALONE = "only text in the study's folder"
@@ -88,11 +95,12 @@ class TreeArchive:
         paths: Sequence[str],
         images: Sequence[str],
         stated: ReportSources | None = None,
+        index: ReportIndex | None = None,
     ) -> None:
         self.images = images
         read_as_images = set(images)
         others = [path for path in paths if path not in read_as_images]
-        self._reports = TreeReports(folder, others, stated or ReportSources())
+        self._reports = TreeReports(folder, others, stated or ReportSources(), index)
 
     @property
     def reports(self) -> Sequence[str]:
@@ -107,6 +115,11 @@ class TreeArchive:
     def ids(self, path: str) -> Ids:
         """Return no ids: the header has them."""
         return Ids()
+
+    def all_ids(self, paths: pa.Array) -> tuple[pa.Table, NDArray[np.bool_]]:
+        """Return the same of many images."""
+        nothing = pa.nulls(len(paths), pa.string())
+        return pa.table([nothing] * len(IDS), schema=IDS), np.ones(len(paths), bool)
 
     def listed(self, ids: pa.Table) -> pa.Table:
         """Return nothing: a tree has no tables."""
@@ -129,8 +142,12 @@ class TreeArchive:
             refused.pop(entry.file, None)
         claims += self._claims_of(found, index, refused)
         claims += [
-            (ReportMatch(_RANK_SR, path, "structured report of the study"), study)
-            for study, paths in known.structured_reports.items()
+            (ReportMatch(rank, path, f"structured report {by}"), study)
+            for rank, by, own in (
+                (_RANK_SR, "of the study", known.structured_reports),
+                (_RANK_SR + 1, "by accession number", known.structured_elsewhere),
+            )
+            for study, paths in own.items()
             for path in paths
             if study in known.images
         ]
@@ -144,6 +161,7 @@ class TreeArchive:
                 detail = "its folder holds several studies, and its name says nothing of which"
                 refused[path] = Refusal(Reason.REPORT_WITHOUT_STUDY, detail)
         taken = {match.path for own in matches.values() for match in own}
+        self._reports.remember()
         every = Matches.of(matches, {p: why for p, why in refused.items() if p not in taken})
         return replace(every, notes=self._reports.notes)
 
@@ -165,10 +183,14 @@ class TreeArchive:
                 if entry.refusal.reason != Reason.REPORT_WITHDRAWN:
                     continue
             rank, where = _SOURCES[entry.source]
-            hits = list(index.studies_named(entry))
+            keys = index.hashes.keys(entry.names) if isinstance(entry.names, Names) else entry.names
+            hits = list(index.studies_named(keys))
             studies = {study for _, study in hits if study}
             if len(studies) == 1:
                 by, study = next((by, study) for by, study in hits if study)
+                if not index.is_of_patient(study, keys.patients):
+                    refused[entry.path] = _OTHER_PATIENT
+                    continue
                 claims.append((ReportMatch(rank, entry.path, f"{by} {where}"), study))
             elif hits and entry.refusal is None:
                 refused[entry.path] = _TWO_STUDIES if studies else _SHARED_NUMBER
@@ -181,43 +203,57 @@ class _Index:
     def __init__(self, known: KnownStudies) -> None:
         self.known = known
 
+    @cached_property
+    def hashes(self) -> Hashes:
+        """The functions by which the studies are known."""
+        known = self.known
+        return Hashes(
+            known.study_key, known.accession_key, known.instance_key, known.patient_key
+        )  # fmt: skip
+
     def by_uid(self, uid: str) -> str | None:
         """Return the study of a Study Instance UID."""
-        key = self.known.study_key(uid) if self.known.study_key else None
+        key = self.hashes.study(uid) if self.hashes.study else None
         return key if key in self.known.images else None
 
-    def by_accession(self, number: str) -> tuple[bool, str | None]:
+    def by_accession(self, keys: Sequence[str]) -> tuple[bool, str | None]:
         """Return whether a study has the accession number, and which; None if several have."""
-        hash_of, owners = self.known.accession_key, self.known.by_accession
-        match = _EXCEL.fullmatch(number.strip())
-        number = match[1].strip() if match else ""
-        if hash_of is None or not number:
-            return False, None
-        if (key := hash_of(number)) in owners:
-            return True, owners[key]
+        owners = self._owners
+        if keys and keys[0] in owners:
+            return True, owners[keys[0]]
         # Of a number that is written in another case only hashes are known.
-        others = {hash_of(number.upper()), hash_of(number.lower())} & owners.keys()
-        found = {owners[key] for key in others}
+        found = {owners[key] for key in keys[1:] if key in owners}
         return bool(found), found.pop() if len(found) == 1 else None
 
-    def studies_named(self, entry: Entry) -> Iterator[tuple[str, str | None]]:
+    def studies_named(self, keys: Keys) -> Iterator[tuple[str, str | None]]:
         """Yield by what each of a report's names is known, and whose it is; None: several."""
-        names, known = entry.names, self.known
-        for uid in names.study_uids:
-            if study := self.by_uid(uid):
-                yield "study UID", study
-        for number in names.accessions:
-            is_known, owner = self.by_accession(number)
+        for key in keys.studies:
+            if key in self._images:
+                yield "study UID", key
+        for numbers in keys.accessions:
+            is_known, owner = self.by_accession(numbers)
             if is_known:
                 yield "accession number", owner
-        for uid in names.instance_uids:
-            study = known.by_instance.get(known.instance_key(uid)) if known.instance_key else None
-            if study:
+        for key in keys.instances:
+            if study := self.known.by_instance.get(key):
                 yield "SOP instance UID", study
-        for path in names.image_paths:
+        for path in keys.image_paths:
             owners = self._owners_of_path(path)
             if owners:
                 yield "image path", next(iter(owners)) if len(owners) == 1 else None
+
+    @cached_property
+    def _images(self) -> dict[str, Sequence[str]]:
+        return dict(self.known.images)
+
+    @cached_property
+    def _owners(self) -> dict[str, str | None]:
+        return dict(self.known.by_accession)
+
+    def is_of_patient(self, study: str, keys: Sequence[str]) -> bool:
+        """Tell whether a study's patient is one of these, or none is given."""
+        patient = self.known.patients.get(study) if keys else None
+        return patient is None or patient in keys
 
     def _owners_of_path(self, path: str) -> set[str]:
         """Return the studies whose image a path may be: the end of either may be left out."""
@@ -333,7 +369,7 @@ def _named(
         if _UID.fullmatch(name) and (study := index.by_uid(name)):
             yield ReportMatch(rank, path, "text named by study UID"), study
             return
-        is_known, owner = index.by_accession(name)
+        is_known, owner = index.by_accession(index.hashes.accession_keys(name))
         if owner:
             yield ReportMatch(rank, path, "text named by accession number"), owner
             return

@@ -84,7 +84,8 @@ def tokens(_stage: str) -> None:
 
 
 def pretrain(_stage: str) -> None:
-    storage.write_json(Path("models/captioning/model_best.pt"), digest("data/images"))
+    seed = load_params(LAYOUT.params).pretrain.seed
+    storage.write_json(Path("models/captioning/model_best.pt"), [seed, digest("data/images")])
 
 
 def export(_stage: str) -> None:
@@ -98,7 +99,8 @@ def export(_stage: str) -> None:
         "image_size": 32, "patch_size": 16, "width": 8, "depth": 1, "heads": 1, "pooled_grid": 2,
         "decoder_width": 8, "decoder_depth": 1, "decoder_heads": 1,
     }  # fmt: skip
-    encoder = initial_model(ModelParams(**sizes), seed=0).vision_encoder
+    seed = load_params(LAYOUT.params).pretrain.seed
+    encoder = initial_model(ModelParams(**sizes), seed=seed).vision_encoder
     folder = LAYOUT.model_dir("captioning")
     content = safetensors.torch.save(encoder.state_dict())
     storage.write_bytes(folder / "encoder.safetensors", content)
