@@ -207,8 +207,10 @@ def test_an_erased_patient_is_nowhere(finished: Scratch, tmp_path: Path) -> None
     assert page.exists()
 
     erase = [str(BIN / "lapvqa"), "erase", "--patient", raw, "--request", "R1", "--yes"]
-    process = subprocess.Popen(erase, cwd=project.root, env=project.environment,
-                               stdout=subprocess.PIPE, text=True, start_new_session=True)  # fmt: skip
+    process = subprocess.Popen(
+        erase, cwd=project.root, env=project.environment,
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("erase: remove"):
