@@ -27,7 +27,7 @@ NAMED_BY_ARCHIVE = frozenset({PATH, RAW_ID})
 """What the listing of an archive says as long as the archive holds the files."""
 
 _KEYS = ("patient_key", "study_key", "image_key", "instance_key")
-_DIGESTS = ("file_sha256", "pixels_sha256", "pixel_sha256")
+_DIGESTS = ("file_sha256", "pixels_sha256", "decoded_sha256")
 _SHORTEST_ID, _SHORTEST_TEXT = 6, 24
 _MIDDLE = slice(STORED_SIZE // 2 * STORED_SIZE, (STORED_SIZE // 2 + 1) * STORED_SIZE)
 _FEWEST_GREYS = 8

@@ -30,7 +30,7 @@ from lapvqa.project import Project
 DETAIL = "expected nothing of a patient who was erased"
 KINDS: Mapping[str, str] = {
     "patient_key": "patient", "study_key": "study", "image_key": "image", "instance_key": "image",
-    "file_sha256": "file", "pixels_sha256": "pixels", "pixel_sha256": "film",
+    "file_sha256": "file", "pixels_sha256": "pixels", "decoded_sha256": "film",
 }  # fmt: skip
 """Column of a table of files or images -> kind of mark."""
 
