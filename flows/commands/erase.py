@@ -6,6 +6,7 @@ Paths of the archive are shown on this terminal only: they may hold the patient'
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,6 @@ def _place(project: Project, request: str, also: Sequence[Path], console: Consol
     from lapvqa.erasure.stores import project_stores
     from lapvqa.identity import Keyring, load_key
     from lapvqa.job import open_job
-    from lapvqa.params import load_params
     from lapvqa.recorder import Recorder
     from tasks.erasing import dvc_store, mlflow_store
 
@@ -92,10 +92,10 @@ def _place(project: Project, request: str, also: Sequence[Path], console: Consol
             f"expected a file or folder at {', '.join(missing)}, found nothing",
             hint="give --also the exported bundles and copies that are to be searched too",
         )
-    recorder = Recorder(project.record("erase"), stage="erase")
-    job = open_job(project, recorder)
-    keep_ids = load_params(project.params).ingest.deid.keep_ids
-    keyring = Keyring(load_key(job.folders["source"], job), keep_ids=keep_ids)
+    with closing(Recorder(project.record("erase"), stage="erase")) as recorder:
+        job = open_job(project, recorder)
+        key = load_key(job.folders["source"], job)
+    keyring = Keyring(key, keep_ids=job.keep_ids)
     in_dvc = dvc_store.stores(project)
     own = project_stores(project, job.folders.values(), also, request)
     return Place(
