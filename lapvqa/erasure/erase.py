@@ -25,7 +25,7 @@ from lapvqa import storage
 from lapvqa.dicom.reasons import Reason
 from lapvqa.erasure import impact, journal, merkle, receipt, traces, whom
 from lapvqa.erasure.journal import Journal
-from lapvqa.erasure.stores import NAMES_ONE, Finding, Searched, Store
+from lapvqa.erasure.stores import Finding, Searched, Store
 from lapvqa.erasure.traces import Traces
 from lapvqa.errors import LapvqaError
 from lapvqa.identity import Keyring
@@ -217,7 +217,7 @@ def _tell(place: Place, opened: Journal) -> dict[str, Any]:
 
 
 def _left(searched: Searched) -> int:
-    return sum(not (f.only_listed or NAMES_ONE in f.kinds) for f in searched.findings)
+    return sum(not finding.listing for finding in searched.findings)
 
 
 def make_receipt(place: Place, opened: Journal) -> dict[str, Any]:

@@ -38,11 +38,8 @@ class Finding:
     """Path relative to the project, or the hash of an object."""
     kinds: tuple[str, ...]
     size: int
-
-    @property
-    def only_listed(self) -> bool:
-        """Tell whether it says no more than which files the archive holds."""
-        return NAMED_BY_ARCHIVE.issuperset(self.kinds)
+    listing: bool = False
+    """It only names files that the archive holds, and has to, as long as they lie there."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ class ProjectFiles:
         for finding in findings if self._ours else ():
             path = self._root / finding.item
             kinds = kinds_in_file(path, needles)
-            if kinds and not (NAMED_BY_ARCHIVE.issuperset(kinds) and _is_listing(finding.item)):
+            if kinds and not (only_names_files(kinds) and _is_listing(finding.item)):
                 _remove_file(path, traces)
                 removed += 1
         return removed
@@ -177,7 +174,8 @@ def search_files(name: str, root: Path, files: Iterable[Path], needles: Needles)
         number, size = number + 1, size + own
         if kinds:
             item = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-            findings.append(Finding(item, tuple(sorted(kinds)), own))
+            listing = only_names_files(kinds) and _is_listing(item)
+            findings.append(Finding(item, tuple(sorted(kinds)), own, listing))
     return Searched(name, number, size, tuple(findings))
 
 
@@ -242,11 +240,18 @@ def is_of_database(path: Path) -> bool:
     return databases.is_database(path.with_name(bare))
 
 
+def only_names_files(kinds: Iterable[str]) -> bool:
+    """Tell whether kinds of traces say no more than which files the archive holds."""
+    return (NAMED_BY_ARCHIVE | {NAMES_ONE}).issuperset(kinds)
+
+
 def _is_listing(item: str) -> bool:
-    """Tell whether a file lists the archive's files, as long as they are there."""
-    return item.startswith(("data/inventory/", "data/rejects", "data/companions")) or (
-        item.startswith(".lapvqa/work/ingest/")
-    )
+    """Tell whether a file has to list the archive's files as long as they are there.
+
+    Of the finished work that holds for ingest's rows, not for reports: those have texts beside.
+    """
+    of_ingest = item.startswith(".lapvqa/work/ingest/") and "/reports-" not in item
+    return of_ingest or item.startswith(("data/inventory/", "data/rejects", "data/companions"))
 
 
 def _remove_file(path: Path, traces: Traces) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa.erasure.search import Needles, kinds_in_file
-from lapvqa.erasure.stores import NAMES_ONE, Finding, Searched
+from lapvqa.erasure.stores import NAMES_ONE, Finding, Searched, only_names_files
 from lapvqa.erasure.traces import Traces
 from lapvqa.lineage import recording
 from lapvqa.project import Project
@@ -67,11 +67,16 @@ class DvcObjects:
                     self.known[oid] if oid in self.known else _kinds(odb, path, needles)
                 )
             lists = _lists(odb, self.searched)
+        current = self._current(lists)
         found = {oid: tuple(sorted(kinds)) for oid, kinds in self.searched.items() if kinds}
         found |= {oid: (NAMES_ONE,) for oid in _naming(lists, set(found)) if oid not in found}
-        pages = self._pages(set(found), lists)
+        held = {oid for oid, kinds in found.items() if not only_names_files(kinds)}
+        pages = self._pages(held | _naming(lists, held), lists)
         found |= {oid: (DERIVED,) for oid in pages if oid in sizes and oid not in found}
-        findings = (Finding(oid, kinds, sizes[oid]) for oid, kinds in sorted(found.items()))
+        findings = (
+            Finding(oid, kinds, sizes[oid], oid in current and only_names_files(kinds))
+            for oid, kinds in sorted(found.items())
+        )
         return Searched(self.name, len(sizes), sum(sizes.values()), tuple(findings))
 
     def remove(self, findings: Sequence[Finding], traces: Traces) -> int:
@@ -80,7 +85,7 @@ class DvcObjects:
         removed = 0
         with self._open() as (odb, runs):
             current = self._current(_lists(odb, _all(odb)))
-            listing = {f.item for f in findings if f.only_listed or NAMES_ONE in f.kinds} & current
+            listing = {f.item for f in findings if only_names_files(f.kinds)} & current
             gone = {finding.item for finding in findings} - listing
             for oid in sorted(gone):
                 if odb.exists(oid):
