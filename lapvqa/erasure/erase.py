@@ -163,15 +163,17 @@ def _erased_files(project: Project) -> set[str]:
 
 def _remove(place: Place, opened: Journal, searched: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     found = {one["store"]: [_finding(f) for f in one["findings"]] for one in searched}
-    if found and any(found.values()):
+    if any(not finding.listing for own in found.values() for finding in own):
         _remove_page(place.project)
+    keep = bool(archive_files(place, opened))
     return {
-        store.name: store.remove(found.get(store.name, []), opened.traces) for store in place.stores
+        store.name: store.remove(found.get(store.name, []), opened.traces, keep_listings=keep)
+        for store in place.stores
     }
 
 
 def _finding(values: Mapping[str, Any]) -> Finding:
-    return Finding(values["item"], tuple(values["kinds"]), values["size"])
+    return Finding(values["item"], tuple(values["kinds"]), values["size"], values["listing"])
 
 
 def _remove_page(project: Project) -> None:
@@ -184,14 +186,14 @@ def _check(place: Place, opened: Journal) -> dict[str, Any]:
     """Search again, remove what is left, and search once more; return the last search."""
     for _ in range(_ROUNDS):
         searched = [store.search(opened.traces) for store in place.stores]
-        if not any(_left(one) for one in searched):
+        listed = sum(finding.listing for one in searched for finding in one.findings)
+        if not any(map(_left, searched)) and (not listed or archive_files(place, opened)):
             break
         _remove(place, opened, [one.to_json() for one in searched])
     return {
         "searched": [one.to_json() for one in searched],
         "left": {one.store: _left(one) for one in searched if _left(one)},
-        "listed": sum(len(one.findings) for one in searched)
-        - sum(_left(one) for one in searched),
+        "listed": listed,
     }  # fmt: skip
 
 

@@ -66,8 +66,11 @@ class Store(Protocol):
     def search(self, traces: Traces) -> Searched:
         """Search all of it."""
 
-    def remove(self, findings: Sequence[Finding], traces: Traces) -> int:
-        """Remove what was found; return how many items were changed. May be called again."""
+    def remove(self, findings: Sequence[Finding], traces: Traces, *, keep_listings: bool) -> int:
+        """Remove what was found; return how many items were changed. May be called again.
+
+        ``keep_listings``: leave what only names files that the archive holds.
+        """
 
 
 class ProjectFiles:
@@ -86,7 +89,7 @@ class ProjectFiles:
         """Search every file."""
         return search_files(self.name, self._root, self._files(), traces.needles())
 
-    def remove(self, findings: Sequence[Finding], traces: Traces) -> int:
+    def remove(self, findings: Sequence[Finding], traces: Traces, *, keep_listings: bool) -> int:
         """Unlink the files, or drop their lines; what only lists the archive's files stays.
 
         Each is searched once more: a stage may have made it anew without the patient.
@@ -95,7 +98,8 @@ class ProjectFiles:
         for finding in findings if self._ours else ():
             path = self._root / finding.item
             kinds = kinds_in_file(path, needles)
-            if kinds and not (only_names_files(kinds) and _is_listing(finding.item)):
+            is_listing = only_names_files(kinds) and _is_listing(finding.item)
+            if kinds and not (keep_listings and is_listing):
                 _remove_file(path, traces)
                 removed += 1
         return removed
@@ -114,9 +118,9 @@ class Databases:
         """Search databases and their logs, as bytes and row by row."""
         return search_files(self.name, self._project.root, self._files(), traces.needles())
 
-    def remove(self, findings: Sequence[Finding], traces: Traces) -> int:
+    def remove(self, findings: Sequence[Finding], traces: Traces, *, keep_listings: bool) -> int:
         """Overwrite and vacuum every database, found or not: free pages hold what was deleted."""
-        del findings
+        del findings, keep_listings
         texts = [text for kind, own in traces.found.items() if kind != "pixels" for text in own]
         found = [path for path in self._files() if databases.is_database(path)]
         return sum(bool(databases.overwrite(path, texts)) for path in found)
@@ -139,8 +143,9 @@ class Ledger:
         folder = self._project.ledger.parent
         return search_files(self.name, self._project.root, walk(folder), traces.needles())
 
-    def remove(self, findings: Sequence[Finding], traces: Traces) -> int:
+    def remove(self, findings: Sequence[Finding], traces: Traces, *, keep_listings: bool) -> int:
         """Overwrite the keys and erase payloads that hold a trace."""
+        del keep_listings
         if not findings:
             return 0
         keys = traces.found.get(KEY, set())

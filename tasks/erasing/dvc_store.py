@@ -79,14 +79,14 @@ class DvcObjects:
         )
         return Searched(self.name, len(sizes), sum(sizes.values()), tuple(findings))
 
-    def remove(self, findings: Sequence[Finding], traces: Traces) -> int:
+    def remove(self, findings: Sequence[Finding], traces: Traces, *, keep_listings: bool) -> int:
         """Delete the objects; what only lists the archive's files, as it is now, stays."""
         del traces
         removed = 0
         with self._open() as (odb, runs):
             current = self._current(_lists(odb, _all(odb)))
             listing = {f.item for f in findings if only_names_files(f.kinds)} & current
-            gone = {finding.item for finding in findings} - listing
+            gone = {finding.item for finding in findings} - (listing if keep_listings else set())
             for oid in sorted(gone):
                 if odb.exists(oid):
                     odb.delete(oid)

@@ -42,9 +42,9 @@ class DeletedRuns:
         del traces
         return Searched(self.name, len(self._runs()), 0, ())
 
-    def remove(self, findings: Sequence[Finding], traces: Traces) -> int:
+    def remove(self, findings: Sequence[Finding], traces: Traces, *, keep_listings: bool) -> int:
         """Have MLflow delete them for good; return how many."""
-        del findings, traces
+        del findings, traces, keep_listings
         runs = self._runs()
         if runs:
             subprocess.run(
