@@ -54,7 +54,7 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path, mimic: Path) -> Path
 
 
 def new_project(root: Path, archive: Path) -> Project:
-    project = write_project(root, archive, shard_images=5)
+    project = write_project(root, archive, workers=1, shard_images=5)
     project.state.mkdir(parents=True, exist_ok=True)
     (project.state / "deid.key").write_text(KEY)
     return project
