@@ -137,15 +137,16 @@ def _show(found: Mapping[str, Any], opened: Journal, console: Console) -> None:
 def _show_stores(stores: Sequence[Mapping[str, Any]], console: Console) -> None:
     from rich.table import Table
 
-    table = Table()
-    table.add_column("store")
-    names = [name for name in ("files", "bytes", "held_traces", "removed", "hold_traces_after",
-                             "only_list_the_archive")
-             if name in stores[0]]  # fmt: skip
-    for name in names:
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+    columns = {
+        "files": "files", "bytes": "size", "held_traces": "held", "removed": "removed",
+        "hold_traces_after": "left", "only_list_the_archive": "listed",
+    }  # fmt: skip
+    shown = {name: heading for name, heading in columns.items() if name in stores[0]}
+    table = Table("store")
+    for heading in shown.values():
+        table.add_column(heading, justify="right", no_wrap=True)
     for one in stores:
-        cells = [terminal.size(one[n]) if n == "bytes" else str(one[n]) for n in names]
+        cells = [terminal.size(one[n]) if n == "bytes" else str(one[n]) for n in shown]
         table.add_row(one["store"], *cells)
     console.print(table)
 

@@ -211,9 +211,9 @@ def project_stores(
         yield from walk(root, skip)
 
     stores: list[Store] = [
-        ProjectFiles("outputs of the stages, bundles", root, outputs),
-        ProjectFiles("finished and unfinished work, feature caches", root, work),
-        ProjectFiles("logs, records, spool, Prefect results", root, records),
+        ProjectFiles("outputs, bundles", root, outputs),
+        ProjectFiles("work, feature caches", root, work),
+        ProjectFiles("logs, records, spool, results of Prefect", root, records),
         ProjectFiles("MLflow artefacts", root, lambda: walk(project.mlflow_artifacts)),
         Databases(project),
         Ledger(project, request),
