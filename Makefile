@@ -7,7 +7,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup setup-export setup-dev demo test lint bench docs clean
+.PHONY: help setup setup-export setup-lineage setup-dev demo test lint bench crate docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,10 +25,13 @@ $(VENV)/.runtime: requirements/lock.txt pyproject.toml
 setup-export: setup ## what export.onnx needs besides
 	$(BIN)/python -m pip install --quiet -r requirements/lock.txt -r requirements/lock-export.txt
 
+setup-lineage: setup ## what `lapvqa export-lineage` needs besides
+	$(BIN)/python -m pip install --quiet -r requirements/lock.txt -r requirements/lock-lineage.txt
+
 setup-dev: $(VENV)/.dev
 
-$(VENV)/.dev: requirements/lock-dev.txt requirements/lock-dask.txt requirements/lock-export.txt requirements/lock-parity.txt $(VENV)/.runtime
-	$(BIN)/python -m pip install --quiet -r requirements/lock-dev.txt -r requirements/lock-dask.txt -r requirements/lock-export.txt
+$(VENV)/.dev: requirements/lock-dev.txt requirements/lock-dask.txt requirements/lock-export.txt requirements/lock-lineage.txt requirements/lock-parity.txt $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet -r requirements/lock-dev.txt -r requirements/lock-dask.txt -r requirements/lock-export.txt -r requirements/lock-lineage.txt
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements/lock-parity.txt
 	touch $@
 
@@ -43,6 +46,15 @@ lint: setup-dev ## style, types, import contracts
 
 bench: setup-dev ## benchmarks, each beside its peer; results under benchmarks/results/
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+crate: setup-dev .venv-crate/.done ## what roc-validator says of an exported Provenance Run Crate
+	LAPVQA_ROC_VALIDATOR=$(CURDIR)/.venv-crate/bin/python $(BIN)/python -m pytest tests/lineage/test_exports.py -k roc_validator -rA
+
+# An environment of its own: roc-validator asks for an older rich than the lock has.
+.venv-crate/.done:
+	$(PYTHON) -m venv .venv-crate
+	.venv-crate/bin/python -m pip install --quiet roc-validator==0.13.0
+	touch $@
 
 docs: setup-dev ## regenerate the generated pages
 	$(BIN)/python docs/make_artifacts.py

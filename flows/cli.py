@@ -270,6 +270,66 @@ def lineage(
 
 
 @app.command()
+def card(
+    model: Annotated[
+        str | None, typer.Argument(help="A model's folder, its weights' sha256, or a run id.")
+    ] = None,
+    html: Annotated[bool, typer.Option("--html", help="As a page, not as Markdown.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write this file instead of printing.")] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Hold this finished card against the ledger instead.")
+    ] = None,
+) -> int:
+    """Make a model's card and datasheet from the ledger, or check a finished one."""
+    from flows.commands.card import execute
+
+    return execute(_find_project(), model=model, html=html, out=out, check=check)
+
+
+@app.command()
+def bundle(
+    target: Annotated[
+        str | None, typer.Argument(help="A model's folder, an output, a stage, or a run id.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The zip to write.")] = None,
+    predictions: Annotated[
+        bool, typer.Option("--predictions", help="Pack predictions too: they hold patients' keys.")
+    ] = False,
+    weights: Annotated[bool, typer.Option("--weights", help="Pack weights too.")] = False,
+    arriving: Annotated[
+        Path | None, typer.Option("--import", help="Check this bundle and bring it in instead.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="With --import: the sender's signing.pub, got by itself.")
+    ] = None,
+) -> int:
+    """Pack a run or model into one signed file, or bring in one from another project."""
+    from flows.commands.bundle import bring_in, pack
+
+    if arriving is not None:
+        return bring_in(_find_project(), arriving, key=key)
+    return pack(_find_project(), target, out, predictions=predictions, weights=weights)
+
+
+@app.command()
+def export_lineage(
+    target: Annotated[
+        str | None, typer.Argument(help="A run or model; without, the whole ledger.")
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="openlineage, prov or ro-crate.")
+    ] = "openlineage",
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; of ro-crate, the folder.")
+    ] = None,
+) -> int:
+    """Write the ledger in a format that other tools read."""
+    from flows.commands.export_lineage import execute
+
+    return execute(_find_project(), target=target, form=form, out=out)
+
+
+@app.command()
 def replay(
     steps: Annotated[str, typer.Option(help="FIRST:LAST steps of history.csv, from 1.")],
 ) -> int:

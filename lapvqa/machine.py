@@ -131,6 +131,7 @@ class Machine(Section):
     workers: int = Field(default_factory=available_cores, ge=1)
     device: str = "auto"
     deid_key_file: str | None = None
+    signing_key_file: str | None = None
 
     def folder(self, name: str, params: InventoryParams, project: Project) -> Path:
         """Return the input folder ``name``, one of ``inventory.NAMES``, absolute."""

@@ -161,6 +161,20 @@ class Project:
         return self.root / "ledger" / "private"
 
     @property
+    def signing_key(self) -> Path:
+        """The key that signs models, verdicts, receipts and bundles; mode 0600, never under git."""
+        return self.row_numbers / "signing.key"
+
+    @property
+    def signing_public_key(self) -> Path:
+        """ledger/signing.pub: what others check signatures with; under git."""
+        return self.root / "ledger" / "signing.pub"
+
+    def imported(self, digest: str) -> Path:
+        """Folder of what came in a bundle, by the digest of its manifest."""
+        return self.root / "imports" / digest[:16]
+
+    @property
     def first_ledger(self) -> Path:
         """.lapvqa/ledger.jsonl: the ledger of version 0.1, taken over on first sight."""
         return self.state / "ledger.jsonl"

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from lapvqa import storage
-from lapvqa.lineage import first_ledger
+from lapvqa.lineage import first_ledger, ledger
+from lapvqa.lineage.ledger import MODEL, Draft, Entry
 from lapvqa.lineage.recording import read_commit
 from lapvqa.machine import load_machine
 from lapvqa.params import load_params
@@ -64,11 +66,23 @@ def settle(project: Project) -> Settled:
 
 
 def register(project: Project, store: Store) -> str | None:
-    """Register the exported encoder, if there is one; return its version."""
+    """Register the exported encoder, if there is one, and tell the ledger; return its version."""
     folder = project.model_dir(load_params(project.params).pretrain.objective)
     if not (folder / registry.WEIGHTS).exists():
         return None
-    return registry.register_folder(store, project, folder)
+    version = registry.register_folder(store, project, folder)
+    model = {
+        "name": registry.MODEL, "version": version, "aliases": [registry.ALIAS],
+        "sha256": storage.sha256_file(folder / registry.WEIGHTS),
+    }  # fmt: skip
+    ledger.extend(project, lambda before: _unless_last(before, model))
+    return version
+
+
+def _unless_last(before: list[Entry], model: dict[str, Any]) -> list[Draft]:
+    """Return the entry of a registered model, unless it is what was said last of any."""
+    last = next((entry.payload for entry in reversed(before) if entry.kind == MODEL), None)
+    return [] if last == model else [Draft(MODEL, model)]
 
 
 def remember(project: Project, warn: Callable[[str], None]) -> None:

@@ -18,6 +18,9 @@ Files, in the order in which data meets them:
     score.py          score anybody's predictions
     lineage.py        where a file, a metric or a run came from
     erase.py          a patient, out of every store
+    card.py           a model's card and datasheet, and their check
+    bundle.py         a run or model in one signed file, out and in
+    export_lineage.py the ledger in the formats of others
     sync.py           records that waited for MLflow
     terminal.py       printing: consoles, errors, times and sizes in words
 

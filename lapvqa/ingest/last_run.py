@@ -21,7 +21,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lapvqa import storage
+from lapvqa import code, storage
 from lapvqa.dicom.reasons import TRANSIENT, Reason
 from lapvqa.identity import key_id, load_key
 from lapvqa.ingest.columns import is_one_of
@@ -32,7 +32,6 @@ from lapvqa.schemas import REJECTS
 
 _MAY_PASS = TRANSIENT | {Reason.BAD_PACKING}
 """A zip may be unreadable because of the disk it lies on."""
-_CODE = Path(__file__).parents[1]
 _FACTS = "made_of.json"
 
 
@@ -51,7 +50,7 @@ class LastRun:
     def give_back(self) -> Counts | None:
         """Put the last run's outputs back and say what it said; None if anything differs."""
         project, facts = self._job.project, self._facts()
-        if facts.get("made_of") != self._made_of():
+        if not facts or facts["made_of"] != self._made_of():
             return None
         held = {path.name: self._folder / path.name for path in self._tables}
         images = self._folder / project.images_dir.name
@@ -125,7 +124,7 @@ class LastRun:
             "tombstones": _sha256(job.project.tombstones),
             "stores": [_state(path) for path in sorted(work_dir.glob("*-*/"))],
             "libraries": [platform.python_version(), *map(version, (*LIBRARIES, "pyarrow"))],
-            "code": [_sha256(path) for path in sorted(_CODE.rglob("*.py"))],
+            "code": code.digest_of_all(),
         }
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 

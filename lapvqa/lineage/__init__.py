@@ -10,6 +10,14 @@ Files, in the order in which an entry meets them:
     ledger.py        append-only entries under ledger/, chained by digests, payloads erasable
     row_numbers.py   numbers in place of patients' and studies' keys
     first_ledger.py  the ledger of version 0.1, taken over
+    contents.py      what a table or a metrics.json says that a model card tells
+    history.py       what of the ledger belongs to one run or model
+    file_digests.py  digests of a file that say where it changed
+    signing.py       what leaves the project, signed
+    provenance.py    how a model was made, as a statement to be signed
+    card/            model card and datasheet from the ledger alone, and their checker
+    bundle.py        a run or model in one signed file, and its import elsewhere
+    exports/         the ledger in the formats of others
     index.py         all of it as SQLite, for questions
     origins.py       how an artefact came to be: dvc.lock joined with the ledger
     walk.py          what a person asks about, and the walk upstream from it

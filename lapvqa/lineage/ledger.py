@@ -31,8 +31,8 @@ FIRST = "0" * 64
 _TAIL = 256  # bytes that tell whether a file has only grown
 
 RUN, CODE, PATCH, TRAINED_ON = "run", "code", "patch", "trained-on"
-MODEL, DECISION, WAIVER, LOOK, ERASURE, IMPORT = (
-    "model", "decision", "waiver", "look", "erasure", "import",
+MODEL, DECISION, WAIVER, LOOK, ERASURE, IMPORT, RELEASE = (
+    "model", "decision", "waiver", "look", "erasure", "import", "release",
 )  # fmt: skip
 """Kinds of entries: ``lapvqa.lineage.runs`` says what stands in the first four."""
 
@@ -104,8 +104,25 @@ def head(project: Project) -> str:
     return str(links[-1]["id"]) if links else FIRST
 
 
-def verify(project: Project) -> list[str]:
-    """Return what does not match, first things first; nothing if all does."""
+def part(project: Project, ids: Collection[str]) -> tuple[bytes, bytes]:
+    """Return the chain up to the last of these entries, and what these alone say, as the files.
+
+    ``verify`` holds for the two: digests of what is left out stay in the chain.
+    """
+    links, found = [], 0
+    for link in _lines(project.ledger):
+        links.append(_line(link))
+        if link["id"] in ids:
+            found = len(links)
+    said = [_line(item) for item in _lines(project.ledger_payloads) if item["id"] in ids]
+    return b"".join(links[:found]), b"".join(said)
+
+
+def verify(project: Project, *, partly: bool = False) -> list[str]:
+    """Return what does not match, first things first; nothing if all does.
+
+    ``partly``: entries of which nothing is said are no fault, as in a ledger that ``part`` made.
+    """
     faults = []
     _known.clear()
     salted = {item["id"]: item for item in _lines(project.ledger_payloads)}
@@ -125,7 +142,7 @@ def verify(project: Project) -> list[str]:
         if link["id"] != _link_id(previous, link):
             faults.append(f"{place}: the entry was changed, or one before it was taken out")
         item = salted.get(link["id"])
-        if item is None and link["id"] not in erased:
+        if item is None and link["id"] not in erased and not partly:
             faults.append(f"{place}: what it says is missing, and no erasure names it")
         if item is not None and _digest(item) != link["digest"]:
             faults.append(f"{place}: what it says was changed in ledger/payloads.jsonl")

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lapvqa import storage
-from lapvqa.lineage import ledger, runs
+from lapvqa.lineage import contents, ledger, runs
 from lapvqa.lineage.ledger import CODE, PATCH, RUN, TRAINED_ON, Draft, Entry
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, packed
 from lapvqa.lineage.runs import Run, code_listing, digest
@@ -175,7 +175,7 @@ def _file_facts(path: Path) -> dict[str, Any]:
         facts["sha256"] = storage.sha256_file(path)
     if path.suffix == ".parquet":
         facts |= _table_facts(path)
-    return facts
+    return facts | contents.facts(path)
 
 
 def _table_facts(path: Path) -> dict[str, Any]:

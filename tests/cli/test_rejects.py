@@ -67,6 +67,8 @@ def test_rejects_are_listed_waived_and_read_again(project: Project, lapvqa: Lapv
 
     lapvqa("rejects", "waive", "--reason", "not_dicom", "--note", "a test file")
     waivers = project.waivers.read_text()
+    waived = [entry.payload for entry in ledger.entries(project) if entry.kind == ledger.WAIVER]
+    assert [entry and entry["note"] for entry in waived] == ["a test file"]
     assert "a test file" in waivers
     assert "p10000000" not in waivers
     said = run(project)

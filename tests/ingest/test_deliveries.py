@@ -452,14 +452,11 @@ def test_a_structured_report_by_its_accession_number(tmp_path: Path) -> None:
     assert "2 companions (structured report 2)" in lines
 
 
-@pytest.mark.parametrize(
-    "name", ["info.txt", "INFO2.TXT", "Patienteninformation.txt", "Hinweise.txt"]
-)
-def test_a_leaflet_in_a_study_s_folder_is_no_report(tmp_path: Path, name: str) -> None:
-    project = ingested(
-        tmp_path, {**images(2), f"1/{name}": "Insert the CD.", "2/report_info.txt": "Clear."}
-    )
-    assert reports(project) == {"1.2.2": "Clear."}
+def test_a_leaflet_in_a_study_s_folder_is_no_report(tmp_path: Path) -> None:
+    names = ["info.txt", "INFO2.TXT", "Patienteninformation.txt", "Hinweise.txt"]
+    leaflets: Files = {f"{n}/{name}": "Insert the CD." for n, name in enumerate(names, start=1)}
+    project = ingested(tmp_path, {**images(5), **leaflets, "5/report_info.txt": "Clear."})
+    assert reports(project) == {"1.2.5": "Clear."}
     assert reasons(project) == {}
 
 

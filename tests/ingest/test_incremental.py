@@ -51,8 +51,12 @@ def shards(project: Project) -> dict[str, str]:
 
 
 def again(project: Project) -> dict[str, int | float | str]:
-    """Run as DVC does: without the outputs of the run before. Every shard must be intact."""
+    """Run as DVC does, and all of it: without the outputs of the run before.
+
+    Every shard must be intact.
+    """
     shutil.rmtree(project.root / "data")
+    shutil.rmtree(project.work_dir("ingest") / "last", ignore_errors=True)
     counts = run(project)
     assert verify_shards(project.images_dir, shards(project)) == counts["images"]
     return counts
@@ -212,6 +216,7 @@ def test_a_layout_that_says_something_else_of_a_file_has_it_read_again(
 ) -> None:
     victim = sorted((archive / STUDY).glob("*.dcm"))[0].relative_to(archive).as_posix()
     ids_of = MimicArchive.ids
+    monkeypatch.setattr(MimicArchive, "all_ids", None)
     monkeypatch.setattr(
         MimicArchive, "ids", lambda self, path: ids if path == victim else ids_of(self, path)
     )
@@ -296,6 +301,7 @@ def test_rows_are_checked_against_the_layout_once_for_each_code_of_it(
     ids_of = MimicArchive.ids
     other = Ids("other", "50000010", "10000001")
     victim = next(project.root.parent.glob(f"archive/{STUDY}/*.dcm")).name
+    monkeypatch.setattr(MimicArchive, "all_ids", None)
     monkeypatch.setattr(
         MimicArchive, "ids", lambda self, path: other if victim in path else ids_of(self, path)
     )

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from running_toy import Finished, Toy
 
 from lapvqa import storage
-from lapvqa.lineage import recording
+from lapvqa.lineage import ledger, recording
 from lapvqa.project import Project
 from lapvqa.uptodate import manifest
 from lapvqa.uptodate.stagefile import locked
@@ -67,6 +67,11 @@ def test_a_run_killed_at_its_end_is_made_up_for(
     assert not project.unsettled.exists()
     weights = project.model_dir("captioning") / "encoder.safetensors"
     assert champion(project) == storage.sha256_file(weights)
+    told_last = [entry.payload for entry in ledger.entries(project) if entry.kind == ledger.MODEL][
+        -1
+    ]
+    assert told_last is not None
+    assert told_last["sha256"] == champion(project)
     assert recording.untold(project) == []
     statuses = {run.info.status for run in client(project).search_runs(["1"])}
     assert "RUNNING" not in statuses

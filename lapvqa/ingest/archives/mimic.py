@@ -42,6 +42,7 @@ from lapvqa.ingest.archives.protocol import (
     KnownStudies,
     Matches,
     ReportText,
+    ids_of,
     one_by_one,
 )
 from lapvqa.ingest.archives.report_files import ReportFiles, decode_report
@@ -140,7 +141,7 @@ class MimicArchive:
     def match_reports(self, known: KnownStudies) -> Matches:
         """Match by subject and study number."""
         first = pa.array(known.first_images.values(), pa.string())
-        ids, _ = self.all_ids(first)
+        ids, _ = ids_of(self, first)
         wanted = pc.binary_join_element_wise(ids["patient"], ids["study"], "/")
         found = picked(self._reports.named["path"], positions(wanted, self._reports.named["name"]))
         reports = zip(known.first_images, found.to_pylist(), strict=True)

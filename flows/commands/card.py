@@ -1,0 +1,53 @@
+"""``lapvqa card``: a model's card and datasheet from the ledger, and the check of one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from flows.commands import terminal
+from lapvqa import storage
+from lapvqa.errors import EXIT_BAD_DATA, ConfigError
+from lapvqa.lineage import ledger
+from lapvqa.lineage.card import check as checking
+from lapvqa.lineage.card import document
+from lapvqa.lineage.card import html as as_html
+from lapvqa.lineage.card import markdown as as_markdown
+from lapvqa.lineage.history import History
+from lapvqa.project import Project
+
+
+def execute(
+    project: Project, *, model: str | None, html: bool, out: Path | None, check: Path | None
+) -> int:
+    """Print or write the card of ``model``; or say what of a finished one does not hold."""
+    entries = ledger.entries(project)
+    if check is not None:
+        storage.require(check, made_by="export")
+        return _check(check.read_text(encoding="utf-8"), check.name, entries)
+    if model is None:
+        raise ConfigError(
+            "expected a model, found none", hint="such as `lapvqa card models/captioning`"
+        )
+    history = History(entries)
+    card = document.card(history, history.find_model(model))
+    page = (as_html if html else as_markdown).render(card)
+    faults = checking.faults(page, entries)
+    assert not faults, faults[0]
+    if out is None:
+        sys.stdout.write(page)
+        return 0
+    storage.write_bytes(out, page.encode())
+    terminal.console().print(f"wrote {out}", soft_wrap=True, markup=False)
+    return 0
+
+
+def _check(page: str, name: str, entries: list[ledger.Entry]) -> int:
+    console = terminal.console()
+    faults = checking.faults(page, entries)
+    for fault in faults:
+        console.print(f"{name} {fault}", soft_wrap=True, markup=False)
+    if faults:
+        return EXIT_BAD_DATA
+    console.print(f"{name}: {checking.count(page)} values, each as the ledger has it")
+    return 0

@@ -1,0 +1,39 @@
+"""``lapvqa export-lineage``: the ledger in a format that other tools read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.commands import terminal
+from lapvqa.errors import ConfigError
+from lapvqa.lineage import ledger
+from lapvqa.lineage.exports import as_openlineage, as_prov, as_ro_crate
+from lapvqa.lineage.exports.parts import selected
+from lapvqa.lineage.history import History
+from lapvqa.project import Project
+
+FORMATS = {"openlineage": "events", "prov": "records", "ro-crate": "entities"}
+"""Format -> what its file or folder holds."""
+
+
+def execute(project: Project, *, target: str | None, form: str, out: Path | None) -> int:
+    """Write the runs of ``target``, or all, to ``out``."""
+    if form not in FORMATS:
+        raise ConfigError(
+            f"--format: expected one of {', '.join(FORMATS)}, found {form!r}",
+            hint="such as `lapvqa export-lineage --format prov --out lineage.json`",
+        )
+    if out is None:
+        raise ConfigError("expected --out, found none", hint="name the file or folder to write")
+    history = History(ledger.entries(project))
+    runs = selected(history, target)
+    if form == "openlineage":
+        count = as_openlineage.write(history, runs, out)
+    elif form == "prov":
+        count = as_prov.write(history, runs, out)
+    else:
+        count = as_ro_crate.write(project, history, runs, out)
+    terminal.console().print(
+        f"wrote {out}: {len(runs)} runs, {count} {FORMATS[form]}", soft_wrap=True, markup=False
+    )
+    return 0

@@ -1,0 +1,98 @@
+"""What a file says that a model card tells: counts of tables, and what an evaluation was about.
+
+Kept in the ledger beside the file's digest, so that a card needs the ledger alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+UNKNOWN = "unknown"
+_BY_SPLIT = ("view", "sex", "age_band")
+"""Columns whose values are counted by split, where a table has them."""
+_EVALUATION = (
+    "task", "status", "reason", "primary", "num_samples", "num_patients", "undefined",
+    "contaminated", "slices",
+)  # fmt: skip
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """Return what is told of a file by its name; nothing for most, or if it cannot be read."""
+    reader = _READERS.get(path.name)
+    if reader is None:
+        return {}
+    try:
+        return reader(path)
+    except (OSError, ValueError, KeyError, pa.ArrowInvalid):
+        return {}
+
+
+def _of_images(path: Path) -> dict[str, Any]:
+    columns = set(pq.read_schema(path).names) & {"split", *_BY_SPLIT}
+    table = pq.read_table(path, columns=sorted(columns))
+    splits = table["split"].to_pylist()
+    found: dict[str, Any] = {"split": _counted(splits)}
+    for column in _BY_SPLIT:
+        if column in columns:
+            values = [value or UNKNOWN for value in table[column].to_pylist()]
+            found[column] = {
+                value: _counted(
+                    split for split, one in zip(splits, values, strict=True) if one == value
+                )
+                for value in sorted(set(values))
+            }
+    return {"counts": found}
+
+
+def _of_studies(path: Path) -> dict[str, Any]:
+    table = pq.read_table(path, columns=["split", "patient_key", "report_sha256"])
+    splits, patients, reports = (column.to_pylist() for column in table.columns)
+    return {
+        "counts": {
+            "split": _counted(splits),
+            "patients": _counted(split for split, _ in set(zip(splits, patients, strict=True))),
+            "with_report": _counted(
+                split for split, report in zip(splits, reports, strict=True) if report is not None
+            ),
+        }
+    }
+
+
+def _of_rejects(path: Path) -> dict[str, Any]:
+    table = pq.read_table(path, columns=["kind", "reason"])
+    kinds, reasons = (column.to_pylist() for column in table.columns)
+    return {
+        "counts": {
+            kind: _counted(
+                reason for one, reason in zip(kinds, reasons, strict=True) if one == kind
+            )
+            for kind in sorted(set(kinds))
+        }
+    }
+
+
+def _of_metrics(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_bytes())
+    told = {key: content[key] for key in _EVALUATION if content.get(key) is not None}
+    samples = content.get("protocol", {}).get("samples_sha256")
+    return {"evaluation": told | ({"samples_sha256": samples} if samples else {})}
+
+
+def _counted(values: Any) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))
+
+
+_READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "images.parquet": _of_images,
+    "studies.parquet": _of_studies,
+    "rejects.parquet": _of_rejects,
+    "token_rejects.parquet": _of_rejects,
+    "metrics.json": _of_metrics,
+}

@@ -1,0 +1,97 @@
+"""What all exports tell of: runs, the artefacts between them, and what was checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from lapvqa.errors import ConfigError
+from lapvqa.lineage.history import FIREWALL, History, Told
+from lapvqa.lineage.ledger import DECISION
+from lapvqa.uptodate.stagefile import overlap
+
+_PASSED = {"PROMOTE", "PASS", "KEEP", "ACCEPT"}
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """An output of a run, or data whose maker the ledger does not know: a file, or a folder."""
+
+    path: str
+    md5: str
+    run: str | None
+    """Id of the run that made it."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """bytes; sha256 of a file; rows of a table; files of a folder."""
+
+    @property
+    def version(self) -> str:
+        """The sha256 of a file, else the md5 as DVC has it (a folder's ends in .dir)."""
+        return str(self.facts.get("sha256", self.md5))
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder of shards, one artefact however many files it holds."""
+        return self.md5.endswith(".dir")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A test of a run: a gate's verdict, or whether training saw test samples."""
+
+    name: str
+    status: str
+    """pass, fail or skip."""
+    actual: str
+
+
+def selected(history: History, target: str | None) -> list[Told]:
+    """Return the runs to export, oldest first: those of a run or model, or all.
+
+    Raises ConfigError if there are none.
+    """
+    if target is not None:
+        return history.scope(history.find(target))
+    if not history.runs:
+        raise ConfigError("expected runs in the ledger, found none", hint="run `lapvqa run` first")
+    return list(history.runs.values())
+
+
+def outputs(told: Told) -> list[Artefact]:
+    """Return what a run wrote."""
+    return [
+        Artefact(path, md5, told.id, told.run.files.get(path, {}))
+        for path, md5 in sorted(told.run.outs.items())
+    ]
+
+
+def inputs(history: History, told: Told) -> list[Artefact]:
+    """Return what a run read, each artefact once; a file within an output folder is the folder."""
+    found: dict[tuple[str | None, str], Artefact] = {}
+    for path, md5 in sorted(told.run.deps.items()):
+        source = history.runs.get(told.run.sources.get(path, ""))
+        of_source = outputs(source) if source else []
+        made = next((one for one in of_source if overlap(path, one.path)), None)
+        artefact = made or Artefact(path, md5, None)
+        found[artefact.run, artefact.path] = artefact
+    return list(found.values())
+
+
+def checks(history: History, told: Told) -> Iterator[Check]:
+    """Yield the verdicts about a run, and what its evaluation says of leaks."""
+    for entry in history.entries:
+        verdict = (entry.payload or {}).get("verdict") if entry.kind == DECISION else None
+        if verdict is not None and told.id in json.dumps(entry.payload):
+            status = "pass" if str(verdict).upper() in _PASSED else "fail"
+            yield Check("gate", status, str(verdict))
+    counts = told.run.counts
+    if told.run.stage == FIREWALL:
+        leaked = counts.get("shared_images", 0) and not counts.get("excluded_images", 0)
+        yield Check("leakage", "fail" if leaked else "pass", json.dumps(counts, sort_keys=True))
+    for path, facts in sorted(told.run.files.items()):
+        if "evaluation" in facts:
+            found = facts["evaluation"].get("contaminated")
+            status = "skip" if found is None else "fail" if found else "pass"
+            yield Check(f"leakage: {path}", status, json.dumps(found, sort_keys=True))

@@ -1,0 +1,76 @@
+"""card, bundle and export-lineage as a user calls them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import written_ledger
+from cli_answer import Lapvqa
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = written_ledger.write(tmp_path / "project").root
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(REPOSITORY / name, root)
+    monkeypatch.chdir(root)
+    return root
+
+
+def test_a_card_is_made_and_checked(project: Path, lapvqa: Lapvqa) -> None:
+    printed = lapvqa("card", "models/captioning")
+    assert printed.code == 0, printed.err
+    assert lapvqa("card", "captioning", "--out", "card.md").code == 0
+    assert Path("card.md").read_text() == printed.out
+    assert lapvqa("card", "captioning", "--html", "--out", "card.html").code == 0
+    for page in ("card.md", "card.html"):
+        held = lapvqa("card", "--check", page)
+        assert held.code == 0
+        assert "values, each as the ledger has it" in held.out
+    Path("card.md").write_text(printed.out.replace("0.722<", "0.922<", 1))
+    refused = lapvqa("card", "--check", "card.md")
+    assert refused.code == 3
+    assert "the card says '0.922', the ledger '0.722'" in refused.out
+    assert lapvqa("card").code == 2
+    assert lapvqa("card", "unheard-of").code == 2
+
+
+def test_a_bundle_goes_out_and_comes_in(
+    project: Path, tmp_path: Path, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "model.zip"
+    packed = lapvqa("bundle", "captioning", "--out", str(file), "--weights")
+    assert packed.code == 0, packed.err
+    assert "signed by key" in packed.out
+    assert "patients' keys" not in packed.out
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(REPOSITORY / "dvc.yaml", other)
+    monkeypatch.chdir(other)
+    key = str(project / "ledger" / "signing.pub")
+    assert "ask the sender" in lapvqa("bundle", "--import", str(file)).out
+    again = lapvqa("bundle", "--import", str(file), "--key", key)
+    assert again.code == 0
+    assert "known already" in again.out
+    assert "signed by the key of signing.pub" in again.out
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    refused = lapvqa("bundle", "--import", str(file))
+    assert refused.code == 3
+    assert "nothing was taken in" in refused.err
+    assert lapvqa("bundle", "captioning").code == 2
+
+
+@pytest.mark.parametrize("form", ["openlineage", "prov", "ro-crate"])
+def test_the_ledger_is_exported(project: Path, lapvqa: Lapvqa, form: str) -> None:
+    answer = lapvqa("export-lineage", "captioning", "--format", form, "--out", "out")
+    assert answer.code == 0, answer.err
+    assert "wrote out: 5 runs, " in answer.out
+    assert Path("out").exists()
+    assert lapvqa("export-lineage", "--format", form).code == 2
+    assert lapvqa("export-lineage", "--format", "xml", "--out", "x").code == 2

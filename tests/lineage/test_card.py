@@ -1,0 +1,165 @@
+"""A card says what the ledger says, each number with its place; the checker finds all else."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import written_ledger
+from huggingface_hub import ModelCardData
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from ruamel.yaml import YAML
+
+from lapvqa.errors import ConfigError
+from lapvqa.lineage import contents, ledger, recording
+from lapvqa.lineage.card import check, document, html, markdown
+from lapvqa.lineage.history import History
+from lapvqa.lineage.ledger import Entry
+from lapvqa.lineage.runs import Run
+from lapvqa.project import Project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return written_ledger.write(tmp_path_factory.mktemp("ledger"))
+
+
+@pytest.fixture(scope="module")
+def entries(project: Project) -> list[Entry]:
+    return ledger.entries(project)
+
+
+def card_of(entries: list[Entry], target: str = "captioning") -> tuple[str, str]:
+    """Return the card as Markdown and as HTML."""
+    history = History(entries)
+    card = document.card(history, history.find_model(target))
+    return markdown.render(card), html.render(card)
+
+
+def read(page: str) -> str:
+    """Return a page as a reader sees it, without the places."""
+    return re.sub(r"<!--.*?-->|  # @\S+", "", page)
+
+
+def test_same_ledger_same_bytes_and_every_number_has_its_place(entries: list[Entry]) -> None:
+    for page in card_of(entries):
+        assert page in card_of(list(entries))
+        assert check.faults(page, entries) == []
+        assert check.count(page) > 150
+
+
+def test_it_tells_what_people_ask(entries: list[Entry]) -> None:
+    page = read(card_of(entries)[0])
+    for line in (
+        "| images | 7 | 2 | 2 |",
+        "| patients | 6 | 1 | 1 |",
+        "| unknown | none | none | 1 |",  # view
+        "| file | NOT_CHEST | 2 |",
+        "| firewall | excluded_images | 3 |",
+        "| pretrain | pretrain.lr | 0.0002 |",
+        "| trained.mean_auc | 0.722 | 0.672 | 0.772 |",
+        "| pretrain | 3600.2 | gpu-node-7 | 1 x NVIDIA H200 |",
+        "Not recorded: no evaluation says whether training saw its test samples.",
+    ):
+        assert line in page
+
+
+def test_it_tells_what_changed_since_the_predecessor(entries: list[Entry]) -> None:
+    page = read(card_of(entries)[0])
+    assert "| pretrain | pretrain.lr | 0.0001 | 0.0002 |" in page
+    assert "| ingest | data/rejects.parquet.counts.file.DUPLICATE_UID | 2 | 1 |" in page
+    assert "| trained.mean_auc | 0.712 | 0.662 | 0.762 | 0.722 | 0.672 | 0.772 |" in page
+    for heading in ("Description of modifications", "Modification protocol", "Impact assessment"):
+        assert f"### {heading}" in page
+    first = next(t for t in History(entries).runs.values() if t.weights)
+    assert "There is no predecessor" in card_of(entries, first.id)[0]
+
+
+@pytest.mark.parametrize("form", [0, 1], ids=["markdown", "html"])
+def test_a_number_that_the_ledger_does_not_have_is_found(entries: list[Entry], form: int) -> None:
+    page = card_of(entries)[form]
+    for shown in ("0.722<", "3600.2<", "61.5<", "2026-09-22<", "27000<"):
+        assert shown in page
+        (fault, *_) = check.faults(page.replace(shown, f"8{shown[1:]}", 1), entries)
+        assert "the ledger '" in fault
+    for orphan in ("AUC 0.99", "seen by 3 readers", "1"):
+        words = "Features of frontal"
+        (fault,) = check.faults(page.replace(words, f"{orphan} {words}"), entries)
+        assert "names no place in the ledger" in fault
+    stranger = page.replace("#metric", "#value", 1)
+    assert check.faults(stranger, entries)
+    assert check.faults(re.sub("@[0-9a-f]{12}", "@" + "0" * 12, page, count=1), entries)
+
+
+def test_an_erased_entry_leaves_its_numbers_without_a_place(tmp_path: Path) -> None:
+    project = written_ledger.write(tmp_path, generations=1)
+    page = card_of(ledger.entries(project))[0]
+    evaluation = next(e for e in ledger.entries(project) if "evaluate" in str(e.payload))
+    ledger.erase_payloads(project, {evaluation.id}, {"why": "asked for"})
+    assert any("has no place" in fault for fault in check.faults(page, ledger.entries(project)))
+    assert check.faults(card_of(ledger.entries(project))[0], ledger.entries(project)) == []
+
+
+def test_hugging_face_reads_the_model_index(entries: list[Entry]) -> None:
+    front = card_of(entries)[0].split("---\n")[1]
+    data = YAML(typ="safe").load(front)
+    name, results = model_index_to_eval_results(data["model-index"])
+    assert name == "models/captioning/encoder.safetensors"
+    assert [(one.metric_type, one.metric_value) for one in results] == [
+        ("trained.mean_auc", 0.7223456),
+        ("untrained.mean_auc", 0.7223456),
+    ]
+    assert results[0].dataset_revision == "5a" * 32
+    assert results[0].metric_args == {"low": 0.6723456, "high": 0.7723456000000001}
+    assert ModelCardData(license=data["license"], model_name=name, eval_results=results).to_dict()
+
+
+def test_what_an_evaluation_says_of_leaks_and_slices_is_kept_and_shown(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    told = written_ledger.METRICS | {
+        "contaminated": {"patients": 2}, "slices": {"AP": {"trained": {"mean_auc": 0.5}}},
+    }  # fmt: skip
+    path.write_text(json.dumps(told))
+    kept = contents.facts(path)["evaluation"]
+    assert kept["contaminated"] == {"patients": 2}
+    project = written_ledger.write(tmp_path / "project", generations=1)
+    entry = next(e for e in ledger.entries(project) if "probe_nih14/metrics" in str(e.payload))
+    assert entry.payload is not None
+    entry.payload["files"]["results/probe_nih14/metrics.json"]["evaluation"] = kept
+    entries = [entry if one.id == entry.id else one for one in ledger.entries(project)]
+    page = card_of(entries)[0]
+    assert "| evaluate@probe_nih14 | 2 |" in read(page)
+    assert "| AP | mean_auc | 0.5 |" in read(page)
+    assert check.faults(page, entries) == []
+
+
+def test_a_run_that_is_recorded_keeps_what_its_files_say(tmp_path: Path) -> None:
+    project = written_ledger.write(tmp_path, generations=1)
+    rows = "".join(
+        f"    - {{path: {path}, md5: {'a' * 32}}}\n"
+        for path in ("data/images.parquet", "data/rejects.parquet", "data/studies.parquet")
+    )
+    project.dvc_lock.write_text(f"schema: '2.0'\nstages:\n  ingest:\n    cmd: x\n    outs:\n{rows}")
+    id = recording.record(project, Run("ingest", 1.0, 2.0), recording.Commit(None, None))
+    told = History(ledger.entries(project)).runs[id].run
+    assert told.files["data/images.parquet"]["counts"]["split"] == {
+        "test": 2, "train": 6, "validate": 2,
+    }  # fmt: skip
+    assert told.files["data/rejects.parquet"]["counts"]["study"] == {"NO_REPORT": 1}
+    assert told.files["data/studies.parquet"]["counts"]["patients"]["train"] == 6
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"no Parquet"])
+@pytest.mark.parametrize("name", ["metrics.json", "images.parquet", "rejects.parquet"])
+def test_a_damaged_file_tells_nothing(tmp_path: Path, name: str, damage: bytes) -> None:
+    (tmp_path / name).write_bytes(damage)
+    assert contents.facts(tmp_path / name) == {}
+
+
+def test_what_is_no_model_has_no_card(entries: list[Entry]) -> None:
+    with pytest.raises(ConfigError, match="expected a model, found a run of ingest"):
+        History(entries).find_model("data/images.parquet")
+    with pytest.raises(ConfigError, match="stages that ran: evaluate@probe_nih14, export"):
+        History(entries).find_model("unheard-of")
