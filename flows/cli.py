@@ -401,7 +401,7 @@ def erase(
     from flows.commands.erase import execute
 
     if check is not None:
-        return check_receipt(check)
+        return check_receipt(_find_project(), check)
     if patient is None:
         raise ConfigError("expected --patient ID", hint="or --check RECEIPT")
     return execute(_find_project(), patient=patient, request=request, do=yes, also=also or [])

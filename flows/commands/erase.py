@@ -39,16 +39,18 @@ def execute(project: Project, *, patient: str, request: str, do: bool, also: Seq
     return _erase(place, patient, request, console)
 
 
-def check(path: Path) -> int:
-    """Check the proof in a receipt."""
-    from lapvqa.erasure import erase, receipt
+def check(project: Project, path: Path) -> int:
+    """Check signature and proof of a receipt."""
+    from lapvqa.erasure import receipt
+    from lapvqa.lineage import signing
 
-    content = receipt.read(path)
-    erase.check_receipt(content)
-    told = content["training_set"]
-    terminal.console().print(
+    key = storage.require(project.signing_public_key, made_by="erase").read_bytes()
+    told = receipt.check(path, key)["training_set"]
+    console = terminal.console()
+    console.print(f"signed by {signing.key_id(key)[:16]}: the receipt is as it was written")
+    console.print(
         f"the proof holds: not among the {told['patients']} patients of the training set with root "
-        f"{told['root']}"
+        f"{told['root'][:16]}"
     )
     return 0
 
@@ -72,7 +74,7 @@ def _erase(place: Place, patient: str, request: str, console: Console) -> int:
         console.print("models affected: marked as contaminated; `lapvqa run` retrains from scratch")
     console.print(f"state: {content['state']}", markup=False)
     _list_archive(left_to_owner, console)
-    names = " and ".join(str(path.relative_to(project.root)) for path in paths)
+    names = ", ".join(str(path.relative_to(project.root)) for path in paths)
     console.print(f"receipt: {names}", soft_wrap=True)
     return 0
 

@@ -27,7 +27,6 @@ from lapvqa.erasure import impact, journal, merkle, receipt, traces, whom
 from lapvqa.erasure.journal import Journal
 from lapvqa.erasure.stores import Finding, Searched, Store
 from lapvqa.erasure.traces import Traces
-from lapvqa.errors import LapvqaError
 from lapvqa.identity import Keyring
 from lapvqa.ingest.tombstones import add_tombstone, load_tombstones
 from lapvqa.lineage import ledger
@@ -56,8 +55,6 @@ class Place:
     """Brings the stages up to tokens up to date."""
     mark_versions: Callable[[str, set[str]], list[str]]
     """Marks the registered versions of weights (sha256) for a request; returns which."""
-    sign: Callable[[Mapping[str, Any]], Any] = lambda _: None
-    """Returns what stands as ``signature`` in the receipt that it is given."""
 
 
 def open_journal(place: Place, given: str, request: str) -> Journal:
@@ -128,7 +125,6 @@ def erase(place: Place, opened: Journal, say: Callable[[str], None]) -> dict[str
             facts[step] = doing[step]()
             opened.keep(project)
     told = make_receipt(place, opened)
-    told["signature"] = place.sign(told)
     receipt.write(project, told)  # before the journal goes: without both nothing would tell of it
     if told["state"] == COMPLETE:
         opened.forget(project)
@@ -353,20 +349,6 @@ def _absence_from_training(place: Place, found: Traces) -> dict[str, Any]:
         "remark": "Merkle root over keyed digests of all patients in train and validate; the proof "
         "is checked by `lapvqa erase --check RECEIPT`",
     }  # fmt: skip
-
-
-def check_receipt(content: Mapping[str, Any]) -> None:
-    """Check a receipt's proof of absence by itself; LapvqaError if it does not hold."""
-    told = content["training_set"]
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in told["proof"].items()
-    }
-    if not merkle.is_absent(told["root"], bytes.fromhex(told["absent"]), merkle.Absence(**values)):
-        raise LapvqaError(
-            "expected a proof that the patient is not in the training set, found one that fails",
-            hint="the receipt was changed, or belongs to another training set",
-        )
 
 
 def _moment(seconds: float) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa import storage
-from lapvqa.errors import ConfigError
+from lapvqa.erasure import merkle
+from lapvqa.errors import ConfigError, LapvqaError
+from lapvqa.lineage import signing
 from lapvqa.project import Project
 
 _STYLE = """
@@ -24,18 +26,52 @@ h2 { margin-top: 2rem }
 _FACTS = ("request", "patient", "begun", "written", "state")
 
 
-def write(project: Project, receipt: Mapping[str, Any]) -> tuple[Path, Path]:
-    """Write erasures/<patient's mark>.json and .html; return their paths."""
-    path, page = paths(project, receipt)
+def write(project: Project, receipt: Mapping[str, Any]) -> None:
+    """Write erasures/<patient's mark>: .json, .html, and .dsse.json, the signature of the first."""
+    path, page, signed = paths(project, receipt)
     storage.write_json(path, receipt)
     storage.write_bytes(page, render(receipt).encode())
-    return path, page
+    about = {name: receipt[name] for name in ("request", "patient", "state", "written")}
+    digests = {path.name: storage.sha256_file(path)}
+    envelope = signing.sign(project, signing.statement(digests, signing.RECEIPT, about))
+    storage.write_bytes(signed, envelope)
 
 
-def paths(project: Project, receipt: Mapping[str, Any]) -> tuple[Path, Path]:
-    """Return where JSON and page of a receipt lie."""
+def paths(project: Project, receipt: Mapping[str, Any]) -> tuple[Path, Path, Path]:
+    """Return where JSON, page and signature of a receipt lie."""
     path = project.receipts / f"{receipt['patient']}.json"
-    return path, path.with_suffix(".html")
+    return path, path.with_suffix(".html"), path.with_suffix(".dsse.json")
+
+
+def check(path: Path, public_key: bytes) -> dict[str, Any]:
+    """Return a receipt whose signature and proof hold.
+
+    Raises SignatureError if it was changed since it was signed, LapvqaError if its proof fails.
+    """
+    receipt = read(path)
+    envelope = storage.require(path.with_suffix(".dsse.json"), made_by="erase").read_bytes()
+    statement = signing.verify(envelope, public_key, what=path.with_suffix(".dsse.json").name)
+    if signing.subjects(statement) != {path.name: storage.sha256_file(path)}:
+        raise signing.SignatureError(
+            f"{path.name}: expected the bytes that were signed, found others",
+            hint="the receipt was changed; restore it, or erase again to have a new one written",
+        )
+    require_proof(receipt)
+    return receipt
+
+
+def require_proof(receipt: Mapping[str, Any]) -> None:
+    """Check a receipt's proof of absence by itself; LapvqaError if it does not hold."""
+    told = receipt["training_set"]
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in told["proof"].items()
+    }
+    if not merkle.is_absent(told["root"], bytes.fromhex(told["absent"]), merkle.Absence(**values)):
+        raise LapvqaError(
+            "expected a proof that the patient is not in the training set, found one that fails",
+            hint="the receipt was changed, or belongs to another training set",
+        )
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -81,7 +117,8 @@ def render(receipt: Mapping[str, Any]) -> str:
         "<h2>Not in the training set</h2>",
         _table([(name, receipt["training_set"][name]) for name in
                 ("patients", "root", "absent", "remark")]),
-        _table([("signature", receipt["signature"] or "none")]),
+        "<p>Signed: the .dsse.json beside the .json of this page; checked by "
+        "<code>lapvqa erase --check</code>.</p>",
     ]  # fmt: skip
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '

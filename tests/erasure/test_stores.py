@@ -29,11 +29,11 @@ from small_project import GONE, KEY, SENTENCE, copy_of, place
 from lapvqa import storage
 from lapvqa.erasure import journal, receipt
 from lapvqa.erasure.databases import overwrite
-from lapvqa.erasure.erase import STEPS, check_receipt, erase, look, open_journal
+from lapvqa.erasure.erase import STEPS, erase, look, open_journal
 from lapvqa.errors import BusyError, ConfigError, LapvqaError
 from lapvqa.identity import Keyring
 from lapvqa.images.shards import ShardStore, write_shard
-from lapvqa.lineage import index, ledger
+from lapvqa.lineage import index, ledger, signing
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers
 from lapvqa.project import Project
 from lapvqa.schemas import IMAGES, STUDIES
@@ -225,18 +225,23 @@ class Erased:
     studies: list[dict[str, Any]]
 
 
-def test_the_receipt_names_nobody_and_its_proof_can_fail(erased: Erased) -> None:
+def test_the_receipt_names_nobody_and_its_checks_can_fail(erased: Erased) -> None:
     paths = receipt.paths(erased.project, erased.receipt)
     for path in paths:
         assert not any(word in path.read_bytes() for word in erased.hidden.words)
-    again = receipt.read(paths[0])
+    key = signing.public_key(erased.project)
+    again = receipt.check(paths[0], key)
     assert again["request"] == "R7"
     assert again["over_deletion"]["images"]["rows_of_patient"] == 2
     assert 0 < again["over_deletion"]["images"]["rows_rewritten"] <= 6
-    check_receipt(again)
     again["training_set"]["root"] = "0" * 64
     with pytest.raises(LapvqaError, match="fails"):
-        check_receipt(again)
+        receipt.require_proof(again)
+    content = paths[0].read_bytes()
+    paths[0].write_bytes(content.replace(b"R7", b"R8"))
+    with pytest.raises(signing.SignatureError, match="signed"):
+        receipt.check(paths[0], key)
+    paths[0].write_bytes(content)
     with pytest.raises(ConfigError, match="receipt"):
         receipt.read(erased.project.tombstones)
     page = paths[1].read_text()
