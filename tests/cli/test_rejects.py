@@ -12,6 +12,7 @@ from jobs import make_job
 from lapvqa import inventory
 from lapvqa.errors import RejectBudgetError
 from lapvqa.ingest import ingest
+from lapvqa.lineage import ledger
 from lapvqa.machine import load_machine
 from lapvqa.params import load_params
 from lapvqa.project import Project

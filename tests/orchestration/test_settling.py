@@ -67,11 +67,9 @@ def test_a_run_killed_at_its_end_is_made_up_for(
     assert not project.unsettled.exists()
     weights = project.model_dir("captioning") / "encoder.safetensors"
     assert champion(project) == storage.sha256_file(weights)
-    told_last = [entry.payload for entry in ledger.entries(project) if entry.kind == ledger.MODEL][
-        -1
-    ]
-    assert told_last is not None
-    assert told_last["sha256"] == champion(project)
+    models = [entry.payload for entry in ledger.entries(project) if entry.kind == ledger.MODEL]
+    assert models[-1] is not None
+    assert models[-1]["sha256"] == champion(project)
     assert recording.untold(project) == []
     statuses = {run.info.status for run in client(project).search_runs(["1"])}
     assert "RUNNING" not in statuses
