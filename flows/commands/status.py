@@ -28,6 +28,7 @@ def execute(project: Project) -> int:
     at_work = {progress.stage: progress for progress in stages_at_work(project)}
     _show_running(project, at_work, console)
     _show_stages(project, at_work, console)
+    _show_erasures(project, console)
     _show_rejects(project, console)
     _show_coverage(project, console)
     _show_disk(project, console)
@@ -90,6 +91,21 @@ def _counts(counts: dict[str, Any]) -> str:
     shown = [f"{name} {value}" for name, value in counts.items()]
     more = [f"and {len(shown) - _COUNTS_SHOWN} more"] if len(shown) > _COUNTS_SHOWN else []
     return ", ".join(shown[:_COUNTS_SHOWN] + more)
+
+
+def _show_erasures(project: Project, console: Console) -> None:
+    """Say which erasures wait for the archive's owner, and whether a retraining is wanted."""
+    for path in sorted(project.open_erasures.glob("*.json")):
+        request = _read(path).get("request", "")
+        console.print(
+            f"erasure {path.stem} ({request}) is open: run `lapvqa erase` again, once the "
+            "archive's owner has deleted the files",
+            markup=False,
+        )
+    wanted = _read(project.wanted)
+    if wanted:
+        console.print(f"a retraining is wanted: {wanted.get('cause')} {wanted.get('request')}",
+                      markup=False)  # fmt: skip
 
 
 def _show_rejects(project: Project, console: Console) -> None:
