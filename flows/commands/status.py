@@ -102,10 +102,10 @@ def _show_erasures(project: Project, console: Console) -> None:
             "archive's owner has deleted the files",
             markup=False,
         )
-    wanted = _read(project.wanted)
-    if wanted:
-        console.print(f"a retraining is wanted: {wanted.get('cause')} {wanted.get('request')}",
-                      markup=False)  # fmt: skip
+    wanted, trained = _read(project.wanted), _read(project.run_file("pretrain"))
+    if wanted and trained.get("started", 0.0) < wanted.get("since", 0.0):
+        why = f"{wanted.get('cause')} {wanted.get('request')}"
+        console.print(f"a retraining is wanted: {why}", markup=False)
 
 
 def _show_rejects(project: Project, console: Console) -> None:
