@@ -45,6 +45,16 @@ class Project:
         return self.root / "waivers.yaml"
 
     @property
+    def tombstones(self) -> Path:
+        """tombstones.json: keyed digests of erased patients, which ingest keeps out."""
+        return self.root / "tombstones.json"
+
+    @property
+    def receipts(self) -> Path:
+        """erasures/: a receipt of each erasure, JSON and page."""
+        return self.root / "erasures"
+
+    @property
     def dvc_yaml(self) -> Path:
         """dvc.yaml: the stage graph."""
         return self.root / "dvc.yaml"
@@ -227,6 +237,16 @@ class Project:
     def run_lock(self) -> Path:
         """Held while a pipeline runs, so that two never run at once."""
         return self.state / "run.lock"
+
+    @property
+    def open_erasures(self) -> Path:
+        """Erasures that are not finished: what is looked for, so private; gone with the last."""
+        return self.state / "erasures"
+
+    @property
+    def wanted(self) -> Path:
+        """wanted.json: why a retraining is wanted, for whoever starts it."""
+        return self.state / "wanted.json"
 
     @property
     def spool(self) -> Path:

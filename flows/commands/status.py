@@ -28,6 +28,7 @@ def execute(project: Project) -> int:
     at_work = {progress.stage: progress for progress in stages_at_work(project)}
     _show_running(project, at_work, console)
     _show_stages(project, at_work, console)
+    _show_erasures(project, console)
     _show_rejects(project, console)
     _show_coverage(project, console)
     _show_contamination(project, console)
@@ -91,6 +92,21 @@ def _counts(counts: dict[str, Any]) -> str:
     shown = [f"{name} {value}" for name, value in counts.items()]
     more = [f"and {len(shown) - _COUNTS_SHOWN} more"] if len(shown) > _COUNTS_SHOWN else []
     return ", ".join(shown[:_COUNTS_SHOWN] + more)
+
+
+def _show_erasures(project: Project, console: Console) -> None:
+    """Say which erasures wait for the archive's owner, and whether a retraining is wanted."""
+    for path in sorted(project.open_erasures.glob("*.json")):
+        request = _read(path).get("request", "")
+        console.print(
+            f"erasure {path.stem} ({request}) is open: run `lapvqa erase` again, once the "
+            "archive's owner has deleted the files",
+            markup=False,
+        )
+    wanted, trained = _read(project.wanted), _read(project.run_file("pretrain"))
+    if wanted and trained.get("started", 0.0) < wanted.get("since", 0.0):
+        why = f"{wanted.get('cause')} {wanted.get('request')}"
+        console.print(f"a retraining is wanted: {why}", markup=False)
 
 
 def _show_rejects(project: Project, console: Console) -> None:

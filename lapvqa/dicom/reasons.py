@@ -17,6 +17,7 @@ from lapvqa.errors import DicomError
 class Reason(StrEnum):
     """Codes of column ``reason`` in rejects.parquet."""
 
+    ERASED = "erased"
     UNREADABLE = "unreadable"
     CHANGED = "changed"
     TOO_LARGE = "too_large"
@@ -85,9 +86,12 @@ COPIES = frozenset(
 )  # fmt: skip
 
 # Left out on request, so they do not count against ingest.reject_budget.
-BY_REQUEST = frozenset({Reason.LATERAL_NOT_ASKED, Reason.VIEW_UNKNOWN, Reason.COMPANION})
+BY_REQUEST = frozenset(
+    {Reason.ERASED, Reason.LATERAL_NOT_ASKED, Reason.VIEW_UNKNOWN, Reason.COMPANION}
+)
 
 _REMEDIES = {
+    Reason.ERASED: "delete the file from the archive: its patient was erased (docs/erasure.md)",
     Reason.UNREADABLE: "check that the file exists and that this user may read it",
     Reason.CHANGED: "let the copying into the archive finish, then run again",
     Reason.TOO_LARGE: "check the size and the rows and columns in the header; fetch a new copy",

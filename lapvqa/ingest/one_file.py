@@ -23,7 +23,9 @@ from lapvqa.dicom.header import Header
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
 from lapvqa.identity import Ids, Keyring
+from lapvqa.ingest import tombstones
 from lapvqa.ingest.archives.members import read_bytes
+from lapvqa.ingest.tombstones import Tombstones
 from lapvqa.params import LimitParams
 
 if TYPE_CHECKING:
@@ -108,6 +110,8 @@ class Context:
     keyring: Keyring
     split_seed: int
     limits: LimitParams = LimitParams()
+    tombstones: Tombstones | None = None
+    """Who was erased: nothing but path and stamp of their files leaves a worker."""
 
 
 Batch = Sequence[Task]
@@ -193,6 +197,26 @@ def as_results(table: pa.Table) -> list[FileResult]:
 
 def process_file(task: Task, context: Context) -> FileResult:
     """Read, hash and render one file; a reject is a result like any other."""
+    result = _process(task, context)
+    if context.tombstones is not None and context.tombstones.hides(result):
+        return buried(result, context.tombstones)
+    return result
+
+
+def buried(result: FileResult, erased: Tombstones) -> FileResult:
+    """Return what is kept of a file of somebody erased: that it lies there, and why it stays out.
+
+    Placeholders of its keys stay, so that its report is not taken for another study's.
+    """
+    return FileResult(
+        path=result.path, size=result.size, mtime_ns=result.mtime_ns,
+        layout_digest=result.layout_digest, reason=Reason.ERASED.value, detail=tombstones.DETAIL,
+        study_key=erased.placeholder("study", result.study_key),
+        patient_key=erased.placeholder("patient", result.patient_key), split_point=0.0,
+    )  # fmt: skip
+
+
+def _process(task: Task, context: Context) -> FileResult:
     result = unread(task, context.keyring, context.split_seed)
     try:
         stamp = task.size, task.mtime_ns
