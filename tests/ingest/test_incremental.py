@@ -38,12 +38,19 @@ def archive(tmp_path: Path, mimic: Path) -> Path:
     return copy_archive(mimic, tmp_path / "archive")
 
 
-@pytest.fixture
-def project(tmp_path: Path, archive: Path) -> Project:
-    """A project that has ingested the archive once, in shards of five."""
-    project = write_project(tmp_path / "project", archive, shard_images=5)
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory, mimic: Path) -> Path:
+    """What every project of these tests begins as."""
+    project = write_project(tmp_path_factory.mktemp("ingested"), mimic, shard_images=5)
     run(project)
-    return project
+    return project.root
+
+
+@pytest.fixture
+def project(tmp_path: Path, archive: Path, ingested: Path) -> Project:
+    """A project that has ingested the archive once, in shards of five."""
+    shutil.copytree(ingested, tmp_path / "project")
+    return write_project(tmp_path / "project", archive, shard_images=5)
 
 
 def shards(project: Project) -> dict[str, str]:
