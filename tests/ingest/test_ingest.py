@@ -100,7 +100,8 @@ def mimic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, mimic: Path) -> Project:
     """The MIMIC archive ingested without disturbance, two workers, shards of 5."""
-    project = write_project(tmp_path_factory.mktemp("done"), mimic, shard_images=5)
+    root = tmp_path_factory.mktemp("done")
+    project = write_project(root, mimic, shard_images=5, workers=2)
     run(project)
     return project
 
