@@ -103,7 +103,6 @@ def waive(project: Project, *, reason: str, path: str | None, note: str) -> int:
     from ruamel.yaml import YAML
 
     from lapvqa.ingest.rejects import load_waivers, mark
-    from lapvqa.lineage import ledger
 
     rows = [
         row
