@@ -44,7 +44,7 @@ def check(project: Project, path: Path) -> int:
     from lapvqa.erasure import receipt
     from lapvqa.lineage import signing
 
-    key = storage.require(project.signing_public_key, made_by="erase").read_bytes()
+    key = signing.public_key(project)
     told = receipt.check(path, key)["training_set"]
     console = terminal.console()
     console.print(f"signed by {signing.key_id(key)[:16]}: the receipt is as it was written")
