@@ -9,9 +9,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from lapvqa import __version__
 from lapvqa.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER, ConfigError, LapvqaError
@@ -256,17 +257,117 @@ def schedule(
     return execute(_find_project(), cron=cron)
 
 
-@app.command()
-def lineage(
-    target: Annotated[
-        str, typer.Argument(help="A file, a metric (TASK.METRIC or FILE:METRIC), or a run id.")
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
-) -> int:
-    """Show where a result came from: every artefact up to the inventory of the DICOM files."""
-    from flows.commands.lineage import execute
+class _UpByDefault(TyperGroup):
+    """`lapvqa lineage TARGET` is `lapvqa lineage up TARGET`."""
 
-    return execute(_find_project(), target=target, as_json=as_json)
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``up`` before what names no question."""
+        if not args or (args[0] not in self.commands and args[0] != "--help"):
+            args = ["up", *args]
+        return super().parse_args(ctx, args)
+
+
+lineage_app = typer.Typer(
+    cls=_UpByDefault,
+    help="Where a result came from, what came of a film or a patient, and whether all still fits. "
+    "`lapvqa lineage TARGET` is `lapvqa lineage up TARGET`.",
+    no_args_is_help=False,
+)
+app.add_typer(lineage_app, name="lineage")
+
+_Target = Annotated[
+    str,
+    typer.Argument(
+        help="A file or folder, a metric (TASK.METRIC or FILE:METRIC), a stage, a run of Prefect, "
+        "MLflow or the ledger, a commit, md5 or sha256 (short is enough), a model "
+        "(models:/lapvqa-encoder@champion), a DICOM file, a study or a patient."
+    ),
+]
+_Json = Annotated[bool, typer.Option("--json", help="For machines.")]
+_Html = Annotated[
+    Path | None, typer.Option("--html", help="Write a page with the graph, to click through.")
+]
+
+
+@lineage_app.command()
+def up(target: _Target, as_json: _Json = False, html: _Html = None) -> int:
+    """Show what it came from: every artefact up to the inventory of the DICOM files."""
+    from flows.commands.lineage import up as execute
+
+    return execute(_find_project(), target, as_json=as_json, html=html)
+
+
+@lineage_app.command()
+def down(target: _Target, as_json: _Json = False, html: _Html = None) -> int:
+    """Show what came of it: rows, trainings that sampled it, models, predictions, metrics."""
+    from flows.commands.lineage import down as execute
+
+    return execute(_find_project(), target, person=False, as_json=as_json, html=html)
+
+
+@lineage_app.command()
+def patient(
+    patient_id: Annotated[str, typer.Argument(help="As the headers have it, or the keyed hash.")],
+    as_json: _Json = False,
+    html: _Html = None,
+) -> int:
+    """List every artefact, model and metric that a patient (or a study) touched."""
+    from flows.commands.lineage import down as execute
+
+    return execute(_find_project(), patient_id, person=True, as_json=as_json, html=html)
+
+
+@lineage_app.command()
+def diff(
+    first: _Target,
+    second: _Target,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="The keyed hashes of who came and went, too.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Without paired differences, which take seconds.")
+    ] = False,
+    as_json: _Json = False,
+    html: _Html = None,
+) -> int:
+    """Compare two models or runs: patients, parameters, code, environment, metrics."""
+    from flows.commands.lineage import diff as execute
+
+    return execute(
+        _find_project(), first, second, keys=keys, paired=not quick, as_json=as_json, html=html
+    )
+
+
+@lineage_app.command()
+def why(
+    stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")],
+    as_json: _Json = False,
+    html: _Html = None,
+) -> int:
+    """Say why a stage would run now, or why it last ran."""
+    from flows.commands.lineage import why as execute
+
+    return execute(_find_project(), stage, as_json=as_json, html=html)
+
+
+@lineage_app.command()
+def verify(as_json: _Json = False, html: _Html = None) -> int:
+    """Hash everything again, walk the ledger's chain, name the first thing that does not match."""
+    from flows.commands.lineage import verify as execute
+
+    return execute(_find_project(), as_json=as_json, html=html)
+
+
+@lineage_app.command()
+def log(
+    limit: Annotated[int, typer.Option(min=1, help="At most so many events.")] = 20,
+    as_json: _Json = False,
+    html: _Html = None,
+) -> int:
+    """Tell what happened to this project, newest first."""
+    from flows.commands.lineage import log as execute
+
+    return execute(_find_project(), limit=limit, as_json=as_json, html=html)
 
 
 @app.command()

@@ -118,6 +118,20 @@ class Project:
         """report_languages.parquet: each report's language, and the length of its target text."""
         return self.root / "data" / "report_languages.parquet"
 
+    @property
+    def excluded(self) -> Path:
+        """excluded.parquet: the images that training loses because a test set has them."""
+        return self.root / "data" / "firewall" / "excluded.parquet"
+
+    @property
+    def firewall_account(self) -> Path:
+        """account.json: what the firewall compared, found and could not check, in counts."""
+        return self.root / "data" / "firewall" / "account.json"
+
+    def tested(self, data_set: str) -> Path:
+        """Test images of ``archive`` or an input folder, and whether training knows them."""
+        return self.root / "data" / "firewall" / "tested" / f"{data_set}.parquet"
+
     def model_dir(self, objective: str) -> Path:
         """Folder with model_best.pt, encoder_final.pt, encoder.safetensors, card.json."""
         return self.root / "models" / objective
@@ -134,6 +148,11 @@ class Project:
     def report_page(self) -> Path:
         """The page a person reads."""
         return self.root / "reports" / "index.html"
+
+    @property
+    def lineage_page(self) -> Path:
+        """Where everything came from, drawn after each run; no output of a stage."""
+        return self.root / "reports" / "lineage.html"
 
     @property
     def pictures_dir(self) -> Path:

@@ -22,6 +22,7 @@ class Ids:
     prefect_flow_run: str | None = None
     prefect_task_run: str | None = None
     mlflow_run: str | None = None
+    mlflow_pipeline_run: str | None = None
 
     def environment(self) -> dict[str, str]:
         """Return them as the variables that ``lapvqa.stage`` keeps in its run file."""
@@ -29,6 +30,7 @@ class Ids:
             "LAPVQA_ID_PREFECT_FLOW_RUN": self.prefect_flow_run,
             "LAPVQA_ID_PREFECT_TASK_RUN": self.prefect_task_run,
             "LAPVQA_ID_MLFLOW_RUN": self.mlflow_run,
+            "LAPVQA_ID_MLFLOW_PIPELINE_RUN": self.mlflow_pipeline_run,
         }
         return {key: value for key, value in named.items() if value}
 

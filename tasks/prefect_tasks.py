@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,7 +30,7 @@ from prefect.runtime import flow_run, task_run
 
 from lapvqa import errors
 from lapvqa.errors import EXIT_BAD_DATA, EXIT_BUSY, EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER
-from lapvqa.lineage import runs
+from lapvqa.lineage import drawing, runs
 from lapvqa.project import Project
 from lapvqa.recorder import PROGRESS_PREFIX
 from lapvqa.uptodate.stagefile import LockedStage, locked
@@ -91,7 +91,7 @@ def run_stage(name: str, reason: str = "") -> str:
     tags = _begin_tags(session, name)
     # An always-changed stage may find nothing new, which is no work to keep records of.
     child = None if node.always_changed else session.records.begin(name, node.params, tags)
-    ids = Ids(str(flow_run.id), str(task_run.id), child)
+    ids = Ids(str(flow_run.id), str(task_run.id), child, session.records.pipeline_run)
     output = _Output(session, name)
     try:
         code = _repro(session, name, ids, output)
@@ -117,7 +117,7 @@ def run_stage(name: str, reason: str = "") -> str:
     if outcome.status == "ran":
         if node.always_changed:
             child = session.records.begin(name, node.params, tags, started=began)
-            ids = Ids(ids.prefect_flow_run, ids.prefect_task_run, child)
+            ids = replace(ids, mlflow_run=child, mlflow_pipeline_run=session.records.pipeline_run)
         session.records.end(
             spool.FINISHED,
             tags=_end_tags(after),
@@ -141,6 +141,7 @@ def record_lineage() -> list[str]:
     session = current()
     added = ledger_lines.complete(session.project, session.commit)
     settling.remember(session.project, get_run_logger().warning)
+    drawing.write_page(session.project)
     return added
 
 

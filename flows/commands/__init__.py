@@ -16,7 +16,7 @@ Files, in the order in which data meets them:
     evaluate.py       judge the pipeline's encoder or others
     comparison.py     the table of encoders side by side
     score.py          score anybody's predictions
-    lineage.py        where a file, a metric or a run came from
+    lineage.py        up, down, diff, why, verify, log: where from, what became of it
     erase.py          a patient, out of every store
     card.py           a model's card and datasheet, and their check
     bundle.py         a run or model in one signed file, out and in

@@ -17,6 +17,7 @@ from lapvqa.project import Project
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lapvqa.job import Counts
     from tasks.display import Display
 
 Encoders = dict[str, Path]
@@ -132,7 +133,7 @@ def _judge_one(name: str, path: Path, task: str, project: Project, display: Disp
     from tasks.display import StageOutcome
 
     params = load_params(project.params).evaluate
-    started, stage = time.monotonic(), f"evaluate@{task}"
+    began, started, stage = time.time(), time.monotonic(), f"evaluate@{task}"
     display.begin(stage, name)
     record = project.record(f"encoder-{name}@{task}")
     recorder = Recorder(record, stage=stage, machine_readable=True, listener=_listener(display))
@@ -143,9 +144,32 @@ def _judge_one(name: str, path: Path, task: str, project: Project, display: Disp
         recorder.summary(counts)
     finally:
         recorder.close()
+    _record(project, name, task, began, time.monotonic() - started, counts)
     display.end(StageOutcome(stage, "ran", time.monotonic() - started, name))
     if "reason" in counts:
         display.say(f"  not computed: {counts['reason']}")
+
+
+def _record(
+    project: Project, name: str, task: str, began: float, seconds: float, counts: Counts
+) -> None:
+    """Tell the ledger, so that `lapvqa lineage` can be asked for it."""
+    from lapvqa.evaluation import external_encoders
+    from lapvqa.lineage import environment, evaluations, recording
+    from lapvqa.lineage.origins import EVALUATION
+    from lapvqa.lineage.runs import Run
+    from tasks import results
+
+    folder = project.evaluations_dir(name).relative_to(project.root)
+    metrics = (f"{folder}/{task}/metrics.json",)
+    run = Run(
+        EVALUATION, began, seconds, counts=counts, environment=environment.facts(project),
+        metrics=results.metric_values(project.root, metrics),
+    )  # fmt: skip
+    evaluations.record(
+        project, run, name=name, task=task, commit=recording.read_commit(project.root),
+        encoder=external_encoders.read_encoders(project)[name]["digest"],
+    )  # fmt: skip
 
 
 def _listener(display: Display) -> Callable[[str], None]:

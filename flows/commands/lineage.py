@@ -1,32 +1,47 @@
-"""``lapvqa lineage``: where a file, a metric or a run came from."""
+"""``lapvqa lineage``: where a result came from, what came of a film, how models differ."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.commands import terminal
-from lapvqa.lineage.origins import BY_RUN, Origin
-from lapvqa.lineage.walk import ArtefactNode, Key, Lineage, trace
+from lapvqa.errors import EXIT_BAD_DATA, ConfigError
+from lapvqa.lineage import wording
+from lapvqa.lineage.impact import Impact, checkpoints
+from lapvqa.lineage.targets import Key
+from lapvqa.lineage.walk import ArtefactNode, Lineage
+from lapvqa.lineage.wording import SHORT
 from lapvqa.project import Project
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-_MD5_SHOWN = 12
-_CODE_SHOWN = 6
+    from lapvqa.lineage.difference import Difference, MetricPair
+    from lapvqa.lineage.graph import Graph
+    from lapvqa.lineage.reasons import Why
+
+_FILMS_SHOWN = 12
+_FACTS_SHOWN = ("bytes", "rows")
 
 
-def execute(project: Project, *, target: str, as_json: bool) -> int:
+def up(project: Project, target: str, *, as_json: bool, html: Path | None) -> int:
     """Print the chain of artefacts from ``target`` up to the inventory."""
+    from lapvqa.lineage.walk import trace
+
     lineage = trace(project, target)
+    lines = _headline(lineage)
+    if html is not None:
+        from lapvqa.lineage import graph
+
+        _draw(html, f"Where {_title(lineage)} came from", lines, graph.of_lineage(lineage))
     if as_json:
-        json.dump(lineage.to_json(), sys.stdout, indent=2, ensure_ascii=False)
-        sys.stdout.write("\n")
-        return 0
+        return _print_json(lineage.to_json())
     console = terminal.console()
-    for line in _headline(lineage):
+    for line in lines:
         console.print(line, markup=False)
     shown: set[Any] = set()
     for key in lineage.target.artefacts:
@@ -34,9 +49,140 @@ def execute(project: Project, *, target: str, as_json: bool) -> int:
     return 0
 
 
+def down(project: Project, target: str, *, person: bool, as_json: bool, html: Path | None) -> int:
+    """Print what came of ``target``: rows, trainings, runs, predictions, metrics, releases."""
+    from lapvqa.lineage.impact import follow
+
+    impact = follow(project, target, person=person)
+    lines = list(_impact_lines(impact))
+    if html is not None:
+        from lapvqa.lineage import graph
+
+        _draw(html, lines[0], lines, graph.of_impact(impact))
+    return _print_json(impact.to_json()) if as_json else _print(lines)
+
+
+def diff(
+    project: Project, first: str, second: str, *, keys: bool, paired: bool, as_json: bool,
+    html: Path | None,
+) -> int:  # fmt: skip
+    """Print how ``second`` differs from ``first``."""
+    from lapvqa.lineage.difference import compare
+
+    difference = compare(project, first, second, paired=paired)
+    lines = list(_difference_lines(difference, keys))
+    if html is not None:
+        from lapvqa.lineage import graph
+
+        _draw(html, lines[0], lines, graph.of_difference(difference))
+    return _print_json(difference.to_json(keys=keys)) if as_json else _print(lines)
+
+
+def why(project: Project, stage: str, *, as_json: bool, html: Path | None) -> int:
+    """Print why a stage would run, or why it last ran."""
+    from lapvqa.lineage import reasons
+
+    answer = reasons.why(project, stage)
+    lines = list(_why_lines(answer))
+    if html is not None:
+        from lapvqa.lineage.graph import of_why
+
+        _draw(html, f"Why {stage} ran", lines, of_why(answer))
+    return _print_json(answer.to_json()) if as_json else _print(lines)
+
+
+def verify(project: Project, *, as_json: bool, html: Path | None) -> int:
+    """Read everything again; EXIT_BAD_DATA names the first thing that does not match."""
+    from lapvqa.lineage.verification import verify as look
+
+    with terminal.progress_console().status("reading every artefact again") as shown:
+        found = look(project, lambda path: shown.update(f"reading {path} again"))
+    count, size = found.artefacts, terminal.size(found.bytes)
+    lines = [
+        f"{count} artefacts ({size}) hashed again, {found.entries} entries of the ledger and its "
+        "index: " + (f"{len(found.faults)} do not match" if found.faults else "all match")
+    ]
+    lines += [f"does not match: {fault}" for fault in found.faults]
+    lines += [f"not on this disk: {path}" for path in found.absent]
+    if html is not None:
+        from lapvqa.lineage.graph import of_present
+
+        graph = of_present(project)
+        for node in graph.nodes.values():
+            node.marked = any(fault.startswith(node.title) for fault in found.faults)
+        _draw(html, "Does everything still match?", lines, graph)
+    if as_json:
+        _print_json(vars(found))
+    else:
+        _print(lines)
+    if found.faults:
+        terminal.show_problem(
+            f"the first thing that does not match: {found.faults[0]}",
+            "restore it (`dvc checkout`, git, a backup), or run the stage again; "
+            ".lapvqa/lineage.sqlite may simply be deleted",
+        )
+    return EXIT_BAD_DATA if found.faults else 0
+
+
+def log(project: Project, *, limit: int, as_json: bool, html: Path | None) -> int:
+    """Print what happened to this project, newest first."""
+    from lapvqa.lineage.story import tell
+
+    events = tell(project, limit=limit)
+    lines = []
+    for event in events:
+        lines.append(f"{terminal.moment(event.time)}  {event.sentence}")
+        lines += [f"{'':21}{detail}" for detail in event.details]
+    if html is not None:
+        from lapvqa.lineage.graph import of_present
+
+        _draw(html, "What happened to this project", lines, of_present(project))
+    if as_json:
+        return _print_json([event.to_json() for event in events])
+    return _print(lines or ["nothing has happened yet: run `lapvqa run`"])
+
+
+# Printing
+
+
+def _print(lines: Iterable[str]) -> int:
+    console = terminal.console()
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+    return 0
+
+
+def _print_json(content: object) -> int:
+    json.dump(content, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+    return 0
+
+
+def _draw(path: Path, title: str, lines: Sequence[str], graph: Graph) -> None:
+    from lapvqa.lineage import drawing
+
+    if path.is_dir():
+        raise ConfigError(
+            f"--html: expected a file to write, found the folder {path}",
+            hint="name a file: --html lineage.html",
+        )
+    drawing.write(path, title, lines, graph)
+
+
+# up
+
+
+def _title(lineage: Lineage) -> str:
+    target = lineage.target
+    return f"{target.metric} of {target.artefacts[0].path}" if target.metric else target.asked
+
+
 def _headline(lineage: Lineage) -> list[str]:
     target = lineage.target
     lines = [target.remark] if target.remark else []
+    for run in lineage.runs:
+        if not run.run.outs:
+            lines += [f"{name} {value}" for name, value in wording.run_facts(run)]
     if target.metric is not None:
         values = target.value if isinstance(target.value, dict) else {"": target.value}
         lines += [
@@ -53,56 +199,183 @@ def _value(estimate: Any) -> str:
 
 def _tree(lineage: Lineage, key: Key, shown: set[Any], tree: Tree | None = None) -> Tree:
     """Draw an artefact above what it was made from; each run of a stage is told once."""
+    from rich.markup import escape
     from rich.tree import Tree
 
     node = lineage.nodes[key]
-    run = node.origin and (node.origin.stage, node.origin.started)
+    run = node.origin and node.origin.id
     told = run is not None and run in shown
-    label = f"[bold]{node.path}[/] {node.md5[:_MD5_SHOWN]}"
+    label = f"[bold]{escape(node.path)}[/] {node.md5[:SHORT]}"
     if told:
         facts = [f"  stage {node.origin.stage} (see above)"] if node.origin else []
     else:
-        facts = _facts(node, lineage)
+        facts = [escape(line) for line in _facts(node)]
     text = "\n".join([label, *_listed(node), *facts])
     branch = Tree(text) if tree is None else tree.add(text)
     shown.add(run)
     for upstream in () if told else node.inputs:
-        if lineage.nodes[upstream].kind != "code":
-            _tree(lineage, upstream, shown, branch)
+        _tree(lineage, upstream, shown, branch)
     return branch
 
 
 def _listed(node: ArtefactNode) -> list[str]:
-    if not node.facts:
+    if not node.path.startswith("data/inventory/") or "files" not in node.facts:
         return []
     size = terminal.size(node.facts["bytes"])
     return [f"  lists {node.facts['files']} files, {size}: the archive itself"]
 
 
-def _facts(node: ArtefactNode, lineage: Lineage) -> list[str]:
+def _facts(node: ArtefactNode) -> list[str]:
     if node.origin is None:
         return [f"  {node.kind}"]
-    origin = node.origin
-    lines = [f"  stage {origin.stage}, {_when(origin)}"]
-    if origin.params:
-        lines.append(
-            f"  params {json.dumps(origin.params, ensure_ascii=False)}".replace("[", r"\[")
+    (_, when), *facts = wording.run_facts(node.origin)
+    return [f"  stage {node.origin.stage}, {when}"] + [f"  {name} {text}" for name, text in facts]
+
+
+# down
+
+
+def _impact_lines(impact: Impact) -> Iterable[str]:
+    target = impact.target
+    yield f"What came of {target.kind} {target.key or target.asked}"
+    if target.remark:
+        yield target.remark
+    if impact.films:
+        splits = ", ".join(sorted({film["split"] for film in impact.films}))
+        studies = len({film["study_key"] for film in impact.films})
+        films = _count(len(impact.films), "film", "films")
+        yield f"{films} of {_count(studies, 'study', 'studies')}, split {splits}"
+        shards: dict[str, list[str]] = {}
+        for film in impact.films:
+            shards.setdefault(film["shard"], []).append(str(film["row"]))
+        for shard, rows in shards.items():
+            yield f"  data/images/{shard}: {_rows(rows)}"
+    for place in impact.tokens:
+        yield f"  {place.path}: {_rows([str(row) for row in place.rows])}"
+    for one in impact.sampled:
+        how = f"sampled {one.times} times" if one.role == "train" else "chose the best step by it"
+        yield (
+            f"{one.origin.stage} of {wording.when(one.origin)}, {how} ({one.role}, "
+            f"{_count(one.studies, 'study', 'studies')}), run {one.origin.id[:SHORT]}"
         )
-    if origin.git_commit:
-        state = " with local changes" if origin.git_dirty else ""
-        lines.append(f"  commit {origin.git_commit[:_MD5_SHOWN]}{state}")
-    code = [key for key in node.inputs if lineage.nodes[key].kind == "code"]
-    if code:
-        lines.append("  code " + ", ".join(f"{path} {md5[:_CODE_SHOWN]}" for path, md5 in code))
-    runs = {"Prefect run": origin.prefect_flow_run, "MLflow run": origin.mlflow_run}
-    lines += [f"  {name} {run}" for name, run in runs.items() if run]
-    return lines
+        yield f"  checkpoints: {_names(checkpoints(one.origin)) or 'none recorded'}"
+    if target.key and not impact.sampled and not target.remark:
+        yield "no training in the ledger sampled it"
+    for predicted in impact.predicted:
+        yield f"{predicted.path}: {predicted.rows} rows"
+    later = [run for run in impact.runs if run.id not in {one.origin.id for one in impact.sampled}]
+    for run in later:
+        outs = _names(list(run.run.outs)) or run.run.outcome
+        yield f"{run.stage} of {wording.when(run)}, run {run.id[:SHORT]}: {outs}"
+        yield from _main_metrics(run.run.counts, run.run.metrics)
+    for version in impact.models:
+        yield f"registered: {version.title}"
+    for release in impact.releases:
+        yield f"released: bundle {release.get('name') or release['bundle'][:SHORT]}"
+    if not (impact.runs or impact.predicted or impact.films):
+        yield "nothing: no run has read it"
 
 
-def _when(origin: Origin) -> str:
-    made = "" if origin.made == BY_RUN else f", made {origin.made}"
-    if origin.started is None:
-        return f"time unknown{made}"
-    if not origin.seconds:  # the ledger's line was written later, from dvc.lock
-        return f"before {terminal.moment(origin.started)}{made}"
-    return f"{terminal.moment(origin.started)}, took {terminal.span(origin.seconds)}{made}"
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def _names(paths: list[str]) -> str:
+    """Return paths, those of one folder together: ``results/vqa: extra, metrics.json``."""
+    folders: dict[str, list[str]] = {}
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        folders.setdefault(folder, []).append(name)
+    return "; ".join(f"{folder}: {', '.join(names)}" for folder, names in folders.items())
+
+
+def _rows(rows: list[str]) -> str:
+    more = f" and {len(rows) - _FILMS_SHOWN} more" if len(rows) > _FILMS_SHOWN else ""
+    return f"row{'s' * (len(rows) > 1)} {', '.join(rows[:_FILMS_SHOWN])}{more}"
+
+
+def _main_metrics(counts: dict[str, Any], metrics: dict[str, float]) -> Iterable[str]:
+    for name, value in metrics.items():
+        system, _, metric = name.partition(".")
+        if f"{metric}_{system}" in counts:
+            low, high = metrics.get(f"{name}.low"), metrics.get(f"{name}.high")
+            yield f"  {metric} {system}: {value} [{low}, {high}]"
+
+
+# diff
+
+
+def _difference_lines(difference: Difference, keys: bool) -> Iterable[str]:
+    first, second = difference.sides
+    yield f"{second.target.asked} against {first.target.asked}"
+    for stage in dict.fromkeys([*first.runs, *second.runs]):
+        runs = [side.runs.get(stage) for side in difference.sides]
+        if all(runs) and runs[0] is not None and runs[1] is not None:
+            same = runs[0].id == runs[1].id
+            yield f"{stage}: " + (
+                "the same run" if same else f"run {runs[0].id[:SHORT]} -> {runs[1].id[:SHORT]}"
+            )
+            yield from (f"  {change}" for change in difference.changes.get(stage, []))
+        else:
+            yield f"{stage}: only of {(first if runs[0] else second).target.asked}"
+    for one in difference.members:
+        noun = "patients" if one.kind == "patient" else "studies"
+        yield (
+            f"{one.role}: {one.before} -> {one.now} {noun}, {len(one.added)} added, "
+            f"{len(one.removed)} removed"
+        )
+        if keys:
+            yield from (f"  + {key}" for key in one.added)
+            yield from (f"  - {key}" for key in one.removed)
+    shown = [
+        pair
+        for pair in difference.metrics
+        if (pair.difference is not None or pair.note) and pair.before != pair.now
+    ]
+    yield from map(_pair_line, shown)
+    if len(difference.metrics) > len(shown):
+        rest = len(difference.metrics) - len(shown)
+        yield f"{rest} more metrics, with their intervals, or the same in both: --json"
+
+
+def _pair_line(pair: MetricPair) -> str:
+    values = " -> ".join(_interval(side) for side in (pair.before, pair.now))
+    line = f"{pair.stage.removeprefix('evaluate@')}, {pair.name}: {values}"
+    if pair.difference is None:
+        return f"{line} ({pair.note})"
+    p = pair.difference.get("p_value")
+    shown = "" if p is None else f", p {p:.3f}"
+    return f"{line}; difference {_interval(pair.difference, '+.3f')}{shown}"
+
+
+def _interval(values: dict[str, float | None], form: str = ".3f") -> str:
+    value, low, high = (values.get(end) for end in ("value", "low", "high"))
+    if value is None:
+        return "undefined"
+    if low is None or high is None:
+        return format(value, form)
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
+# why
+
+
+def _why_lines(answer: Why) -> Iterable[str]:
+    if answer.stale:
+        yield f"{answer.stage} would run now:"
+        yield from (f"  {reason}" for reason in answer.stale)
+    else:
+        yield f"{answer.stage} is up to date"
+    if answer.last is None:
+        yield "it has not run yet"
+        return
+    yield f"it last ran {wording.when(answer.last)}, run {answer.last.id[:SHORT]}"
+    if answer.previous is None:
+        yield "  that was its first run in the ledger"
+        return
+    yield f"  since the run of {wording.when(answer.previous)} had changed:"
+    for change in answer.changes:
+        maker = answer.upstream.get(change.name)
+        yield f"    {change}{f' by a new run of {maker}' if maker else ''}"
+    if not answer.changes:
+        yield "    nothing that is known: it was asked for"

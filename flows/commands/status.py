@@ -31,6 +31,7 @@ def execute(project: Project) -> int:
     _show_erasures(project, console)
     _show_rejects(project, console)
     _show_coverage(project, console)
+    _show_contamination(project, console)
     _show_disk(project, console)
     return 0
 
@@ -156,6 +157,14 @@ def _show_coverage(project: Project, console: Console) -> None:
     console.print(table)
     if hint:
         console.print(hint, markup=False, soft_wrap=True)
+
+
+def _show_contamination(project: Project, console: Console) -> None:
+    from flows.commands.run_summary import show_contamination
+    from lapvqa.evaluation.results import METRICS, read_result
+
+    for file in sorted(project.result_dir("x").parent.glob(f"*/{METRICS}")):
+        show_contamination(read_result(file.parent, file.parent.name), console)
 
 
 def _show_disk(project: Project, console: Console) -> None:

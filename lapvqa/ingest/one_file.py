@@ -42,6 +42,7 @@ RESULTS = pa.schema(
         pa.field("exception", pa.string()),
         pa.field("file_sha256", pa.string()),
         pa.field("pixels_sha256", pa.string()),
+        pa.field("decoded_sha256", pa.string()),
         pa.field("image_key", pa.string()),
         pa.field("instance_key", pa.string()),
         pa.field("study_key", pa.string()),
@@ -130,6 +131,8 @@ class FileResult:
     exception: str | None = None
     file_sha256: str | None = None
     pixels_sha256: str | None = None
+    decoded_sha256: str | None = None
+    """Of the decoded values, before any grey transformation: ``lapvqa.dicom.pixels.digest``."""
     image_key: str | None = None
     instance_key: str | None = None
     """Keyed hash of the SOP Instance UID, whatever the image is called by."""
@@ -304,6 +307,7 @@ def _rendered(result: FileResult, image: DicomImage) -> FileResult:
         offset_x=image.fit.offset_x,
         offset_y=image.fit.offset_y,
         pixels_sha256=hashlib.sha256(image.pixels.data).hexdigest(),
+        decoded_sha256=image.decoded_sha256,
         pixels=image.pixels,
     )
 

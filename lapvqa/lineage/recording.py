@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ def record(project: Project, run: Run, commit: Commit) -> str:
     run, code = _completed(project, run, locks, commit)
 
     def drafts(before: list[Entry]) -> list[Draft]:
-        sourced = replace(run, sources=_sources(run, locks, before))
-        return [*_unless_known(before, code, commit), Draft(RUN, sourced.payload())]
+        sourced = replace(run, sources=sources(run, locks, before))
+        return [*unless_known(before, code, commit), Draft(RUN, sourced.payload())]
 
     run_id = ledger.extend(project, drafts)[-1]
     for path in run.outs:
@@ -91,14 +92,38 @@ def untold(project: Project) -> list[LockedStage]:
     """
     locks = locked(project)
     states = [run.state() for run in told(project)]
-    missing = [lock for lock in locks.values() if _state(lock, locks) not in states]
-    made = {path: lock.name for lock in missing for path in lock.outs}
+    return [lock for lock in upstream_first(locks) if present_state(lock, locks) not in states]
 
-    def depth(lock: LockedStage) -> int:
-        above = {made[path] for path in lock.deps if path in made} - {lock.name}
-        return 1 + max((depth(locks[name]) for name in above), default=0)
 
-    return sorted(missing, key=depth)
+def upstream_first(locks: dict[str, LockedStage]) -> list[LockedStage]:
+    """Return the stages of dvc.lock, each after those whose outputs it read."""
+    above = {
+        name: {
+            other.name
+            for other in locks.values()
+            if other.name != name and any(overlap(p, out) for p in lock.deps for out in other.outs)
+        }
+        for name, lock in locks.items()
+    }
+    return [locks[name] for name in TopologicalSorter(above).static_order()]
+
+
+def from_lock(
+    lock: LockedStage, locks: dict[str, LockedStage], makers: dict[str, str]
+) -> tuple[Run, dict[str, Any]]:
+    """Return a run of which dvc.lock alone tells, and its code; ``makers``: stage -> run id."""
+    data, code = _divided(lock, locks)
+    sources = {
+        path: makers[name]
+        for path in data
+        for name, other in locks.items()
+        if name in makers and any(overlap(path, out) for out in other.outs)
+    }
+    run = Run(
+        lock.name, 0.0, 0.0, deps=data, sources=sources, outs=lock.outs, params=lock.params,
+        code=code["digest"],
+    )  # fmt: skip
+    return run, code
 
 
 def is_data(path: str, locks: Iterable[LockedStage]) -> bool:
@@ -106,7 +131,8 @@ def is_data(path: str, locks: Iterable[LockedStage]) -> bool:
     return any(overlap(path, out) for lock in locks for out in lock.outs)
 
 
-def _state(lock: LockedStage, locks: dict[str, LockedStage]) -> tuple[Any, ...]:
+def present_state(lock: LockedStage, locks: dict[str, LockedStage]) -> tuple[Any, ...]:
+    """Return what ``Run.state`` returns of the run that left a stage as dvc.lock has it."""
     data, code = _divided(lock, locks)
     return lock.name, data, lock.outs, lock.params, code["digest"]
 
@@ -129,14 +155,14 @@ def _completed(
         run,
         deps=deps, outs=lock.outs, params=lock.params,
         code=code["digest"],
-        files={path: _file_facts(project.root / path) for path in lock.outs},
+        files={path: file_facts(project.root / path) for path in lock.outs},
         commit=commit.sha, dirty=commit.dirty,
         patch=digest(commit.patch) if commit.patch else None,
     )  # fmt: skip
     return full, code
 
 
-def _unless_known(before: list[Entry], code: dict[str, Any], commit: Commit) -> list[Draft]:
+def unless_known(before: list[Entry], code: dict[str, Any], commit: Commit) -> list[Draft]:
     """Return the listing of the code and the patch, each once in the ledger."""
     wanted = [Draft(CODE, code)]
     if commit.patch:
@@ -147,23 +173,23 @@ def _unless_known(before: list[Entry], code: dict[str, Any], commit: Commit) -> 
     return [draft for draft in wanted if draft.payload["digest"] not in known]
 
 
-def _sources(run: Run, locks: dict[str, LockedStage], before: list[Entry]) -> dict[str, str]:
+def sources(run: Run, locks: dict[str, LockedStage], before: list[Entry]) -> dict[str, str]:
     """Return which run made each dependency: the latest that left its stage as it is now."""
     latest: dict[str, str] = {}
-    states = {name: _state(lock, locks) for name, lock in locks.items()}
+    states = {name: present_state(lock, locks) for name, lock in locks.items()}
     for entry in before:
         made = runs.of_entry(entry)
         if made is not None and made.state() == states.get(made.stage):
             latest[made.stage] = entry.id
-    sources = {}
-    for path in run.deps:
-        for name, lock in locks.items():
-            if name in latest and any(overlap(path, out) for out in lock.outs):
-                sources[path] = latest[name]
-    return sources
+    return {
+        path: latest[name]
+        for path in run.deps
+        for name, lock in locks.items()
+        if name in latest and any(overlap(path, out) for out in lock.outs)
+    }
 
 
-def _file_facts(path: Path) -> dict[str, Any]:
+def file_facts(path: Path) -> dict[str, Any]:
     """Return bytes of an output; sha256 of a file, rows of a Parquet file, files of a folder."""
     stats = hashes.stat_artefact(path, [])
     if stats is None:

@@ -47,6 +47,11 @@ class RowNumbers:
         keys = self.keys()
         return keys.index(key) if key in keys else None
 
+    def find_all(self, keys: Iterable[str]) -> BitMap:
+        """Return the row numbers of those of ``keys`` that were met and not erased."""
+        wanted = set(keys)
+        return BitMap(row for row, key in enumerate(self.keys()) if key in wanted)
+
     def erase(self, key: str) -> int | None:
         """Overwrite a key with dashes, in place; return its row number, None if unknown."""
         row = self.find(key)

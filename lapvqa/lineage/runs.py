@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from lapvqa.lineage.ledger import RUN, Entry
@@ -52,6 +52,8 @@ class Run:
     prefect_flow_run: str | None = None
     prefect_task_run: str | None = None
     mlflow_run: str | None = None
+    mlflow_pipeline_run: str | None = None
+    """The run of MLflow that ``mlflow_run`` is a child of."""
 
     def payload(self) -> dict[str, Any]:
         """Return it as the ledger keeps it: without what is not known."""
@@ -66,7 +68,13 @@ def of_entry(entry: Entry) -> Run | None:
     """Return the run that an entry tells of; None if it tells of none, or was erased."""
     if entry.kind != RUN or entry.payload is None:
         return None
-    return Run(**entry.payload)
+    return of_payload(entry.payload)
+
+
+def of_payload(payload: dict[str, Any]) -> Run:
+    """Return the run that a payload tells of; what a later version says besides is left out."""
+    known = {one.name for one in fields(Run)}
+    return Run(**{name: value for name, value in payload.items() if name in known})
 
 
 def code_listing(files: dict[str, str]) -> dict[str, Any]:

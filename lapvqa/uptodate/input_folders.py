@@ -135,8 +135,10 @@ def summary(project: Project, path: str, md5: str) -> dict[str, int]:
         return {}
     if hashes.md5_file(project.inventory(names[0])) != md5:
         return {}
-    rows = _rows(_read(project, names[0]))
-    return {"files": len(rows), "bytes": sum(size for _, size, _ in rows)}
+    import pyarrow.compute as pc
+
+    table = _read(project, names[0])
+    return {"files": table.num_rows, "bytes": pc.sum(table["size"]).as_py() or 0}
 
 
 def _listing(project: Project, name: str) -> Listing:

@@ -64,6 +64,14 @@ def load(project: Project) -> Manifest | None:
     return Manifest(**raw)
 
 
+def locked(project: Project) -> dict[str, LockedStage]:
+    """Return what ``stagefile.locked`` does, without parsing YAML while dvc.lock is the same."""
+    known = load(project)
+    if known is not None and known.texts.get("dvc.lock") == _sha256(project.dvc_lock):
+        return known.locks
+    return stagefile.locked(project)
+
+
 def remember(project: Project) -> None:
     """Write the manifest of the project as it is now; hashes what it does not know yet."""
     from lapvqa.params import read_yaml

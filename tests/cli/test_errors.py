@@ -20,7 +20,7 @@ GOLDEN = {
         2, "No such option: --stgae (Possible options: --stage)", "see `lapvqa run --help`",
     ),
     ("schedule",): (2, "Missing option '--cron'.", "see `lapvqa schedule --help`"),
-    ("lineage",): (2, "Missing argument 'target'.", "see `lapvqa lineage --help`"),
+    ("lineage",): (2, "Missing argument 'target'.", "see `lapvqa lineage up --help`"),
     ("run", "--stage", "tokns"): (2, "there is no stage 'tokns'", "did you mean tokens?"),
     ("run", "--stage", "xyz"): (
         2,

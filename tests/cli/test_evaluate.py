@@ -107,6 +107,20 @@ def test_all_tasks_for_two_encoders_beside_the_pipelines(
     assert facts["file"] == "First one"
     assert re.fullmatch(r"[0-9a-f]{64}", facts["digest"])
     assert str(project.root) not in (project.root / "evaluations/comparison.json").read_text()
+    traced = json.loads(lapvqa("lineage", "second/vqa.exact_match", "--json").out)
+    assert traced["target"]["value"] == {"second": metrics_of(project, "second", "vqa")}
+    (judged,) = [
+        item["origin"] for item in traced["chain"] if item["path"].endswith("metrics.json")
+    ]
+    facts = storage.read_json(project.evaluations_dir("second") / "encoder.json", made_by="")
+    assert judged["counts"]["digest"] == facts["digest"]
+    assert judged["params"]["evaluate.common"]["bootstrap_draws"] == 50
+
+
+def metrics_of(project: Project, name: str, task: str) -> dict[str, float]:
+    """Return the primary metric of an encoder's own evaluation."""
+    metrics = storage.read_json(project.evaluations_dir(name) / task / "metrics.json", made_by="")
+    return metrics["systems"][name][metrics["primary"]]
 
 
 @pytest.mark.parametrize("task", ["vqa", "ad"])

@@ -69,7 +69,7 @@ def test_dvc_repro_alone_leaves_the_same_lock(
 def test_a_second_run_does_nothing_and_says_so(finished: Scratch) -> None:
     before = finished.lock
     done = finished.lapvqa("run")
-    for stage in ("inventory", "ingest", "tokens", "pretrain", "export", "report"):
+    for stage in ("inventory", "ingest", "tokens", "firewall", "pretrain", "export", "report"):
         assert any(stage in line and "up to date" in line for line in done.stdout.splitlines()), (
             done.stdout
         )
@@ -117,6 +117,7 @@ def test_every_metric_has_an_interval_that_holds_it(finished: Scratch) -> None:
     for task in ("probe_chexpert", "probe_nih14", "rrg"):
         metrics = json.loads((finished.root / "results" / task / "metrics.json").read_text())
         assert metrics["status"] == "ok", metrics
+        assert metrics["contaminated"] is False, metrics
         for system in metrics["systems"].values():
             for name, estimate in system.items():
                 if estimate["value"] is not None and estimate["low"] is not None:
@@ -175,7 +176,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
 def test_another_archive_and_back(finished: Scratch, corpus: Path, tmp_path: Path) -> None:
     shutil.copytree(finished.root, tmp_path / "lapvqa", symlinks=True)
     project = Scratch(tmp_path / "lapvqa")
-    project.lapvqa("run", "--source", str(corpus / "mimic-cxr"))
+    project.lapvqa("run", "--source", str(_a_third(corpus / "mimic-cxr", tmp_path / "third")))
     results = project.root / "results"
     metrics = {
         path.parent.name: json.loads(path.read_text()) for path in results.glob("*/metrics.json")
@@ -241,6 +242,15 @@ def _test_patient(project: Scratch) -> tuple[str, list[str]]:
     raw = next(f.name for f in folders if ring.patient(f.name.removeprefix("p")) == key)
     names = ("study_key", "image_key", "file_sha256", "pixels_sha256")
     return raw, [key, raw, *{row[name] for row in own for name in names}]
+
+
+def _a_third(archive: Path, part: Path) -> Path:
+    """Copy three of the archive's ten groups of patients, and the tables of all."""
+    for group in ("p10", "p16", "p18"):
+        shutil.copytree(archive / "files" / group, part / "files" / group)
+    for table in archive.glob("*.csv.gz"):
+        shutil.copy2(table, part)
+    return part
 
 
 def _outputs(root: Path) -> list[Path]:

@@ -32,7 +32,7 @@ def record(project: Project, *, started: float = 1000.0, suffix: str = "") -> No
 
 
 def node(lineage: Lineage, path: str) -> ArtefactNode:
-    (found,) = [node for (name, _), node in lineage.nodes.items() if name == path]
+    (found,) = [node for key, node in lineage.nodes.items() if key.path == path]
     return found
 
 
@@ -40,29 +40,29 @@ def test_a_metrics_file_reaches_the_inventory(toy: Project) -> None:
     record(toy)
     lineage = walk.trace(toy, METRICS)
     assert next(iter(lineage.nodes))[0] == METRICS
-    paths = [path for path, _ in lineage.nodes]
-    assert set(paths) == {
+    assert {key.path for key in lineage.nodes} == {
         METRICS, "data/inventory/nih14.parquet", "data/tokens", "data/studies.parquet",
-        "lapvqa/text", "data/inventory/source.parquet", "lapvqa/dicom",
+        "data/inventory/source.parquet",
     }  # fmt: skip
     inventory = node(lineage, "data/inventory/source.parquet")
     assert inventory.facts == {"files": 2, "bytes": 2}
     assert inventory.origin is not None
     assert inventory.origin.stage == "inventory"
-    assert node(lineage, "lapvqa/text").kind == "code"
     tokens = node(lineage, "data/tokens").origin
     assert tokens is not None
-    assert tokens.params["tokens"]["max_length"] == 64
-    assert tokens.git_commit == "c" * 40
-    assert (tokens.prefect_task_run, tokens.mlflow_run) == ("task-tokens", "mlflow-tokens")
+    assert tokens.code is not None
+    assert set(tokens.code.listing) == {"lapvqa/text"}
+    assert tokens.run.params["tokens"]["max_length"] == 64
+    assert tokens.run.commit == "c" * 40
+    assert (tokens.run.prefect_task_run, tokens.run.mlflow_run) == ("task-tokens", "mlflow-tokens")
 
 
 def test_md5s_are_those_of_dvc_lock(toy: Project) -> None:
     record(toy)
     locks = stagefile.locked(toy)
-    for (path, md5), found in walk.trace(toy, "reports/index.html").nodes.items():
-        if found.origin and not path.startswith("data/inventory/"):
-            assert locks[found.origin.stage].outs[path] == md5
+    for key, found in walk.trace(toy, "reports/index.html").nodes.items():
+        if found.origin and not key.path.startswith("data/inventory/"):
+            assert locks[found.origin.stage].outs[key.path] == key.md5
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_metric_brings_its_value(toy: Project, asked: str) -> None:
 @pytest.mark.parametrize("asked", ["mlflow-tokens", "task-tokens"])
 def test_a_run_id_names_what_it_made(toy: Project, asked: str) -> None:
     record(toy)
-    assert [path for path, _ in walk.trace(toy, asked).target.artefacts] == ["data/tokens"]
+    assert [key.path for key in walk.trace(toy, asked).target.artefacts] == ["data/tokens"]
 
 
 def test_a_flow_run_names_everything_it_made(toy: Project) -> None:
@@ -96,12 +96,12 @@ def test_an_older_run_is_walked_by_the_ledger(toy: Project, dvc: Callable[..., s
     assert node(old, "data/tokens").md5 == before["tokens"].outs["data/tokens"]
     origin = node(old, "data/tokens").origin
     assert origin is not None
-    assert origin.mlflow_run == "mlflow-tokens-old"
-    assert origin.params["tokens"]["max_length"] == 64
+    assert origin.run.mlflow_run == "mlflow-tokens-old"
+    assert origin.run.params["tokens"]["max_length"] == 64
     assert node(old, "data/inventory/source.parquet").origin is not None
     new = node(walk.trace(toy, METRICS), "data/tokens").origin
     assert new is not None
-    assert new.mlflow_run == "mlflow-tokens-new"
+    assert new.run.mlflow_run == "mlflow-tokens-new"
 
 
 def test_a_restored_result_maps_to_the_run_that_computed_it(toy: Project) -> None:
@@ -109,7 +109,7 @@ def test_a_restored_result_maps_to_the_run_that_computed_it(toy: Project) -> Non
     recording.record(toy, Run("tokens", 9000.0, 0.5), Commit(None, None))
     origin = node(walk.trace(toy, "data/tokens"), "data/tokens").origin
     assert origin is not None
-    assert origin.mlflow_run == "mlflow-tokens-computed"
+    assert origin.run.mlflow_run == "mlflow-tokens-computed"
 
 
 def test_a_bare_dvc_user_gets_the_chain_too(toy: Project) -> None:
@@ -173,9 +173,9 @@ def test_json_is_plain(toy: Project) -> None:
     value = walk.trace(toy, METRICS).to_json()
     assert json.loads(json.dumps(value)) == value
     assert value["chain"][0]["origin"]["mlflow_run"] == "mlflow-evaluate@probe_nih14"
-    known = {(item["path"], item["md5"]) for item in value["chain"]}
+    known = [(item["path"], item["md5"], item["run"]) for item in value["chain"]]
     edges = [edge for item in value["chain"] for edge in item["inputs"]]
-    assert all((edge["path"], edge["md5"]) in known for edge in edges)
+    assert all((edge["path"], edge["md5"], edge["run"]) in known for edge in edges)
 
 
 def test_the_disk_need_not_hold_the_data(toy: Project) -> None:

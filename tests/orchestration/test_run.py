@@ -12,7 +12,7 @@ from running_toy import Finished, Toy, wait_until
 
 from flows.commands.run import run_pipeline
 from lapvqa.errors import BusyError, ConfigError, MissingArtifactError
-from lapvqa.lineage import ledger, recording
+from lapvqa.lineage import ledger, recording, walk
 from lapvqa.lineage.recording import Commit
 from lapvqa.uptodate import staleness
 from lapvqa.uptodate.stagefile import locked
@@ -212,6 +212,16 @@ def test_the_encoder_is_registered_once_and_computes(toy: Toy, client) -> None:
     np.testing.assert_allclose(model.predict(images[1:2]), features[1:2], atol=1e-5)
     with pytest.raises(Exception, match=r"0\.\.255"):
         model.predict(images.astype(np.float32) - 300)
+
+
+def test_lineage_knows_the_alias_and_the_pipelines_own_run(toy: Toy, parent) -> None:
+    (key,) = walk.trace(toy.project, f"models:/{MODEL}@champion").target.artefacts
+    assert key.path.endswith("encoder.safetensors")
+    exported = {run.stage: run for run in recording.told(toy.project)}["export"]
+    assert exported.outs[key.path] == key.md5
+    made = walk.trace(toy.project, parent.info.run_id).target
+    assert len(made.runs) == len(STAGES)
+    assert toy.project.lineage_page.exists()
 
 
 # --- the runs after it ------------------------------------------------------------------------

@@ -68,6 +68,17 @@ def test_no_identity_and_no_archive_path_reaches_the_page(project) -> None:
         assert secret not in written
 
 
+def test_a_contaminated_result_says_so_in_the_table_and_in_its_section(project) -> None:
+    assert "ontaminated" not in project.render()
+    path = project.paths.result_dir("rrg") / METRICS
+    why = "2 of 12 test images are in training too, by film"
+    content = json.loads(path.read_text()) | {"contaminated": {"why": [why], "counts": {"film": 2}}}
+    storage.write_json(path, content)
+    text = _text(project.render())
+    assert f"Contaminated: {why}." in text
+    assert "contaminated" in text[: text.index(f"Contaminated: {why}")]
+
+
 # Structure
 
 
@@ -112,11 +123,15 @@ def test_nesting_check_can_fail() -> None:
     assert len(parser.faults) >= 2
 
 
+BESIDE = "lineage.html"
+"""The page of the graph, beside this one."""
+
+
 def test_ids_are_unique_and_every_reference_to_one_resolves(project) -> None:
     tree = html.fromstring(project.render())
     ids = Counter(tree.xpath("//@id"))
     assert not [name for name, count in ids.items() if count > 1]
-    wanted = [value[1:] for value in tree.xpath("//a/@href")]
+    wanted = [value[1:] for value in tree.xpath("//a/@href") if value != BESIDE]
     wanted += tree.xpath("//@aria-labelledby")
     assert wanted
     assert not [name for name in wanted if name not in ids]
@@ -144,7 +159,9 @@ def test_pictures_and_figures_are_described_in_words(project) -> None:
 def test_nothing_is_fetched_and_nothing_is_run(project) -> None:
     tree = html.fromstring(project.render())
     addresses = tree.xpath("//@src | //@href | //@srcset | //@action | //@poster")
+    addresses.remove(BESIDE)
     assert all(value.startswith(("#", "data:")) for value in addresses)
+    assert tree.xpath("//a/@href").count(BESIDE) == 1  # followed by a reader, fetched by nobody
     assert not tree.xpath("//script | //iframe | //object | //embed | //form")
     styles = " ".join(tree.xpath("//style/text()"))
     assert "url(" not in styles

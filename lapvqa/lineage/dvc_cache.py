@@ -1,0 +1,34 @@
+"""What DVC's cache on this disk holds of an md5, without importing DVC: bytes, or a folder's list.
+
+An older version of an artefact is there as long as nobody has collected it.
+"""
+
+from __future__ import annotations
+
+import configparser
+import json
+from pathlib import Path
+
+from lapvqa.project import Project
+
+
+def stored(project: Project, md5: str) -> Path | None:
+    """Return the file of the cache with these bytes; None if it is not there."""
+    path = folder(project) / "files" / "md5" / md5[:2] / md5[2:]
+    return path if len(md5) > 2 and path.is_file() else None
+
+
+def listing(project: Project, md5: str) -> dict[str, str] | None:
+    """Return path within a folder -> md5; None if the cache does not know the folder."""
+    path = stored(project, md5) if md5.endswith(".dir") else None
+    if path is None:
+        return None
+    return {item["relpath"]: item["md5"] for item in json.loads(path.read_bytes())}
+
+
+def folder(project: Project) -> Path:
+    """Return DVC's cache: .dvc/cache, or what cache.dir of its settings names."""
+    settings = configparser.ConfigParser()
+    settings.read([project.root / ".dvc" / "config", project.root / ".dvc" / "config.local"])
+    named = settings.get("cache", "dir", fallback="").strip("'\" ")
+    return project.root / ".dvc" / (named or "cache")

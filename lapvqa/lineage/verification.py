@@ -1,0 +1,94 @@
+"""Does everything still say what it said? Every byte on disk, the chain, the index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from lapvqa import storage
+from lapvqa.errors import LapvqaError
+from lapvqa.lineage import dvc_cache, index, ledger
+from lapvqa.lineage.origins import EVALUATION, Origins
+from lapvqa.project import Project
+from lapvqa.uptodate import hashes, stagefile
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was looked at, and what does not match, first things first."""
+
+    artefacts: int
+    bytes: int
+    entries: int
+    absent: tuple[str, ...]
+    """Outputs that are not on this disk: no fault, a clone fetches what it needs."""
+    faults: tuple[str, ...]
+
+
+def verify(project: Project, told: Callable[[str], None] = lambda _: None) -> Verification:
+    """Read every artefact of dvc.lock and of evaluations again, whatever its stat says.
+
+    Walks the chain and compares the index with the ledger. ``told`` is called with each path.
+    """
+    faults = list(ledger.verify(project))
+    artefacts, absent, num_bytes = 0, [], 0
+    for path, md5, sha256 in _expected(project, faults):
+        told(path)
+        found = hashes.Hasher(project, {}).artefact(path)
+        if found is None:
+            absent.append(path)
+            continue
+        artefacts += 1
+        num_bytes += sum(facts.stat[0] for facts in found.values())
+        if hashes.md5_artefact(found) != md5:
+            faults += _differing(project, path, md5, found)
+        elif sha256 is not None and storage.sha256_file(project.root / path) != sha256:
+            faults.append(f"{path}: expected sha256 {sha256[:12]} of the ledger, found another")
+    faults += index.faults(project)
+    entries = len(ledger.entries(project))
+    return Verification(artefacts, num_bytes, entries, tuple(absent), tuple(faults))
+
+
+def _expected(project: Project, faults: list[str]) -> Iterator[tuple[str, str, str | None]]:
+    """Yield path, md5 and sha256 (if recorded) of what ought to be on disk."""
+    with index.opened(project) as database:
+        origins = Origins(database)
+        try:
+            locks = stagefile.locked(project)
+        except LapvqaError as error:
+            faults.append(error.message)
+            return
+        for name, lock in locks.items():
+            origin = origins.present(name)
+            files = origin.run.files if origin else {}
+            for path, md5 in lock.outs.items():
+                yield path, md5, files.get(path, {}).get("sha256")
+        latest = {}
+        rows = database.execute(
+            "SELECT path, md5, sha256 FROM artefacts JOIN runs USING (run) WHERE stage = ? "
+            "ORDER BY started, run", (EVALUATION,),
+        )  # fmt: skip
+        for path, md5, sha256 in rows:
+            latest[path] = (path, md5, sha256)
+        yield from latest.values()
+
+
+def _differing(project: Project, path: str, md5: str, found: hashes.Artefact) -> Iterator[str]:
+    """Name the files of an artefact that differ, as far as DVC's cache knows them."""
+    if set(found) == {""}:
+        yield f"{path}: expected md5 {md5[:12]} of dvc.lock, found {found[''].md5[:12]}"
+        return
+    listed = dvc_cache.listing(project, md5)
+    if listed is None:
+        yield f"{path}: expected the files of md5 {md5[:12]} of dvc.lock, found others"
+        return
+    for name in sorted(listed.keys() | found.keys()):
+        if name not in found:
+            yield f"{path}/{name}: expected by dvc.lock, found nothing"
+        elif name not in listed:
+            yield f"{path}/{name}: dvc.lock knows no such file"
+        elif found[name].md5 != listed[name]:
+            yield (
+                f"{path}/{name}: expected md5 {listed[name][:12]} of dvc.lock, "
+                f"found {found[name].md5[:12]}"
+            )

@@ -1,0 +1,332 @@
+"""Up, down, diff, why, verify and log over a ledger that tells of two pipeline runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from told_project import COMMITS, KEYS, RAW, SHARD, STAGES, TOKENS, Told
+
+from flows.cli import main
+from lapvqa.errors import EXIT_BAD_DATA
+from lapvqa.lineage import difference, impact, index, ledger, reasons, story, walk
+from lapvqa.lineage.ledger import RUN, Draft
+from lapvqa.lineage.origins import Origins
+from lapvqa.lineage.row_numbers import PATIENT, STUDY
+from lapvqa.lineage.runs import FAILED, Run
+from lapvqa.lineage.verification import verify
+from lapvqa.project import Project
+
+FIRST, SECOND = RAW
+WEIGHTS = "models/captioning/encoder.safetensors"
+METRICS = "results/vqa/metrics.json"
+OUTS = [out for _, outs in STAGES.values() for out in outs]
+
+
+# up
+
+
+def test_an_older_run_shows_its_own_pretraining_though_bytes_are_equal(told: Told) -> None:
+    for number, rate in ((1, 1.0), (2, 0.5)):
+        lineage = walk.trace(told.project, told.ids["export", number])
+        trained = {
+            node.origin.id: node.origin.run.params["pretrain"]["lr"]
+            for node in lineage.nodes.values()
+            if node.origin and node.origin.stage == "pretrain"
+        }
+        assert trained == {told.ids["pretrain", number]: rate}
+    folders = {
+        node.md5
+        for number in (1, 2)
+        for key, node in walk.trace(told.project, told.ids["export", number]).nodes.items()
+        if key.path.endswith("epochs")
+    }
+    assert len(folders) == 1  # the bytes are the same: only the run tells them apart
+
+
+def test_a_clone_that_has_the_ledger_alone_answers_commit_and_run(
+    told: Told, tmp_path: Path
+) -> None:
+    clone = Project(tmp_path / "clone")
+    clone.root.mkdir()
+    for name in ("dvc.lock", "dvc.yaml", "params.yaml"):
+        shutil.copy(told.project.root / name, clone.root)
+    shutil.copytree(told.project.root / "ledger", clone.root / "ledger",
+                    ignore=shutil.ignore_patterns("private"))  # fmt: skip
+    lineage = walk.trace(clone, "vqa.exact_match")
+    assert lineage.target.value == {"trained": {"value": 0.5, "low": 0.25, "high": 0.75}}
+    assert "not on this disk" in lineage.target.remark
+    origin = next(iter(lineage.nodes.values())).origin
+    assert origin is not None
+    assert origin.run.commit == COMMITS[1]
+    assert origin.id == told.ids["evaluate@vqa", 2]
+
+
+def test_code_and_environment_take_a_line_each(told: Told, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(told.project.root)
+    assert main(["lineage", WEIGHTS]) == 0
+    out = capsys.readouterr().out
+    assert f"commit {COMMITS[1][:12]}" in out
+    assert "environment Python 3.11.9, torch 2.13.0, on here, no GPU" in out
+    assert "lapvqa/pretrain" not in out
+    bare = out
+    assert main(["lineage", "up", WEIGHTS]) == 0
+    assert capsys.readouterr().out == bare
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[list[int]]:
+    """Draw, for each run, the earlier runs that it reads."""
+    count = draw(st.integers(1, 8))
+    return [draw(st.lists(st.integers(0, run - 1), unique=True)) if run else []
+            for run in range(count)]  # fmt: skip
+
+
+@given(histories())
+@settings(
+    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+def test_both_walks_are_the_closures_of_the_edges(
+    tmp_path_factory: pytest.TempPathFactory, reads: list[list[int]]
+) -> None:
+    project = Project(tmp_path_factory.mktemp("history"))
+    ids: list[str] = []
+    for number, sources in enumerate(reads):
+        # All leave the same bytes at the same path: only the run can tell them apart.
+        run = Run(
+            f"stage{number}", 1.0 + number, 1.0, outs={"out": "same", f"out{number}": "same"},
+            deps={f"out{source}": "same" for source in sources},
+            sources={f"out{source}": ids[source] for source in sources},
+        )  # fmt: skip
+        drafts = [Draft(RUN, run.payload())]
+        ids += ledger.extend(project, lambda _, drafts=drafts: drafts)
+
+    def above(number: int) -> set[int]:
+        return {number}.union(*(above(source) for source in reads[number]))
+
+    with index.opened(project) as database:
+        origins = Origins(database)
+        for number, run_id in enumerate(ids):
+            origin = origins.by_id(run_id)
+            assert origin is not None
+            assert set(origins.upstream(origin)) == {ids[one] for one in above(number)}
+            below = {ids[one] for one in range(len(reads)) if number in above(one) - {one}}
+            assert {run.id for run in origins.downstream([origin.number])} == below
+
+
+# down
+
+
+@pytest.mark.parametrize("asked", [FIRST, KEYS.patient(FIRST)])
+def test_a_patient_is_followed_to_rows_trainings_and_metrics(told: Told, asked: str) -> None:
+    found = impact.follow(told.project, asked, person=True)
+    assert {(film["shard"], film["row"]) for film in found.films} == {(SHARD, 0), (SHARD, 1)}
+    assert [(place.path, place.rows) for place in found.tokens] == [
+        (f"data/tokens/{TOKENS}", (0, 1))
+    ]
+    assert [(one.origin.id, one.role, one.studies, one.times) for one in found.sampled] == [
+        (told.ids["pretrain", 1], "train", 2, 8), (told.ids["pretrain", 2], "train", 2, 8),
+    ]  # fmt: skip
+    assert {run.id for run in found.runs} == {
+        told.ids[stage, number] for stage in ("pretrain", "export", "evaluate@vqa")
+        for number in (1, 2)
+    }  # fmt: skip
+    assert [(one.path, one.rows) for one in found.predicted] == [
+        ("results/vqa/predictions.parquet", 2)
+    ]
+    assert FIRST not in json.dumps(found.to_json())
+
+
+def test_roles_come_from_the_bitmaps_not_from_the_folder_that_was_read(told: Told) -> None:
+    found = impact.follow(told.project, SECOND, person=True)
+    roles = [(one.origin.id, one.role, one.times) for one in found.sampled]
+    assert roles == [
+        (told.ids["pretrain", 1], "validate", 0), (told.ids["pretrain", 2], "train", 4),
+    ]  # fmt: skip
+
+
+def test_runs_that_judged_the_same_samples_before_are_told_too(told: Told) -> None:
+    judged = [told.ids["evaluate@vqa", 1], told.ids["evaluate@vqa", 2]]
+    with index.opened(told.project) as database, database:
+        database.execute("DELETE FROM trained_on")  # as of somebody in the test split
+    found = impact.follow(told.project, SECOND, person=True)
+    assert [run.id for run in found.starts if run.stage == "evaluate@vqa"] == judged[::-1]
+
+
+def test_sampled_times_are_those_of_the_members_file(told: Told) -> None:
+    rows = pq.read_table(told.project.root / "models/captioning/members.parquet").to_pylist()
+    for row in rows:
+        found = impact.follow(told.project, row["study_key"])
+        last = found.sampled[-1]
+        assert (last.role, last.times) == (row["role"], row["times"])
+
+
+def test_registered_versions_and_bundles_are_told(told: Told) -> None:
+    with index.opened(told.project) as database:
+        (sha256,) = database.execute(
+            "SELECT sha256 FROM artefacts JOIN runs USING (run) WHERE id = ?",
+            (told.ids["export", 1],),
+        ).fetchone()
+    said = {"name": "lapvqa-encoder", "version": "1", "aliases": [], "sha256": sha256}
+    ledger.append(told.project, ledger.MODEL, said)
+    for name, run in (("carried.zip", told.ids["export", 2]), ("other.zip", "f" * 64)):
+        ledger.append(told.project, ledger.RELEASE, {"bundle": "b" * 64, "run": run, "name": name})
+    found = impact.follow(told.project, FIRST, person=True)
+    assert [version.version for version in found.models] == ["1"]
+    model = impact.follow(told.project, "models:/lapvqa-encoder/1")
+    assert [run.id for run in model.runs] == [told.ids["evaluate@vqa", 1]]
+    assert [release["name"] for release in found.releases] == ["carried.zip"]
+    older = impact.follow(told.project, told.ids["pretrain", 1])
+    assert older.releases == ()
+
+
+def test_a_code_file_leads_to_the_runs_that_ran_it(told: Told) -> None:
+    found = impact.follow(told.project, "lapvqa/pretrain")
+    assert {run.id for run in found.starts} == {told.ids["pretrain", 1], told.ids["pretrain", 2]}
+
+
+def test_without_the_row_numbers_it_says_what_cannot_be_told(told: Told) -> None:
+    shutil.rmtree(told.project.row_numbers)
+    found = impact.follow(told.project, FIRST, person=True)
+    assert "ledger/private" in found.target.remark
+    assert len(found.films) == 2
+    assert found.sampled == ()
+
+
+# diff
+
+
+def test_two_models_differ_by_whom_they_sampled_and_by_what_was_set(told: Told) -> None:
+    found = difference.compare(told.project, told.ids["export", 1], WEIGHTS)
+    members = {(one.role, one.kind): one for one in found.members}
+    assert members["train", PATIENT].added == (KEYS.patient(SECOND),)
+    assert members["train", PATIENT].removed == ()
+    assert members["train", STUDY].added == (KEYS.study(RAW[SECOND][0]),)
+    assert members["validate", PATIENT].removed == (KEYS.patient(SECOND),)
+    assert [str(change) for change in found.changes["pretrain"]] == ["pretrain.lr 1.0 -> 0.5"]
+    assert KEYS.patient(SECOND) not in json.dumps(found.to_json())
+    assert KEYS.patient(SECOND) in json.dumps(found.to_json(keys=True))
+
+
+def test_metrics_of_two_models_have_a_paired_difference(told: Told) -> None:
+    first = told.project.root / "results/vqa/predictions.parquet"
+    cache = told.project.root / ".dvc" / "cache" / "files" / "md5"
+    assert "no longer here" in _pair(told).note  # of the first run nothing is on disk
+    other = Told(told.project.root.parent / "first")
+    other.project.root.mkdir()
+    other.start()
+    other.run_all(1, rate=1.0, patients=[FIRST])
+    for name in ("predictions.parquet", "metrics.json"):
+        file = other.project.root / "results/vqa" / name
+        md5 = other.lock["evaluate@vqa"]["outs"][0 if name.startswith("p") else 1]["md5"]
+        (cache / md5[:2]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, cache / md5[:2] / md5[2:])
+    pair = _pair(told)
+    assert pair.difference is not None
+    hits = [
+        [row["hypothesis"] == row["reference"] for row in pq.read_table(file).to_pylist()]
+        for file in (other.project.root / "results/vqa/predictions.parquet", first)
+    ]
+    assert pair.difference["value"] == pytest.approx((sum(hits[1]) - sum(hits[0])) / 3, abs=1e-6)
+
+
+def _pair(told: Told) -> difference.MetricPair:
+    found = difference.compare(told.project, told.ids["export", 1], told.ids["export", 2])
+    (pair,) = [one for one in found.metrics if one.name == "trained.exact_match"]
+    return pair
+
+
+# why
+
+
+def test_why_it_last_ran_and_why_it_would(told: Told) -> None:
+    answer = reasons.why(told.project, "pretrain")
+    assert answer.last is not None
+    assert answer.last.id == told.ids["pretrain", 2]
+    assert [str(change) for change in answer.changes] == ["pretrain.lr 1.0 -> 0.5"]
+    answer = reasons.why(told.project, "export")
+    assert answer.upstream == {"models/captioning/model_best.pt": "pretrain"}
+    told.write("lapvqa/text/code.py", "other")
+    assert any("lapvqa/text" in reason for reason in reasons.why(told.project, "tokens").stale)
+
+
+# verify
+
+
+@pytest.mark.parametrize("path", OUTS)
+def test_one_flipped_byte_is_named(told: Told, path: str) -> None:
+    assert verify(told.project).faults == ()
+    file = told.project.root / path
+    file = next(one for one in sorted(file.rglob("*")) if one.is_file()) if file.is_dir() else file
+    stat, content = file.stat(), bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as a disk that rots leaves it
+    faults = verify(told.project).faults
+    assert faults
+    assert faults[0].startswith(path)
+
+
+def test_the_first_thing_that_does_not_match_ends_it_with_rc_3(
+    told: Told, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(told.project.root)
+    assert main(["lineage", "verify"]) == 0
+    with index.opened(told.project) as database, database:
+        database.execute("UPDATE metrics SET value = 0.9 WHERE name = 'trained.exact_match'")
+    assert main(["lineage", "verify"]) == EXIT_BAD_DATA
+    assert "lineage.sqlite: table metrics" in capsys.readouterr().err
+    lines = told.project.ledger_payloads.read_bytes()
+    told.project.ledger_payloads.write_bytes(lines.replace(b'"lr": 0.5', b'"lr": 0.6'))
+    assert main(["lineage", "verify", "--json"]) == EXIT_BAD_DATA
+    printed = capsys.readouterr()
+    assert "what it says was changed" in json.loads(printed.out)["faults"][0]
+    assert "ledger/chain.jsonl line" in printed.err
+
+
+# log
+
+
+def test_what_happened_newest_first(told: Told) -> None:
+    failed = Run("ingest", 5e9, 3.0, FAILED)
+    ledger.append(told.project, RUN, failed.payload())
+    events = story.tell(told.project)
+    sentences = [event.sentence for event in events]
+    assert sentences == [
+        "A run ended early: ingest failed.",
+        "A run brought pretrain, export and evaluate@vqa up to date in 2 min 30 s.",
+        "A run brought inventory, ingest, tokens, pretrain, export and evaluate@vqa up to date in "
+        "5 min 30 s.",
+    ]
+    assert "changed: pretrain.lr 1.0 -> 0.5" in events[1].details
+    assert story.tell(told.project, limit=1) == events[:1]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        ["up", "vqa.exact_match"], ["down", WEIGHTS], ["diff", "pretrain", "export"],
+        ["why", "export"], ["verify"], ["log"], ["patient", FIRST],
+    ],
+)  # fmt: skip
+def test_each_question_has_json_and_a_page(
+    told: Told, question: list[str], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(told.project.root)
+    for _ in ("first", "again"):
+        capsys.readouterr()
+        assert main(["lineage", *question, "--json", "--html", "page.html"]) == 0
+        json.loads(capsys.readouterr().out)
+    page = Path("page.html").read_text()
+    assert "<svg" in page
+    assert FIRST not in page
+    for outside in ("http://", "https://", "src=", "@import", "url("):
+        assert outside not in page
