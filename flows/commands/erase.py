@@ -104,7 +104,7 @@ def _place(project: Project, request: str, also: Sequence[Path], console: Consol
         project, keyring, job.folders["source"], job.objective,
         stores=[mlflow_store.DeletedRuns(project), *own, *in_dvc],
         tables=in_dvc[0].tables() if in_dvc else [],
-        renew=lambda: bring_stage_up_to_date(project, "tokens", console),
+        renew=lambda: bring_stage_up_to_date(project, "firewall", console),
         mark_versions=lambda name, weights: mlflow_store.mark_versions(project, name, weights),
     )  # fmt: skip
 
