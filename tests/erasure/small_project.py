@@ -49,7 +49,7 @@ def bring_up_to_date(project: Project) -> None:
         ("inventory", inventory.run, params.inventory),
         ("ingest", ingest.run, params.ingest),
         ("tokens", tokens.run, params.tokens),
-        ("firewall", firewall.run, params.firewall),
+        ("firewall", firewall.run, (params.firewall, params.evaluate)),
     ):
         project.work_dir(name).mkdir(parents=True, exist_ok=True)
         recorder = Recorder(project.record(name), stage=name, quiet=True)
