@@ -38,7 +38,7 @@ def test_tone_size_border_and_complement_change_few_bits(
     film: int, exponent: float, size: float, border: float, grey: int, complement: bool
 ) -> None:
     copy = framed(resized(gamma(FILMS[film], exponent), size), border, grey)
-    assert apart(BITS_OF[film], describe(255 - copy if complement else copy)) < 0.2
+    assert apart(BITS_OF[film], describe(255 - copy if complement else copy)) < RADIUS / BITS
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
@@ -46,7 +46,7 @@ def test_the_turned_film_has_the_turned_bits(orientation: str) -> None:
     row = ORIENTATIONS.index(orientation)
     for film, bits in zip(FILMS, BITS_OF, strict=True):
         film = film[:384, :384]  # so that a quarter turn asks for no other resizing
-        assert apart(describe_turned(film)[row], describe(turned(film, orientation))) < 0.05
+        assert apart(describe_turned(film)[row], describe(turned(film, orientation))) < 0.01
         assert (apart(describe_turned(film)[row], bits) > 0.2) == (row > 0)
 
 
