@@ -125,7 +125,8 @@ def _within(passages: Passages, known: Passages) -> Passages:
     if not len(known):
         return _NONE
     places = np.searchsorted(known, passages).clip(max=len(known) - 1)
-    return passages[known[places] == passages]
+    shared: Passages = passages[known[places] == passages]
+    return shared
 
 
 def _passages(text: str, words: dict[str, int]) -> Passages:
