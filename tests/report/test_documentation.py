@@ -59,7 +59,7 @@ def test_commands_and_stages_named_in_the_text_exist(repository: Path) -> None:
     unknown = []
     for page in _pages(repository):
         text = page.read_text()
-        found = re.findall(r"(?:`|^ {4})lapvqa ([a-z-]+)", text, flags=re.MULTILINE)
+        found = re.findall(r"(?:`|^ {4})lapvqa ([a-z][a-z-]*)", text, flags=re.MULTILINE)
         unknown += [f"{page.name}: lapvqa {name}" for name in found if name not in commands]
         stages = re.findall(r"\bevaluate@\w+", text)
         unknown += [f"{page.name}: {name}" for name in stages if name not in STAGES]
