@@ -43,10 +43,10 @@ from bakeoff_scores import (
 from torch import Tensor, nn
 
 from lapvqa import storage
+from lapvqa.datasets import image_folder
 from lapvqa.datasets.chexpert import read_chexpert
 from lapvqa.datasets.labelled import ProbeDataset
 from lapvqa.datasets.nih14 import read_nih14
-from lapvqa.evaluation import image_folder
 from lapvqa.evaluation.image_encoder import OwnEncoder
 from lapvqa.job import open_job
 from lapvqa.machine import Machine, Training

@@ -95,7 +95,7 @@ _WORDS = [
     "structures",
 ]
 _REPORT_WORDS = 100
-_INVENTED = ("mtime_ns", "file_sha256", "pixels_sha256", "shard")
+_INVENTED = ("mtime_ns", "file_sha256", "pixels_sha256", "decoded_sha256", "shard")
 _SYNTHETIC_PIXELS = hashlib.sha256(bytes(IMAGE_BYTES)).hexdigest()
 
 
@@ -338,6 +338,10 @@ class Made:
             "layout_digest": [Task("", 0, 0, own, False).layout_digest(ring) for own in ids],
             "file_sha256": [hashlib.sha256(entry.path.encode()).hexdigest() for entry in entries],
             "pixels_sha256": [_SYNTHETIC_PIXELS] * len(entries),
+            # Another for each: equal ones of one patient would be one film.
+            "decoded_sha256": [
+                hashlib.sha256(entry.path.encode()).hexdigest() for entry in entries
+            ],
             "image_key": [ring.image(entry.image) for entry in entries],
             "instance_key": [ring.image(f"1.2.3.{entry.number + 10**9:010d}") for entry in entries],
             "study_key": [ring.study(str(entry.study)) for entry in entries],

@@ -61,6 +61,20 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
         "text is.",
         schemas.REPORT_LANGUAGES,
     ),
+    "data/firewall/excluded.parquet": (
+        "The images that pretraining and heads lose because a test set has them, their study or "
+        "their patient too; nothing that training would not have taken. docs/firewall.md.",
+        schemas.EXCLUDED,
+    ),
+    "data/firewall/tested": (
+        "One Parquet file per data set (`archive`: its splits validate and test): every image "
+        "that is tested on, and whether training knew it.",
+        schemas.TESTED,
+    ),
+    "data/firewall/account.json": (
+        "The firewall's counts per data set and reason, and what was not compared, and why.",
+        None,
+    ),
     "models/<objective>/model_best.pt": (
         "Weights of the whole model at the lowest validation loss (encoder and decoder, or both "
         "encoders and their projections): a plain state dict, read with "
@@ -115,7 +129,7 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
     "results/<task>/metrics.json": (
         'Either `{"task", "status": "ok", "primary", "num_samples", "num_patients", "systems": '
         '{system: {metric: {"value", "low", "high"}}}, "differences", "seeds", "undefined", '
-        '"metrics", "protocol"}` or '
+        '"metrics", "protocol", "contaminated"}` (false, or `{"why", "counts"}`: firewall.md) or '
         '`{"task", "status": "not computed", "reason"}`. An undefined number is null, never 0.',
         None,
     ),

@@ -481,6 +481,34 @@ def score(
 
 
 @app.command()
+def erase(
+    patient: Annotated[
+        str | None, typer.Option(help="The patient's id as the archive has it, or as the tables.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "--execute", help="Do it; without, only a look.")
+    ] = False,
+    request: Annotated[str, typer.Option(help="What the request is called, for the receipt.")] = "",
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(help="Search this folder too (bundles, copies); repeatable."),
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Check the proof in this receipt; nothing else.")
+    ] = None,
+) -> int:
+    """Erase a patient from every store: a look first, then the erasure with a receipt."""
+    from flows.commands.erase import check as check_receipt
+    from flows.commands.erase import execute
+
+    if check is not None:
+        return check_receipt(_find_project(), check)
+    if patient is None:
+        raise ConfigError("expected --patient ID", hint="or --check RECEIPT")
+    return execute(_find_project(), patient=patient, request=request, do=yes, also=also or [])
+
+
+@app.command()
 def sync() -> int:
     """Bring records that waited for MLflow into it."""
     from flows.commands.sync import execute

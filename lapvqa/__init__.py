@@ -24,21 +24,23 @@ Files, in the order in which data meets them:
     text/         stage 3: reports to tokens
     preview.py    what would become of a file, a folder or a report
     networks/     encoder, decoder, losses, generation, weights
-    pretrain/     stage 4: objectives, trainer, exact resume
-    export/       stage 5: the encoder in every form, and its card
     datasets/     readers of public data sets
     metrics/      arrays in, numbers with intervals out
+    firewall/     stage 4: what a test set has too, training loses
+    pretrain/     stage 5: objectives, trainer, exact resume
+    export/       stage 6: the encoder in every form, and its card
     heads/        what the task heads share
-    evaluation/   stage 6: the table of tasks, the contract, encoders, comparison
+    evaluation/   stage 7: the table of tasks, the contract, encoders, comparison
     probe/        linear probes: CheXpert-5, NIH ChestX-ray14
     vqa/          questions about one image
     diffvqa/      questions about two images
     rrg/          report generation
     ad/           abnormality detection
     pg/           phrase grounding
-    report/       stage 7: the page a person reads
+    report/       stage 8: the page a person reads
     uptodate/     is there anything to do, told without DVC
     lineage/      where a result came from
+    erasure/      a patient, out of every store, and the proof of it
 """
 
 __version__ = "0.1.0"

@@ -6,7 +6,9 @@ then raised together; each names key, value, what is allowed and the nearest kno
 
 from __future__ import annotations
 
+import copy
 import difflib
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -103,6 +105,18 @@ class TokensParams(Section):
     language: Annotated[str, Field(pattern="^[a-z]{2,4}(-[a-z0-9]{2,8})*$")] = "auto"
     max_length: Annotated[int, Field(ge=4, le=2048)] = 256
     shard_reports: Count = 65536
+
+
+class FirewallParams(Section):
+    """Stage firewall: what is done about images and reports that a test set has too.
+
+    ``template_patients``: a passage of five words that so many patients share is a template, and
+    says nothing; ``report_overlap``: of the other passages, the share that makes two reports one.
+    """
+
+    on_leak: Literal["exclude", "stamp"] = "exclude"
+    report_overlap: Annotated[float, Field(gt=0, le=1)] = 0.8
+    template_patients: Annotated[int, Field(ge=2)] = 5
 
 
 class ModelParams(Section):
@@ -349,6 +363,7 @@ class Params(Section):
     inventory: InventoryParams
     ingest: IngestParams
     tokens: TokensParams
+    firewall: FirewallParams = FirewallParams()
     pretrain: PretrainParams
     export: ExportParams
     evaluate: EvaluateParams
@@ -362,7 +377,6 @@ def load_params(path: Path) -> Params:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping as plain Python values; ConfigError if absent or malformed."""
-    from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     if not path.exists():
@@ -371,7 +385,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             hint="run from the folder that holds dvc.yaml, or restore it: git checkout params.yaml",
         )
     try:
-        value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        value = _parsed(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path.name} is not valid YAML: {error}", hint="correct the line named above"
@@ -383,7 +397,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
             f"{path.name}: expected sections, found {type(value).__name__}",
             hint="write `section:` and indented `key: value` lines",
         )
-    return value
+    return copy.deepcopy(value)
+
+
+@lru_cache(maxsize=32)
+def _parsed(text: str) -> Any:
+    """Parse once what a process reads again and again: 10 to 20 ms a time."""
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe", pure=True).load(text)
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -45,6 +45,16 @@ class Project:
         return self.root / "waivers.yaml"
 
     @property
+    def tombstones(self) -> Path:
+        """tombstones.json: keyed digests of erased patients, which ingest keeps out."""
+        return self.root / "tombstones.json"
+
+    @property
+    def receipts(self) -> Path:
+        """erasures/: a receipt of each erasure, JSON and page."""
+        return self.root / "erasures"
+
+    @property
     def dvc_yaml(self) -> Path:
         """dvc.yaml: the stage graph."""
         return self.root / "dvc.yaml"
@@ -107,6 +117,20 @@ class Project:
     def report_languages(self) -> Path:
         """report_languages.parquet: each report's language, and the length of its target text."""
         return self.root / "data" / "report_languages.parquet"
+
+    @property
+    def excluded(self) -> Path:
+        """excluded.parquet: the images that training loses because a test set has them."""
+        return self.root / "data" / "firewall" / "excluded.parquet"
+
+    @property
+    def firewall_account(self) -> Path:
+        """account.json: what the firewall compared, found and could not check, in counts."""
+        return self.root / "data" / "firewall" / "account.json"
+
+    def tested(self, data_set: str) -> Path:
+        """Test images of ``archive`` or an input folder, and whether training knows them."""
+        return self.root / "data" / "firewall" / "tested" / f"{data_set}.parquet"
 
     def model_dir(self, objective: str) -> Path:
         """Folder with model_best.pt, encoder_final.pt, encoder.safetensors, card.json."""
@@ -213,6 +237,16 @@ class Project:
     def run_lock(self) -> Path:
         """Held while a pipeline runs, so that two never run at once."""
         return self.state / "run.lock"
+
+    @property
+    def open_erasures(self) -> Path:
+        """Erasures that are not finished: what is looked for, so private; gone with the last."""
+        return self.state / "erasures"
+
+    @property
+    def wanted(self) -> Path:
+        """wanted.json: why a retraining is wanted, for whoever starts it."""
+        return self.state / "wanted.json"
 
     @property
     def spool(self) -> Path:

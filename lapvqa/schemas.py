@@ -79,6 +79,12 @@ IMAGES = pa.schema(
         _field("note", pa.string(), "what reading it passed over or guessed", null=True),
         _field("file_sha256", pa.string(), "sha256 of the file as read"),
         _field("pixels_sha256", pa.string(), "sha256 of the stored 384 x 384 bytes"),
+        _field(
+            "decoded_sha256",
+            pa.string(),
+            "sha256 of size and decoded values, before any grey transformation: the same film "
+            "has it in whatever lossless form",
+        ),
     ]
 )
 
@@ -166,6 +172,30 @@ REPORT_LANGUAGES = pa.schema(
         _field("num_characters", pa.int32(), "of the target text; 0 where there is none"),
         _field("num_tokens", pa.int32(), "of the target text, without begin and end, uncut"),
         _field("num_kept", pa.int32(), "of them within tokens.max_length"),
+    ]
+)
+
+EXCLUDED = pa.schema(
+    [
+        _field("image_key", pa.string(), "keyed hash of the image that training loses"),
+        _field("study_key", pa.string(), "keyed hash of its study"),
+        _field("patient_key", pa.string(), "keyed hash of its patient"),
+        _field("split", pa.string(), "train | validate"),
+        _field("reason", pa.string(), "film | edited copy | study | report | patient"),
+        _field("data_set", pa.string(), "archive, or an input folder: whose test image it meets"),
+        _field("test_image", pa.string(), "that image: name in tested/<data_set>.parquet"),
+        _field("score", pa.float64(), "of two films or two reports, 0 to 1", null=True),
+    ]
+)
+
+TESTED = pa.schema(
+    [
+        _field("name", pa.string(), "image key, or the image's key within the data set"),
+        _field("study_key", pa.string(), "keyed hash of the study, if the archive's", null=True),
+        _field("held_from", pa.string(), "train | train, validate: splits that must not know it"),
+        _field("found", pa.string(), "reason for which training knew it; null: none", null=True),
+        _field("score", pa.float64(), "of two films or two reports, 0 to 1", null=True),
+        _field("left", pa.bool_(), "training still knows it: firewall.on_leak is stamp"),
     ]
 )
 

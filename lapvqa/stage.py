@@ -33,6 +33,7 @@ STAGES: dict[str, tuple[str, Callable[[Params], Any]]] = {
     "inventory": ("lapvqa.inventory", lambda params: params.inventory),
     "ingest": ("lapvqa.ingest.ingest", lambda params: params.ingest),
     "tokens": ("lapvqa.text.tokens", lambda params: params.tokens),
+    "firewall": ("lapvqa.firewall.firewall", lambda params: (params.firewall, params.evaluate)),
     "pretrain": ("lapvqa.pretrain.train", lambda params: params.pretrain),
     "export": ("lapvqa.export.export", lambda params: params.export),
     **{

@@ -9,6 +9,7 @@ Files, in the order in which data meets them:
     ingest_on_dask.py  ingest's files read by a Dask cluster beforehand
     child_process.py   one stage's `dvc repro -s`, streamed, which never outlives us
     ledger_lines.py    the ledger's entries, also of stages that a bare `dvc repro` ran
+    erasing/           erasure where DVC and MLflow keep copies
     mlflow_records/    MLflow: runs, metrics while they come, what waits on disk, the encoder
     settling.py        what a run owes at its end, made up for if it was killed
     results.py         the tables that Prefect's pages and the terminal show

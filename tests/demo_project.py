@@ -10,6 +10,7 @@ from jobs import make_job
 from once import built_once
 
 from lapvqa import inventory, storage
+from lapvqa.firewall import firewall
 from lapvqa.ingest import ingest
 from lapvqa.machine import Machine
 from lapvqa.networks.weights import serialise
@@ -25,7 +26,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def ingested(factory: pytest.TempPathFactory, root: Path) -> Project:
-    """Fill ``root`` with params.yaml, the demo archive and what inventory, ingest, tokens wrote."""
+    """Fill ``root`` with params.yaml, the demo archive and what the first stages wrote."""
     shutil.copytree(
         built_once(factory, "demo-project", _ingest),
         root,
@@ -54,6 +55,7 @@ def _ingest(root: Path) -> None:
         ("inventory", inventory.run, params.inventory),
         ("ingest", ingest.run, params.ingest),
         ("tokens", tokens.run, params.tokens),
+        ("firewall", firewall.run, (params.firewall, params.evaluate)),
     ):
         project.work_dir(name).mkdir(parents=True, exist_ok=True)
         recorder = Recorder(project.record(name), stage=name, quiet=True)

@@ -11,11 +11,14 @@ from pathlib import Path
 
 
 def copy_package(repository: Path, root: Path) -> None:
-    """Copy the code and its stages to ``root``, where an example may change them."""
+    """Copy the code and its stages to ``root``, where an example may change them.
+
+    What is compiled already comes along, to be used where a file stays as it is: its time is
+    copied too. What another process is just writing there does not.
+    """
+    half_written = shutil.ignore_patterns("*.pyc.*", "*.tmp.*")
     for name in ("lapvqa", "tasks", "flows"):
-        shutil.copytree(
-            repository / name, root / name, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        shutil.copytree(repository / name, root / name, ignore=half_written)
     shutil.copytree(repository / "params", root / "params")
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(repository / name, root)

@@ -17,6 +17,7 @@ Files, in the order in which data meets them:
     comparison.py     the table of encoders side by side
     score.py          score anybody's predictions
     lineage.py        up, down, diff, why, verify, log: where from, what became of it
+    erase.py          a patient, out of every store
     card.py           a model's card and datasheet, and their check
     bundle.py         a run or model in one signed file, out and in
     export_lineage.py the ledger in the formats of others

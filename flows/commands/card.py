@@ -9,11 +9,11 @@ from flows.commands import terminal
 from lapvqa import storage
 from lapvqa.errors import EXIT_BAD_DATA, ConfigError
 from lapvqa.lineage import ledger
+from lapvqa.lineage.ancestry import Ancestry
 from lapvqa.lineage.card import check as checking
 from lapvqa.lineage.card import document
 from lapvqa.lineage.card import html as as_html
 from lapvqa.lineage.card import markdown as as_markdown
-from lapvqa.lineage.history import History
 from lapvqa.project import Project
 
 
@@ -24,13 +24,13 @@ def execute(
     entries = ledger.entries(project)
     if check is not None:
         storage.require(check, made_by="export")
-        return _check(check.read_text(encoding="utf-8"), check.name, entries)
+        return _check(check.read_bytes().decode(), check.name, entries)
     if model is None:
         raise ConfigError(
             "expected a model, found none", hint="such as `lapvqa card models/captioning`"
         )
-    history = History(entries)
-    card = document.card(history, history.find_model(model))
+    ancestry = Ancestry(entries)
+    card = document.card(ancestry, ancestry.find_model(model))
     page = (as_html if html else as_markdown).render(card)
     faults = checking.faults(page, entries)
     assert not faults, faults[0]

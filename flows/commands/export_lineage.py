@@ -7,9 +7,9 @@ from pathlib import Path
 from flows.commands import terminal
 from lapvqa.errors import ConfigError
 from lapvqa.lineage import ledger
+from lapvqa.lineage.ancestry import Ancestry
 from lapvqa.lineage.exports import as_openlineage, as_prov, as_ro_crate
 from lapvqa.lineage.exports.parts import selected
-from lapvqa.lineage.history import History
 from lapvqa.project import Project
 
 FORMATS = {"openlineage": "events", "prov": "records", "ro-crate": "entities"}
@@ -25,14 +25,14 @@ def execute(project: Project, *, target: str | None, form: str, out: Path | None
         )
     if out is None:
         raise ConfigError("expected --out, found none", hint="name the file or folder to write")
-    history = History(ledger.entries(project))
-    runs = selected(history, target)
+    ancestry = Ancestry(ledger.entries(project))
+    runs = selected(ancestry, target)
     if form == "openlineage":
-        count = as_openlineage.write(history, runs, out)
+        count = as_openlineage.write(ancestry, runs, out)
     elif form == "prov":
-        count = as_prov.write(history, runs, out)
+        count = as_prov.write(ancestry, runs, out)
     else:
-        count = as_ro_crate.write(project, history, runs, out)
+        count = as_ro_crate.write(project, ancestry, runs, out)
     terminal.console().print(
         f"wrote {out}: {len(runs)} runs, {count} {FORMATS[form]}", soft_wrap=True, markup=False
     )

@@ -125,7 +125,8 @@ def waive(project: Project, *, reason: str, path: str | None, note: str) -> int:
     with storage.atomic_path(project.waivers) as temporary, temporary.open("w") as handle:
         yaml.dump({"waivers": entries}, handle)
     if new:  # files by number: their paths may name a patient
-        ledger.append(project, ledger.WAIVER, {"reason": reason, "files": len(new), "note": note})
+        said = {"reason": reason, "files": len(new), "note": note}
+        ledger.append(project, ledger.WAIVER, said)
     terminal.console().print(
         f"{len(new)} waived in {project.waivers.name}, {len(rows) - len(new)} were already; "
         "keep the file in git"

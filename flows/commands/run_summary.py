@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from lapvqa.machine import Machine, load_machine
 from lapvqa.project import Project
+
+if TYPE_CHECKING:
+    from lapvqa.evaluation.results import TaskResult
 
 _WIDE = 110  # columns that a row with its intervals needs
 
@@ -81,6 +85,13 @@ def show_results(project: Project, console: Console) -> None:
     for result in results:
         if not result.computed:
             console.print(f"{result.task}: not computed: {result.reason}", markup=False)
+        show_contamination(result, console)
+
+
+def show_contamination(result: TaskResult, console: Console) -> None:
+    """Say why a result's test images may be known to training, if they may."""
+    for why in result.contaminated.why if result.contaminated else ():
+        console.print(f"{result.task}: contaminated: {why}", markup=False, soft_wrap=True)
 
 
 def show_places(project: Project, console: Console) -> None:

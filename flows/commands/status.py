@@ -28,8 +28,10 @@ def execute(project: Project) -> int:
     at_work = {progress.stage: progress for progress in stages_at_work(project)}
     _show_running(project, at_work, console)
     _show_stages(project, at_work, console)
+    _show_erasures(project, console)
     _show_rejects(project, console)
     _show_coverage(project, console)
+    _show_contamination(project, console)
     _show_disk(project, console)
     return 0
 
@@ -92,6 +94,21 @@ def _counts(counts: dict[str, Any]) -> str:
     return ", ".join(shown[:_COUNTS_SHOWN] + more)
 
 
+def _show_erasures(project: Project, console: Console) -> None:
+    """Say which erasures wait for the archive's owner, and whether a retraining is wanted."""
+    for path in sorted(project.open_erasures.glob("*.json")):
+        request = _read(path).get("request", "")
+        console.print(
+            f"erasure {path.stem} ({request}) is open: run `lapvqa erase` again, once the "
+            "archive's owner has deleted the files",
+            markup=False,
+        )
+    wanted, trained = _read(project.wanted), _read(project.run_file("pretrain"))
+    if wanted and trained.get("started", 0.0) < wanted.get("since", 0.0):
+        why = f"{wanted.get('cause')} {wanted.get('request')}"
+        console.print(f"a retraining is wanted: {why}", markup=False)
+
+
 def _show_rejects(project: Project, console: Console) -> None:
     from rich.table import Table
 
@@ -140,6 +157,14 @@ def _show_coverage(project: Project, console: Console) -> None:
     console.print(table)
     if hint:
         console.print(hint, markup=False, soft_wrap=True)
+
+
+def _show_contamination(project: Project, console: Console) -> None:
+    from flows.commands.run_summary import show_contamination
+    from lapvqa.evaluation.results import METRICS, read_result
+
+    for file in sorted(project.result_dir("x").parent.glob(f"*/{METRICS}")):
+        show_contamination(read_result(file.parent, file.parent.name), console)
 
 
 def _show_disk(project: Project, console: Console) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from lapvqa import storage
 from lapvqa.ad.heads import DETR, DetectionHead, Detections, TrueDetections, detection_loss, predict
 from lapvqa.datasets.boxes import Boxes, to_centred
+from lapvqa.datasets.image_folder import ImageFolder, decode
 from lapvqa.datasets.pictures import read_or_none
 from lapvqa.datasets.vindr import VindrDataset, read_vindr
 from lapvqa.datasets.vindr_tables import CLASSES
@@ -24,7 +25,6 @@ from lapvqa.errors import SourceError
 from lapvqa.evaluation import features
 from lapvqa.evaluation.evaluate import Evaluation
 from lapvqa.evaluation.head_training import TaskHead, describe, train_heads
-from lapvqa.evaluation.image_folder import ImageFolder, decode
 from lapvqa.evaluation.visual_tokens import NumberedImages, VisualTokens
 from lapvqa.job import Counts, Job
 from lapvqa.metrics.boxes.overlap import areas, as_boxes

@@ -17,9 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lapvqa.dicom.picture import read_picture
 from lapvqa.dicom.reasons import Reason
-from lapvqa.dicom.render import read_image as read_dicom
 from lapvqa.errors import DicomError
 from lapvqa.images.geometry import Fit
 
@@ -32,6 +30,8 @@ class StoredPixels:
 
     pixels: NDArray[np.uint8]
     fit: Fit
+    decoded_sha256: str = ""
+    """Of the decoded values (``lapvqa.dicom.pixels.digest``), as images.parquet has it."""
 
 
 def read_image(path: Path) -> StoredPixels:
@@ -43,8 +43,12 @@ def read_image(path: Path) -> StoredPixels:
         data = path.read_bytes()
     except OSError as error:
         raise DicomError(Reason.UNREADABLE, f"expected a readable file: {error.strerror}") from None
+    # Imported on use: they load the compiled kernels, which whoever finds all decoded never needs.
+    from lapvqa.dicom.picture import read_picture
+    from lapvqa.dicom.render import read_image as read_dicom
+
     image = read_picture(data) if data.startswith(_PICTURES) else read_dicom(data)
-    return StoredPixels(image.pixels, image.fit)
+    return StoredPixels(image.pixels, image.fit, image.decoded_sha256)
 
 
 def read_or_none(path: Path) -> StoredPixels | None:

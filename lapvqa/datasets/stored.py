@@ -8,7 +8,7 @@ used: the key's id stands in the inventory, and another key is refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -51,7 +51,7 @@ class StoredImages:
     ``split_of``: patient key -> split of the archive, also of patients without an image;
     ``order_of``: study key -> place in the patient's studies by date, from 0; ``frontal_of``:
     study key -> key of its AP or PA image, of several the first; ``digest_of``: image key ->
-    sha256 of the stored pixels.
+    sha256 of the stored pixels; ``excluded``: keys of images that training loses.
     """
 
     keyring: Keyring = field(repr=False)
@@ -60,6 +60,7 @@ class StoredImages:
     order_of: Mapping[str, int] = field(repr=False)
     frontal_of: Mapping[str, str] = field(repr=False)
     digest_of: Mapping[str, str] = field(repr=False)
+    excluded: frozenset[str] = field(default=frozenset(), repr=False)
 
     def image(self, dicom_id: str) -> StoredImage | None:
         """Return the image that MIMIC-CXR calls so; None if it is not stored."""
@@ -77,15 +78,22 @@ class StoredImages:
 
     @property
     def pretrained(self) -> frozenset[str]:
-        """Keys of the patients in the archive's training split."""
-        return frozenset(key for key, split in self.split_of.items() if split == "train")
+        """Keys of the patients in the archive's training split of whom training keeps anything."""
+        frontal = [row for row in self.rows.values() if row[4] in FRONTAL_VIEWS]
+        lost = {row[2] for row in frontal if row[0] in self.excluded}
+        left = {row[2] for row in frontal if row[0] not in self.excluded}
+        trained = {key for key, split in self.split_of.items() if split == "train"}
+        return frozenset(trained - (lost - left))
 
 
-def open_stored(job: Job) -> StoredImages:
-    """Read what ingest wrote, with ingest's key; raises MissingArtifactError, ConfigError."""
+def open_stored(job: Job, excluded: frozenset[str] = frozenset()) -> StoredImages:
+    """Read what ingest wrote, with ingest's key; raises MissingArtifactError, ConfigError.
+
+    ``excluded``: keys of the images that the firewall takes out of training.
+    """
     images = storage.read_table(job.project.images, IMAGES, made_by="ingest")
     studies = storage.read_table(job.project.studies, STUDIES, made_by="ingest")
-    return index(images, studies, _open_keyring(job))
+    return replace(index(images, studies, _open_keyring(job)), excluded=excluded)
 
 
 def index(images: pa.Table, studies: pa.Table, keyring: Keyring) -> StoredImages:

@@ -6,6 +6,7 @@ transfer syntax, so that the same file gives the same pixels everywhere.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -101,6 +102,27 @@ class Coding:
         """Return the rank of each cell's value, of the same shape."""
         ranks = ((cells.astype(np.int32) & self.mask) ^ self.flip) >> self.down
         return ranks.astype(np.uint16)
+
+
+def digest(cells: Cells, coding: Coding) -> str:
+    """Return the sha256 of an image's size and values, however cells and bits held them.
+
+    Values as 16 bits, low byte first; their sign counts where one is negative. So the digest is
+    that of every lossless form of the image: packed, decompressed, in larger cells, with or
+    without an overlay in the spare bits.
+    """
+    values = cells & cells.dtype.type(coding.mask)
+    values ^= values.dtype.type(coding.flip)
+    values >>= values.dtype.type(coding.down)
+    words = values.astype("<u2", copy=False)
+    negative = False
+    if coding.signed:
+        words += np.uint16(coding.lowest % (1 << 16))
+        negative = bool((words >> 15).any())
+    size = f"{cells.shape[0]} {cells.shape[1]} {'signed' if negative else 'unsigned'}\n"
+    state = hashlib.sha256(size.encode())
+    state.update(words.data)
+    return state.hexdigest()
 
 
 def read_cells(

@@ -17,6 +17,7 @@ from lapvqa.errors import DicomError
 class Reason(StrEnum):
     """Codes of column ``reason`` in rejects.parquet."""
 
+    ERASED = "erased"
     UNREADABLE = "unreadable"
     CHANGED = "changed"
     TOO_LARGE = "too_large"
@@ -49,6 +50,7 @@ class Reason(StrEnum):
     OUTSIDE_LAYOUT = "outside_layout"
     DUPLICATE_UID = "duplicate_uid"
     DUPLICATE_CONTENT = "duplicate_content"
+    DUPLICATE_FILM = "duplicate_film"
     PATIENT_MISMATCH = "patient_mismatch"
     NO_SPLIT = "no_split"
     LATERAL_NOT_ASKED = "lateral_not_asked"
@@ -76,12 +78,20 @@ class Reason(StrEnum):
 TRANSIENT = frozenset({Reason.UNREADABLE, Reason.CHANGED, Reason.DECODER_CRASHED})
 
 # These files belong to a study that another file stands for; they say nothing of its folder.
-COPIES = frozenset({Reason.DUPLICATE_UID, Reason.DUPLICATE_CONTENT, Reason.PATIENT_MISMATCH})
+COPIES = frozenset(
+    {
+        Reason.DUPLICATE_UID, Reason.DUPLICATE_CONTENT, Reason.DUPLICATE_FILM,
+        Reason.PATIENT_MISMATCH,
+    }
+)  # fmt: skip
 
 # Left out on request, so they do not count against ingest.reject_budget.
-BY_REQUEST = frozenset({Reason.LATERAL_NOT_ASKED, Reason.VIEW_UNKNOWN, Reason.COMPANION})
+BY_REQUEST = frozenset(
+    {Reason.ERASED, Reason.LATERAL_NOT_ASKED, Reason.VIEW_UNKNOWN, Reason.COMPANION}
+)
 
 _REMEDIES = {
+    Reason.ERASED: "delete the file from the archive: its patient was erased (docs/erasure.md)",
     Reason.UNREADABLE: "check that the file exists and that this user may read it",
     Reason.CHANGED: "let the copying into the archive finish, then run again",
     Reason.TOO_LARGE: "check the size and the rows and columns in the header; fetch a new copy",
@@ -121,6 +131,8 @@ _REMEDIES = {
     Reason.OUTSIDE_LAYOUT: "move it to where its layout has such files, or out of the archive",
     Reason.DUPLICATE_UID: "nothing, if the first copy is the right one; otherwise remove that one",
     Reason.DUPLICATE_CONTENT: "nothing: the same bytes were taken once",
+    Reason.DUPLICATE_FILM: "nothing: the same film of this patient was taken once; a PACS writes "
+    "it with other bytes, at times under another UID",
     Reason.PATIENT_MISMATCH: "correct the PatientID: one study names two patients; if a table "
     "numbers patients otherwise than the images do, set reports.patient: none in local.yaml",
     Reason.NO_SPLIT: "add its patient to the split table, or remove that table to split by share",

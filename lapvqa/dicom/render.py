@@ -19,7 +19,7 @@ from lapvqa.dicom import grayscale
 from lapvqa.dicom.grayscale import TABLE_WHITE, Ramp, Table
 from lapvqa.dicom.header import MONOCHROME, Header
 from lapvqa.dicom.parse import ParsedDicom, parse
-from lapvqa.dicom.pixels import Cells, Coding, Values, read_cells
+from lapvqa.dicom.pixels import Cells, Coding, Values, digest, read_cells
 from lapvqa.dicom.reasons import Reason, as_reason, quiet
 from lapvqa.errors import DicomError
 from lapvqa.images.area import clamped_means, mapped_means
@@ -42,6 +42,8 @@ class DicomImage:
     voi: str
     """lut | window | rendered | percentile: how intensity was chosen."""
     meta: Header
+    decoded_sha256: str
+    """Of the decoded values, before any grey transformation: ``pixels.digest``."""
 
 
 def read_image(data: bytes) -> DicomImage:
@@ -67,7 +69,7 @@ def show(attributes: Dataset, coding: Coding, cells: Cells, header: Header) -> D
     pixels = greys.astype(np.uint8)
     if int(pixels.max()) - int(pixels.min()) < 2:
         raise DicomError(Reason.CONSTANT_IMAGE, f"one grey everywhere: {int(pixels.min())} of 255")
-    return DicomImage(framed(pixels, fit), fit, voi, header)
+    return DicomImage(framed(pixels, fit), fit, voi, header, digest(cells, coding))
 
 
 def _greys(dataset: Dataset, coding: Coding, cells: Cells, fit: Fit) -> tuple[Greys, str]:

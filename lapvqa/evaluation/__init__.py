@@ -7,7 +7,6 @@ Files, in the order in which data meets them:
     external_encoders.py  encoders of others: their names, their folders of results
     image_encoder.py      an encoder as the evaluations see it: stored pixels in, tokens out
     encoders/             others' encoders: which folders are read, how they see the image
-    image_folder.py       a data set's folder of image files, decoded once
     features.py           features of encoders, computed once per encoder and image
     visual_tokens.py      images as tokens of one encoder, frozen or trained with the head
     head_training.py      one loop that trains every task's heads
@@ -15,6 +14,7 @@ Files, in the order in which data meets them:
     answering.py          the question tasks' common judge
     answer_scoring.py     metrics of answers, for both question tasks
     prediction_rows.py    predictions by system: one system's rows in order, a curve for each
+    contamination.py      are test images known to the training of the encoders
     contract.py           predictions first, metrics and curves from predictions alone
     differences.py        two systems on the same samples: each metric's difference and its p
     results.py            the files of a result folder, and the one reader of metrics.json

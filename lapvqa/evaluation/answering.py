@@ -16,6 +16,7 @@ from lapvqa.evaluation.head_training import describe, train_heads
 from lapvqa.evaluation.visual_tokens import stored_images
 from lapvqa.evaluation.writing import TextSample, WritingHead
 from lapvqa.heads.text import TextHead, of_size
+from lapvqa.images.report_pairs import read_excluded
 from lapvqa.job import Counts, Job
 from lapvqa.params import QuestionParams
 from lapvqa.schemas import ANSWER_PREDICTIONS
@@ -42,7 +43,7 @@ def judge(
     source = run.open_input()
     if source is None:
         return run.without_input()
-    stored = open_stored(run.job)
+    stored = open_stored(run.job, read_excluded(run.job.project))
     questions = read(source.folder, stored)
     rows: list[Row] = questions.table.to_pylist()
     splits = {split: [row for row in rows if row["split"] == split] for split in SPLITS}

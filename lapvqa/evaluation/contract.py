@@ -6,6 +6,8 @@ metrics.json, computed:
      "differences": {"a-b": {metric: {"value", "low", "high", "p_value", "delong_p" of an AUC}}},
      "seeds": {system: {metric: {"values", "sd"}}} where several heads were trained,
      "undefined": ["metric: reason"], "protocol": {...},
+     "contaminated": false, or {"why": [text], "counts": {code: test images}} if training may know
+     test images; absent from predictions of which nobody says what made them,
      "metrics": {metric: {"implementation", "version", "tokenisation", ...}}}
 or, without the data: {"task", "status": "not computed", "reason"}.
 Undefined numbers are null. Numbers carry six decimals, so that the bytes are stable.
@@ -43,6 +45,7 @@ from lapvqa.evaluation.results import (
     NOT_COMPUTED,
     OK,
     PREDICTIONS,
+    Contamination,
 )
 from lapvqa.evaluation.task import CurveTable, EvaluationTask
 from lapvqa.job import Counts
@@ -52,6 +55,7 @@ from lapvqa.params import BootstrapParams
 
 _PROTOCOL_KEY = b"lapvqa.protocol"
 _REASON_KEY = b"lapvqa.not_computed"
+_CONTAMINATED_KEY = b"lapvqa.contaminated"
 _DECIMALS = 6
 
 
@@ -70,14 +74,17 @@ def publish(
     protocol: Mapping[str, Any],
     folder: Path,
     common: BootstrapParams,
+    contaminated: Contamination | None = None,
 ) -> Counts:
     """Write predictions to ``folder``, then score what was written; return the closing counts.
 
     ``protocol``: strings and numbers that say how the predictions were made (recipe, splits,
-    chosen hyperparameters, images that could not be read). It travels inside predictions.parquet.
+    chosen hyperparameters, images that could not be read). It travels inside predictions.parquet,
+    and so does what is known of the test images' way into training: ``contaminated``.
     """
     text = json.dumps(protocol, sort_keys=True, allow_nan=False)
-    described = predictions.replace_schema_metadata({_PROTOCOL_KEY: text})
+    stamp = json.dumps(contaminated.as_json() if contaminated else False, sort_keys=True)
+    described = predictions.replace_schema_metadata({_PROTOCOL_KEY: text, _CONTAMINATED_KEY: stamp})
     storage.write_table(folder / PREDICTIONS, described, task.schema)
     _close_extra(folder)
     return score(task, folder=folder, common=common)
@@ -161,7 +168,9 @@ def metrics_of(
         for name, measured in measures.items()
     }
     first = next(iter(measures.values()))
+    stamp = metadata.get(_CONTAMINATED_KEY)
     return {
+        **({} if stamp is None else {"contaminated": json.loads(stamp)}),
         "task": task.name,
         "status": OK,
         "primary": task.primary,

@@ -11,10 +11,10 @@ from typing import Any, Generic, TypeVar
 import pyarrow as pa
 
 from lapvqa import storage
+from lapvqa.datasets.image_folder import ImageFolder, open_folder
 from lapvqa.errors import OtherArchiveError
-from lapvqa.evaluation import contract
+from lapvqa.evaluation import contamination, contract
 from lapvqa.evaluation.image_encoder import ImageEncoder, OwnEncoder
-from lapvqa.evaluation.image_folder import ImageFolder, open_folder
 from lapvqa.evaluation.task import EvaluationTask
 from lapvqa.job import Counts, Job
 from lapvqa.params import BootstrapParams, EvaluateParams
@@ -30,12 +30,14 @@ class EncoderSet:
 
     ``load``: makes them, system -> encoder, when they are needed. ``results``: has a folder per
     task. ``model``: folder of the pipeline's own model, whose decoder report generation uses; None
-    for external encoders.
+    for external encoders. ``training``: digest of the pairs that the encoders were trained on, None
+    if not known.
     """
 
     load: Callable[[], dict[str, ImageEncoder]]
     results: Path
     model: Path | None = None
+    training: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,22 @@ class Evaluation(Generic[P]):
         return contract.empty_extra(self.folder)
 
     def publish(self, predictions: pa.Table, protocol: Mapping[str, Any]) -> Counts:
-        """Write predictions, then score what was written; see ``contract.publish``."""
+        """Write predictions, then score what was written; see ``contract.publish``.
+
+        What the training may have known of them is looked up and said.
+        """
+        data_set = self.task.folder.name if self.task.folder else contamination.ARCHIVE
+        training, project = self.encoders.training, self.job.project
+        contaminated = contamination.examine(predictions, data_set, training, project)
+        for why in contaminated.why if contaminated else ():
+            self.job.recorder.say(f"contaminated: {why}")
         return contract.publish(
-            self.task, predictions, protocol=protocol, folder=self.folder, common=self.common
+            self.task,
+            predictions,
+            protocol=protocol,
+            folder=self.folder,
+            common=self.common,
+            contaminated=contaminated,
         )
 
 
@@ -101,7 +116,12 @@ def evaluate(
 def pipeline_encoders(job: Job) -> EncoderSet:
     """Return the pipeline's encoder and its untrained twin; results are the stages' outputs."""
     folder = encoder_folder(job)
-    return EncoderSet(lambda: load_encoders(folder), job.project.root / "results", folder)
+    return EncoderSet(
+        lambda: load_encoders(folder),
+        job.project.root / "results",
+        folder,
+        contamination.training_of(folder),
+    )
 
 
 def encoder_folder(job: Job) -> Path:

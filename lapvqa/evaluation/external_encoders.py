@@ -13,6 +13,7 @@ from typing import Any
 from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation import features
+from lapvqa.evaluation.contamination import training_of
 from lapvqa.evaluation.encoders.open_encoder import open_encoder
 from lapvqa.evaluation.evaluate import EncoderSet
 from lapvqa.evaluation.image_encoder import ImageEncoder
@@ -71,7 +72,7 @@ def external_encoder(name: str, path: Path, project: Project) -> EncoderSet:
     def load() -> dict[str, ImageEncoder]:  # anew for each task: a native recipe trains it
         return {name: open_encoder(path)}
 
-    return EncoderSet(load, project.evaluations_dir(name))
+    return EncoderSet(load, project.evaluations_dir(name), training=training_of(path))
 
 
 def read_encoders(project: Project) -> dict[str, dict[str, Any]]:

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from lapvqa import storage
+from lapvqa.datasets.image_folder import Pixels
 from lapvqa.evaluation.image_encoder import ImageEncoder
-from lapvqa.evaluation.image_folder import Pixels
 from lapvqa.job import Job
 from lapvqa.machine import Machine
 from lapvqa.networks.device import choose_device, make_deterministic

@@ -77,6 +77,21 @@ class Headline:
 
 
 @dataclass(frozen=True)
+class Contamination:
+    """Why the test images may be known to training: in words, and how many images by code.
+
+    Codes: the firewall's reasons, or those of ``lapvqa.evaluation.contamination``.
+    """
+
+    why: tuple[str, ...]
+    counts: Mapping[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as it stands in metrics.json."""
+        return {"why": list(self.why), "counts": dict(self.counts)}
+
+
+@dataclass(frozen=True)
 class TaskResult:
     """One evaluation's metrics, or the ``reason`` why there are none."""
 
@@ -91,6 +106,7 @@ class TaskResult:
     seeds: Mapping[str, Mapping[str, HeadSpread]] = field(default_factory=dict)
     undefined: tuple[str, ...] = ()
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    contaminated: Contamination | None = None
 
     @property
     def metrics(self) -> list[str]:
@@ -149,7 +165,12 @@ def parse(content: Mapping[str, Any]) -> TaskResult:
         },
         undefined=tuple(str(line) for line in content.get("undefined", [])),
         protocol=content.get("protocol", {}),
+        contaminated=_contamination(content.get("contaminated")),
     )
+
+
+def _contamination(content: Any) -> Contamination | None:
+    return Contamination(tuple(content["why"]), content["counts"]) if content else None
 
 
 def _intervals(systems: Mapping[str, Any]) -> Systems:

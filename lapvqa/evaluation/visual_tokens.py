@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from lapvqa import storage
+from lapvqa.datasets.image_folder import Pixels
 from lapvqa.datasets.stored import StoredImages
 from lapvqa.evaluation.features import FeatureStore, open_store
 from lapvqa.evaluation.image_encoder import ImageEncoder
-from lapvqa.evaluation.image_folder import Pixels
 from lapvqa.images.shards import ShardStore, verify_shards
 from lapvqa.job import Job
 from lapvqa.networks.device import choose_device, make_deterministic

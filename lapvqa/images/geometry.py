@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lapvqa.images.area import clamped_means
 from lapvqa.schemas import CONTENT_SIZE, STORED_SIZE
 
 cv2.setNumThreads(1)  # callers already run one process per core
@@ -96,6 +95,9 @@ def fit_image(pixels: NDArray[Pixel]) -> tuple[NDArray[Pixel], Fit]:
             pixels, None, fx=fit.scale, fy=fit.scale, interpolation=cv2.INTER_LINEAR
         )
         return framed(content, fit), fit
+    # Imported on use: many need a Fit only, and the compiled kernels take a second to load.
+    from lapvqa.images.area import clamped_means
+
     top = int(np.iinfo(pixels.dtype).max)
     require_lanes(fit, largest=top)
     content = np.empty(fit.content_shape, np.uint16)

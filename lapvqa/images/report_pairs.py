@@ -17,7 +17,7 @@ from torch import Tensor
 from lapvqa import storage
 from lapvqa.images.shards import ShardStore
 from lapvqa.project import Project
-from lapvqa.schemas import FRONTAL_VIEWS, IMAGES, STORED_SIZE, TOKENS
+from lapvqa.schemas import EXCLUDED, FRONTAL_VIEWS, IMAGES, STORED_SIZE, TOKENS
 
 IGNORED = -100
 """Target of a position without one; torch's own default."""
@@ -74,9 +74,11 @@ def read_pairs(project: Project, split: str) -> tuple[list[Pair], int]:
     """Return the pairs of a split, ordered by keys, and how many of its reports got no image.
 
     All frontal images of a study count; one of unknown view does not, as it may be a lateral one
-    (``ingest.unknown_view`` can name it frontal).
+    (``ingest.unknown_view`` can name it frontal). The images that the firewall excludes are no
+    pairs, whoever asks: no head may be trained on them either.
     """
     images = storage.read_table(project.images, IMAGES, made_by="ingest")
+    excluded = read_excluded(project)
     tokens = storage.read_table(project.tokens_dir, TOKENS, made_by="tokens")
     columns = ["image_key", "study_key", "split", "view", "shard", "row", "pixels_sha256"]
     of_study: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -95,8 +97,18 @@ def read_pairs(project: Project, split: str) -> tuple[list[Pair], int]:
         pairs += [
             Pair(study_key, image["shard"], image["row"], image["pixels_sha256"], token_ids, sided)
             for image in sorted(frontal, key=lambda image: image["image_key"])
+            if image["image_key"] not in excluded
         ]
     return sorted(pairs, key=lambda pair: pair.study_key), without_image
+
+
+def read_excluded(project: Project) -> frozenset[str]:
+    """Return the keys of the images that a test set has too (stage ``firewall``).
+
+    Raises MissingArtifactError where nobody has looked.
+    """
+    table = storage.read_table(project.excluded, EXCLUDED, made_by="firewall")
+    return frozenset(table["image_key"].to_pylist())
 
 
 def _flat_tokens(column: Any) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:

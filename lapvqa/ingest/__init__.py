@@ -8,6 +8,7 @@ Files, in the order in which data meets them:
     cluster.py        the same reading on many machines
     pool.py           the pool of worker processes, limited in time and memory
     worker.py         one worker process, and the messages between it and the pool
+    tombstones.py     who was erased and must not come back
     one_file.py       one file to one result: bytes, header, pixels, hashed identifiers
     result_store.py   results kept outside DVC's outputs, so that a killed run continues
     columns.py        whole columns at once: look up, map, group

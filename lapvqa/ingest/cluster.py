@@ -19,6 +19,7 @@ from lapvqa.ingest.one_file import Context, Task
 from lapvqa.ingest.plan import at_known_places, groups, look_up
 from lapvqa.ingest.pool import process_all
 from lapvqa.ingest.result_store import open_files
+from lapvqa.ingest.tombstones import load_tombstones
 from lapvqa.job import Job
 from lapvqa.params import IngestParams
 
@@ -62,7 +63,8 @@ def read_group(params: IngestParams, job: Job, name: str) -> int:
     ]
     places = {(image, digest): (shard, row) for image, digest, shard, row in group["places"]}
     keyring = Keyring(key, keep_ids=params.deid.keep_ids)
-    context = Context(folder, keyring, params.split.seed, params.limits)
+    erased = load_tombstones(job.project, keyring)
+    context = Context(folder, keyring, params.split.seed, params.limits, erased)
     results = list(process_all([tasks], context, workers=job.machine.workers))
     store.write(at_known_places(results, places))
     return len(results)

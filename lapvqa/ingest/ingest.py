@@ -6,7 +6,7 @@ rows at the end and depend on the archive and the parameters alone.
 
 Memory: a worker holds one file, at most ingest.limits.memory_mb; this process holds the images of
 the shards being filled (ingest.shard_images x 147 kB, about twice), and the reports and
-all that is known of the files as columns: about 3 kB per file (1.6 GB at 377,110 with 215,491
+all that is known of the files as columns: about 3 kB per file (1.4 GB at 377,110 with 215,491
 reports).
 """
 
@@ -45,6 +45,7 @@ from lapvqa.ingest.rejects import load_waivers, require_budget
 from lapvqa.ingest.reports import UTF8_NAMES, flag_counts, open_reports, read_reports
 from lapvqa.ingest.result_store import ResultStore, open_files
 from lapvqa.ingest.study_tables import Reports, Shard
+from lapvqa.ingest.tombstones import Tombstones, load_tombstones
 from lapvqa.ingest.verdicts import in_splits_of_others, is_taken, judge, raw_twins
 from lapvqa.job import Job
 from lapvqa.params import IngestParams
@@ -70,6 +71,7 @@ class Source:
     context: Context
     planned: Plan
     files: Files
+    erased: Tombstones
 
 
 def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
@@ -114,6 +116,8 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
     del taken  # what only the table of images needs need not be there twice
     known_studies = study_tables.find_studies(files)
     reports, flags, num_reports = _reports(source, known_studies, params, job)
+    files = study_tables.without_keys_of_erased(files)
+    known_studies = study_tables.find_studies(files)
     days_earlier = _days_earlier(params, source.keyring)
     studies = study_tables.studies_table(known_studies, reports, days_earlier)
     reports = replace(reports, taken=reports.taken.drop_columns(["text"]))
@@ -164,32 +168,40 @@ def open_source(params: IngestParams, job: Job) -> Source:
     found = find_known_files(folder, listed, work_dir)
     key = load_key(folder, job)
     keyring = Keyring(key, keep_ids=params.deid.keep_ids)
-    index = partial(_report_index, folder, keyring, job)
+    erased = load_tombstones(job.project, keyring)
+    store = open_files(work_dir, folder, params, key)
+    store.bury(erased, job.recorder)
+    index = partial(_report_index, folder, erased, job)
     archive = open_archive(folder, found, job.machine.reports, index)
     if not archive.reports:
         job.recorder.say("no file with reports yet: only DICOM SR among the images can bring some")
-    seed = params.split.seed
     return Source(
         folder,
         archive,
         keyring,
-        open_files(work_dir, folder, params, key),
-        Context(folder, keyring, seed, params.limits),
-        plan(archive, found, views=params.views),
+        store,
+        Context(folder, keyring, params.split.seed, params.limits, erased),
+        plan(archive, found, views=params.views, erased=erased),
         found,
+        erased,
     )
 
 
-def _report_index(folder: Path, keyring: Keyring, job: Job, files: Files) -> ReportIndex:
-    """Open what is known of files with several reports."""
+def _report_index(folder: Path, erased: Tombstones, job: Job, files: Files) -> ReportIndex:
+    """Open what is known of files with several reports; of somebody erased by placeholders."""
+    keyring = erased.keyring
     described = {
         "source": str(folder.resolve()),
         "key": key_id(keyring.key),
         "keep_ids": keyring.keep_ids,
         "reports": job.machine.reports.digest(),
+        "erased": erased.digest,
         "code": code.digest(TreeArchive.__module__),
     }
-    hashes = Hashes(keyring.study, keyring.accession, keyring.image, keyring.patient)
+    study, image, patient = (
+        partial(erased.key_or_placeholder, kind) for kind in ("study", "image", "patient")
+    )
+    hashes = Hashes(study, keyring.accession, image, patient)
     file = index_file(job.project.work_dir("ingest"), described)
     return ReportIndex(file, hashes, files.facts)
 
@@ -199,7 +211,7 @@ def _reports(
 ) -> tuple[Reports, dict[str, int], int]:
     """Return the reports; of all that were read how many hold identifying text by kind; them."""
     known = study_tables.known_studies(studies, source.keyring)
-    matches = source.archive.match_reports(known)
+    matches = study_tables.without_erased(source.archive.match_reports(known), studies.files)
     for note in matches.notes:
         job.recorder.say(note)
     paths = pc.unique(whole(matches.table["path"])).sort()

@@ -1,10 +1,11 @@
 """What the last run wrote, kept as links: a run of which nothing differs gives it back.
 
 DVC deletes a stage's outputs before it runs, so they are linked into the private work folder, with
-a digest of all that they were made of: the inventory, the parameters, key, waivers, where reports
-are, the stores of finished work, libraries, and every file of the code (more than decides a result,
-and cheaper than to ask which do: what is wrongly asked again costs seconds). If all are the same, a
-full run would write the same bytes, and ``tests/ingest/test_last_run.py`` proves it.
+a digest of all that they were made of: the inventory, the parameters, key, waivers, tombstones,
+where reports are, the stores of finished work, libraries, and every file of the code (more than
+decides a result, and cheaper than to ask which do: what is wrongly asked again costs seconds). If
+all are the same, a full run would write the same bytes, and ``tests/ingest/test_last_run.py``
+proves it.
 
 Nothing is kept of a run with rejects whose cause may pass, or that a file system without links
 would have to copy.
@@ -120,6 +121,7 @@ class LastRun:
             "key": key_id(load_key(source, job)),
             "reports": job.machine.reports.digest(),
             "waivers": _sha256(waivers),
+            "tombstones": _sha256(job.project.tombstones),
             "stores": [_state(path) for path in sorted(work_dir.glob("*-*/"))],
             "libraries": [platform.python_version(), *map(version, (*LIBRARIES, "pyarrow"))],
             "code": code.digest_of_all(),

@@ -23,7 +23,9 @@ from lapvqa.dicom.header import Header
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
 from lapvqa.identity import Ids, Keyring
+from lapvqa.ingest import tombstones
 from lapvqa.ingest.archives.members import read_bytes
+from lapvqa.ingest.tombstones import Tombstones
 from lapvqa.params import LimitParams
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ RESULTS = pa.schema(
         pa.field("exception", pa.string()),
         pa.field("file_sha256", pa.string()),
         pa.field("pixels_sha256", pa.string()),
+        pa.field("decoded_sha256", pa.string()),
         pa.field("image_key", pa.string()),
         pa.field("instance_key", pa.string()),
         pa.field("study_key", pa.string()),
@@ -107,6 +110,8 @@ class Context:
     keyring: Keyring
     split_seed: int
     limits: LimitParams = LimitParams()
+    tombstones: Tombstones | None = None
+    """Who was erased: nothing but path and stamp of their files leaves a worker."""
 
 
 Batch = Sequence[Task]
@@ -126,6 +131,8 @@ class FileResult:
     exception: str | None = None
     file_sha256: str | None = None
     pixels_sha256: str | None = None
+    decoded_sha256: str | None = None
+    """Of the decoded values, before any grey transformation: ``lapvqa.dicom.pixels.digest``."""
     image_key: str | None = None
     instance_key: str | None = None
     """Keyed hash of the SOP Instance UID, whatever the image is called by."""
@@ -190,6 +197,26 @@ def as_results(table: pa.Table) -> list[FileResult]:
 
 def process_file(task: Task, context: Context) -> FileResult:
     """Read, hash and render one file; a reject is a result like any other."""
+    result = _process(task, context)
+    if context.tombstones is not None and context.tombstones.hides(result):
+        return buried(result, context.tombstones)
+    return result
+
+
+def buried(result: FileResult, erased: Tombstones) -> FileResult:
+    """Return what is kept of a file of somebody erased: that it lies there, and why it stays out.
+
+    Placeholders of its keys stay, so that its report is not taken for another study's.
+    """
+    return FileResult(
+        path=result.path, size=result.size, mtime_ns=result.mtime_ns,
+        layout_digest=result.layout_digest, reason=Reason.ERASED.value, detail=tombstones.DETAIL,
+        study_key=erased.placeholder("study", result.study_key),
+        patient_key=erased.placeholder("patient", result.patient_key), split_point=0.0,
+    )  # fmt: skip
+
+
+def _process(task: Task, context: Context) -> FileResult:
     result = unread(task, context.keyring, context.split_seed)
     try:
         stamp = task.size, task.mtime_ns
@@ -280,6 +307,7 @@ def _rendered(result: FileResult, image: DicomImage) -> FileResult:
         offset_x=image.fit.offset_x,
         offset_y=image.fit.offset_y,
         pixels_sha256=hashlib.sha256(image.pixels.data).hexdigest(),
+        decoded_sha256=image.decoded_sha256,
         pixels=image.pixels,
     )
 

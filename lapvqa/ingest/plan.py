@@ -24,6 +24,7 @@ from lapvqa import code
 from lapvqa.dicom.reasons import Reason
 from lapvqa.dicom.views import clean_view
 from lapvqa.identity import Ids, Keyring
+from lapvqa.ingest import tombstones
 from lapvqa.ingest.archives import kinds
 from lapvqa.ingest.archives.found import Files
 from lapvqa.ingest.archives.kinds import PICTURE
@@ -43,6 +44,7 @@ from lapvqa.ingest.columns import (
 from lapvqa.ingest.one_file import STORED, Context, FileResult, Task, as_table, unread
 from lapvqa.ingest.pool import process_all
 from lapvqa.ingest.result_store import ResultStore
+from lapvqa.ingest.tombstones import Tombstones
 from lapvqa.ingest.verdicts import Verdicts, Views, reject_unless_frontal
 from lapvqa.recorder import Recorder
 
@@ -90,9 +92,9 @@ class Known:
     orphans: Places
 
 
-def plan(archive: Archive, files: Files, *, views: Views) -> Plan:
-    """Settle what path and tables alone decide: a zip that cannot be read, outside the
-    layout, or not the view asked for."""
+def plan(archive: Archive, files: Files, *, views: Views, erased: Tombstones | None = None) -> Plan:
+    """Settle what path and tables alone decide: of somebody erased, a zip that cannot be read,
+    outside the layout, or not the view asked for."""
     paths = pa.array(sorted([*archive.images, *files.faults]), pa.string())
     named, is_known = ids_of(archive, paths)
     has_fault = is_one_of(paths, files.faults)
@@ -102,6 +104,8 @@ def plan(archive: Archive, files: Files, *, views: Views) -> Plan:
         named = pa.table(columns, schema=IDS)
     listed = archive.listed(named)
     verdicts = Verdicts(len(paths))
+    if erased is not None:
+        verdicts.reject(erased.names(named), Reason.ERASED, tombstones.DETAIL)
     if has_fault.any():
         verdicts.reject(has_fault, Reason.BAD_PACKING, (paths, files.faults.get))
     detail = f"expected a place and name of layout {archive.name}"
@@ -190,7 +194,7 @@ def read_files(
     known = look_up(planned, store, context.keyring, recorder)
     new = _read_new(known, store, context, shard_images, workers=workers, recorder=recorder)
     results = in_order(pa.concat_tables([known.current, *new])) if new else known.current
-    results = store.tidy(store.compact(results), planned.check)
+    results = store.shed(store.tidy(store.compact(results), planned.check))
     store.prune(results)
     return with_plan(planned, results, context)
 

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lapvqa import code, storage
@@ -25,6 +26,7 @@ from lapvqa.ingest.archives.found import Files
 from lapvqa.ingest.archives.protocol import Archive, ReportText, written_of
 from lapvqa.ingest.columns import (
     Column,
+    counted,
     digest,
     in_order,
     is_one_of,
@@ -146,6 +148,7 @@ def read_reports(
         recorder.say(f"{number} reports are known from before, {len(new)} are new")
     if rest.size:
         current = pa.concat_tables([current, as_table(found), _write(folder, new)])
+    current = _shed(folder, current)
     _prune(folder, set(pc.unique(current["held_in"]).to_pylist()))
     return in_order(current)
 
@@ -252,6 +255,18 @@ def _write(folder: Path, results: Sequence[ReportResult]) -> pa.Table:
     name = f"{digest(table)}.parquet"
     storage.write_table(folder / name, table, REPORTS)
     return _held(table, name)
+
+
+def _shed(folder: Path, current: pa.Table) -> pa.Table:
+    """Write anew the files that also hold reports which are no current ones: none may remain."""
+    mixed = [
+        name
+        for name, number in counted(current["held_in"]).items()
+        if name != "None" and pq.read_metadata(folder / name).num_rows > number
+    ]
+    own = is_one_of(current["held_in"], mixed)
+    again = _write(folder, as_results(kept(current, own))) if mixed else HELD.empty_table()
+    return pa.concat_tables([kept(current, ~own), again])
 
 
 def _prune(folder: Path, needed: set[str]) -> None:

@@ -27,15 +27,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lapvqa import code, storage
-from lapvqa.dicom.reasons import TRANSIENT
+from lapvqa.dicom.reasons import TRANSIENT, Reason
 from lapvqa.errors import MissingArtifactError, SchemaError
 from lapvqa.identity import key_id
 from lapvqa.images.shards import map_shard, shard_name, write_shard
 from lapvqa.ingest.columns import (
     Rows,
+    counted,
     digest,
     in_order,
     is_one_of,
@@ -45,7 +47,8 @@ from lapvqa.ingest.columns import (
     replaced,
     whole,
 )
-from lapvqa.ingest.one_file import RESULTS, STORED, FileResult, as_results, as_table
+from lapvqa.ingest.one_file import RESULTS, STORED, FileResult, as_results, as_table, buried
+from lapvqa.ingest.tombstones import Tombstones
 from lapvqa.params import IngestParams
 from lapvqa.recorder import Recorder
 
@@ -147,6 +150,44 @@ class ResultStore:
         if unchecked <= _MAX_UNCHECKED and len(pc.unique(current["held_in"])) <= _MAX_ROW_FILES:
             return current
         return self._write_rows(current, check)
+
+    def shed(self, current: pa.Table) -> pa.Table:
+        """Write anew the files that also hold rows of no current file; return the results.
+
+        What the archive no longer has must not remain here, be it a row.
+        """
+        counts = counted(current["held_in"])
+        mixed = [
+            name
+            for name, number in counts.items()
+            if pq.read_metadata(self.folder / name).num_rows > number
+        ]
+        if not mixed:
+            return current
+        own = is_one_of(current["held_in"], mixed)
+        rows = kept(current, own)
+        checks = pc.unique(rows["check"]).to_pylist()
+        again = self._write_rows(rows, checks[0] if len(checks) == 1 else "")
+        return in_order(pa.concat_tables([current.filter(pa.array(~own)), again]))
+
+    def bury(self, erased: Tombstones, recorder: Recorder) -> None:
+        """Put ``buried`` rows in place of those of somebody erased; ``compact`` then drops images.
+
+        Rows that were looked through for the same tombstones are not looked through again.
+        """
+        seen = self.folder / "tombstones"
+        if not erased.marks or (seen.exists() and seen.read_text() == erased.digest):
+            return
+        stored = self.load(recorder)
+        found = erased.hits(stored) & ~is_one_of(stored["reason"], [Reason.ERASED])
+        if found.any():
+            holders = pc.unique(stored["held_in"].filter(pa.array(found))).to_pylist()
+            rest = kept(stored, is_one_of(stored["held_in"], holders) & ~found)
+            rows = [buried(one, erased) for one in as_results(stored.filter(pa.array(found)))]
+            self._write_rows(pa.concat_tables([rest.select(STORED.names), as_table(rows)]))
+            for name in holders:
+                (self.folder / name).unlink()
+        storage.write_bytes(seen, erased.digest.encode())
 
     def prune(self, current: pa.Table) -> None:
         """Delete the files that no current result needs."""

@@ -17,7 +17,15 @@ from lapvqa.dicom.header import clean_date, clean_time
 from lapvqa.dicom.reasons import COPIES, Reason
 from lapvqa.identity import Keyring
 from lapvqa.images.shards import shard_name
-from lapvqa.ingest.archives.protocol import Archive, KnownStudies, Lazily, Matches, ReportMatch
+from lapvqa.ingest import tombstones
+from lapvqa.ingest.archives.protocol import (
+    Archive,
+    KnownStudies,
+    Lazily,
+    Matches,
+    Refusal,
+    ReportMatch,
+)
 from lapvqa.ingest.columns import (
     Mask,
     Rows,
@@ -266,6 +274,29 @@ def _pairs(studies: Studies, where: Mask, name: str) -> Iterator[tuple[str, str]
     rows = pa.array(where & is_set(values))
     keys = studies.column("study_key").filter(rows).to_pylist()
     return zip(keys, values.filter(rows).to_pylist(), strict=True)
+
+
+def without_erased(matches: Matches, files: pa.Table) -> Matches:
+    """Refuse the reports of studies of which only files of somebody erased are there, unread."""
+    is_erased = is_one_of(files["reason"], [Reason.ERASED])
+    if not is_erased.any():
+        return matches
+    keys, others = (files["study_key"].filter(pa.array(rows)) for rows in (is_erased, ~is_erased))
+    gone = set(keys.to_pylist()) - set(others.to_pylist()) - {None}
+    refused = is_one_of(matches.table["study"], gone)
+    paths = matches.table["path"].filter(pa.array(refused)).to_pylist()
+    why = dict.fromkeys(paths, Refusal(Reason.ERASED, tombstones.DETAIL))
+    return Matches(kept(matches.table, ~refused), {**matches.refused, **why}, matches.notes)
+
+
+def without_keys_of_erased(files: pa.Table) -> pa.Table:
+    """Return the judged files without whose they are, where that is somebody erased."""
+    is_erased = pa.array(is_one_of(files["reason"], [Reason.ERASED]))
+    none = pa.scalar(None, pa.string())
+    names = ("study", "study_key", "patient_key", "accession_key", "instance_key")
+    return replaced(
+        files, {name: pc.if_else(is_erased, none, whole(files[name])) for name in names}
+    )
 
 
 def judge_reports(

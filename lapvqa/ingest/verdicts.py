@@ -107,6 +107,7 @@ def judge(files: pa.Table, params: IngestParams, *, has_split: bool) -> pa.Table
     _reject_repeated(verdicts, files["file_sha256"], Reason.DUPLICATE_CONTENT)
     _reject_repeated(verdicts, files["image_key"], Reason.DUPLICATE_UID)
     _reject_repeated(verdicts, files["instance_key"], Reason.DUPLICATE_UID)
+    _reject_repeated(verdicts, _films(files), Reason.DUPLICATE_FILM)
     _reject_second_patient(verdicts, files)
     detail = "expected its patient in the split table, found none"
     verdicts.reject(~is_set(split), Reason.NO_SPLIT, detail)
@@ -210,6 +211,15 @@ def _reject_repeated(verdicts: Verdicts, column: Column, reason: Reason) -> None
     again = np.zeros(len(column), bool)
     again[rows] = first_of(unordered(column)[rows]) != np.arange(len(rows))
     verdicts.reject(again, reason, "a file earlier in order of path has the same")
+
+
+def _films(files: pa.Table) -> pa.Array:
+    """Return what a film is known by: its patient and its decoded values; null if not decoded.
+
+    Within one patient only: the same film under two patients is a question for a person, and for
+    the firewall, since nobody knows whose it is.
+    """
+    return whole(pc.binary_join_element_wise(files["patient_key"], files["decoded_sha256"], " "))
 
 
 def _reject_second_patient(verdicts: Verdicts, files: pa.Table) -> None:

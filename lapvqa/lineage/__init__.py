@@ -12,7 +12,7 @@ Files, in the order in which data meets them:
     first_ledger.py  the ledger of version 0.1, taken over
     evaluations.py   the entry of `lapvqa evaluate --encoder`
     contents.py      what a table or a metrics.json says that a model card tells
-    history.py       what of the ledger belongs to one run or model
+    ancestry.py      what of the ledger belongs to one run or model
     file_digests.py  digests of a file that say where it changed
     signing.py       what leaves the project, signed
     provenance.py    how a model was made, as a statement to be signed

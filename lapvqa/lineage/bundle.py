@@ -30,8 +30,8 @@ from typing import Any, BinaryIO
 from lapvqa import storage
 from lapvqa.errors import EXIT_BAD_DATA, ConfigError, LapvqaError, MissingArtifactError
 from lapvqa.lineage import file_digests, ledger, signing
+from lapvqa.lineage.ancestry import WEIGHTS, Ancestry, Told
 from lapvqa.lineage.card import check, document, markdown
-from lapvqa.lineage.history import WEIGHTS, History, Told
 from lapvqa.lineage.ledger import IMPORT, RELEASE, Draft, Entry
 from lapvqa.lineage.provenance import provenance
 from lapvqa.project import Project
@@ -99,9 +99,9 @@ def pack(
     Raises ConfigError if nothing has that name, MissingArtifactError if what was asked for is not
     here any more.
     """
-    history = History(ledger.entries(project))
-    told = history.find(target)
-    scope = history.scope(told)
+    ancestry = Ancestry(ledger.entries(project))
+    told = ancestry.find(target)
+    scope = ancestry.scope(told)
     wanted = _ALWAYS | (_PREDICTIONS if predictions else set()) | (_WEIGHTS if weights else set())
     files, absent = _artefacts(project, scope, wanted)
     asked = [path for path in absent if path.rpartition("/")[2] not in _ALWAYS]
@@ -110,7 +110,7 @@ def pack(
             f"expected {asked[0]} as run {told.id[:12]} left it, found another or none",
             hint="`dvc checkout` the commit that holds it, or leave out --predictions, --weights",
         )
-    contents = {**_texts(project, history, told, scope), **files}
+    contents = {**_texts(project, ancestry, told, scope), **files}
     chain = contents["ledger/chain.jsonl"]
     manifest = {
         "format": FORMAT,
@@ -191,15 +191,17 @@ def _tell_once(project: Project, kind: str, payload: dict[str, Any]) -> bool:
     return bool(ledger.extend(project, unless_told))
 
 
-def _texts(project: Project, history: History, told: Told, scope: list[Told]) -> dict[str, Content]:
+def _texts(
+    project: Project, ancestry: Ancestry, told: Told, scope: list[Told]
+) -> dict[str, Content]:
     """Return the files that are made of the ledger alone."""
-    ids = {one.id for one in scope} | {entry.id for entry in history.beside(scope)}
+    ids = {one.id for one in scope} | {entry.id for entry in ancestry.beside(scope)}
     texts: dict[str, bytes] = {}
     if told.weights:
-        card = markdown.render(document.card(history, told))
-        ids |= check.cited(card, history.entries)  # of the model before, what the card tells of it
+        card = markdown.render(document.card(ancestry, told))
+        ids |= check.cited(card, ancestry.entries)  # of the model before, what the card tells of it
         texts["card.md"] = card.encode()
-        texts["model.dsse.json"] = signing.sign(project, provenance(history, told))
+        texts["model.dsse.json"] = signing.sign(project, provenance(ancestry, told))
     chain, payloads = ledger.part(project, ids)
     texts |= {
         "ledger/chain.jsonl": chain,
@@ -294,7 +296,7 @@ def _extract(archive: zipfile.ZipFile, contents: Mapping[str, Content], folder: 
         brought = Project(temporary)
         faults = ledger.verify(brought, partly=True)
         if (temporary / "card.md").exists():
-            card = (temporary / "card.md").read_text(encoding="utf-8")
+            card = (temporary / "card.md").read_bytes().decode()
             faults += [f"card.md {one}" for one in check.faults(card, ledger.entries(brought))]
         if faults:
             raise _refused(faults[0])

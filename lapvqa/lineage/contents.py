@@ -18,7 +18,7 @@ UNKNOWN = "unknown"
 _BY_SPLIT = ("view", "sex", "age_band")
 """Columns whose values are counted by split, where a table has them."""
 _EVALUATION = (
-    "task", "status", "reason", "primary", "num_samples", "num_patients", "undefined",
+    "task", "status", "reason", "primary", "num_samples", "num_patients",
     "contaminated", "slices",
 )  # fmt: skip
 

@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lapvqa.lineage import signing
-from lapvqa.lineage.history import History, Told
+from lapvqa.lineage.ancestry import Ancestry, Told
 
 _BUILD_TYPE = "urn:lapvqa:pipeline:v1"
 _BUILDER = "urn:lapvqa:project"
 
 
-def provenance(history: History, model: Told) -> dict[str, Any]:
+def provenance(ancestry: Ancestry, model: Told) -> dict[str, Any]:
     """Return the statement of a run that made a model: its outputs, and what they were made of."""
-    scope = history.upstream(model)
+    scope = ancestry.upstream(model)
     predicate = {
         "buildDefinition": {
             "buildType": _BUILD_TYPE,

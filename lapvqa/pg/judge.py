@@ -22,6 +22,7 @@ from lapvqa.evaluation.evaluate import Evaluation, encoder_folder
 from lapvqa.evaluation.head_training import TaskHead, describe, train_heads
 from lapvqa.evaluation.visual_tokens import NumberedImages, VisualTokens, stored_images
 from lapvqa.heads.boxes import to_xyxy
+from lapvqa.images.report_pairs import read_excluded
 from lapvqa.job import Counts
 from lapvqa.metrics.boxes.overlap import areas, as_boxes
 from lapvqa.metrics.boxes.phrase_grounding import NAMES, Several, grounding_panel
@@ -57,7 +58,7 @@ def judge(run: Evaluation[PgParams]) -> Counts:
     source = run.open_input()
     if source is None:
         return run.without_input()
-    stored = open_stored(run.job)
+    stored = open_stored(run.job, read_excluded(run.job.project))
     dataset = read_ms_cxr(
         source.folder,
         stored,

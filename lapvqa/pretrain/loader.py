@@ -22,6 +22,7 @@ from lapvqa.images.report_pairs import (
     digest_pairs,
     epoch_order,
     read_batch,
+    read_excluded,
     read_pairs,
 )
 from lapvqa.images.shards import ShardStore, verify_shards
@@ -36,7 +37,8 @@ STEPS_AHEAD = 2
 class Corpus:
     """The pairs of train and validate, the shards that hold their images, and a digest of all.
 
-    ``without_image`` counts the reports of both splits that have no frontal image.
+    ``without_image`` counts the reports of both splits that have no frontal image; ``excluded``
+    the images that are left out because a test set has them too.
     """
 
     train: list[Pair]
@@ -44,6 +46,7 @@ class Corpus:
     store: ShardStore
     without_image: int
     digest: str
+    excluded: int = 0
 
 
 def read_corpus(project: Project) -> Corpus:
@@ -53,12 +56,15 @@ def read_corpus(project: Project) -> Corpus:
     """
     train, train_without = read_pairs(project, "train")
     validate, validate_without = read_pairs(project, "validate")
+    excluded = len(read_excluded(project))
     if not train:
         raise SourceError(
             "expected frontal images with reports in the split train, found none "
-            f"({train_without} reports there have no frontal image)",
+            f"({train_without} reports there have no frontal image, the firewall excludes "
+            f"{excluded} images of train and validate)",
             hint="data/rejects.parquet and data/token_rejects.parquet say what was rejected; "
-            "images of unknown view are not trained on, unless ingest.unknown_view is frontal",
+            "images of unknown view are not trained on, unless ingest.unknown_view is frontal; "
+            "data/firewall/account.json says which test sets have the images excluded",
         )
     longest = max(len(pair.token_ids) for pair in train + validate)
     if longest > MAX_LENGTH:
@@ -69,7 +75,7 @@ def read_corpus(project: Project) -> Corpus:
     digest = digest_pairs(train + validate)
     store = ShardStore(project.images_dir)
     verify_shards(project.images_dir, {pair.shard for pair in train + validate})
-    return Corpus(train, validate, store, train_without + validate_without, digest)
+    return Corpus(train, validate, store, train_without + validate_without, digest, excluded)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,8 @@ def train(params: PretrainParams, job: Job, world: World) -> None:
     """Train as one of the processes of ``world``."""
     make_deterministic(threads=params.cpu_threads, exact=params.deterministic)
     corpus = read_corpus(job.project)
+    if corpus.excluded and world.is_main:
+        job.recorder.say(f"{corpus.excluded} images are left out: a test set has them too")
     digest = run_digest(params, corpus)
     world.require_same("run (parameters, data, code, torch)", digest)
     device = choose_device(job.machine, world.local_rank)
@@ -137,6 +139,7 @@ def write_results(trainer: Trainer, last: dict[str, Tensor], project: Project, w
         "train_pairs": len(corpus.train),
         "validate_pairs": len(corpus.validate),
         "reports_without_frontal_image": corpus.without_image,
+        "images_excluded_by_firewall": corpus.excluded,
         "steps": progress.step,
         "skipped_steps": sum(record.skipped for record in progress.history),
         "best_step": progress.best_step,

@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lapvqa.datasets import image_folder
+from lapvqa.datasets.image_folder import ImageFolder
 from lapvqa.datasets.labelled import ProbeDataset, Rows
 from lapvqa.datasets.pictures import read_or_none
-from lapvqa.evaluation import features, image_folder
+from lapvqa.evaluation import features
 from lapvqa.evaluation.evaluate import Evaluation
 from lapvqa.evaluation.image_encoder import ImageEncoder
-from lapvqa.evaluation.image_folder import ImageFolder
 from lapvqa.job import Counts, Job
 from lapvqa.metrics.classification import UNKNOWN
 from lapvqa.probe.linear import Probe, fit_and_predict

@@ -68,7 +68,8 @@ class Stream:
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     def _ship(self) -> None:
-        store = self._store or self._connect()
+        # Known before all is shipped: if the stage ends meanwhile, its end ships the rest.
+        store = self._store = self._store or self._connect()
         if self._run_id is None:
             pipeline = spool.waits(self._record.run, self._spool)
             self._run_id = shipping.run_of(store, self._record, pipeline)
@@ -78,7 +79,6 @@ class Stream:
             self._ship_file(store, self._run_id, self._lines, spool.LINES)
         if (folder / spool.LOAD).exists():
             self._ship_file(store, self._run_id, folder / spool.LOAD, spool.LOAD)
-        self._store = store
 
     def _ship_file(self, store: Store, run_id: str, lines: Path, name: str) -> None:
         folder = self._record.folder(self._spool)

@@ -23,19 +23,13 @@ from lapvqa.project import Project
 from lapvqa.uptodate import manifest
 
 
-@pytest.fixture(scope="session")
-def toy_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("toy")
-    toy_project.make(root)
-    manifest.remember(Project(root))
-    return root
-
-
 @pytest.fixture
-def toy(toy_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+def toy(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Project:
     """A private copy of the toy project as a finished run left it; the working folder."""
     root = tmp_path / "project"
-    shutil.copytree(toy_template, root)
+    shutil.copytree(toy_project.made(tmp_path_factory), root)
     monkeypatch.chdir(root)
     manifest.remember(Project(root))
     return Project(root)

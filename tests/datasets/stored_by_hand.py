@@ -51,6 +51,7 @@ def stored_of(
                     "offset_x": fit.offset_x,
                     "offset_y": fit.offset_y,
                     "pixels_sha256": f"{len(images):064x}",
+                    "decoded_sha256": f"{len(images):064x}",
                 }
             )
     return index(pa.Table.from_pylist(images), pa.Table.from_pylist(studies), KEYRING)

@@ -75,8 +75,11 @@ def small_image(seed: int) -> NDArray[np.uint8]:
     return np.kron(noise, np.ones((8, 8))).astype(np.uint8)
 
 
-def write_project(root: Path, source: Path, *, workers: int = 2, **ingest: Any) -> Project:
-    """A project folder over ``source`` with the repository's parameters; ``ingest`` overrides."""
+def write_project(root: Path, source: Path, *, workers: int = 1, **ingest: Any) -> Project:
+    """A project folder over ``source`` with the repository's parameters; ``ingest`` overrides.
+
+    Each worker is a process whose imports take a second.
+    """
     from ruamel.yaml import YAML
 
     root.mkdir(parents=True, exist_ok=True)

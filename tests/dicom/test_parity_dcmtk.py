@@ -6,6 +6,7 @@ decoders are OpenJPEG and gdcm's, and the files are checked against the pixels t
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from pydicom import Dataset, dcmread
 from pydicom import uid as uids
 
 from lapvqa.dicom.parse import parse
-from lapvqa.dicom.pixels import NATIVE, Coding, read_cells
+from lapvqa.dicom.pixels import NATIVE, Coding, digest, read_cells
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
 
@@ -84,7 +85,16 @@ def run(program: Program, source: Path, target: Path) -> None:
 def ours(data: bytes) -> Values:
     parsed = parse(data)
     cells, coding = read_cells(parsed.header, parsed.dataset, parsed.pixel_data, vr=parsed.pixel_vr)
-    return coding.values()[coding.ranks(cells)].astype(np.int64)
+    values: Values = coding.values()[coding.ranks(cells)].astype(np.int64)
+    assert digest(cells, coding) == digest_by_hand(values)  # whatever wrote or packed the file
+    return values
+
+
+def digest_by_hand(values: Values) -> str:
+    signed = values.min() < 0
+    size = f"{values.shape[0]} {values.shape[1]} {'signed' if signed else 'unsigned'}\n"
+    words = values.astype("<i2" if signed else "<u2").tobytes()
+    return hashlib.sha256(size.encode() + words).hexdigest()
 
 
 def theirs(path: Path) -> Values:

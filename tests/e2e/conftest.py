@@ -15,6 +15,8 @@ import pytest
 from once import built_once
 from ruamel.yaml import YAML
 
+from lapvqa.synth.archive import write_demo
+
 BIN = Path(sys.executable).parent
 HEAD = {"d_model": 16, "num_layers": 1, "nhead": 2}
 SMALL = {
@@ -97,21 +99,26 @@ def _merge(target: dict, values: dict) -> None:
 
 
 @pytest.fixture(scope="session")
-def small_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A demo archive of a few dozen patients, made once."""
-    from lapvqa.synth.archive import write_demo
+def template(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tracked files as they are now, a small archive and the small sizes; built once.
 
-    return built_once(
-        tmp_path_factory,
-        "small-demo",
-        lambda root: write_demo(root, patients=30, studies=60, seed=3, workers=1),
-    )
+    The code lies compiled beside its source, the kernels too, as after anybody's first run.
+    """
+
+    def build(root: Path) -> None:
+        _copy_tracked(repository, root)
+        write_demo(root / "demo", patients=30, studies=60, seed=3, workers=1)
+        canaries.populate(root / "demo/mimic-cxr")
+        change(root / "params.yaml", SMALL)
+        change(root / "params.yaml", canaries.SETTINGS)
+        project = Scratch(root)
+        project.run(sys.executable, "-m", "compileall", "-q", "lapvqa", "tasks", "flows")
+        project.run(sys.executable, "-c", "import lapvqa.dicom.render")
+
+    return built_once(tmp_path_factory, "e2e-template", build)
 
 
-@pytest.fixture(scope="session")
-def template(repository: Path, small_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tracked files as they are now, the small archive and the small sizes."""
-    root = tmp_path_factory.mktemp("template")
+def _copy_tracked(repository: Path, root: Path) -> None:
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=repository, capture_output=True, check=True
     ).stdout.decode()
@@ -120,11 +127,6 @@ def template(repository: Path, small_demo: Path, tmp_path_factory: pytest.TempPa
         if name != "dvc.lock" and (repository / name).exists():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(repository / name, root / name)
-    shutil.copytree(small_demo, root / "demo", copy_function=shutil.copy2)
-    canaries.populate(root / "demo/mimic-cxr")
-    change(root / "params.yaml", SMALL)
-    change(root / "params.yaml", canaries.SETTINGS)
-    return root
 
 
 @pytest.fixture(scope="session")

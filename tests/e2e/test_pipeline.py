@@ -20,8 +20,10 @@ from canaries import CANARY, REPORT, UID, holding
 from conftest import BIN, Scratch, change
 
 from lapvqa import schemas, storage
+from lapvqa.identity import DEMO_KEY, Keyring
 from lapvqa.pretrain.files import load_encoder, load_model
 from lapvqa.project import Project
+from lapvqa.uptodate.stagefile import locked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -67,7 +69,7 @@ def test_dvc_repro_alone_leaves_the_same_lock(
 def test_a_second_run_does_nothing_and_says_so(finished: Scratch) -> None:
     before = finished.lock
     done = finished.lapvqa("run")
-    for stage in ("inventory", "ingest", "tokens", "pretrain", "export", "report"):
+    for stage in ("inventory", "ingest", "tokens", "firewall", "pretrain", "export", "report"):
         assert any(stage in line and "up to date" in line for line in done.stdout.splitlines()), (
             done.stdout
         )
@@ -115,6 +117,7 @@ def test_every_metric_has_an_interval_that_holds_it(finished: Scratch) -> None:
     for task in ("probe_chexpert", "probe_nih14", "rrg"):
         metrics = json.loads((finished.root / "results" / task / "metrics.json").read_text())
         assert metrics["status"] == "ok", metrics
+        assert metrics["contaminated"] is False, metrics
         for system in metrics["systems"].values():
             for name, estimate in system.items():
                 if estimate["value"] is not None and estimate["low"] is not None:
@@ -173,7 +176,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
 def test_another_archive_and_back(finished: Scratch, corpus: Path, tmp_path: Path) -> None:
     shutil.copytree(finished.root, tmp_path / "lapvqa", symlinks=True)
     project = Scratch(tmp_path / "lapvqa")
-    project.lapvqa("run", "--source", str(corpus / "mimic-cxr"))
+    project.lapvqa("run", "--source", str(_a_third(corpus / "mimic-cxr", tmp_path / "third")))
     results = project.root / "results"
     metrics = {
         path.parent.name: json.loads(path.read_text()) for path in results.glob("*/metrics.json")
@@ -187,6 +190,67 @@ def test_another_archive_and_back(finished: Scratch, corpus: Path, tmp_path: Pat
 
     project.lapvqa("run", "--source", "demo/mimic-cxr")
     assert project.lock == finished.lock
+
+
+def test_an_erased_patient_is_nowhere(finished: Scratch, tmp_path: Path) -> None:
+    """DVC's cache and a remote, MLflow, Prefect, pages, predictions; killed once on the way."""
+    shutil.copytree(finished.root, tmp_path / "lapvqa", symlinks=True)
+    project = Scratch(tmp_path / "lapvqa")
+    remote, dvc = tmp_path / "remote", str(BIN / "dvc")
+    project.run(dvc, "remote", "add", "-d", "store", str(remote))
+    project.run(dvc, "push", "-q", "--run-cache")
+    raw, words = _test_patient(project)
+    before = holding(project.root, *words)
+    assert {name.split("/")[0] for name in before} >= {"data", "results", ".dvc"}
+    assert holding(remote, *words)
+    pages = [md5 for path, md5 in locked(Project(project.root))["report"].outs.items()]
+    page = remote / f"files/md5/{pages[0][:2]}/{pages[0][2:]}"
+    assert page.exists()
+
+    for path in (project.root / "demo/mimic-cxr/files").rglob(raw):
+        shutil.rmtree(path)  # its owner has let go of it
+    erase = [str(BIN / "lapvqa"), "erase", "--patient", raw, "--request", "R1", "--yes"]
+    process = subprocess.Popen(
+        erase, cwd=project.root, env=project.environment,
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("erase: remove"):
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert "state: complete" in project.run(*erase).stdout
+    assert not page.exists()
+    assert holding(project.root, *words) | holding(remote, *words) == set()
+    receipt = next((project.root / "erasures").glob("*[!e].json"))
+    assert "the proof holds" in project.lapvqa("erase", "--check", str(receipt)).stdout
+    told = json.loads(receipt.read_text())
+    assert {one["store"] for one in told["stores"]} >= {"DVC cache", "DVC remote store"}
+    assert "rrg" in [metric["task"] for metric in told["metrics"]]
+    assert "pretrain" in _lines_that_run(project.lapvqa("plan").stdout)
+
+
+def _test_patient(project: Scratch) -> tuple[str, list[str]]:
+    """A patient whose report was generated: the raw id, and what must be found nowhere."""
+    asked = pq.read_table(project.root / "results/rrg/predictions.parquet").to_pylist()
+    images = pq.read_table(project.root / "data/images.parquet").to_pylist()
+    key = next(row["patient"] for row in asked)
+    own = [row for row in images if row["patient_key"] == key]
+    folders = (project.root / "demo/mimic-cxr/files").glob("*/p*")
+    ring = Keyring(DEMO_KEY)
+    raw = next(f.name for f in folders if ring.patient(f.name.removeprefix("p")) == key)
+    names = ("study_key", "image_key", "file_sha256", "pixels_sha256")
+    return raw, [key, raw, *{row[name] for row in own for name in names}]
+
+
+def _a_third(archive: Path, part: Path) -> Path:
+    """Copy three of the archive's ten groups of patients, and the tables of all."""
+    for group in ("p10", "p16", "p18"):
+        shutil.copytree(archive / "files" / group, part / "files" / group)
+    for table in archive.glob("*.csv.gz"):
+        shutil.copy2(table, part)
+    return part
 
 
 def _outputs(root: Path) -> list[Path]:

@@ -21,9 +21,10 @@ from lapvqa import inventory, storage
 from lapvqa.ad import judge as ad_judge
 from lapvqa.ad.heads import DetectionHead
 from lapvqa.ad.task import TASK
+from lapvqa.datasets import image_folder
 from lapvqa.datasets.vindr import VindrImage
 from lapvqa.errors import SourceError
-from lapvqa.evaluation import contract, features, image_folder
+from lapvqa.evaluation import contract, features
 from lapvqa.evaluation.evaluate import EncoderSet, evaluate, pipeline_encoders
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.heads import checkpoint

@@ -39,6 +39,7 @@ PARAMS_YAML = """\
 DVC_KEY = """\
       view:
         data: data/images.parquet
+        tested: data/firewall/tested/archive.parquet
         code: lapvqa/view
         reader: lapvqa/view/judge.py
         metrics: lapvqa/metrics/texts
@@ -89,7 +90,14 @@ def project(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Proje
     storage.write_bytes(root / "other" / "encoder_final.pt", serialise(other.state_dict()))
     shutil.copy(folder / "card.json", root / "other")
     made.local.write_text("{workers: 1, device: cpu}\n")
-    quick = made.params.read_text().replace("bootstrap_draws: 1000", "bootstrap_draws: 50")
+    quick = made.params.read_text()
+    for long, short in (
+        ("bootstrap_draws: 1000", "bootstrap_draws: 50"),
+        ("epochs: 160 ", "epochs: 2 "),  # of the pretraining that the evaluation stands on
+        ("warmup_steps: 100", "warmup_steps: 2"),
+    ):
+        assert quick.count(long) == 1
+        quick = quick.replace(long, short)
     made.params.write_text(quick)
     common = load_params(made.params).evaluate.common
     for record in task_table.find_all():

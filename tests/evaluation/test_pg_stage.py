@@ -18,11 +18,11 @@ from grid_encoder import Brightness
 from jobs import make_job
 
 from lapvqa import storage
+from lapvqa.datasets.image_folder import digest
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation import contract, features
 from lapvqa.evaluation.evaluate import EncoderSet, evaluate, pipeline_encoders
 from lapvqa.evaluation.image_encoder import ImageEncoder
-from lapvqa.evaluation.image_folder import digest
 from lapvqa.heads import checkpoint
 from lapvqa.identity import Keyring, key_id
 from lapvqa.images.geometry import fit_of
@@ -138,6 +138,7 @@ def write_archive(project: Project) -> list[list[object]]:
                 "offset_x": fit.offset_x, "offset_y": fit.offset_y, "photometric": "MONOCHROME2",
                 "bits_stored": 8, "transfer_syntax": "image/png", "voi": "rendered",
                 "file_sha256": f"{number:064x}", "pixels_sha256": digest(image),
+                "decoded_sha256": digest(image),
             }
         )  # fmt: skip
     shard = add_shard(project.images_dir, [one["image_key"] for one in images], np.stack(pixels))

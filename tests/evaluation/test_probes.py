@@ -10,10 +10,11 @@ import pytest
 from jobs import make_job
 
 from lapvqa import storage
+from lapvqa.datasets import image_folder
 from lapvqa.datasets.chexpert import read_chexpert
 from lapvqa.datasets.pictures import read_image, read_or_none
 from lapvqa.errors import SourceError, SplitLeakError
-from lapvqa.evaluation import contract, evaluate, features, image_folder
+from lapvqa.evaluation import contract, evaluate, features
 from lapvqa.evaluation.evaluate import pipeline_encoders
 from lapvqa.probe import judge as probe_judge
 from lapvqa.probe.on_chexpert import TASK as CHEXPERT

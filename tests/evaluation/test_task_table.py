@@ -14,6 +14,7 @@ from lapvqa import code
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation import task_table
 from lapvqa.evaluation.task_table import EVALUATIONS
+from lapvqa.firewall.held_out import ARCHIVE, NAMES
 from lapvqa.metrics import record
 from lapvqa.params import EvaluateParams, InventoryParams, read_yaml
 from lapvqa.stage import STAGES, code_modules
@@ -43,6 +44,9 @@ def test_the_graph_has_the_folders_and_rooms_of_the_table(repository: Path) -> N
         if task.folder is not None:
             assert task.folder.name in InventoryParams.model_fields
             assert item["data"] == f"data/inventory/{task.folder.name}.parquet"
+        name = task.folder.name if task.folder else ARCHIVE
+        assert name in NAMES  # else training would not lose what the task tests
+        assert item["tested"] == f"data/firewall/tested/{name}.parquet"
         for file in ("metrics.json", "predictions.parquet"):
             assert f"results/{task.name}/{file}" in stages["report"]["deps"]
 
@@ -66,6 +70,18 @@ def test_no_task_depends_on_the_others(name: str) -> None:
     assert task_table.__name__ not in reached
     others = {module.rpartition(".")[0] for module in EVALUATIONS.values()} - {room}
     assert not [module for module in reached if module.rpartition(".")[0] in others]
+
+
+def test_the_firewall_is_stale_whenever_other_images_are_tested(repository: Path) -> None:
+    """Each parameter that a reader of ``held_out`` is given stands in dvc.yaml."""
+    source = (repository / "lapvqa/firewall/held_out.py").read_text()
+    stated = set(graph(repository)["firewall"]["params"])
+    for section, task in re.findall(r"section = (params\.(\w+))", source):
+        start = source.index(f"section = {section}")
+        body = source[start : source.index("\n\n\n", start)]
+        for key in re.findall(r"section\.(\w+)", body):
+            if key != "uncertain":  # decides labels, not images
+                assert f"evaluate.{task}.{key}" in stated
 
 
 def test_no_other_file_names_a_task(repository: Path) -> None:

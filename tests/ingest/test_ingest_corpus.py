@@ -14,7 +14,7 @@ from lapvqa.images.shards import ShardStore
 @pytest.mark.corpus
 @pytest.mark.slow
 def test_the_corpus_goes_through(tmp_path: Path, corpus: Path) -> None:
-    project = write_project(tmp_path, corpus / "mimic-cxr")
+    project = write_project(tmp_path, corpus / "mimic-cxr", workers=2)
     counts = run(project)
     assert (counts["files"], counts["companions"], counts["other_files"]) == (498, 0, 187)
     images, studies, rejects = (

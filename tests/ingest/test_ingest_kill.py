@@ -86,8 +86,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(
     tmp_path: Path, archive: Path
 ) -> None:
-    straight = write_project(tmp_path / "straight", archive, shard_images=4)
-    killed = write_project(tmp_path / "killed", archive, shard_images=4)
+    straight = write_project(tmp_path / "straight", archive, shard_images=4, workers=2)
+    killed = write_project(tmp_path / "killed", archive, shard_images=4, workers=2)
     (tmp_path / "shared.key").write_text("0123456789abcdef")
     for project in (straight, killed):
         with project.local.open("a") as handle:
@@ -122,7 +122,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
 
 
 def test_ctrl_c_says_that_the_next_run_continues(tmp_path: Path, archive: Path) -> None:
-    project = write_project(tmp_path, archive, shard_images=4)
+    project = write_project(tmp_path, archive, shard_images=4, workers=2)
     finish(project, "inventory")
     process = start(project, "ingest")
     assert process.stdout is not None

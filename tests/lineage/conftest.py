@@ -18,18 +18,11 @@ def dvc() -> Callable[..., str]:
     return toy_project.run_dvc
 
 
-@pytest.fixture(scope="session")
-def toy_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("toy")
-    toy_project.make(root)
-    return root
-
-
 @pytest.fixture
-def toy(toy_template: Path, tmp_path: Path) -> Project:
+def toy(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A private copy of the toy project, as a finished run left it."""
     root = tmp_path / "project"
-    shutil.copytree(toy_template, root)
+    shutil.copytree(toy_project.made(tmp_path_factory), root)
     return Project(root)
 
 

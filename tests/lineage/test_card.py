@@ -10,12 +10,14 @@ import pytest
 import written_ledger
 from huggingface_hub import ModelCardData
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from lapvqa.errors import ConfigError
 from lapvqa.lineage import contents, ledger, recording
+from lapvqa.lineage.ancestry import Ancestry
 from lapvqa.lineage.card import check, document, html, markdown
-from lapvqa.lineage.history import History
 from lapvqa.lineage.ledger import Entry
 from lapvqa.lineage.runs import Run
 from lapvqa.project import Project
@@ -33,8 +35,8 @@ def entries(project: Project) -> list[Entry]:
 
 def card_of(entries: list[Entry], target: str = "captioning") -> tuple[str, str]:
     """Return the card as Markdown and as HTML."""
-    history = History(entries)
-    card = document.card(history, history.find_model(target))
+    ancestry = Ancestry(entries)
+    card = document.card(ancestry, ancestry.find_model(target))
     return markdown.render(card), html.render(card)
 
 
@@ -73,7 +75,7 @@ def test_it_tells_what_changed_since_the_predecessor(entries: list[Entry]) -> No
     assert "| trained.mean_auc | 0.712 | 0.662 | 0.762 | 0.722 | 0.672 | 0.772 |" in page
     for heading in ("Description of modifications", "Modification protocol", "Impact assessment"):
         assert f"### {heading}" in page
-    first = next(t for t in History(entries).runs.values() if t.weights)
+    first = next(t for t in Ancestry(entries).runs.values() if t.weights)
     assert "There is no predecessor" in card_of(entries, first.id)[0]
 
 
@@ -100,6 +102,26 @@ def test_an_erased_entry_leaves_its_numbers_without_a_place(tmp_path: Path) -> N
     ledger.erase_payloads(project, {evaluation.id}, {"why": "asked for"})
     assert any("has no place" in fault for fault in check.faults(page, ledger.entries(project)))
     assert check.faults(card_of(ledger.entries(project))[0], ledger.entries(project)) == []
+
+
+HOSTILE = st.text() | st.sampled_from(
+    ["a|b", "<!--@x-->", "--", "-->", "x  # @0/y#value", "\r\n", "&lt;7", "~1/%2F", "", "<b>7</b>"]
+)
+
+
+@given(st.dictionaries(HOSTILE, HOSTILE | st.integers() | st.booleans(), max_size=5))
+@settings(max_examples=40, deadline=None)
+def test_whatever_stands_in_the_ledger_the_card_holds(values: dict[str, object]) -> None:
+    weights = "models/7/encoder.safetensors"
+    run = Run("export", 1.0, 2.0, params=values, counts=values, outs={weights: "m"})
+    before = Run("export", 0.0, 2.0, params={"x": "7"}, outs={weights: "n"})
+    entries = [
+        Entry(number, str(number) * 64, "run", 1.0, json.loads(json.dumps(one.payload())))
+        for number, one in enumerate((before, run))
+    ]
+    for page in card_of(entries, "models/7"):
+        assert check.faults(page, entries) == []
+        assert check.faults(f"{page} 7", entries)
 
 
 def test_hugging_face_reads_the_model_index(entries: list[Entry]) -> None:
@@ -143,7 +165,7 @@ def test_a_run_that_is_recorded_keeps_what_its_files_say(tmp_path: Path) -> None
     )
     project.dvc_lock.write_text(f"schema: '2.0'\nstages:\n  ingest:\n    cmd: x\n    outs:\n{rows}")
     id = recording.record(project, Run("ingest", 1.0, 2.0), recording.Commit(None, None))
-    told = History(ledger.entries(project)).runs[id].run
+    told = Ancestry(ledger.entries(project)).runs[id].run
     assert told.files["data/images.parquet"]["counts"]["split"] == {
         "test": 2, "train": 6, "validate": 2,
     }  # fmt: skip
@@ -158,8 +180,26 @@ def test_a_damaged_file_tells_nothing(tmp_path: Path, name: str, damage: bytes) 
     assert contents.facts(tmp_path / name) == {}
 
 
+def test_a_registered_model_is_found_by_its_alias_and_version(tmp_path: Path) -> None:
+    project = written_ledger.write(tmp_path)
+    models = [told for told in Ancestry(ledger.entries(project)).runs.values() if told.weights]
+    for version, told in enumerate(models, start=1):
+        digest = told.run.files[str(told.weights)]["sha256"]
+        said = {"name": "lapvqa-encoder", "version": str(version), "aliases": ["champion"]}
+        ledger.append(project, ledger.MODEL, said | {"sha256": digest})
+    entries = ledger.entries(project)
+    ancestry = Ancestry(entries)
+    assert ancestry.find_model("champion").id == models[-1].id
+    assert ancestry.find_model("lapvqa-encoder@champion").id == models[-1].id
+    assert ancestry.find_model("lapvqa-encoder/1").id == models[0].id
+    page = card_of(entries, "champion")[0]
+    assert '| version | "2" |' in read(page)
+    assert '| version | "1" |' not in read(page)
+    assert check.faults(page, entries) == []
+
+
 def test_what_is_no_model_has_no_card(entries: list[Entry]) -> None:
     with pytest.raises(ConfigError, match="expected a model, found a run of ingest"):
-        History(entries).find_model("data/images.parquet")
+        Ancestry(entries).find_model("data/images.parquet")
     with pytest.raises(ConfigError, match="stages that ran: evaluate@probe_nih14, export"):
-        History(entries).find_model("unheard-of")
+        Ancestry(entries).find_model("unheard-of")

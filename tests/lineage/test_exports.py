@@ -19,8 +19,8 @@ from referencing.jsonschema import DRAFT202012
 
 from lapvqa.errors import ConfigError
 from lapvqa.lineage import ledger
+from lapvqa.lineage.ancestry import Ancestry, Told
 from lapvqa.lineage.exports import as_openlineage, as_prov, as_ro_crate, packages, parts
-from lapvqa.lineage.history import History, Told
 from lapvqa.lineage.ledger import RUN
 from lapvqa.lineage.runs import FAILED, INTERRUPTED, Run
 from lapvqa.project import Project
@@ -41,13 +41,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture(scope="module")
-def history(project: Project) -> History:
-    return History(ledger.entries(project))
+def ancestry(project: Project) -> Ancestry:
+    return Ancestry(ledger.entries(project))
 
 
 @pytest.fixture(scope="module")
-def runs(history: History) -> list[Told]:
-    return parts.selected(history, None)
+def runs(ancestry: Ancestry) -> list[Told]:
+    return parts.selected(ancestry, None)
 
 
 @pytest.fixture(scope="module")
@@ -93,24 +93,24 @@ def faults(schemas: Path) -> Callable[[dict[str, Any]], list[str]]:
     return found
 
 
-def events_of(history: History, runs: list[Told], out: Path) -> list[dict[str, Any]]:
-    assert as_openlineage.write(history, runs, out) == 2 * len(runs)
+def events_of(ancestry: Ancestry, runs: list[Told], out: Path) -> list[dict[str, Any]]:
+    assert as_openlineage.write(ancestry, runs, out) == 2 * len(runs)
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
 def test_openlineage_events_and_facets_are_valid(
-    history: History, runs: list[Told], tmp_path: Path, faults: Callable[..., list[str]]
+    ancestry: Ancestry, runs: list[Told], tmp_path: Path, faults: Callable[..., list[str]]
 ) -> None:
-    events = events_of(history, runs, tmp_path / "events.ndjson")
+    events = events_of(ancestry, runs, tmp_path / "events.ndjson")
     assert [fault for event in events for fault in faults(event)] == []
     assert [event["eventType"] for event in events][-4:] == ["START", "FAIL", "START", "ABORT"]
     again = tmp_path / "again.ndjson"
-    as_openlineage.write(history, runs, again)
+    as_openlineage.write(ancestry, runs, again)
     assert again.read_bytes() == (tmp_path / "events.ndjson").read_bytes()
 
 
-def test_openlineage_tells_verdicts_metrics_and_shards(history: History, tmp_path: Path) -> None:
-    events = events_of(history, parts.selected(history, "captioning"), tmp_path / "e.ndjson")
+def test_openlineage_tells_verdicts_metrics_and_shards(ancestry: Ancestry, tmp_path: Path) -> None:
+    events = events_of(ancestry, parts.selected(ancestry, "captioning"), tmp_path / "e.ndjson")
     ends = {event["job"]["name"]: event for event in events if event["eventType"] == "COMPLETE"}
     gate = ends["export"]["run"]["facets"]["test"]["tests"]
     assert [(one["name"], one["status"], one["actual"]) for one in gate] == [
@@ -151,23 +151,23 @@ def test_openlineage_tells_verdicts_metrics_and_shards(history: History, tmp_pat
     ],
 )  # fmt: skip
 def test_a_broken_event_is_found(
-    history: History,
+    ancestry: Ancestry,
     tmp_path: Path,
     faults: Callable[..., list[str]],
     damage: Callable[[dict[str, Any]], object],
 ) -> None:
-    event = events_of(history, parts.selected(history, "captioning"), tmp_path / "e.ndjson")[-1]
+    event = events_of(ancestry, parts.selected(ancestry, "captioning"), tmp_path / "e.ndjson")[-1]
     assert faults(event) == []
     damage(event)
     assert faults(event)
 
 
 def test_prov_comes_back_equal_and_a_missing_relation_does_not(
-    history: History, runs: list[Told], tmp_path: Path
+    ancestry: Ancestry, runs: list[Told], tmp_path: Path
 ) -> None:
     out = tmp_path / "prov.json"
-    as_prov.write(history, runs, out)
-    written = as_prov.build(history, runs)
+    as_prov.write(ancestry, runs, out)
+    written = as_prov.build(ancestry, runs)
     assert ProvDocument.deserialize(str(out)) == written
     content = json.loads(out.read_text())
     used = sum(len(told.run.deps) for told in runs)
@@ -178,12 +178,12 @@ def test_prov_comes_back_equal_and_a_missing_relation_does_not(
 
 
 def test_a_crate_names_each_artefact_once_by_its_digest(
-    project: Project, history: History, runs: list[Told], tmp_path: Path
+    project: Project, ancestry: Ancestry, runs: list[Told], tmp_path: Path
 ) -> None:
     crate = tmp_path / "crate"
-    as_ro_crate.write(project, history, runs, crate)
+    as_ro_crate.write(project, ancestry, runs, crate)
     first = (crate / "ro-crate-metadata.json").read_bytes()
-    as_ro_crate.write(project, history, runs, crate)  # an existing crate is replaced
+    as_ro_crate.write(project, ancestry, runs, crate)  # an existing crate is replaced
     assert (crate / "ro-crate-metadata.json").read_bytes() == first
     assert sorted(path.name for path in crate.iterdir()) == [
         "dvc.yaml", "parameters.json", "ro-crate-metadata.json",
@@ -195,15 +195,15 @@ def test_a_crate_names_each_artefact_once_by_its_digest(
     assert digests == known
     (tmp_path / "mine").mkdir()
     with pytest.raises(ConfigError, match="expected a new folder or a crate to replace"):
-        as_ro_crate.write(project, history, runs, tmp_path / "mine")
+        as_ro_crate.write(project, ancestry, runs, tmp_path / "mine")
 
 
 def test_no_export_holds_a_patients_key(
-    project: Project, history: History, runs: list[Told], tmp_path: Path
+    project: Project, ancestry: Ancestry, runs: list[Told], tmp_path: Path
 ) -> None:
-    as_openlineage.write(history, runs, tmp_path / "e.ndjson")
-    as_prov.write(history, runs, tmp_path / "prov.json")
-    as_ro_crate.write(project, history, runs, tmp_path / "crate")
+    as_openlineage.write(ancestry, runs, tmp_path / "e.ndjson")
+    as_prov.write(ancestry, runs, tmp_path / "prov.json")
+    as_ro_crate.write(project, ancestry, runs, tmp_path / "crate")
     for path in tmp_path.rglob("*"):
         text = path.read_text() if path.is_file() else ""
         assert not [key for key in written_ledger.PATIENTS if key in text], path
@@ -233,12 +233,12 @@ def roc_validator(schemas: Path, tmp_path: Path) -> Callable[[Path], dict[str, A
 
 def test_roc_validator_passes_a_crate_and_refuses_a_broken_one(
     project: Project,
-    history: History,
+    ancestry: Ancestry,
     runs: list[Told],
     tmp_path: Path,
     roc_validator: Callable[[Path], dict[str, Any]],
 ) -> None:
-    as_ro_crate.write(project, history, runs, tmp_path / "crate")
+    as_ro_crate.write(project, ancestry, runs, tmp_path / "crate")
     answer = roc_validator(tmp_path / "crate")
     statistics = answer["statistics"]
     # A profile that it does not know it would skip in silence.
@@ -261,4 +261,4 @@ def test_a_missing_package_names_the_extra() -> None:
 
 def test_an_empty_ledger_has_nothing_to_export() -> None:
     with pytest.raises(ConfigError, match="expected runs in the ledger, found none"):
-        parts.selected(History([]), None)
+        parts.selected(Ancestry([]), None)

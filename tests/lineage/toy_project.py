@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from once import built_once
+
 REPOSITORY = Path(__file__).parents[2]
 
 DVC_YAML = """\
@@ -102,8 +105,12 @@ def run_dvc(root: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def make(root: Path) -> None:
-    """Fill ``root`` and bring it up to date by `dvc repro`."""
+def made(factory: pytest.TempPathFactory) -> Path:
+    """Return the project as `dvc repro` left it, made once per test run, to be copied."""
+    return built_once(factory, "lineage-toy", _make)
+
+
+def _make(root: Path) -> None:
     (root / "dvc.yaml").write_text(DVC_YAML)
     (root / "toy.py").write_text(TOY)
     shutil.copy(REPOSITORY / "params.yaml", root)

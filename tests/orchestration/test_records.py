@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -33,6 +34,14 @@ LOSSES = [1.0, float("nan"), 0.25]
 def quick_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ship every fifth of a second, not every other one."""
     monkeypatch.setattr(streaming, "_INTERVAL_S", 0.2)
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, migrated_mlflow: Path) -> None:
+    """Give the test's project a store of MLflow's that is empty and whose tables are made."""
+    project = Project(tmp_path)
+    project.state.mkdir()
+    shutil.copy(migrated_mlflow, project.mlflow_db)
 
 
 def one_stage(records: Records, project: Project) -> None:
@@ -142,6 +151,34 @@ def test_streamed_and_shipped_records_are_the_same(tmp_path: Path) -> None:
     assert not list(online.spool.rglob("*.json*")), "nothing waits once MLflow has it"
 
 
+def test_the_end_of_a_stage_goes_on_with_the_store_that_its_stream_has_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when MLflow comes back a moment before the end: lines have come in, others have not."""
+    project, arrived, ship_points = Project(tmp_path), threading.Event(), shipping.ship_points
+
+    def ship_until_over(*arguments: Any, **named: Any) -> None:
+        ship_points(*arguments, **named)
+        arrived.set()
+        while True:
+            time.sleep(0.01)
+            arguments[4]()  # raises when the stage is over
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    records = Records(project, Machine(), warn=lambda _: None)
+    records.open()
+    records.begin("pretrain", {}, {"git.commit": "c0ffee"})
+    write_losses(project, 10)
+    monkeypatch.setattr(shipping, "ship_points", ship_until_over)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert arrived.wait(60)
+    monkeypatch.setattr(shipping, "ship_points", ship_points)
+    records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
+    records.close(spool.FINISHED)
+    assert losses(project) == list(range(10))
+    assert not list(project.spool.rglob("*.json*"))
+
+
 def test_what_a_killed_run_left_is_closed_by_the_next(tmp_path: Path) -> None:
     project = Project(tmp_path)
     killed = Records(project, Machine(), warn=lambda _: None)
@@ -169,7 +206,7 @@ def test_a_lost_mark_doubles_nothing(tmp_path: Path) -> None:
     records.open()
     records.begin("pretrain", {}, {"git.commit": "c0ffee"})
     write_losses(project, 1500)
-    wait_until(lambda: len(losses(project)) == 1500, seconds=30)
+    wait_until(lambda: len(losses(project)) == 1500, seconds=90)
     next(project.spool.rglob("shipped.json")).unlink()
     records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
     records.close(spool.FINISHED)
@@ -182,7 +219,7 @@ def test_what_is_marked_is_not_sent_again(tmp_path: Path, monkeypatch: pytest.Mo
     records.open()
     records.begin("pretrain", {}, {"git.commit": "c0ffee"})
     write_losses(project, 2500)
-    wait_until(lambda: len(losses(project)) == 2500, seconds=30)
+    wait_until(lambda: len(losses(project)) == 2500, seconds=90)
     sizes: list[int] = []
     monkeypatch.setattr(shipping, "log_points", lambda *a: sizes.append(len(a[2])))
     records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
@@ -225,7 +262,7 @@ def test_a_run_deleted_meanwhile_is_opened_anew(tmp_path: Path) -> None:
     client = MlflowClient(tracking_uri=f"sqlite:///{project.mlflow_db}")
     client.delete_run(deleted)
     write_losses(project, 10)
-    wait_until(lambda: losses(project) == list(range(10)), seconds=30)
+    wait_until(lambda: losses(project) == list(range(10)), seconds=90)
     records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
     records.close(spool.FINISHED)
     assert losses(project) == list(range(10))
@@ -272,7 +309,7 @@ def test_the_machine_s_load_is_recorded_while_mlflow_is_away(
     records = Records(project, DOWN, warn=lambda _: None)
     records.open()
     records.begin("pretrain", {}, {"git.commit": "c0ffee"})
-    wait_until(lambda: load_lines(project) > 30, seconds=30)
+    wait_until(lambda: load_lines(project) > 30, seconds=90)
     records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
     records.close(spool.FINISHED)
     sync_records(project)

@@ -12,7 +12,7 @@ from lapvqa import storage
 from lapvqa.images.shards import add_shard
 from lapvqa.params import ModelParams, PretrainParams
 from lapvqa.project import Project
-from lapvqa.schemas import IMAGES, TOKENS
+from lapvqa.schemas import EXCLUDED, IMAGES, TOKENS
 
 END = 50256
 SIZES = ModelParams(
@@ -81,6 +81,7 @@ def image_row(
         "native_rows": 384, "native_cols": 384, "scale": 1.0, "offset_x": 0.0, "offset_y": 0.0,
         "photometric": "MONOCHROME2", "bits_stored": 8, "transfer_syntax": "1.2.840.10008.1.2",
         "voi": "window", "file_sha256": image_key, "pixels_sha256": f"pixels of {image_key}",
+        "decoded_sha256": f"decoded pixels of {image_key}",
     }  # fmt: skip
 
 
@@ -98,5 +99,6 @@ def write_tables(
     project: Project, images: list[dict[str, object]], reports: list[dict[str, object]]
 ) -> None:
     storage.write_table(project.images, pa.Table.from_pylist(images, IMAGES), IMAGES)
+    storage.write_table(project.excluded, EXCLUDED.empty_table(), EXCLUDED)
     path = project.tokens_dir / "tokens-00000.parquet"
     storage.write_table(path, pa.Table.from_pylist(reports, TOKENS), TOKENS)

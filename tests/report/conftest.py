@@ -143,6 +143,7 @@ def _images() -> tuple[list[Json], list[str], np.ndarray]:
                 "photometric": ["MONOCHROME2", "MONOCHROME1"][index % 2], "bits_stored": 12,
                 "transfer_syntax": syntaxes[index % 3], "voi": ["window", "lut"][index % 2],
                 "file_sha256": f"{index:064x}", "pixels_sha256": f"{index:064x}",
+                "decoded_sha256": f"{index:064x}",
             }
         )  # fmt: skip
     return rows, keys, np.stack(stored)

@@ -171,6 +171,7 @@ def _write_images(project: Project) -> None:
         for index, split in enumerate(SPLITS)
     ]
     storage.write_table(project.images, pa.Table.from_pylist(rows, schemas.IMAGES), schemas.IMAGES)
+    storage.write_table(project.excluded, schemas.EXCLUDED.empty_table(), schemas.EXCLUDED)
 
 
 @pytest.fixture
@@ -194,6 +195,7 @@ def _image_row(
         "native_rows": 384, "native_cols": 384, "scale": 1.0, "offset_x": 0.0, "offset_y": 0.0,
         "photometric": "MONOCHROME2", "bits_stored": 8, "transfer_syntax": "1.2.840.10008.1.2",
         "voi": "window", "file_sha256": image_key, "pixels_sha256": f"pixels of {image_key}",
+        "decoded_sha256": f"decoded pixels of {image_key}",
     }  # fmt: skip
 
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lapvqa.lineage.ancestry import Ancestry, Told
 from lapvqa.lineage.card.fact import Fact, fact, leaves
-from lapvqa.lineage.card.page import Block, Cell, Heading, paragraph, table
-from lapvqa.lineage.history import History, Told
+from lapvqa.lineage.card.page import UNDEFINED, Block, Cell, Heading, paragraph, table
 
 
-def since(history: History, model: Told) -> Iterator[Block]:
+def since(ancestry: Ancestry, model: Told) -> Iterator[Block]:
     """Yield what differs from the model that was made at the same place before this one."""
-    before = history.predecessor(model)
+    before = ancestry.predecessor(model)
     yield Heading(2, "Changes since the predecessor")
     if before is None:
         yield paragraph("There is no predecessor: it is the first model at its place.")
         return
-    pairs = _paired(history.scope(before), history.scope(model))
+    pairs = _paired(ancestry.scope(before), ancestry.scope(model))
     yield paragraph("Predecessor: the model of run ", fact(before.entry, form="id"), ".")
     yield Heading(3, "Description of modifications")
     yield paragraph("Parameters:")
@@ -53,7 +53,7 @@ def since(history: History, model: Told) -> Iterator[Block]:
                 fact(new.entry, "stage", form="text"),
                 fact(new.entry, "metrics", name, form="key"),
                 *(
-                    fact(told.entry, "metrics", f"{name}{end}", form="metric")
+                    fact(told.entry, "metrics", f"{name}{end}", form="metric") or UNDEFINED
                     for told in (old, new)
                     for end in ("", ".low", ".high")
                 ),

@@ -20,21 +20,21 @@ _FORMS = (str, markdown.escaped, markdown.quoted, html.escaped)
 
 def faults(page: str, entries: Sequence[Entry]) -> list[str]:
     """Return what a card says that the ledger does not, by line; nothing if all holds."""
-    found, end, without_places = [], 0, ""
+    found: list[tuple[int, str]] = []
+    end, without_places = 0, ""
     for match in _PLACE.finditer(page):
         before = page[end : match.start()]
         end = match.end()
-        line = page.count("\n", 0, end) + 1
         said, fault = _without(before, match[1], entries)
         if fault:
-            found.append(f"line {line}: {fault}")
+            found.append((page.count("\n", 0, match.start()) + 1, fault))
         without_places += said
     without_places += page[end:]
     plain = _TAG.sub(lambda tag: "\n" * tag[0].count("\n"), without_places)
-    for number, text in enumerate(plain.splitlines(), start=1):
+    for number, text in enumerate(plain.split("\n"), start=1):
         for digits in re.findall(r"\S*\d\S*", text):
-            found.append(f"line {number}: {digits!r} names no place in the ledger")
-    return found
+            found.append((number, f"{digits!r} names no place in the ledger"))
+    return [f"line {number}: {fault}" for number, fault in sorted(found)]
 
 
 def count(page: str) -> int:
@@ -57,7 +57,8 @@ def _without(before: str, place: str, entries: Sequence[Entry]) -> tuple[str, st
     for form in _FORMS:
         if before.endswith(form(expected)):
             return before[: -len(form(expected))], None
+    before = before.rstrip(" ")
     said = re.split(r"[|>\n]", before)[-1].strip()
-    return before[: len(before) - len(said)].rstrip(), (
+    return before[: len(before) - len(said)], (
         f"the card says {said!r}, the ledger {expected!r} at {place}"
     )

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lapvqa.lineage.ancestry import FIREWALL, Ancestry, Told
 from lapvqa.lineage.card.change import since
 from lapvqa.lineage.card.fact import Fact, fact, leaves, value_at
-from lapvqa.lineage.card.page import Block, Card, Cell, Heading, Result, paragraph, table
-from lapvqa.lineage.history import FIREWALL, History, Told
+from lapvqa.lineage.card.page import (
+    UNDEFINED,
+    Block,
+    Card,
+    Cell,
+    Heading,
+    Result,
+    paragraph,
+    table,
+)
 
 SPLITS = ("train", "validate", "test")
 _KINDS = {
@@ -26,10 +35,10 @@ _KINDS = {
 """Evaluation -> what Hugging Face calls such a task."""
 
 
-def card(history: History, model: Told) -> Card:
-    """Return the card of a model (``History.find_model``)."""
-    scope = history.upstream(model)
-    evaluations = history.evaluations(model)
+def card(ancestry: Ancestry, model: Told) -> Card:
+    """Return the card of a model (``Ancestry.find_model``)."""
+    scope = ancestry.upstream(model)
+    evaluations = ancestry.evaluations(model)
     blocks = [
         *_details(model, scope),
         *_data(scope),
@@ -37,8 +46,8 @@ def card(history: History, model: Told) -> Card:
         *_evaluation(evaluations),
         *_contamination(scope, evaluations),
         *_cost([*scope, *evaluations]),
-        *since(history, model),
-        *_decisions(history, [model, *evaluations]),
+        *since(ancestry, model),
+        *_decisions(ancestry, [model, *evaluations]),
         *_provenance([*scope, *evaluations]),
     ]
     return Card(_name(model), tuple(_results(evaluations)), tuple(blocks))
@@ -151,15 +160,21 @@ def _evaluation(evaluations: list[Told]) -> Iterator[Block]:
     yield Heading(2, "Evaluation")
     yield paragraph(
         "Percentile bootstrap intervals, patients resampled. A name is the system, a point, and "
-        "the metric; with a dash between two systems it is their difference."
+        "the metric; with a dash between two systems it is their difference. The primary metrics:"
+    )
+    yield from table(
+        ("task", "system and metric", "value", "low", "high"),
+        [
+            (one.task, one.metric, one.value, one.low or UNDEFINED, one.high or UNDEFINED)
+            for one in _results(evaluations)
+        ],
     )
     for told in evaluations:
         told_of = ("files", metrics_file(told), "evaluation")
-        yield Heading(3, "Evaluation of one task")
+        yield Heading(3, _stage(told))
         yield from table(
             ("what", "value"),
             [
-                ("task", fact(told.entry, *told_of, "task", form="text") or _stage(told)),
                 ("status", fact(told.entry, *told_of, "status", form="text")),
                 ("samples", fact(told.entry, *told_of, "num_samples")),
                 ("patients", fact(told.entry, *told_of, "num_patients")),
@@ -230,10 +245,10 @@ def _cost(told: list[Told]) -> Iterator[Block]:
     )
 
 
-def _decisions(history: History, told: list[Told]) -> Iterator[Block]:
+def _decisions(ancestry: Ancestry, told: list[Told]) -> Iterator[Block]:
     rows = [
         (fact(entry, form="id"), fact(entry, *leaf, form="key"), fact(entry, *leaf))
-        for entry in history.beside(told)
+        for entry in ancestry.beside(told)
         if entry.kind not in ("code", "patch")
         for leaf in leaves(entry)
     ]
@@ -287,7 +302,8 @@ def _results(evaluations: list[Told]) -> Iterator[Result]:
 
 def _interval(told: Told, name: str) -> list[Cell]:
     return [
-        fact(told.entry, "metrics", f"{name}{end}", form="metric") for end in ("", ".low", ".high")
+        fact(told.entry, "metrics", f"{name}{end}", form="metric") or UNDEFINED
+        for end in ("", ".low", ".high")
     ]
 
 

@@ -32,12 +32,12 @@ def render(card: Card) -> str:
 
 def escaped(text: str) -> str:
     """Return a text as it stands in the page."""
-    return escape(text, quote=False)
+    return escape(text, quote=False).replace("# @", "# &commat;")
 
 
 def _block(block: Block) -> list[str]:
     if isinstance(block, Heading):
-        return [f"<h{block.level}>{escaped(block.text)}</h{block.level}>"]
+        return [f"<h{block.level}>{_cell(block.text)}</h{block.level}>"]
     if isinstance(block, Paragraph):
         return [f"<p>{''.join(map(_cell, block.pieces))}</p>"]
     heads = "".join(f'<th scope="col">{escaped(name)}</th>' for name in block.columns)

@@ -10,6 +10,9 @@ from lapvqa.lineage.card.page import NOT_RECORDED, Block, Card, Cell, Heading, P
 
 _SPECIAL = str.maketrans({"|": r"\|", "<": "&lt;", "\n": " "})
 
+_MARK = "# @"
+"""Begins a place in the front matter, and may begin nothing else."""
+
 
 def render(card: Card) -> str:
     """Return the card as Markdown."""
@@ -19,17 +22,17 @@ def render(card: Card) -> str:
 
 def escaped(text: str) -> str:
     """Return a text as it stands in a cell of a table."""
-    return text.translate(_SPECIAL)
+    return text.translate(_SPECIAL).replace(_MARK, "# &commat;")
 
 
 def quoted(text: str) -> str:
     """Return a text as a string of YAML."""
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False).replace(_MARK, r"# \u0040")
 
 
 def _block(block: Block) -> Iterator[str]:
     if isinstance(block, Heading):
-        yield from (f"{'#' * block.level} {block.text}", "")
+        yield from (f"{'#' * block.level} {_cell(block.text)}", "")
     elif isinstance(block, Paragraph):
         yield from ("".join(map(_cell, block.pieces)), "")
     else:

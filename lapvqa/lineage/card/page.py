@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lapvqa.lineage.card.fact import Fact
 
-NOT_RECORDED = "not recorded"
+NOT_RECORDED, UNDEFINED = "not recorded", "undefined"
 
 Piece = str | Fact
 """Words of the page itself, which hold no number, or a fact."""
@@ -21,7 +21,7 @@ class Heading:
     """A heading of level 1 to 3."""
 
     level: int
-    text: str
+    text: Cell
 
 
 @dataclass(frozen=True)

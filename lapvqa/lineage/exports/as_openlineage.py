@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa import __version__, storage
+from lapvqa.lineage.ancestry import WEIGHTS, Ancestry, Told
 from lapvqa.lineage.exports.packages import optional
 from lapvqa.lineage.exports.parts import Artefact, checks, inputs, outputs
-from lapvqa.lineage.history import WEIGHTS, History, Told
 from lapvqa.lineage.provenance import moment
 from lapvqa.lineage.runs import FAILED, FINISHED
 
@@ -27,10 +27,10 @@ _SCHEMA = "urn:lapvqa:openlineage:1-0-0:{name}.json#/$defs/{name}"
 _NEEDED_FOR = "export-lineage --format openlineage"
 
 
-def write(history: History, runs: list[Told], out: Path) -> int:
+def write(ancestry: Ancestry, runs: list[Told], out: Path) -> int:
     """Write the events of these runs to ``out``; return how many there are."""
     file = optional("openlineage.client.transport.file", needed_for=_NEEDED_FOR)
-    events = [event for told in runs for event in _events(history, told)]
+    events = [event for told in runs for event in _events(ancestry, told)]
     with storage.atomic_path(out) as temporary:
         temporary.touch()
         transport = file.FileTransport(file.FileConfig(str(temporary), append=True))
@@ -44,7 +44,7 @@ def run_id(told: Told) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"urn:lapvqa:run:{told.id}"))
 
 
-def _events(history: History, told: Told) -> list[Any]:
+def _events(ancestry: Ancestry, told: Told) -> list[Any]:
     base = optional("openlineage.client.generated.base", needed_for=_NEEDED_FOR)
     base.set_producer(PRODUCER)
     facets = optional("openlineage.client.facet_v2", needed_for=_NEEDED_FOR)
@@ -54,7 +54,7 @@ def _events(history: History, told: Told) -> list[Any]:
         run.stage,
         {"jobType": facets.job_type_job.JobTypeJobFacet("BATCH", "LAPVQA", "STAGE")},
     )
-    read = [_input(base, facets, artefact) for artefact in inputs(history, told)]
+    read = [_input(base, facets, artefact) for artefact in inputs(ancestry, told)]
     parameters = [
         facets.execution_parameters_run.ExecutionParameter(
             key=key, value=json.dumps(value, sort_keys=True)
@@ -67,7 +67,7 @@ def _events(history: History, told: Told) -> list[Any]:
         ),
         "lapvqa_run": _own(base, "LapvqaRunFacet", _facts(told)),
     }
-    ended = {**begun, **_results(base, facets, history, told)}
+    ended = {**begun, **_results(base, facets, ancestry, told)}
     end = base.EventType.COMPLETE if run.outcome == FINISHED else (
         base.EventType.FAIL if run.outcome == FAILED else base.EventType.ABORT
     )  # fmt: skip
@@ -95,7 +95,7 @@ def _facts(told: Told) -> dict[str, Any]:
     return {key: value for key, value in facts.items() if value not in (None, {})}
 
 
-def _results(base: Any, facets: Any, history: History, told: Told) -> dict[str, Any]:
+def _results(base: Any, facets: Any, ancestry: Ancestry, told: Told) -> dict[str, Any]:
     found = {}
     if told.run.metrics:
         found["lapvqa_metrics"] = _own(base, "LapvqaMetricsRunFacet", _metrics(told))
@@ -104,7 +104,7 @@ def _results(base: Any, facets: Any, history: History, told: Told) -> dict[str, 
             name=check.name, status=check.status, severity="error", type="verdict",
             actual=check.actual,
         )
-        for check in checks(history, told)
+        for check in checks(ancestry, told)
     ]  # fmt: skip
     if tests:
         found["test"] = facets.test_run.TestRunFacet(tests)

@@ -11,23 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa import __version__, storage
+from lapvqa.lineage.ancestry import Ancestry, Told
 from lapvqa.lineage.exports.packages import optional
 from lapvqa.lineage.exports.parts import Artefact, checks, inputs, outputs
-from lapvqa.lineage.history import History, Told
 from lapvqa.lineage.runs import FINISHED
 
 _SHOWN = 16
 
 
-def write(history: History, runs: list[Told], out: Path) -> int:
+def write(ancestry: Ancestry, runs: list[Told], out: Path) -> int:
     """Write these runs to ``out`` as PROV-JSON; return how many records there are."""
-    document = build(history, runs)
+    document = build(ancestry, runs)
     text: str = document.serialize(format="json", indent=1)
     storage.write_bytes(out, text.encode() + b"\n")
     return len(document.get_records())
 
 
-def build(history: History, runs: list[Told]) -> Any:
+def build(ancestry: Ancestry, runs: list[Told]) -> Any:
     """Return the prov.model.ProvDocument of these runs."""
     model = optional("prov.model", needed_for="export-lineage --format prov")
     document = model.ProvDocument()
@@ -48,10 +48,10 @@ def build(history: History, runs: list[Told]) -> Any:
         run = told.run
         activity = document.activity(
             f"lapvqa:run/{told.id[:_SHOWN]}", _time(run.started), _time(run.started + run.seconds),
-            _told(history, told),
+            _told(ancestry, told),
         )  # fmt: skip
         document.wasAssociatedWith(activity, agent)
-        for artefact in inputs(history, told):
+        for artefact in inputs(ancestry, told):
             document.used(activity, entity(artefact))
         if run.outcome == FINISHED:
             for artefact in outputs(told):
@@ -67,14 +67,14 @@ def _about(artefact: Artefact) -> dict[str, Any]:
     }
 
 
-def _told(history: History, told: Told) -> dict[str, Any]:
+def _told(ancestry: Ancestry, told: Told) -> dict[str, Any]:
     run = told.run
     facts = {
         "stage": run.stage, "entry": told.id, "outcome": run.outcome, "commit": run.commit,
         "code": run.code, "params": run.params or None, "metrics": run.metrics or None,
         "environment": run.environment or None, "mlflow_run": run.mlflow_run,
         "prefect_flow_run": run.prefect_flow_run,
-        "checks": {check.name: check.status for check in checks(history, told)} or None,
+        "checks": {check.name: check.status for check in checks(ancestry, told)} or None,
     }  # fmt: skip
     return {
         "prov:label": run.stage,

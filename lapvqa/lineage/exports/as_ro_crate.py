@@ -12,9 +12,9 @@ from typing import Any
 
 from lapvqa import __version__, storage
 from lapvqa.errors import ConfigError
+from lapvqa.lineage.ancestry import Ancestry, Told
 from lapvqa.lineage.exports.packages import optional
 from lapvqa.lineage.exports.parts import Artefact, inputs, outputs
-from lapvqa.lineage.history import History, Told
 from lapvqa.lineage.provenance import moment
 from lapvqa.lineage.runs import FINISHED
 from lapvqa.project import Project
@@ -34,7 +34,7 @@ _STATUS = "http://schema.org/{}ActionStatus"
 _WORKFLOW, _PARAMETERS = "dvc.yaml", "parameters.json"
 
 
-def write(project: Project, history: History, runs: list[Told], out: Path) -> int:
+def write(project: Project, ancestry: Ancestry, runs: list[Told], out: Path) -> int:
     """Write a crate of these runs into the new folder ``out``; return how many entities it has.
 
     Raises ConfigError if the folder exists and is no crate.
@@ -44,7 +44,7 @@ def write(project: Project, history: History, runs: list[Told], out: Path) -> in
             f"expected a new folder or a crate to replace, found {out.name} without {METADATA}",
             hint="name another folder by --out",
         )
-    crate = _Builder(history, runs).crate
+    crate = _Builder(ancestry, runs).crate
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -60,10 +60,10 @@ def write(project: Project, history: History, runs: list[Told], out: Path) -> in
 class _Builder:
     """Fills a crate, in the order of the profile: workflow, steps, tools, then what ran."""
 
-    def __init__(self, history: History, runs: list[Told]) -> None:
+    def __init__(self, ancestry: Ancestry, runs: list[Told]) -> None:
         rocrate = optional("rocrate.rocrate", needed_for="export-lineage --format ro-crate")
         self._entity = optional("rocrate.model", needed_for="export-lineage").ContextEntity
-        self._history = history
+        self._ancestry = ancestry
         self.crate = rocrate.ROCrate(version=_VERSION)
         self.crate.metadata.extra_terms.update(_SHA256)
         self._artefacts: dict[str, Any] = {}
@@ -128,7 +128,7 @@ class _Builder:
         written: list[Any] = []
         controls = []
         for told in runs:
-            used = [self._artefact(one) for one in inputs(self._history, told)]
+            used = [self._artefact(one) for one in inputs(self._ancestry, told)]
             made = [self._artefact(one) for one in outputs(told)]
             read, written = read + used, written + made
             action = self._action(

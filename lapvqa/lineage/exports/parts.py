@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lapvqa.errors import ConfigError
-from lapvqa.lineage.history import FIREWALL, History, Told
+from lapvqa.lineage.ancestry import FIREWALL, Ancestry, Told
 from lapvqa.lineage.ledger import DECISION
 from lapvqa.uptodate.stagefile import overlap
 
@@ -47,16 +47,16 @@ class Check:
     actual: str
 
 
-def selected(history: History, target: str | None) -> list[Told]:
+def selected(ancestry: Ancestry, target: str | None) -> list[Told]:
     """Return the runs to export, oldest first: those of a run or model, or all.
 
     Raises ConfigError if there are none.
     """
     if target is not None:
-        return history.scope(history.find(target))
-    if not history.runs:
+        return ancestry.scope(ancestry.find(target))
+    if not ancestry.runs:
         raise ConfigError("expected runs in the ledger, found none", hint="run `lapvqa run` first")
-    return list(history.runs.values())
+    return list(ancestry.runs.values())
 
 
 def outputs(told: Told) -> list[Artefact]:
@@ -67,11 +67,11 @@ def outputs(told: Told) -> list[Artefact]:
     ]
 
 
-def inputs(history: History, told: Told) -> list[Artefact]:
+def inputs(ancestry: Ancestry, told: Told) -> list[Artefact]:
     """Return what a run read, each artefact once; a file within an output folder is the folder."""
     found: dict[tuple[str | None, str], Artefact] = {}
     for path, md5 in sorted(told.run.deps.items()):
-        source = history.runs.get(told.run.sources.get(path, ""))
+        source = ancestry.runs.get(told.run.sources.get(path, ""))
         of_source = outputs(source) if source else []
         made = next((one for one in of_source if overlap(path, one.path)), None)
         artefact = made or Artefact(path, md5, None)
@@ -79,9 +79,9 @@ def inputs(history: History, told: Told) -> list[Artefact]:
     return list(found.values())
 
 
-def checks(history: History, told: Told) -> Iterator[Check]:
+def checks(ancestry: Ancestry, told: Told) -> Iterator[Check]:
     """Yield the verdicts about a run, and what its evaluation says of leaks."""
-    for entry in history.entries:
+    for entry in ancestry.entries:
         verdict = (entry.payload or {}).get("verdict") if entry.kind == DECISION else None
         if verdict is not None and told.id in json.dumps(entry.payload):
             status = "pass" if str(verdict).upper() in _PASSED else "fail"

@@ -24,7 +24,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from rouge_score.rouge_scorer import RougeScorer
 
 from lapvqa.metrics.bootstrap import Array
 from lapvqa.metrics.panel import Panel, weighted_mean
@@ -121,6 +120,9 @@ def rouge_f1(references: Sequence[str], hypotheses: Sequence[str]) -> Array:
 
     An empty text, or one without a-z and digits, scores 0.
     """
+    # Imported on use: with nltk it takes two seconds, which a task without data does not owe.
+    from rouge_score.rouge_scorer import RougeScorer
+
     scorer = RougeScorer(list(ROUGE_TYPES), use_stemmer=False)
     known: dict[tuple[str, str], list[float]] = {}
     for pair in zip(references, hypotheses, strict=True):

@@ -12,6 +12,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,11 @@ MATCHES = ("exact_match", "token_f1")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
+_KNOWN = 1 << 16
+"""Answers, and pairs of them, whose outcome is kept: most are yes, no, or one of a few words."""
 
+
+@lru_cache(maxsize=_KNOWN)
 def normalise(answer: str) -> str:
     """Return the answer as it is compared: see ``NORMALISATION``."""
     return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_NO_PUNCTUATION)).split())
@@ -40,6 +45,7 @@ def exact_match(reference: str, answer: str) -> float:
     return float(normalise(reference) == normalise(answer))
 
 
+@lru_cache(maxsize=_KNOWN)
 def token_f1(reference: str, answer: str) -> float:
     """Return F1 of the words of the two normalised answers, each as often as it occurs."""
     expected, given = normalise(reference).split(), normalise(answer).split()

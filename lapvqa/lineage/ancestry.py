@@ -41,7 +41,7 @@ class Told:
         return next((path for path in self.run.outs if path.rpartition("/")[2] == WEIGHTS), None)
 
 
-class History:
+class Ancestry:
     """The runs of a ledger, by id."""
 
     def __init__(self, entries: list[Entry]) -> None:
@@ -53,10 +53,16 @@ class History:
     def find(self, target: str) -> Told:
         """Return the run that ``target`` names; ConfigError if none or several do.
 
-        A model (models/captioning, or the last part), the path of an output, a stage: the latest
-        run of it. An id of the ledger, Prefect or MLflow, a sha256 of an output: its first digits.
+        A model (models/captioning, or the last part), a registered one (champion, NAME/VERSION),
+        the path of an output, a stage: the latest run of it. An id of the ledger, Prefect or
+        MLflow, a sha256 of an output: its first digits.
         """
-        found = self._model(target) or self._by_name(target) or self._by_digits(target)
+        found = (
+            self._model(target)
+            or self._registered(target)
+            or self._by_name(target)
+            or self._by_digits(target)
+        )
         if found is None:
             stages = sorted({told.run.stage for told in self.runs.values()})
             raise ConfigError(
@@ -119,7 +125,8 @@ class History:
         """Return the other entries that runs name or that name runs: code, patches, decisions."""
         scope = list(scope)
         digests = {told.run.code for told in scope} | {told.run.patch for told in scope}
-        ids = [told.id for told in scope]
+        named = [told.id for told in scope]
+        named += [str(told.run.files[p].get("sha256")) for told in scope if (p := told.weights)]
         found = []
         for entry in self.entries:
             if entry.payload is None:
@@ -128,7 +135,7 @@ class History:
                 found.append(entry)
             elif entry.kind in (MODEL, DECISION, WAIVER, LOOK):
                 text = json.dumps(entry.payload)
-                if any(id in text for id in ids):
+                if any(name in text for name in named):
                     found.append(entry)
         return found
 
@@ -141,6 +148,15 @@ class History:
             folder = (told.weights or "").rpartition("/")[0]
             if folder and path in (folder, folder.rpartition("/")[2]):
                 return told
+        return None
+
+    def _registered(self, target: str) -> Told | None:
+        for entry in reversed(self.entries):
+            said = entry.payload if entry.kind == MODEL and entry.payload else {}
+            name, aliases = said.get("name"), said.get("aliases", [])
+            names = {*aliases, f"{name}/{said.get('version')}", *(f"{name}@{a}" for a in aliases)}
+            if said and target in names:
+                return self._by_digits(str(said["sha256"]))
         return None
 
     def _by_name(self, target: str) -> Told | None:

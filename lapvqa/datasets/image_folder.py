@@ -53,11 +53,12 @@ class Decoded:
     """The images of n paths, of which m could be read.
 
     ``readable`` bool [n]; of the m readable ones, in order: ``digests``, sha256 of the stored
-    pixels, and ``fits``, how the original lies in them.
+    pixels, ``decoded``, of the decoded ones, and ``fits``, how the original lies in them.
     """
 
     readable: NDArray[np.bool_]
     digests: list[str]
+    decoded: list[str]
     fits: list[Fit]
     chunks: list[Path]
 
@@ -93,7 +94,7 @@ def open_folder(name: str, job: Job) -> ImageFolder | None:
 def decode(source: ImageFolder, paths: Sequence[str], read: Read, *, job: Job) -> Decoded:
     """Decode files with ``read`` (None: not readable), or find them decoded."""
     work = job.project.work_dir("features") / "pixels" / source.name
-    readable, digests, fits, chunks = [], [], [], []
+    readable, digests, decoded, fits, chunks = [], [], [], [], []
     for start in range(0, len(paths), CHUNK):
         chunk = paths[start : start + CHUNK]
         cached = work / f"{_chunk_key(source, chunk, read)}.npz"
@@ -102,11 +103,12 @@ def decode(source: ImageFolder, paths: Sequence[str], read: Read, *, job: Job) -
         with np.load(cached) as stored:
             readable.append(stored["readable"])
             digests += stored["digests"].tolist()
+            decoded += stored["decoded"].tolist()
             fits += [Fit(int(row[0]), int(row[1]), *row[2:].tolist()) for row in stored["fits"]]
         chunks.append(cached.with_suffix(".npy"))
     _remove_others(work, {*chunks, *(chunk.with_suffix(".npz") for chunk in chunks)})
     all_readable = np.concatenate(readable) if readable else np.zeros(0, dtype=bool)
-    return Decoded(all_readable, digests, fits, chunks)
+    return Decoded(all_readable, digests, decoded, fits, chunks)
 
 
 def digest(pixels: Pixels) -> str:
@@ -133,6 +135,7 @@ def _write(
             handle,
             readable=np.array([image is not None for image in images], dtype=bool),
             digests=np.array([digest(image.pixels) for image in good], dtype="U64"),
+            decoded=np.array([image.decoded_sha256 for image in good], dtype="U64"),
             fits=np.array(fits, dtype=np.float64).reshape(-1, 5),
         )
 

@@ -1,0 +1,169 @@
+"""``lapvqa erase``: what a patient's erasure would touch; on request, the erasure and its receipt.
+
+Paths of the archive are shown on this terminal only: they may hold the patient's number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.commands import terminal
+from lapvqa import storage
+from lapvqa.errors import ConfigError
+from lapvqa.project import Project
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lapvqa.erasure.erase import Place
+    from lapvqa.erasure.journal import Journal
+
+
+def execute(project: Project, *, patient: str, request: str, do: bool, also: Sequence[Path]) -> int:
+    """Show what would go; with ``do``, erase, write the receipt, and say what is left to others."""
+    from lapvqa.erasure import erase
+
+    console = terminal.console()
+    place = _place(project, request, also, console)
+    if not do:
+        with storage.lock(project.run_lock, what="a run of this project"):
+            opened = erase.open_journal(place, patient, request)
+            found = erase.look(place, opened)
+        _show(found, opened, console)
+        _show_archive(place, opened, console)
+        console.print("nothing was changed: a look; `--yes` does it")
+        return 0
+    return _erase(place, patient, request, console)
+
+
+def check(project: Project, path: Path) -> int:
+    """Check signature and proof of a receipt."""
+    from lapvqa.erasure import receipt
+    from lapvqa.lineage import signing
+
+    key = storage.require(project.signing_public_key, made_by="erase").read_bytes()
+    told = receipt.check(path, key)["training_set"]
+    console = terminal.console()
+    console.print(f"signed by {signing.key_id(key)[:16]}: the receipt is as it was written")
+    console.print(
+        f"the proof holds: not among the {told['patients']} patients of the training set with root "
+        f"{told['root'][:16]}"
+    )
+    return 0
+
+
+def _erase(place: Place, patient: str, request: str, console: Console) -> int:
+    from lapvqa.erasure import erase, receipt
+
+    project = place.project
+    with storage.lock(project.state / "erase.lock", what="an erasure in this project"):
+        opened = erase.open_journal(place, patient, request)
+        content = erase.erase(place, opened, lambda text: console.print(f"erase: {text}"))
+        left_to_owner = erase.archive_files(place, opened)
+        paths = receipt.paths(project, content)
+    _show_stores(content["stores"], console)
+    for kind, own in content["over_deletion"].items():
+        console.print(
+            f"{kind}: {own['shards_rewritten']} of {own['shards']} shards rewritten, "
+            f"{own['rows_rewritten']} rows for {own['rows_of_patient']} of the patient"
+        )
+    if content["decision"]["retraining_wanted"]:
+        console.print("models affected: marked as contaminated; `lapvqa run` retrains from scratch")
+    console.print(f"state: {content['state']}", markup=False)
+    _list_archive(left_to_owner, console)
+    names = ", ".join(str(path.relative_to(project.root)) for path in paths)
+    console.print(f"receipt: {names}", soft_wrap=True)
+    return 0
+
+
+def _place(project: Project, request: str, also: Sequence[Path], console: Console) -> Place:
+    from flows.commands.run import bring_stage_up_to_date
+    from lapvqa.erasure.erase import Place
+    from lapvqa.erasure.stores import project_stores
+    from lapvqa.identity import Keyring, load_key
+    from lapvqa.job import open_job
+    from lapvqa.recorder import Recorder
+    from tasks.erasing import dvc_store, mlflow_store
+
+    missing = [str(path) for path in also if not path.exists()]
+    if missing:
+        raise ConfigError(
+            f"expected a file or folder at {', '.join(missing)}, found nothing",
+            hint="give --also the exported bundles and copies that are to be searched too",
+        )
+    with closing(Recorder(project.record("erase"), stage="erase")) as recorder:
+        job = open_job(project, recorder)
+        key = load_key(job.folders["source"], job)
+    keyring = Keyring(key, keep_ids=job.keep_ids)
+    in_dvc = dvc_store.stores(project)
+    own = project_stores(project, job.folders.values(), also, request)
+    return Place(
+        project, keyring, job.folders["source"], job.objective,
+        stores=[mlflow_store.DeletedRuns(project), *own, *in_dvc],
+        tables=in_dvc[0].tables() if in_dvc else [],
+        renew=lambda: bring_stage_up_to_date(project, "tokens", console),
+        mark_versions=lambda name, weights: mlflow_store.mark_versions(project, name, weights),
+    )  # fmt: skip
+
+
+def _show(found: Mapping[str, Any], opened: Journal, console: Console) -> None:
+    rows = found["rows"]
+    told = ", ".join(f"{number} {name}" for name, number in rows.items())
+    console.print(f"patient {opened.name}: {told}; split {found['split'] or 'none'}")
+    if opened.traces.shared_films:
+        console.print(
+            f"{opened.traces.shared_films} films stand under another patient's id too, and go with "
+            "this one's"
+        )
+    _show_stores(
+        [{"store": one["store"], "files": one["files"], "bytes": one["size"],
+          "held_traces": len(one["findings"])} for one in found["searched"]],
+        console,
+    )  # fmt: skip
+    for model in found["models"]:
+        console.print(
+            f"model affected: training {model['run'][:12]} ({', '.join(model['roles'])}), "
+            f"{len(model['weights'])} files of weights, judged by {len(model['evaluations'])} tasks"
+        )
+    for metric in found["metrics"]:
+        console.print(f"metric affected: {metric['task']}, {metric['samples_of_patient']} samples")
+    for way in found["ways"]:
+        seconds = terminal.span(way["seconds"]) if way["seconds"] is not None else "-"
+        console.print(f"retraining by {way['way']}: {way['steps'] or '-'} steps, {seconds}; "
+                      f"{way['remark']}", soft_wrap=True)  # fmt: skip
+
+
+def _show_stores(stores: Sequence[Mapping[str, Any]], console: Console) -> None:
+    from rich.table import Table
+
+    columns = {
+        "files": "files", "bytes": "size", "held_traces": "held", "removed": "removed",
+        "hold_traces_after": "left", "only_list_the_archive": "listed",
+    }  # fmt: skip
+    shown = {name: heading for name, heading in columns.items() if name in stores[0]}
+    table = Table("store")
+    for heading in shown.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in stores:
+        cells = [terminal.size(one[n]) if n == "bytes" else str(one[n]) for n in shown]
+        table.add_row(one["store"], *cells)
+    console.print(table)
+
+
+def _show_archive(place: Place, opened: Journal, console: Console) -> None:
+    from lapvqa.erasure import erase
+
+    _list_archive(erase.archive_files(place, opened), console)
+
+
+def _list_archive(paths: Sequence[str], console: Console) -> None:
+    if paths:
+        console.print(
+            f"{len(paths)} files in the archive, which LAPVQA never changes; for its owner to "
+            "delete, then run the same again:"
+        )
+    for path in paths:
+        console.print(f"  {path}", markup=False, soft_wrap=True)

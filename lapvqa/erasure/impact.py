@@ -1,0 +1,197 @@
+"""What an erasure touches beside bytes: models, metrics, and what retraining would cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lapvqa import storage
+from lapvqa.evaluation.task_table import EVALUATIONS
+from lapvqa.ingest.columns import counted, is_one_of
+from lapvqa.lineage import ledger
+from lapvqa.lineage.row_numbers import PATIENT, RowNumbers, unpacked
+from lapvqa.lineage.runs import Run, of_entry
+from lapvqa.project import Project
+from lapvqa.schemas import IMAGES, MEMBERS, MEMBERS_FILE, STUDIES
+
+
+def rows_of(project: Project, patient: str) -> dict[str, int]:
+    """Return how many rows of each table are the patient's; 0 where a table is not there."""
+    tables = {"images": project.images, "studies": project.studies, "tokens": project.tokens_dir}
+    counts = {}
+    for name, path in tables.items():
+        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        own = (pq.read_table(file, columns=["patient_key"], partitioning=None)["patient_key"]
+               for file in files if file.exists())  # fmt: skip
+        counts[name] = sum(int(is_one_of(column, [patient]).sum()) for column in own)
+    return counts
+
+
+def split_of(project: Project, patient: str) -> str | None:
+    """Return the patient's split; None if there are no studies of them."""
+    if not project.studies.exists():
+        return None
+    studies = storage.read_table(project.studies, STUDIES, made_by="ingest")
+    rows = pa.array(is_one_of(studies["patient_key"], [patient]))
+    own = studies["split"].filter(rows).to_pylist()
+    return own[0] if own else None
+
+
+def shard_rows(project: Project) -> dict[str, dict[str, int]]:
+    """Return the rows of each shard of images and of tokens."""
+    found: dict[str, dict[str, int]] = {"images": {}, "tokens": {}}
+    if project.images.exists():
+        images = storage.read_table(project.images, IMAGES, made_by="ingest")
+        found["images"] = counted(images["shard"])
+    if project.tokens_dir.exists():
+        found["tokens"] = {
+            path.name: pq.read_metadata(path).num_rows
+            for path in sorted(project.tokens_dir.glob("*.parquet"))
+        }
+    return found
+
+
+def over_deletion(
+    before: Mapping[str, Mapping[str, int]],
+    after: Mapping[str, Mapping[str, int]],
+    own: Mapping[str, int],
+) -> dict[str, dict[str, float | int | None]]:
+    """Return rows written anew, and per row of the patient, of each kind of shard.
+
+    A shard that is gone held its own rows and the patient's; the others were written anew.
+    """
+    result: dict[str, dict[str, float | int | None]] = {}
+    for kind, shards in before.items():
+        gone = [name for name in shards if name not in after.get(kind, {})]
+        rows = sum(shards[name] for name in gone)
+        patient = own.get(kind, 0)
+        result[kind] = {
+            "shards": len(shards), "shards_rewritten": len(gone), "rows_of_patient": patient,
+            "rows_rewritten": rows - patient,
+            "rows_rewritten_per_row_of_patient":
+                round((rows - patient) / patient, 2) if patient else None,
+        }  # fmt: skip
+    return result
+
+
+def affected_models(project: Project, patient: str) -> list[dict[str, Any]]:
+    """Return the trainings that sampled the patient, or chose by them, as the ledger knows them.
+
+    With the weights that came of each (sha256), and the evaluations that judged them.
+    """
+    row = RowNumbers(project, PATIENT).find(patient)
+    if row is None:
+        return []
+    entries = ledger.entries(project)
+    runs = {entry.id: run for entry in entries if (run := of_entry(entry))}
+    found = []
+    for entry in entries:
+        if entry.kind != ledger.TRAINED_ON or entry.payload is None:
+            continue
+        roles = entry.payload["roles"]
+        own = [role for role in roles if row in unpacked(roles[role]["patients"])]
+        if own:
+            after = _downstream(entry.payload["run"], runs)
+            found.append(
+                {
+                    "run": entry.payload["run"], "roles": own,
+                    "weights": _weights(after), "evaluations": _evaluations(after),
+                }
+            )  # fmt: skip
+    return found
+
+
+def _downstream(run_id: str, runs: Mapping[str, Run]) -> list[Run]:
+    """Return a run and all that stand on it, in order."""
+    reached = {run_id}
+    for other, run in runs.items():  # oldest first: a consumer comes after its source
+        if reached & set(run.sources.values()):
+            reached.add(other)
+    return [run for other, run in runs.items() if other in reached]
+
+
+def _weights(after: Iterable[Run]) -> dict[str, str]:
+    return {
+        path: facts["sha256"]
+        for run in after
+        for path, facts in run.files.items()
+        if Path(path).suffix in (".pt", ".safetensors") and "sha256" in facts
+    }
+
+
+def _evaluations(after: Iterable[Run]) -> list[str]:
+    return sorted({run.stage for run in after if run.stage.startswith("evaluate@")})
+
+
+def affected_metrics(project: Project, patient: str) -> list[dict[str, Any]]:
+    """Return the evaluations in results/ whose test samples hold the patient."""
+    found = []
+    for task in EVALUATIONS:
+        path = project.result_dir(task) / "predictions.parquet"
+        if not path.exists():
+            continue
+        table = pq.read_table(path, columns=["patient", "sample"], partitioning=None)
+        own = table.filter(pa.array(is_one_of(table["patient"], [patient])))
+        samples = len(set(own["sample"].to_pylist()))
+        if samples:
+            found.append({"task": task, "samples_of_patient": samples})
+    return found
+
+
+def ways_to_retrain(
+    project: Project, patient: str, objective: str
+) -> list[dict[str, float | int | str | None]]:
+    """Return what each way of retraining costs, in steps and in the last training's seconds.
+
+    Empty if the present model was not trained with the patient.
+    """
+    folder = project.model_dir(objective)
+    if not (folder / MEMBERS_FILE).exists() or not (folder / "training.json").exists():
+        return []
+    members = storage.read_table(folder / MEMBERS_FILE, MEMBERS, made_by="pretrain")
+    own = members.filter(pa.array(is_one_of(members["patient_key"], [patient])))
+    if not len(own):
+        return []
+    training = storage.read_json(folder / "training.json", made_by="pretrain")
+    total, epochs = training["steps"], training["params"]["epochs"]
+    first = min((step for step in own["first_step"].to_pylist() if step), default=total)
+    times, seconds = sum(own["times"].to_pylist()), _last_seconds(project)
+    share = (first - 1) / total
+    states = (
+        int(path.stem.removeprefix("state-"))
+        for path in project.work_dir("pretrain").glob("*/state-*.json")
+    )
+    usable = max((step for step in states if step < first), default=None)
+    kept = f"the state of step {usable} is kept" if usable else "no state before it is kept"
+    return [
+        {
+            "way": "ancestor generation", "steps": None, "seconds": None,
+            "remark": "none: no model here was started from another",
+        },
+        {
+            "way": "checkpoint", "steps": total - first + 1,
+            "seconds": None if seconds is None else round(seconds * (1 - share), 1),
+            "remark": f"first sampled at step {first} of {total}, {times} times in all: saves "
+            f"{share:.1%} (to be expected of {epochs} epochs: 1/(2E) = {1 / (2 * epochs):.1%}); "
+            f"{kept}; not exact, the order of samples depends on their number",
+        },
+        {
+            "way": "scratch", "steps": total, "seconds": seconds and round(seconds, 1),
+            "remark": "exact: the weights of a run that never had the patient",
+        },
+    ]  # fmt: skip
+
+
+def _last_seconds(project: Project) -> float | None:
+    path = project.run_file("pretrain")
+    return float(json.loads(path.read_bytes())["seconds"]) if path.exists() else None
+
+
+def archive_files(project: Project, folder: Path, paths: set[str]) -> list[str]:
+    """Return which of the patient's files the archive still holds, relative to its folder."""
+    return sorted(path for path in paths if (folder / path.partition("#")[0]).exists())

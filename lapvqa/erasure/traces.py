@@ -1,0 +1,175 @@
+"""By what a patient is found again: keys, digests, paths, sentences of reports, lines of pixels.
+
+Traces name the patient. They are kept in one private file while an erasure is open, and nowhere
+else; receipts hold their number and marks (``lapvqa.ingest.tombstones``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lapvqa.errors import MissingArtifactError, SchemaError
+from lapvqa.images.shards import map_shard
+from lapvqa.ingest.columns import is_one_of
+from lapvqa.ingest.tombstones import KINDS, Tombstones
+from lapvqa.schemas import STORED_SIZE
+
+KEY, DIGEST, PATH, RAW_ID, TEXT, PIXELS = "key", "digest", "path", "id", "text", "pixels"
+NAMED_BY_ARCHIVE = frozenset({PATH, RAW_ID})
+"""What the listing of an archive says as long as the archive holds the files."""
+
+_KEYS = ("patient_key", "study_key", "image_key", "instance_key")
+_DIGESTS = ("file_sha256", "pixels_sha256", "decoded_sha256")
+_SHORTEST_ID, _SHORTEST_TEXT = 6, 24
+_MIDDLE = slice(STORED_SIZE // 2 * STORED_SIZE, (STORED_SIZE // 2 + 1) * STORED_SIZE)
+_FEWEST_GREYS = 8
+"""A line of pixels with fewer shades may stand in many images."""
+
+
+@dataclass
+class Traces:
+    """What is looked for, by kind; ``patient`` is the key in the tables."""
+
+    patient: str
+    found: dict[str, set[str]] = field(default_factory=dict)
+    marks: set[str] = field(default_factory=set)
+    """What tombstones.json gets."""
+    report_digests: set[str] = field(default_factory=set)
+    """Of the patient's reports; others may have the same template, so they are no trace."""
+    shared_films: int = 0
+    """Films that stand under another patient's id too."""
+
+    def add(self, kind: str, values: Iterable[str | None]) -> None:
+        """Add what is no placeholder and not empty."""
+        new = {value for value in values if value and not value.startswith("erased-")}
+        self.found.setdefault(kind, set()).update(new)
+
+    @property
+    def number(self) -> int:
+        """How many there are of all kinds."""
+        return sum(map(len, self.found.values()))
+
+    def needles(self) -> list[tuple[str, bytes]]:
+        """Return kind and bytes of each trace."""
+        return [
+            (kind, bytes.fromhex(value) if kind == PIXELS else value.encode())
+            for kind, values in sorted(self.found.items())
+            for value in sorted(values)
+        ]
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain values."""
+        return {
+            "patient": self.patient,
+            "found": {kind: sorted(values) for kind, values in self.found.items()},
+            "marks": sorted(self.marks),
+            "report_digests": sorted(self.report_digests),
+            "shared_films": self.shared_films,
+        }
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, object]) -> Traces:
+        """Return what ``to_json`` gave."""
+        found = {kind: set(own) for kind, own in values["found"].items()}  # type: ignore[attr-defined]
+        return cls(
+            str(values["patient"]), found, set(values["marks"]),  # type: ignore[call-overload]
+            set(values["report_digests"]), int(values["shared_films"]),  # type: ignore[call-overload]
+        )  # fmt: skip
+
+
+def begin(patient: str, given: str, erased: Tombstones) -> Traces:
+    """Return the traces of a patient of whom only the key is known, and the id that was given."""
+    traces = Traces(patient)
+    traces.add(KEY, [patient])
+    if given != patient:
+        names = {given, given.lstrip("pP")}
+        traces.add(RAW_ID, (name for name in names if len(name) >= _SHORTEST_ID))
+    traces.marks.add(erased.mark("patient", patient))
+    return traces
+
+
+def learn(traces: Traces, tables: Iterable[Path], erased: Tombstones) -> None:
+    """Add what the tables say of the patient: of rows with the key, and of the same films."""
+    paths = list(tables)
+    for _ in range(2):  # films that the first look found may stand under other ids
+        for path in paths:
+            _learn_from(traces, path, erased)
+
+
+def _learn_from(traces: Traces, path: Path, erased: Tombstones) -> None:
+    try:
+        schema = pq.read_schema(path)
+        names = [n for n in (*_KEYS, *_DIGESTS, "path", "report", "report_sha256")
+                 if n in schema.names]  # fmt: skip
+        if not {"patient_key", *_DIGESTS} & set(names):
+            return
+        table = pq.read_table(path, columns=names, partitioning=None)
+    except (pa.ArrowInvalid, OSError):
+        return
+    own = np.zeros(len(table), bool)
+    if "patient_key" in names:
+        own = is_one_of(table["patient_key"], [traces.patient])
+        _add_rows(traces, table.filter(pa.array(own)), erased)
+    known = traces.found.get(DIGEST, set())
+    same = np.zeros(len(table), bool)
+    for name in set(_DIGESTS) & set(names) if known else ():
+        same |= is_one_of(table[name], known)
+    others = table.filter(pa.array(same & ~own))
+    if len(others):
+        films = others.select([n for n in ("image_key", "instance_key", *_DIGESTS) if n in names])
+        _add_rows(traces, films, erased)
+        traces.shared_films = max(traces.shared_films, len(others))
+
+
+def _add_rows(traces: Traces, rows: pa.Table, erased: Tombstones) -> None:
+    for name in rows.column_names:
+        values = pc.unique(rows[name]).to_pylist()
+        if name in _KEYS:
+            traces.add(KEY, values)
+        elif name in _DIGESTS:
+            traces.add(DIGEST, values)
+        elif name == "path":
+            traces.add(PATH, values)
+        elif name == "report_sha256":
+            traces.report_digests.update(filter(None, values))
+        if name in KINDS and name != "patient_key":
+            own = (value for value in values if value and not value.startswith("erased-"))
+            traces.marks.update(erased.mark(KINDS[name], value) for value in own)
+
+
+def learn_texts(traces: Traces, studies: pa.Table) -> None:
+    """Add the sentences of the patient's reports that no other patient's report has."""
+    own = is_one_of(studies["patient_key"], [traces.patient])
+    sides = (studies["report"].filter(pa.array(rows)).drop_null() for rows in (own, ~own))
+    mine, others = ("\n".join(texts.to_pylist()) for texts in sides)
+    flat = _flattened(others)
+    for sentence in re.split(r"[.\n:;<>&\"\\]+", mine):
+        text = sentence.strip()
+        if len(text) >= _SHORTEST_TEXT and _flattened(text) not in flat:
+            traces.add(TEXT, {text, _flattened(text)})
+
+
+def _flattened(text: str) -> str:
+    """Return a text as normalised reports have it: small letters, single spaces."""
+    return " ".join(text.lower().split())
+
+
+def learn_pixels(traces: Traces, images: pa.Table, folder: Path) -> None:
+    """Add the middle line of each of the patient's stored images, if it tells them apart."""
+    own = images.filter(pa.array(is_one_of(images["patient_key"], [traces.patient])))
+    places = zip(own["shard"].to_pylist(), own["row"].to_pylist(), strict=True)
+    for shard, row in places:
+        try:
+            line = map_shard(folder / shard)[row].reshape(-1)[_MIDDLE]
+        except (MissingArtifactError, SchemaError, IndexError):
+            continue
+        if len(np.unique(line)) >= _FEWEST_GREYS:
+            traces.add(PIXELS, [line.tobytes().hex()])
