@@ -182,7 +182,6 @@ def _is_busy(error: sqlite3.DatabaseError) -> bool:
 def _connect(place: Path | str) -> sqlite3.Connection:
     database = sqlite3.connect(place, timeout=30)
     database.execute("PRAGMA secure_delete = ON")
-    database.execute("PRAGMA cache_size = -262144")  # KiB at most: keys come in random order
     database.row_factory = sqlite3.Row
     return database
 
@@ -196,6 +195,7 @@ def _create(database: sqlite3.Connection) -> None:
 def _bring_up_to_date(database: sqlite3.Connection, project: Project) -> None:
     now = _stamps(project)
     changed = _changed(database, now)
+    database.execute("PRAGMA cache_size = -262144")  # KiB at most: keys come in random order
     with database:
         if "ledger" in changed:
             _check(database)
