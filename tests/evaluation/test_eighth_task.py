@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import migrated_stores
 import pytest
 from demo_project import build
 from worked_example import assert_shown, copy_package, insert, run
@@ -105,6 +106,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Proje
             record, "left out here", folder=made.result_dir(record.name), common=common
         )
     add_the_eighth(root)
+    migrated_stores.give(tmp_path_factory, made)
     return made
 
 
