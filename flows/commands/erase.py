@@ -44,7 +44,7 @@ def check(project: Project, path: Path) -> int:
     from lapvqa.erasure import receipt
     from lapvqa.lineage import signing
 
-    key = storage.require(project.signing_public_key, made_by="erase").read_bytes()
+    key = signing.public_key(project)
     told = receipt.check(path, key)["training_set"]
     console = terminal.console()
     console.print(f"signed by {signing.key_id(key)[:16]}: the receipt is as it was written")
@@ -104,7 +104,7 @@ def _place(project: Project, request: str, also: Sequence[Path], console: Consol
         project, keyring, job.folders["source"], job.objective,
         stores=[mlflow_store.DeletedRuns(project), *own, *in_dvc],
         tables=in_dvc[0].tables() if in_dvc else [],
-        renew=lambda: bring_stage_up_to_date(project, "tokens", console),
+        renew=lambda: bring_stage_up_to_date(project, "firewall", console),
         mark_versions=lambda name, weights: mlflow_store.mark_versions(project, name, weights),
     )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Erasure of a patient: everything that the project holds of them, and the proof that it is gone.
 
-Files, in the order in which a request meets them:
+Files, in the order in which data meets them:
     whom.py        a raw or hashed id to the patient's key
     traces.py      by what the patient is found again: keys, digests, paths, sentences, pixels
     search.py      the search for traces in any file

@@ -2,7 +2,7 @@
 
     look       search every store for the patient's traces; nothing is changed
     bury       the tombstone: from now on ingest keeps the patient out
-    renew      the pipeline's own stages make data and tokens anew; only shards concerned change
+    renew      the pipeline's own stages up to the firewall; only shards concerned change
     remove     what was found is removed from every store
     check      every store is searched again; what is left over is removed and searched once more
     tell       affected models are marked, a retraining is wanted
@@ -52,7 +52,7 @@ class Place:
     tables: Sequence[Path]
     """Of older versions too, wherever they lie: they know more of the patient's keys."""
     renew: Callable[[], None]
-    """Brings the stages up to tokens up to date."""
+    """Brings the stages before pretraining up to date."""
     mark_versions: Callable[[str, set[str]], list[str]]
     """Marks the registered versions of weights (sha256) for a request; returns which."""
 
@@ -308,7 +308,7 @@ def _outputs(project: Project) -> dict[str, str]:
     return {
         path: md5
         for lock in locked(project).values()
-        if lock.name in ("ingest", "tokens")
+        if lock.name in ("ingest", "tokens", "firewall")
         for path, md5 in lock.outs.items()
     }
 

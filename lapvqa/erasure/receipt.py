@@ -48,9 +48,13 @@ def check(path: Path, public_key: bytes) -> dict[str, Any]:
 
     Raises SignatureError if it was changed since it was signed, LapvqaError if its proof fails.
     """
-    receipt = read(path)
-    envelope = storage.require(path.with_suffix(".dsse.json"), made_by="erase").read_bytes()
-    statement = signing.verify(envelope, public_key, what=path.with_suffix(".dsse.json").name)
+    receipt, signed = read(path), path.with_suffix(".dsse.json")
+    if not signed.exists():
+        raise signing.SignatureError(
+            f"expected the receipt's signature {signed.name} beside it, found none",
+            hint="have it sent with the receipt",
+        )
+    statement = signing.verify(signed.read_bytes(), public_key, what=signed.name)
     if signing.subjects(statement) != {path.name: storage.sha256_file(path)}:
         raise signing.SignatureError(
             f"{path.name}: expected the bytes that were signed, found others",

@@ -21,7 +21,9 @@ from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers
 from lapvqa.project import Project
 
 _NOT_OURS = {".git", ".dvc", ".venv"}
-_OUTPUTS = ("data", "models", "results", "reports", "evaluations", "exports", "bundles")
+_OUTPUTS = (
+    "data", "models", "results", "reports", "evaluations", "exports", "bundles", "imports",
+)  # fmt: skip
 _LINES = {".jsonl", ".log", ".txt", ".csv"}
 """Of these the lines that hold a trace are dropped, of any other file the whole."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 
@@ -35,8 +36,8 @@ _LEFT = "{} of {} test images are in training too, by {} (firewall.on_leak: stam
 
 def examine(
     predictions: pa.Table, data_set: str, training: str | None, project: Project
-) -> Contamination | None:
-    """Return what is wrong with the test images of ``predictions``; None if nothing is.
+) -> Contamination | Literal[False]:
+    """Return what is wrong with the test images of ``predictions``; False if nothing is.
 
     ``training``: digest of the pairs that the encoder was trained on, None if not known.
     """
@@ -54,7 +55,7 @@ def examine(
         _WHY.get(code, _LEFT).format(number, len(names), code)
         for code, number in sorted(counts.items())
     ]
-    return Contamination(tuple(why), dict(sorted(counts.items()))) if why else None
+    return Contamination(tuple(why), dict(sorted(counts.items()))) if why else False
 
 
 def training_of(encoder: Path) -> str | None:

@@ -28,7 +28,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -74,17 +74,20 @@ def publish(
     protocol: Mapping[str, Any],
     folder: Path,
     common: BootstrapParams,
-    contaminated: Contamination | None = None,
+    contaminated: Contamination | Literal[False] | None = None,
 ) -> Counts:
     """Write predictions to ``folder``, then score what was written; return the closing counts.
 
     ``protocol``: strings and numbers that say how the predictions were made (recipe, splits,
     chosen hyperparameters, images that could not be read). It travels inside predictions.parquet,
-    and so does what is known of the test images' way into training: ``contaminated``.
+    and so does what is known of the test images' way into training: ``contaminated``, None if
+    nobody has looked.
     """
-    text = json.dumps(protocol, sort_keys=True, allow_nan=False)
-    stamp = json.dumps(contaminated.as_json() if contaminated else False, sort_keys=True)
-    described = predictions.replace_schema_metadata({_PROTOCOL_KEY: text, _CONTAMINATED_KEY: stamp})
+    facts = {_PROTOCOL_KEY: json.dumps(protocol, sort_keys=True, allow_nan=False)}
+    if contaminated is not None:
+        stamp = contaminated.as_json() if contaminated else False
+        facts[_CONTAMINATED_KEY] = json.dumps(stamp, sort_keys=True)
+    described = predictions.replace_schema_metadata(facts)
     storage.write_table(folder / PREDICTIONS, described, task.schema)
     _close_extra(folder)
     return score(task, folder=folder, common=common)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lapvqa import storage
 from lapvqa.errors import SchemaError
@@ -106,7 +106,8 @@ class TaskResult:
     seeds: Mapping[str, Mapping[str, HeadSpread]] = field(default_factory=dict)
     undefined: tuple[str, ...] = ()
     protocol: Mapping[str, Any] = field(default_factory=dict)
-    contaminated: Contamination | None = None
+    contaminated: Contamination | Literal[False] | None = None
+    """None: nobody has looked, so nothing vouches for the result."""
 
     @property
     def metrics(self) -> list[str]:
@@ -169,8 +170,8 @@ def parse(content: Mapping[str, Any]) -> TaskResult:
     )
 
 
-def _contamination(content: Any) -> Contamination | None:
-    return Contamination(tuple(content["why"]), content["counts"]) if content else None
+def _contamination(content: Any) -> Contamination | Literal[False] | None:
+    return Contamination(tuple(content["why"]), content["counts"]) if content else content
 
 
 def _intervals(systems: Mapping[str, Any]) -> Systems:

@@ -11,6 +11,7 @@ from made_dicom import write_mimic, write_project
 from lapvqa import inventory
 from lapvqa.erasure.erase import Place
 from lapvqa.erasure.stores import project_stores
+from lapvqa.firewall import firewall
 from lapvqa.identity import Keyring
 from lapvqa.ingest import ingest
 from lapvqa.machine import load_machine
@@ -32,7 +33,7 @@ def write_archive(folder: Path) -> None:
 
 
 def new_project(root: Path, archive: Path) -> Project:
-    """A project over the archive, up to tokens; shards of four images."""
+    """A project over the archive, up to the firewall; shards of four images."""
     project = write_project(root, archive, workers=1, shard_images=4)
     project.state.mkdir(parents=True)
     (project.state / "deid.key").write_text(KEY)
@@ -41,13 +42,14 @@ def new_project(root: Path, archive: Path) -> Project:
 
 
 def bring_up_to_date(project: Project) -> None:
-    """Inventory, ingest, tokens, as DVC runs them: without the outputs of the run before."""
+    """The stages before pretraining, as DVC runs them: without the outputs of the run before."""
     shutil.rmtree(project.root / "data", ignore_errors=True)
     params, machine = load_params(project.params), load_machine(project)
     for name, function, section in (
         ("inventory", inventory.run, params.inventory),
         ("ingest", ingest.run, params.ingest),
         ("tokens", tokens.run, params.tokens),
+        ("firewall", firewall.run, (params.firewall, params.evaluate)),
     ):
         project.work_dir(name).mkdir(parents=True, exist_ok=True)
         recorder = Recorder(project.record(name), stage=name, quiet=True)

@@ -42,7 +42,7 @@ from lapvqa.pg.heads import VisualGroundingHead
 from lapvqa.pg.task import TASK
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
-from lapvqa.schemas import GROUNDING_PREDICTIONS, IMAGES, INVENTORY, STUDIES
+from lapvqa.schemas import EXCLUDED, GROUNDING_PREDICTIONS, IMAGES, INVENTORY, STUDIES
 
 SIZES = ModelParams(
     image_size=32, patch_size=8, width=32, depth=2, heads=2, pooled_grid=2,
@@ -146,6 +146,7 @@ def write_archive(project: Project) -> list[list[object]]:
     for path, entries, schema in tables:
         listed = [{**one, "shard": shard} if schema is IMAGES else one for one in entries]
         storage.write_table(path, pa.Table.from_pylist(listed, schema=schema), schema)
+    storage.write_table(project.excluded, EXCLUDED.empty_table(), EXCLUDED)
     storage.write_bytes(project.state / "deid.key", KEY)
     empty = INVENTORY.empty_table().replace_schema_metadata({b"deid_key": key_id(KEY).encode()})
     storage.write_table(project.inventory("source"), empty, INVENTORY)
