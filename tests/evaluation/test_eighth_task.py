@@ -94,7 +94,10 @@ def project(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Proje
     quick = made.params.read_text()
     for long, short in (
         ("bootstrap_draws: 1000", "bootstrap_draws: 50"),
-        ("\n  epochs: 160\n", "\n  epochs: 2\n"),  # of the pretraining that the evaluation stands on
+        (
+            "\n  epochs: 160\n",
+            "\n  epochs: 2\n",
+        ),  # of the pretraining that the evaluation stands on
         ("warmup_steps: 100", "warmup_steps: 2"),
     ):
         assert quick.count(long) == 1
