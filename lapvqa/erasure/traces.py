@@ -28,7 +28,8 @@ NAMED_BY_ARCHIVE = frozenset({PATH, RAW_ID})
 
 _KEYS = ("patient_key", "study_key", "image_key", "instance_key")
 _DIGESTS = ("file_sha256", "pixels_sha256", "decoded_sha256")
-_SHORTEST_ID, _SHORTEST_TEXT = 6, 24
+_SHORTEST_ID, _SHORTEST_TEXT = 8, 24
+"""Characters: six digits may stand by chance in a run's id (1e-6 each), eight hardly (6e-9)."""
 _MIDDLE = slice(STORED_SIZE // 2 * STORED_SIZE, (STORED_SIZE // 2 + 1) * STORED_SIZE)
 _FEWEST_GREYS = 8
 """A line of pixels with fewer shades may stand in many images."""

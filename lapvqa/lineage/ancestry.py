@@ -51,7 +51,7 @@ class Ancestry:
         }
 
     def find(self, target: str) -> Told:
-        """Return the run that ``target`` names; ConfigError if none or several do.
+        """Return the run that ``target`` names; ConfigError if none does.
 
         A model (models/captioning, or the last part), a registered one (champion, NAME/VERSION),
         the path of an output, a stage: the latest run of it. An id of the ledger, Prefect or

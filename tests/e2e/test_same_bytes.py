@@ -57,5 +57,6 @@ def _outputs(root: Path) -> list[Path]:
         path.relative_to(root)
         for folder in ("data", "models", "results", "reports")
         for path in sorted((root / folder).rglob("*"))
-        if path.is_file() and path.name != ".gitignore"
+        # The graph of the lineage is drawn after a run, with its ids and times: no output.
+        if path.is_file() and path.name not in (".gitignore", "lineage.html")
     ]
