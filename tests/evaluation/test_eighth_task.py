@@ -92,12 +92,9 @@ def project(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Proje
     shutil.copy(folder / "card.json", root / "other")
     made.local.write_text("{workers: 1, device: cpu}\n")
     quick = made.params.read_text()
-    for long, short in (
+    for long, short in (  # the evaluation stands on a pretraining, which runs too
         ("bootstrap_draws: 1000", "bootstrap_draws: 50"),
-        (
-            "\n  epochs: 160\n",
-            "\n  epochs: 2\n",
-        ),  # of the pretraining that the evaluation stands on
+        ("\n  epochs: 160\n", "\n  epochs: 2\n"),
         ("warmup_steps: 100", "warmup_steps: 2"),
     ):
         assert quick.count(long) == 1
