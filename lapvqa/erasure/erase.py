@@ -129,6 +129,12 @@ def erase(place: Place, opened: Journal, say: Callable[[str], None]) -> dict[str
     if told["state"] == COMPLETE:
         opened.forget(project)
     else:  # the same command looks again, and removes what the archive's owner has made removable
+        facts["left"] = [
+            finding["item"]
+            for one in facts["check"]["searched"]
+            for finding in one["findings"]
+            if not finding["listing"]
+        ]
         for step in ("look", "renew", "remove", "check"):
             facts.setdefault("earlier", {}).setdefault(step, facts[step])
             del facts[step]
