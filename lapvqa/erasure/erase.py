@@ -128,6 +128,7 @@ def erase(place: Place, opened: Journal, say: Callable[[str], None]) -> dict[str
     receipt.write(project, told)  # before the journal goes: without both nothing would tell of it
     if told["state"] == COMPLETE:
         opened.forget(project)
+        facts["left"] = []
     else:  # the same command looks again, and removes what the archive's owner has made removable
         facts["left"] = [
             finding["item"]
