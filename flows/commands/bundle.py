@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.commands import terminal
-from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.lineage import bundle
 from lapvqa.project import Project
@@ -47,8 +46,12 @@ def pack(
 
 def bring_in(project: Project, file: Path, *, key: Path | None) -> int:
     """Check a bundle, keep it under imports/, and say from whom it comes."""
-    public = None if key is None else storage.require(key, made_by="the sender").read_bytes()
-    arrived = bundle.unpack(project, file, public_key=public)
+    if key is not None and not key.is_file():
+        raise ConfigError(
+            f"--key: expected a file at {key}, found none",
+            hint="ask the sender for ledger/signing.pub of their project",
+        )
+    arrived = bundle.unpack(project, file, public_key=key.read_bytes() if key else None)
     console = terminal.console()
     folder = project.imported(arrived.digest).relative_to(project.root)
     if arrived.new:

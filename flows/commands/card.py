@@ -23,7 +23,11 @@ def execute(
     """Print or write the card of ``model``; or say what of a finished one does not hold."""
     entries = ledger.entries(project)
     if check is not None:
-        storage.require(check, made_by="export")
+        if not check.is_file():
+            raise ConfigError(
+                f"--check: expected a card at {check}, found none",
+                hint="make one by `lapvqa card MODEL --out FILE`",
+            )
         return _check(check.read_bytes().decode(), check.name, entries)
     if model is None:
         raise ConfigError(

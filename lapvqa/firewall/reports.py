@@ -75,10 +75,7 @@ class _Index:
     ) -> None:
         self._studies = studies
         known = _united(wanted.values())
-        parts = [
-            np.intersect1d(reports.passages.get(study, _NONE), known, assume_unique=True)
-            for study in studies
-        ]
+        parts = [_within(reports.passages.get(study, _NONE), known) for study in studies]
         passages = np.concatenate([_NONE, *parts])
         holders = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         order = np.argsort(passages, kind="stable")
@@ -109,22 +106,27 @@ def _own_passages(
     known = _united(reports.passages.get(study, _NONE) for study in studies)
     of_patient: dict[str, list[Passages]] = {}
     for study, passages in reports.passages.items():
-        shared = np.intersect1d(passages, known, assume_unique=True)
-        of_patient.setdefault(reports.patients[study], []).append(shared)
+        of_patient.setdefault(reports.patients[study], []).append(_within(passages, known))
     patients = np.zeros(len(known), np.int64)
     for parts in of_patient.values():
         patients[np.searchsorted(known, _united(parts))] += 1
     rare = known[patients < template_patients]
-    own = {
-        study: np.intersect1d(reports.passages.get(study, _NONE), rare, assume_unique=True)
-        for study in studies
-    }
+    own = {study: _within(reports.passages.get(study, _NONE), rare) for study in studies}
     return {study: passages for study, passages in own.items() if len(passages) >= MIN_OWN}
 
 
 def _united(parts: Iterable[Passages]) -> Passages:
     united: Passages = np.unique(np.concatenate([_NONE, *parts]))
     return united
+
+
+def _within(passages: Passages, known: Passages) -> Passages:
+    """Return the passages that stand in ``known``, which is sorted and may be far longer."""
+    if not len(known):
+        return _NONE
+    places = np.searchsorted(known, passages).clip(max=len(known) - 1)
+    shared: Passages = passages[known[places] == passages]
+    return shared
 
 
 def _passages(text: str, words: dict[str, int]) -> Passages:

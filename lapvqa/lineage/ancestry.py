@@ -51,7 +51,7 @@ class Ancestry:
         }
 
     def find(self, target: str) -> Told:
-        """Return the run that ``target`` names; ConfigError if none or several do.
+        """Return the run that ``target`` names; ConfigError if none does.
 
         A model (models/captioning, or the last part), a registered one (champion, NAME/VERSION),
         the path of an output, a stage: the latest run of it. An id of the ledger, Prefect or
@@ -126,7 +126,8 @@ class Ancestry:
         scope = list(scope)
         digests = {told.run.code for told in scope} | {told.run.patch for told in scope}
         named = [told.id for told in scope]
-        named += [str(told.run.files[p].get("sha256")) for told in scope if (p := told.weights)]
+        weights = (told.run.files.get(told.weights or "", {}).get("sha256") for told in scope)
+        named += [digest for digest in weights if digest]
         found = []
         for entry in self.entries:
             if entry.payload is None:

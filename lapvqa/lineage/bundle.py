@@ -149,9 +149,14 @@ def unpack(project: Project, file: Path, *, public_key: bytes | None = None) -> 
     """Check a bundle and bring it into imports/; the ledger keeps that it came, once.
 
     ``public_key`` (PEM) is the sender's, if it is known by another way than the bundle. Raises
-    BundleError or SignatureError that name what was changed; nothing is written then.
+    BundleError or SignatureError that name what was changed, MissingArtifactError without a file;
+    nothing is written then.
     """
-    storage.require(file, made_by="another project's `lapvqa bundle`")
+    if not file.is_file():
+        raise MissingArtifactError(
+            f"expected a bundle at {file}, found none",
+            hint="name the zip that the other project's `lapvqa bundle` wrote",
+        )
     with _opened(file) as (archive, contents):
         manifest, text, key = _checked_manifest(contents, public_key)
         for name, described in manifest["files"].items():

@@ -83,7 +83,7 @@ class Impact:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        target = {**asdict(self.target), "artefacts": [k._asdict() for k in self.target.artefacts]}
+        target = self.target.to_json()
         return {
             "target": target,
             "films": list(self.films),

@@ -38,7 +38,7 @@ OUTSIDE = "outside lapvqa run"
 ELSEWHERE = "on another machine"
 """Only dvc.lock tells of it: the bytes came with git and `dvc pull`."""
 
-_VERSION = 2
+_VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE entries (number INTEGER PRIMARY KEY,  -- negative: from dvc.lock
@@ -57,6 +57,7 @@ CREATE INDEX artefacts_sha256 ON artefacts (sha256);
 CREATE TABLE used (run INTEGER, artefact INTEGER, PRIMARY KEY (run, artefact)) WITHOUT ROWID;
 CREATE INDEX used_by ON used (artefact);
 CREATE TABLE inputs (run INTEGER, path TEXT, md5 TEXT);   -- data whose maker is not known
+CREATE TABLE unnamed (run INTEGER, path TEXT, source TEXT, artefact INTEGER);  -- makers by bytes
 CREATE TABLE metrics (run INTEGER, name TEXT, value REAL, PRIMARY KEY (run, name)) WITHOUT ROWID;
 CREATE TABLE code (digest TEXT PRIMARY KEY, number INTEGER);  -- entry that lists the files
 CREATE TABLE trained_on (run INTEGER, role TEXT, times INTEGER,  -- times NULL: the patients
@@ -182,7 +183,6 @@ def _is_busy(error: sqlite3.DatabaseError) -> bool:
 def _connect(place: Path | str) -> sqlite3.Connection:
     database = sqlite3.connect(place, timeout=30)
     database.execute("PRAGMA secure_delete = ON")
-    database.execute("PRAGMA cache_size = -262144")  # KiB at most: keys come in random order
     database.row_factory = sqlite3.Row
     return database
 
@@ -196,6 +196,7 @@ def _create(database: sqlite3.Connection) -> None:
 def _bring_up_to_date(database: sqlite3.Connection, project: Project) -> None:
     now = _stamps(project)
     changed = _changed(database, now)
+    database.execute("PRAGMA cache_size = -262144")  # KiB at most: keys come in random order
     with database:
         if "ledger" in changed:
             _check(database)
@@ -343,6 +344,10 @@ def _add_trained_on(database: sqlite3.Connection, payload: dict[str, Any]) -> No
 
 def _forget_present(database: sqlite3.Connection) -> None:
     database.execute("DELETE FROM present")
+    database.execute(
+        "DELETE FROM used WHERE (run, artefact) IN (SELECT run, artefact FROM unnamed)"
+    )
+    database.execute("DELETE FROM unnamed")
     for table in ("used", "inputs", "artefacts", "metrics", "runs"):
         database.execute(f"DELETE FROM {table} WHERE run < 0")
     for table in ("code", "entries"):
@@ -391,6 +396,31 @@ def _add_present(database: sqlite3.Connection, project: Project) -> None:
         present[lock.name] = ((False, 0.0), entry)
     rows = [(stage, entry.number) for stage, (_, entry) in present.items()]
     database.executemany("INSERT INTO present VALUES (?, ?)", rows)
+    _add_unnamed(database)
+
+
+def _add_unnamed(database: sqlite3.Connection) -> None:
+    """Find the makers that an entry could not name, since their own entries came after it.
+
+    The latest run that left the same bytes at this path; of what dvc.lock names now, its own.
+    """
+    rows = database.execute(
+        "SELECT i.run, path, md5, p.run IS NOT NULL FROM inputs i LEFT JOIN present p USING (run)"
+    ).fetchall()
+    for run, path, md5, is_present in rows:
+        around = [path, *(str(folder) for folder in PurePosixPath(path).parents)]
+        marks = ", ".join("?" * len(around))
+        found = database.execute(
+            "SELECT id, artefact FROM artefacts a JOIN runs USING (run) "
+            "LEFT JOIN present p ON p.run = a.run WHERE a.run != ? AND ((a.path = ? AND md5 = ?) "
+            f"OR (? AND p.run IS NOT NULL AND a.path IN ({marks}))) "
+            "ORDER BY p.run IS NULL, started DESC, a.run DESC",
+            (run, path, md5, is_present, *around),
+        ).fetchone()
+        if found is not None:
+            row = (run, path, found["id"], found["artefact"])
+            database.execute("INSERT INTO unnamed VALUES (?, ?, ?, ?)", row)
+            database.execute("INSERT OR IGNORE INTO used VALUES (?, ?)", (run, found["artefact"]))
 
 
 def _kept(project: Project, stage: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from lapvqa.lineage.runs import Run, of_payload
@@ -153,6 +153,8 @@ class Origins:
         if row is None or row["payload"] is None:
             return None
         run = of_payload(json.loads(row["payload"]))
+        unnamed = self.database.execute("SELECT path, source FROM unnamed WHERE run = ?", (number,))
+        run = replace(run, sources={**run.sources, **dict(map(tuple, unnamed))})
         return Origin(number, row["id"], row["made"], run, self._code(run.code))
 
     def _code(self, digest: str | None) -> Code | None:

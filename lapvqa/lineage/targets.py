@@ -79,6 +79,11 @@ class Target:
     remark: str = ""
     """What the reader must know, such as a file that was changed by hand."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        artefacts = [key._asdict() for key in self.artefacts]
+        return {**vars(self), "artefacts": artefacts, "runs": list(self.runs)}
+
 
 def find(project: Project, database: sqlite3.Connection, asked: str) -> Target:
     """Return what ``asked`` means; ConfigError with the nearest known names otherwise."""

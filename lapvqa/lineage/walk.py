@@ -7,7 +7,7 @@ have left the same bytes. What no entry tells is walked by dvc.lock.
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lapvqa.lineage import index, targets
@@ -47,7 +47,7 @@ class Lineage:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values: the question, and the chain with its edges."""
-        target = {**asdict(self.target), "artefacts": [k._asdict() for k in self.target.artefacts]}
+        target = self.target.to_json()
         origins = {run.id: run.to_json() for run in self._origins()}
         chain = []
         for key, node in self.nodes.items():

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import migrated_stores
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -319,8 +320,9 @@ stages:
 
 @pytest.mark.slow
 def test_without_an_encoder_it_is_the_pipelines_stage(
-    project: Project, process: Callable[..., Answer]
+    project: Project, process: Callable[..., Answer], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    migrated_stores.give(tmp_path_factory, project)
     project.dvc_yaml.write_text(DVC_YAML)
     shutil.rmtree(project.result_dir("probe_nih14"))
     toy_project.run_dvc(project.root, "init", "--no-scm", "-q")

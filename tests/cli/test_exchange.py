@@ -35,6 +35,7 @@ def test_a_card_is_made_and_checked(project: Path, lapvqa: Lapvqa) -> None:
     refused = lapvqa("card", "--check", "card.md")
     assert refused.code == 3
     assert "the card says '0.922', the ledger '0.722'" in refused.out
+    assert "found none" in lapvqa("card", "--check", "none.md").err
     assert lapvqa("card").code == 2
     assert lapvqa("card", "unheard-of").code == 2
 
@@ -64,6 +65,10 @@ def test_a_bundle_goes_out_and_comes_in(
     assert refused.code == 3
     assert "nothing was taken in" in refused.err
     assert lapvqa("bundle", "captioning").code == 2
+    for missing in (("--import", "none.zip"), ("--import", str(file), "--key", "none.pub")):
+        answer = lapvqa("bundle", *missing)
+        assert answer.code == 2
+        assert "found none" in answer.err
 
 
 @pytest.mark.parametrize("form", ["openlineage", "prov", "ro-crate"])

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 
+import migrated_stores
 import pytest
 from cli_answer import Answer, Lapvqa
 
@@ -14,7 +15,10 @@ from lapvqa.project import Project
 
 
 @pytest.mark.slow
-def test_run_then_nothing_to_do_then_lineage(toy: Project, process: Callable[..., Answer]) -> None:
+def test_run_then_nothing_to_do_then_lineage(
+    toy: Project, process: Callable[..., Answer], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    migrated_stores.give(tmp_path_factory, toy)
     changed = toy.root.parent / "mine.yaml"
     changed.write_text("tokens: {max_length: 96}\n")
     answer = process("run", "--params", str(changed), cwd=toy.root)

@@ -133,15 +133,27 @@ def _copy_tracked(repository: Path, root: Path) -> None:
 def new_project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Scratch]:
     """Return a maker of scratch projects, each a git repository of its own."""
 
-    def make() -> Scratch:
-        root = tmp_path_factory.mktemp("project") / "lapvqa"
-        shutil.copytree(template, root, copy_function=shutil.copy2)
-        project = Scratch(root)
-        project.run("git", "init", "-q")
-        project.run("git", "add", "-A")
-        project.run(
-            "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start"
-        )  # fmt: skip
-        return project
+    return lambda: _make(template, tmp_path_factory.mktemp("project") / "lapvqa")
 
-    return make
+
+@pytest.fixture(scope="session")
+def finished(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Scratch:
+    """A project after ``lapvqa run`` from scratch; one for all, so its outputs stay as they are."""
+
+    def build(folder: Path) -> None:
+        done = _make(template, folder / "lapvqa").lapvqa("run")
+        (folder / "output.txt").write_text(done.stdout + done.stderr)
+
+    folder = built_once(tmp_path_factory, "e2e-finished", build)
+    return Scratch(folder / "lapvqa", (folder / "output.txt").read_text())
+
+
+def _make(template: Path, root: Path) -> Scratch:
+    shutil.copytree(template, root, copy_function=shutil.copy2)
+    project = Scratch(root)
+    project.run("git", "init", "-q")
+    project.run("git", "add", "-A")
+    project.run(
+        "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start"
+    )  # fmt: skip
+    return project

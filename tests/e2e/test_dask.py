@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import migrated_stores
 import pytest
 from conftest import Scratch, change
 
 from lapvqa import storage
+from lapvqa.project import Project
 
 pytestmark = [pytest.mark.slow]
 
@@ -60,9 +62,10 @@ def digests(project: Scratch) -> dict[str, str]:
 
 
 def test_a_cluster_that_loses_a_worker_gives_what_one_machine_gives(
-    new_project: Callable[[], Scratch],
+    new_project: Callable[[], Scratch], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     local, spread = new_project(), new_project()
+    migrated_stores.give(tmp_path_factory, Project(spread.root))
     for project in (local, spread):
         change(project.root / "params.yaml", {"ingest": {"shard_images": 4}})
     for stage in ("inventory", "ingest"):

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import migrated_stores
 import pytest
 from demo_project import build
 from worked_example import assert_shown, copy_package, insert, run
@@ -91,9 +92,9 @@ def project(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Proje
     shutil.copy(folder / "card.json", root / "other")
     made.local.write_text("{workers: 1, device: cpu}\n")
     quick = made.params.read_text()
-    for long, short in (
+    for long, short in (  # the evaluation stands on a pretraining, which runs too
         ("bootstrap_draws: 1000", "bootstrap_draws: 50"),
-        ("epochs: 160 ", "epochs: 2 "),  # of the pretraining that the evaluation stands on
+        ("\n  epochs: 160\n", "\n  epochs: 2\n"),
         ("warmup_steps: 100", "warmup_steps: 2"),
     ):
         assert quick.count(long) == 1
@@ -105,6 +106,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Proje
             record, "left out here", folder=made.result_dir(record.name), common=common
         )
     add_the_eighth(root)
+    migrated_stores.give(tmp_path_factory, made)
     return made
 
 

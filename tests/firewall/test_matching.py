@@ -75,10 +75,14 @@ def test_only_candidates_that_are_wanted_are_loaded() -> None:
         2, REFERENCES, STORED.__getitem__, load,
         wanted=lambda query, reference: reference != query,
     )  # fmt: skip
-    near = [one.reference for row in (0, 1) for one in candidates(row, STORED[row], REFERENCES)]
+    near = {
+        one.reference
+        for row in (0, 1)
+        for one in candidates(row, STORED[row], REFERENCES)
+        if one.reference != row
+    }
     assert not found
-    assert set(loaded) <= set(near)
-    assert len(loaded) == len(near) - 2  # each is its own candidate
+    assert set(loaded) == near
 
 
 def test_every_copy_is_found_and_then_strangers_are_left() -> None:
@@ -158,7 +162,7 @@ def test_people_with_two_identities_in_the_corpus_are_found(corpus: Path) -> Non
     chosen = {one for pair in TWO_IDENTITIES for one in pair}
     others = sorted(folder.name for folder in files.glob("p*/p*") if folder.name not in chosen)
     whose, films = [], []
-    for patient in (*sorted(chosen), *others[::8]):
+    for patient in (*sorted(chosen), *others[::16]):
         for path in sorted((files / patient[:3] / patient).rglob("*.dcm")):
             whose.append(patient)
             films.append(read_image(path.read_bytes()).pixels)

@@ -147,7 +147,9 @@ def test_structured_reports_are_reports_or_companions(tmp_path: Path) -> None:
         **images(2),
         "sr/1": whole_report(study="1.2.1"),
         "sr/2": dose,
-        "sr/3": document(item("TEXT", FINDING, TextValue="no image"), study="1.2.7", number=3),
+        "sr/3": document(
+            item("TEXT", FINDING, TextValue="x"), study="1.2.7", number=3, AccessionNumber="A7"
+        ),
         "2/IM1.txt": "Clear.",
         "1/IM1.txt": "Another text.",
     }

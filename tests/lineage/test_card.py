@@ -141,18 +141,19 @@ def test_hugging_face_reads_the_model_index(entries: list[Entry]) -> None:
 def test_what_an_evaluation_says_of_leaks_and_slices_is_kept_and_shown(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     told = written_ledger.METRICS | {
-        "contaminated": {"patients": 2}, "slices": {"AP": {"trained": {"mean_auc": 0.5}}},
+        "contaminated": {"why": ["seen"], "counts": {"patients": 2}},
+        "slices": {"AP": {"trained": {"mean_auc": 0.5}}},
     }  # fmt: skip
     path.write_text(json.dumps(told))
     kept = contents.facts(path)["evaluation"]
-    assert kept["contaminated"] == {"patients": 2}
+    assert kept["contaminated"]["counts"] == {"patients": 2}
     project = written_ledger.write(tmp_path / "project", generations=1)
     entry = next(e for e in ledger.entries(project) if "probe_nih14/metrics" in str(e.payload))
     assert entry.payload is not None
     entry.payload["files"]["results/probe_nih14/metrics.json"]["evaluation"] = kept
     entries = [entry if one.id == entry.id else one for one in ledger.entries(project)]
     page = card_of(entries)[0]
-    assert "| evaluate@probe_nih14 | 2 |" in read(page)
+    assert "| evaluate@probe_nih14 | patients | 2 |" in read(page)
     assert "| AP | mean_auc | 0.5 |" in read(page)
     assert check.faults(page, entries) == []
 

@@ -69,6 +69,20 @@ def test_a_clone_that_has_the_ledger_alone_answers_commit_and_run(
     assert origin.id == told.ids["evaluate@vqa", 2]
 
 
+def test_a_maker_that_was_told_after_its_reader_is_found_by_its_bytes(told: Told) -> None:
+    late = Told(told.project.root.parent / "late")
+    late.project.root.mkdir()
+    late.start()
+    late.run_all(1, rate=1.0, patients=[FIRST])
+    shutil.rmtree(late.project.ledger.parent)
+    for place, stage in enumerate(("export", "pretrain", "tokens", "ingest", "inventory")):
+        late.tell(stage, 1, started=2e9 + place, params={})
+    lineage = walk.trace(late.project, WEIGHTS)
+    found = {node.origin.stage for node in lineage.nodes.values() if node.origin}
+    assert found == {"export", "pretrain", "tokens", "ingest", "inventory"}
+    assert index.faults(late.project) == []
+
+
 def test_code_and_environment_take_a_line_each(told: Told, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(told.project.root)
     assert main(["lineage", WEIGHTS]) == 0

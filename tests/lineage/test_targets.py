@@ -202,9 +202,11 @@ def test_the_index_is_not_read_again_while_its_files_are_the_same(
     def unread(_: Project) -> list[ledger.Entry]:
         raise AssertionError("the ledger was read again")
 
-    monkeypatch.setattr(ledger, "entries", unread)
-    assert find(told.project, WEIGHTS).artefacts
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "entries", unread)
+        assert find(told.project, WEIGHTS).artefacts
     ledger.append(told.project, ledger.DECISION, {"what": "something"})
+    monkeypatch.setattr(ledger, "entries", unread)
     with pytest.raises(AssertionError, match="read again"):
         find(told.project, WEIGHTS)
 

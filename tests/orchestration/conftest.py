@@ -58,18 +58,6 @@ def finished(
     return Toy(Path(root)), Finished(**run)
 
 
-@pytest.fixture(scope="session")
-def migrated_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of MLflow's with all its tables and nothing in them, to be copied."""
-    from mlflow import MlflowClient
-
-    def build(folder: Path) -> None:
-        uri = f"sqlite:///{folder / 'mlflow.db'}"
-        MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments()
-
-    return built_once(tmp_path_factory, "migrated-mlflow", build) / "mlflow.db"
-
-
 @pytest.fixture
 def copied(finished: tuple[Toy, Finished], tmp_path: Path) -> Iterator[Toy]:
     """A copy of the finished toy, to be maltreated."""

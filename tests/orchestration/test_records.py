@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import migrated_stores
 import pytest
 from mlflow import MlflowClient
 from running_toy import sync_records, wait_until
@@ -37,11 +38,9 @@ def quick_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def store(tmp_path: Path, migrated_mlflow: Path) -> None:
+def store(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Give the test's project a store of MLflow's that is empty and whose tables are made."""
-    project = Project(tmp_path)
-    project.state.mkdir()
-    shutil.copy(migrated_mlflow, project.mlflow_db)
+    migrated_stores.give(tmp_path_factory, Project(tmp_path))
 
 
 def one_stage(records: Records, project: Project) -> None:

@@ -53,12 +53,15 @@ def test_files_named_in_the_text_exist(repository: Path) -> None:
 
 
 def test_commands_and_stages_named_in_the_text_exist(repository: Path) -> None:
-    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    commands = {
+        command.name or command.callback.__name__.replace("_", "-")
+        for command in app.registered_commands
+    }
     commands |= {group.name for group in app.registered_groups}
     unknown = []
     for page in _pages(repository):
         text = page.read_text()
-        named = re.findall(r"(?:`|^ {4})lapvqa ([a-z]+)", text, flags=re.MULTILINE)
+        named = re.findall(r"(?:`|^ {4})lapvqa ([a-z][a-z-]*)", text, flags=re.MULTILINE)
         unknown += [f"{page.name}: lapvqa {name}" for name in named if name not in commands]
         stages = re.findall(r"\bevaluate@\w+", text)
         unknown += [f"{page.name}: {name}" for name in stages if name not in STAGES]

@@ -70,7 +70,7 @@ def test_no_identity_and_no_archive_path_reaches_the_page(project) -> None:
 
 def test_a_contaminated_result_says_so_in_the_table_and_in_its_section(project) -> None:
     assert "ontaminated" not in project.render()
-    path = project.paths.result_dir("rrg") / METRICS
+    path = project.metrics("rrg")
     why = "2 of 12 test images are in training too, by film"
     content = json.loads(path.read_text()) | {"contaminated": {"why": [why], "counts": {"film": 2}}}
     storage.write_json(path, content)

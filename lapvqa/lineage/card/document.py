@@ -219,12 +219,12 @@ def _contamination(scope: list[Told], evaluations: list[Told]) -> Iterator[Block
         yield paragraph("What the search for test samples in training counted:")
         yield from table(("stage", "count", "value"), searched)
     rows = [
-        (_stage(told), fact(told.entry, *leaf))
+        (_stage(told), _key(told, *leaf), fact(told.entry, *leaf))
         for told in evaluations
         for leaf in leaves(told.entry, "files", metrics_file(told), "evaluation", "contaminated")
     ]
     if rows:
-        yield from table(("evaluation", "test samples found in training"), rows)
+        yield from table(("evaluation", "what training saw of its test samples", ""), rows)
     else:
         yield paragraph("Not recorded: no evaluation says whether training saw its test samples.")
 

@@ -1,0 +1,62 @@
+"""The same bytes by other ways than one quiet run: after kills, and by `dvc repro` alone.
+
+A file of its own, so that another process can run it: with test_pipeline.py it takes half of all.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import BIN, Scratch
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+KILLS = int(os.environ.get("LAPVQA_KILLS", "3"))
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(
+    new_project: Callable[[], Scratch], request: pytest.FixtureRequest
+) -> None:
+    project = new_project()
+    seed = int(os.environ.get("LAPVQA_KILL_SEED", "0"))
+    moments = random.Random(seed)
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            [str(BIN / "lapvqa"), "run"], cwd=project.root, env=project.environment,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(moments.uniform(1, 35))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    project.lapvqa("run")
+    # Asked for now: another process of the tests has made it meanwhile.
+    finished: Scratch = request.getfixturevalue("finished")
+    assert project.lock == finished.lock
+    for name in _outputs(finished.root):
+        same = (project.root / name).read_bytes() == (finished.root / name).read_bytes()
+        assert same, name
+
+
+def test_dvc_repro_alone_leaves_the_same_lock(
+    finished: Scratch, new_project: Callable[[], Scratch]
+) -> None:
+    other = new_project()
+    other.run(str(BIN / "dvc"), "repro")
+    assert other.lock == finished.lock
+
+
+def _outputs(root: Path) -> list[Path]:
+    return [
+        path.relative_to(root)
+        for folder in ("data", "models", "results", "reports")
+        for path in sorted((root / folder).rglob("*"))
+        # The graph of the lineage is drawn after a run, with its ids and times: no output.
+        if path.is_file() and path.name not in (".gitignore", "lineage.html")
+    ]
