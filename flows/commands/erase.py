@@ -63,6 +63,7 @@ def _erase(place: Place, patient: str, request: str, console: Console) -> int:
         opened = erase.open_journal(place, patient, request)
         content = erase.erase(place, opened, lambda text: console.print(f"erase: {text}"))
         left_to_owner = erase.archive_files(place, opened)
+        left = opened.facts.get("left", ())
         paths = receipt.paths(project, content)
     _show_stores(content["stores"], console)
     for kind, own in content["over_deletion"].items():
@@ -73,6 +74,8 @@ def _erase(place: Place, patient: str, request: str, console: Console) -> int:
     if content["decision"]["retraining_wanted"]:
         console.print("models affected: marked as contaminated; `lapvqa run` retrains from scratch")
     console.print(f"state: {content['state']}", markup=False)
+    for item in left:
+        console.print(f"holds traces still: {item}", markup=False, soft_wrap=True)
     _list_archive(left_to_owner, console)
     names = ", ".join(str(path.relative_to(project.root)) for path in paths)
     console.print(f"receipt: {names}", soft_wrap=True)

@@ -128,7 +128,14 @@ def erase(place: Place, opened: Journal, say: Callable[[str], None]) -> dict[str
     receipt.write(project, told)  # before the journal goes: without both nothing would tell of it
     if told["state"] == COMPLETE:
         opened.forget(project)
+        facts["left"] = []
     else:  # the same command looks again, and removes what the archive's owner has made removable
+        facts["left"] = [
+            finding["item"]
+            for one in facts["check"]["searched"]
+            for finding in one["findings"]
+            if not finding["listing"]
+        ]
         for step in ("look", "renew", "remove", "check"):
             facts.setdefault("earlier", {}).setdefault(step, facts[step])
             del facts[step]
