@@ -26,6 +26,17 @@ The key is the task's section of ``evaluate`` in params.yaml, its key of ``evalu
 and the name of its stage; tests/evaluation/test_task_table.py holds them together.
 """
 
+HUB_TASKS = {
+    "probe_chexpert": "image-classification",
+    "probe_nih14": "image-classification",
+    "vqa": "visual-question-answering",
+    "diffvqa": "visual-question-answering",
+    "rrg": "image-to-text",
+    "ad": "object-detection",
+    "pg": "object-detection",
+}
+"""Task -> what Hugging Face calls such a task, for the model card; others have none."""
+
 
 def find(task: str) -> EvaluationTask:
     """Return the record of a task; ConfigError names the nearest known one."""

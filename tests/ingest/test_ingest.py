@@ -154,7 +154,7 @@ def test_shards_are_links_into_the_work_store(done: Project) -> None:
     # Of the output, of the work store, and of what the last run wrote.
     assert all(path.stat().st_nlink == 3 for path in done.images_dir.iterdir())
     stores = [path for path in done.work_dir("ingest").iterdir() if path.is_dir()]
-    assert {path.name.split("-")[0] for path in stores} == {"files", "reports"}
+    assert {path.name.split("-")[0] for path in stores} == {"files", "last", "reports"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in stores} == {0o700}
 
 

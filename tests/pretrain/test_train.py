@@ -326,7 +326,7 @@ def test_nothing_to_train_on_is_said(params: PretrainParams, tmp_path: Path) -> 
     write_tables(
         project, [image_row("a", "i", "train", view="LATERAL")], [token_row("a", "train", [1])]
     )
-    with pytest.raises(SourceError, match=r"found none \(1 reports there have no frontal image\)"):
+    with pytest.raises(SourceError, match=r"found none \(1 reports there have no frontal image,"):
         run(params, project)
 
 

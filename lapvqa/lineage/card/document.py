@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lapvqa.evaluation.task_table import HUB_TASKS
 from lapvqa.lineage.ancestry import FIREWALL, Ancestry, Told
 from lapvqa.lineage.card.change import since
 from lapvqa.lineage.card.fact import Fact, fact, leaves, value_at
@@ -23,16 +24,6 @@ from lapvqa.lineage.card.page import (
 )
 
 SPLITS = ("train", "validate", "test")
-_KINDS = {
-    "probe_nih14": "image-classification",
-    "probe_chexpert": "image-classification",
-    "vqa": "visual-question-answering",
-    "diffvqa": "visual-question-answering",
-    "rrg": "image-to-text",
-    "ad": "object-detection",
-    "pg": "object-detection",
-}
-"""Evaluation -> what Hugging Face calls such a task."""
 
 
 def card(ancestry: Ancestry, model: Told) -> Card:
@@ -295,7 +286,7 @@ def _results(evaluations: list[Told]) -> Iterator[Result]:
             assert named is not None
             assert task_fact is not None
             yield Result(
-                task_fact, _KINDS.get(task, "other"), named, value, low, high,
+                task_fact, HUB_TASKS.get(task, "other"), named, value, low, high,
                 fact(told.entry, *about, "samples_sha256", form="text"),
             )  # fmt: skip
 
