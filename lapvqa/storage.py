@@ -16,7 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lapvqa.errors import BusyError, MissingArtifactError, SchemaError, StorageFullError
+from lapvqa.errors import (
+    BusyError,
+    ConfigError,
+    MissingArtifactError,
+    SchemaError,
+    StorageFullError,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,6 +48,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _fsync_dir(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, IsADirectoryError):
+            raise ConfigError(
+                f"expected a file to write at {path}, found a folder", hint="name a file in it"
+            ) from error
         if error.errno in _FULL:
             raise StorageFullError(
                 f"no space left while writing {path.name} ({error.strerror})",

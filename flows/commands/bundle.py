@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flows.commands import terminal
 from lapvqa.errors import ConfigError
-from lapvqa.lineage import bundle
+from lapvqa.lineage import bundle, ledger
 from lapvqa.project import Project
 
 _SHOWN = 16
@@ -21,6 +21,7 @@ def pack(
             "expected a run or model and --out, found only one of them",
             hint="such as `lapvqa bundle models/captioning --out model.zip`",
         )
+    ledger.require_whole(project)
     packed = bundle.pack(project, target, out, predictions=predictions, weights=weights)
     console = terminal.console()
     console.print(
@@ -35,6 +36,11 @@ def pack(
         "another way",
         soft_wrap=True,
     )
+    if packed.contaminated:
+        console.print(
+            "  contaminated: an erasure has marked a training that it stands on; its card says so",
+            soft_wrap=True,
+        )
     if predictions:
         console.print(
             "  it holds patients' keys, and of report generation texts of reports, because "

@@ -33,6 +33,7 @@ def execute(
         raise ConfigError(
             "expected a model, found none", hint="such as `lapvqa card models/captioning`"
         )
+    ledger.require_whole(project)
     ancestry = Ancestry(entries)
     card = document.card(ancestry, ancestry.find_model(model))
     page = (as_html if html else as_markdown).render(card)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flows.commands import terminal
 from lapvqa import storage
 from lapvqa.errors import ConfigError
+from lapvqa.lineage import ledger
 from lapvqa.project import Project
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ def _erase(place: Place, patient: str, request: str, console: Console) -> int:
     project = place.project
     with storage.lock(project.state / "erase.lock", what="an erasure in this project"):
         opened = erase.open_journal(place, patient, request)
+        if _was_erased(place, opened):
+            console.print(f"erased before, and nothing is left: erasures/{opened.name}.json")
+            return 0
         content = erase.erase(place, opened, lambda text: console.print(f"erase: {text}"))
         left_to_owner = erase.archive_files(place, opened)
         left = opened.facts.get("left", ())
@@ -82,6 +86,19 @@ def _erase(place: Place, patient: str, request: str, console: Console) -> int:
     return 0
 
 
+def _was_erased(place: Place, opened: Journal) -> bool:
+    """Tell whether a complete receipt exists, which is not to be written over, and nothing else."""
+    from lapvqa.erasure import erase
+
+    path = place.project.receipts / f"{opened.name}.json"
+    if opened.facts or not path.exists():
+        return False
+    if storage.read_json(path, made_by="erase")["state"] != erase.COMPLETE:
+        return False
+    searched = erase.look(place, opened)["searched"]
+    return not any(one["findings"] for one in searched) and not erase.archive_files(place, opened)
+
+
 def _place(project: Project, request: str, also: Sequence[Path], console: Console) -> Place:
     from flows.commands.run import bring_stage_up_to_date
     from lapvqa.erasure.erase import Place
@@ -91,6 +108,12 @@ def _place(project: Project, request: str, also: Sequence[Path], console: Consol
     from lapvqa.recorder import Recorder
     from tasks.erasing import dvc_store, mlflow_store
 
+    ledger.require_whole(project)
+    if project.dvc_lock.exists() and not ledger.entries(project):
+        raise ConfigError(
+            "expected a ledger that tells which models sampled the patient, found none",
+            hint="restore ledger/ from git or a backup; `lapvqa sync` writes what dvc.lock knows",
+        )
     missing = [str(path) for path in also if not path.exists()]
     if missing:
         raise ConfigError(

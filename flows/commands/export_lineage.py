@@ -25,6 +25,7 @@ def execute(project: Project, *, target: str | None, form: str, out: Path | None
         )
     if out is None:
         raise ConfigError("expected --out, found none", hint="name the file or folder to write")
+    ledger.require_whole(project)
     ancestry = Ancestry(ledger.entries(project))
     runs = selected(ancestry, target)
     if form == "openlineage":

@@ -27,7 +27,7 @@ from lapvqa.erasure import impact, journal, merkle, receipt, traces, whom
 from lapvqa.erasure.journal import Journal
 from lapvqa.erasure.stores import Finding, Searched, Store
 from lapvqa.erasure.traces import Traces
-from lapvqa.identity import Keyring
+from lapvqa.identity import Keyring, key_id
 from lapvqa.ingest.tombstones import add_tombstone, load_tombstones
 from lapvqa.lineage import ledger
 from lapvqa.project import Project
@@ -144,7 +144,8 @@ def erase(place: Place, opened: Journal, say: Callable[[str], None]) -> dict[str
 
 
 def _bury(place: Place, opened: Journal) -> dict[str, Any]:
-    add_tombstone(place.project, request=opened.request, marks=opened.traces.marks)
+    key = key_id(place.keyring.key)
+    add_tombstone(place.project, request=opened.request, marks=opened.traces.marks, key=key)
     return {"marks": len(opened.traces.marks)}
 
 

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from lapvqa import storage
 from lapvqa.errors import ConfigError
-from lapvqa.identity import Keyring
+from lapvqa.identity import DEMO_KEY, Keyring, key_id
 from lapvqa.ingest.columns import Mask, is_one_of, mapped
 from lapvqa.params import Section, validate
 from lapvqa.project import Project
@@ -41,6 +41,8 @@ class Tombstone(Section):
     request: str
     date: str
     marks: list[str]
+    key: str = ""
+    """``key_id`` of the key that made the marks; another key finds nobody by them."""
 
 
 class TombstoneFile(Section):
@@ -105,19 +107,30 @@ class Tombstones:
 
 
 def load_tombstones(project: Project, keyring: Keyring) -> Tombstones:
-    """Read tombstones.json; without the file nobody was erased. ConfigError lists every fault."""
-    marks = (mark for entry in read_file(project).tombstones for mark in entry.marks)
-    return Tombstones(keyring, frozenset(marks))
+    """Read tombstones.json; without the file nobody was erased. ConfigError lists every fault.
+
+    Raises ConfigError too if the archive's key is not the one that made the marks: those who were
+    erased would come back unseen. The demo's key and an archive's own go beside each other.
+    """
+    entries, own, demo = read_file(project).tombstones, key_id(keyring.key), key_id(DEMO_KEY)
+    foreign = {entry.key for entry in entries} - {"", own, demo}
+    if foreign and own != demo:
+        raise ConfigError(
+            f"expected the key {', '.join(sorted(foreign))} that made tombstones.json, found "
+            f"{own}: whoever was erased would come back unseen",
+            hint="restore .lapvqa/deid.key (or deid_key_file of local.yaml) from its backup",
+        )
+    return Tombstones(keyring, frozenset(mark for entry in entries for mark in entry.marks))
 
 
-def add_tombstone(project: Project, *, request: str, marks: Iterable[str]) -> None:
+def add_tombstone(project: Project, *, request: str, marks: Iterable[str], key: str = "") -> None:
     """Add a tombstone to the file; marks that it has already are not added again."""
     known = read_file(project)
     have = {mark for entry in known.tombstones for mark in entry.marks}
     new = sorted(set(marks) - have)
     if new:
         today = date.today().isoformat()
-        entries = [*known.tombstones, Tombstone(request=request, date=today, marks=new)]
+        entries = [*known.tombstones, Tombstone(request=request, date=today, marks=new, key=key)]
         content = TombstoneFile(tombstones=entries).model_dump()
         storage.write_json(project.tombstones, content)
 

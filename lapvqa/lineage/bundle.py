@@ -89,6 +89,8 @@ class Packed:
     """Files that the ledger knows and this project has no more."""
     new: bool
     """Whether the ledger did not know of it yet."""
+    contaminated: bool = False
+    """Whether a decision in the ledger calls a training contaminated that it stands on."""
 
 
 def pack(
@@ -142,7 +144,11 @@ def pack(
     }  # fmt: skip
     new = _tell_once(project, RELEASE, released)
     size = sum(content.size for content in contents.values())
-    return Packed(told.id, digest, signing.key_id(key), len(contents), size, tuple(absent), new)
+    said = (entry.payload or {} for entry in ancestry.beside(scope))
+    contaminated = any(one.get("verdict") == "contaminated" for one in said)
+    return Packed(
+        told.id, digest, signing.key_id(key), len(contents), size, tuple(absent), new, contaminated
+    )
 
 
 def unpack(project: Project, file: Path, *, public_key: bytes | None = None) -> Packed:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa import storage
+from lapvqa.errors import SchemaError
 from lapvqa.project import Project
 
 FIRST = "0" * 64
@@ -147,7 +148,20 @@ def verify(project: Project, *, partly: bool = False) -> list[str]:
         if item is not None and _digest(item) != link["digest"]:
             faults.append(f"{place}: what it says was changed in ledger/payloads.jsonl")
         previous = link["id"]
+    said = [id for id in salted if id not in {link["id"] for link in _lines(project.ledger)}]
+    if said and said != list(salted)[-1:]:  # the last one alone: its writer died between the two
+        faults.append(f"ledger/chain.jsonl: its end is cut off, {len(said)} entries are missing")
     return faults
+
+
+def require_whole(project: Project) -> None:
+    """Raise SchemaError where the ledger does not verify: nothing shall be told from such a one."""
+    faults = verify(project)
+    if faults:
+        raise SchemaError(
+            f"the ledger does not verify: {faults[0]}",
+            hint="restore ledger/ from git or a backup; `lapvqa lineage verify` says more",
+        )
 
 
 def _append(project: Project, descriptor: int, draft: Draft) -> str:

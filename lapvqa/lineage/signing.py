@@ -129,6 +129,13 @@ def _private_key(project: Project) -> Ed25519PrivateKey:
 
 def _create(project: Project) -> None:
     path = project.signing_key
+    if project.signing_public_key.exists():
+        raise ConfigError(
+            "expected the signing key of this project, whose public half is ledger/signing.pub, "
+            f"found none at {path.relative_to(project.root)}",
+            hint="restore it from its backup, or name one by signing_key_file in local.yaml; to "
+            "begin with a new key, delete ledger/signing.pub: what the old one signed is another's",
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     private = Ed25519PrivateKey.generate()
     content = private.private_bytes(

@@ -420,6 +420,8 @@ class _Finder:
         for name, folder in folders.items():
             whole = Path(os.path.normpath(Path.cwd() / asked))
             inside = whole.is_relative_to(folder)
+            if Path(asked).is_absolute() and not inside:
+                continue
             path = whole.relative_to(folder).as_posix() if inside else Path(asked).as_posix()
             file = Path(folder) / path
             if file.is_file() and (name == "source" or inside):

@@ -31,6 +31,8 @@ def verify(project: Project, told: Callable[[str], None] = lambda _: None) -> Ve
     Walks the chain and compares the index with the ledger. ``told`` is called with each path.
     """
     faults = list(ledger.verify(project))
+    if project.dvc_lock.exists() and not ledger.entries(project):
+        faults.append("ledger/: dvc.lock names stages that have run, the ledger none")
     artefacts, absent, num_bytes = 0, [], 0
     for path, md5, sha256 in _expected(project, faults):
         told(path)

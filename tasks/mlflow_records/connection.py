@@ -11,7 +11,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lapvqa.errors import LapvqaError
+from lapvqa.errors import EXIT_USER, LapvqaError
 from lapvqa.machine import Machine
 from lapvqa.project import Project
 from tasks.mlflow_records.relocation import EXPERIMENT, relocate
@@ -25,6 +25,8 @@ _CREDENTIALS = re.compile(r"(?<=://)[^\s/@]*(:[^\s@]*)?@")
 
 class RecordsUnavailableError(LapvqaError):
     """MLflow does not answer."""
+
+    exit_code = EXIT_USER
 
 
 @dataclass(frozen=True)

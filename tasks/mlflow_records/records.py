@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lapvqa.errors import LapvqaError
+from lapvqa.errors import EXIT_USER, LapvqaError
 from lapvqa.machine import Machine
 from lapvqa.project import Project
 from tasks.mlflow_records import connection, shipping, spool
@@ -36,6 +36,8 @@ _AGAIN_S = 30.0
 
 class RecordsRefusedError(LapvqaError):
     """MLflow answers, and yet did not take some of the records."""
+
+    exit_code = EXIT_USER
 
 
 def sync_waiting(

@@ -16,8 +16,8 @@ from test_ingest import reasons, run, table
 
 from lapvqa import storage
 from lapvqa.errors import ConfigError
-from lapvqa.identity import Keyring
-from lapvqa.ingest.tombstones import Tombstones, add_tombstone
+from lapvqa.identity import DEMO_KEY, Keyring, key_id
+from lapvqa.ingest.tombstones import Tombstones, add_tombstone, load_tombstones
 from lapvqa.project import Project
 
 GONE = "10000001"
@@ -164,3 +164,20 @@ def test_a_damaged_list_stops_the_stage(tmp_path: Path, mimic: Path) -> None:
     project.tombstones.write_text(json.dumps({"tombstones": [{"request": "R"}]}))
     with pytest.raises(ConfigError, match="tombstones.json"):
         run(project)
+
+
+@pytest.mark.parametrize(
+    ("made_by", "read_by", "refused"),
+    [(b"a" * 16, b"b" * 16, True), (b"a" * 16, b"a" * 16, False), (DEMO_KEY, b"b" * 16, False),
+     (b"a" * 16, DEMO_KEY, False)],
+)  # fmt: skip
+def test_another_key_does_not_let_the_erased_back_in(
+    tmp_path: Path, made_by: bytes, read_by: bytes, refused: bool
+) -> None:
+    project = Project(tmp_path)
+    add_tombstone(project, request="R1", marks=["0" * 32], key=key_id(made_by))
+    if refused:
+        with pytest.raises(ConfigError, match="come back unseen"):
+            load_tombstones(project, Keyring(read_by))
+    else:
+        assert load_tombstones(project, Keyring(read_by)).marks == {"0" * 32}

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lapvqa.errors import SchemaError
 from lapvqa.lineage import first_ledger, index, ledger, recording
 from lapvqa.lineage.ledger import DECISION, FIRST, LOOK
 from lapvqa.lineage.row_numbers import PATIENT, RowNumbers, packed, unpacked
@@ -201,4 +202,17 @@ def test_the_first_versions_ledger_is_taken_over_once(tmp_path: Path) -> None:
     assert source is not None
     assert source["stage"] == "ingest"
     assert project.first_ledger.with_name("ledger-0.1.jsonl").exists()
+    assert ledger.verify(project) == []
+
+
+def test_a_cut_chain_is_named_and_nothing_is_told_from_it(tmp_path: Path) -> None:
+    project = filled(tmp_path)
+    lines = project.ledger.read_bytes().splitlines(keepends=True)
+    project.ledger.write_bytes(b"".join(lines[:2]))
+    assert ledger.verify(project) == [
+        "ledger/chain.jsonl: its end is cut off, 2 entries are missing"
+    ]
+    with pytest.raises(SchemaError, match="cut off"):
+        ledger.require_whole(project)
+    project.ledger.write_bytes(b"".join(lines[:3]))  # as a writer leaves it that was killed
     assert ledger.verify(project) == []

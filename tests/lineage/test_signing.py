@@ -132,3 +132,13 @@ def test_a_changed_byte_is_found_within_its_block(size: int) -> None:
         assert last - first < described["block"]
     longer = file_digests.fault(io.BytesIO(content + b"x"), size + 1, described)
     assert longer == f"expected {size} bytes, found {size + 1}"
+
+
+def test_a_lost_key_is_not_replaced_unseen(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    sign(project, said())
+    public = project.signing_public_key.read_bytes()
+    project.signing_key.unlink()
+    with pytest.raises(ConfigError, match="found none"):
+        sign(project, said())
+    assert project.signing_public_key.read_bytes() == public

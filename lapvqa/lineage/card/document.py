@@ -38,7 +38,7 @@ def card(ancestry: Ancestry, model: Told) -> Card:
         *_contamination(scope, evaluations),
         *_cost([*scope, *evaluations]),
         *since(ancestry, model),
-        *_decisions(ancestry, [model, *evaluations]),
+        *_decisions(ancestry, [*scope, *evaluations]),
         *_provenance([*scope, *evaluations]),
     ]
     return Card(_name(model), tuple(_results(evaluations)), tuple(blocks))
