@@ -1,0 +1,186 @@
+"""The rule applied to the evidence: PROMOTE, REJECT, or INCONCLUSIVE with what is missing.
+
+PROMOTE needs all of these, each by patient and one-sided at the granted level: better than the
+champion in a primary endpoint (Holm, Scand. J. Stat. 6 (1979), over the primary ones); not worse
+than the champion, and than the first anchor, by more than the margin in every other endpoint; nor
+than the champion in any slice. All of the latter must hold, so none of them needs a correction
+(intersection-union: Berger, Technometrics 24 (1982)).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from statistics import NormalDist
+
+_NORMAL = NormalDist()
+_POWER = 0.8
+
+
+class Outcome(StrEnum):
+    """What becomes of a candidate."""
+
+    PROMOTE = "promote"
+    REJECT = "reject"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Candidate minus another model in one endpoint on the same patients; higher is better."""
+
+    value: float
+    error: float
+    """Standard error, by patient."""
+    patients: int
+
+    def p_better(self, margin: float = 0.0) -> float:
+        """Return the one-sided p of "no more than ``margin`` worse"; small: it is better than that.
+
+        Two models of equal predictions do not vary: not worse than any margin, better than none.
+        """
+        if self.error == 0:
+            return 0.0 if self.value + margin > 0 else 1.0
+        return _NORMAL.cdf(-(self.value + margin) / self.error)
+
+    def is_worse(self, margin: float, level: float) -> bool:
+        """Tell whether it is shown to be worse by more than ``margin``."""
+        if self.error == 0:
+            return self.value + margin < 0
+        return _NORMAL.cdf((self.value + margin) / self.error) < level
+
+    def needed(self, level: float, *, effect: float, margin: float = 0.0) -> int | None:
+        """Return how many patients would show a true difference of ``effect``, 4 times of 5.
+
+        None where no number would: the effect lies outside the margin.
+        """
+        reach = effect + margin
+        if reach <= 0 or level <= 0:
+            return None
+        z = _NORMAL.inv_cdf(1 - level) + _NORMAL.inv_cdf(_POWER)
+        return math.ceil(self.patients * (z * self.error / reach) ** 2)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What was written down before: names of endpoints, margins (positive), sizes."""
+
+    primary: tuple[str, ...]
+    margins: Mapping[str, float]
+    """Endpoint -> how much worse it may be than the champion, and than the anchor."""
+    slice_margin: float
+    """The same of the primary endpoints within each slice."""
+    worthwhile: float
+    """A gain that is worth a promotion: what the number of missing patients is reckoned for."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Comparisons on one test set."""
+
+    champion: Mapping[str, Paired]
+    """Endpoint -> candidate minus champion."""
+    anchor: Mapping[str, Paired]
+    """Endpoint -> candidate minus the first anchor; empty where the champion is the anchor."""
+    slices: Mapping[str, Mapping[str, Paired]] = field(default_factory=dict)
+    """Slice -> primary endpoint -> candidate minus champion."""
+    faults: tuple[str, ...] = ()
+    """Why nothing can be concluded: contaminated, missing or foreign predictions."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome, and every reason for it in words without numbers of the test set."""
+
+    outcome: Outcome
+    level: float
+    reasons: tuple[str, ...]
+    needed_patients: int | None = None
+
+
+def decide(rule: Rule, evidence: Evidence, level: float) -> Verdict:
+    """Apply the rule at the level that the budget grants."""
+    faults = [*evidence.faults, *_missing(rule, evidence)]
+    if level <= 0:
+        faults.append("the error budget of this test set is spent: new patients are needed")
+    if faults:
+        return Verdict(Outcome.INCONCLUSIVE, level, tuple(faults))
+    guarded = _guarded(rule, evidence)
+    worse = [name for name, (paired, margin) in guarded.items() if paired.is_worse(margin, level)]
+    if worse:
+        reasons = tuple(f"{name}: worse by more than its margin" for name in worse)
+        return Verdict(Outcome.REJECT, level, reasons)
+    better = holm({name: evidence.champion[name].p_better() for name in rule.primary}, level)
+    unshown = [
+        name for name, (paired, margin) in guarded.items() if paired.p_better(margin) > level
+    ]
+    if better and not unshown:
+        reasons = tuple(f"{name}: better than the champion" for name in sorted(better))
+        return Verdict(Outcome.PROMOTE, level, reasons)
+    return _not_shown(rule, evidence, level, bool(better), unshown)
+
+
+def holm(p_values: Mapping[str, float], level: float) -> set[str]:
+    """Return the names whose hypothesis is rejected by Holm's procedure at ``level``."""
+    rejected: set[str] = set()
+    for name in sorted(p_values, key=lambda name: p_values[name]):
+        if p_values[name] > level / (len(p_values) - len(rejected)):
+            break
+        rejected.add(name)
+    return rejected
+
+
+def _missing(rule: Rule, evidence: Evidence) -> list[str]:
+    wanted = {*rule.primary, *rule.margins}
+    sides = {"champion": evidence.champion, "anchor": evidence.anchor}
+    return [
+        f"{name}: no comparison with the {side}"
+        for side, found in sides.items()
+        if found or side == "champion"
+        for name in sorted(wanted - found.keys())
+    ]
+
+
+def _guarded(rule: Rule, evidence: Evidence) -> dict[str, tuple[Paired, float]]:
+    """Return every comparison that must not be worse by more than its margin."""
+    guarded = {
+        f"{name} against the {side}": (found[name], margin)
+        for side, found in (("champion", evidence.champion), ("anchor", evidence.anchor))
+        if found
+        for name, margin in rule.margins.items()
+    }
+    # The primary endpoints must not fall behind the anchor at all, or small steps add up.
+    guarded |= {
+        f"{name} against the anchor": (evidence.anchor[name], rule.margins.get(name, 0.0))
+        for name in rule.primary
+        if evidence.anchor
+    }
+    return guarded | {
+        f"{name} in {part}": (found[name], rule.slice_margin)
+        for part, found in evidence.slices.items()
+        for name in rule.primary
+        if name in found
+    }
+
+
+def _not_shown(
+    rule: Rule, evidence: Evidence, level: float, better: bool, unshown: list[str]
+) -> Verdict:
+    reasons = [f"{name}: not shown to be within its margin" for name in unshown]
+    if not better:
+        reasons.append(f"not shown to be better in {' or '.join(rule.primary)}")
+    primary = [evidence.champion[name] for name in rule.primary]
+    worthless = all(paired.is_worse(-rule.worthwhile, level) for paired in primary)
+    if not better and worthless:
+        reasons = ["no gain that is worth a promotion"]
+        return Verdict(Outcome.REJECT, level, tuple(reasons))
+    guarded = _guarded(rule, evidence)
+    counts = [
+        guarded[name][0].needed(level, effect=0.0, margin=guarded[name][1]) for name in unshown
+    ]
+    if not better:
+        counts += [paired.needed(level, effect=rule.worthwhile) for paired in primary]
+    known = [count for count in counts if count is not None]
+    return Verdict(Outcome.INCONCLUSIVE, level, tuple(reasons), max(known, default=None))
