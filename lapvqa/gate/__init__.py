@@ -1,12 +1,11 @@
 """Whether a candidate may take the champion's place: a rule written down before, and a verdict.
 
-Nothing here moves an alias: ``tasks`` does, on a verdict that promotes, and on nothing else.
+Arithmetic alone: nothing here moves an alias, and no stage asks it yet (docs/decisions/0034).
 
 Files, in the order in which data meets them:
-    reserve.py   which newly arrived patients are kept for the sealed test set
-    evidence.py  candidate and another model on the same patients: difference and its error
-    budget.py    how much error a test set may still be asked for, and what a look costs
-    verdict.py   the rule applied to the evidence: PROMOTE, REJECT or INCONCLUSIVE
+    reserve.py  which newly arrived patients are kept for the sealed test set
+    budget.py   how much error a test set may still be asked for, and what a look costs
+    verdict.py  the rule applied to the evidence: PROMOTE, REJECT or INCONCLUSIVE
 
 Contracts
     The sealed test set gives a verdict and no numbers: whoever steers by its numbers spends it.
