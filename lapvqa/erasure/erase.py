@@ -30,6 +30,7 @@ from lapvqa.erasure.traces import Traces
 from lapvqa.identity import Keyring, key_id
 from lapvqa.ingest.tombstones import add_tombstone, load_tombstones
 from lapvqa.lineage import ledger
+from lapvqa.lineage.ancestry import Ancestry
 from lapvqa.project import Project
 from lapvqa.schemas import IMAGES, REJECTS, STUDIES, TOKENS
 from lapvqa.uptodate.stagefile import locked
@@ -219,7 +220,24 @@ def _tell(place: Place, opened: Journal) -> dict[str, Any]:
     if models:
         wanted = {"cause": "erasure", "request": opened.request, "since": opened.started}
         storage.write_json(project.wanted, {**wanted, "way": "scratch"})
-    return {**told, "registered_versions_marked": versions, "retraining_wanted": bool(models)}
+    return {
+        **told, "registered_versions_marked": versions, "retraining_wanted": bool(models),
+        "recipients": _released(project, {model["run"] for model in models}),
+    }  # fmt: skip
+
+
+def _released(project: Project, affected: set[str]) -> list[str]:
+    """Return the bundles that carry a run which stands on one of these, as the ledger tells."""
+    entries = ledger.entries(project)
+    ancestry = Ancestry(entries)
+    found = []
+    for entry in entries:
+        if entry.kind != ledger.RELEASE or not entry.payload:
+            continue
+        run = ancestry.runs.get(entry.payload["run"])
+        if run is not None and affected & {told.id for told in ancestry.scope(run)}:
+            found.append(f"bundle {entry.payload.get('name') or entry.payload['bundle']}")
+    return found
 
 
 def _left(searched: Searched) -> int:

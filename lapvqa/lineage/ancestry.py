@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from lapvqa.errors import ConfigError
 from lapvqa.lineage import runs
 from lapvqa.lineage.ledger import CODE, DECISION, LOOK, MODEL, PATCH, WAIVER, Entry
-from lapvqa.lineage.runs import FINISHED, Run
+from lapvqa.lineage.runs import FINISHED, Run, as_asked
 from lapvqa.uptodate.stagefile import overlap
 
 WEIGHTS = "encoder.safetensors"
@@ -66,7 +66,8 @@ class Ancestry:
         if found is None:
             stages = sorted({told.run.stage for told in self.runs.values()})
             raise ConfigError(
-                f"expected a model, an output, a stage or a run of the ledger, found {target!r}",
+                "expected a model, an output, a stage or a run of the ledger, found "
+                f"{as_asked(target)}",
                 hint=f"stages that ran: {', '.join(stages) or 'none'}; "
                 "`lapvqa lineage` takes the same names",
             )

@@ -14,7 +14,7 @@ from typing import Any
 from pyroaring import BitMap
 
 from lapvqa.lineage import index, registered, targets
-from lapvqa.lineage.ledger import IMPORT, RELEASE
+from lapvqa.lineage.ledger import IMPORT, RELEASE, TRAINED_ON
 from lapvqa.lineage.origins import Origin, Origins
 from lapvqa.lineage.registered import Version
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers
@@ -134,6 +134,8 @@ def walk(project: Project, database: sqlite3.Connection, target: Target) -> Impa
     if target.kind in (PATIENT, STUDY, FILM):
         if not RowNumbers(project, PATIENT).keys():
             target = replace(target, remark=_NO_NUMBERS)
+        elif untold := _untold(database):
+            target = replace(target, remark=f"{untold} {_UNTOLD}")
         sampled = _samplings(project, origins, target, films)
         judged = _judges(database, origins, predicted)
         starts = list(dict.fromkeys([*(one.origin.number for one in sampled), *judged]))
@@ -154,6 +156,15 @@ def walk(project: Project, database: sqlite3.Connection, target: Target) -> Impa
         tuple(version for version in versions if version.sha256 in weights),
         _releases(database, {run.id for run in runs}),
     )  # fmt: skip
+
+
+_UNTOLD = "trainings in the ledger no longer say whom they sampled: they may be missing here"
+
+
+def _untold(database: sqlite3.Connection) -> int:
+    """Return how many trainings' lists of members are gone: erased, or lost with payloads.jsonl."""
+    query = "SELECT count(*) FROM entries WHERE kind = ? AND payload IS NULL"
+    return int(database.execute(query, (TRAINED_ON,)).fetchone()[0])
 
 
 def _films(database: sqlite3.Connection, target: Target) -> tuple[dict[str, Any], ...]:

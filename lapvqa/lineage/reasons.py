@@ -11,6 +11,7 @@ from lapvqa.errors import ConfigError
 from lapvqa.lineage import changes, index
 from lapvqa.lineage.changes import DATA, Change
 from lapvqa.lineage.origins import Origin, Origins
+from lapvqa.lineage.runs import as_asked
 from lapvqa.project import Project
 from lapvqa.uptodate import staleness
 
@@ -50,7 +51,7 @@ def why(project: Project, stage: str) -> Why:
         if stage not in states and last is None:
             near = difflib.get_close_matches(stage, states, n=1)
             raise ConfigError(
-                f"there is no stage {stage!r}",
+                f"there is no stage {as_asked(stage)}",
                 hint=f"did you mean {near[0]}?" if near else f"stages: {', '.join(states)}",
             )
         previous = origins.before(last) if last else None

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from lapvqa.lineage.ledger import RUN, Entry
 
+_MAY_BE_ID = re.compile(r"\d{4}")
 FINISHED, FAILED, INTERRUPTED = "finished", "failed", "interrupted"
 
 
@@ -80,6 +82,11 @@ def of_payload(payload: dict[str, Any]) -> Run:
 def code_listing(files: dict[str, str]) -> dict[str, Any]:
     """Return what an entry of kind ``code`` says: the files (path -> md5) and their digest."""
     return {"digest": digest(files), "files": files}
+
+
+def as_asked(name: str) -> str:
+    """Return a name that was asked for, quoted, or no part of it where it may hold a raw id."""
+    return "this name" if _MAY_BE_ID.search(name) else repr(name)
 
 
 def digest(value: Any) -> str:

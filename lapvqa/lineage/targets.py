@@ -20,6 +20,7 @@ from lapvqa.errors import ConfigError
 from lapvqa.lineage import dvc_cache, registered
 from lapvqa.lineage.origins import EVALUATION, Origin, Origins
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers
+from lapvqa.lineage.runs import as_asked
 from lapvqa.project import Project
 from lapvqa.uptodate import hashes
 
@@ -30,7 +31,6 @@ ARTEFACT, METRIC, RUN, MODEL, FILM, LISTED = (
 
 _HASHED_AT_MOST = 64 << 20
 _HEX = re.compile(r"[0-9a-f][0-9a-f-]{5,}")
-_IDENTITY = re.compile(r"\d{4}")
 
 _IDS = {
     "ledger entry": ("runs", "id"),
@@ -458,7 +458,7 @@ class _Finder:
     # Nothing of all that
 
     def _unknown(self, asked: str) -> ConfigError:
-        shown = "this" if _IDENTITY.search(asked) else repr(asked)
+        shown = as_asked(asked)
         rows = self._database.execute("SELECT DISTINCT path FROM artefacts ORDER BY path")
         known = [row[0] for row in rows]
         if not known:
@@ -493,6 +493,5 @@ def _without_system(name: str) -> str:
 def _no_metric(name: str, known: set[str], task: str) -> ConfigError:
     near = difflib.get_close_matches(name, sorted(known), n=1)
     listed = f"metrics: {', '.join(sorted(known)) or 'none'}"
-    return ConfigError(
-        f"{task} has no metric {name!r}", hint=f"did you mean {near[0]}?" if near else listed
-    )
+    hint = f"did you mean {near[0]}?" if near else listed
+    return ConfigError(f"{task} has no metric {as_asked(name)}", hint=hint)

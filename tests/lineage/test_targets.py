@@ -14,7 +14,8 @@ from told_project import COMMITS, KEYS, SHARD, Told, film_path, hexes, uuid
 
 from flows.cli import main
 from lapvqa.errors import EXIT_USER, ConfigError
-from lapvqa.lineage import index, ledger, targets
+from lapvqa.lineage import index, ledger, reasons, targets
+from lapvqa.lineage.ancestry import Ancestry
 from lapvqa.lineage.targets import Target
 from lapvqa.project import Project
 
@@ -247,3 +248,16 @@ def test_many_may_ask_at_once_while_it_is_made_and_grows(told: Told) -> None:
     with index.opened(told.project) as database:
         count = database.execute("SELECT count(*) FROM entries WHERE kind = 'decision'").fetchone()
     assert count[0] == 20
+
+
+def test_no_error_repeats_what_may_be_a_raw_id(told: Told) -> None:
+    asks: list[Callable[[str], object]] = [
+        lambda name: find(told.project, name),
+        lambda name: find(told.project, f"probe_nih14.{name}"),
+        lambda name: reasons.why(told.project, name),
+        lambda name: Ancestry(ledger.entries(told.project)).find(name),
+    ]
+    for ask in asks:
+        with pytest.raises(ConfigError) as caught:
+            ask("p10000032")
+        assert "10000032" not in caught.value.message
