@@ -148,7 +148,8 @@ def verify(project: Project, *, partly: bool = False) -> list[str]:
         if item is not None and _digest(item) != link["digest"]:
             faults.append(f"{place}: what it says was changed in ledger/payloads.jsonl")
         previous = link["id"]
-    said = [id for id in salted if id not in {link["id"] for link in _lines(project.ledger)}]
+    chained = {link["id"] for link in _lines(project.ledger)}
+    said = [id for id in salted if id not in chained]
     if said and said != list(salted)[-1:]:  # the last one alone: its writer died between the two
         faults.append(f"ledger/chain.jsonl: its end is cut off, {len(said)} entries are missing")
     return faults
