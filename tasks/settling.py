@@ -43,11 +43,6 @@ def owe(project: Project) -> None:
     storage.write_json(project.unsettled, {"what": "ledger, MLflow's records, registered encoder"})
 
 
-def is_owed(project: Project) -> bool:
-    """Tell whether a run left something undone."""
-    return project.unsettled.exists()
-
-
 def settle(project: Project) -> Settled:
     """Do what is owed; the caller holds the run lock.
 
@@ -70,13 +65,10 @@ def register(project: Project, store: Store) -> str | None:
     folder = project.model_dir(load_params(project.params).pretrain.objective)
     if not (folder / registry.WEIGHTS).exists():
         return None
-    version = registry.register_folder(store, project, folder)
-    model = {
-        "name": registry.MODEL, "version": version, "aliases": [registry.ALIAS],
-        "sha256": storage.sha256_file(folder / registry.WEIGHTS),
-    }  # fmt: skip
+    registered = registry.register_folder(store, project, folder)
+    model = {"name": registry.MODEL, "aliases": [registry.ALIAS], **registered._asdict()}
     ledger.extend(project, lambda before: _unless_last(before, model))
-    return version
+    return registered.version
 
 
 def _unless_last(before: list[Entry], model: dict[str, Any]) -> list[Draft]:

@@ -6,20 +6,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from jobs import make_job
+from jobs import run_until_pretraining
 from once import built_once
 
-from lapvqa import inventory, storage
-from lapvqa.firewall import firewall
-from lapvqa.ingest import ingest
+from lapvqa import storage
 from lapvqa.machine import Machine
 from lapvqa.networks.weights import serialise
-from lapvqa.params import ModelParams, load_params
+from lapvqa.params import ModelParams
 from lapvqa.pretrain.model import initial_model
 from lapvqa.project import Project
-from lapvqa.recorder import Recorder
 from lapvqa.synth.archive import write_demo
-from lapvqa.text import tokens
 
 MACHINE = Machine(workers=1, device="cpu")
 REPOSITORY = Path(__file__).parents[1]
@@ -50,14 +46,4 @@ def _ingest(root: Path) -> None:
     project = Project(root)
     shutil.copy(REPOSITORY / "params.yaml", project.root)
     write_demo(root / "demo", patients=20, studies=48, seed=3, workers=1)
-    params = load_params(project.params)
-    for name, function, section in (
-        ("inventory", inventory.run, params.inventory),
-        ("ingest", ingest.run, params.ingest),
-        ("tokens", tokens.run, params.tokens),
-        ("firewall", firewall.run, (params.firewall, params.evaluate)),
-    ):
-        project.work_dir(name).mkdir(parents=True, exist_ok=True)
-        recorder = Recorder(project.record(name), stage=name, quiet=True)
-        function(section, make_job(project, MACHINE, recorder))
-        recorder.close()
+    run_until_pretraining(project, MACHINE)

@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from lapvqa.lineage import ledger, recording
-from lapvqa.lineage.ledger import RUN, Draft, Entry
+from lapvqa.lineage import recording
 from lapvqa.lineage.origins import EVALUATION
 from lapvqa.lineage.recording import Commit
-from lapvqa.lineage.runs import Run, code_listing, digest
+from lapvqa.lineage.runs import Run, code_listing
 from lapvqa.project import Project
 from lapvqa.uptodate import stagefile
 from lapvqa.uptodate.hashes import Hasher
@@ -39,19 +38,10 @@ def record(
     data, code = _read_by(project, f"evaluate@{task}", locks, hasher)
     params = _parameters(project, task)
     known = {"encoder": name, "task": task, "digest": encoder}
-    full = replace(
-        run, stage=EVALUATION, deps=data, outs=outs, params=params, code=code["digest"],
-        files={path: recording.file_facts(project.root / path) for path in outs},
-        counts={**run.counts, **known}, commit=commit.sha, dirty=commit.dirty,
-        patch=digest(commit.patch) if commit.patch else None,
-    )  # fmt: skip
-
-    def drafts(before: list[Entry]) -> list[Draft]:
-        sourced = replace(full, sources=recording.sources(full, locks, before))
-        listings = recording.unless_known(before, code, commit)
-        return [*listings, Draft(RUN, sourced.payload())]
-
-    return ledger.extend(project, drafts)[-1]
+    run = replace(
+        run, stage=EVALUATION, deps=data, outs=outs, params=params, counts={**run.counts, **known}
+    )
+    return recording.write(project, run, code, commit, locks)
 
 
 def _read_by(

@@ -61,17 +61,40 @@ def record(project: Project, run: Run, commit: Commit) -> str:
     ``run`` says what dvc.lock does not: when it ran, under which ids, its metrics.
     """
     locks = locked(project)
-    run, code = _completed(project, run, locks, commit)
-
-    def drafts(before: list[Entry]) -> list[Draft]:
-        sourced = replace(run, sources=sources(run, locks, before))
-        return [*unless_known(before, code, commit), Draft(RUN, sourced.payload())]
-
-    run_id = ledger.extend(project, drafts)[-1]
+    lock = locks[run.stage]
+    deps, code = _divided(lock, locks)
+    run = replace(run, deps=deps, outs=lock.outs, params=lock.params)
+    run_id = write(project, run, code, commit, locks)
     for path in run.outs:
         if Path(path).name == MEMBERS_FILE:
             ledger.append(project, TRAINED_ON, _trained_on(project, path, run_id))
     return run_id
+
+
+def write(
+    project: Project,
+    run: Run,
+    code: dict[str, Any],
+    commit: Commit,
+    locks: dict[str, LockedStage],
+) -> str:
+    """Write the entry of a run whose inputs, outputs and parameters are known; return its id.
+
+    Added are what its files hold, the code and what differs from the commit, and the runs that
+    made its inputs.
+    """
+    run = replace(
+        run, code=code["digest"],
+        files={path: _file_facts(project.root / path) for path in run.outs},
+        commit=commit.sha, dirty=commit.dirty,
+        patch=digest(commit.patch) if commit.patch else None,
+    )  # fmt: skip
+
+    def drafts(before: list[Entry]) -> list[Draft]:
+        sourced = replace(run, sources=_made_by(run.deps, locks, _latest(locks, before)))
+        return [*_unless_known(before, code, commit), Draft(RUN, sourced.payload())]
+
+    return ledger.extend(project, drafts)[-1]
 
 
 def record_failure(project: Project, run: Run, commit: Commit) -> str:
@@ -113,15 +136,9 @@ def from_lock(
 ) -> tuple[Run, dict[str, Any]]:
     """Return a run of which dvc.lock alone tells, and its code; ``makers``: stage -> run id."""
     data, code = _divided(lock, locks)
-    sources = {
-        path: makers[name]
-        for path in data
-        for name, other in locks.items()
-        if name in makers and any(overlap(path, out) for out in other.outs)
-    }
     run = Run(
-        lock.name, 0.0, 0.0, deps=data, sources=sources, outs=lock.outs, params=lock.params,
-        code=code["digest"],
+        lock.name, 0.0, 0.0, deps=data, sources=_made_by(data, locks, makers), outs=lock.outs,
+        params=lock.params, code=code["digest"],
     )  # fmt: skip
     return run, code
 
@@ -146,23 +163,7 @@ def _divided(
     return data, code_listing(files)
 
 
-def _completed(
-    project: Project, run: Run, locks: dict[str, LockedStage], commit: Commit
-) -> tuple[Run, dict[str, Any]]:
-    lock = locks[run.stage]
-    deps, code = _divided(lock, locks)
-    full = replace(
-        run,
-        deps=deps, outs=lock.outs, params=lock.params,
-        code=code["digest"],
-        files={path: file_facts(project.root / path) for path in lock.outs},
-        commit=commit.sha, dirty=commit.dirty,
-        patch=digest(commit.patch) if commit.patch else None,
-    )  # fmt: skip
-    return full, code
-
-
-def unless_known(before: list[Entry], code: dict[str, Any], commit: Commit) -> list[Draft]:
+def _unless_known(before: list[Entry], code: dict[str, Any], commit: Commit) -> list[Draft]:
     """Return the listing of the code and the patch, each once in the ledger."""
     wanted = [Draft(CODE, code)]
     if commit.patch:
@@ -173,23 +174,30 @@ def unless_known(before: list[Entry], code: dict[str, Any], commit: Commit) -> l
     return [draft for draft in wanted if draft.payload["digest"] not in known]
 
 
-def sources(run: Run, locks: dict[str, LockedStage], before: list[Entry]) -> dict[str, str]:
-    """Return which run made each dependency: the latest that left its stage as it is now."""
+def _latest(locks: dict[str, LockedStage], before: list[Entry]) -> dict[str, str]:
+    """Return stage -> id of the latest run that left it as dvc.lock has it now."""
     latest: dict[str, str] = {}
     states = {name: present_state(lock, locks) for name, lock in locks.items()}
     for entry in before:
         made = runs.of_entry(entry)
         if made is not None and made.state() == states.get(made.stage):
             latest[made.stage] = entry.id
+    return latest
+
+
+def _made_by(
+    paths: Iterable[str], locks: dict[str, LockedStage], makers: dict[str, str]
+) -> dict[str, str]:
+    """Return which run made each path, of the ``makers`` (stage -> run id)."""
     return {
-        path: latest[name]
-        for path in run.deps
+        path: makers[name]
+        for path in paths
         for name, lock in locks.items()
-        if name in latest and any(overlap(path, out) for out in lock.outs)
+        if name in makers and any(overlap(path, out) for out in lock.outs)
     }
 
 
-def file_facts(path: Path) -> dict[str, Any]:
+def _file_facts(path: Path) -> dict[str, Any]:
     """Return bytes of an output; sha256 of a file, rows of a Parquet file, files of a folder."""
     stats = hashes.stat_artefact(path, [])
     if stats is None:

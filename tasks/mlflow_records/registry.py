@@ -7,14 +7,12 @@ import time
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lapvqa import storage
-from lapvqa.machine import load_machine
-from lapvqa.params import load_params
 from lapvqa.project import Project
 from lapvqa.uptodate.stagefile import locked
-from tasks.mlflow_records.connection import Store, connect
+from tasks.mlflow_records.connection import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,19 +23,18 @@ WEIGHTS, CARD = "encoder.safetensors", "card.json"
 _FOLDER = "encoder"  # within the run's artifacts
 
 
-def register_encoder(project: Project) -> str:
-    """Register the encoder that params.yaml names and return its version; alias ``champion``.
+class Registered(NamedTuple):
+    """A version of the registry, and the sha256 of its weights."""
 
-    Weights that are registered already (by sha256) get no second version. Raises
-    MissingArtifactError before export, RecordsUnavailableError while MLflow is down.
+    version: str
+    sha256: str
+
+
+def register_folder(store: Store, project: Project, folder: Path) -> Registered:
+    """Register the weights of one model folder, unless these are; alias ``champion``.
+
+    Raises MissingArtifactError before export.
     """
-    store = connect(project, load_machine(project))
-    objective = load_params(project.params).pretrain.objective
-    return register_folder(store, project, project.model_dir(objective))
-
-
-def register_folder(store: Store, project: Project, folder: Path) -> str:
-    """Register the weights of one model folder and return their version."""
     weights = storage.require(folder / WEIGHTS, made_by="export")
     card = storage.require(folder / CARD, made_by="export")
     digest = storage.sha256_file(weights)
@@ -45,7 +42,7 @@ def register_folder(store: Store, project: Project, folder: Path) -> str:
     if known is None:
         known = _new_version(store, project, weights, card, digest)
     store.client.set_registered_model_alias(MODEL, ALIAS, known)
-    return known
+    return Registered(known, digest)
 
 
 def _known_version(client: MlflowClient, digest: str) -> str | None:

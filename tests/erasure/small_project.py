@@ -5,20 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from jobs import make_job
+from jobs import run_until_pretraining
 from made_dicom import write_mimic, write_project
 
-from lapvqa import inventory
 from lapvqa.erasure.erase import Place
 from lapvqa.erasure.stores import project_stores
-from lapvqa.firewall import firewall
 from lapvqa.identity import Keyring
-from lapvqa.ingest import ingest
 from lapvqa.machine import load_machine
 from lapvqa.params import load_params
 from lapvqa.project import Project
-from lapvqa.recorder import Recorder
-from lapvqa.text import tokens
 
 KEY = "0123456789abcdef" * 2
 PATIENTS = 8
@@ -44,19 +39,7 @@ def new_project(root: Path, archive: Path) -> Project:
 def bring_up_to_date(project: Project) -> None:
     """The stages before pretraining, as DVC runs them: without the outputs of the run before."""
     shutil.rmtree(project.root / "data", ignore_errors=True)
-    params, machine = load_params(project.params), load_machine(project)
-    for name, function, section in (
-        ("inventory", inventory.run, params.inventory),
-        ("ingest", ingest.run, params.ingest),
-        ("tokens", tokens.run, params.tokens),
-        ("firewall", firewall.run, (params.firewall, params.evaluate)),
-    ):
-        project.work_dir(name).mkdir(parents=True, exist_ok=True)
-        recorder = Recorder(project.record(name), stage=name, quiet=True)
-        try:
-            function(section, make_job(project, machine, recorder))  # type: ignore[operator]
-        finally:
-            recorder.close()
+    run_until_pretraining(project, load_machine(project))
 
 
 def copy_of(read: Path, root: Path) -> Project:

@@ -17,8 +17,9 @@ from lapvqa.lineage.recording import Commit
 from lapvqa.uptodate import staleness
 from lapvqa.uptodate.stagefile import locked
 from tasks import ledger_lines
-from tasks.mlflow_records.connection import tracking_uri
-from tasks.mlflow_records.registry import MODEL, register_encoder
+from tasks.mlflow_records.connection import connect, tracking_uri
+from tasks.mlflow_records.registry import MODEL
+from tasks.settling import register
 
 pytestmark = [pytest.mark.slow]
 
@@ -201,7 +202,7 @@ def test_the_encoder_is_registered_once_and_computes(toy: Toy, client) -> None:
     from lapvqa.machine import Machine
 
     version = str(client.get_model_version_by_alias(MODEL, "champion").version)
-    assert register_encoder(toy.project) == version
+    assert register(toy.project, connect(toy.project, Machine())) == version
     assert len(client.search_model_versions(f"name = '{MODEL}'")) == 1
     mlflow.set_tracking_uri(tracking_uri(toy.project, Machine()))
     model = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")
