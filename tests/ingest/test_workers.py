@@ -487,4 +487,4 @@ def test_workers_end_with_their_parent_and_without_a_word(
         time.sleep(0.02)
     assert not any(psutil.pid_exists(pid) for pid in workers)
     assert errors.count("Traceback") == (signal_sent == signal.SIGINT)
-    assert "worker.py" not in errors
+    assert "runpy" not in errors, "a worker's traceback begins where python -m begins"

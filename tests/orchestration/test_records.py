@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import sqlite3
@@ -205,7 +206,7 @@ def test_a_lost_mark_doubles_nothing(tmp_path: Path) -> None:
     records.open()
     records.begin("pretrain", {}, {"git.commit": "c0ffee"})
     write_losses(project, 1500)
-    wait_until(lambda: len(losses(project)) == 1500, seconds=90)
+    wait_until(lambda: all_is_marked(project), seconds=90)
     next(project.spool.rglob("shipped.json")).unlink()
     records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
     records.close(spool.FINISHED)
@@ -218,7 +219,7 @@ def test_what_is_marked_is_not_sent_again(tmp_path: Path, monkeypatch: pytest.Mo
     records.open()
     records.begin("pretrain", {}, {"git.commit": "c0ffee"})
     write_losses(project, 2500)
-    wait_until(lambda: len(losses(project)) == 2500, seconds=90)
+    wait_until(lambda: all_is_marked(project), seconds=90)
     sent: list[str] = []  # the machine's load is sampled until the end, and may be new
     monkeypatch.setattr(shipping, "log_points", lambda *a: sent.extend(one.key for one in a[2]))
     records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
@@ -374,6 +375,14 @@ def write_losses(project: Project, steps: int) -> Path:
         recorder.metrics({"loss": 1 / (step + 1)}, step=step)
     recorder.close()
     return project.record("pretrain")
+
+
+def all_is_marked(project: Project) -> bool:
+    """Say whether the mark of what MLflow has stands at the end of pretraining's lines."""
+    marks = [json.loads(path.read_bytes()) for path in project.spool.rglob("shipped.json")]
+    return project.record("pretrain").stat().st_size in [
+        at for mark in marks for at in mark.values()
+    ]
 
 
 def losses(project: Project) -> list[int]:
