@@ -15,7 +15,8 @@ from prefect import Flow, flow
 from prefect.runtime import flow_run
 
 from lapvqa.runtime import die_with_parent
-from tasks import settling
+from tasks import results, settling
+from tasks.dvc_repository import StageNode
 from tasks.mlflow_records import spool
 from tasks.prefect_tasks import (
     find_stale,
@@ -70,6 +71,7 @@ def make_stage_flow(stage: str) -> Flow[..., dict[str, str]]:
 def _run_stale(stages: Sequence[str]) -> dict[str, str]:
     """Run those of ``stages``, in the graph's order, that are stale; return stage -> status."""
     # What an always-changed stage without inputs finds (the inventory) decides the rest.
+    current().wanted = list(stages)
     first = [name for name in stages if _looks_around(name)]
     statuses = {name: run_stage(name, "looks for new files") for name in first}
     for name, reason in find_stale(first).items():
@@ -110,9 +112,17 @@ def recorded(root: str) -> Iterator[Session]:
             status = spool.FAILED
             raise
         finally:
-            session.records.close(status)
+            session.records.close(
+                status, results.main_metrics(session.project.root, _done(session, status))
+            )
             if status == spool.FINISHED:
                 settling.close(session.project, registered=session.settled)
+
+
+def _done(session: Session, status: str) -> list[StageNode]:
+    """Return the stages that are up to date as the run ends."""
+    names = [outcome.name for outcome in session.outcomes if outcome.status != "failed"]
+    return [session.graph[name] for name in (session.wanted if status == spool.FINISHED else names)]
 
 
 def _looks_around(name: str) -> bool:

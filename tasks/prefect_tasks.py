@@ -62,6 +62,7 @@ def read_graph() -> list[str]:
     """Read DVC's stage graph; return the stages in the order in which they run."""
     session = current()
     session.graph = {node.name: node for node in load_graph(session.project.root)}
+    session.records.main_params = results.main_params(session.graph.values())
     return list(session.graph)
 
 

@@ -44,6 +44,8 @@ class Session:
     """The code, as it was when the run began."""
     graph: dict[str, StageNode] = field(default_factory=dict)
     """Stages by name, in the order in which they run."""
+    wanted: list[str] = field(default_factory=list)
+    """Stages that the run is to bring up to date."""
     outcomes: list[StageOutcome] = field(default_factory=list)
     task_runs: int = 0
     """How many Prefect task runs have begun."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lapvqa.errors import EXIT_USER, LapvqaError
@@ -112,6 +113,8 @@ class Records:
         self._stage_run: str | None = None
         self._stream: Stream | None = None
         self._num_stages = 0
+        self.main_params: dict[str, Any] = {}
+        """What the parent run shows of the parameters."""
         self.pipeline_run: str | None = None
         """MLflow's id of the parent run; None before the first stage, or if MLflow is down."""
 
@@ -147,9 +150,10 @@ class Records:
         self._reach()
         if not self._pipeline.tags:
             self._pipeline.tags = {k: v for k, v in tags.items() if not k.startswith("dvc.")}
+            self._pipeline.params = self.main_params
             spool.keep(self._pipeline, self._project.spool)
         if self.pipeline_run is None:
-            self.pipeline_run = self.attempt(lambda store: shipping.run_of(store, self._pipeline))
+            self.pipeline_run = self.attempt(self._begin_pipeline)
         self._stage = record = RunRecord(
             run=self._pipeline.run, stage=stage, started=started or time.time(),
             params=params, tags=tags,
@@ -192,8 +196,11 @@ class Records:
         if record is not None:
             self._forget(record)
 
-    def close(self, status: str) -> None:
-        """Close the parent run, if there is one; without a stage that ran it is not kept."""
+    def close(self, status: str, metrics: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Close the parent run, if there is one; without a stage that ran it is not kept.
+
+        ``metrics``: what it shows of the results.
+        """
         if not self._pipeline.tags:
             return
         if not self._num_stages and status == spool.FINISHED:
@@ -201,6 +208,7 @@ class Records:
             self._forget(self._pipeline)
             return
         self._pipeline.status, self._pipeline.ended = status, time.time()
+        self._pipeline.metrics = dict(metrics)
         spool.keep(self._pipeline, self._project.spool)
         self._reach()
         self._bring_in_waiting()
@@ -222,6 +230,11 @@ class Records:
         except Exception as error:  # noqa: BLE001 - records must never stop the science
             self._lose(error)
             return None
+
+    def _begin_pipeline(self, store: Store) -> str:
+        run = shipping.run_of(store, self._pipeline)
+        shipping.log_params(store.client, run, self._pipeline.params)
+        return run
 
     def _reach(self) -> None:
         """Look for MLflow again, if it was not asked a moment ago."""
