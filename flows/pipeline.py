@@ -15,9 +15,10 @@ from prefect import Flow, flow
 from prefect.runtime import flow_run
 
 from lapvqa.runtime import die_with_parent
-from tasks import results, settling
+from tasks import prefect_history, prefect_private, results, settling
 from tasks.dvc_repository import StageNode
 from tasks.mlflow_records import spool
+from tasks.prefect_calls import kept
 from tasks.prefect_tasks import (
     find_stale,
     publish_results,
@@ -30,6 +31,7 @@ from tasks.session import Session, current, opened
 
 
 @flow(name="pipeline", persist_result=False)
+@kept
 def pipeline(root: str = ".") -> dict[str, str]:
     """Bring every stage of the project in ``root`` up to date; return stage -> status.
 
@@ -51,6 +53,7 @@ def make_stage_flow(stage: str) -> Flow[..., dict[str, str]]:
     ``evaluate@rrg`` becomes ``evaluate-rrg``.
     """
 
+    @kept
     def one_stage(root: str = ".") -> dict[str, str]:
         with recorded(root):
             order = read_graph()
@@ -100,16 +103,16 @@ def recorded(root: str) -> Iterator[Session]:
     """Open the session of a flow run, and close its MLflow records as it ends."""
     if multiprocessing.parent_process() is not None:  # started by a schedule's process
         die_with_parent()
-    with opened(Path(root)) as session:
-        session.flow_run = str(flow_run.id)
+    with opened(Path(root)) as session, prefect_private.without_tags():
+        session.flow_run = flow_run.id or ""
         session.records.open()
         settling.owe(session.project)
-        status = spool.KILLED
+        status, session.ended = spool.KILLED, prefect_history.CRASHED
         try:
             yield session
-            status = spool.FINISHED
+            status, session.ended = spool.FINISHED, prefect_history.COMPLETED
         except Exception:
-            status = spool.FAILED
+            status, session.ended = spool.FAILED, prefect_history.FAILED
             raise
         finally:
             session.records.close(

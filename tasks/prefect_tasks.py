@@ -19,13 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from prefect.artifacts import (
-    create_link_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
-from prefect.logging import get_run_logger
+from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.runtime import flow_run, task_run
 
 from lapvqa import errors
@@ -40,11 +34,11 @@ from tasks.dvc_repository import StageNode, keep_dvc_lock, load_graph, stale_sta
 from tasks.ledger_lines import Ids
 from tasks.mlflow_records import spool
 from tasks.mlflow_records.connection import public
+from tasks.prefect_calls import ProgressBar, attempt, run_log
 from tasks.session import Session, current, pipeline_task
 
 _TAIL = 50
 _LOGGED_LINES = 2000
-_ARTIFACT_S = 2.0
 _KNOWN_EXITS = {EXIT_USER, EXIT_BAD_DATA, EXIT_BUSY, EXIT_INTERRUPTED}
 _EXITED = re.compile(r"exited with (-?\d+)")
 
@@ -73,7 +67,7 @@ def find_stale(just_ran: list[str]) -> dict[str, str]:
     graph = list(session.graph.values())
     stale = stale_stages(session.project.root, graph, skip=frozenset(just_ran))
     for name in session.graph:
-        get_run_logger().info("%s: %s", name, stale.get(name, "up to date"))
+        run_log().info("%s: %s", name, stale.get(name, "up to date"))
     return stale
 
 
@@ -92,7 +86,7 @@ def run_stage(name: str, reason: str = "") -> str:
     tags = _begin_tags(session, name)
     # An always-changed stage may find nothing new, which is no work to keep records of.
     child = None if node.always_changed else session.records.begin(name, node.params, tags)
-    ids = Ids(str(flow_run.id), str(task_run.id), child, session.records.pipeline_run)
+    ids = Ids(flow_run.id, task_run.id, child, session.records.pipeline_run)
     output = _Output(session, name)
     try:
         code = _repro(session, name, ids, output)
@@ -141,7 +135,7 @@ def record_lineage() -> list[str]:
     """Complete the ledger with what ran outside of the pipeline; return those stages."""
     session = current()
     added = ledger_lines.complete(session.project, session.commit)
-    settling.remember(session.project, get_run_logger().warning)
+    settling.remember(session.project, run_log().warning)
     drawing.write_page(session.project)
     return added
 
@@ -162,6 +156,11 @@ def publish_results() -> int:
     """Show the result table, the report page and the MLflow run in Prefect; return the rows."""
     session = current()
     rows = results.result_rows(session.project)
+    attempt(lambda: _show_results(session, rows))
+    return len(rows)
+
+
+def _show_results(session: Session, rows: list[dict[str, str]]) -> None:
     if rows:
         create_table_artifact(rows, key="results", description="Metrics with intervals by patient")
     page = session.project.report_page
@@ -176,7 +175,6 @@ def publish_results() -> int:
             key="mlflow-run",
             description=f"The run in MLflow (embedded: mlflow ui --backend-store-uri {address})",
         )
-    return len(rows)
 
 
 @dataclass
@@ -189,12 +187,11 @@ class _Output:
     verdict: str = ""
     """What DVC decided: "ran", "restored", "unchanged"."""
     _logged: int = 0
-    _artifact: Any = None
-    _artifact_time: float = 0.0
+    _bar: ProgressBar | None = None
 
     def to(self, log: TextIO) -> Callable[[str], None]:
         """Return the function that takes each line; all but progress goes into ``log``."""
-        run_log = get_run_logger()
+        told = run_log()
 
         def take(line: str) -> None:
             if line.startswith(PROGRESS_PREFIX):
@@ -206,9 +203,9 @@ class _Output:
             self._judge(line)
             self._logged += 1
             if self._logged <= _LOGGED_LINES:
-                run_log.info(line)
+                told.info(line)
             elif self._logged == _LOGGED_LINES + 1:
-                run_log.warning("more lines than Prefect can take; all are in %s", log.name)
+                told.warning("more lines than Prefect can take; all are in %s", log.name)
             if line.startswith(f"{self.stage}: ") and not line.startswith(f"{self.stage}: {{"):
                 self.session.display.say(line)
 
@@ -224,19 +221,15 @@ class _Output:
 
     def _progress(self, entry: dict[str, Any]) -> None:
         self.session.display.progress(entry)
-        now = time.monotonic()
-        if now - self._artifact_time < _ARTIFACT_S:
-            return
-        self._artifact_time = now
-        share = 100.0 * entry["done"] / max(entry["total"], 1)
-        if self._artifact is None:
-            self._artifact = create_progress_artifact(
-                share,
-                key=f"progress-{_key(self.stage)}",
-                description=f"{self.stage}: {entry['unit']}",
-            )
-        else:
-            update_progress_artifact(self._artifact, share)
+        if self._bar is None:
+            key, what = f"progress-{_key(self.stage)}", f"{self.stage}: {entry['unit']}"
+            self._bar = ProgressBar(key, what)
+        self._bar.show(100.0 * entry["done"] / max(entry["total"], 1))
+
+    def close(self) -> None:
+        """Show the last of the progress."""
+        if self._bar is not None:
+            self._bar.stop()
 
 
 def require_inputs(root: Path, node: StageNode, graph: dict[str, StageNode]) -> None:
@@ -266,6 +259,7 @@ def _repro(session: Session, name: str, ids: Ids, output: _Output) -> int:
     project.log(name).parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         log = stack.enter_context(project.log(name).open("w", encoding="utf-8"))
+        stack.callback(output.close)
         return child_process.run(
             [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", name],
             cwd=project.root,
