@@ -16,6 +16,7 @@ NAMES = {
     "prefect.events.worker:EventsWorker.wait_until_empty": ("self",),
     "prefect.events.worker:EventsWorker.drain_all": ("timeout",),
     "prefect.logging.handlers:APILogWorker.drain_all": ("timeout",),
+    "prefect.logging.handlers:APILogWorker.instance": (),
     "prefect.server.api.server:create_app": ("ephemeral", "final"),
 }
 """Where each lies -> the parameters that we pass."""
@@ -64,11 +65,12 @@ def drain_logs(seconds: float) -> None:
 
 
 def forget_what_waits() -> None:
-    """Drop events for a server that is gone: at our end each would be tried for ten seconds."""
+    """Drop events and log lines for a server that is gone: each would be tried for seconds."""
     from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
 
-    waiting = EventsWorker.instance()._queue
-    with suppress(queue.Empty):
-        while True:
-            waiting.get_nowait()
-            waiting.task_done()
+    for waiting in (EventsWorker.instance()._queue, APILogWorker.instance()._queue):
+        with suppress(queue.Empty):
+            while True:
+                waiting.get_nowait()
+                waiting.task_done()

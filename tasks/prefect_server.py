@@ -46,6 +46,7 @@ _CALM = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     # Prefect must never start a server of its own beside ours.
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
     # One row per transaction would lag a minute behind; an interval below 1 spins the processor.

@@ -81,7 +81,7 @@ def run_stage(name: str, reason: str = "") -> str:
     session = current()
     node, began = session.graph[name], time.time()
     require_inputs(session.project.root, node, session.graph)
-    before = locked(session.project).get(name)
+    before = _Before.of(session.project, node)
     session.display.begin(name, reason)
     tags = _begin_tags(session, name)
     # An always-changed stage may find nothing new, which is no work to keep records of.
@@ -108,7 +108,7 @@ def run_stage(name: str, reason: str = "") -> str:
         raise
     after = locked(session.project)[name]
     keep_dvc_lock(session.project)
-    outcome = _outcome(node, before, after, output, time.time() - began)
+    outcome = _outcome(session.project, node, before, after, time.time() - began)
     if outcome.status == "ran":
         if node.always_changed:
             child = session.records.begin(name, node.params, tags, started=began)
@@ -184,8 +184,6 @@ class _Output:
     session: Session
     stage: str
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL))
-    verdict: str = ""
-    """What DVC decided: "ran", "restored", "unchanged"."""
     _logged: int = 0
     _bar: ProgressBar | None = None
 
@@ -200,7 +198,6 @@ class _Output:
             log.write(line + "\n")
             log.flush()
             self.tail.append(line)
-            self._judge(line)
             self._logged += 1
             if self._logged <= _LOGGED_LINES:
                 told.info(line)
@@ -210,14 +207,6 @@ class _Output:
                 self.session.display.say(line)
 
         return take
-
-    def _judge(self, line: str) -> None:
-        if line == f"Running stage '{self.stage}':":
-            self.verdict = "ran"
-        elif line.startswith(f"Stage '{self.stage}' is cached"):
-            self.verdict = "restored"
-        elif line.startswith(f"Stage '{self.stage}' didn't change"):
-            self.verdict = "unchanged"
 
     def _progress(self, entry: dict[str, Any]) -> None:
         self.session.display.progress(entry)
@@ -299,14 +288,45 @@ def failure(project: Project, name: str, code: int, output: _Output) -> errors.L
     )
 
 
+@dataclass(frozen=True)
+class _Before:
+    """What tells, once a stage's `dvc repro` has ended, whether the stage has run."""
+
+    lock: LockedStage | None
+    record: bytes
+    """What the stage itself kept of its last run."""
+    is_whole: bool
+    """No output was missing."""
+
+    @classmethod
+    def of(cls, project: Project, node: StageNode) -> _Before:
+        return cls(
+            locked(project).get(node.name),
+            _own_record(project, node.name),
+            all((project.root / out).exists() for out in node.outs),
+        )
+
+
+def _own_record(project: Project, name: str) -> bytes:
+    path = project.run_file(name)
+    return path.read_bytes() if path.exists() else b""
+
+
 def _outcome(
-    node: StageNode, before: LockedStage | None, after: LockedStage, output: _Output, seconds: float
+    project: Project, node: StageNode, before: _Before, after: LockedStage, seconds: float
 ) -> StageOutcome:
-    if output.verdict == "restored":
-        return StageOutcome(node.name, "up to date", seconds, "restored from DVC's cache")
-    if output.verdict != "ran":
-        return StageOutcome(node.name, "up to date", seconds)
-    if node.always_changed and before is not None and before.outs == after.outs:
+    """Say whether the stage ran: by its own record, which each run of it writes anew.
+
+    Without one (a command that is not of this library), by whether dvc.lock has changed. What DVC
+    prints is for people, and may change.
+    """
+    record = _own_record(project, node.name)
+    changed = before.lock != after
+    if record == before.record and (record or not changed):
+        was_restored = changed or not before.is_whole
+        reason = "restored from DVC's cache" if was_restored else ""
+        return StageOutcome(node.name, "up to date", seconds, reason)
+    if node.always_changed and before.lock is not None and before.lock.outs == after.outs:
         return StageOutcome(node.name, "up to date", seconds, "looked again, nothing new")
     return StageOutcome(node.name, "ran", seconds)
 

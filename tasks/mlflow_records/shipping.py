@@ -163,7 +163,7 @@ def line_tags(lines: Path) -> dict[str, str]:
     damaged = 0
     with lines.open("rb") as handle:
         for entry in map(_entry, handle):
-            if entry["kind"] == "facts":
+            if entry["kind"] in ("facts", "resumed"):
                 tags |= {f"fact.{key}": _text(value) for key, value in entry["values"].items()}
             elif entry["kind"] == "summary":
                 texts = {k: v for k, v in entry["values"].items() if not _is_number(v)}
