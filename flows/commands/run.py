@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import lapvqa
 from flows.commands import terminal
-from lapvqa import storage
+from lapvqa import storage, vanished
 from lapvqa.errors import ConfigError, SourceError, StorageFullError
 from lapvqa.project import Project
 from lapvqa.uptodate import stagefile, staleness
@@ -44,6 +44,7 @@ def execute(
     stage: str | None = None,
     params_file: Path | None = None,
     source: Path | None = None,
+    accept_loss: bool = False,
 ) -> int:
     """Run what is stale; print what was done, the results, and where to look."""
     started = time.monotonic()
@@ -51,6 +52,8 @@ def execute(
     _require_own_code(project)
     if source or params_file:
         _edit_settings(project, source, params_file, console)
+    if accept_loss:
+        vanished.accept(project)
     if _said_nothing_to_do(project, stage, console):
         console.print(f"nothing to do ({terminal.span(time.monotonic() - started)}); {_RESULTS}")
         return 0
