@@ -65,13 +65,16 @@ def through(engine: Callable[[], R], plain: Callable[[], R], lost: Callable[[str
     try:
         return engine()
     except BaseException as error:
-        if outcome.error is not None:
-            if error is not outcome.error:
-                lost(_named(error))
-            raise outcome.error from None
-        if not isinstance(error, Exception) or (outcome.began and not outcome.ended):
+        own = outcome.error
+        if error is own or not isinstance(error, Exception):
+            raise
+        if own is None and outcome.began and not outcome.ended:
             raise
         lost(_named(error))
+        if own is not None:
+            # Prefect turns SIGTERM into a signal of its own, and that into ours at its end.
+            is_known = isinstance(own, Exception | KeyboardInterrupt | SystemExit)
+            raise own if is_known else KeyboardInterrupt from None
         if outcome.ended:
             value: R = outcome.value
             return value
