@@ -15,7 +15,7 @@ from prefect import Flow, flow
 from prefect.runtime import flow_run
 
 from lapvqa.runtime import die_with_parent
-from tasks import prefect_history, prefect_private, results, settling
+from tasks import dvc_repository, prefect_history, prefect_private, results, settling
 from tasks.dvc_repository import StageNode
 from tasks.mlflow_records import spool
 from tasks.prefect_calls import kept
@@ -28,6 +28,7 @@ from tasks.prefect_tasks import (
     run_stage,
 )
 from tasks.session import Session, current, opened
+from tasks.side_by_side import at_once, run_all
 
 
 @flow(name="pipeline", persist_result=False)
@@ -77,11 +78,17 @@ def _run_stale(stages: Sequence[str]) -> dict[str, str]:
     current().wanted = list(stages)
     first = [name for name in stages if _looks_around(name)]
     statuses = {name: run_stage(name, "looks for new files") for name in first}
-    for name, reason in find_stale(first).items():
-        if name in stages:
-            prepare(name)
-            statuses[name] = run_stage(name, reason)
-    return statuses
+    stale = {name: why for name, why in find_stale(first).items() if name in stages}
+
+    def work(name: str) -> str:
+        prepare(name)
+        return run_stage(name, stale[name])
+
+    with dvc_repository.same_order(current().project, list(current().graph)):
+        return statuses | run_all(
+            list(stale), {name: _upstream(name) for name in stale}, work,
+            limit=at_once(current().machine), stop=current().stop,
+        )  # fmt: skip
 
 
 def _upstream(stage: str) -> set[str]:

@@ -97,7 +97,7 @@ def run_stage(name: str, reason: str = "") -> str:
         if node.always_changed:
             session.records.begin(name, node.params, tags, started=began)
         status = spool.KILLED if interrupted else spool.FAILED
-        session.records.end(status, tags={}, inputs={}, metrics={})
+        session.records.end(name, status, tags={}, inputs={}, metrics={})
         ledger_lines.tell_failure(
             session.project, name,
             began=began, outcome=runs.INTERRUPTED if interrupted else runs.FAILED,
@@ -106,14 +106,14 @@ def run_stage(name: str, reason: str = "") -> str:
         why = "interrupted" if interrupted else _first_line(error)
         _finish(session, StageOutcome(name, "failed", time.time() - began, why))
         raise
-    after = locked(session.project)[name]
-    keep_dvc_lock(session.project)
+    after = keep_dvc_lock(session.project)[name]
     outcome = _outcome(session.project, node, before, after, time.time() - began)
     if outcome.status == "ran":
         if node.always_changed:
             child = session.records.begin(name, node.params, tags, started=began)
             ids = replace(ids, mlflow_run=child, mlflow_pipeline_run=session.records.pipeline_run)
         session.records.end(
+            name,
             spool.FINISHED,
             tags=_end_tags(after),
             inputs=after.deps,
@@ -125,7 +125,7 @@ def run_stage(name: str, reason: str = "") -> str:
             began=began, seconds=outcome.seconds, commit=session.commit, ids=ids,
         )  # fmt: skip
     else:
-        session.records.discard()
+        session.records.discard(name)
     _finish(session, outcome)
     return outcome.status
 
@@ -254,6 +254,7 @@ def _repro(session: Session, name: str, ids: Ids, output: _Output) -> int:
             cwd=project.root,
             environment=environment,
             on_line=output.to(log),
+            stop=session.stop,
         )
 
 

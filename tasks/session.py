@@ -7,6 +7,7 @@ consoles and locks are neither.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -46,8 +47,8 @@ class Session:
     wanted: list[str] = field(default_factory=list)
     """Stages that the run is to bring up to date."""
     outcomes: list[StageOutcome] = field(default_factory=list)
-    task_runs: int = 0
-    """How many Prefect task runs have begun."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set when the run is interrupted, for the stages that other threads run."""
     flow_run: str = ""
     """Prefect's id of the flow run; empty if Prefect knows nothing of it."""
     task_states: dict[str, str] = field(default_factory=dict)
@@ -123,7 +124,6 @@ def pipeline_task(**options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @functools.wraps(function)
         def counted(*args: P.args, **kwargs: P.kwargs) -> R:
             session, run = current(), str(task_run.id)
-            session.task_runs += 1
             session.task_states[run] = prefect_history.CRASHED
             try:
                 value = function(*args, **kwargs)

@@ -180,7 +180,7 @@ def _close_history(session: Session, server: Server) -> None:
     from tasks.prefect_history import Missed, tell_missed
     from tasks.prefect_server import settle
 
-    complete = settle(server, session.flow_run, task_runs=session.task_runs)
+    complete = settle(server, session.flow_run, task_runs=len(session.task_states))
     if complete and not session.prefect_lost and not server.restarts:
         return
     Missed(session.flow_run, session.ended, session.task_states).keep(session.project)
