@@ -78,9 +78,8 @@ def test_a_machine_says_how_many() -> None:
 
 
 def test_dvc_lock_in_another_order_keeps_every_block() -> None:
-    text = (
-        "schema: '2.0'\nstages:\n  a@x:\n    cmd: 1\n    deps:\n    - path: p\n  b:\n    cmd: 2\n"
-    )
-    turned = _reordered(text, ["a@x", "b"], ["b", "a@x"])
-    assert turned == head + b + a
-    assert _reordered(turned, ["b", "a@x"], ["a@x", "b"]) == text
+    head, first = "schema: '2.0'\nstages:\n", "  a@x:\n    cmd: 1\n    deps:\n    - path: p\n"
+    second = "  b:\n    cmd: 2\n"
+    turned = _reordered(head + first + second, ["a@x", "b"], ["b", "a@x"])
+    assert turned == head + second + first
+    assert _reordered(turned, ["b", "a@x"], ["a@x", "b"]) == head + first + second
