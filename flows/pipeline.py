@@ -15,6 +15,7 @@ from prefect import Flow, flow
 from prefect.runtime import flow_run
 
 from lapvqa.runtime import die_with_parent
+from lapvqa.uptodate import staleness
 from tasks import dvc_repository, prefect_history, prefect_private, results, settling
 from tasks.dvc_repository import StageNode
 from tasks.mlflow_records import spool
@@ -77,7 +78,8 @@ def _run_stale(stages: Sequence[str]) -> dict[str, str]:
     # What an always-changed stage without inputs finds (the inventory) decides the rest.
     current().wanted = list(stages)
     first = [name for name in stages if _looks_around(name)]
-    statuses = {name: run_stage(name, "looks for new files") for name in first}
+    statuses = dict.fromkeys(first, "up to date")
+    statuses |= {name: run_stage(name, "looks for new files") for name in _to_look(first)}
     stale = {name: why for name, why in find_stale(first).items() if name in stages}
 
     def work(name: str) -> str:
@@ -133,6 +135,12 @@ def _done(session: Session, status: str) -> list[StageNode]:
     """Return the stages that are up to date as the run ends."""
     names = [outcome.name for outcome in session.outcomes if outcome.status != "failed"]
     return [session.graph[name] for name in (session.wanted if status == spool.FINISHED else names)]
+
+
+def _to_look(names: list[str]) -> list[str]:
+    """Return those that may find something new: a listing here spares a stage's whole process."""
+    seen = {state.name: state.stale for state in staleness.check(current().project)}
+    return [name for name in names if seen.get(name, True)]
 
 
 def _looks_around(name: str) -> bool:

@@ -1,7 +1,7 @@
 """Every name of DVC that its documentation does not promise, and nothing else of it.
 
-An upgrade may move any of them: tests/house/test_private_names.py says which. ``dvc.repo.Repo`` with
-its ``index.graph`` and ``status`` is what DVC's own documentation calls its Python API.
+An upgrade may move any of them: tests/house/test_private_names.py says which. Of ``dvc.repo.Repo``
+we use ``index.graph`` and ``status``, which tests/orchestration runs.
 """
 
 from __future__ import annotations
