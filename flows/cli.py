@@ -142,11 +142,20 @@ def run(
             "The folder that params.yaml names switches back."
         ),
     ] = None,
+    accept_loss: Annotated[
+        bool,
+        typer.Option(
+            "--accept-loss",
+            help="Go on although many input files are gone; what was made of them goes too.",
+        ),
+    ] = False,
 ) -> int:
     """Run what is not up to date: the whole pipeline, or one stage. Resumes by itself."""
     from flows.commands.run import execute
 
-    return execute(_find_project(), stage=stage, params_file=params, source=source)
+    return execute(
+        _find_project(), stage=stage, params_file=params, source=source, accept_loss=accept_loss
+    )
 
 
 @app.command()

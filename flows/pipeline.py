@@ -15,8 +15,11 @@ from prefect import Flow, flow
 from prefect.runtime import flow_run
 
 from lapvqa.runtime import die_with_parent
-from tasks import settling
+from lapvqa.uptodate import staleness
+from tasks import dvc_repository, prefect_history, prefect_private, results, settling
+from tasks.dvc_repository import StageNode
 from tasks.mlflow_records import spool
+from tasks.prefect_calls import kept
 from tasks.prefect_tasks import (
     find_stale,
     publish_results,
@@ -26,9 +29,11 @@ from tasks.prefect_tasks import (
     run_stage,
 )
 from tasks.session import Session, current, opened
+from tasks.side_by_side import at_once, run_all
 
 
 @flow(name="pipeline", persist_result=False)
+@kept
 def pipeline(root: str = ".") -> dict[str, str]:
     """Bring every stage of the project in ``root`` up to date; return stage -> status.
 
@@ -50,6 +55,7 @@ def make_stage_flow(stage: str) -> Flow[..., dict[str, str]]:
     ``evaluate@rrg`` becomes ``evaluate-rrg``.
     """
 
+    @kept
     def one_stage(root: str = ".") -> dict[str, str]:
         with recorded(root):
             order = read_graph()
@@ -70,13 +76,21 @@ def make_stage_flow(stage: str) -> Flow[..., dict[str, str]]:
 def _run_stale(stages: Sequence[str]) -> dict[str, str]:
     """Run those of ``stages``, in the graph's order, that are stale; return stage -> status."""
     # What an always-changed stage without inputs finds (the inventory) decides the rest.
+    current().wanted = list(stages)
     first = [name for name in stages if _looks_around(name)]
-    statuses = {name: run_stage(name, "looks for new files") for name in first}
-    for name, reason in find_stale(first).items():
-        if name in stages:
-            prepare(name)
-            statuses[name] = run_stage(name, reason)
-    return statuses
+    statuses = dict.fromkeys(first, "up to date")
+    statuses |= {name: run_stage(name, "looks for new files") for name in _to_look(first)}
+    stale = {name: why for name, why in find_stale(first).items() if name in stages}
+
+    def work(name: str) -> str:
+        prepare(name)
+        return run_stage(name, stale[name])
+
+    with dvc_repository.same_order(current().project, list(current().graph)):
+        return statuses | run_all(
+            list(stale), {name: _upstream(name) for name in stale}, work,
+            limit=at_once(current().machine), stop=current().stop,
+        )  # fmt: skip
 
 
 def _upstream(stage: str) -> set[str]:
@@ -98,21 +112,35 @@ def recorded(root: str) -> Iterator[Session]:
     """Open the session of a flow run, and close its MLflow records as it ends."""
     if multiprocessing.parent_process() is not None:  # started by a schedule's process
         die_with_parent()
-    with opened(Path(root)) as session:
-        session.flow_run = str(flow_run.id)
+    with opened(Path(root)) as session, prefect_private.without_tags():
+        session.flow_run = flow_run.id or ""
         session.records.open()
         settling.owe(session.project)
-        status = spool.KILLED
+        status, session.ended = spool.KILLED, prefect_history.CRASHED
         try:
             yield session
-            status = spool.FINISHED
+            status, session.ended = spool.FINISHED, prefect_history.COMPLETED
         except Exception:
-            status = spool.FAILED
+            status, session.ended = spool.FAILED, prefect_history.FAILED
             raise
         finally:
-            session.records.close(status)
+            session.records.close(
+                status, results.main_metrics(session.project.root, _done(session, status))
+            )
             if status == spool.FINISHED:
                 settling.close(session.project, registered=session.settled)
+
+
+def _done(session: Session, status: str) -> list[StageNode]:
+    """Return the stages that are up to date as the run ends."""
+    names = [outcome.name for outcome in session.outcomes if outcome.status != "failed"]
+    return [session.graph[name] for name in (session.wanted if status == spool.FINISHED else names)]
+
+
+def _to_look(names: list[str]) -> list[str]:
+    """Return those that may find something new: a listing here spares a stage's whole process."""
+    seen = {state.name: state.stale for state in staleness.check(current().project)}
+    return [name for name in names if seen.get(name, True)]
 
 
 def _looks_around(name: str) -> bool:

@@ -18,6 +18,7 @@ Files, in the order in which data meets them:
     identity.py   identifiers to keyed hashes
     synth/        the demo archive, whose truth is known
     inventory.py  stage 1: lists the input folders
+    vanished.py   much of an input folder is gone: stop and ask
     dicom/        one file's bytes to one grey image
     images/       the stored square, its shards, its way into a model
     ingest/       stage 2: the archive to images, studies, rejects

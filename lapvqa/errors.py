@@ -58,6 +58,12 @@ class RejectBudgetError(LapvqaError):
     exit_code = EXIT_BAD_DATA
 
 
+class FilesGoneError(LapvqaError):
+    """More of an input folder's files are gone than params.yaml allows."""
+
+    exit_code = EXIT_BAD_DATA
+
+
 class SplitLeakError(LapvqaError):
     """One patient stands in more than one split."""
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lapvqa import vanished
 from lapvqa.errors import SourceError
 from lapvqa.ingest.archives.names import NO_FILE, shown
 from lapvqa.project import is_unrelated_demo
@@ -39,15 +40,16 @@ def run(params: InventoryParams, job: Job) -> Counts:
 
     The source's file also holds the archive's layout, the id of the key that will hide its
     identifiers, and a digest of where local.yaml says its reports are: a change of any reruns
-    ingest. An absent evaluation set gives an empty list.
+    ingest. An absent evaluation set gives an empty list; one that was here, like much of any
+    folder that is gone, raises FilesGoneError (``lapvqa.vanished``).
     """
     counts: Counts = {}
     absent: list[str] = []
-    for name in NAMES:
-        folder = job.folders[name]
-        if name == "source":
-            _require_source(folder)
-        entries = list_folder(name, job.folders)
+    _require_source(job.folders["source"])
+    listed = {name: (job.folders[name], list_folder(name, job.folders)) for name in NAMES}
+    own = {name: what for name, what in listed.items() if not is_unrelated_demo(name, job.folders)}
+    vanished.require_present(job.project, own, job.files_gone)
+    for name, (folder, entries) in listed.items():
         facts = {}
         if name == "source":
             facts = _source_facts(folder, entries, job)

@@ -21,6 +21,7 @@ class Job:
 
     ``folders``: absolute path of each input folder, by its name in ``InventoryParams``.
     ``keep_ids``: identifiers stand in the tables as they are, not as keyed hashes.
+    ``files_gone``: share of an input folder's files that may be gone since the last inventory.
     """
 
     project: Project
@@ -29,6 +30,7 @@ class Job:
     folders: Mapping[str, Path]
     objective: str
     keep_ids: bool
+    files_gone: float = 1.0
 
     @property
     def model(self) -> Path:
@@ -45,5 +47,6 @@ def open_job(project: Project, recorder: Recorder, *, machine: Machine | None = 
         for name in InventoryParams.model_fields
     }
     return Job(
-        project, machine, recorder, folders, params.pretrain.objective, params.ingest.deid.keep_ids
-    )
+        project, machine, recorder, folders, params.pretrain.objective,
+        params.ingest.deid.keep_ids, params.safeguards.files_gone,
+    )  # fmt: skip

@@ -40,10 +40,12 @@ class Servers(Section):
 
 
 class Execution(Section):
-    """Where ingest reads files: in worker processes here, or on a Dask cluster's machines."""
+    """Where ingest reads files, here or on a Dask cluster's machines; how many stages at once."""
 
     engine: Literal["local", "dask"] = "local"
     dask_scheduler: str | None = None
+    stages_at_once: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Independent stages (evaluations) that run side by side; auto: by cores and memory."""
 
     @model_validator(mode="after")
     def _has_scheduler(self) -> Execution:

@@ -357,6 +357,12 @@ class ReportParams(Section):
     examples: Annotated[int, Field(ge=0, le=100)] = 8
 
 
+class SafeguardParams(Section):
+    """When a run stops and asks; read by no stage's result."""
+
+    files_gone: Share = 0.1
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -368,6 +374,7 @@ class Params(Section):
     export: ExportParams
     evaluate: EvaluateParams
     report: ReportParams
+    safeguards: SafeguardParams = SafeguardParams()
 
 
 def load_params(path: Path) -> Params:

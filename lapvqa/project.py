@@ -249,6 +249,11 @@ class Project:
         return self.state / "wanted.json"
 
     @property
+    def accepted_loss(self) -> Path:
+        """A mark: the next inventory may find any number of files gone."""
+        return self.state / "accepted_loss.json"
+
+    @property
     def spool(self) -> Path:
         """Records of runs that MLflow has not confirmed yet."""
         return self.state / "spool"

@@ -11,7 +11,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ class Recorder:
         self.said: list[str] = []
         """The lines of this process's part of the run."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._before = path.with_suffix(".before.jsonl")
         if not proceed:
-            path.unlink(missing_ok=True)
+            _put_aside(path, self._before)
         # Each line is one write at the end of the file, so two processes may share it.
         self._file = path.open("a", encoding="utf-8")
         if machine_readable is None:
@@ -90,6 +92,34 @@ class Recorder:
         """Record facts of the run (sizes, digests, device); they become tags or parameters."""
         self._write({"kind": "facts", "values": values})
 
+    def resume(self, step: int) -> None:
+        """Take over what an interrupted run had recorded up to ``step``, where this one goes on.
+
+        Its metrics keep their times, so that the records of one training are one story.
+        """
+        sessions, seconds, started, t = 1, 0.0, None, 0.0
+        for line in _lines(self._before):
+            if line["kind"] == "metrics" and line["step"] <= step:
+                self._write(line)
+            elif line["kind"] == "resumed":
+                sessions += line["values"]["sessions_before"]
+                seconds += line["values"]["seconds_before"]
+            if line["kind"] == "start":
+                started = line["t"]
+            t = max(t, line["t"])
+        if started is not None:
+            before = {
+                "sessions_before": sessions,
+                "seconds_before": round(seconds + t - started, 3),
+            }
+            self._write({"kind": "resumed", "values": before})
+
+    def seconds_before(self) -> float:
+        """Return how long the interrupted runs took that this one resumed."""
+        self._file.flush()
+        resumed = (line for line in _lines(Path(self._file.name)) if line["kind"] == "resumed")
+        return float(sum(line["values"]["seconds_before"] for line in resumed))
+
     def say(self, text: str) -> None:
         """Print one line for the person who watches, and keep it."""
         self.said.append(text)
@@ -118,3 +148,22 @@ class Recorder:
             return
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
+
+
+def _put_aside(path: Path, before: Path) -> None:
+    """Keep the records of a run that was interrupted, for the one that resumes it."""
+    kinds = {line["kind"] for line in _lines(path)}
+    if "metrics" in kinds and "summary" not in kinds:
+        path.replace(before)
+    elif "summary" in kinds:
+        before.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of records, without those that a kill has cut."""
+    if path.exists():
+        with path.open(encoding="utf-8", errors="replace") as handle:
+            for text in handle:
+                with suppress(ValueError):
+                    yield json.loads(text)

@@ -59,13 +59,14 @@ def run_stage(name: str, project: Project) -> Counts:
             function = _function(name, module_name)
             counts = function(section(params), open_job(project, recorder))
             recorder.summary(counts)
+            seconds = time.time() - started + recorder.seconds_before()
         finally:
             recorder.close()
         # Ids of the records that this run belongs to stay beside, never inside, its outputs:
         # an id within an output would change its hash on every run.
         ids = {key: value for key, value in os.environ.items() if key.startswith("LAPVQA_ID_")}
         facts = {
-            "stage": name, "started": started, "seconds": time.time() - started,
+            "stage": name, "started": started, "seconds": seconds,
             "counts": counts, "ids": ids, "environment": environment.facts(project),
         }  # fmt: skip
         storage.write_json(project.run_file(name), facts)

@@ -4,13 +4,19 @@ Files, in the order in which data meets them:
     session.py         what the tasks of one run share, and the decorator of all of them
     display.py         what a person sees meanwhile
     prefect_server.py  the Prefect server of one run: embedded, or somebody else's
+    prefect_calls.py   calls to it, none of which stops the work
+    prefect_history.py what it has missed, told afterwards
+    prefect_private.py the names of Prefect that nobody promised
     dvc_repository.py  DVC in this process: the graph, what is stale, files cut off by a kill
+    dvc_private.py     the names of DVC that nobody promised
     prefect_tasks.py   the tasks: look, run each stale stage, keep records, show results
+    side_by_side.py    independent stages at the same time
     ingest_on_dask.py  ingest's files read by a Dask cluster beforehand
     child_process.py   one stage's `dvc repro -s`, streamed, which never outlives us
     ledger_lines.py    the ledger's entries, also of stages that a bare `dvc repro` ran
     erasing/           erasure where DVC and MLflow keep copies
     mlflow_records/    MLflow: runs, metrics while they come, what waits on disk, the encoder
+    mlflow_private.py  the names of MLflow that nobody promised
     settling.py        what a run owes at its end, made up for if it was killed
     results.py         the tables that Prefect's pages and the terminal show
 
@@ -25,4 +31,5 @@ Pitfalls
     at module level unless the flow run already exists (``prefect_tasks``, ``ingest_on_dask``).
     MLflow may be down: a run goes on, its records wait in .lapvqa/spool.
     A Prefect server that stops too early loses task runs: call ``prefect_server.settle`` first.
+    Task runs with tags ask the server for a slot each, and fail without it: ours have none.
 """

@@ -15,6 +15,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -36,12 +37,14 @@ def run(
     cwd: Path,
     environment: dict[str, str],
     on_line: Callable[[str], None],
+    stop: threading.Event | None = None,
 ) -> int:
     """Run ``command`` and return its exit code; ``on_line`` gets each line it prints.
 
     Lines end at ``\\n`` or ``\\r``. On any exception, a signal's included, the child's process
-    group gets SIGINT, then ``GRACE_S`` seconds, then SIGKILL; the exception goes on. If this
-    process dies, however it dies, the group dies with it (the guard).
+    group gets SIGINT, then ``GRACE_S`` seconds, then SIGKILL; the exception goes on. So it is with
+    KeyboardInterrupt, which is raised here soon after ``stop`` is set: threads get no signals. If
+    this process dies, however it dies, the group dies with it (the guard).
     """
     child = subprocess.Popen(
         [sys.executable, "-m", "tasks.child_process", str(os.getpid()), *command],
@@ -53,7 +56,7 @@ def run(
         start_new_session=True,
     )
     try:
-        for line in _lines(child):
+        for line in _lines(child, stop=stop):
             on_line(line)
         return child.wait()
     except BaseException:
@@ -70,13 +73,20 @@ def run(
             child.stdout.close()
 
 
-def _lines(child: subprocess.Popen[bytes], *, until: float = float("inf")) -> Iterator[str]:
+def _lines(
+    child: subprocess.Popen[bytes],
+    *,
+    until: float = float("inf"),
+    stop: threading.Event | None = None,
+) -> Iterator[str]:
     """Yield lines until the child has ended and its output is read, or the time is up."""
     assert child.stdout is not None
     descriptor = child.stdout.fileno()
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     pending = ""
     while time.monotonic() < until:
+        if stop is not None and stop.is_set():
+            raise KeyboardInterrupt
         if not select.select([descriptor], [], [], _POLL_S)[0]:
             if child.poll() is not None:  # a process that left the group still holds the pipe
                 break

@@ -29,7 +29,8 @@ class Display:
         self._console = console
         self._progress = progress
         self._bar: Progress | None = None
-        self._row: TaskID | None = None
+        self._rows: dict[str, TaskID | None] = {}
+        """Stages at work, and the row of each that has told of its progress."""
         self._last_line = 0.0
 
     def say(self, text: str) -> None:
@@ -40,7 +41,8 @@ class Display:
         """Announce a stage."""
         self.say(f"{stage}: starts ({reason})" if reason else f"{stage}: starts")
         self._last_line = time.monotonic()
-        if self._progress and self._console.is_terminal:
+        self._rows[stage] = None
+        if self._bar is None and self._progress and self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"), BarColumn(),
                 TextColumn("{task.completed:g}/{task.total:g} {task.fields[detail]}"),
@@ -53,11 +55,11 @@ class Display:
         """Show one progress entry of a stage's recorder."""
         detail = f"{entry['unit']}, {entry['rate']:.1f}/s {entry.get('note') or ''}".rstrip()
         if self._bar is not None:
-            if self._row is None:
-                self._row = self._bar.add_task(entry["stage"], total=entry["total"], detail=detail)
-            self._bar.update(
-                self._row, completed=entry["done"], total=entry["total"], detail=detail
-            )
+            row = self._rows.get(entry["stage"])
+            if row is None:
+                row = self._bar.add_task(entry["stage"], total=entry["total"], detail=detail)
+                self._rows[entry["stage"]] = row
+            self._bar.update(row, completed=entry["done"], total=entry["total"], detail=detail)
         elif self._progress and time.monotonic() - self._last_line >= _SPARSE_S:
             self._last_line = time.monotonic()
             eta = entry.get("eta_s")
@@ -68,7 +70,11 @@ class Display:
 
     def end(self, outcome: StageOutcome) -> None:
         """Announce how a stage ended."""
-        self.clear()
+        row = self._rows.pop(outcome.name, None)
+        if self._bar is not None and row is not None:
+            self._bar.remove_task(row)
+        if not self._rows:
+            self.clear()
         tail = f" ({outcome.reason})" if outcome.reason else ""
         if outcome.status == "up to date":
             self.say(f"{outcome.name}: up to date{tail}")
@@ -79,4 +85,5 @@ class Display:
         """Take the live bar away."""
         if self._bar is not None:
             self._bar.stop()
-        self._bar = self._row = None
+        self._bar = None
+        self._rows.clear()

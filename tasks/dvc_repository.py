@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from lapvqa import storage
 from lapvqa.errors import BusyError, ConfigError
 from lapvqa.project import Project
-from lapvqa.uptodate.stagefile import CutLockError, locked
+from lapvqa.uptodate.stagefile import CutLockError, LockedStage, locked
+from tasks import dvc_private
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -151,10 +153,45 @@ def repository(root: Path) -> Iterator[Repo]:
         ) from error
 
 
-def keep_dvc_lock(project: Project) -> None:
-    """Copy dvc.lock; to be called when no DVC command writes it."""
-    if project.dvc_lock.exists():
-        storage.write_bytes(project.kept_dvc_lock, project.dvc_lock.read_bytes())
+def keep_dvc_lock(project: Project) -> dict[str, LockedStage]:
+    """Copy dvc.lock while no DVC command writes it, and return its stages."""
+    with _while_nobody_writes(project):
+        if project.dvc_lock.exists():
+            storage.write_bytes(project.kept_dvc_lock, project.dvc_lock.read_bytes())
+        return locked(project)
+
+
+@contextmanager
+def same_order(project: Project, graph: Sequence[str]) -> Iterator[None]:
+    """Put the stages that are new in dvc.lock at the end in the order of ``graph``, as DVC would.
+
+    Stages that run side by side are written in the order in which they end.
+    """
+    before = list(locked(project))
+    try:
+        yield
+    finally:
+        with _while_nobody_writes(project):
+            now = list(locked(project))
+            wanted = before + [name for name in graph if name in now and name not in before]
+            if sorted(now) == sorted(wanted) and now != wanted:
+                text = project.dvc_lock.read_text(encoding="utf-8")
+                storage.write_bytes(project.dvc_lock, _reordered(text, now, wanted).encode())
+        keep_dvc_lock(project)
+
+
+def _reordered(text: str, now: Sequence[str], wanted: Sequence[str]) -> str:
+    """Return dvc.lock with the stages' blocks, which DVC wrote, in another order."""
+    head, *blocks = re.split(r"^(?=  \S)", text, flags=re.MULTILINE)
+    by_name = dict(zip(now, blocks, strict=True))
+    return head + "".join(by_name[name] for name in wanted)
+
+
+@contextmanager
+def _while_nobody_writes(project: Project) -> Iterator[None]:
+    """Hold the lock that DVC holds while it writes dvc.lock."""
+    with dvc_private.repository_lock(project.root):
+        yield
 
 
 def mend_cut_files(project: Project, say: Callable[[str], None]) -> None:
@@ -188,7 +225,6 @@ def _is_as_kept(project: Project) -> bool:
 
 def dvc_lock_is_whole(project: Project) -> bool:
     """Return whether dvc.lock is absent or what DVC and the lineage can read."""
-    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
     from voluptuous import MultipleInvalid
@@ -197,7 +233,7 @@ def dvc_lock_is_whole(project: Project) -> bool:
         return True
     try:
         text = project.dvc_lock.read_text(encoding="utf-8")
-        COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe", pure=True).load(text))
+        dvc_private.require_lockfile(YAML(typ="safe", pure=True).load(text))
         locked(project)
     except (YAMLError, UnicodeDecodeError, MultipleInvalid, CutLockError):
         return False
@@ -209,15 +245,15 @@ def _mend_rwlock(project: Project, say: Callable[[str], None]) -> None:
 
     The guard is held for moments only; whoever holds it now is alive and leaves a whole file.
     """
-    from dvc.lock import LockError, make_lock
+    from dvc.lock import LockError
 
-    folder = project.root / ".dvc" / "tmp"
-    path = folder / "rwlock"
+    folder = dvc_private.temporary_folder(project.root)
+    path = folder / dvc_private.RWLOCK
     if not path.exists() or _is_json(path):
         return
     with (
         contextlib.suppress(LockError),
-        make_lock(str(folder / "rwlock.lock"), tmp_dir=str(folder)),
+        dvc_private.rwlock_guard(project.root),
     ):
         if path.exists() and not _is_json(path):
             path.unlink()

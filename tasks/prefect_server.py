@@ -1,7 +1,8 @@
 """The Prefect server that records a run: our own by default, somebody else's by configuration.
 
 Ours is a child process with its database under .lapvqa/prefect. It is started before Prefect is
-imported (the two take seconds and overlap), dies with this process, and listens on 127.0.0.1.
+imported (the two take seconds and overlap), dies with this process, and listens on 127.0.0.1. If it
+dies first it is started again on the same socket, which stays open here: calls made meanwhile wait.
 Served mode (servers.prefect_api_url in local.yaml, or PREFECT_API_URL) changes only the URL.
 The child is this module: ``python -m tasks.prefect_server PARENT SOCKET SERVICES``. It listens on a
 socket that its parent bound, so no other process can take the port meanwhile. SERVICES: ``run``
@@ -22,7 +23,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from lapvqa.runtime import die_with_parent
 _START_S = 180.0  # the very first start migrates a new database, up to half a minute on slow disks
 _PROBE_S = 3.0
 _SETTLE_S = 20.0
+_MAX_RESTARTS = 3
 _UNFINISHED = ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING", "PAUSED"]
 
 _CALM = {
@@ -44,6 +46,7 @@ _CALM = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     # Prefect must never start a server of its own beside ours.
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
     # One row per transaction would lag a minute behind; an interval below 1 spins the processor.
@@ -52,6 +55,9 @@ _CALM = {
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1",
     "PREFECT_SERVER_UI_API_URL": "/api",
+    # A server that died holds a call up for seconds, not minutes; its restart takes less than that.
+    "PREFECT_CLIENT_MAX_RETRIES": "2",
+    "PREFECT_API_REQUEST_TIMEOUT": "20",
 }
 
 
@@ -61,7 +67,7 @@ class ServerUnavailableError(LapvqaError):
 
 @dataclass
 class Server:
-    """A Prefect server; ``process`` is None in served mode."""
+    """A Prefect server; ``process`` and ``listener`` are None in served mode."""
 
     url: str
     home: Path
@@ -69,6 +75,10 @@ class Server:
     process: subprocess.Popen[bytes] | None = None
     note: str = ""
     """Something the person should know, such as a served one that does not answer."""
+    listener: socket.socket | None = None
+    restarts: int = 0
+    _over: threading.Event = field(default_factory=threading.Event)
+    _watcher: threading.Thread | None = None
 
     def describe(self) -> str:
         """Say which mode this is and where the history lies."""
@@ -88,12 +98,42 @@ class Server:
                     hint=f"see {self.home / 'server.log'}; free disk space, or remove that folder",
                 )
             time.sleep(0.05)
+        if self.process is not None and self._watcher is None:
+            self._watcher = threading.Thread(target=self._watch, name="prefect server", daemon=True)
+            self._watcher.start()
+
+    def answers(self) -> bool:
+        """Return whether it answers; one that is being started again is waited for."""
+        end = time.monotonic() + _START_S
+        while not (answering := _answers(self.url)):
+            if self.listener is None or self.listener.fileno() < 0 or time.monotonic() > end:
+                break
+            time.sleep(0.2)
+        return answering
 
     def stop(self) -> None:
         """Stop our own server; what it has answered for is on disk."""
+        self._over.set()
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        if self.listener is not None:
+            self.listener.close()
+
+    def _watch(self) -> None:
+        """Start our own server again when it dies, a few times.
+
+        The child dies with the thread that starts it, so this one lives as long as the process.
+        """
+        while self.process is not None and self.listener is not None:
+            self.process.wait()
+            if self._over.is_set():
+                return
+            if self.restarts == _MAX_RESTARTS:
+                self.listener.close()  # from now on calls are refused, and do not wait
+                return
+            self.restarts += 1
+            self.process = _spawn(self.home, self.listener, self.services)
 
 
 _started: dict[Path, Server] = {}
@@ -118,9 +158,9 @@ def start_server_early(project: Project, *, services: str = "run") -> Server:
     if server.process is not None:
         os.environ["PREFECT_HOME"] = str(server.home)
     if "prefect" in sys.modules:
-        from prefect.context import refresh_global_settings_context
+        from tasks import prefect_private
 
-        refresh_global_settings_context()
+        prefect_private.read_settings_again()
     _started[root] = server
     return server
 
@@ -140,54 +180,30 @@ def project_tag(project: Project) -> str:
     return f"project-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
 
 
-def crash_leftovers(project: Project) -> int:
-    """Set this project's unfinished flow runs to CRASHED; return their number.
-
-    The caller holds the run lock, so the processes of these runs are dead (a SIGKILL leaves them
-    RUNNING for ever).
-    """
-    from prefect import get_client
-    from prefect.client.schemas.filters import (
-        FlowRunFilter,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-        FlowRunFilterTags,
-    )
-    from prefect.client.schemas.objects import StateType
-    from prefect.states import Crashed
-
-    unfinished = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])
-    wanted = FlowRunFilter(
-        state=FlowRunFilterState(type=unfinished),
-        tags=FlowRunFilterTags(all_=[project_tag(project)]),
-    )
-    with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(flow_run_filter=wanted)
-        for run in runs:
-            state = Crashed(message="its process died; found by the next run")
-            client.set_flow_run_state(run.id, state, force=True)
-    return len(runs)
-
-
 def settle(server: Server, flow_run: str, *, task_runs: int) -> bool:
     """Wait until the server has stored the flow run's logs and its ``task_runs`` as finished.
 
     Task runs travel as events; a server that stops at once would lose them or leave them RUNNING.
-    Return False if the time runs out.
+    Return False if the time runs out, or the server is gone.
     """
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
+    from tasks import prefect_private
 
-    _within(EventsWorker.instance().wait_until_empty, _SETTLE_S)
-    APILogWorker.drain_all(timeout=_SETTLE_S)
+    if not server.answers():
+        prefect_private.forget_what_waits()
+        return False
+    _within(prefect_private.wait_for_events, _SETTLE_S)
+    prefect_private.drain_logs(_SETTLE_S)
     if server.process is None:  # it lives on and stores them in its own time
         return True
     end = time.monotonic() + _SETTLE_S
     mine = {"flow_runs": {"id": {"any_": [flow_run]}}}
     unfinished = {**mine, "task_runs": {"state": {"type": {"any_": _UNFINISHED}}}}
     while time.monotonic() < end:
-        if _count(server, mine) >= task_runs and _count(server, unfinished) == 0:
-            return True
+        try:
+            if _count(server, mine) >= task_runs and _count(server, unfinished) == 0:
+                return True
+        except OSError:  # it has just died, or died and comes up again
+            time.sleep(1.0)
         time.sleep(0.1)
     return False
 
@@ -200,27 +216,35 @@ def _server(project: Project, services: str) -> Server:
         url = ""
     if url and _answers(url):
         return Server(url=url, home=project.prefect_home, services=services)
-    server = _embedded(project, services=services)
+    server = _embedded(project.prefect_home, services=services)
     _ours.add(server.url)
     if url:
         server.note = f"the Prefect server at {url} does not answer"
     return server
 
 
-def _embedded(project: Project, *, services: str) -> Server:
-    home = project.prefect_home
+def _embedded(home: Path, *, services: str) -> Server:
     home.mkdir(parents=True, exist_ok=True)
+    (home / "server.log").write_bytes(b"")
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    process = _spawn(home, listener, services)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+    server = Server(url=url, home=home, services=services, process=process, listener=listener)
+    atexit.register(server.stop)
+    return server
+
+
+def _spawn(home: Path, listener: socket.socket, services: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, **_CALM, "PREFECT_HOME": str(home)}
     environment.pop("PREFECT_API_URL", None)
-    with socket.socket() as listener, (home / "server.log").open("wb") as log:
-        listener.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-        process = subprocess.Popen(
+    with (home / "server.log").open("ab") as log:
+        return subprocess.Popen(
             [
                 sys.executable, "-m", "tasks.prefect_server",
                 str(os.getpid()), str(listener.fileno()), services,
             ],
-            cwd=project.root,
+            cwd=home.parents[1],  # the project's folder
             env=environment,
             pass_fds=(listener.fileno(),),
             stdin=subprocess.DEVNULL,
@@ -228,19 +252,15 @@ def _embedded(project: Project, *, services: str) -> Server:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for us; the server must outlive our last words
         )  # fmt: skip
-    server = Server(url=url, home=home, services=services, process=process)
-    atexit.register(server.stop)
-    return server
 
 
 def _leave(server: Server) -> None:
     """Let go of a server in favour of another project's, in the same process."""
     if "prefect" in sys.modules:
-        from prefect.events.worker import EventsWorker
-        from prefect.logging.handlers import APILogWorker
+        from tasks import prefect_private
 
-        EventsWorker.drain_all(timeout=_SETTLE_S)
-        APILogWorker.drain_all(timeout=_SETTLE_S)
+        prefect_private.drain_events(_SETTLE_S)
+        prefect_private.drain_logs(_SETTLE_S)
     server.stop()
 
 
@@ -279,9 +299,10 @@ def main(arguments: list[str]) -> int:
     parent, descriptor, services = int(arguments[0]), int(arguments[1]), arguments[2]
     die_with_parent(parent)
     import uvicorn
-    from prefect.server.api.server import create_app
 
-    app = create_app(ephemeral=services == "run", final=True)
+    from tasks import prefect_private
+
+    app = prefect_private.server_app(for_one_run=services == "run")
     config = uvicorn.Config(app, log_level="error", lifespan="on")
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
     return 0

@@ -19,13 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from prefect.artifacts import (
-    create_link_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
-from prefect.logging import get_run_logger
+from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.runtime import flow_run, task_run
 
 from lapvqa import errors
@@ -40,11 +34,11 @@ from tasks.dvc_repository import StageNode, keep_dvc_lock, load_graph, stale_sta
 from tasks.ledger_lines import Ids
 from tasks.mlflow_records import spool
 from tasks.mlflow_records.connection import public
+from tasks.prefect_calls import ProgressBar, attempt, run_log
 from tasks.session import Session, current, pipeline_task
 
 _TAIL = 50
 _LOGGED_LINES = 2000
-_ARTIFACT_S = 2.0
 _KNOWN_EXITS = {EXIT_USER, EXIT_BAD_DATA, EXIT_BUSY, EXIT_INTERRUPTED}
 _EXITED = re.compile(r"exited with (-?\d+)")
 
@@ -62,6 +56,7 @@ def read_graph() -> list[str]:
     """Read DVC's stage graph; return the stages in the order in which they run."""
     session = current()
     session.graph = {node.name: node for node in load_graph(session.project.root)}
+    session.records.main_params = results.main_params(session.graph.values())
     return list(session.graph)
 
 
@@ -72,7 +67,7 @@ def find_stale(just_ran: list[str]) -> dict[str, str]:
     graph = list(session.graph.values())
     stale = stale_stages(session.project.root, graph, skip=frozenset(just_ran))
     for name in session.graph:
-        get_run_logger().info("%s: %s", name, stale.get(name, "up to date"))
+        run_log().info("%s: %s", name, stale.get(name, "up to date"))
     return stale
 
 
@@ -86,12 +81,12 @@ def run_stage(name: str, reason: str = "") -> str:
     session = current()
     node, began = session.graph[name], time.time()
     require_inputs(session.project.root, node, session.graph)
-    before = locked(session.project).get(name)
+    before = _Before.of(session.project, node)
     session.display.begin(name, reason)
     tags = _begin_tags(session, name)
     # An always-changed stage may find nothing new, which is no work to keep records of.
     child = None if node.always_changed else session.records.begin(name, node.params, tags)
-    ids = Ids(str(flow_run.id), str(task_run.id), child, session.records.pipeline_run)
+    ids = Ids(flow_run.id, task_run.id, child, session.records.pipeline_run)
     output = _Output(session, name)
     try:
         code = _repro(session, name, ids, output)
@@ -102,7 +97,7 @@ def run_stage(name: str, reason: str = "") -> str:
         if node.always_changed:
             session.records.begin(name, node.params, tags, started=began)
         status = spool.KILLED if interrupted else spool.FAILED
-        session.records.end(status, tags={}, inputs={}, metrics={})
+        session.records.end(name, status, tags={}, inputs={}, metrics={})
         ledger_lines.tell_failure(
             session.project, name,
             began=began, outcome=runs.INTERRUPTED if interrupted else runs.FAILED,
@@ -111,14 +106,14 @@ def run_stage(name: str, reason: str = "") -> str:
         why = "interrupted" if interrupted else _first_line(error)
         _finish(session, StageOutcome(name, "failed", time.time() - began, why))
         raise
-    after = locked(session.project)[name]
-    keep_dvc_lock(session.project)
-    outcome = _outcome(node, before, after, output, time.time() - began)
+    after = keep_dvc_lock(session.project)[name]
+    outcome = _outcome(session.project, node, before, after, time.time() - began)
     if outcome.status == "ran":
         if node.always_changed:
             child = session.records.begin(name, node.params, tags, started=began)
             ids = replace(ids, mlflow_run=child, mlflow_pipeline_run=session.records.pipeline_run)
         session.records.end(
+            name,
             spool.FINISHED,
             tags=_end_tags(after),
             inputs=after.deps,
@@ -130,7 +125,7 @@ def run_stage(name: str, reason: str = "") -> str:
             began=began, seconds=outcome.seconds, commit=session.commit, ids=ids,
         )  # fmt: skip
     else:
-        session.records.discard()
+        session.records.discard(name)
     _finish(session, outcome)
     return outcome.status
 
@@ -140,7 +135,7 @@ def record_lineage() -> list[str]:
     """Complete the ledger with what ran outside of the pipeline; return those stages."""
     session = current()
     added = ledger_lines.complete(session.project, session.commit)
-    settling.remember(session.project, get_run_logger().warning)
+    settling.remember(session.project, run_log().warning)
     drawing.write_page(session.project)
     return added
 
@@ -161,6 +156,11 @@ def publish_results() -> int:
     """Show the result table, the report page and the MLflow run in Prefect; return the rows."""
     session = current()
     rows = results.result_rows(session.project)
+    attempt(lambda: _show_results(session, rows))
+    return len(rows)
+
+
+def _show_results(session: Session, rows: list[dict[str, str]]) -> None:
     if rows:
         create_table_artifact(rows, key="results", description="Metrics with intervals by patient")
     page = session.project.report_page
@@ -175,7 +175,6 @@ def publish_results() -> int:
             key="mlflow-run",
             description=f"The run in MLflow (embedded: mlflow ui --backend-store-uri {address})",
         )
-    return len(rows)
 
 
 @dataclass
@@ -185,15 +184,12 @@ class _Output:
     session: Session
     stage: str
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL))
-    verdict: str = ""
-    """What DVC decided: "ran", "restored", "unchanged"."""
     _logged: int = 0
-    _artifact: Any = None
-    _artifact_time: float = 0.0
+    _bar: ProgressBar | None = None
 
     def to(self, log: TextIO) -> Callable[[str], None]:
         """Return the function that takes each line; all but progress goes into ``log``."""
-        run_log = get_run_logger()
+        told = run_log()
 
         def take(line: str) -> None:
             if line.startswith(PROGRESS_PREFIX):
@@ -202,40 +198,27 @@ class _Output:
             log.write(line + "\n")
             log.flush()
             self.tail.append(line)
-            self._judge(line)
             self._logged += 1
             if self._logged <= _LOGGED_LINES:
-                run_log.info(line)
+                told.info(line)
             elif self._logged == _LOGGED_LINES + 1:
-                run_log.warning("more lines than Prefect can take; all are in %s", log.name)
+                told.warning("more lines than Prefect can take; all are in %s", log.name)
             if line.startswith(f"{self.stage}: ") and not line.startswith(f"{self.stage}: {{"):
                 self.session.display.say(line)
 
         return take
 
-    def _judge(self, line: str) -> None:
-        if line == f"Running stage '{self.stage}':":
-            self.verdict = "ran"
-        elif line.startswith(f"Stage '{self.stage}' is cached"):
-            self.verdict = "restored"
-        elif line.startswith(f"Stage '{self.stage}' didn't change"):
-            self.verdict = "unchanged"
-
     def _progress(self, entry: dict[str, Any]) -> None:
         self.session.display.progress(entry)
-        now = time.monotonic()
-        if now - self._artifact_time < _ARTIFACT_S:
-            return
-        self._artifact_time = now
-        share = 100.0 * entry["done"] / max(entry["total"], 1)
-        if self._artifact is None:
-            self._artifact = create_progress_artifact(
-                share,
-                key=f"progress-{_key(self.stage)}",
-                description=f"{self.stage}: {entry['unit']}",
-            )
-        else:
-            update_progress_artifact(self._artifact, share)
+        if self._bar is None:
+            key, what = f"progress-{_key(self.stage)}", f"{self.stage}: {entry['unit']}"
+            self._bar = ProgressBar(key, what)
+        self._bar.show(100.0 * entry["done"] / max(entry["total"], 1))
+
+    def close(self) -> None:
+        """Show the last of the progress."""
+        if self._bar is not None:
+            self._bar.stop()
 
 
 def require_inputs(root: Path, node: StageNode, graph: dict[str, StageNode]) -> None:
@@ -265,11 +248,13 @@ def _repro(session: Session, name: str, ids: Ids, output: _Output) -> int:
     project.log(name).parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         log = stack.enter_context(project.log(name).open("w", encoding="utf-8"))
+        stack.callback(output.close)
         return child_process.run(
             [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", name],
             cwd=project.root,
             environment=environment,
             on_line=output.to(log),
+            stop=session.stop,
         )
 
 
@@ -304,14 +289,45 @@ def failure(project: Project, name: str, code: int, output: _Output) -> errors.L
     )
 
 
+@dataclass(frozen=True)
+class _Before:
+    """What tells, once a stage's `dvc repro` has ended, whether the stage has run."""
+
+    lock: LockedStage | None
+    record: bytes
+    """What the stage itself kept of its last run."""
+    is_whole: bool
+    """No output was missing."""
+
+    @classmethod
+    def of(cls, project: Project, node: StageNode) -> _Before:
+        return cls(
+            locked(project).get(node.name),
+            _own_record(project, node.name),
+            all((project.root / out).exists() for out in node.outs),
+        )
+
+
+def _own_record(project: Project, name: str) -> bytes:
+    path = project.run_file(name)
+    return path.read_bytes() if path.exists() else b""
+
+
 def _outcome(
-    node: StageNode, before: LockedStage | None, after: LockedStage, output: _Output, seconds: float
+    project: Project, node: StageNode, before: _Before, after: LockedStage, seconds: float
 ) -> StageOutcome:
-    if output.verdict == "restored":
-        return StageOutcome(node.name, "up to date", seconds, "restored from DVC's cache")
-    if output.verdict != "ran":
-        return StageOutcome(node.name, "up to date", seconds)
-    if node.always_changed and before is not None and before.outs == after.outs:
+    """Say whether the stage ran: by its own record, which each run of it writes anew.
+
+    Without one (a command that is not of this library), by whether dvc.lock has changed. What DVC
+    prints is for people, and may change.
+    """
+    record = _own_record(project, node.name)
+    changed = before.lock != after
+    if record == before.record and (record or not changed):
+        was_restored = changed or not before.is_whole
+        reason = "restored from DVC's cache" if was_restored else ""
+        return StageOutcome(node.name, "up to date", seconds, reason)
+    if node.always_changed and before.lock is not None and before.lock.outs == after.outs:
         return StageOutcome(node.name, "up to date", seconds, "looked again, nothing new")
     return StageOutcome(node.name, "ran", seconds)
 

@@ -7,12 +7,13 @@ consoles and locks are neither.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from rich.console import Console
 
@@ -21,12 +22,11 @@ from lapvqa.lineage import first_ledger
 from lapvqa.lineage.recording import Commit, read_commit
 from lapvqa.machine import Machine, load_machine
 from lapvqa.project import Project
+from tasks import prefect_history
 from tasks.display import Display, StageOutcome
 from tasks.dvc_repository import StageNode, mend_cut_files
 from tasks.mlflow_records.records import Records
-
-if TYPE_CHECKING:
-    from prefect import Task
+from tasks.prefect_calls import kept, through
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,11 +44,24 @@ class Session:
     """The code, as it was when the run began."""
     graph: dict[str, StageNode] = field(default_factory=dict)
     """Stages by name, in the order in which they run."""
+    wanted: list[str] = field(default_factory=list)
+    """Stages that the run is to bring up to date."""
     outcomes: list[StageOutcome] = field(default_factory=list)
-    task_runs: int = 0
-    """How many Prefect task runs have begun."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set when the run is interrupted, for the stages that other threads run."""
     flow_run: str = ""
-    """Prefect's id of the flow run."""
+    """Prefect's id of the flow run; empty if Prefect knows nothing of it."""
+    task_states: dict[str, str] = field(default_factory=dict)
+    """Prefect's id of each task run that has begun -> the state it is in, or ended in."""
+    ended: str = prefect_history.CRASHED
+    """The state in which the flow run ends."""
+    prefect_lost: str = ""
+    """What Prefect failed with first; empty while it has not."""
+
+    def lose_prefect(self, why: str) -> None:
+        """Keep what Prefect failed with, for the end of the run."""
+        self.prefect_lost = self.prefect_lost or why.partition("\n")[0]
+
     settled: bool = False
     """MLflow was asked to register the encoder."""
 
@@ -95,21 +108,40 @@ def opened(root: Path, display: Display | None = None) -> Iterator[Session]:
             _current.reset(token)
 
 
-def pipeline_task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]:
+def pipeline_task(**options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a Prefect task: never cached (DVC is the only cache), never retried, counted.
 
-    Bad data stays bad, and a stage is resumed by the next run, not repeated by this one.
+    Bad data stays bad, and a stage is resumed by the next run, not repeated by this one. Outside of
+    a flow run, where there is no Prefect, a task is a plain call.
     """
 
     from prefect import task
     from prefect.cache_policies import NO_CACHE
+    from prefect.runtime import flow_run, task_run
 
-    def wrap(function: Callable[P, R]) -> Task[P, R]:
+    def wrap(function: Callable[P, R]) -> Callable[P, R]:
+        @kept
         @functools.wraps(function)
         def counted(*args: P.args, **kwargs: P.kwargs) -> R:
-            current().task_runs += 1
-            return function(*args, **kwargs)
+            session, run = current(), str(task_run.id)
+            session.task_states[run] = prefect_history.CRASHED
+            try:
+                value = function(*args, **kwargs)
+            except Exception:
+                session.task_states[run] = prefect_history.FAILED
+                raise
+            session.task_states[run] = prefect_history.COMPLETED
+            return value
 
-        return task(cache_policy=NO_CACHE, persist_result=False, retries=0, **options)(counted)
+        made = task(cache_policy=NO_CACHE, persist_result=False, retries=0, **options)(counted)
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            plain = functools.partial(function, *args, **kwargs)
+            if not flow_run.id:
+                return plain()
+            return through(lambda: made(*args, **kwargs), plain, current().lose_prefect)
+
+        return call
 
     return wrap

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import logging
 import signal
 import threading
 import time
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import lapvqa
 from flows.commands import terminal
-from lapvqa import storage
+from lapvqa import storage, vanished
 from lapvqa.errors import ConfigError, SourceError, StorageFullError
 from lapvqa.project import Project
 from lapvqa.uptodate import stagefile, staleness
@@ -43,6 +44,7 @@ def execute(
     stage: str | None = None,
     params_file: Path | None = None,
     source: Path | None = None,
+    accept_loss: bool = False,
 ) -> int:
     """Run what is stale; print what was done, the results, and where to look."""
     started = time.monotonic()
@@ -50,6 +52,8 @@ def execute(
     _require_own_code(project)
     if source or params_file:
         _edit_settings(project, source, params_file, console)
+    if accept_loss:
+        vanished.accept(project)
     if _said_nothing_to_do(project, stage, console):
         console.print(f"nothing to do ({terminal.span(time.monotonic() - started)}); {_RESULTS}")
         return 0
@@ -136,19 +140,58 @@ def _run_flow(session: Session, server: Server, stage: str | None) -> None:
     from prefect import tags
 
     from flows.pipeline import make_stage_flow, pipeline
-    from tasks.prefect_server import crash_leftovers, project_tag, settle
+    from tasks.prefect_calls import through
+    from tasks.prefect_server import project_tag
 
     flow = pipeline if stage is None else make_stage_flow(stage)
+    root = str(session.project.root)
+    logging.raiseExceptions = False  # log lines that Prefect does not take must not fill the screen
     session.records.open()
-    server.wait()
-    session.display.say(f"{server.describe()}; {session.records.describe()}")
-    crash_leftovers(session.project)
+    if not _prefect_is_ready(session, server):
+        flow.fn(root)
+        return
     try:
         with tags(project_tag(session.project)):
-            flow(str(session.project.root))
+            through(lambda: flow(root), lambda: flow.fn(root), session.lose_prefect)
     finally:
-        if session.flow_run and not settle(server, session.flow_run, task_runs=session.task_runs):
-            session.display.say("Prefect did not store all of this run's history in time")
+        if session.flow_run:
+            _close_history(session, server)
+
+
+def _prefect_is_ready(session: Session, server: Server) -> bool:
+    """Wait for the Prefect server and clear up in it; False, and said so, if that is impossible."""
+    from tasks.prefect_history import crash_leftovers
+    from tasks.prefect_server import ServerUnavailableError
+
+    try:
+        server.wait()
+        session.display.say(f"{server.describe()}; {session.records.describe()}")
+        crash_leftovers(session.project)
+    except ServerUnavailableError as error:
+        session.display.say(f"Prefect will know nothing of this run: {error}")
+        return False
+    except Exception as error:  # noqa: BLE001 - records must never stop the science
+        session.lose_prefect(str(error) or type(error).__name__)
+    return True
+
+
+def _close_history(session: Session, server: Server) -> None:
+    """See that Prefect knows how everything ended; if not now, the next run tells it."""
+    from tasks.prefect_history import Missed, tell_missed
+    from tasks.prefect_server import settle
+
+    complete = settle(server, session.flow_run, task_runs=len(session.task_states))
+    if complete and not session.prefect_lost and not server.restarts:
+        return
+    Missed(session.flow_run, session.ended, session.task_states).keep(session.project)
+    try:
+        if tell_missed(session.project):
+            return
+        why = "the records of some tasks are lost"
+    except Exception as error:  # noqa: BLE001 - records must never stop the science
+        why = session.prefect_lost or str(error) or type(error).__name__
+        why = f"{why.partition(chr(10))[0]}; the next run tells it how this one ended"
+    session.display.say(f"Prefect's history of this run is incomplete: {why}")
 
 
 def _result(session: Session, stage: str | None) -> RunResult:

@@ -49,7 +49,8 @@ def schedule(root: Path, cron: str, *, console: Console | None = None) -> None:
     from flows.commands.run import interruptible
     from flows.commands.status import holder_of_lock
     from flows.pipeline import pipeline
-    from tasks.prefect_server import crash_leftovers, project_tag
+    from tasks.prefect_history import crash_leftovers
+    from tasks.prefect_server import project_tag
 
     server.wait()
     if not holder_of_lock(project.run_lock):

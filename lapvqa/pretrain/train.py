@@ -71,6 +71,8 @@ def train(params: PretrainParams, job: Job, world: World) -> None:
         state = checkpoints.newest()
         if state is not None:
             trainer.load_state(state)
+            if world.is_main:
+                job.recorder.resume(trainer.progress.step)
             job.recorder.say(f"continuing at step {trainer.progress.step} of {trainer.total_steps}")
         world.require_same("step to continue at", trainer.progress.step)
         job.recorder.facts({**trainer.facts(), "run": digest})

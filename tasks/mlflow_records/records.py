@@ -8,11 +8,14 @@ in .lapvqa/spool; the running stage's stream, the end of a stage or of a run, th
 
 from __future__ import annotations
 
+import functools
+import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ParamSpec, TypeVar
 
 from lapvqa.errors import EXIT_USER, LapvqaError
 from lapvqa.machine import Machine
@@ -28,10 +31,25 @@ from tasks.mlflow_records.connection import (
 from tasks.mlflow_records.spool import RunRecord
 from tasks.mlflow_records.streaming import Stream
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 BUDGET_S = 30.0
 """How long a backlog may hold up the start or the end of a stage; the rest waits."""
 
 _AGAIN_S = 30.0
+
+
+def _one_at_a_time(method: Callable[P, R]) -> Callable[P, R]:
+    """Let a method of ``Records`` wait for those that other threads have called."""
+
+    @functools.wraps(method)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> R:
+        records: Any = args[0]
+        with records._lock:
+            return method(*args, **kwargs)
+
+    return alone
 
 
 class RecordsRefusedError(LapvqaError):
@@ -99,7 +117,10 @@ def _bring_in(project: Project, store: Store, record: RunRecord, end: float) -> 
 
 
 class Records:
-    """The records of one pipeline run. No method raises because MLflow is down."""
+    """The records of one pipeline run. No method raises because MLflow is down.
+
+    Stages that run side by side begin and end in threads of their own, one after the other.
+    """
 
     def __init__(self, project: Project, machine: Machine, *, warn: Callable[[str], None]) -> None:
         self._project, self._machine, self._warn = project, machine, warn
@@ -108,10 +129,11 @@ class Records:
         self._lost_at = float("-inf")
         self._told = False
         self._pipeline = RunRecord(run=uuid.uuid4().hex, stage="", started=time.time())
-        self._stage: RunRecord | None = None
-        self._stage_run: str | None = None
-        self._stream: Stream | None = None
+        self._stages: dict[str, tuple[RunRecord, Stream]] = {}
+        self._lock = threading.RLock()
         self._num_stages = 0
+        self.main_params: dict[str, Any] = {}
+        """What the parent run shows of the parameters."""
         self.pipeline_run: str | None = None
         """MLflow's id of the parent run; None before the first stage, or if MLflow is down."""
 
@@ -132,6 +154,7 @@ class Records:
             return "MLflow: embedded, records in .lapvqa/mlflow.db"
         return f"MLflow: served, {public(uri)}"
 
+    @_one_at_a_time
     def begin(
         self,
         stage: str,
@@ -147,24 +170,28 @@ class Records:
         self._reach()
         if not self._pipeline.tags:
             self._pipeline.tags = {k: v for k, v in tags.items() if not k.startswith("dvc.")}
+            self._pipeline.params = self.main_params
             spool.keep(self._pipeline, self._project.spool)
         if self.pipeline_run is None:
-            self.pipeline_run = self.attempt(lambda store: shipping.run_of(store, self._pipeline))
-        self._stage = record = RunRecord(
+            self.pipeline_run = self.attempt(self._begin_pipeline)
+        record = RunRecord(
             run=self._pipeline.run, stage=stage, started=started or time.time(),
             params=params, tags=tags,
         )  # fmt: skip
         spool.keep(record, self._project.spool)
-        self._stage_run = self.attempt(lambda store: shipping.run_of(store, record, self._pipeline))
-        self._stream = Stream(
+        run: str | None = self.attempt(lambda store: shipping.run_of(store, record, self._pipeline))
+        stream = Stream(
             record, self._project.record(stage), self._project.spool,
-            store=self._store, run_id=self._stage_run,
+            store=self._store, run_id=run,
             connect=lambda: connect(self._project, self._machine),
         )  # fmt: skip
-        return self._stage_run
+        self._stages[stage] = record, stream
+        return run
 
+    @_one_at_a_time
     def end(
         self,
+        stage: str,
         status: str,
         *,
         tags: dict[str, str],
@@ -176,7 +203,7 @@ class Records:
 
         ``pictures``: a folder whose files become artifacts of the run.
         """
-        record = self._stop()
+        record = self._stop(stage)
         if record is None:
             return
         record.status, record.ended = status, time.time()
@@ -186,14 +213,19 @@ class Records:
         self._num_stages += 1
         self._bring_in_waiting()
 
-    def discard(self) -> None:
+    @_one_at_a_time
+    def discard(self, stage: str) -> None:
         """Drop the child run of a stage that DVC found unchanged after all."""
-        record = self._stop()
+        record = self._stop(stage)
         if record is not None:
             self._forget(record)
 
-    def close(self, status: str) -> None:
-        """Close the parent run, if there is one; without a stage that ran it is not kept."""
+    @_one_at_a_time
+    def close(self, status: str, metrics: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Close the parent run, if there is one; without a stage that ran it is not kept.
+
+        ``metrics``: what it shows of the results.
+        """
         if not self._pipeline.tags:
             return
         if not self._num_stages and status == spool.FINISHED:
@@ -201,6 +233,7 @@ class Records:
             self._forget(self._pipeline)
             return
         self._pipeline.status, self._pipeline.ended = status, time.time()
+        self._pipeline.metrics = dict(metrics)
         spool.keep(self._pipeline, self._project.spool)
         self._reach()
         self._bring_in_waiting()
@@ -223,6 +256,11 @@ class Records:
             self._lose(error)
             return None
 
+    def _begin_pipeline(self, store: Store) -> str:
+        run = shipping.run_of(store, self._pipeline)
+        shipping.log_params(store.client, run, self._pipeline.params)
+        return run
+
     def _reach(self) -> None:
         """Look for MLflow again, if it was not asked a moment ago."""
         if self._store is None and time.monotonic() - self._lost_at > _AGAIN_S:
@@ -241,16 +279,16 @@ class Records:
         spool.keep(record, self._project.spool)
         self._bring_in_waiting()
 
-    def _stop(self) -> RunRecord | None:
+    def _stop(self, stage: str) -> RunRecord | None:
         """End the stage's stream, and know what it knows of MLflow."""
-        record, stream = self._stage, self._stream
-        self._stage = self._stage_run = self._stream = None
-        if stream is not None:
-            self._store = stream.stop()
-            if self._store is None:
-                self._lose(RecordsUnavailableError("it went away, or does not answer"))
-            else:
-                self._told = False
+        if stage not in self._stages:
+            return None
+        record, stream = self._stages.pop(stage)
+        self._store = stream.stop()
+        if self._store is None:
+            self._lose(RecordsUnavailableError("it went away, or does not answer"))
+        else:
+            self._told = False
         return record
 
     def _lose(self, error: Exception) -> None:

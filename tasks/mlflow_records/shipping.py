@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks import mlflow_private
 from tasks.mlflow_records import spool
 from tasks.mlflow_records.spool import RunRecord
 
@@ -163,7 +164,7 @@ def line_tags(lines: Path) -> dict[str, str]:
     damaged = 0
     with lines.open("rb") as handle:
         for entry in map(_entry, handle):
-            if entry["kind"] == "facts":
+            if entry["kind"] in ("facts", "resumed"):
                 tags |= {f"fact.{key}": _text(value) for key, value in entry["values"].items()}
             elif entry["kind"] == "summary":
                 texts = {k: v for k, v in entry["values"].items() if not _is_number(v)}
@@ -200,16 +201,12 @@ def log_tags(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
 
 def log_inputs(client: MlflowClient, run_id: str, inputs: dict[str, str]) -> None:
     """Log what was read as dataset inputs, digest = DVC's md5 (32 hex, ``.dir`` for a folder)."""
-    from mlflow.data.code_dataset_source import CodeDatasetSource
-    from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.entities import DatasetInput, InputTag
 
     datasets = []
     for path, md5 in inputs.items():
-        source = CodeDatasetSource(tags={"dvc.path": path, "dvc.md5": md5})
-        dataset = MetaDataset(source=source, name=path, digest=md5)
         tags = [InputTag("mlflow.data.context", "input")]
-        datasets.append(DatasetInput(Dataset.from_dictionary(dataset.to_dict()), tags))
+        datasets.append(DatasetInput(mlflow_private.dataset(path, md5), tags))
     if datasets:
         client.log_inputs(run_id, datasets)
 

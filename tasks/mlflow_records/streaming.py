@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lapvqa.recorder import Recorder
+from tasks import mlflow_private
 from tasks.mlflow_records import shipping, spool
 from tasks.mlflow_records.spool import RunRecord
 
@@ -92,15 +93,7 @@ class Stream:
         """Write the machine's load; on a full disk it ends, the stage itself says why."""
         if self._over.wait(_LOAD_S):  # before the import: most stages of a small archive are over
             return
-        from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
-        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-        from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
-        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-        from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
-
-        monitors: list[BaseMetricsMonitor] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-        with suppress(Exception):  # no NVIDIA driver, or no library that asks it
-            monitors.append(GPUMonitor())
+        monitors = mlflow_private.load_monitors()
         path = self._record.folder(self._spool) / spool.LOAD
         with suppress(OSError), closing(Recorder(path, stage="load", machine_readable=True)) as to:
             step = 0

@@ -55,6 +55,7 @@ def one_stage(records: Records, project: Project) -> None:
     recorder.close()
     storage.write_bytes(project.pictures_dir / "rrg.svg", b"<svg/>")
     records.end(
+        "pretrain",
         spool.FINISHED,
         pictures=project.pictures_dir,
         tags={"dvc.out.models/m.pt": "0" * 32},
@@ -173,7 +174,7 @@ def test_the_end_of_a_stage_goes_on_with_the_store_that_its_stream_has_found(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert arrived.wait(60)
     monkeypatch.setattr(shipping, "ship_points", ship_points)
-    records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
+    records.end("pretrain", spool.FINISHED, tags={}, inputs={}, metrics={})
     records.close(spool.FINISHED)
     assert losses(project) == list(range(10))
     assert not list(project.spool.rglob("*.json*"))
@@ -208,7 +209,7 @@ def test_a_lost_mark_doubles_nothing(tmp_path: Path) -> None:
     write_losses(project, 1500)
     wait_until(lambda: all_is_marked(project), seconds=90)
     next(project.spool.rglob("shipped.json")).unlink()
-    records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
+    records.end("pretrain", spool.FINISHED, tags={}, inputs={}, metrics={})
     records.close(spool.FINISHED)
     assert losses(project) == list(range(1500))
 
@@ -222,7 +223,7 @@ def test_what_is_marked_is_not_sent_again(tmp_path: Path, monkeypatch: pytest.Mo
     wait_until(lambda: all_is_marked(project), seconds=90)
     sent: list[str] = []  # the machine's load is sampled until the end, and may be new
     monkeypatch.setattr(shipping, "log_points", lambda *a: sent.extend(one.key for one in a[2]))
-    records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
+    records.end("pretrain", spool.FINISHED, tags={}, inputs={}, metrics={})
     assert "loss" not in sent
 
 
@@ -246,7 +247,7 @@ def test_odd_names_and_damaged_lines_stop_nothing(tmp_path: Path) -> None:
     recorder.close()
     with lines.open("ab") as handle:
         handle.write(b'{"t": 1.0, "kind": "met\n')
-    records.end(spool.FINISHED, tags={"dvc.out.a&b": "0"}, inputs={}, metrics={})
+    records.end("pretrain", spool.FINISHED, tags={"dvc.out.a&b": "0"}, inputs={}, metrics={})
     _, _, _, params, tags, histories, _, _ = everything(project)["pretrain"]
     assert params == {"recall_": "5"}
     assert histories["recall_5 _text_"][0][2] == "0.5"
@@ -263,7 +264,7 @@ def test_a_run_deleted_meanwhile_is_opened_anew(tmp_path: Path) -> None:
     client.delete_run(deleted)
     write_losses(project, 10)
     wait_until(lambda: losses(project) == list(range(10)), seconds=90)
-    records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
+    records.end("pretrain", spool.FINISHED, tags={}, inputs={}, metrics={})
     records.close(spool.FINISHED)
     assert losses(project) == list(range(10))
     assert client.get_run(deleted).info.lifecycle_stage == "deleted"
@@ -310,7 +311,7 @@ def test_the_machine_s_load_is_recorded_while_mlflow_is_away(
     records.open()
     records.begin("pretrain", {}, {"git.commit": "c0ffee"})
     wait_until(lambda: load_lines(project) > 30, seconds=90)
-    records.end(spool.FINISHED, tags={}, inputs={}, metrics={})
+    records.end("pretrain", spool.FINISHED, tags={}, inputs={}, metrics={})
     records.close(spool.FINISHED)
     sync_records(project)
     history = everything(project)["pretrain"][5]["system/cpu_utilization_percentage"]

@@ -103,7 +103,7 @@ class ServedProject:
 
     def end(self) -> None:
         self.records.end(
-            spool.FINISHED, tags={"dvc.out.models/m.pt": "0" * 32},
+            "pretrain", spool.FINISHED, tags={"dvc.out.models/m.pt": "0" * 32},
             inputs={"data/images": "1" * 32 + ".dir"}, metrics={"trained.mean_auc": 0.9},
         )  # fmt: skip
 

@@ -142,6 +142,9 @@ def test_prefect_keeps_what_the_stages_say(toy: Toy) -> None:
 def test_mlflow_has_a_child_per_stage(parent, children) -> None:
     assert parent.info.status == "FINISHED"
     assert set(children) == set(STAGES)
+    assert parent.data.metrics["rrg.mean_auc"] == 0.9
+    assert parent.data.metrics["rrg.mean_auc.low"] == 0.85
+    assert parent.data.params["pretrain.lr"] == "0.001"
     assert {run.info.status for run in children.values()} == {"FINISHED"}
 
 

@@ -1,7 +1,7 @@
 """The stages of the toy project: what a stage does to its surroundings, without the science.
 
 ``input/`` is the archive; a file ``trouble`` in it says what goes wrong: ``STAGE fail CODE``,
-``STAGE hang`` (with a worker of its own that never ends).
+``STAGE hang`` (with a worker of its own that never ends), ``STAGE wait`` (until ``.lapvqa/go``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LAYOUT = Project(Path.cwd())
 
 def main(stage: str) -> int:
     recorder = Recorder(LAYOUT.record(stage), stage=stage)
-    trouble(stage)
+    trouble(stage, recorder)
     recorder.facts({"device": "cpu"})
     for step in range(20):
         recorder.metrics({"loss": 1.0 / (step + 1), "images_per_s": 10.0}, step=step)
@@ -42,12 +42,19 @@ def main(stage: str) -> int:
     return 0
 
 
-def trouble(stage: str) -> None:
+def trouble(stage: str, recorder: Recorder) -> None:
     path = Path("input/trouble")
     words = path.read_text().split() if path.exists() else []
     if words[:2] == [stage, "fail"]:
         sys.stderr.write("BudgetError: more rejects than allowed\n")
         raise SystemExit(int(words[2]))
+    if words[:2] == [stage, "wait"]:
+        Path(".lapvqa/waiting").touch()
+        for number in range(2000):
+            recorder.progress(number, 2000, unit="files")
+            if Path(".lapvqa/go").exists():
+                break
+            time.sleep(0.1)
     if words[:2] == [stage, "hang"]:
         worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         Path(".lapvqa/pids").write_text(f"{os.getpid()} {worker.pid}")

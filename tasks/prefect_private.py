@@ -1,0 +1,76 @@
+"""Every name of Prefect that its documentation does not promise, and nothing else of it.
+
+An upgrade may move any of them: tests/house/test_private_names.py says which.
+"""
+
+from __future__ import annotations
+
+import queue
+from contextlib import AbstractContextManager, suppress
+from typing import Any
+
+NAMES = {
+    "prefect.context:TagsContext": ("current_tags",),
+    "prefect.context:refresh_global_settings_context": (),
+    "prefect.events.worker:EventsWorker.instance": (),
+    "prefect.events.worker:EventsWorker.wait_until_empty": ("self",),
+    "prefect.events.worker:EventsWorker.drain_all": ("timeout",),
+    "prefect.logging.handlers:APILogWorker.drain_all": ("timeout",),
+    "prefect.logging.handlers:APILogWorker.instance": (),
+    "prefect.server.api.server:create_app": ("ephemeral", "final"),
+}
+"""Where each lies -> the parameters that we pass."""
+
+
+def read_settings_again() -> None:
+    """Let Prefect, which is imported already, read the environment again."""
+    from prefect.context import refresh_global_settings_context
+
+    refresh_global_settings_context()
+
+
+def without_tags() -> AbstractContextManager[Any]:
+    """Return a context whose task runs have no tags: for each one they would ask for a slot."""
+    from prefect.context import TagsContext
+
+    return TagsContext(current_tags=set())
+
+
+def server_app(*, for_one_run: bool) -> Any:
+    """Return the server as an ASGI application; ``for_one_run``: without scheduler and pages."""
+    from prefect.server.api.server import create_app
+
+    return create_app(ephemeral=for_one_run, final=True)
+
+
+def wait_for_events() -> None:
+    """Wait until the server has been sent all events (task runs travel as such)."""
+    from prefect.events.worker import EventsWorker
+
+    EventsWorker.instance().wait_until_empty()
+
+
+def drain_events(seconds: float) -> None:
+    """Send what waits, and end the thread that sends it."""
+    from prefect.events.worker import EventsWorker
+
+    EventsWorker.drain_all(timeout=seconds)
+
+
+def drain_logs(seconds: float) -> None:
+    """Send the log lines that wait, and end the thread that sends them."""
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=seconds)
+
+
+def forget_what_waits() -> None:
+    """Drop events and log lines for a server that is gone: each would be tried for seconds."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for waiting in (EventsWorker.instance()._queue, APILogWorker.instance()._queue):
+        with suppress(queue.Empty):
+            while True:
+                waiting.get_nowait()
+                waiting.task_done()

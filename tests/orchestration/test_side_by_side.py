@@ -1,0 +1,85 @@
+"""Independent stages side by side: what waits for what, and what becomes of failures."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lapvqa.machine import Execution, Machine
+from tasks.dvc_repository import _reordered
+from tasks.side_by_side import at_once, run_all
+
+
+@given(
+    st.integers(1, 8).flatmap(
+        lambda n: st.tuples(*(st.sets(st.integers(0, max(k - 1, 0))) for k in range(n)))
+    ),
+    st.integers(1, 4),
+)
+@settings(max_examples=40, deadline=None)
+def test_each_runs_once_after_what_is_above_it_and_never_too_many(
+    above: tuple[set[int], ...], limit: int
+) -> None:
+    names = [str(k) for k in range(len(above))]
+    graph = {str(k): {str(j) for j in up if j < k} for k, up in enumerate(above)}
+    guard, running, finished, most = threading.Lock(), set[str](), list[str](), [0]
+
+    def work(name: str) -> str:
+        with guard:
+            assert graph[name] <= set(finished)
+            running.add(name)
+            most[0] = max(most[0], len(running))
+        time.sleep(0.001)
+        with guard:
+            running.remove(name)
+            finished.append(name)
+        return name.upper()
+
+    done = run_all(names, graph, work, limit=limit, stop=threading.Event())
+    assert done == {name: name.upper() for name in names}
+    assert sorted(finished) == names
+    assert most[0] <= limit
+
+
+def test_after_a_failure_what_runs_ends_and_nothing_begins() -> None:
+    ended: list[str] = []
+
+    def work(name: str) -> None:
+        if name == "b":
+            raise ValueError("b")
+        time.sleep(0.05)
+        ended.append(name)
+
+    stop = threading.Event()
+    with pytest.raises(ValueError, match="b"):
+        run_all(["a", "b", "c", "d"], dict.fromkeys("abcd", ()), work, limit=2, stop=stop)
+    assert ended == ["a"]
+    assert not stop.is_set()
+
+
+def test_an_interrupt_reaches_what_other_threads_run() -> None:
+    stop = threading.Event()
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_all(["a", "b"], {"a": (), "b": ()}, lambda _: stop.wait(20), limit=2, stop=stop)
+    assert stop.is_set()
+
+
+def test_a_machine_says_how_many() -> None:
+    assert at_once(Machine(execution=Execution(stages_at_once=3))) == 3
+    assert at_once(Machine(device="cuda")) == 1
+    assert 1 <= at_once(Machine(device="cpu")) <= 4
+
+
+def test_dvc_lock_in_another_order_keeps_every_block() -> None:
+    head, first = "schema: '2.0'\nstages:\n", "  a@x:\n    cmd: 1\n    deps:\n    - path: p\n"
+    second = "  b:\n    cmd: 2\n"
+    turned = _reordered(head + first + second, ["a@x", "b"], ["b", "a@x"])
+    assert turned == head + second + first
+    assert _reordered(turned, ["b", "a@x"], ["a@x", "b"]) == head + first + second
