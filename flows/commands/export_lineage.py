@@ -27,7 +27,7 @@ def execute(project: Project, *, target: str | None, form: str, out: Path | None
         raise ConfigError("expected --out, found none", hint="name the file or folder to write")
     ledger.require_whole(project)
     ancestry = Ancestry(ledger.entries(project))
-    runs = selected(ancestry, target)
+    runs = selected(project, ancestry, target)
     if form == "openlineage":
         count = as_openlineage.write(ancestry, runs, out)
     elif form == "prov":

@@ -24,6 +24,7 @@ Files, in the order in which data meets them:
     dvc_cache.py     what DVC's cache here holds of an md5
     registered.py    registered versions of the encoder
     targets.py       what a person asks about: a file, metric, run, model, digest, patient
+    chosen.py        the run or model that a card, bundle or export tells of
     walk.py          up: the walk to the inventory
     impact.py        down: the walk to metrics and releases, and whom a training sampled
     changes.py       what changed between two runs of a stage

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 
 from lapvqa import storage
 from lapvqa.errors import EXIT_BAD_DATA, ConfigError, LapvqaError, MissingArtifactError
-from lapvqa.lineage import file_digests, ledger, signing
+from lapvqa.lineage import chosen, file_digests, ledger, signing
 from lapvqa.lineage.ancestry import WEIGHTS, Ancestry, Told
 from lapvqa.lineage.card import check, document, markdown
 from lapvqa.lineage.ledger import IMPORT, RELEASE, Draft, Entry
@@ -102,7 +102,7 @@ def pack(
     here any more.
     """
     ancestry = Ancestry(ledger.entries(project))
-    told = ancestry.find(target)
+    told = chosen.run(project, ancestry, target)
     scope = ancestry.scope(told)
     wanted = _ALWAYS | (_PREDICTIONS if predictions else set()) | (_WEIGHTS if weights else set())
     files, absent = _artefacts(project, scope, wanted)

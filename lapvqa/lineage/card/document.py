@@ -27,7 +27,7 @@ SPLITS = ("train", "validate", "test")
 
 
 def card(ancestry: Ancestry, model: Told) -> Card:
-    """Return the card of a model (``Ancestry.find_model``)."""
+    """Return the card of a model (``chosen.model``)."""
     scope = ancestry.upstream(model)
     evaluations = ancestry.evaluations(model)
     blocks = [
