@@ -6,7 +6,6 @@ Paths of the archive are shown on this terminal only: they may hold the patient'
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +44,8 @@ def check(project: Project, path: Path) -> int:
     from lapvqa.erasure import receipt
     from lapvqa.lineage import signing
 
-    key = signing.public_key(project)
+    receipt.read(path)
+    key = signing.checking_key(project)
     told = receipt.check(path, key)["training_set"]
     console = terminal.console()
     console.print(f"signed by {signing.key_id(key)[:16]}: the receipt is as it was written")
@@ -103,9 +103,10 @@ def _place(project: Project, request: str, also: Sequence[Path], console: Consol
     from flows.commands.run import bring_stage_up_to_date
     from lapvqa.erasure.erase import Place
     from lapvqa.erasure.stores import project_stores
-    from lapvqa.identity import Keyring, load_key
-    from lapvqa.job import open_job
-    from lapvqa.recorder import Recorder
+    from lapvqa.identity import Keyring, find_key
+    from lapvqa.inventory import NAMES
+    from lapvqa.machine import load_machine
+    from lapvqa.params import load_params
     from tasks.erasing import dvc_store, mlflow_store
 
     ledger.require_whole(project)
@@ -120,14 +121,21 @@ def _place(project: Project, request: str, also: Sequence[Path], console: Consol
             f"expected a file or folder at {', '.join(missing)}, found nothing",
             hint="give --also the exported bundles and copies that are to be searched too",
         )
-    with closing(Recorder(project.record("erase"), stage="erase")) as recorder:
-        job = open_job(project, recorder)
-        key = load_key(job.folders["source"], job)
-    keyring = Keyring(key, keep_ids=job.keep_ids)
+    params, machine = load_params(project.params), load_machine(project)
+    folders = {name: machine.folder(name, params.inventory, project) for name in NAMES}
+    key = find_key(folders["source"], project, machine)
+    if key is None:  # a look makes no key
+        raise ConfigError(
+            "expected the key by which ingest hides identifiers, found none: no archive was read "
+            "here yet",
+            hint="run `lapvqa run` first, or restore .lapvqa/deid.key (deid_key_file of "
+            "local.yaml) from its backup",
+        )
+    keyring = Keyring(key, keep_ids=params.ingest.deid.keep_ids)
     in_dvc = dvc_store.stores(project)
-    own = project_stores(project, job.folders.values(), also, request)
+    own = project_stores(project, folders.values(), also, request)
     return Place(
-        project, keyring, job.folders["source"], job.objective,
+        project, keyring, folders["source"], params.pretrain.objective,
         stores=[mlflow_store.DeletedRuns(project), *own, *in_dvc],
         tables=in_dvc[0].tables() if in_dvc else [],
         renew=lambda: bring_stage_up_to_date(project, "firewall", console),

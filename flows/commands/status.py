@@ -192,7 +192,7 @@ def _size(folder: Path) -> int:
 def _read(path: Path) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):  # not there, another user's, or just being written
         return {}
     return facts
 

@@ -136,13 +136,14 @@ def pack(
         SIGNATURE: _of_bytes(signing.sign(project, signed)),
         PUBLIC_KEY: _of_bytes(key),
     }
-    with storage.atomic_path(out) as temporary, temporary.open("wb") as file:
-        _write_zip(file, contents)
     released = {
         "bundle": digest, "run": told.id, "predictions": predictions, "weights": weights,
         "name": out.name,
     }  # fmt: skip
-    new = _tell_once(project, RELEASE, released)
+    with storage.atomic_path(out) as temporary:
+        with temporary.open("wb") as file:
+            _write_zip(file, contents)
+        new = _tell_once(project, RELEASE, released)  # no bundle leaves that nothing tells of
     size = sum(content.size for content in contents.values())
     said = (entry.payload or {} for entry in ancestry.beside(scope))
     contaminated = any(one.get("verdict") == "contaminated" for one in said)
