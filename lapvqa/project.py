@@ -244,6 +244,11 @@ class Project:
         return self.state / "erasures"
 
     @property
+    def erase_lock(self) -> Path:
+        """Held while a patient is erased."""
+        return self.state / "erase.lock"
+
+    @property
     def wanted(self) -> Path:
         """wanted.json: why a retraining is wanted, for whoever starts it."""
         return self.state / "wanted.json"

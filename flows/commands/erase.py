@@ -60,10 +60,12 @@ def _erase(place: Place, patient: str, request: str, console: Console) -> int:
     from lapvqa.erasure import erase, receipt
 
     project = place.project
-    with storage.lock(project.state / "erase.lock", what="an erasure in this project"):
+    with storage.lock(project.erase_lock, what="an erasure in this project"):
         opened = erase.open_journal(place, patient, request)
         if _was_erased(place, opened):
-            console.print(f"erased before, and nothing is left: erasures/{opened.name}.json")
+            console.print(
+                f"erased before, and nothing is left: the receipts are erasures/{opened.name}*.json"
+            )
             return 0
         content = erase.erase(place, opened, lambda text: console.print(f"erase: {text}"))
         left_to_owner = erase.archive_files(place, opened)
@@ -90,10 +92,7 @@ def _was_erased(place: Place, opened: Journal) -> bool:
     """Tell whether a complete receipt exists, which is not to be written over, and nothing else."""
     from lapvqa.erasure import erase
 
-    path = place.project.receipts / f"{opened.name}.json"
-    if opened.facts or not path.exists():
-        return False
-    if storage.read_json(path, made_by="erase")["state"] != erase.COMPLETE:
+    if opened.facts or opened.number == 1:
         return False
     searched = erase.look(place, opened)["searched"]
     return not any(one["findings"] for one in searched) and not erase.archive_files(place, opened)
@@ -151,6 +150,19 @@ def _show(found: Mapping[str, Any], opened: Journal, console: Console) -> None:
         console.print(
             f"{opened.traces.shared_films} films stand under another patient's id too, and go with "
             "this one's"
+        )
+    for copy in opened.traces.copies:
+        console.print(
+            f"edited copy under another id: image {copy.image} of patient {copy.patient}, split "
+            f"{copy.split}, likeness {copy.score} ({copy.verdict}): it goes with this patient's; "
+            "if both are one person, erase that patient too",
+            soft_wrap=True,
+        )
+    for reason, number in found["held_out_for"].items():
+        console.print(
+            f"held out of training because of this patient's test films ({reason}): {number} "
+            "images of others; without the patient they train again, but for the copies",
+            soft_wrap=True,
         )
     _show_stores(
         [{"store": one["store"], "files": one["files"], "bytes": one["size"],

@@ -2,6 +2,7 @@
 
 Files, in the order in which data meets them:
     whom.py        a raw or hashed id to the patient's key
+    copies.py      films of the patient under other ids, edited
     traces.py      by what the patient is found again: keys, digests, paths, sentences, pixels
     search.py      the search for traces in any file
     stores.py      the stores of the project, and how a find is removed in each

@@ -160,6 +160,28 @@ def test_no_store_holds_anything_afterwards(apart: Project) -> None:
         texts = [text for (text,) in database.execute("SELECT text FROM logs")]
     assert len(texts) == 11
     assert texts[-1] == "something else"
+    _found_again(apart)
+
+
+def _found_again(project: Project) -> None:
+    """A copy that turns up after a complete erasure goes too, and both receipts are kept."""
+    path = project.receipts / f"{mark_of(project)}.json"
+    before = path.read_bytes()
+    storage.write_bytes(project.root / "exports/found.txt", f"an old list: {PATIENT_KEY}".encode())
+    again = place(project, request="R2")
+    told = erase(again, open_journal(again, GONE, "R2"), lambda _: None)
+    assert (told["state"], told["number"], told["request"]) == ("complete", 2, "R2")
+    assert path.read_bytes() == before
+    second = receipt.paths(project, told)[0]
+    assert second.name == f"{path.stem}-2.json"
+    for one in (path, second):
+        receipt.check(one, signing.checking_key(project))
+    assert open_journal(again, GONE, "R3").number == 3
+
+
+def mark_of(project: Project) -> str:
+    """The name of the patient's erasure."""
+    return open_journal(place(project), GONE, "").name
 
 
 def left_of(project: Project, hidden: Canaries) -> set[str]:
@@ -174,12 +196,22 @@ def test_killed_at_any_step_it_ends_the_same(project: Project) -> None:
     for step in ("renew", "remove", "check"):
         assert step in STEPS
         _kill_in(project, step, moments.uniform(0, 0.4))
+        assert "it was cut off before" in standing(project)
     there = place(project)
     told = erase(there, open_journal(there, GONE, "R1"), lambda _: None)
     assert told["scope"]["rows"] == {"images": 2, "studies": 2, "tokens": 2}
     assert sum(one["held_traces"] for one in told["stores"]) > 25, "what the first look found"
     assert left_of(project, hidden) == LISTED
     assert ledger.verify(project) == []
+    assert standing(project) == "it waits until the archive's owner has deleted the files"
+
+
+def standing(project: Project) -> str:
+    """What `lapvqa status` says of the open erasure."""
+    (path,) = project.open_erasures.glob("*.json")
+    opened = journal.load(project, path.stem)
+    assert opened is not None
+    return journal.stands_at(opened.facts, STEPS)
 
 
 def _kill_in(project: Project, step: str, seconds: float) -> None:
