@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from flows.commands import terminal
+from flows.commands import own_files, terminal
 from lapvqa import storage
 from lapvqa.errors import EXIT_BAD_DATA, ConfigError
 from lapvqa.lineage import chosen, ledger
@@ -15,6 +15,9 @@ from lapvqa.lineage.card import document
 from lapvqa.lineage.card import html as as_html
 from lapvqa.lineage.card import markdown as as_markdown
 from lapvqa.project import Project
+
+_MARKS = (b"library_name: lapvqa", b"<title>Model card</title>")
+"""What a card holds, as Markdown and as HTML."""
 
 
 def execute(
@@ -28,6 +31,8 @@ def execute(
         raise ConfigError(
             "expected a model, found none", hint="such as `lapvqa card models/captioning`"
         )
+    if out is not None:
+        own_files.require(out, "--out", "a card", own_files.holds(*_MARKS))
     ledger.require_whole(project)
     ancestry = Ancestry(entries)
     card = document.card(ancestry, chosen.model(project, ancestry, model))

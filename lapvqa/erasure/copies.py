@@ -23,8 +23,6 @@ from lapvqa.ingest.columns import is_one_of
 from lapvqa.project import Project
 from lapvqa.schemas import FRONTAL_VIEWS
 
-_PATIENCE = 200
-"""A patient has few films: more candidates are looked at than in a run of the firewall."""
 _COLUMNS = (
     "image_key", "study_key", "patient_key", "split", "view", "shard", "row", "pixels_sha256",
 )  # fmt: skip
@@ -63,7 +61,6 @@ def find_copies(project: Project, images: pa.Table, patient: str) -> list[Copy]:
         _described(project, others),
         lambda query: _film(project.images_dir, mine[query]),
         lambda reference: _film(project.images_dir, others[reference]),
-        patience=_PATIENCE,
     )
     best: dict[str, Copy] = {}
     for match in sorted(found, key=lambda match: (-match.score, match.reference)):

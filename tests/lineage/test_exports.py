@@ -200,9 +200,12 @@ def test_a_crate_names_each_artefact_once_by_its_digest(
     digests = {one["sha256"] for one in graph if "sha256" in one}
     known = {f["sha256"] for told in runs for f in told.run.files.values() if "sha256" in f}
     assert digests == known
+    (crate / "my notes.txt").write_text("of a person")
     (tmp_path / "mine").mkdir()
-    with pytest.raises(ConfigError, match="expected a new folder or a crate to replace"):
-        as_ro_crate.write(project, ancestry, runs, tmp_path / "mine")
+    for folder in (crate, tmp_path / "mine"):
+        with pytest.raises(ConfigError, match="expected a new folder, or a crate of this command"):
+            as_ro_crate.write(project, ancestry, runs, folder)
+    assert (crate / "my notes.txt").exists()
 
 
 def test_no_export_holds_a_patients_key(
