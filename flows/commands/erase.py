@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.commands import terminal
 from lapvqa import storage
-from lapvqa.errors import ConfigError
+from lapvqa.errors import EXIT_BAD_DATA, ConfigError
 from lapvqa.lineage import ledger
 from lapvqa.project import Project
 
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
     from lapvqa.erasure.erase import Place
     from lapvqa.erasure.journal import Journal
+
+_AMONG = {
+    True: "the patient is among them", False: "the patient is not among them",
+    None: "cannot be told any more, somebody else was erased since",
+}  # fmt: skip
 
 
 def execute(project: Project, *, patient: str, request: str, do: bool, also: Sequence[Path]) -> int:
@@ -46,14 +51,33 @@ def check(project: Project, path: Path) -> int:
 
     receipt.read(path)
     key = signing.checking_key(project)
-    told = receipt.check(path, key)["training_set"]
+    content = receipt.check(path, key)
+    told = content["training_set"]
     console = terminal.console()
     console.print(f"signed by {signing.key_id(key)[:16]}: the receipt is as it was written")
     console.print(
         f"the proof holds: not among the {told['patients']} patients of the training set with root "
         f"{told['root'][:16]}"
     )
-    return 0
+    return _check_trainings(project, content, console)
+
+
+def _check_trainings(project: Project, content: Mapping[str, Any], console: Console) -> int:
+    """Say of each training since whether its recorded patients are without the one erased."""
+    from lapvqa.erasure.impact import trainings_since
+    from lapvqa.identity import find_key
+    from lapvqa.machine import load_machine
+    from lapvqa.params import load_params
+
+    machine, inventory = load_machine(project), load_params(project.params).inventory
+    secret = find_key(machine.folder("source", inventory, project), project, machine)
+    found = trainings_since(project, secret, content) if secret else []
+    for one in found:
+        console.print(
+            f"training {one['run'][:12]}, {one['patients']} patients with root "
+            f"{one['root'][:16]}: {_AMONG[one['has_the_patient']]}"
+        )
+    return EXIT_BAD_DATA if any(one["has_the_patient"] for one in found) else 0
 
 
 def _erase(place: Place, patient: str, request: str, console: Console) -> int:

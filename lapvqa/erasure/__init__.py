@@ -10,7 +10,6 @@ Files, in the order in which data meets them:
     impact.py      models, metrics, what retraining costs, rows rewritten
     journal.py     an open erasure, so that one that was cut off goes on
     erase.py       the steps from the look to the receipt
-    merkle.py      the proof that somebody is not in the training set
     receipt.py     the receipt: JSON and a page
 
 Contracts

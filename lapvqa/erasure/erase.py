@@ -14,7 +14,6 @@ starts from what the look found, so what is gone already only makes it shorter.
 
 from __future__ import annotations
 
-import hmac
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,14 +22,14 @@ from typing import Any
 
 from lapvqa import storage
 from lapvqa.dicom.reasons import Reason
-from lapvqa.erasure import impact, journal, merkle, receipt, traces, whom
+from lapvqa.erasure import impact, journal, receipt, traces, whom
 from lapvqa.erasure.copies import find_copies
 from lapvqa.erasure.journal import Journal
 from lapvqa.erasure.stores import Finding, Searched, Store
 from lapvqa.erasure.traces import Traces
 from lapvqa.identity import Keyring, key_id
 from lapvqa.ingest.tombstones import add_tombstone, load_tombstones
-from lapvqa.lineage import ledger
+from lapvqa.lineage import ledger, merkle
 from lapvqa.lineage.ancestry import Ancestry
 from lapvqa.project import Project
 from lapvqa.schemas import IMAGES, REJECTS, STUDIES, TOKENS
@@ -364,16 +363,11 @@ def training_members(project: Project) -> set[str]:
     return members
 
 
-def member_digest(key: bytes, patient: str) -> bytes:
-    """Return the keyed digest by which a patient is a leaf of the training set's tree."""
-    return hmac.digest(key, f"member:{patient}".encode(), "sha256")
-
-
 def _absence_from_training(place: Place, found: Traces) -> dict[str, Any]:
     key = place.keyring.key
     members = training_members(place.project)
-    ordered = merkle.leaves(member_digest(key, one) for one in members)
-    absent = member_digest(key, found.patient)
+    ordered = merkle.leaves(merkle.member_digest(key, one) for one in members)
+    absent = merkle.member_digest(key, found.patient)
     proof = merkle.prove_absence(ordered, absent)
     root = merkle.root(ordered)
     if not merkle.is_absent(root, absent, proof):

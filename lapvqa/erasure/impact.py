@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyroaring import BitMap
 
 from lapvqa import storage
 from lapvqa.evaluation.task_table import EVALUATIONS
 from lapvqa.ingest.columns import counted, is_one_of
-from lapvqa.lineage import ledger
+from lapvqa.lineage import ledger, merkle
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, unpacked
 from lapvqa.lineage.runs import Run, of_entry
 from lapvqa.project import Project
@@ -149,6 +151,39 @@ def affected_metrics(project: Project, patient: str) -> list[dict[str, Any]]:
         samples = len(set(own["sample"].to_pylist()))
         if samples:
             found.append({"task": task, "samples_of_patient": samples})
+    return found
+
+
+def trainings_since(
+    project: Project, key: bytes, receipt: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the trainings after a receipt, and whether the patient is among those of each.
+
+    None where its members cannot be told any more: somebody else was erased since. ``key`` is the
+    one that hides identifiers.
+    """
+    written = datetime.fromisoformat(receipt["written"]).timestamp()
+    absent = bytes.fromhex(receipt["training_set"]["absent"])
+    keys = RowNumbers(project, PATIENT).keys()
+    entries = ledger.entries(project)
+    runs = {entry.id: run for entry in entries if (run := of_entry(entry))}
+    found = []
+    for entry in entries:
+        if entry.kind != ledger.TRAINED_ON or not entry.payload or entry.time < written:
+            continue
+        run = runs.get(entry.payload["run"])
+        told = run.files.get(entry.payload["path"], {}).get("members") if run else None
+        if told is None:
+            continue
+        rows = BitMap.union(*(unpacked(r["patients"]) for r in entry.payload["roles"].values()))
+        tree = merkle.leaves(merkle.member_digest(key, keys[row]) for row in rows)
+        known = merkle.root(tree) == told["root"]
+        found.append(
+            {
+                "run": entry.payload["run"], "patients": told["patients"], "root": told["root"],
+                "has_the_patient": absent in tree if known else None,
+            }
+        )  # fmt: skip
     return found
 
 

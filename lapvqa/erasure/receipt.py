@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa import storage
-from lapvqa.erasure import merkle
 from lapvqa.errors import ConfigError, LapvqaError
-from lapvqa.lineage import signing
+from lapvqa.lineage import merkle, signing
 from lapvqa.project import Project
 
 _STYLE = """
