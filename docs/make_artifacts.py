@@ -37,6 +37,11 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
         "The archive's own CheXpert labels, one row per study that has them.",
         schemas.LABELS,
     ),
+    "data/demographics.parquet": (
+        "Sex and age band of each study, as far as the archive says: one row per row of "
+        "`studies.parquet`.",
+        schemas.DEMOGRAPHICS,
+    ),
     "data/rejects.parquet": (
         "Every file, report or study that was not taken, and why. Files that the inventory lists "
         "(and members of zips) = rows of `images.parquet` + rows of kind `file` here + rows of "

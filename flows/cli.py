@@ -5,6 +5,7 @@ Nothing heavy is imported here: `lapvqa --help` must answer in a moment.
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from lapvqa.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER, ConfigError, 
 from lapvqa.evaluation.task_table import EVALUATIONS
 from lapvqa.project import Project
 
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _TASKS = ", ".join(EVALUATIONS)
 _EPILOG = (
     "Exit codes: 0 done, or nothing to do; 2 wrong use, settings or input folder; 3 bad data "
@@ -64,6 +66,13 @@ def _explain(error: Exception) -> int:
         command = context.command_path if context else "lapvqa"
         terminal.show_problem(error.format_message(), f"see `{command} --help`")
         return EXIT_USER
+    if isinstance(error, OSError) and error.errno in _FORBIDDEN:
+        terminal.show_problem(
+            f"expected to read or write {_place(error.filename)}, found: {error.strerror}",
+            "grant access, or run as the user whose project it is; questions (lineage, card, "
+            "status, plan) write nothing",
+        )
+        return EXIT_USER
     # No text of the exception itself: it may quote what stands in a file.
     place = traceback.extract_tb(error.__traceback__)[-1]
     terminal.show_problem(
@@ -72,6 +81,15 @@ def _explain(error: Exception) -> int:
         "run again with --debug and report what it prints (after reading it for patient data)",
     )
     return EXIT_FAULT
+
+
+def _place(path: object) -> str:
+    """Return the folder of the project that a path lies in: a whole path may name a patient."""
+    try:
+        inside = Path(str(path)).resolve().relative_to(_find_project().root)
+    except (ValueError, ConfigError):
+        return "a file or folder outside the project"
+    return f"{inside.parts[0]}/ of the project" if inside.parts[1:] else "the project's folder"
 
 
 def _find_project() -> Project:

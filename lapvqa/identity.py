@@ -17,7 +17,8 @@ from typing import NamedTuple
 from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.job import Job
-from lapvqa.project import DEMO_MARK
+from lapvqa.machine import Machine
+from lapvqa.project import DEMO_MARK, Project
 
 DEMO_KEY = b"published key of the synthetic demo archive: it hides nobody"
 _MIN_BYTES = 16
@@ -76,20 +77,30 @@ def load_key(source: Path, job: Job) -> bytes:
     The project's own key is made at random on first use, in .lapvqa/deid.key, mode 0600.
     Raises ConfigError if a key file is absent or too short.
     """
-    if job.machine.deid_key_file is not None:
-        return _read(
-            job.project.root / Path(job.machine.deid_key_file).expanduser(), name="deid_key_file"
-        )
+    known = find_key(source, job.project, job.machine)
+    if known is not None:
+        return known
+    path = _own_key(job.project)
+    _create(path)
+    job.recorder.say(
+        f"made a new key in {path.relative_to(job.project.root)}: it turns identifiers into "
+        "hashes; keep it safe and apart from the data, losing it means new keys for everything"
+    )
+    return _read(path, name="the project's key")
+
+
+def find_key(source: Path, project: Project, machine: Machine) -> bytes | None:
+    """Return the key that ``load_key`` would, or None where it would make one: for looks."""
+    if machine.deid_key_file is not None:
+        return _read(project.root / Path(machine.deid_key_file).expanduser(), name="deid_key_file")
     if (source / DEMO_MARK).is_file():
         return DEMO_KEY
-    path = job.project.state / "deid.key"
-    if not path.exists():
-        _create(path)
-        job.recorder.say(
-            f"made a new key in {path.relative_to(job.project.root)}: it turns identifiers into "
-            "hashes; keep it safe and apart from the data, losing it means new keys for everything"
-        )
-    return _read(path, name="the project's key")
+    path = _own_key(project)
+    return _read(path, name="the project's key") if path.exists() else None
+
+
+def _own_key(project: Project) -> Path:
+    return project.state / "deid.key"
 
 
 def key_id(key: bytes) -> str:

@@ -89,6 +89,11 @@ class Project:
         return self.root / "data" / "studies.parquet"
 
     @property
+    def demographics(self) -> Path:
+        """demographics.parquet: sex and age band of each study, where the archive says."""
+        return self.root / "data" / "demographics.parquet"
+
+    @property
     def labels(self) -> Path:
         """labels.parquet: the archive's own CheXpert labels, if it brings them."""
         return self.root / "data" / "labels.parquet"
@@ -242,6 +247,11 @@ class Project:
     def open_erasures(self) -> Path:
         """Erasures that are not finished: what is looked for, so private; gone with the last."""
         return self.state / "erasures"
+
+    @property
+    def erase_lock(self) -> Path:
+        """Held while a patient is erased."""
+        return self.state / "erase.lock"
 
     @property
     def wanted(self) -> Path:

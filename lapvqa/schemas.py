@@ -88,6 +88,16 @@ IMAGES = pa.schema(
     ]
 )
 
+DEMOGRAPHICS = pa.schema(
+    [
+        _field("study_key", pa.string(), "keyed hash of the study: those of studies.parquet"),
+        _field("patient_key", pa.string(), "keyed hash of the patient"),
+        _field("split", pa.string(), "train | validate | test"),
+        _field("sex", pa.string(), "M | F | O; null: not stated, or not the same", null=True),
+        _field("age_band", pa.string(), "0-9, 10-19 ... 80-89, 90+ at the study", null=True),
+    ]
+)
+
 STUDIES = pa.schema(
     [
         _field("study_key", pa.string(), "keyed hash of the study"),

@@ -22,6 +22,7 @@ Files, in the order in which data meets them:
     bundle.py         a run or model in one signed file, out and in
     export_lineage.py the ledger in the formats of others
     sync.py           records that waited for MLflow
+    own_files.py      a command writes over nothing but what it wrote itself
     terminal.py       printing: consoles, errors, times and sizes in words
 
 Contracts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.commands import terminal
+from flows.commands import own_files, terminal
 from lapvqa.errors import ConfigError
 from lapvqa.lineage import bundle, ledger
 from lapvqa.project import Project
@@ -21,6 +21,7 @@ def pack(
             "expected a run or model and --out, found only one of them",
             hint="such as `lapvqa bundle models/captioning --out model.zip`",
         )
+    own_files.require(out, "--out", "a bundle", own_files.is_zip_with(*bundle.OUTSIDE))
     ledger.require_whole(project)
     packed = bundle.pack(project, target, out, predictions=predictions, weights=weights)
     console = terminal.console()
@@ -64,6 +65,11 @@ def bring_in(project: Project, file: Path, *, key: Path | None) -> int:
         console.print(
             f"brought in {arrived.files} files of run {arrived.target[:_SHOWN]}: {folder}/"
         )
+    elif arrived.repaired:
+        console.print(
+            f"known already, and damaged since ({arrived.repaired}): {folder}/ was made anew",
+            soft_wrap=True, markup=False,
+        )  # fmt: skip
     else:
         console.print(f"known already: {folder}/; nothing changed")
     if key is None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from flows.commands import terminal
+from flows.commands import own_files, terminal
 from lapvqa import storage
 from lapvqa.errors import EXIT_BAD_DATA, ConfigError
-from lapvqa.lineage import ledger
+from lapvqa.lineage import chosen, ledger
 from lapvqa.lineage.ancestry import Ancestry
 from lapvqa.lineage.card import check as checking
 from lapvqa.lineage.card import document
 from lapvqa.lineage.card import html as as_html
 from lapvqa.lineage.card import markdown as as_markdown
 from lapvqa.project import Project
+
+_MARKS = (b"library_name: lapvqa", b"<title>Model card</title>")
+"""What a card holds, as Markdown and as HTML."""
 
 
 def execute(
@@ -23,19 +26,16 @@ def execute(
     """Print or write the card of ``model``; or say what of a finished one does not hold."""
     entries = ledger.entries(project)
     if check is not None:
-        if not check.is_file():
-            raise ConfigError(
-                f"--check: expected a card at {check}, found none",
-                hint="make one by `lapvqa card MODEL --out FILE`",
-            )
-        return _check(check.read_bytes().decode(), check.name, entries)
+        return _check(project, check, model, entries)
     if model is None:
         raise ConfigError(
             "expected a model, found none", hint="such as `lapvqa card models/captioning`"
         )
+    if out is not None:
+        own_files.require(out, "--out", "a card", own_files.holds(*_MARKS))
     ledger.require_whole(project)
     ancestry = Ancestry(entries)
-    card = document.card(ancestry, ancestry.find_model(model))
+    card = document.card(ancestry, chosen.model(project, ancestry, model))
     page = (as_html if html else as_markdown).render(card)
     faults = checking.faults(page, entries)
     assert not faults, faults[0]
@@ -47,12 +47,28 @@ def execute(
     return 0
 
 
-def _check(page: str, name: str, entries: list[ledger.Entry]) -> int:
+def _check(project: Project, file: Path, model: str | None, entries: list[ledger.Entry]) -> int:
+    if not file.is_file():
+        raise ConfigError(
+            f"--check: expected a card at {file}, found none",
+            hint="make one by `lapvqa card MODEL --out FILE`",
+        )
+    page = file.read_bytes().decode(errors="replace")
+    told = chosen.model(project, Ancestry(entries), model) if model else None
+    differences = checking.differences(page, entries, model=told)
     console = terminal.console()
-    faults = checking.faults(page, entries)
-    for fault in faults:
-        console.print(f"{name} {fault}", soft_wrap=True, markup=False)
-    if faults:
+    for difference in differences:
+        console.print(f"{file.name} {difference}", soft_wrap=True, markup=False)
+    if differences:
+        terminal.show_problem(
+            f"{file.name} is not the card that the ledger gives",
+            "it was changed, or the ledger has grown, or another version of LAPVQA made it: "
+            "`lapvqa card MODEL --out FILE` makes it anew",
+        )
         return EXIT_BAD_DATA
-    console.print(f"{name}: {checking.count(page)} values, each as the ledger has it")
+    console.print(
+        f"{file.name}: {checking.count(page)} values, each as the ledger has it; made anew it has "
+        "the same bytes",
+        soft_wrap=True, markup=False,
+    )  # fmt: skip
     return 0

@@ -205,10 +205,11 @@ def prefect(project: Project) -> Iterator[Check]:
         yield _answers("Prefect, served", f"{url.rstrip('/')}/health", url)
         return
     yield _database("Prefect, embedded", project.prefect_home / "prefect.db", project)
-    project.prefect_home.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("PREFECT_HOME", str(project.prefect_home))
-    import prefect.server.api.server
-
+    with tempfile.TemporaryDirectory() as elsewhere:  # its import makes its home: a look does not
+        home = os.environ.setdefault("PREFECT_HOME", elsewhere)
+        import prefect.server.api.server
+    if home == elsewhere:
+        del os.environ["PREFECT_HOME"]
     version = prefect.__version__
     yield Check("Prefect server", OK, f"{version} can be started")
 

@@ -6,13 +6,12 @@ Paths of the archive are shown on this terminal only: they may hold the patient'
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.commands import terminal
 from lapvqa import storage
-from lapvqa.errors import ConfigError
+from lapvqa.errors import EXIT_BAD_DATA, ConfigError
 from lapvqa.lineage import ledger
 from lapvqa.project import Project
 
@@ -21,6 +20,11 @@ if TYPE_CHECKING:
 
     from lapvqa.erasure.erase import Place
     from lapvqa.erasure.journal import Journal
+
+_AMONG = {
+    True: "the patient is among them", False: "the patient is not among them",
+    None: "cannot be told any more, somebody else was erased since",
+}  # fmt: skip
 
 
 def execute(project: Project, *, patient: str, request: str, do: bool, also: Sequence[Path]) -> int:
@@ -45,25 +49,47 @@ def check(project: Project, path: Path) -> int:
     from lapvqa.erasure import receipt
     from lapvqa.lineage import signing
 
-    key = signing.public_key(project)
-    told = receipt.check(path, key)["training_set"]
+    receipt.read(path)
+    key = signing.checking_key(project)
+    content = receipt.check(path, key)
+    told = content["training_set"]
     console = terminal.console()
     console.print(f"signed by {signing.key_id(key)[:16]}: the receipt is as it was written")
     console.print(
         f"the proof holds: not among the {told['patients']} patients of the training set with root "
         f"{told['root'][:16]}"
     )
-    return 0
+    return _check_trainings(project, content, console)
+
+
+def _check_trainings(project: Project, content: Mapping[str, Any], console: Console) -> int:
+    """Say of each training since whether its recorded patients are without the one erased."""
+    from lapvqa.erasure.impact import trainings_since
+    from lapvqa.identity import find_key
+    from lapvqa.machine import load_machine
+    from lapvqa.params import load_params
+
+    machine, inventory = load_machine(project), load_params(project.params).inventory
+    secret = find_key(machine.folder("source", inventory, project), project, machine)
+    found = trainings_since(project, secret, content) if secret else []
+    for one in found:
+        console.print(
+            f"training {one['run'][:12]}, {one['patients']} patients with root "
+            f"{one['root'][:16]}: {_AMONG[one['has_the_patient']]}"
+        )
+    return EXIT_BAD_DATA if any(one["has_the_patient"] for one in found) else 0
 
 
 def _erase(place: Place, patient: str, request: str, console: Console) -> int:
     from lapvqa.erasure import erase, receipt
 
     project = place.project
-    with storage.lock(project.state / "erase.lock", what="an erasure in this project"):
+    with storage.lock(project.erase_lock, what="an erasure in this project"):
         opened = erase.open_journal(place, patient, request)
         if _was_erased(place, opened):
-            console.print(f"erased before, and nothing is left: erasures/{opened.name}.json")
+            console.print(
+                f"erased before, and nothing is left: the receipts are erasures/{opened.name}*.json"
+            )
             return 0
         content = erase.erase(place, opened, lambda text: console.print(f"erase: {text}"))
         left_to_owner = erase.archive_files(place, opened)
@@ -90,10 +116,7 @@ def _was_erased(place: Place, opened: Journal) -> bool:
     """Tell whether a complete receipt exists, which is not to be written over, and nothing else."""
     from lapvqa.erasure import erase
 
-    path = place.project.receipts / f"{opened.name}.json"
-    if opened.facts or not path.exists():
-        return False
-    if storage.read_json(path, made_by="erase")["state"] != erase.COMPLETE:
+    if opened.facts or opened.number == 1:
         return False
     searched = erase.look(place, opened)["searched"]
     return not any(one["findings"] for one in searched) and not erase.archive_files(place, opened)
@@ -103,9 +126,10 @@ def _place(project: Project, request: str, also: Sequence[Path], console: Consol
     from flows.commands.run import bring_stage_up_to_date
     from lapvqa.erasure.erase import Place
     from lapvqa.erasure.stores import project_stores
-    from lapvqa.identity import Keyring, load_key
-    from lapvqa.job import open_job
-    from lapvqa.recorder import Recorder
+    from lapvqa.identity import Keyring, find_key
+    from lapvqa.inventory import NAMES
+    from lapvqa.machine import load_machine
+    from lapvqa.params import load_params
     from tasks.erasing import dvc_store, mlflow_store
 
     ledger.require_whole(project)
@@ -120,14 +144,21 @@ def _place(project: Project, request: str, also: Sequence[Path], console: Consol
             f"expected a file or folder at {', '.join(missing)}, found nothing",
             hint="give --also the exported bundles and copies that are to be searched too",
         )
-    with closing(Recorder(project.record("erase"), stage="erase")) as recorder:
-        job = open_job(project, recorder)
-        key = load_key(job.folders["source"], job)
-    keyring = Keyring(key, keep_ids=job.keep_ids)
+    params, machine = load_params(project.params), load_machine(project)
+    folders = {name: machine.folder(name, params.inventory, project) for name in NAMES}
+    key = find_key(folders["source"], project, machine)
+    if key is None:  # a look makes no key
+        raise ConfigError(
+            "expected the key by which ingest hides identifiers, found none: no archive was read "
+            "here yet",
+            hint="run `lapvqa run` first, or restore .lapvqa/deid.key (deid_key_file of "
+            "local.yaml) from its backup",
+        )
+    keyring = Keyring(key, keep_ids=params.ingest.deid.keep_ids)
     in_dvc = dvc_store.stores(project)
-    own = project_stores(project, job.folders.values(), also, request)
+    own = project_stores(project, folders.values(), also, request)
     return Place(
-        project, keyring, job.folders["source"], job.objective,
+        project, keyring, folders["source"], params.pretrain.objective,
         stores=[mlflow_store.DeletedRuns(project), *own, *in_dvc],
         tables=in_dvc[0].tables() if in_dvc else [],
         renew=lambda: bring_stage_up_to_date(project, "firewall", console),
@@ -143,6 +174,19 @@ def _show(found: Mapping[str, Any], opened: Journal, console: Console) -> None:
         console.print(
             f"{opened.traces.shared_films} films stand under another patient's id too, and go with "
             "this one's"
+        )
+    for copy in opened.traces.copies:
+        console.print(
+            f"edited copy under another id: image {copy.image} of patient {copy.patient}, split "
+            f"{copy.split}, likeness {copy.score} ({copy.verdict}): it goes with this patient's; "
+            "if both are one person, erase that patient too",
+            soft_wrap=True,
+        )
+    for reason, number in found["held_out_for"].items():
+        console.print(
+            f"held out of training because of this patient's test films ({reason}): {number} "
+            "images of others; without the patient they train again, but for the copies",
+            soft_wrap=True,
         )
     _show_stores(
         [{"store": one["store"], "files": one["files"], "bytes": one["size"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.commands import terminal
+from flows.commands import own_files, terminal
 from lapvqa.errors import ConfigError
 from lapvqa.lineage import ledger
 from lapvqa.lineage.ancestry import Ancestry
@@ -25,9 +25,11 @@ def execute(project: Project, *, target: str | None, form: str, out: Path | None
         )
     if out is None:
         raise ConfigError("expected --out, found none", hint="name the file or folder to write")
+    if form != "ro-crate":  # a crate is a folder: its writer looks
+        own_files.require(out, "--out", "an export", own_files.holds(b"urn:lapvqa:"))
     ledger.require_whole(project)
     ancestry = Ancestry(ledger.entries(project))
-    runs = selected(ancestry, target)
+    runs = selected(project, ancestry, target)
     if form == "openlineage":
         count = as_openlineage.write(ancestry, runs, out)
     elif form == "prov":

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.commands import terminal
+from flows.commands import own_files, terminal
 from lapvqa.errors import SourceError
 from lapvqa.project import Project
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _LISTED = 12
 """Files or reports up to which each is described; beyond it they are counted."""
+_MARK = b"lapvqa inspect"
+"""Which program wrote a picture: a line of text within the PNG."""
 
 
 def execute(
@@ -174,12 +176,20 @@ def _counted(names: Iterable[object]) -> str:
 def _write_pictures(files: Sequence[FilePreview], folder: Path) -> int:
     """Write each stored image as PNG, named like its file."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     folder.mkdir(parents=True, exist_ok=True)
     stored = [file for file in files if file.pixels is not None]
     names = Counter(Path(file.result.path).name for file in stored)
+    pictures = {}
     for number, file in enumerate(stored, start=1):
         name = Path(file.result.path).name
         name = name if names[name] == 1 else f"{number}-{name}"
-        Image.fromarray(file.pixels).save(folder / f"{name}.png")
-    return len(stored)
+        pictures[folder / f"{name}.png"] = Image.fromarray(file.pixels)
+    for path in pictures:
+        own_files.require(path, "--png", "a picture of an earlier look", own_files.holds(_MARK))
+    made_by = PngInfo()
+    made_by.add_text("Software", _MARK.decode())
+    for path, picture in pictures.items():
+        picture.save(path, pnginfo=made_by)
+    return len(pictures)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.commands import terminal
-from lapvqa.errors import EXIT_BAD_DATA, ConfigError
+from flows.commands import own_files, terminal
+from lapvqa.errors import EXIT_BAD_DATA
 from lapvqa.lineage import wording
 from lapvqa.lineage.impact import Impact, checkpoints
 from lapvqa.lineage.targets import Key
@@ -163,11 +163,7 @@ def _print_json(content: object) -> int:
 def _draw(path: Path, title: str, lines: Sequence[str], graph: Graph) -> None:
     from lapvqa.lineage import drawing
 
-    if path.is_dir():
-        raise ConfigError(
-            f"--html: expected a file to write, found the folder {path}",
-            hint="name a file: --html lineage.html",
-        )
+    own_files.require(path, "--html", "a drawn graph", own_files.holds(b'<div class="drawing"'))
     drawing.write(path, title, lines, graph)
 
 

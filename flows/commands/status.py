@@ -97,12 +97,18 @@ def _counts(counts: dict[str, Any]) -> str:
 def _show_erasures(project: Project, console: Console) -> None:
     """Say which erasures wait for the archive's owner, and whether a retraining is wanted."""
     for path in sorted(project.open_erasures.glob("*.json")):
-        request = _read(path).get("request", "")
+        from lapvqa.erasure.erase import STEPS
+        from lapvqa.erasure.journal import stands_at
+
+        opened = _read(path)
+        request, where = opened.get("request", ""), stands_at(opened.get("facts", {}), STEPS)
+        if holder := holder_of_lock(project.erase_lock):
+            where = f"it is at work: {holder}"
         console.print(
-            f"erasure {path.stem} ({request}) is open: run `lapvqa erase` again, once the "
-            "archive's owner has deleted the files",
-            markup=False,
-        )
+            f"erasure {path.stem} ({request}) is open: {where}; the same `lapvqa erase --yes` "
+            "goes on",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
     wanted, trained = _read(project.wanted), _read(project.run_file("pretrain"))
     if wanted and trained.get("started", 0.0) < wanted.get("since", 0.0):
         why = f"{wanted.get('cause')} {wanted.get('request')}"
@@ -192,7 +198,7 @@ def _size(folder: Path) -> int:
 def _read(path: Path) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):  # not there, another user's, or just being written
         return {}
     return facts
 

@@ -16,6 +16,9 @@ def execute(project: Project) -> int:
     """Settle ledger, records and registry; nothing is lost or doubled, however often."""
     from tasks.settling import settle
 
+    if not project.state.exists() and not project.dvc_lock.exists():
+        terminal.console().print("records: nothing waits")
+        return 0
     with storage.lock(project.run_lock, what="a run of this project"):
         terminal.console().print(f"records: {told(settle(project))}")
     return 0

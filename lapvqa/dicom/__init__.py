@@ -6,6 +6,7 @@ Files, in the order in which data meets them:
     objects.py      which kind of object: radiograph, other image, companion, raw
     views.py        from which side a chest was seen, by what the header has
     body_part.py    whether it shows a chest, by what the header has
+    person.py       sex, and age in bands of ten years, by what the header has
     fallbacks.py    attributes that cannot be used, and what stands in for them
     parse.py        bytes to a header and the place of the pixel data; nothing is decoded
     pixels.py       pixel data to cells, and how values lie in them; one decoder a transfer syntax

@@ -22,6 +22,7 @@ from lapvqa.dicom.objects import (
     is_post_processed,
     require_radiograph,
 )
+from lapvqa.dicom.person import Sex, band_of_text, clean_sex
 from lapvqa.dicom.reasons import Reason
 from lapvqa.dicom.views import OF_SERIES, VIEW_TAGS, ViewSource, find_view
 from lapvqa.errors import DicomError
@@ -32,8 +33,8 @@ READ_TAGS: tuple[BaseTag, ...] = tuple(
     for name in (
         "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyDate", "StudyTime",
         "AccessionNumber", "Modality", "ConversionType", "PresentationIntentType", "PatientID",
-        "PatientIdentityRemoved", "StudyInstanceUID", "BurnedInAnnotation", *VIEW_TAGS,
-        *BODY_PART_TAGS, "ImageType", "DerivationDescription",
+        "PatientSex", "PatientAge", "PatientIdentityRemoved", "StudyInstanceUID",
+        "BurnedInAnnotation", *VIEW_TAGS, *BODY_PART_TAGS, "ImageType", "DerivationDescription",
         "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames",
         "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
         "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth",
@@ -77,6 +78,9 @@ class Header:
     """Whether Burned In Annotation (0028,0301) says that the pixels name the patient."""
     identity_removed: Answer = ""
     """What Patient Identity Removed (0012,0062) says."""
+    sex: Sex = ""
+    age_band: str = ""
+    """Ten years, or empty: ``lapvqa.dicom.person``. The age itself is not kept."""
 
 
 class CompanionError(DicomError):
@@ -121,6 +125,8 @@ def read_header(dataset: Dataset, *, transfer_syntax: str, sop_class: str = "") 
         body_part=find_body_part(dataset),
         burned_in=yes_or_no(_text(dataset, "BurnedInAnnotation")),
         identity_removed=yes_or_no(_text(dataset, "PatientIdentityRemoved")),
+        sex=clean_sex(_text(dataset, "PatientSex")),
+        age_band=band_of_text(_text(dataset, "PatientAge")),
     )
     if kind := companion_kind(stated, modality):
         raise CompanionError(kind, header)

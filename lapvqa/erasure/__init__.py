@@ -2,6 +2,7 @@
 
 Files, in the order in which data meets them:
     whom.py        a raw or hashed id to the patient's key
+    copies.py      films of the patient under other ids, edited
     traces.py      by what the patient is found again: keys, digests, paths, sentences, pixels
     search.py      the search for traces in any file
     stores.py      the stores of the project, and how a find is removed in each
@@ -9,7 +10,6 @@ Files, in the order in which data meets them:
     impact.py      models, metrics, what retraining costs, rows rewritten
     journal.py     an open erasure, so that one that was cut off goes on
     erase.py       the steps from the look to the receipt
-    merkle.py      the proof that somebody is not in the training set
     receipt.py     the receipt: JSON and a page
 
 Contracts

@@ -14,7 +14,6 @@ starts from what the look found, so what is gone already only makes it shorter.
 
 from __future__ import annotations
 
-import hmac
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,19 +22,19 @@ from typing import Any
 
 from lapvqa import storage
 from lapvqa.dicom.reasons import Reason
-from lapvqa.erasure import impact, journal, merkle, receipt, traces, whom
+from lapvqa.erasure import impact, journal, receipt, traces, whom
+from lapvqa.erasure.copies import find_copies
 from lapvqa.erasure.journal import Journal
 from lapvqa.erasure.stores import Finding, Searched, Store
 from lapvqa.erasure.traces import Traces
 from lapvqa.identity import Keyring, key_id
 from lapvqa.ingest.tombstones import add_tombstone, load_tombstones
-from lapvqa.lineage import ledger
+from lapvqa.lineage import ledger, merkle
 from lapvqa.lineage.ancestry import Ancestry
 from lapvqa.project import Project
 from lapvqa.schemas import IMAGES, REJECTS, STUDIES, TOKENS
 from lapvqa.uptodate.stagefile import locked
 
-COMPLETE = "complete"
 STEPS = ("look", "bury", "renew", "remove", "check", "tell")
 _ROUNDS = 3
 
@@ -76,15 +75,19 @@ def open_journal(place: Place, given: str, request: str) -> Journal:
         )
     if place.project.images.exists():
         images = storage.read_table(place.project.images, IMAGES, made_by="ingest")
+        copies = find_copies(place.project, images, patient)
+        traces.learn_copies(found, images, copies, erased)
         traces.learn_pixels(found, images, place.project.images_dir)
-    return Journal(name, request or f"request-{name}", time.time(), found)
+    number = receipt.next_number(place.project, name)
+    return Journal(name, request or f"request-{name}", time.time(), found, number=number)
 
 
 def look(place: Place, opened: Journal) -> dict[str, Any]:
     """Search all stores and say what an erasure would touch; nothing is written."""
     project, patient = place.project, opened.traces.patient
     searched = [store.search(opened.traces) for store in place.stores]
-    models = impact.affected_models(project, patient)
+    seen_in = opened.traces.also_in
+    models = impact.affected_models(project, patient, seen_in)
     return {
         "searched": [one.to_json() for one in searched],
         "rows": impact.rows_of(project, patient),
@@ -93,7 +96,8 @@ def look(place: Place, opened: Journal) -> dict[str, Any]:
         "outputs": _outputs(project),
         "models": models,
         "metrics": impact.affected_metrics(project, patient),
-        "ways": impact.ways_to_retrain(project, patient, place.objective),
+        "ways": impact.ways_to_retrain(project, patient, seen_in, place.objective),
+        "held_out_for": impact.held_out_for(project, patient),
         "archive_files": len(archive_files(place, opened)),
         "erased_before": sorted(_erased_files(project)),
     }
@@ -127,7 +131,7 @@ def erase(place: Place, opened: Journal, say: Callable[[str], None]) -> dict[str
             opened.keep(project)
     told = make_receipt(place, opened)
     receipt.write(project, told)  # before the journal goes: without both nothing would tell of it
-    if told["state"] == COMPLETE:
+    if told["state"] == receipt.COMPLETE:
         opened.forget(project)
         facts["left"] = []
     else:  # the same command looks again, and removes what the archive's owner has made removable
@@ -250,19 +254,20 @@ def make_receipt(place: Place, opened: Journal) -> dict[str, Any]:
     before = facts.get("earlier", {}).get("look", facts["look"])
     renewed = facts["renew"]
     remaining = archive_files(place, opened)
-    state = COMPLETE
+    state = receipt.COMPLETE
     if facts["check"]["left"]:
         state = "not clean: see absence.left"
     elif remaining or facts["check"]["listed"]:
         state = "open: the archive still holds files of the patient"
     return {
         "receipt": "lapvqa erasure", "version": 1, "state": state,
-        "request": opened.request,
+        "request": opened.request, "number": opened.number,
         "begun": _moment(opened.started), "written": _moment(time.time()),
         "patient": opened.name,
         "scope": {
             "rows": before["rows"], "split": before["split"],
             "films_under_other_ids": opened.traces.shared_films,
+            "edited_copies_under_other_ids": len(opened.traces.copies),
             "traces_looked_for": {k: len(v) for k, v in sorted(opened.traces.found.items())},
         },
         "stores": _stores(before, facts["check"], place.stores),
@@ -293,6 +298,8 @@ def make_receipt(place: Place, opened: Journal) -> dict[str, Any]:
 
 
 LIMITS = (
+    "of edited copies under other ids frontal films are found, as far as the firewall finds them "
+    "(docs/firewall.md)",
     "backups and snapshots of disks, and other clones of this project, are not reached",
     "unlinked blocks are overwritten by the file system in its own time",
     "weights of affected models stay until they are replaced: they hold no copy that the search "
@@ -356,16 +363,11 @@ def training_members(project: Project) -> set[str]:
     return members
 
 
-def member_digest(key: bytes, patient: str) -> bytes:
-    """Return the keyed digest by which a patient is a leaf of the training set's tree."""
-    return hmac.digest(key, f"member:{patient}".encode(), "sha256")
-
-
 def _absence_from_training(place: Place, found: Traces) -> dict[str, Any]:
     key = place.keyring.key
     members = training_members(place.project)
-    ordered = merkle.leaves(member_digest(key, one) for one in members)
-    absent = member_digest(key, found.patient)
+    ordered = merkle.leaves(merkle.member_digest(key, one) for one in members)
+    absent = merkle.member_digest(key, found.patient)
     proof = merkle.prove_absence(ordered, absent)
     root = merkle.root(ordered)
     if not merkle.is_absent(root, absent, proof):

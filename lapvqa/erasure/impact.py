@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyroaring import BitMap
 
 from lapvqa import storage
 from lapvqa.evaluation.task_table import EVALUATIONS
 from lapvqa.ingest.columns import counted, is_one_of
-from lapvqa.lineage import ledger
-from lapvqa.lineage.row_numbers import PATIENT, RowNumbers, unpacked
+from lapvqa.lineage import ledger, merkle
+from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, unpacked
 from lapvqa.lineage.runs import Run, of_entry
 from lapvqa.project import Project
-from lapvqa.schemas import IMAGES, MEMBERS, MEMBERS_FILE, STUDIES
+from lapvqa.schemas import EXCLUDED, IMAGES, MEMBERS, MEMBERS_FILE, STUDIES
 
 
 def rows_of(project: Project, patient: str) -> dict[str, int]:
@@ -79,13 +81,17 @@ def over_deletion(
     return result
 
 
-def affected_models(project: Project, patient: str) -> list[dict[str, Any]]:
+def affected_models(
+    project: Project, patient: str, also_in: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """Return the trainings that sampled the patient, or chose by them, as the ledger knows them.
 
-    With the weights that came of each (sha256), and the evaluations that judged them.
+    ``also_in``: studies of others that hold a film of the patient's. With the weights that came of
+    each training (sha256), and the evaluations that judged them.
     """
-    row = RowNumbers(project, PATIENT).find(patient)
-    if row is None:
+    patients = RowNumbers(project, PATIENT).find_all([patient])
+    studies = RowNumbers(project, STUDY).find_all(also_in)
+    if not patients and not studies:
         return []
     entries = ledger.entries(project)
     runs = {entry.id: run for entry in entries if (run := of_entry(entry))}
@@ -94,7 +100,12 @@ def affected_models(project: Project, patient: str) -> list[dict[str, Any]]:
         if entry.kind != ledger.TRAINED_ON or entry.payload is None:
             continue
         roles = entry.payload["roles"]
-        own = [role for role in roles if row in unpacked(roles[role]["patients"])]
+        own = [
+            role
+            for role, sampled in roles.items()
+            if unpacked(sampled["patients"]) & patients
+            or any(unpacked(rows) & studies for rows in sampled["studies"].values())
+        ]
         if own:
             after = _downstream(entry.payload["run"], runs)
             found.append(
@@ -143,8 +154,56 @@ def affected_metrics(project: Project, patient: str) -> list[dict[str, Any]]:
     return found
 
 
+def trainings_since(
+    project: Project, key: bytes, receipt: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the trainings after a receipt, and whether the patient is among those of each.
+
+    None where its members cannot be told any more: somebody else was erased since. ``key`` is the
+    one that hides identifiers.
+    """
+    written = datetime.fromisoformat(receipt["written"]).timestamp()
+    absent = bytes.fromhex(receipt["training_set"]["absent"])
+    keys = RowNumbers(project, PATIENT).keys()
+    entries = ledger.entries(project)
+    runs = {entry.id: run for entry in entries if (run := of_entry(entry))}
+    found = []
+    for entry in entries:
+        if entry.kind != ledger.TRAINED_ON or not entry.payload or entry.time < written:
+            continue
+        run = runs.get(entry.payload["run"])
+        told = run.files.get(entry.payload["path"], {}).get("members") if run else None
+        if told is None:
+            continue
+        rows = BitMap.union(*(unpacked(r["patients"]) for r in entry.payload["roles"].values()))
+        tree = merkle.leaves(merkle.member_digest(key, keys[row]) for row in rows)
+        known = merkle.root(tree) == told["root"]
+        found.append(
+            {
+                "run": entry.payload["run"], "patients": told["patients"], "root": told["root"],
+                "has_the_patient": absent in tree if known else None,
+            }
+        )  # fmt: skip
+    return found
+
+
+def held_out_for(project: Project, patient: str) -> dict[str, int]:
+    """Return how many images of others training lost because of the patient's, by reason.
+
+    They come back into training when the patient goes, but for copies of the patient's own films.
+    """
+    if not (project.excluded.exists() and project.images.exists()):
+        return {}
+    excluded = storage.read_table(project.excluded, EXCLUDED, made_by="firewall")
+    images = storage.read_table(project.images, IMAGES, made_by="ingest")
+    own = images["image_key"].filter(pa.array(is_one_of(images["patient_key"], [patient])))
+    because = is_one_of(excluded["test_image"], own.to_pylist())
+    others = because & ~is_one_of(excluded["patient_key"], [patient])
+    return counted(excluded["reason"].filter(pa.array(others)))
+
+
 def ways_to_retrain(
-    project: Project, patient: str, objective: str
+    project: Project, patient: str, also_in: Collection[str], objective: str
 ) -> list[dict[str, float | int | str | None]]:
     """Return what each way of retraining costs, in steps and in the last training's seconds.
 
@@ -154,7 +213,9 @@ def ways_to_retrain(
     if not (folder / MEMBERS_FILE).exists() or not (folder / "training.json").exists():
         return []
     members = storage.read_table(folder / MEMBERS_FILE, MEMBERS, made_by="pretrain")
-    own = members.filter(pa.array(is_one_of(members["patient_key"], [patient])))
+    sampled = is_one_of(members["patient_key"], [patient])
+    sampled |= is_one_of(members["study_key"], also_in)
+    own = members.filter(pa.array(sampled))
     if not len(own):
         return []
     training = storage.read_json(folder / "training.json", made_by="pretrain")

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa import storage
-from lapvqa.erasure import merkle
 from lapvqa.errors import ConfigError, LapvqaError
-from lapvqa.lineage import signing
+from lapvqa.lineage import merkle, signing
 from lapvqa.project import Project
 
 _STYLE = """
@@ -23,11 +22,18 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bot
 h2 { margin-top: 2rem }
 .state { font-weight: bold }
 """
-_FACTS = ("request", "patient", "begun", "written", "state")
+_FACTS = ("request", "patient", "number", "begun", "written", "state")
+
+
+COMPLETE = "complete"
+"""The state of an erasure of which nothing is left to do."""
 
 
 def write(project: Project, receipt: Mapping[str, Any]) -> None:
-    """Write erasures/<patient's mark>: .json, .html, and .dsse.json, the signature of the first."""
+    """Write erasures/<patient's mark>: .json, .html, and .dsse.json, the signature of the first.
+
+    A second erasure of the patient writes <mark>-2, and so on.
+    """
     path, page, signed = paths(project, receipt)
     storage.write_json(path, receipt)
     storage.write_bytes(page, render(receipt).encode())
@@ -39,8 +45,20 @@ def write(project: Project, receipt: Mapping[str, Any]) -> None:
 
 def paths(project: Project, receipt: Mapping[str, Any]) -> tuple[Path, Path, Path]:
     """Return where JSON, page and signature of a receipt lie."""
-    path = project.receipts / f"{receipt['patient']}.json"
+    path = _place(project, receipt["patient"], receipt.get("number", 1))
     return path, path.with_suffix(".html"), path.with_suffix(".dsse.json")
+
+
+def next_number(project: Project, patient: str) -> int:
+    """Return the number of the receipt to write: a complete one is never written over."""
+    number = 1
+    while (path := _place(project, patient, number)).exists() and read(path)["state"] == COMPLETE:
+        number += 1
+    return number
+
+
+def _place(project: Project, patient: str, number: int) -> Path:
+    return project.receipts / (f"{patient}-{number}.json" if number > 1 else f"{patient}.json")
 
 
 def check(path: Path, public_key: bytes) -> dict[str, Any]:
@@ -97,7 +115,7 @@ def render(receipt: Mapping[str, Any]) -> str:
     scope, absence = receipt["scope"], receipt["absence"]
     parts = [
         f"<h1>Erasure {escape(receipt['patient'])}</h1>",
-        _table([(name, receipt[name]) for name in _FACTS]),
+        _table([(name, receipt[name]) for name in _FACTS if name in receipt]),
         "<h2>Scope</h2>",
         _table(list(scope.items())),
         "<h2>Stores searched</h2>",

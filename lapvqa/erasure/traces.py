@@ -7,15 +7,17 @@ else; receipts hold their number and marks (``lapvqa.ingest.tombstones``).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lapvqa.erasure.copies import Copy
 from lapvqa.errors import MissingArtifactError, SchemaError
 from lapvqa.images.shards import map_shard
 from lapvqa.ingest.columns import is_one_of
@@ -47,6 +49,10 @@ class Traces:
     """Of the patient's reports; others may have the same template, so they are no trace."""
     shared_films: int = 0
     """Films that stand under another patient's id too."""
+    copies: list[Copy] = field(default_factory=list)
+    """Edited copies of the patient's films under other ids."""
+    also_in: set[str] = field(default_factory=set)
+    """Keys of the studies of others that such films stand in: no traces, they stay."""
 
     def add(self, kind: str, values: Iterable[str | None]) -> None:
         """Add what is no placeholder and not empty."""
@@ -74,15 +80,18 @@ class Traces:
             "marks": sorted(self.marks),
             "report_digests": sorted(self.report_digests),
             "shared_films": self.shared_films,
+            "copies": [asdict(copy) for copy in self.copies],
+            "also_in": sorted(self.also_in),
         }
 
     @classmethod
-    def of_json(cls, values: Mapping[str, object]) -> Traces:
-        """Return what ``to_json`` gave."""
-        found = {kind: set(own) for kind, own in values["found"].items()}  # type: ignore[attr-defined]
+    def of_json(cls, values: Mapping[str, Any]) -> Traces:
+        """Return what ``to_json`` gave, an earlier version's too."""
+        found = {kind: set(own) for kind, own in values["found"].items()}
+        copies = [Copy(**copy) for copy in values.get("copies", [])]
         return cls(
-            str(values["patient"]), found, set(values["marks"]),  # type: ignore[call-overload]
-            set(values["report_digests"]), int(values["shared_films"]),  # type: ignore[call-overload]
+            str(values["patient"]), found, set(values["marks"]), set(values["report_digests"]),
+            int(values["shared_films"]), copies, set(values.get("also_in", [])),
         )  # fmt: skip
 
 
@@ -125,9 +134,25 @@ def _learn_from(traces: Traces, path: Path, erased: Tombstones) -> None:
         same |= is_one_of(table[name], known)
     others = table.filter(pa.array(same & ~own))
     if len(others):
-        films = others.select([n for n in ("image_key", "instance_key", *_DIGESTS) if n in names])
-        _add_rows(traces, films, erased)
+        _add_films(traces, others, erased)
         traces.shared_films = max(traces.shared_films, len(others))
+
+
+def learn_copies(
+    traces: Traces, images: pa.Table, copies: Sequence[Copy], erased: Tombstones
+) -> None:
+    """Add edited copies under other ids: the films go with the patient's, the others stay."""
+    traces.copies = list(copies)
+    own = is_one_of(images["image_key"], [copy.image for copy in copies])
+    _add_films(traces, images.filter(pa.array(own)), erased)
+
+
+def _add_films(traces: Traces, rows: pa.Table, erased: Tombstones) -> None:
+    """Add films that stand under another id: of their rows what names the film alone."""
+    names = [name for name in ("image_key", "instance_key", *_DIGESTS) if name in rows.column_names]
+    _add_rows(traces, rows.select(names), erased)
+    if "study_key" in rows.column_names:
+        traces.also_in.update(filter(None, rows["study_key"].to_pylist()))
 
 
 def _add_rows(traces: Traces, rows: pa.Table, erased: Tombstones) -> None:
@@ -165,7 +190,9 @@ def _flattened(text: str) -> str:
 
 def learn_pixels(traces: Traces, images: pa.Table, folder: Path) -> None:
     """Add the middle line of each of the patient's stored images, if it tells them apart."""
-    own = images.filter(pa.array(is_one_of(images["patient_key"], [traces.patient])))
+    films = is_one_of(images["patient_key"], [traces.patient])
+    films |= is_one_of(images["image_key"], [copy.image for copy in traces.copies])
+    own = images.filter(pa.array(films))
     places = zip(own["shard"].to_pylist(), own["row"].to_pylist(), strict=True)
     for shard, row in places:
         try:

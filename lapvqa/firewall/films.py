@@ -31,6 +31,7 @@ from lapvqa.firewall.descriptors import BYTES, Bits, describe
 from lapvqa.firewall.held_out import Archive, HeldOut
 from lapvqa.firewall.leaks import Leak, Reason, Training
 from lapvqa.job import Job
+from lapvqa.project import Project
 
 CHUNK = 512
 """Films described, or asked about, between two files of kept work."""
@@ -73,7 +74,7 @@ def near_films(
     training: Training, sets: Sequence[HeldOut], archive: Archive, job: Job
 ) -> list[list[Leak]]:
     """Return for each held-out set its leaks by films of other patients that are near."""
-    folder = _open_work(job)
+    folder = _open_work(job.project)
     search = _Search(training, sets, archive)
     bits = _describe(folder, search, job)
     kept = _Kept(folder, search)
@@ -86,12 +87,26 @@ def near_films(
     return search.leaks(kept.matches)
 
 
-def _open_work(job: Job) -> Path:
-    """Return the folder for this code and these libraries; drop those of others."""
+def described(project: Project) -> dict[str, Bits]:
+    """Return the descriptors that runs have kept, by the digest of a film's stored pixels."""
+    known: dict[str, Bits] = {}
+    for path in sorted(_work(project).glob("bits-*.npz")):
+        with np.load(path) as part:
+            known |= zip(part["digests"].tolist(), part["bits"], strict=True)
+    return known
+
+
+def _work(project: Project) -> Path:
+    """Return the folder of kept work for this code and these libraries."""
     facts = f"{code.digest(matching.__name__)} {np.__version__} {cv2.__version__}"
-    work = job.project.work_dir("firewall")
-    folder = work / f"films-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
-    for other in set(work.glob("films-*")) - {folder}:
+    name = f"films-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+    return project.work_dir("firewall") / name
+
+
+def _open_work(project: Project) -> Path:
+    """Return the folder of kept work, made where it is not there; drop those of others."""
+    folder = _work(project)
+    for other in set(folder.parent.glob("films-*")) - {folder}:
         shutil.rmtree(other)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
@@ -166,11 +181,7 @@ def _film(digest: str, uses: Sequence[tuple[int, int]], facts: Sequence[object])
 
 def _describe(folder: Path, search: _Search, job: Job) -> Bits:
     """Return the bits [R, BYTES] of the references; describe those that are new."""
-    known: dict[str, Bits] = {}
-    parts = sorted(folder.glob("bits-*.npz"))
-    for path in parts:
-        with np.load(path) as part:
-            known |= zip(part["digests"].tolist(), part["bits"], strict=True)
+    known = described(job.project)
     new = [film for film in search.references if film.digest not in known]
     with ThreadPoolExecutor(job.machine.workers) as pool:
         for start in range(0, len(new), CHUNK):

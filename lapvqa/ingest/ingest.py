@@ -33,7 +33,7 @@ from lapvqa.ingest import study_tables
 from lapvqa.ingest.account import account, by_kind, companions, companions_table
 from lapvqa.ingest.archives.found import Files, find_known_files
 from lapvqa.ingest.archives.messages import Hashes
-from lapvqa.ingest.archives.protocol import OTHER_STATUS, Archive
+from lapvqa.ingest.archives.protocol import OTHER_STATUS, Archive, people_of
 from lapvqa.ingest.archives.recognise import open_archive
 from lapvqa.ingest.archives.report_index import ReportIndex, index_file
 from lapvqa.ingest.archives.tree import TreeArchive
@@ -51,7 +51,7 @@ from lapvqa.job import Job
 from lapvqa.params import IngestParams
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
-from lapvqa.schemas import COMPANIONS, IMAGES, INVENTORY, LABELS, REJECTS, STUDIES
+from lapvqa.schemas import COMPANIONS, DEMOGRAPHICS, IMAGES, INVENTORY, LABELS, REJECTS, STUDIES
 
 _GARBAGE_AFTER = 200_000
 """Objects, between two searches for garbage: hundreds of thousands of names and rows live on, and
@@ -147,6 +147,7 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
     )
     counts["content"] = study_tables.content_digest(images, studies)
     facts |= _report_facts(reports, flags, job.recorder)
+    facts |= _write_demographics(source, known_studies, studies, job.project)
     job.recorder.facts(facts)
     labels = study_tables.labels_table(files, archive.labels(), source.keyring, studies)
     _export(shards, stored, source.store, job.project)
@@ -266,6 +267,7 @@ def _clear(project: Project) -> None:
         project.images,
         project.studies,
         project.labels,
+        project.demographics,
         project.rejects,
         project.companions,
         kept_rejects,
@@ -328,6 +330,18 @@ def _say_doubts(images: pa.Table, recorder: Recorder) -> dict[str, object]:
             "split: is a patient there under two ids?"
         )
     return {"body_part_unknown": without_part, "pixels_in_two_splits": in_two_splits}
+
+
+def _write_demographics(
+    source: Source, known: study_tables.Studies, studies: pa.Table, project: Project
+) -> dict[str, object]:
+    """Write data/demographics.parquet; return of how many studies sex and age are known."""
+    people = people_of(source.archive, source.keyring.patient)
+    table = study_tables.demographics_table(known, studies, people)
+    storage.write_table(project.demographics, table, DEMOGRAPHICS)
+    return {
+        f"studies_with_{name}": len(table) - table[name].null_count for name in ("sex", "age_band")
+    }
 
 
 def _encodings(images: pa.Table) -> dict[str, object]:

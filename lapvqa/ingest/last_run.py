@@ -43,7 +43,8 @@ class LastRun:
         self._folder = job.project.work_dir("ingest") / "last"
         project = job.project
         self._tables = [
-            project.studies, project.labels, project.rejects, project.companions, project.images,
+            project.studies, project.labels, project.demographics, project.rejects,
+            project.companions, project.images,
         ]  # fmt: skip
         """The manifest is the last."""
 

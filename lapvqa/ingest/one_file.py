@@ -60,6 +60,8 @@ RESULTS = pa.schema(
         pa.field("body_part", pa.string()),
         pa.field("burned_in", pa.string()),
         pa.field("identity_removed", pa.string()),
+        pa.field("sex", pa.string()),
+        pa.field("age_band", pa.string()),
         pa.field("photometric", pa.string()),
         pa.field("bits_stored", pa.int16()),
         pa.field("transfer_syntax", pa.string()),
@@ -159,6 +161,10 @@ class FileResult:
     """Burned In Annotation (0028,0301): yes | no, empty if not stated."""
     identity_removed: str | None = None
     """Patient Identity Removed (0012,0062): yes | no, empty if not stated."""
+    sex: str | None = None
+    """M | F | O, empty if not stated."""
+    age_band: str | None = None
+    """Ten years, empty if no age is stated: ``lapvqa.dicom.person``."""
     photometric: str | None = None
     bits_stored: int | None = None
     transfer_syntax: str | None = None
@@ -291,6 +297,8 @@ def _described(result: FileResult, header: Header, ids: Ids, context: Context) -
         body_part=header.body_part,
         burned_in=header.burned_in,
         identity_removed=header.identity_removed,
+        sex=header.sex,
+        age_band=header.age_band,
         photometric=header.photometric,
         bits_stored=header.bits_stored,
         transfer_syntax=header.transfer_syntax,

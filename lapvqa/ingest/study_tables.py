@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lapvqa.dicom import person
 from lapvqa.dicom.header import clean_date, clean_time
 from lapvqa.dicom.reasons import COPIES, Reason
 from lapvqa.identity import Keyring
 from lapvqa.images.shards import shard_name
 from lapvqa.ingest import tombstones
 from lapvqa.ingest.archives.protocol import (
+    MASKED_AGE,
     Archive,
     KnownStudies,
     Lazily,
@@ -27,6 +29,7 @@ from lapvqa.ingest.archives.protocol import (
     ReportMatch,
 )
 from lapvqa.ingest.columns import (
+    Column,
     Mask,
     Rows,
     counted,
@@ -46,7 +49,7 @@ from lapvqa.ingest.columns import (
 from lapvqa.ingest.reports import ReportResult, as_results
 from lapvqa.ingest.verdicts import is_taken
 from lapvqa.params import SeveralReports
-from lapvqa.schemas import CHEXPERT_LABELS, IMAGES, LABELS, REJECTS, STUDIES
+from lapvqa.schemas import CHEXPERT_LABELS, DEMOGRAPHICS, IMAGES, LABELS, REJECTS, STUDIES
 
 STAGE = "ingest"
 STRUCTURED_REPORT = "structured_report"
@@ -54,7 +57,7 @@ STRUCTURED_REPORT = "structured_report"
 NEEDED = (
     "path", "reason", "detail", "exception", "file_sha256", "study", "study_key", "patient_key",
     "accession_key", "instance_key", "split", "companion", "listed_date", "listed_time",
-    "study_date", "study_time",
+    "study_date", "study_time", "sex", "age_band",
 )  # fmt: skip
 """Columns of the judged files that studies, reports, labels and rejects are made of."""
 _UNKNOWN_LAST = "~"  # sorts behind every digit
@@ -479,6 +482,52 @@ def studies_table(
         "identity_flags": _flags(picked(reports.taken["flags"], report)),
     }
     return pa.table(columns, schema=STUDIES)
+
+
+def demographics_table(studies: Studies, table: pa.Table, people: pa.Table) -> pa.Table:
+    """Return data/demographics.parquet's rows: those of ``table``, which are studies.parquet's.
+
+    The archive's own ``people`` (PEOPLE, keyed) go before the headers. What the headers of a
+    patient's files say of the sex, or those of a study's of the age, counts if all that say
+    anything say the same.
+    """
+    headers = studies.files.select(["study_key", "patient_key", "sex", "age_band"])
+    headers = headers.take(pa.array(studies.rows))
+    patient, study = table["patient_key"], table["study_key"]
+    row = positions(patient, people["patient"])
+    _, days = _times_taken(studies.files)
+    first = picked(days, studies.first[positions(study, studies.keys)])
+    known = (picked(people["age"], row), picked(people["year"], row), first)
+    bands = [_band(*of_one) for of_one in zip(*(one.to_pylist() for one in known), strict=True)]
+    stated_sex = _stated(headers, "patient_key", "sex", patient)
+    stated_age = _stated(headers, "study_key", "age_band", study)
+    columns = {
+        "study_key": study,
+        "patient_key": patient,
+        "split": table["split"],
+        "sex": pc.coalesce(picked(people["sex"], row), stated_sex),
+        "age_band": pc.coalesce(pa.array(bands, pa.string()), stated_age),
+    }
+    return pa.table(columns, schema=DEMOGRAPHICS)
+
+
+def _stated(headers: pa.Table, by: str, name: str, keys: Column) -> pa.Array:
+    """Return what the headers of each of ``keys`` say, null where they say nothing or differ."""
+    said = headers.select([by, name]).filter(pa.array(is_set(headers[name])))
+    pairs = said.group_by([by, name]).aggregate([])
+    differ = counted(pairs[by])
+    sure = pairs.filter(pa.array(is_one_of(pairs[by], [k for k, n in differ.items() if n == 1])))
+    return picked(sure[name], positions(keys, sure[by]))
+
+
+def _band(age: int | None, year: int | None, day: str | None) -> str | None:
+    """Return the band at a study of who was ``age`` in ``year``; both are null if unknown."""
+    if age is None or year is None or day is None or day == _UNKNOWN_LAST:
+        return None
+    later = int(day[:4]) - year
+    if age >= MASKED_AGE:  # whoever is older than 89 has this age: earlier years say nothing
+        return person.OLDEST if later >= 0 else None
+    return person.band(age + later) or None
 
 
 def _times_taken(files: pa.Table) -> tuple[Rows, pa.Array]:

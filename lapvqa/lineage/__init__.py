@@ -11,6 +11,7 @@ Files, in the order in which data meets them:
     row_numbers.py   numbers in place of patients' and studies' keys
     first_ledger.py  the ledger of version 0.1, taken over
     evaluations.py   the entry of `lapvqa evaluate --encoder`
+    merkle.py        the root of a training's patients; the proof that somebody is not among them
     contents.py      what a table or a metrics.json says that a model card tells
     ancestry.py      what of the ledger belongs to one run or model
     file_digests.py  digests of a file that say where it changed
@@ -24,6 +25,7 @@ Files, in the order in which data meets them:
     dvc_cache.py     what DVC's cache here holds of an md5
     registered.py    registered versions of the encoder
     targets.py       what a person asks about: a file, metric, run, model, digest, patient
+    chosen.py        the run or model that a card, bundle or export tells of
     walk.py          up: the walk to the inventory
     impact.py        down: the walk to metrics and releases, and whom a training sampled
     changes.py       what changed between two runs of a stage

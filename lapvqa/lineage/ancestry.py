@@ -10,16 +10,13 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lapvqa.errors import ConfigError
 from lapvqa.lineage import runs
 from lapvqa.lineage.ledger import CODE, DECISION, LOOK, MODEL, PATCH, WAIVER, Entry
-from lapvqa.lineage.runs import FINISHED, Run, as_asked
-from lapvqa.uptodate.stagefile import overlap
+from lapvqa.lineage.runs import FINISHED, Run
 
 WEIGHTS = "encoder.safetensors"
 FIREWALL = "firewall"
 """The stage that looks for test samples in training."""
-_SHORTEST_ID = 6
 _EVALUATE = "evaluate@"
 
 
@@ -49,39 +46,6 @@ class Ancestry:
         self.runs = {
             entry.id: Told(entry, run) for entry in entries if (run := runs.of_entry(entry))
         }
-
-    def find(self, target: str) -> Told:
-        """Return the run that ``target`` names; ConfigError if none does.
-
-        A model (models/captioning, or the last part), a registered one (champion, NAME/VERSION),
-        the path of an output, a stage: the latest run of it. An id of the ledger, Prefect or
-        MLflow, a sha256 of an output: its first digits.
-        """
-        found = (
-            self._model(target)
-            or self._registered(target)
-            or self._by_name(target)
-            or self._by_digits(target)
-        )
-        if found is None:
-            stages = sorted({told.run.stage for told in self.runs.values()})
-            raise ConfigError(
-                "expected a model, an output, a stage or a run of the ledger, found "
-                f"{as_asked(target)}",
-                hint=f"stages that ran: {', '.join(stages) or 'none'}; "
-                "`lapvqa lineage` takes the same names",
-            )
-        return found
-
-    def find_model(self, target: str) -> Told:
-        """Return the run that made a model; ConfigError if ``target`` names none."""
-        found = self.find(target)
-        if not found.weights:
-            raise ConfigError(
-                f"expected a model, found a run of {found.run.stage}",
-                hint="name a folder such as models/captioning, or a run of export",
-            )
-        return found
 
     def upstream(self, *told: Told) -> list[Told]:
         """Return these runs and all that they stand on, oldest first."""
@@ -143,46 +107,6 @@ class Ancestry:
 
     def _finished(self) -> list[Told]:
         return [told for told in self.runs.values() if told.run.outcome == FINISHED]
-
-    def _model(self, target: str) -> Told | None:
-        path = target.rstrip("/")
-        for told in reversed(self._finished()):
-            folder = (told.weights or "").rpartition("/")[0]
-            if folder and path in (folder, folder.rpartition("/")[2]):
-                return told
-        return None
-
-    def _registered(self, target: str) -> Told | None:
-        for entry in reversed(self.entries):
-            said = entry.payload if entry.kind == MODEL and entry.payload else {}
-            name, aliases = said.get("name"), said.get("aliases", [])
-            names = {*aliases, f"{name}/{said.get('version')}", *(f"{name}@{a}" for a in aliases)}
-            if said and target in names:
-                return self._by_digits(str(said["sha256"]))
-        return None
-
-    def _by_name(self, target: str) -> Told | None:
-        path = target.rstrip("/")
-        latest: Told | None = None
-        for told in self._finished():
-            if path == told.run.stage or any(overlap(path, out) for out in told.run.outs):
-                latest = told
-        return latest
-
-    def _by_digits(self, target: str) -> Told | None:
-        if len(target) < _SHORTEST_ID:
-            return None
-        found = {
-            told.id: told
-            for told in self.runs.values()
-            for name in (
-                told.id, told.run.prefect_flow_run, told.run.prefect_task_run,
-                told.run.mlflow_run,
-                *(facts.get("sha256") for facts in told.run.files.values()),
-            )
-            if name is not None and name.startswith(target)
-        }  # fmt: skip
-        return _in_order(found.values())[-1] if found else None
 
 
 def _in_order(told: Iterable[Told]) -> list[Told]:

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 
 from lapvqa import storage
 from lapvqa.errors import EXIT_BAD_DATA, ConfigError, LapvqaError, MissingArtifactError
-from lapvqa.lineage import file_digests, ledger, signing
+from lapvqa.lineage import chosen, file_digests, ledger, signing
 from lapvqa.lineage.ancestry import WEIGHTS, Ancestry, Told
 from lapvqa.lineage.card import check, document, markdown
 from lapvqa.lineage.ledger import IMPORT, RELEASE, Draft, Entry
@@ -38,7 +38,7 @@ from lapvqa.project import Project
 
 FORMAT = "lapvqa-bundle/1"
 MANIFEST, SIGNATURE, PUBLIC_KEY = "manifest.json", "manifest.dsse.json", "public_key.pem"
-_OUTSIDE = (MANIFEST, SIGNATURE, PUBLIC_KEY)
+OUTSIDE = (MANIFEST, SIGNATURE, PUBLIC_KEY)
 """What the manifest does not list."""
 
 _ALWAYS = {
@@ -91,6 +91,8 @@ class Packed:
     """Whether the ledger did not know of it yet."""
     contaminated: bool = False
     """Whether a decision in the ledger calls a training contaminated that it stands on."""
+    repaired: str = ""
+    """What was damaged in the folder of an earlier import, which was made anew."""
 
 
 def pack(
@@ -102,7 +104,7 @@ def pack(
     here any more.
     """
     ancestry = Ancestry(ledger.entries(project))
-    told = ancestry.find(target)
+    told = chosen.run(project, ancestry, target)
     scope = ancestry.scope(told)
     wanted = _ALWAYS | (_PREDICTIONS if predictions else set()) | (_WEIGHTS if weights else set())
     files, absent = _artefacts(project, scope, wanted)
@@ -136,13 +138,14 @@ def pack(
         SIGNATURE: _of_bytes(signing.sign(project, signed)),
         PUBLIC_KEY: _of_bytes(key),
     }
-    with storage.atomic_path(out) as temporary, temporary.open("wb") as file:
-        _write_zip(file, contents)
     released = {
         "bundle": digest, "run": told.id, "predictions": predictions, "weights": weights,
         "name": out.name,
     }  # fmt: skip
-    new = _tell_once(project, RELEASE, released)
+    with storage.atomic_path(out) as temporary:
+        with temporary.open("wb") as file:
+            _write_zip(file, contents)
+        new = _tell_once(project, RELEASE, released)  # no bundle leaves that nothing tells of
     size = sum(content.size for content in contents.values())
     said = (entry.payload or {} for entry in ancestry.beside(scope))
     contaminated = any(one.get("verdict") == "contaminated" for one in said)
@@ -176,7 +179,8 @@ def unpack(project: Project, file: Path, *, public_key: bytes | None = None) -> 
                 raise _refused("the zip itself: something stands behind its end")
         digest = _sha256(text)
         folder = project.imported(digest)
-        if not folder.exists():
+        damage = _damage(folder, manifest["files"], {n: _read(contents[n], n) for n in OUTSIDE})
+        if damage or not folder.exists():
             _extract(archive, contents, folder)
     arrived = {
         "bundle": digest, "run": manifest["run"], "stage": manifest["stage"],
@@ -187,7 +191,7 @@ def unpack(project: Project, file: Path, *, public_key: bytes | None = None) -> 
     size = sum(content.size for content in contents.values())
     return Packed(
         manifest["run"], digest, arrived["key"], len(contents), size,
-        tuple(manifest["absent"]), new,
+        tuple(manifest["absent"]), new, repaired=damage,
     )  # fmt: skip
 
 
@@ -256,10 +260,10 @@ def _checked_manifest(
     contents: Mapping[str, Content], public_key: bytes | None
 ) -> tuple[dict[str, Any], bytes, bytes]:
     """Return the manifest, its bytes and the key, once the signature holds."""
-    for name in _OUTSIDE:
+    for name in OUTSIDE:
         if name not in contents:
             raise _refused(f"expected {name} in the bundle, found none")
-    text, envelope, brought = (_read(contents[name], name) for name in _OUTSIDE)
+    text, envelope, brought = (_read(contents[name], name) for name in OUTSIDE)
     key = _key(brought) if public_key is None else public_key
     statement = signing.verify(envelope, key, what=SIGNATURE)
     if brought != key:
@@ -269,7 +273,7 @@ def _checked_manifest(
     manifest: dict[str, Any] = json.loads(text)
     if manifest["format"] != FORMAT:
         raise _refused(f"{MANIFEST}: expected format {FORMAT}, found {manifest['format']!r}")
-    if odd := set(contents) ^ {*manifest["files"], *_OUTSIDE}:
+    if odd := set(contents) ^ {*manifest["files"], *OUTSIDE}:
         raise _refused(f"{min(odd)}: the manifest and the zip do not both hold it")
     return manifest, text, key
 
@@ -294,6 +298,27 @@ def _changed_field(text: bytes, contents: Mapping[str, Content]) -> str:
     return "a field beside files was changed since it was signed"
 
 
+def _damage(folder: Path, files: Mapping[str, Any], outside: Mapping[str, bytes]) -> str:
+    """Say what in the folder of an earlier import is not as it came; nothing if all is, or none."""
+    if not folder.exists():
+        return ""
+    for name, described in {**files, **dict.fromkeys(outside)}.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name}: it is gone"
+        if described is None:
+            if path.read_bytes() != outside[name]:
+                return f"{name}: it was changed"
+            continue
+        with path.open("rb") as stream:
+            fault = file_digests.fault(stream, path.stat().st_size, described)
+        if fault:
+            return f"{name}: {fault}"
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    strangers = sorted(found - {*files, *outside})
+    return f"{strangers[0]}: the bundle does not hold it" if strangers else ""
+
+
 def _extract(archive: zipfile.ZipFile, contents: Mapping[str, Content], folder: Path) -> None:
     """Write all files into a new folder whose ledger and card hold; none if anything fails."""
     temporary = folder.with_name(f".{folder.name}.tmp")
@@ -311,6 +336,7 @@ def _extract(archive: zipfile.ZipFile, contents: Mapping[str, Content], folder: 
             faults += [f"card.md {one}" for one in check.faults(card, ledger.entries(brought))]
         if faults:
             raise _refused(faults[0])
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier import, and damaged
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -15,8 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 UNKNOWN = "unknown"
-_BY_SPLIT = ("view", "sex", "age_band")
-"""Columns whose values are counted by split, where a table has them."""
 _EVALUATION = (
     "task", "status", "reason", "primary", "num_samples", "num_patients",
     "contaminated", "slices",
@@ -35,20 +33,24 @@ def facts(path: Path) -> dict[str, Any]:
 
 
 def _of_images(path: Path) -> dict[str, Any]:
-    columns = set(pq.read_schema(path).names) & {"split", *_BY_SPLIT}
-    table = pq.read_table(path, columns=sorted(columns))
+    table = pq.read_table(path, columns=["split", "view"])
     splits = table["split"].to_pylist()
-    found: dict[str, Any] = {"split": _counted(splits)}
-    for column in _BY_SPLIT:
-        if column in columns:
-            values = [value or UNKNOWN for value in table[column].to_pylist()]
-            found[column] = {
-                value: _counted(
-                    split for split, one in zip(splits, values, strict=True) if one == value
-                )
-                for value in sorted(set(values))
-            }
-    return {"counts": found}
+    return {"counts": {"split": _counted(splits), "view": _by_split(table["view"], splits)}}
+
+
+def _of_demographics(path: Path) -> dict[str, Any]:
+    table = pq.read_table(path, columns=["split", "sex", "age_band"])
+    splits = table["split"].to_pylist()
+    return {"counts": {name: _by_split(table[name], splits) for name in ("sex", "age_band")}}
+
+
+def _by_split(column: pa.ChunkedArray, splits: list[str]) -> dict[str, dict[str, int]]:
+    """Return how often each value stands in each split."""
+    values = [value or UNKNOWN for value in column.to_pylist()]
+    return {
+        value: _counted(split for split, one in zip(splits, values, strict=True) if one == value)
+        for value in sorted(set(values))
+    }
 
 
 def _of_studies(path: Path) -> dict[str, Any]:
@@ -92,6 +94,7 @@ def _counted(values: Any) -> dict[str, int]:
 _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "images.parquet": _of_images,
     "studies.parquet": _of_studies,
+    "demographics.parquet": _of_demographics,
     "rejects.parquet": _of_rejects,
     "token_rejects.parquet": _of_rejects,
     "metrics.json": _of_metrics,

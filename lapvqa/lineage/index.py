@@ -3,7 +3,8 @@
 .lapvqa/lineage.sqlite is no truth: it is brought up to date each time it is opened, as far as a
 file that it was made from is another one by its stat, and made again where it is damaged, of
 another version, or not of this ledger. A rollback journal and no WAL, which corrupts on NFS, Lustre
-and GPFS; what is deleted is overwritten.
+and GPFS; what is deleted is overwritten. Where nothing may be written, or nothing was made yet, it
+lives in memory for one question: a look leaves nothing behind.
 
 A stage whose present state in dvc.lock no entry tells of (a bare `dvc repro`, `git pull` with `dvc
 pull`) has a run with a negative number here, of what dvc.lock alone knows.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -93,16 +95,21 @@ def ask(project: Project, question: Callable[[sqlite3.Connection], Answer]) -> A
     except sqlite3.DatabaseError as error:
         if _is_busy(error):
             raise
-        rebuild(project)
-        with opened(project) as database:
+        if _is_kept(project):
+            rebuild(project)
+        with opened(project, trusted=False) as database:
             return question(database)
 
 
 @contextmanager
-def opened(project: Project) -> Iterator[sqlite3.Connection]:
-    """Open the index of a project, brought up to date; rows come as ``sqlite3.Row``."""
+def opened(project: Project, *, trusted: bool = True) -> Iterator[sqlite3.Connection]:
+    """Open the index of a project, brought up to date; rows come as ``sqlite3.Row``.
+
+    ``trusted``: one that may not be written is used as it lies there, if it is up to date.
+    """
     first_ledger.take_over(project)
-    with closing(_usable(project)) as database:
+    kept = _is_kept(project)
+    with closing(_usable(project) if kept else _unkept(project, trusted)) as database:
         yield database
 
 
@@ -131,6 +138,31 @@ def faults(project: Project) -> list[str]:
 def _content(database: sqlite3.Connection, table: str) -> list[tuple[Any, ...]]:
     # Numbers of artefacts are given in the order of arrival, which an index that grew keeps too.
     return sorted(map(tuple, database.execute(f"SELECT * FROM {table}")), key=repr)
+
+
+def _is_kept(project: Project) -> bool:
+    """Tell whether the index may lie on the disk: not where nobody may write, or nothing was made.
+
+    An empty clone has neither .lapvqa/ nor images, and stays as it is.
+    """
+    if not project.state.exists():
+        return project.images.exists() and os.access(project.root, os.W_OK)
+    files = [path for path in (project.state, project.lineage_index) if path.exists()]
+    return all(os.access(path, os.W_OK) for path in files)
+
+
+def _unkept(project: Project, trusted: bool) -> sqlite3.Connection:
+    """Connect to the index as it lies there, if it is up to date; else to one in memory."""
+    if trusted and os.access(project.lineage_index, os.R_OK):
+        database = _connect(f"{project.lineage_index.resolve().as_uri()}?mode=ro")
+        with suppress(sqlite3.DatabaseError):
+            if not _changed(database, _stamps(project)):
+                return database
+        database.close()
+    database = _connect(":memory:")
+    _create(database)
+    _bring_up_to_date(database, project)
+    return database
 
 
 def _usable(project: Project) -> sqlite3.Connection:
@@ -181,7 +213,7 @@ def _is_busy(error: sqlite3.DatabaseError) -> bool:
 
 
 def _connect(place: Path | str) -> sqlite3.Connection:
-    database = sqlite3.connect(place, timeout=30)
+    database = sqlite3.connect(place, timeout=30, uri=str(place).startswith("file:"))
     database.execute("PRAGMA secure_delete = ON")
     database.row_factory = sqlite3.Row
     return database

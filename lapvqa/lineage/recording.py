@@ -18,10 +18,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lapvqa import storage
-from lapvqa.lineage import contents, ledger, runs
+from lapvqa.errors import ConfigError
+from lapvqa.identity import find_key
+from lapvqa.lineage import contents, ledger, merkle, runs
 from lapvqa.lineage.ledger import CODE, PATCH, RUN, TRAINED_ON, Draft, Entry
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, packed
 from lapvqa.lineage.runs import Run, code_listing, digest
+from lapvqa.machine import load_machine
+from lapvqa.params import load_params
 from lapvqa.project import Project
 from lapvqa.schemas import MEMBERS, MEMBERS_FILE
 from lapvqa.uptodate import hashes
@@ -85,7 +89,7 @@ def write(
     """
     run = replace(
         run, code=code["digest"],
-        files={path: _file_facts(project.root / path) for path in run.outs},
+        files={path: _file_facts(project, path) for path in run.outs},
         commit=commit.sha, dirty=commit.dirty,
         patch=digest(commit.patch) if commit.patch else None,
     )  # fmt: skip
@@ -197,8 +201,9 @@ def _made_by(
     }
 
 
-def _file_facts(path: Path) -> dict[str, Any]:
+def _file_facts(project: Project, name: str) -> dict[str, Any]:
     """Return bytes of an output; sha256 of a file, rows of a Parquet file, files of a folder."""
+    path = project.root / name
     stats = hashes.stat_artefact(path, [])
     if stats is None:
         return {}
@@ -209,6 +214,8 @@ def _file_facts(path: Path) -> dict[str, Any]:
         facts["sha256"] = storage.sha256_file(path)
     if path.suffix == ".parquet":
         facts |= _table_facts(path)
+    if path.name == MEMBERS_FILE:
+        facts |= _root_of(project, path)
     return facts | contents.facts(path)
 
 
@@ -219,6 +226,24 @@ def _table_facts(path: Path) -> dict[str, Any]:
         return {}
     columns = {field.name: str(field.type) for field in footer.schema_arrow}
     return {"rows": footer.metadata.num_rows, "schema": digest(columns)}
+
+
+def _root_of(project: Project, path: Path) -> dict[str, Any]:
+    """Return the number of a training's patients and their Merkle root; nothing without the key.
+
+    The root names nobody, and whoever has the key can prove by it that somebody is not among them.
+    """
+    try:
+        machine, inventory = load_machine(project), load_params(project.params).inventory
+        key = find_key(machine.folder("source", inventory, project), project, machine)
+    except ConfigError:
+        return {}
+    if key is None:
+        return {}
+    table = storage.read_table(path, MEMBERS, made_by="pretrain")
+    members = {one for one in table["patient_key"].to_pylist() if one}
+    tree = merkle.leaves(merkle.member_digest(key, one) for one in members)
+    return {"members": {"patients": len(members), "root": merkle.root(tree)}}
 
 
 def _trained_on(project: Project, path: str, run_id: str) -> dict[str, Any]:

@@ -113,6 +113,23 @@ def public_key(project: Project) -> bytes:
     )
 
 
+def checking_key(project: Project) -> bytes:
+    """Return the key that checks what this project signed, as PEM; makes none.
+
+    A clone has its public half alone. Raises ConfigError if nothing was signed here yet.
+    """
+    if load_machine(project).signing_key_file is not None or project.signing_key.exists():
+        return public_key(project)
+    try:
+        return project.signing_public_key.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(
+            "expected ledger/signing.pub, by which signatures of this project are checked, found "
+            "none",
+            hint="restore it from git, or check in the project that signed",
+        ) from None
+
+
 def key_id(public_key: bytes) -> str:
     """Return the id by which envelopes name a public key; people compare its first digits."""
     return str(_public(public_key).keyid)

@@ -110,8 +110,8 @@ class _Finder:
     def find(self, asked: str) -> Target:
         # A raw id may look like the beginning of a digest, so people come before these.
         finders: tuple[Callable[[str], Target | None], ...] = (
-            self._model, self._stage, self._run_id, self._metric, self._path, self.person,
-            self._prefix, self._listed,
+            self._model, self._stage, self._run_id, self._metric, self._path, self._folder,
+            self.person, self._prefix, self._listed,
         )  # fmt: skip
         for finder in finders:
             target = finder(asked)
@@ -122,15 +122,17 @@ class _Finder:
     # A model, a stage, a run
 
     def _model(self, asked: str) -> Target | None:
-        if not asked.startswith("models:/"):
-            return None
+        """Return a registered model: models:/NAME/VERSION, NAME@ALIAS, or the alias alone."""
         versions = registered.versions(self._project, self._database)
-        name, _, rest = asked.removeprefix("models:/").partition("@")
-        if not rest:
-            name, _, rest = name.partition("/")
+        bare = asked.removeprefix("models:/")
         for version in versions:
-            if version.name == name and (rest == version.version or rest in version.aliases):
+            aliases = {
+                name for alias in version.aliases for name in (f"{version.name}@{alias}", alias)
+            }
+            if bare in {f"{version.name}/{version.version}", *aliases}:
                 return self._of_version(asked, version)
+        if bare == asked:
+            return None
         known = [f"models:/{v.name}/{v.version}" for v in versions]
         known += [f"models:/{v.name}@{alias}" for v in versions for alias in v.aliases]
         near = difflib.get_close_matches(asked, known, n=3, cutoff=0.3) or known[:5]
@@ -222,6 +224,15 @@ class _Finder:
             md5 = self._origins.code_files(origin).get(relative) if origin else None
             if md5 is not None:
                 return Target(relative, ARTEFACT, (Key(relative, md5, None),))
+        return None
+
+    def _folder(self, asked: str) -> Target | None:
+        """Return the outputs beneath a folder; models/ may be left out: `captioning`."""
+        for folder in dict.fromkeys([self._relative(asked), f"models/{asked.rstrip('/')}"]):
+            keys = self._keys("substr(a.path, 1, ?) = ?", len(folder) + 1, f"{folder}/")
+            first = {key.path: key for key in reversed(keys)}
+            if first:
+                return Target(folder, ARTEFACT, tuple(first[path] for path in sorted(first)))
         return None
 
     def _made(self, path: str) -> Key | None:
@@ -352,12 +363,12 @@ class _Finder:
         assert row is not None
         return Target(value, FILM, key=row["image_key"])
 
-    def _keys(self, where: str, value: object) -> tuple[Key, ...]:
+    def _keys(self, where: str, *values: object) -> tuple[Key, ...]:
         """Return artefacts, dvc.lock's own before others, later ones before earlier."""
         rows = self._database.execute(
             f"SELECT a.path, a.md5, runs.id FROM artefacts a JOIN runs USING (run) "
             f"LEFT JOIN present p ON p.run = a.run WHERE {where} "
-            "ORDER BY p.run IS NULL, started DESC, a.artefact", (value,),
+            "ORDER BY p.run IS NULL, started DESC, a.artefact", values,
         )  # fmt: skip
         return tuple(Key(*row) for row in rows)
 

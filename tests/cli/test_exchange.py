@@ -35,6 +35,10 @@ def test_a_card_is_made_and_checked(project: Path, lapvqa: Lapvqa) -> None:
     refused = lapvqa("card", "--check", "card.md")
     assert refused.code == 3
     assert "the card says '0.922', the ledger '0.722'" in refused.out
+    Path("card.md").write_bytes(b"\xff")
+    empty = lapvqa("card", "--check", "card.md")
+    assert empty.code == 3
+    assert "names no model of this ledger" in empty.out
     assert "found none" in lapvqa("card", "--check", "none.md").err
     assert lapvqa("card").code == 2
     assert lapvqa("card", "unheard-of").code == 2
@@ -58,6 +62,15 @@ def test_a_bundle_goes_out_and_comes_in(
     assert again.code == 0
     assert "known already" in again.out
     assert "signed by the key of signing.pub" in again.out
+    (card,) = other.glob("imports/*/card.md")
+    whole = card.read_bytes()
+    for damage in (card.unlink, lambda: card.write_bytes(whole[:-2]),
+                   lambda: card.with_name("public_key.pem").write_bytes(b"another"),
+                   lambda: card.with_name("added.txt").write_text("by somebody")):  # fmt: skip
+        damage()
+        assert "damaged since" in lapvqa("bundle", "--import", str(file)).out
+        assert card.read_bytes() == whole
+        assert "nothing changed" in lapvqa("bundle", "--import", str(file)).out
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
@@ -79,3 +92,23 @@ def test_the_ledger_is_exported(project: Path, lapvqa: Lapvqa, form: str) -> Non
     assert Path("out").exists()
     assert lapvqa("export-lineage", "--format", form).code == 2
     assert lapvqa("export-lineage", "--format", "xml", "--out", "x").code == 2
+
+
+def test_nothing_is_written_over_that_the_command_did_not_write(
+    project: Path, lapvqa: Lapvqa
+) -> None:
+    mine = Path("mine")
+    mine.write_text("# a thesis\n")
+    for command in (
+        ("card", "captioning", "--out"), ("bundle", "captioning", "--out"),
+        ("export-lineage", "captioning", "--format", "prov", "--out"),
+        ("export-lineage", "captioning", "--format", "openlineage", "--out"),
+        ("lineage", "export", "--html"),
+    ):  # fmt: skip
+        refused = lapvqa(*command, "mine")
+        assert refused.code == 2
+        assert "found another file at mine" in refused.err
+        assert "expected a file to write, found the folder" in lapvqa(*command, "ledger").err
+        own = command[0] + command[-2][-4:]
+        assert [lapvqa(*command, own).code for _ in range(2)] == [0, 0]
+    assert mine.read_text() == "# a thesis\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import pytest
 
 from lapvqa.project import Project
 
-# Archives as tests/dicom makes them, and the search of tests/e2e.
-sys.path += [str(Path(__file__).parents[1] / name) for name in ("dicom", "e2e")]
+# Archives as tests/dicom makes them, the search of tests/e2e, the edits of tests/firewall.
+sys.path += [str(Path(__file__).parents[1] / name) for name in ("dicom", "e2e", "firewall")]
 
 
 @pytest.fixture(scope="session")
@@ -36,11 +35,8 @@ def project(read: Path, tmp_path: Path) -> Project:
 @pytest.fixture
 def apart(read: Path, tmp_path: Path) -> Project:
     """A project with an archive of its own beside it, to be changed."""
-    from small_project import bring_up_to_date
+    from small_project import bring_up_to_date, with_own_archive
 
-    shutil.copytree(read, tmp_path / "own", copy_function=shutil.copy2)
-    root = tmp_path / "own/project"
-    text = (root / "local.yaml").read_text().replace(str(read), str(tmp_path / "own"))
-    (root / "local.yaml").write_text(text)
-    bring_up_to_date(Project(root))  # the finished work belongs to an archive's place
-    return Project(root)
+    project = with_own_archive(read, tmp_path / "own")
+    bring_up_to_date(project)  # the finished work belongs to an archive's place
+    return project

@@ -47,6 +47,15 @@ def copy_of(read: Path, root: Path) -> Project:
     return Project(root / "project")
 
 
+def with_own_archive(read: Path, folder: Path) -> Project:
+    """Copy project and archive, so that the archive can be changed; not up to date with it."""
+    shutil.copytree(read, folder, copy_function=shutil.copy2)
+    root = folder / "project"
+    text = (root / "local.yaml").read_text().replace(str(read), str(folder))
+    (root / "local.yaml").write_text(text)
+    return Project(root)
+
+
 def place(project: Project, *, request: str = "R1") -> Place:
     """The erasure's view of the project, with no DVC, MLflow or Prefect."""
     archive = load_machine(project).folder("source", load_params(project.params).inventory, project)

@@ -30,13 +30,15 @@ from lapvqa import storage
 from lapvqa.erasure import journal, receipt
 from lapvqa.erasure.databases import overwrite
 from lapvqa.erasure.erase import STEPS, erase, look, open_journal
+from lapvqa.erasure.impact import trainings_since
 from lapvqa.errors import BusyError, ConfigError, LapvqaError
 from lapvqa.identity import Keyring
 from lapvqa.images.shards import ShardStore, write_shard
-from lapvqa.lineage import index, ledger, signing
+from lapvqa.lineage import index, ledger, merkle, recording, signing
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers
+from lapvqa.lineage.runs import Run
 from lapvqa.project import Project
-from lapvqa.schemas import IMAGES, STUDIES
+from lapvqa.schemas import IMAGES, MEMBERS, MEMBERS_FILE, STUDIES
 
 PATIENT_KEY = Keyring(KEY.encode()).patient(GONE)
 
@@ -160,6 +162,28 @@ def test_no_store_holds_anything_afterwards(apart: Project) -> None:
         texts = [text for (text,) in database.execute("SELECT text FROM logs")]
     assert len(texts) == 11
     assert texts[-1] == "something else"
+    _found_again(apart)
+
+
+def _found_again(project: Project) -> None:
+    """A copy that turns up after a complete erasure goes too, and both receipts are kept."""
+    path = project.receipts / f"{mark_of(project)}.json"
+    before = path.read_bytes()
+    storage.write_bytes(project.root / "exports/found.txt", f"an old list: {PATIENT_KEY}".encode())
+    again = place(project, request="R2")
+    told = erase(again, open_journal(again, GONE, "R2"), lambda _: None)
+    assert (told["state"], told["number"], told["request"]) == ("complete", 2, "R2")
+    assert path.read_bytes() == before
+    second = receipt.paths(project, told)[0]
+    assert second.name == f"{path.stem}-2.json"
+    for one in (path, second):
+        receipt.check(one, signing.checking_key(project))
+    assert open_journal(again, GONE, "R3").number == 3
+
+
+def mark_of(project: Project) -> str:
+    """The name of the patient's erasure."""
+    return open_journal(place(project), GONE, "").name
 
 
 def left_of(project: Project, hidden: Canaries) -> set[str]:
@@ -174,12 +198,22 @@ def test_killed_at_any_step_it_ends_the_same(project: Project) -> None:
     for step in ("renew", "remove", "check"):
         assert step in STEPS
         _kill_in(project, step, moments.uniform(0, 0.4))
+        assert "it was cut off before" in standing(project)
     there = place(project)
     told = erase(there, open_journal(there, GONE, "R1"), lambda _: None)
     assert told["scope"]["rows"] == {"images": 2, "studies": 2, "tokens": 2}
     assert sum(one["held_traces"] for one in told["stores"]) > 25, "what the first look found"
     assert left_of(project, hidden) == LISTED
     assert ledger.verify(project) == []
+    assert standing(project) == "it waits until the archive's owner has deleted the files"
+
+
+def standing(project: Project) -> str:
+    """What `lapvqa status` says of the open erasure."""
+    (path,) = project.open_erasures.glob("*.json")
+    opened = journal.load(project, path.stem)
+    assert opened is not None
+    return journal.stands_at(opened.facts, STEPS)
 
 
 def _kill_in(project: Project, step: str, seconds: float) -> None:
@@ -280,3 +314,37 @@ def test_a_journal_is_private(project: Project) -> None:
     path = journal.place(project, opened.name)
     assert path.stat().st_mode & 0o777 == 0o600
     assert journal.load(project, opened.name) == opened
+
+
+def test_a_training_that_follows_records_by_its_root_that_the_patient_is_not_in_it(
+    erased: Erased,
+) -> None:
+    project = erased.project
+    others = sorted({row["patient_key"] for row in erased.studies} - {PATIENT_KEY})
+    assert trained_by(erased, others) == [False]
+    assert trained_by(erased, [*others, PATIENT_KEY]) == [False, True]
+    RowNumbers(project, PATIENT).erase(others[0])
+    assert trained_by(erased, others[1:]) == [None, None, False]
+    run = next(told for told in recording.told(project) if told.stage == "pretrain")
+    recorded = run.files[f"models/captioning/{MEMBERS_FILE}"]["members"]
+    tree = merkle.leaves(merkle.member_digest(KEY.encode(), one) for one in others)
+    assert recorded == {"patients": len(others), "root": merkle.root(tree)}
+
+
+def trained_by(erased: Erased, patients: list[str]) -> list[bool | None]:
+    """Record a training by these patients; return what is known of all since the receipt."""
+    project = erased.project
+    rows = [
+        {"study_key": f"study of {one}", "patient_key": one, "role": "train", "times": 2,
+         "times_best": 1, "first_step": 1}
+        for one in patients
+    ]  # fmt: skip
+    path = project.model_dir("captioning") / MEMBERS_FILE
+    storage.write_table(path, pa.Table.from_pylist(rows, MEMBERS), MEMBERS)
+    out = f"{{path: models/captioning/{MEMBERS_FILE}, md5: {len(patients):032x}}}"
+    project.dvc_lock.write_text(
+        f"schema: '2.0'\nstages:\n  pretrain:\n    cmd: x\n    outs:\n    - {out}\n"
+    )
+    recording.record(project, Run("pretrain", time.time(), 2.0), recording.Commit(None, None))
+    since = trainings_since(project, KEY.encode(), erased.receipt)
+    return [one["has_the_patient"] for one in since]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from lapvqa.errors import ConfigError
-from lapvqa.lineage import contents, ledger, recording
+from lapvqa.lineage import chosen, contents, ledger, recording
 from lapvqa.lineage.ancestry import Ancestry
 from lapvqa.lineage.card import check, document, html, markdown
 from lapvqa.lineage.ledger import Entry
@@ -33,10 +33,11 @@ def entries(project: Project) -> list[Entry]:
     return ledger.entries(project)
 
 
-def card_of(entries: list[Entry], target: str = "captioning") -> tuple[str, str]:
-    """Return the card as Markdown and as HTML."""
+def card_of(entries: list[Entry], id: str | None = None) -> tuple[str, str]:
+    """Return the card of a run, else of the last model, as Markdown and as HTML."""
     ancestry = Ancestry(entries)
-    card = document.card(ancestry, ancestry.find_model(target))
+    models = [told for told in ancestry.runs.values() if told.weights and id in (None, told.id)]
+    card = document.card(ancestry, models[-1])
     return markdown.render(card), html.render(card)
 
 
@@ -95,6 +96,39 @@ def test_a_number_that_the_ledger_does_not_have_is_found(entries: list[Entry], f
     assert check.faults(re.sub("@[0-9a-f]{12}", "@" + "0" * 12, page, count=1), entries)
 
 
+@pytest.mark.parametrize("form", [0, 1], ids=["markdown", "html"])
+def test_a_card_whose_every_number_is_right_is_still_held_line_by_line(
+    entries: list[Entry], form: int
+) -> None:
+    page = card_of(entries)[form]
+    assert check.differences(page, entries) == []
+    lines = page.split("\n")
+    row = next(n for n, line in enumerate(lines) if "images.parquet/counts/split/train" in line)
+    cut = "</td><td>" if form else " | "
+    cells = lines[row].split(cut)
+    cells[1:3] = cells[2:0:-1]
+    swapped = [*lines[:row], cut.join(cells), *lines[row + 1 :]]
+    for damaged in (swapped, lines[:row] + lines[row + 1 :], lines[:row]):
+        text = "\n".join(damaged)
+        assert not check.faults(text, entries)
+        (said,) = check.differences(text, entries)
+        assert said.startswith(f"line {row + 1}: the card says")
+    assert check.differences("", entries) == ["it names no model of this ledger at its beginning"]
+
+
+def test_a_card_that_the_ledger_has_outgrown_says_so(tmp_path: Path) -> None:
+    project = written_ledger.write(tmp_path, generations=1)
+    page = card_of(before := ledger.entries(project))[0]
+    model = next(told for told in Ancestry(before).runs.values() if told.weights)
+    ledger.append(project, ledger.LOOK, {"what": "nothing of this model"})
+    assert check.differences(page, ledger.entries(project)) == []
+    said = {"runs": [model.id], "verdict": "contaminated"}
+    ledger.append(project, ledger.DECISION, said)
+    (difference,) = check.differences(page, ledger.entries(project))
+    assert "the ledger gives '| " in difference
+    assert f"after entry {len(before)} of {len(before) + 2} it was the card" in difference
+
+
 def test_an_erased_entry_leaves_its_numbers_without_a_place(tmp_path: Path) -> None:
     project = written_ledger.write(tmp_path, generations=1)
     page = card_of(ledger.entries(project))[0]
@@ -119,7 +153,7 @@ def test_whatever_stands_in_the_ledger_the_card_holds(values: dict[str, object])
         Entry(number, str(number) * 64, "run", 1.0, json.loads(json.dumps(one.payload())))
         for number, one in enumerate((before, run))
     ]
-    for page in card_of(entries, "models/7"):
+    for page in card_of(entries):
         assert check.faults(page, entries) == []
         assert check.faults(f"{page} 7", entries)
 
@@ -190,17 +224,17 @@ def test_a_registered_model_is_found_by_its_alias_and_version(tmp_path: Path) ->
         ledger.append(project, ledger.MODEL, said | {"sha256": digest})
     entries = ledger.entries(project)
     ancestry = Ancestry(entries)
-    assert ancestry.find_model("champion").id == models[-1].id
-    assert ancestry.find_model("lapvqa-encoder@champion").id == models[-1].id
-    assert ancestry.find_model("lapvqa-encoder/1").id == models[0].id
-    page = card_of(entries, "champion")[0]
+    for name in ("champion", "lapvqa-encoder@champion", "models:/lapvqa-encoder/2", "captioning"):
+        assert chosen.model(project, ancestry, name).id == models[-1].id
+    assert chosen.model(project, ancestry, "lapvqa-encoder/1").id == models[0].id
+    page = card_of(entries)[0]
     assert '| version | "2" |' in read(page)
     assert '| version | "1" |' not in read(page)
     assert check.faults(page, entries) == []
 
 
-def test_what_is_no_model_has_no_card(entries: list[Entry]) -> None:
+def test_what_is_no_model_has_no_card(project: Project, entries: list[Entry]) -> None:
     with pytest.raises(ConfigError, match="expected a model, found a run of ingest"):
-        Ancestry(entries).find_model("data/images.parquet")
-    with pytest.raises(ConfigError, match="stages that ran: evaluate@probe_nih14, export"):
-        Ancestry(entries).find_model("unheard-of")
+        chosen.model(project, Ancestry(entries), "data/images.parquet")
+    with pytest.raises(ConfigError, match="is no file, metric or run"):
+        chosen.model(project, Ancestry(entries), "unheard-of")

@@ -47,7 +47,7 @@ def ancestry(project: Project) -> Ancestry:
 
 @pytest.fixture(scope="module")
 def runs(ancestry: Ancestry) -> list[Told]:
-    return parts.selected(ancestry, None)
+    return parts.selected(Project(Path("unused")), ancestry, None)
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +109,12 @@ def test_openlineage_events_and_facets_are_valid(
     assert again.read_bytes() == (tmp_path / "events.ndjson").read_bytes()
 
 
-def test_openlineage_tells_verdicts_metrics_and_shards(ancestry: Ancestry, tmp_path: Path) -> None:
-    events = events_of(ancestry, parts.selected(ancestry, "captioning"), tmp_path / "e.ndjson")
+def test_openlineage_tells_verdicts_metrics_and_shards(
+    project: Project, ancestry: Ancestry, tmp_path: Path
+) -> None:
+    events = events_of(
+        ancestry, parts.selected(project, ancestry, "captioning"), tmp_path / "e.ndjson"
+    )
     ends = {event["job"]["name"]: event for event in events if event["eventType"] == "COMPLETE"}
     gate = ends["export"]["run"]["facets"]["test"]["tests"]
     assert [(one["name"], one["status"], one["actual"]) for one in gate] == [
@@ -151,12 +155,15 @@ def test_openlineage_tells_verdicts_metrics_and_shards(ancestry: Ancestry, tmp_p
     ],
 )  # fmt: skip
 def test_a_broken_event_is_found(
+    project: Project,
     ancestry: Ancestry,
     tmp_path: Path,
     faults: Callable[..., list[str]],
     damage: Callable[[dict[str, Any]], object],
 ) -> None:
-    event = events_of(ancestry, parts.selected(ancestry, "captioning"), tmp_path / "e.ndjson")[-1]
+    event = events_of(
+        ancestry, parts.selected(project, ancestry, "captioning"), tmp_path / "e.ndjson"
+    )[-1]
     assert faults(event) == []
     damage(event)
     assert faults(event)
@@ -193,9 +200,12 @@ def test_a_crate_names_each_artefact_once_by_its_digest(
     digests = {one["sha256"] for one in graph if "sha256" in one}
     known = {f["sha256"] for told in runs for f in told.run.files.values() if "sha256" in f}
     assert digests == known
+    (crate / "my notes.txt").write_text("of a person")
     (tmp_path / "mine").mkdir()
-    with pytest.raises(ConfigError, match="expected a new folder or a crate to replace"):
-        as_ro_crate.write(project, ancestry, runs, tmp_path / "mine")
+    for folder in (crate, tmp_path / "mine"):
+        with pytest.raises(ConfigError, match="expected a new folder, or a crate of this command"):
+            as_ro_crate.write(project, ancestry, runs, folder)
+    assert (crate / "my notes.txt").exists()
 
 
 def test_no_export_holds_a_patients_key(
@@ -261,4 +271,4 @@ def test_a_missing_package_names_the_extra() -> None:
 
 def test_an_empty_ledger_has_nothing_to_export() -> None:
     with pytest.raises(ConfigError, match="expected runs in the ledger, found none"):
-        parts.selected(Ancestry([]), None)
+        parts.selected(Project(Path("unused")), Ancestry([]), None)

@@ -14,7 +14,7 @@ from told_project import COMMITS, KEYS, SHARD, Told, film_path, hexes, uuid
 
 from flows.cli import main
 from lapvqa.errors import EXIT_USER, ConfigError
-from lapvqa.lineage import index, ledger, reasons, targets
+from lapvqa.lineage import chosen, index, ledger, reasons, targets
 from lapvqa.lineage.ancestry import Ancestry
 from lapvqa.lineage.targets import Target
 from lapvqa.project import Project
@@ -255,7 +255,7 @@ def test_no_error_repeats_what_may_be_a_raw_id(told: Told) -> None:
         lambda name: find(told.project, name),
         lambda name: find(told.project, f"probe_nih14.{name}"),
         lambda name: reasons.why(told.project, name),
-        lambda name: Ancestry(ledger.entries(told.project)).find(name),
+        lambda name: chosen.run(told.project, Ancestry(ledger.entries(told.project)), name),
     ]
     for ask in asks:
         with pytest.raises(ConfigError) as caught:

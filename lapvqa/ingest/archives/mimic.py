@@ -12,6 +12,9 @@ Tables are found by name, plain or gzipped, anywhere in the archive; they keep 2
 in release 2.1.0. Columns are read by name: their order differs between the tables. Of two copies
 the first by path counts. Without the split table the patients are split by share.
 
+MIMIC-CXR itself says nothing of sex and age. MIMIC-IV's hosp/patients.csv.gz does, for most of its
+patients: laid anywhere into the archive it is read as one of the tables.
+
 Not read: mimic-cxr-2.1.0-test-set-labeled.csv. One radiologist's labels of some test studies could
 not be told from the thousands that a program gave; they are for judging labels, not making them.
 """
@@ -29,6 +32,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lapvqa.dicom.person import clean_sex
 from lapvqa.dicom.views import clean_view, view_of_meaning
 from lapvqa.errors import DicomError, SourceError, SplitLeakError
 from lapvqa.identity import Ids
@@ -39,6 +43,7 @@ from lapvqa.ingest.archives.protocol import (
     LABELLED,
     LISTED,
     NO_LABELS,
+    PEOPLE,
     KnownStudies,
     Matches,
     ReportText,
@@ -62,7 +67,7 @@ _REPORT = re.compile(r"(?:^|/)p\d\d/p(\d{8})/s(\d{8})\.txt$")
 _PACKED_REPORTS = ("mimic-cxr-reports.zip",)
 _TABLE = re.compile(
     r"(?:mimic-cxr-[\d.]+-(metadata|split|chexpert|negbio)|cxr-(record|study)-list)\.csv(?:\.gz)?"
-    r"|(IMAGE_FILENAMES)(?:\.txt)?(?:\.gz)?"
+    r"|(IMAGE_FILENAMES)(?:\.txt)?(?:\.gz)?|(patients)\.csv(?:\.gz)?"
 )
 _MAX_TABLE_BYTES = 1 << 30
 _SPLITS = {"train", "validate", "test"}
@@ -94,6 +99,7 @@ class MimicArchive:
         self._split = _read_split(files.get("split"))
         self._metadata = _read_metadata(files.get("metadata"))
         self._labels = files.get("chexpert") or files.get("negbio")
+        self._people = files.get("patients")
         self.missing: Mapping[str, int] = self._count_missing(folder, tables)
 
     def ids(self, path: str) -> Ids | None:
@@ -159,6 +165,16 @@ class MimicArchive:
     def labels(self) -> pa.Table:
         """Return study_id and labels of the chexpert table, else of the negbio table."""
         return NO_LABELS if self._labels is None else _read_labels(self._labels)
+
+    def people(self) -> pa.Table:
+        """Return sex and age of MIMIC-IV's patients.csv, if somebody has put it here."""
+        read = _read(self._people, ("subject_id", "gender", "anchor_age", "anchor_year"))
+        ages, years = (
+            mapped(read[name], lambda text: text if text.isdecimal() else None).cast(pa.int32())
+            for name in ("anchor_age", "anchor_year")
+        )
+        sex = mapped(read["gender"], lambda text: clean_sex(text) or None)
+        return pa.table([whole(read["subject_id"]), sex, ages, years], schema=PEOPLE)
 
     @cached_property
     def _image_stems(self) -> pa.Array:

@@ -26,6 +26,20 @@ LABELLED = pa.schema(
 )
 """The archive's own labels: study id, and 1 positive, 0 negative, -1 uncertain, null no word."""
 NO_LABELS = LABELLED.empty_table()
+PEOPLE = pa.schema(
+    [("patient", pa.string()), ("sex", pa.string()), ("age", pa.int32()), ("year", pa.int32())]
+)
+"""The archive's own word on its patients: id, M or F, and how old somebody was in a year."""
+MASKED_AGE = 90
+"""Ages from here on stand for all that are higher."""
+
+
+def people_of(archive: Archive, patient_key: Callable[[str], str]) -> pa.Table:
+    """Return ``PEOPLE`` with keys in place of ids; a layout with such a table has ``people``."""
+    read: Callable[[], pa.Table] | None = getattr(archive, "people", None)
+    people = PEOPLE.empty_table() if read is None else read()
+    keys = [patient_key(one) for one in people["patient"].to_pylist()]
+    return people.set_column(0, PEOPLE.field("patient"), pa.array(keys, pa.string()))
 
 
 def ids_of(archive: Archive, paths: pa.Array) -> tuple[pa.Table, NDArray[np.bool_]]:

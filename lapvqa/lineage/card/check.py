@@ -1,21 +1,82 @@
-"""Hold a finished card against the ledger: every number has a place there, and says what it says.
+"""Hold a finished card against the ledger: it is made anew and compared, byte for byte.
 
-Reads Markdown and HTML. Words of the page itself hold no digit, so a digit without a place is an
-orphan, whoever put it there.
+The same ledger gives the same bytes, so a card that differs was changed, or the ledger has grown.
+What differs is said by value first: every number has a place in the ledger, and says what stands
+there. Words of the page itself hold no digit, so a digit without a place is an orphan.
+
+Reads Markdown and HTML.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import zip_longest
 
-from lapvqa.lineage.card import html, markdown
+from lapvqa.lineage.ancestry import Ancestry, Told
+from lapvqa.lineage.card import document, html, markdown
 from lapvqa.lineage.card.fact import ID_DIGITS, resolve
 from lapvqa.lineage.ledger import Entry
 
 _PLACE = re.compile(r"(?:<!--|  # )@(\S+?)(?:-->|$)", re.MULTILINE)
 _TAG = re.compile(r"<style>.*?</style>|<[a-zA-Z/!][^>]*>", re.DOTALL)
 _FORMS = (str, markdown.escaped, markdown.quoted, html.escaped)
+_SHOWN = 100
+"""Characters of a line that are shown."""
+
+
+def differences(page: str, entries: Sequence[Entry], *, model: Told | None = None) -> list[str]:
+    """Return in what a finished card is not the one that the ledger gives; nothing if it is.
+
+    The card is that of ``model``, else of the one that it names first.
+    """
+    found = faults(page, entries)
+    ancestry = Ancestry(list(entries))
+    model = model or _named(page, ancestry)
+    if model is None:
+        return [*found, "it names no model of this ledger at its beginning"]
+    if difference := _first_difference(page, _made(page, ancestry, model)):
+        known = cited(page, entries)
+        newest = max(entry.number for entry in entries if entry.id in known)
+        then = Ancestry(list(entries[: newest + 1]))
+        if not found and model.id in then.runs and page == _made(page, then, model):
+            difference += (
+                f"; as the ledger stood after entry {newest + 1} of {len(entries)} it was the card"
+            )
+        found.append(difference)
+    return found
+
+
+def _named(page: str, ancestry: Ancestry) -> Told | None:
+    """Return the model whose weights a card names first."""
+    first = _PLACE.search(page)
+    id = first[1].partition("/")[0] if first else ""
+    models = (told for told in ancestry.runs.values() if told.weights)
+    return next((told for told in models if told.id[:ID_DIGITS] == id), None)
+
+
+def _made(page: str, ancestry: Ancestry, model: Told) -> str:
+    """Return the model's card in the form of ``page``."""
+    is_html = page.lstrip().lower().startswith(("<!doctype", "<html"))
+    return (html.render if is_html else markdown.render)(document.card(ancestry, model))
+
+
+def _first_difference(page: str, made: str) -> str | None:
+    pairs = zip_longest(page.split("\n"), made.split("\n"))
+    for number, (said, expected) in enumerate(pairs, start=1):
+        if said != expected:
+            said, expected = (_shown(line, of) for line, of in ((said, expected), (expected, said)))
+            return f"line {number}: the card says {said}, the ledger gives {expected}"
+    return None
+
+
+def _shown(line: str | None, other: str | None) -> str:
+    """Return a line for people: without places if it differs without them, and not too long."""
+    if line is None:
+        return "no more"
+    bare, bare_other = (_PLACE.sub("", text) for text in (line, other or ""))
+    text = bare if bare != bare_other else line
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
 def faults(page: str, entries: Sequence[Entry]) -> list[str]:

@@ -27,7 +27,7 @@ SPLITS = ("train", "validate", "test")
 
 
 def card(ancestry: Ancestry, model: Told) -> Card:
-    """Return the card of a model (``Ancestry.find_model``)."""
+    """Return the card of a model (``chosen.model``)."""
     scope = ancestry.upstream(model)
     evaluations = ancestry.evaluations(model)
     blocks = [
@@ -99,16 +99,20 @@ def _data(scope: list[Told]) -> Iterator[Block]:
         if ingest and value_at(ingest.entry, "files", file, *path):
             rows.append([name, *_by_split(ingest, "files", file, *path)])
     yield from table(("", *SPLITS), rows)
-    for title, column in (("View", "view"), ("Sex", "sex"), ("Age band", "age_band")):
+    for title, what, file, column in (
+        ("View", "images by view", "data/images.parquet", "view"),
+        ("Sex", "studies by sex", "data/demographics.parquet", "sex"),
+        ("Age band", "studies by age band", "data/demographics.parquet", "age_band"),
+    ):
         yield Heading(3, title)
-        place = ("files", "data/images.parquet", "counts", column)
+        place = ("files", file, "counts", column)
         values = value_at(ingest.entry, *place) if ingest else None
         if ingest and values:
             cells = [
                 [_key(ingest, *place, value), *_by_split(ingest, *place, value)]
                 for value in sorted(values)
             ]
-            yield from table((f"images by {title.lower()}", *SPLITS), cells)
+            yield from table((what, *SPLITS), cells)
         else:
             yield paragraph("Not recorded: the tables of this archive do not hold it.")
     yield Heading(3, "Collection, preprocessing")
@@ -134,6 +138,15 @@ def _rejects(scope: list[Told]) -> Iterator[list[Cell]]:
 
 def _training(scope: list[Told]) -> Iterator[Block]:
     yield Heading(2, "Training")
+    training = _run_of(scope, "pretrain")
+    for path in training.run.outs if training else ():
+        place = ("files", path, "members")
+        if training and value_at(training.entry, *place):
+            yield paragraph(
+                "Patients of training and validation: ", fact(training.entry, *place, "patients"),
+                ". Merkle root of their keyed digests, which proves that somebody is not in it: ",
+                fact(training.entry, *place, "root", form="text"), ".",
+            )  # fmt: skip
     yield Heading(3, "What the stages counted")
     yield from table(("stage", "count", "value"), _counts(scope))
     yield Heading(3, "Parameters")

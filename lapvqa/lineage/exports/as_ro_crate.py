@@ -37,11 +37,13 @@ _WORKFLOW, _PARAMETERS = "dvc.yaml", "parameters.json"
 def write(project: Project, ancestry: Ancestry, runs: list[Told], out: Path) -> int:
     """Write a crate of these runs into the new folder ``out``; return how many entities it has.
 
-    Raises ConfigError if the folder exists and is no crate.
+    Raises ConfigError if the folder exists and is no crate that was written here: it is replaced
+    with all that it holds.
     """
-    if out.exists() and not (out / METADATA).is_file():
+    if out.exists() and not _is_own(out):
         raise ConfigError(
-            f"expected a new folder or a crate to replace, found {out.name} without {METADATA}",
+            f"expected a new folder, or a crate of this command to replace, found {out.name} with "
+            "other files",
             hint="name another folder by --out",
         )
     crate = _Builder(ancestry, runs).crate
@@ -55,6 +57,14 @@ def write(project: Project, ancestry: Ancestry, runs: list[Told], out: Path) -> 
     shutil.rmtree(out, ignore_errors=True)
     temporary.rename(out)
     return len(list(crate.get_entities()))
+
+
+def _is_own(folder: Path) -> bool:
+    """Tell whether a folder holds a crate as ``write`` leaves it, and nothing else."""
+    names = {METADATA, _WORKFLOW, _PARAMETERS}
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} != names:
+        return False
+    return b"urn:lapvqa:" in (folder / METADATA).read_bytes()
 
 
 class _Builder:

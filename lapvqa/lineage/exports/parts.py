@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lapvqa.errors import ConfigError
+from lapvqa.lineage import chosen
 from lapvqa.lineage.ancestry import FIREWALL, Ancestry, Told
 from lapvqa.lineage.ledger import DECISION
+from lapvqa.project import Project
 from lapvqa.uptodate.stagefile import overlap
 
 _PASSED = {"PROMOTE", "PASS", "KEEP", "ACCEPT"}
@@ -47,13 +49,13 @@ class Check:
     actual: str
 
 
-def selected(ancestry: Ancestry, target: str | None) -> list[Told]:
+def selected(project: Project, ancestry: Ancestry, target: str | None) -> list[Told]:
     """Return the runs to export, oldest first: those of a run or model, or all.
 
     Raises ConfigError if there are none.
     """
     if target is not None:
-        return ancestry.scope(ancestry.find(target))
+        return ancestry.scope(chosen.run(project, ancestry, target))
     if not ancestry.runs:
         raise ConfigError("expected runs in the ledger, found none", hint="run `lapvqa run` first")
     return list(ancestry.runs.values())

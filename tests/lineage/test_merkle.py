@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lapvqa.erasure.merkle import Absence, is_absent, leaves, prove_absence, root
+from lapvqa.lineage.merkle import Absence, is_absent, leaves, prove_absence, root
 
 
 def digest(number: int) -> bytes:

@@ -8,6 +8,7 @@ neighbours; the proof is these two and the ways up from both (arXiv:2210.09126 h
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,14 @@ class Absence:
     higher: str
     way_of_lower: tuple[str, ...]
     way_of_higher: tuple[str, ...]
+
+
+def member_digest(key: bytes, patient: str) -> bytes:
+    """Return the keyed digest by which a patient is a leaf of a training set's tree.
+
+    ``key`` is the one that hides identifiers: without it nobody can ask the tree for a patient.
+    """
+    return hmac.digest(key, f"member:{patient}".encode(), "sha256")
 
 
 def leaves(members: Iterable[bytes]) -> list[bytes]:

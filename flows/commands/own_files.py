@@ -1,0 +1,53 @@
+"""A command writes over nothing but what it wrote itself."""
+
+from __future__ import annotations
+
+import mmap
+import zipfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from lapvqa.errors import ConfigError
+
+
+def require(path: Path, option: str, what: str, is_own: Callable[[Path], bool]) -> None:
+    """Raise ConfigError if a file is there that ``is_own`` does not know as ``what``."""
+    if path.is_dir():
+        raise ConfigError(
+            f"{option}: expected a file to write, found the folder {path}",
+            hint="name a file in it",
+        )
+    if path.exists() and not is_own(path):
+        raise ConfigError(
+            f"{option}: expected a new file, or {what} to write anew, found another file at {path}",
+            hint="name another one, or delete it",
+        )
+
+
+def holds(*marks: bytes) -> Callable[[Path], bool]:
+    """Return whether a file holds one of ``marks``, which nothing but our own kind does."""
+
+    def look(path: Path) -> bool:
+        if not path.is_file() or not path.stat().st_size:
+            return path.is_file()  # an empty one is nobody's loss
+        with (
+            path.open("rb") as file,
+            closing(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) as content,
+        ):
+            return any(content.find(mark) >= 0 for mark in marks)
+
+    return look
+
+
+def is_zip_with(*names: str) -> Callable[[Path], bool]:
+    """Return whether a file is a zip that has all of these members."""
+
+    def look(path: Path) -> bool:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return set(names) <= set(archive.namelist())
+        except (zipfile.BadZipFile, OSError, ValueError):
+            return False
+
+    return look

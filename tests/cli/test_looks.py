@@ -1,0 +1,106 @@
+"""A look makes nothing, and works where nothing may be written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import written_ledger
+from cli_answer import Lapvqa
+
+from flows.commands import doctor
+from lapvqa.project import Project
+
+REPOSITORY = Path(__file__).parents[2]
+NOBODY = 65534
+
+
+def in_clone(root: Path) -> Path:
+    """Return ``root`` with what makes it a project."""
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(REPOSITORY / name, root)
+    return root
+
+
+def everything(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*")}
+
+
+LOOKS = [
+    ("status",), ("plan",), ("rejects",), ("lineage", "export"), ("lineage", "down", "data"),
+    ("lineage", "log"), ("lineage", "verify"), ("lineage", "why", "export"),
+    ("lineage", "patient", "12345678"), ("erase", "--patient", "12345678"),
+    ("erase", "--check", "params.yaml"), ("card", "captioning"), ("card", "--check", "dvc.yaml"),
+    ("sync",),
+]  # fmt: skip
+
+
+def test_no_look_makes_anything_in_an_empty_clone(
+    tmp_path: Path, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(in_clone(tmp_path))
+    before = everything(tmp_path)
+    for look in LOOKS:
+        answer = lapvqa(*look)
+        assert answer.code in (0, 2, 3), (look, answer.err)
+        assert everything(tmp_path) == before, look
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
+    for check in (doctor.prefect, doctor.mlflow, doctor.ledger):
+        assert {one.status for one in check(Project(tmp_path))} <= {doctor.OK}
+    assert everything(tmp_path) == before
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project that this user may read and not write."""
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are open to one user
+        root = Path(folder) / "project"
+        in_clone(written_ledger.write(root).root)
+        (root / ".lapvqa").mkdir()
+        for path in (Path(folder), *root.rglob("*"), root):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        monkeypatch.chdir(root)
+        with unprivileged():
+            yield root
+        for path in (Path(folder), root, *filter(Path.is_dir, root.rglob("*"))):
+            path.chmod(0o755)
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Be nobody, if one is root, whom no permission stops."""
+    if os.getuid():
+        yield
+        return
+    os.setresuid(NOBODY, NOBODY, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+def test_questions_are_answered_where_nothing_may_be_written(locked: Path, lapvqa: Lapvqa) -> None:
+    before = everything(locked)
+    for question in (("lineage", "export"), ("lineage", "down", "captioning"), ("lineage", "log"),
+                     ("lineage", "patient", written_ledger.PATIENTS[0]), ("card", "captioning"),
+                     ("status",)):  # fmt: skip
+        answer = lapvqa(*question)
+        assert answer.code == 0, (question, answer.err)
+    assert everything(locked) == before
+
+
+def test_what_has_to_write_says_that_it_may_not(locked: Path, lapvqa: Lapvqa) -> None:
+    with tempfile.TemporaryDirectory() as elsewhere:
+        out = Path(elsewhere) / "model.zip"
+        for command in (("bundle", "captioning", "--out", str(out)), ("sync",),
+                        ("lineage", "export", "--html", "lineage.html")):  # fmt: skip
+            answer = lapvqa(*command)
+            assert answer.code == 2, (command, answer.err)
+            assert "Permission denied" in answer.err
+            assert "fault of LAPVQA" not in answer.err
+        assert not out.exists()
