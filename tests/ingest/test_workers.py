@@ -481,8 +481,8 @@ def test_workers_end_with_their_parent_and_without_a_word(
         os.killpg(process.pid, signal_sent)  # as a terminal does: to all of them
     else:
         process.kill()
-    _, errors = process.communicate(timeout=20)
-    deadline = time.monotonic() + 10
+    _, errors = process.communicate(timeout=120)
+    deadline = time.monotonic() + 60
     while any(psutil.pid_exists(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(psutil.pid_exists(pid) for pid in workers)

@@ -71,7 +71,7 @@ def test_a_child_that_leaves_a_process_behind_does_not_hold_us_up(tmp_path: Path
     began = time.monotonic()
     assert run(code, tmp_path, lines) == 0
     assert time.monotonic() - began < 10
-    wait_until(lambda: not psutil.pid_exists(int(lines[0])), seconds=5)
+    wait_until(lambda: not psutil.pid_exists(int(lines[0])), seconds=60)
 
 
 def test_an_exception_takes_the_whole_group_down(
@@ -87,7 +87,7 @@ def test_an_exception_takes_the_whole_group_down(
             [sys.executable, "-c", FAMILY],
             cwd=tmp_path, environment=dict(os.environ), on_line=refuse,
         )  # fmt: skip
-    wait_until(lambda: gone(tmp_path), seconds=5)
+    wait_until(lambda: gone(tmp_path), seconds=60)
 
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
@@ -103,8 +103,8 @@ def test_the_whole_group_dies_with_its_starter(tmp_path: Path, by: signal.Signal
     wait_until(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text())
     assert not gone(tmp_path)
     parent.send_signal(by)
-    parent.wait(timeout=20)
-    wait_until(lambda: gone(tmp_path), seconds=5)
+    parent.wait(timeout=60)
+    wait_until(lambda: gone(tmp_path), seconds=60)
 
 
 def test_a_stages_own_error_comes_back_with_its_class_and_exit_code(tmp_path: Path) -> None:

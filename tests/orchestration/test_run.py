@@ -293,7 +293,7 @@ def test_a_killed_run_leaves_nothing_behind_and_the_next_one_continues(
         run_pipeline(copied.root)
     process.kill()
     process.communicate()
-    wait_until(lambda: not copied.processes(), seconds=5)
+    wait_until(lambda: not copied.processes(), seconds=60)
 
     copied.trouble("")
     run = copied.run()
@@ -324,6 +324,6 @@ def test_sigterm_lets_the_stage_put_its_work_away(copied: Toy) -> None:
     process.communicate(timeout=40)
     assert process.returncode == 130
     assert (copied.project.state / "put-away").exists()
-    wait_until(lambda: not copied.processes(), seconds=5)
+    wait_until(lambda: not copied.processes(), seconds=60)
     flows = copied.history("select state_type from flow_run order by start_time")
     assert flows[-1] == ("CRASHED",)
