@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 
 BIN = Path(sys.executable).parent
 NAMES = ("postgres", "s3", "prefect", "mlflow", "worker")
-_PORTS = {"postgres": 5432, "s3": 8333, "prefect": 4200, "mlflow": 5000}
+_PORTS = {"postgres": 5432, "s3": 8333, "prefect": 4200, "mlflow": 5000, "worker": 8080}
 _VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
 _WAIT_S = 150.0
 
@@ -54,6 +54,8 @@ class SetUp:
         text = _VARIABLE.sub(self._value, text)
         for name, port in _PORTS.items():
             text = text.replace(f"{name}:{port}", f"127.0.0.1:{self.ports[name]}")
+        if text == str(_PORTS["worker"]):
+            return str(self.ports["worker"])
         return text.replace("/var/lib/prefect", str(self.folder / "prefect"))
 
     def _value(self, found: re.Match[str]) -> str:
@@ -150,12 +152,11 @@ class SetUp:
 
     def is_healthy(self, name: str) -> bool:
         """Ask what the service's health check asks."""
-        if name == "worker":
-            return "started" in self.log(name).lower()
         if name == "postgres":
             command = [str(_programs() / "pg_isready"), "-q", "-h", "127.0.0.1"]
             return not subprocess.call([*command, "-p", str(self.ports[name])])
-        path = {"s3": "/moto-api/data.json", "prefect": "/api/health", "mlflow": "/health"}[name]
+        path = "/api/health" if name == "prefect" else "/health"
+        path = "/moto-api/data.json" if name == "s3" else path
         try:
             urllib.request.urlopen(self.url(name) + path, timeout=3).close()
         except OSError:
