@@ -7,7 +7,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup setup-export setup-lineage setup-dev demo test lint bench crate docs clean
+.PHONY: help setup setup-export setup-lineage setup-served setup-dev demo up down test lint bench crate docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ setup-export: setup ## what export.onnx needs besides
 setup-lineage: setup ## what `lapvqa export-lineage` needs besides
 	$(BIN)/python -m pip install --quiet -r requirements/lock.txt -r requirements/lock-lineage.txt
 
+setup-served: setup ## drivers for PostgreSQL and S3, for servers that keep the records there
+	$(BIN)/python -m pip install --quiet -r requirements/lock.txt -r requirements/lock-served.txt
+
 setup-dev: $(VENV)/.dev
 
 $(VENV)/.dev: requirements/lock-dev.txt requirements/lock-dask.txt requirements/lock-export.txt requirements/lock-lineage.txt requirements/lock-parity.txt $(VENV)/.runtime
@@ -38,11 +41,19 @@ $(VENV)/.dev: requirements/lock-dev.txt requirements/lock-dask.txt requirements/
 demo: setup ## make the demo archive and run the whole pipeline on it
 	$(BIN)/lapvqa demo
 
+up: ## the served set-up in containers: PostgreSQL, S3 storage, Prefect, MLflow, a worker
+	$(PYTHON) docker/make_secrets.py
+	docker compose --file docker/compose.yaml up --detach --build --wait
+
+down: ## stop it; the volumes with the records stay
+	docker compose --file docker/compose.yaml down
+
 test: setup-dev ## the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup-dev ## style, types, import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	$(BIN)/hadolint docker/Dockerfile && $(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
 
 bench: setup-dev ## benchmarks, each beside its peer; results under benchmarks/results/
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

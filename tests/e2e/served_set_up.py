@@ -1,0 +1,205 @@
+"""The services of docker/compose.yaml as plain processes: their commands, settings and scripts.
+
+Only what the machine lacks is put in: PostgreSQL is the one that is installed, the S3 storage is
+moto's server, each address is one of this machine's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+BIN = Path(sys.executable).parent
+NAMES = ("postgres", "s3", "prefect", "mlflow", "worker")
+_PORTS = {"postgres": 5432, "s3": 8333, "prefect": 4200, "mlflow": 5000, "worker": 8080}
+_VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
+_WAIT_S = 150.0
+
+
+class SetUp:
+    """The services, each of which can be killed and started again."""
+
+    def __init__(self, repository: Path, folder: Path, secrets: dict[str, str]) -> None:
+        self.repository, self.folder, self.secrets = repository, folder, secrets
+        self.services = YAML(typ="safe").load(repository / "docker/compose.yaml")["services"]
+        with ExitStack() as held:  # together, so that no two get the same
+            probes = {name: held.enter_context(closing(socket.socket())) for name in _PORTS}
+            for probe in probes.values():
+                probe.bind(("127.0.0.1", 0))
+            self.ports = {name: probe.getsockname()[1] for name, probe in probes.items()}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Return the settings that compose gives a service, over what a process needs here."""
+        given = self.services[name].get("environment", {})
+        kept = ("HOME", "LANG", "TMPDIR", "PYTHONPATH", "OMP_NUM_THREADS")
+        base = {key: os.environ[key] for key in kept if key in os.environ}
+        base |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
+        return base | {key: self.here(str(value)) for key, value in given.items()}
+
+    def here(self, text: str) -> str:
+        """Return a value of the file with its variables, addresses and folders of this machine."""
+        text = _VARIABLE.sub(self._value, text)
+        for name, port in _PORTS.items():
+            text = text.replace(f"{name}:{port}", f"127.0.0.1:{self.ports[name]}")
+        if text == str(_PORTS["worker"]):
+            return str(self.ports["worker"])
+        return text.replace("/var/lib/prefect", str(self.folder / "prefect"))
+
+    def _value(self, found: re.Match[str]) -> str:
+        name, kind, rest = found.groups()
+        if name in self.secrets:
+            return self.secrets[name]
+        assert kind == "-", f"compose needs {name}, which make_secrets.py does not write"
+        return str(rest)
+
+    def start(self, name: str, *, cwd: Path | None = None) -> None:
+        """Start a service and wait until its health check would pass."""
+        process = self._start_postgres() if name == "postgres" else self._start(name, cwd)
+        self._processes[name] = process
+        end = time.monotonic() + _WAIT_S
+        while not self.is_healthy(name):
+            assert process.poll() is None, f"{name} ended: {self.log(name)}"
+            assert time.monotonic() < end, f"{name} does not answer: {self.log(name)}"
+            time.sleep(0.1)
+
+    def _start(self, name: str, cwd: Path | None) -> subprocess.Popen[bytes]:
+        command = self.command(name)
+        if name == "s3":
+            command = [
+                sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.ports[name])
+            ]  # fmt: skip
+        with (self.folder / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                command, env=self.environment(name), cwd=cwd or self.repository,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def command(self, name: str) -> list[str]:
+        """Return what compose runs, on this machine's port and on loopback alone."""
+        service: dict[str, Any] = self.services[name]
+        words = [
+            str(word) for word in [*service.get("entrypoint", []), *service.get("command", [])]
+        ]
+        port = _PORTS.get(name)
+        return [
+            str(self.ports[name]) if word == str(port)
+            else "127.0.0.1" if word == "0.0.0.0"
+            else self.here(word)
+            for word in words
+        ]  # fmt: skip
+
+    def once(self, name: str) -> None:
+        """Run a service that ends by itself."""
+        subprocess.run(
+            self.command(name), env=self.environment(name), cwd=self.repository, check=True
+        )
+
+    def _start_postgres(self) -> subprocess.Popen[bytes]:
+        data, is_new = self.folder / "postgres/data", not (self.folder / "postgres").exists()
+        if is_new:
+            self._make_cluster(data)
+        with (self.folder / "postgres.log").open("ab") as log:
+            process = subprocess.Popen(
+                [
+                    *_as_postgres(), str(_programs() / "postgres"), "-D", str(data),
+                    "-p", str(self.ports["postgres"]), "-h", "127.0.0.1", "-k", "",
+                    "-c", "logging_collector=off",
+                ],
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        if is_new:
+            self._processes["postgres"] = process
+            while not self.is_healthy("postgres"):
+                assert process.poll() is None, self.log("postgres")
+                time.sleep(0.1)
+            where = {"PGHOST": "127.0.0.1", "PGPORT": str(self.ports["postgres"])}
+            script = self.repository / "docker/make_databases.sh"
+            subprocess.run(
+                ["sh", str(script)], env={**self.environment("postgres"), **where}, check=True
+            )
+        return process
+
+    def _make_cluster(self, data: Path) -> None:
+        """Do what the image does on an empty volume."""
+        data.parent.mkdir()
+        password = self.folder / "password"
+        password.write_text(self.secrets["POSTGRES_PASSWORD"])
+        if os.geteuid() == 0:
+            for path in (data.parent, password):
+                shutil.chown(path, "postgres")
+        options = self.services["postgres"]["environment"]["POSTGRES_INITDB_ARGS"].split()
+        subprocess.run(
+            [
+                *_as_postgres(), str(_programs() / "initdb"), "-D", str(data), "-U", "postgres",
+                f"--pwfile={password}", "--no-sync", *options,
+            ],
+            check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        password.unlink()
+
+    def is_healthy(self, name: str) -> bool:
+        """Ask what the service's health check asks."""
+        if name == "postgres":
+            command = [str(_programs() / "pg_isready"), "-q", "-h", "127.0.0.1"]
+            return not subprocess.call([*command, "-p", str(self.ports[name])])
+        path = "/api/health" if name == "prefect" else "/health"
+        path = "/moto-api/data.json" if name == "s3" else path
+        try:
+            urllib.request.urlopen(self.url(name) + path, timeout=3).close()
+        except OSError:
+            return False
+        return True
+
+    def url(self, name: str) -> str:
+        """Return the address of a service."""
+        return f"http://127.0.0.1:{self.ports[name]}"
+
+    def log(self, name: str) -> str:
+        """Return what a service has said."""
+        path = self.folder / f"{name}.log"
+        return path.read_text(errors="replace")[-4000:] if path.exists() else ""
+
+    def kill(self, name: str) -> None:
+        """Kill all processes of a service, as a machine that fails would."""
+        process = self._processes.pop(name)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def close(self) -> None:
+        """Kill what still runs, whoever uses a server before the server."""
+        for name in reversed(list(self._processes)):
+            self.kill(name)
+
+
+def missing() -> str:
+    """Say what this machine lacks to run the services, nothing if it lacks nothing."""
+    return "" if _programs().is_dir() else "PostgreSQL's server is not installed"
+
+
+def _programs() -> Path:
+    """Return the folder of PostgreSQL's programs; Debian keeps them off the path."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = str(found[-1]) if found else shutil.which("initdb") or "/nonexistent/initdb"
+    return Path(initdb).parent
+
+
+def _as_postgres() -> list[str]:
+    """Return what a command begins with that must not be root's."""
+    return (
+        ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
+        if os.geteuid() == 0
+        else []
+    )
