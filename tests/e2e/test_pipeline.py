@@ -14,8 +14,11 @@ import pytest
 import torch
 from canaries import CANARY, REPORT, UID, holding
 from conftest import BIN, Scratch, change
+from mlflow import MlflowClient
 
 from lapvqa import schemas, storage
+from lapvqa.evaluation.results import read_result
+from lapvqa.evaluation.task_table import EVALUATIONS
 from lapvqa.identity import DEMO_KEY, Keyring
 from lapvqa.pretrain.files import load_encoder, load_model
 from lapvqa.project import Project
@@ -103,6 +106,20 @@ def test_every_metric_has_an_interval_that_holds_it(finished: Scratch) -> None:
                     assert estimate["low"] <= estimate["high"], name
         predictions = pq.read_table(finished.root / "results" / task / "predictions.parquet")
         assert {"trained", "untrained"} <= set(predictions["system"].to_pylist())
+
+
+def test_mlflow_has_each_evaluations_metrics_on_its_run_and_on_the_pipelines(
+    finished: Scratch,
+) -> None:
+    client = MlflowClient(tracking_uri=f"sqlite:///{Project(finished.root).mlflow_db}")
+    runs = {run.data.tags["lapvqa.stage"]: run.data for run in client.search_runs(["1"])}
+    for task in EVALUATIONS:
+        result = read_result(finished.root / "results" / task, task)
+        value = result.interval("trained", result.primary).value
+        assert runs[f"evaluate@{task}"].metrics[f"trained.{result.primary}"] == value
+        assert runs[""].metrics[f"{task}.{result.primary}"] == value
+    assert runs[""].params["pretrain.epochs"] == "2"
+    assert runs[""].metrics["pretrain.steps"] > 0
 
 
 def test_lineage_reaches_the_inventory(finished: Scratch) -> None:

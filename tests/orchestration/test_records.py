@@ -296,7 +296,7 @@ def test_a_discarded_stage_leaves_nothing(tmp_path: Path) -> None:
     records = Records(project, Machine(), warn=pytest.fail)
     records.open()
     records.begin("pretrain", {}, {"git.commit": "c0ffee"})
-    records.discard()
+    records.discard("pretrain")
     records.close(spool.FINISHED)
     assert everything(project) == {}
     assert not list(project.spool.rglob("*.json*"))

@@ -330,3 +330,21 @@ def test_sigterm_lets_the_stage_put_its_work_away(copied: Toy) -> None:
     wait_until(lambda: not copied.processes(), seconds=60)
     flows = copied.history("select state_type from flow_run order by start_time")
     assert flows[-1] == ("CRASHED",)
+
+
+def test_an_interrupt_reaches_a_stage_that_another_thread_runs(copied: Toy) -> None:
+    params = copied.project.params
+    params.write_text(params.read_text().replace("bootstrap_draws: 1000", "bootstrap_draws: 999"))
+    copied.project.local.write_text("execution: {stages_at_once: 2}\n")
+    copied.trouble("evaluate@rrg hang")
+    process = copied.start()
+    wait_until((copied.project.state / "pids").exists)
+    process.send_signal(signal.SIGTERM)
+    text = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, text
+    assert "evaluate@probe_chexpert: starts" in text
+    assert (copied.project.state / "put-away").exists()
+    wait_until(lambda: not copied.processes(), seconds=5)
+    (state,) = copied.history("select state_type from task_run where name = 'evaluate@rrg' "
+                              "order by start_time desc limit 1")  # fmt: skip
+    assert state == ("CRASHED",)
