@@ -7,6 +7,7 @@ Files, in the order in which data meets them:
     cli.py       the command line: options and help
     commands/    what each command does
     pipeline.py  the pipeline as one Prefect flow, and one flow per stage
+    retraining.py  when the pipeline runs anew: decide, train, ask the gate
 
 Contracts
     A flow's only parameter is the project's folder: Prefect stores parameters for all to read.

@@ -248,6 +248,31 @@ def demo(
 
 
 @app.command()
+def retrain(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be decided, and why; change nothing.")
+    ] = False,
+    due: Annotated[
+        bool,
+        typer.Option("--due", help="Only if something else asks: for cron, systemd and the like."),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="In spite of freeze, pause, and the month's hours.")
+    ] = False,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="scratch, or champion: where the training begins, this time."),
+    ] = None,
+) -> int:
+    """Decide whether the encoder is trained anew, by retraining in params.yaml; then do it."""
+    from flows.commands.retrain import execute
+
+    if start not in (None, "scratch", "champion"):
+        raise typer.BadParameter("scratch or champion", param_hint="--from")
+    return execute(_find_project(), due=due, dry_run=dry_run, force=force, way=start)
+
+
+@app.command()
 def schedule(
     cron: Annotated[str, typer.Option(help='When to run: "0 2 * * *" is every night at two.')],
 ) -> int:

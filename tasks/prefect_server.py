@@ -140,7 +140,12 @@ def project_tag(project: Project) -> str:
     return f"project-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
 
 
-def crash_leftovers(project: Project) -> int:
+def retraining_tag(project: Project) -> str:
+    """Return the tag of this project's runs of the flow ``retraining``, which hold other runs."""
+    return project_tag(project).replace("project-", "retraining-")
+
+
+def crash_leftovers(project: Project, *, tag: str | None = None) -> int:
     """Set this project's unfinished flow runs to CRASHED; return their number.
 
     The caller holds the run lock, so the processes of these runs are dead (a SIGKILL leaves them
@@ -159,7 +164,7 @@ def crash_leftovers(project: Project) -> int:
     unfinished = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])
     wanted = FlowRunFilter(
         state=FlowRunFilterState(type=unfinished),
-        tags=FlowRunFilterTags(all_=[project_tag(project)]),
+        tags=FlowRunFilterTags(all_=[tag or project_tag(project)]),
     )
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(flow_run_filter=wanted)

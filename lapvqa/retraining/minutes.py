@@ -1,0 +1,109 @@
+"""Decisions and rounds in the ledger, and what trainings have cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from lapvqa.lineage import ledger, recording
+from lapvqa.lineage.ledger import DECISION, Draft, Entry
+from lapvqa.lineage.runs import FINISHED, Run
+from lapvqa.machine import Machine
+from lapvqa.project import Project
+from lapvqa.retraining.wanted import Round
+
+if TYPE_CHECKING:
+    from lapvqa.retraining.decision import Decision
+
+RETRAINING, ROUND = "retraining", "retraining round"
+"""What an entry of kind DECISION is ``about``."""
+_HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of trainings: when the last one began, of which data it knew, and hours."""
+
+    began: datetime | None
+    data_of: datetime | None
+    hours_spent: float
+    """Since the month began, also of those that failed."""
+    hours_expected: float
+    """Of the last whole one; 0 before there is any."""
+
+
+def costs(project: Project, machine: Machine, month: datetime) -> Costs:
+    """Return what the ledger tells of the trainings of this project."""
+    told = recording.told(project)
+    trainings = [run for run in told if run.stage == "pretrain" and run.seconds]
+    whole = [run for run in trainings if run.outcome == FINISHED]
+    began = max((run.started for run in whole), default=None)
+    ingested = [
+        run.started for run in told
+        if run.stage == "ingest" and run.outcome == FINISHED and began and run.started <= began
+    ]  # fmt: skip
+    processes = machine.training.processes * machine.training.nodes
+    spent = sum(run.seconds for run in trainings if run.started >= month.timestamp())
+    return Costs(
+        _moment(began), _moment(max(ingested, default=began)),
+        spent * processes / _HOUR,
+        _expected(whole) * processes / _HOUR,
+    )  # fmt: skip
+
+
+def record(
+    project: Project,
+    decision: Decision,
+    inputs: dict[str, Any],
+    rule: dict[str, Any],
+    now: datetime,
+) -> None:
+    """Write a decision, unless the last entry is the same answer to the same causes."""
+    about = {"about": RETRAINING, "decision": f"{decision.answer}: {decision.why}"}
+    payload = {**about, **decision.to_json(), "inputs": inputs, "rule": rule}
+
+    def drafts(before: list[Entry]) -> list[Draft]:
+        said = _said(before[-1], RETRAINING) if before else None
+        again = said and all(said.get(key) == payload[key] for key in ("answer", "why", "causes"))
+        return [] if again else [Draft(DECISION, payload, now.timestamp())]
+
+    ledger.extend(project, drafts)
+
+
+def close(
+    project: Project, at_work: Round, outcome: str, why: str, now: datetime, **facts: Any
+) -> None:
+    """Write what became of a round, once."""
+    payload = {
+        "about": ROUND, "decision": f"round {at_work.id}: {outcome}", "outcome": outcome,
+        "why": why, **at_work.to_json(), **facts,
+    }  # fmt: skip
+
+    def drafts(before: list[Entry]) -> list[Draft]:
+        known = any(said["id"] == at_work.id for said in _all(before, ROUND))
+        return [] if known else [Draft(DECISION, payload, now.timestamp())]
+
+    ledger.extend(project, drafts)
+
+
+def rounds(project: Project) -> list[dict[str, Any]]:
+    """Return what the ledger says of all rounds that ended, oldest first."""
+    return _all(ledger.entries(project), ROUND)
+
+
+def _all(entries: list[Entry], what: str) -> list[dict[str, Any]]:
+    return [said for entry in entries if (said := _said(entry, what))]
+
+
+def _said(entry: Entry, what: str) -> dict[str, Any] | None:
+    is_so = entry.kind == DECISION and (entry.payload or {}).get("about") == what
+    return entry.payload if is_so else None
+
+
+def _expected(whole: list[Run]) -> float:
+    return max(whole, key=lambda run: run.started).seconds if whole else 0.0
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
