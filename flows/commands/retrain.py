@@ -27,19 +27,19 @@ def execute(project: Project, *, due: bool, dry_run: bool, force: bool, way: str
     console = terminal.console()
     facts = {**({"force": True} if force else {}), **({"way": way} if way else {})}
     now = situation.zoned_now(project)
-    load_params(project.params)
+    params = load_params(project.params)
     if dry_run:
         asked = () if due else (_by_hand(facts),)
-        seen = situation.look(project, now)
+        seen = situation.look(project, params, now)
         seen = replace(seen, causes=wanted.merged([*seen.causes, *asked]))
-        _show(seen, decide(seen, rounds.rule_of(project), now), console)
+        _show(seen, decide(seen, params.retraining, now), console)
         return 0
     if not due:
         wanted.want(project, HAND, **facts)
     situation.tick(project, now)
     seen, decision = rounds.ask(project, now)
     if not decision.acts:
-        rule = rounds.rule_of(project).model_dump(mode="json")
+        rule = params.retraining.model_dump(mode="json")
         minutes.record(project, decision, inputs=seen.to_json(), rule=rule, now=now)
         console.print(f"{decision.answer}: {decision.why}", markup=False, soft_wrap=True)
         return 0

@@ -9,6 +9,7 @@ Files, in the order in which data meets them:
     decision.py   the decision, a function of nothing but situation, rule and time
     minutes.py    decisions and rounds in the ledger, and the hours that trainings cost
     lease.py      one round at a time, whatever machine works on it
+    performance.py  has the champion become worse on new patients?
     rounds.py     a round from its causes to its outcome, cut off and resumed
     starts.py     weights that a training may go on from
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from cronsim import CronSim, CronSimError
 
@@ -92,15 +92,17 @@ def zone_of(project: Project) -> ZoneInfo:
 
 
 def _times(cron: str, zone: str, now: datetime, *, reverse: bool = False) -> CronSim:
-    if zone not in available_timezones():
+    try:
+        place = ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ConfigError(
             f"expected a time zone, found {zone!r}",
             hint="name one such as Europe/Berlin, America/New_York or UTC",
-        )
+        ) from error
     try:
         if len(cron.split()) != _FIELDS:
             raise CronSimError(f"{len(cron.split())} fields")
-        return CronSim(cron, now.astimezone(ZoneInfo(zone)), reverse=reverse)
+        return CronSim(cron, now.astimezone(place), reverse=reverse)
     except CronSimError as error:
         raise ConfigError(
             f"expected five fields (minute hour day month weekday), found {cron!r}: {error}",

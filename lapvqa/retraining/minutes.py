@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lapvqa.lineage import ledger, recording
 from lapvqa.lineage.ledger import DECISION, Draft, Entry
-from lapvqa.lineage.runs import FINISHED, Run
+from lapvqa.lineage.runs import FINISHED
 from lapvqa.machine import Machine
 from lapvqa.project import Project
 from lapvqa.retraining.wanted import Round
@@ -23,10 +23,9 @@ _HOUR = 3600.0
 
 @dataclass(frozen=True)
 class Costs:
-    """Of trainings: when the last one began, of which data it knew, and hours."""
+    """Of trainings: when the run began that had the last one, and hours."""
 
     began: datetime | None
-    data_of: datetime | None
     hours_spent: float
     """Since the month began, also of those that failed."""
     hours_expected: float
@@ -38,18 +37,18 @@ def costs(project: Project, machine: Machine, month: datetime) -> Costs:
     told = recording.told(project)
     trainings = [run for run in told if run.stage == "pretrain" and run.seconds]
     whole = [run for run in trainings if run.outcome == FINISHED]
-    began = max((run.started for run in whole), default=None)
-    ingested = [
+    last = max(whole, key=lambda run: run.started, default=None)
+    together = [
         run.started for run in told
-        if run.stage == "ingest" and run.outcome == FINISHED and began and run.started <= began
+        if last and run.prefect_flow_run and run.prefect_flow_run == last.prefect_flow_run
     ]  # fmt: skip
     processes = machine.training.processes * machine.training.nodes
     spent = sum(run.seconds for run in trainings if run.started >= month.timestamp())
     return Costs(
-        _moment(began), _moment(max(ingested, default=began)),
+        _moment(min(together, default=last.started if last else None)),
         spent * processes / _HOUR,
-        _expected(whole) * processes / _HOUR,
-    )  # fmt: skip
+        (last.seconds if last else 0.0) * processes / _HOUR,
+    )
 
 
 def record(
@@ -99,10 +98,6 @@ def _all(entries: list[Entry], what: str) -> list[dict[str, Any]]:
 def _said(entry: Entry, what: str) -> dict[str, Any] | None:
     is_so = entry.kind == DECISION and (entry.payload or {}).get("about") == what
     return entry.payload if is_so else None
-
-
-def _expected(whole: list[Run]) -> float:
-    return max(whole, key=lambda run: run.started).seconds if whole else 0.0
 
 
 def _moment(seconds: float | None) -> datetime | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from lapvqa.machine import load_machine
 from lapvqa.params import RetrainingParams, load_params
 from lapvqa.project import Project
 from lapvqa.retraining import lease, minutes, situation, starts, wanted
@@ -54,8 +55,9 @@ Say = Callable[[str], None]
 
 def ask(project: Project, now: datetime) -> tuple[Situation, Decision]:
     """Look and decide, without doing anything about it."""
-    seen = situation.look(project, now)
-    return seen, decide(seen, rule_of(project), now)
+    params = load_params(project.params)
+    seen = situation.look(project, params, now)
+    return seen, decide(seen, params.retraining, now)
 
 
 def take_turn(project: Project, work: Work, clock: Clock, say: Say) -> Turn:
@@ -67,7 +69,8 @@ def take_turn(project: Project, work: Work, clock: Clock, say: Say) -> Turn:
     with lease.hold(project.round_lease):
         _close_cut_off(project, clock())
         situation.tick(project, clock())
-        seen, rule = situation.look(project, clock(), holder=True), rule_of(project)
+        params = load_params(project.params)
+        seen, rule = situation.look(project, params, clock(), holder=True), params.retraining
         decision = _decided(project, seen, rule, clock(), say)
         if not decision.acts:
             return Turn(decision)
@@ -87,11 +90,6 @@ def take_turn(project: Project, work: Work, clock: Clock, say: Say) -> Turn:
             _end(project, at_work, decision, FAILED, clock(), error=type(error).__name__)
             raise
         return _end(project, at_work, decision, TRAINED, clock(), **facts)
-
-
-def rule_of(project: Project) -> RetrainingParams:
-    """Return the rule of params.yaml."""
-    return load_params(project.params).retraining
 
 
 def _decided(
@@ -157,12 +155,19 @@ def _end(
 ) -> Turn:
     """Write what became of the round, then take it off the record; its causes are answered.
 
-    Not those of a round that failed, or that has to wait: they are wanted again.
+    Not those of a round that failed, or that has to wait: they are wanted again. What was wanted
+    between its look and its training, that training has answered as well.
     """
+    trained = minutes.costs(project, load_machine(project), now).began
+    late = [one for one in wanted.load(project).causes if situation.is_answered(one, trained)]
+    at_work = replace(at_work, causes=merged([*at_work.causes, *late]))
     minutes.close(project, at_work, outcome, decision.why, now, **facts)
     again = outcome in (FAILED, CUT_OFF) or decision.answer is Answer.WAIT
     back = at_work.causes if again else ()
-    wanted.change(project, lambda record: Wanted(merged([*back, *record.causes])))
+    wanted.change(
+        project,
+        lambda record: Wanted(merged([*back, *(one for one in record.causes if one not in late)])),
+    )
     return Turn(decision, outcome, facts)
 
 

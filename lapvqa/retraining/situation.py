@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lapvqa.machine import load_machine
-from lapvqa.params import load_params
+from lapvqa.params import Params
 from lapvqa.project import Project
 from lapvqa.retraining import arrivals, calendar, clock, lease, minutes, starts, wanted
 from lapvqa.retraining.arrivals import Arrived
@@ -26,7 +26,7 @@ class Situation:
     """The round's worker lives."""
     paused: bool = False
     trained: datetime | None = None
-    """When the last whole training began."""
+    """When the run began that had the last whole training."""
     tried: datetime | None = None
     """When the last training, or round that failed, began."""
     hours_spent: float = 0.0
@@ -56,13 +56,12 @@ class Situation:
         }  # fmt: skip
 
 
-def look(project: Project, now: datetime, *, holder: bool = False) -> Situation:
+def look(project: Project, params: Params, now: datetime, *, holder: bool = False) -> Situation:
     """Read the situation; nothing is written.
 
     ``holder``: the caller holds the round's lease, so that no other is at work.
     """
     schedule = clock.load(project)
-    rule = load_params(project.params)
     costs = minutes.costs(project, load_machine(project), calendar.month_of(now))
     record = wanted.load(project)
     ended = minutes.rounds(project)
@@ -78,8 +77,8 @@ def look(project: Project, now: datetime, *, holder: bool = False) -> Situation:
             cause for cause in wanted.merged(causes) if not is_answered(cause, costs.began)
         ),
         arrived=arrivals.since(
-            project, _latest(costs.data_of, *_began(ended[-1:])),
-            quiet=timedelta(minutes=rule.retraining.quiet_minutes),
+            project, _latest(costs.began, *_began(ended[-1:])),
+            quiet=timedelta(minutes=params.retraining.quiet_minutes),
         ),
         round=None if cut_off else record.round,
         at_work=not holder and lease.is_held(project.round_lease),
