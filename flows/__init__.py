@@ -4,6 +4,7 @@
 tasks/prefect_tasks.py, whose child process is lapvqa/stage.py.
 
 Files, in the order in which data meets them:
+    __main__.py  `python -m flows` is `lapvqa`
     cli.py       the command line: options and help
     commands/    what each command does
     pipeline.py  the pipeline as one Prefect flow, and one flow per stage

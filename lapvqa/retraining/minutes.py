@@ -57,17 +57,17 @@ def record(
     inputs: dict[str, Any],
     rule: dict[str, Any],
     now: datetime,
-) -> None:
-    """Write a decision, unless the last entry is the same answer to the same causes."""
+) -> bool:
+    """Write a decision; False, and nothing written, if the last one said the same of the same."""
     about = {"about": RETRAINING, "decision": f"{decision.answer}: {decision.why}"}
     payload = {**about, **decision.to_json(), "inputs": inputs, "rule": rule}
 
     def drafts(before: list[Entry]) -> list[Draft]:
-        said = _said(before[-1], RETRAINING) if before else None
+        said = next((one for entry in reversed(before) if (one := _said(entry, None))), None)
         again = said and all(said.get(key) == payload[key] for key in ("answer", "why", "causes"))
         return [] if again else [Draft(DECISION, payload, now.timestamp())]
 
-    ledger.extend(project, drafts)
+    return bool(ledger.extend(project, drafts))
 
 
 def close(
@@ -95,9 +95,10 @@ def _all(entries: list[Entry], what: str) -> list[dict[str, Any]]:
     return [said for entry in entries if (said := _said(entry, what))]
 
 
-def _said(entry: Entry, what: str) -> dict[str, Any] | None:
-    is_so = entry.kind == DECISION and (entry.payload or {}).get("about") == what
-    return entry.payload if is_so else None
+def _said(entry: Entry, what: str | None) -> dict[str, Any] | None:
+    """Return what an entry says, if it is about that; None: about a decision or a round."""
+    about = (entry.payload or {}).get("about") if entry.kind == DECISION else None
+    return entry.payload if about in ((what,) if what else (RETRAINING, ROUND)) else None
 
 
 def _moment(seconds: float | None) -> datetime | None:
