@@ -327,6 +327,14 @@ def schedule_next(count: _Count = 5) -> int:
     return times(_find_project(), count=count)
 
 
+@schedule_app.command("deploy")
+def schedule_deploy() -> int:
+    """Leave the looking to workers of the Prefect server in local.yaml: a deployment, a pool."""
+    from flows.commands.schedule import deploy
+
+    return deploy(_find_project())
+
+
 @schedule_app.command("pause")
 def schedule_pause() -> int:
     """Let nothing begin by itself until `resume`; by hand with --force it does."""
@@ -345,7 +353,7 @@ def schedule_resume() -> int:
 
 @schedule_app.command("remove")
 def schedule_remove() -> int:
-    """Remove the clock; other causes are looked for as before."""
+    """Remove the clock, and the deployment if there is one."""
     from flows.commands.schedule import remove
 
     return remove(_find_project())

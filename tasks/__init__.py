@@ -3,6 +3,7 @@
 Files, in the order in which data meets them:
     session.py         what the tasks of one run share, and the decorator of all of them
     display.py         what a person sees meanwhile
+    prefect_deployment.py  the flow retraining for workers of a server that others keep
     prefect_server.py  the Prefect server of one run: embedded, or somebody else's
     dvc_repository.py  DVC in this process: the graph, what is stale, files cut off by a kill
     prefect_tasks.py   the tasks: look, run each stale stage, keep records, show results

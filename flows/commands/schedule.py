@@ -24,6 +24,7 @@ from zoneinfo import ZoneInfo
 from flows.commands import terminal
 from lapvqa import storage
 from lapvqa.errors import EXIT_BUSY, EXIT_INTERRUPTED, ConfigError, LapvqaError
+from lapvqa.machine import load_machine
 from lapvqa.params import load_params
 from lapvqa.project import Project
 from lapvqa.retraining import clock, minutes, rounds, situation
@@ -96,8 +97,32 @@ def times(project: Project, *, count: int) -> int:
     return 0
 
 
+def deploy(project: Project) -> int:
+    """Leave the looking to the workers of the configured Prefect server."""
+    from tasks import prefect_deployment
+
+    prefect_deployment.require_server(project)
+    from flows.retraining import retraining
+
+    name = prefect_deployment.deploy(project, retraining)
+    terminal.console().print(
+        f"{name}: each quarter of an hour it is decided what is to be done; work pool "
+        f"{prefect_deployment.POOL}. A worker on a machine that sees {project.root}:\n"
+        f"prefect worker start --pool {prefect_deployment.POOL}",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+    return 0
+
+
 def pause(project: Project, *, paused: bool) -> int:
-    """Pause the schedule, or go on; times that passed in a pause are not made up for."""
+    """Pause the schedule, or go on; times that passed in a pause are not made up for.
+
+    A deployment on the configured Prefect server follows.
+    """
+    deployed = _on_server(project, "set_paused", paused=paused)
+    if deployed and clock.load(project) is None:
+        terminal.console().print("the deployment is paused" if paused else "it goes on")
+        return 0
     schedule = _required(project)
     answered = schedule.answered if paused else datetime.now(UTC).isoformat()
     clock.keep(project, replace(schedule, paused=paused, answered=answered))
@@ -106,9 +131,10 @@ def pause(project: Project, *, paused: bool) -> int:
 
 
 def remove(project: Project) -> int:
-    """Remove the clock; other causes are looked for as before."""
-    _required(project)
-    project.schedule.unlink()
+    """Remove the clock, and the deployment; causes on record stay."""
+    if not _on_server(project, "remove"):
+        _required(project)
+    project.schedule.unlink(missing_ok=True)
     terminal.console().print("removed: the clock asks no more")
     return 0
 
@@ -180,6 +206,17 @@ def _have_done(project: Project, look_s: float) -> float:
         return look_s
     _say(f"it ended with exit code {code}; what was wanted is wanted still")
     return max(look_s, _PAUSE_AFTER_FAILURE_S)
+
+
+def _on_server(project: Project, what: str, **options: bool) -> bool:
+    """Do something to this project's deployment, if a server is configured and has one."""
+    if not load_machine(project).servers.prefect_api_url:
+        return False
+    from tasks import prefect_deployment
+
+    prefect_deployment.require_server(project)
+    done: bool = getattr(prefect_deployment, what)(project, **options)
+    return done
 
 
 def _command() -> list[str]:

@@ -10,6 +10,17 @@ from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lapvqa.evaluation.task import EvaluationTask
+from lapvqa.metrics import replicates
+from lapvqa.metrics.bootstrap import Measures, draw_values
+from lapvqa.params import BootstrapParams
+
+FEWEST = 30
+"""Patients below which nothing is compared."""
 LEVEL = 0.01
 """One-sided: an evaluation is asked for often, and each that errs costs a training."""
 
@@ -58,3 +69,31 @@ class Comparison:
     def facts(self) -> dict[str, Any]:
         """Return plain values."""
         return {**asdict(self), "visible": round(self.visible, 4)}
+
+
+def compare(
+    task: EvaluationTask, predictions: pa.Table, system: str, known: set[str],
+    *, margin: float, common: BootstrapParams,
+) -> Comparison | str:  # fmt: skip
+    """Compare a system's primary metric on patients in ``known`` and on all others.
+
+    Returns why not, in words, where one of the two is too few.
+    """
+    rows = replicates.rows_of(predictions, system)
+    is_known = pc.is_in(rows["patient"], pa.array(sorted(known), pa.string()))
+    parts = [rows.filter(is_known), rows.filter(pc.invert(is_known))]
+    for part, which in zip(parts, ("judged before", "new"), strict=True):
+        patients = len(set(part["patient"].to_pylist()))
+        if patients < FEWEST:
+            return f"{patients} {which} patients are labelled, {FEWEST} are needed"
+    before, now = (_measured(task.measure(part), task.primary, common) for part in parts)
+    return Comparison(before, now, margin)
+
+
+def _measured(measures: Measures, metric: str, common: BootstrapParams) -> Measured:
+    values = draw_values(
+        measures.statistic, measures.patients, draws=common.bootstrap_draws, seed=common.seed
+    )
+    column = values[:, measures.names.index(metric)] if values.ndim > 1 else values
+    error = float(np.nanstd(column[1:], ddof=1))
+    return Measured(float(column[0]), error, len(set(measures.patients)))

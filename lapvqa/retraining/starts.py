@@ -34,6 +34,10 @@ class Start:
     """Path in the project, and md5."""
     members: tuple[str, str]
 
+    def files(self) -> tuple[tuple[tuple[str, str], str], ...]:
+        """Return place (path, md5) and name of each file; weights last."""
+        return (self.members, MEMBERS_FILE), (self.weights, _WEIGHTS)
+
 
 def champion(project: Project) -> Start | None:
     """Return the weights behind the registered champion, as the ledger tells; None if unknown."""
@@ -59,10 +63,9 @@ def fault(project: Project, start: Start | None) -> str:
     if start is None:
         return "the ledger knows no champion"
     folder = project.start(start.sha256)
-    if not (folder / _WEIGHTS).exists() and not all(
-        _found(project, *place) for place in (start.weights, start.members)
-    ):
-        return "the champion's weights are neither here nor in DVC's cache"
+    for place, name in start.files():
+        if not ((folder / name).exists() or _found(project, *place)):
+            return f"{name} of the champion is neither here nor in DVC's cache"
     return ""
 
 
@@ -72,7 +75,7 @@ def provide(project: Project, start: Start) -> str:
     Raises MissingArtifactError if they are nowhere, or are not these bytes.
     """
     folder = project.start(start.sha256)
-    for (path, md5), name in ((start.members, MEMBERS_FILE), (start.weights, _WEIGHTS)):
+    for (path, md5), name in start.files():
         if (folder / name).exists():
             continue
         source = _found(project, path, md5)

@@ -45,8 +45,8 @@ class Keeper:
     """A schedule kept by a process of its own."""
 
     def __init__(self, toy: Toy) -> None:
-        self.toy, self.log = toy, toy.root / "keeper.log"
-        with self.log.open("a") as handle:
+        self.toy, self.log = toy, toy.root / f"keeper-{time.monotonic_ns()}.log"
+        with self.log.open("w") as handle:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", KEEPER],
                 cwd=toy.root, env=toy.environment, stdout=handle, stderr=subprocess.STDOUT,
@@ -78,7 +78,7 @@ def test_a_schedule_waits_and_runs_alone_dies_and_goes_on(new_toy: Callable[[], 
     assert re.search(r"next \(Europe/Berlin\): \d{4}-01-01 03:00, ", keeper.text), keeper.text
     second = Keeper(toy)
     assert second.process.wait(timeout=60) == 4, second.text
-    assert "the schedule of this project is already running: process" in keeper.text
+    assert "the schedule of this project is already running: process" in second.text
 
     toy.trouble("pretrain hang")
     wanted.want(toy.project, "hand", who="test")
@@ -87,27 +87,23 @@ def test_a_schedule_waits_and_runs_alone_dies_and_goes_on(new_toy: Callable[[], 
     keeper.process.kill()
     keeper.process.wait()
     wait_until(lambda: not toy.processes(), seconds=10)
-    toy.trouble("")
     hanging.unlink()
 
     again = Keeper(toy)
     again.waits_for("resume: a round was cut off and is taken up again")
-    wait_until(lambda: minutes.rounds(toy.project) or again.process.poll() is not None)
+    wait_until(hanging.exists)
+    assert again.ends_by(signal.SIGTERM) < 20
+    toy.trouble("")
+
+    third = Keeper(toy)
+    wait_until(lambda: minutes.rounds(toy.project) or third.process.poll() is not None)
     (told,) = minutes.rounds(toy.project)
     assert (told["outcome"], [one["cause"] for one in told["causes"]]) == ("trained", ["hand"])
     assert toy.project.report_page.exists()
-    dated = [line for line in again.text.splitlines() if re.match(r"\d{4}-\d\d-\d\dT", line)]
-    assert any("pretrain" in line for line in dated), again.text
+    dated = [line for line in third.text.splitlines() if re.match(r"\d{4}-\d\d-\d\dT", line)]
+    assert any("pretrain" in line for line in dated), third.text
+    wait_until(lambda: not toy.project.round_lease.exists(), seconds=20)
     assert not toy.project.wanted.exists()
-
-    toy.trouble("pretrain hang")
-    (toy.root / "input" / "second.dcm").write_text("more")
-    wanted.want(toy.project, "hand", who="again")
-    wait_until(hanging.exists)
-    assert again.ends_by(signal.SIGTERM) < 20
-    assert wanted.load(toy.project).round is not None
-    third = Keeper(toy)
-    third.waits_for("by crontab")
     assert third.ends_by(signal.SIGINT) < 20
 
 
@@ -143,6 +139,37 @@ def test_a_served_prefect_takes_the_runs_of_another_project(
     assert not other.project.prefect_home.exists()
     found = ask(f"{api}/flow_runs/{run.result['prefect']}")
     assert (found["state_type"], found["parameters"]) == ("COMPLETED", {"root": str(other.root)})
+
+
+def test_projects_share_a_server_by_name(served: str, new_toy: Callable[[], Toy]) -> None:
+    toys = [new_toy(), new_toy()]
+    for toy in toys:
+        (toy.root / "local.yaml").write_text(f"servers:\n  prefect_api_url: {served}\n")
+        toy.command(sys.executable, "-m", "flows", "schedule", "deploy")
+    toys[0].command(sys.executable, "-m", "flows", "schedule", "pause")
+    found = ask(f"{served}/deployments/filter", {})
+    paused = {one["parameters"]["root"]: one["paused"] for one in found}
+    assert paused == {str(toys[0].root): True, str(toys[1].root): False}
+    assert len({one["name"] for one in found}) == 2
+    assert {one["work_pool_name"] for one in found} == {"lapvqa"}
+    options = [one["concurrency_options"]["collision_strategy"] for one in found]
+    assert options == ["CANCEL_NEW", "CANCEL_NEW"]
+    # A worker takes it up, and the decision is on record.
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "lapvqa", "--limit", "1"],
+        cwd=toys[1].root, env={**toys[1].environment, "PREFECT_API_URL": served},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wanted.want(toys[1].project, "hand", who="deployed")
+        deployment = next(one for one in found if not one["paused"])
+        now = {"state": {"type": "SCHEDULED"}}
+        ask(f"{served}/deployments/{deployment['id']}/create_flow_run", now)
+        wait_until(lambda: minutes.rounds(toys[1].project))
+    finally:
+        worker.terminate()
+        worker.wait(timeout=60)
+    assert [one["outcome"] for one in minutes.rounds(toys[1].project)] == ["trained"]
 
 
 def test_a_served_prefect_that_is_down_is_replaced_and_said(tmp_path: Path) -> None:
