@@ -326,9 +326,8 @@ def _add_edges(database: sqlite3.Connection, number: int, run: Run) -> None:
             inputs.append((number, path, md5))
         else:
             used.append((number, found))
-    for path in sorted(
-        run.sources.keys() - run.deps.keys()
-    ):  # weights that a training went on from
+    # Weights that a training went on from.
+    for path in sorted(run.sources.keys() - run.deps.keys()):
         artefact = made[run.sources[path]].get(path)
         if artefact is not None:
             used.append((number, artefact))
