@@ -1,6 +1,7 @@
 """What has come into the archive: .lapvqa/arrivals.jsonl, which the intake writes.
 
 A line per event; a study that comes again under its key is one study, whatever the sender repeats.
+Its images and its report are told by events of their own.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Event:
 
     at: datetime
     study: str
+    kind: str
     bytes: int
 
 
@@ -53,16 +55,17 @@ def since(project: Project, before: datetime | None, *, quiet: timedelta) -> Arr
 
 
 def add_up(events: Sequence[Event], *, quiet: timedelta) -> Arrived:
-    """Return what events in the order of their times come to; of a study the last one counts."""
+    """Return what events in the order of their times come to; repeats count once, as the last."""
     if not events:
         return Arrived()
-    sizes = {event.study: event.bytes for event in events}
+    sizes = {(event.study, event.kind): event.bytes for event in events}
+    studies = len({study for study, _ in sizes})
     busy_since = events[-1].at
     for event in reversed(events):
         if busy_since - event.at > quiet:
             break
         busy_since = event.at
-    return Arrived(len(sizes), sum(sizes.values()), busy_since, events[-1].at)
+    return Arrived(studies, sum(sizes.values()), busy_since, events[-1].at)
 
 
 @dataclass
@@ -105,4 +108,4 @@ def _event(line: bytes) -> Event | None:
         return None
     if at.tzinfo is None or not told.get("study"):
         return None
-    return Event(at.astimezone(UTC), str(told["study"]), size)
+    return Event(at.astimezone(UTC), str(told["study"]), str(told.get("event")), size)
