@@ -7,6 +7,7 @@ Drift alone asks for an evaluation: what looks different need not be judged wors
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -135,19 +136,25 @@ def _waits(
         return Decision(Answer.WAIT, "paused: `lapvqa schedule resume` goes on", causes)
     if thaws:
         return Decision(Answer.WAIT, f"no training begins before {_time(thaws)}", causes, thaws)
-    rest = [one for one in causes if one.cause not in (HAND, CLOCK)]
-    if HAND in {one.cause for one in causes} or not rest:
-        return None  # somebody chose the time
-    quiet = max(one.until for one in rest) + timedelta(minutes=rule.quiet_minutes)
-    patience = min(one.since for one in rest) + timedelta(hours=rule.patience_hours)
-    if now < min(quiet, patience):
+    timed = [one for one in causes if one.cause in (HAND, CLOCK)]
+    if any(seen.tried is None or one.until > seen.tried for one in timed):
+        return None  # somebody chose the time; not once it has been tried and has failed
+    others = [one for one in causes if one not in timed]
+    if others and now < (quiet := _quiet(others, rule)):
         why = f"causes still come in; {rule.quiet_minutes:g} quiet minutes are waited for"
-        return Decision(Answer.WAIT, why, causes, min(quiet, patience).astimezone(now.tzinfo))
+        return Decision(Answer.WAIT, why, causes, quiet.astimezone(now.tzinfo))
     rested = seen.tried and seen.tried + timedelta(hours=rule.rest_hours)
     if rested and now < rested:
         why = f"{rule.rest_hours:g} hours lie between two trainings"
         return Decision(Answer.WAIT, why, causes, rested.astimezone(now.tzinfo))
     return None
+
+
+def _quiet(causes: Sequence[Cause], rule: RetrainingParams) -> datetime:
+    """Return when nothing has come for long enough, or has for too long."""
+    quiet = max(one.until for one in causes) + timedelta(minutes=rule.quiet_minutes)
+    patience = min(one.since for one in causes) + timedelta(hours=rule.patience_hours)
+    return min(quiet, patience)
 
 
 def _costs_too_much(

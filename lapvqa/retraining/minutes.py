@@ -58,13 +58,16 @@ def record(
     rule: dict[str, Any],
     now: datetime,
 ) -> bool:
-    """Write a decision; False, and nothing written, if the last one said the same of the same."""
+    """Write a decision; False, and nothing written, if the last one said the same.
+
+    That is: the same answer for the same reason, to causes of the same names.
+    """
     about = {"about": RETRAINING, "decision": f"{decision.answer}: {decision.why}"}
     payload = {**about, **decision.to_json(), "inputs": inputs, "rule": rule}
 
     def drafts(before: list[Entry]) -> list[Draft]:
         said = next((one for entry in reversed(before) if (one := _said(entry, None))), None)
-        again = said and all(said.get(key) == payload[key] for key in ("answer", "why", "causes"))
+        again = said and _in_short(said) == _in_short(payload)
         return [] if again else [Draft(DECISION, payload, now.timestamp())]
 
     return bool(ledger.extend(project, drafts))
@@ -89,6 +92,10 @@ def close(
 def rounds(project: Project) -> list[dict[str, Any]]:
     """Return what the ledger says of all rounds that ended, oldest first."""
     return _all(ledger.entries(project), ROUND)
+
+
+def _in_short(said: dict[str, Any]) -> tuple[Any, ...]:
+    return said.get("answer"), said["why"], [cause["cause"] for cause in said["causes"]]
 
 
 def _all(entries: list[Entry], what: str) -> list[dict[str, Any]]:

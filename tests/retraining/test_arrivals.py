@@ -28,8 +28,8 @@ def test_repeats_count_once_and_reports_add_their_bytes(tmp_path: Path) -> None:
     project.state.mkdir()
     assert arrivals.since(project, None, quiet=QUIET) == Arrived()
     lines = [
-        line(0, "a"), line(1, "a"), line(2, "b"), line(3, "a", "report", 1), line(4, None, "report"),
-        "torn {\n", line(-1, "late"), line(5, "c")[:20],
+        line(0, "a"), line(1, "a"), line(2, "b"), line(3, "a", "report", 1),
+        line(4, None, "report"), "torn {\n", line(-1, "late"), line(5, "c")[:20],
     ]  # fmt: skip
     with project.arrivals.open("w") as file:
         file.write("".join(lines))

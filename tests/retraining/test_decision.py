@@ -70,8 +70,9 @@ LATE = NOW - timedelta(hours=1)
         (Situation(arrived=come(100, ago_h=0.2, busy_h=25)), {}, "look", "counted"),
         (Situation((cause("erasure", ago_h=0.1),)), {}, "wait", "quiet"),
         (Situation(arrived=come(100), tried=LATE), {}, "wait", "12 hours lie"),
-        (Situation((CLOCK,), tried=LATE), {}, "look", "counted"),
-        (Situation((HAND,), tried=LATE), {}, "train", "hand"),
+        (Situation((cause("clock", ago_h=0.5),), tried=LATE), {}, "look", "counted"),
+        (Situation((cause("hand", ago_h=0.5),), tried=LATE), {}, "train", "hand"),
+        (Situation((HAND, CLOCK), tried=LATE), {}, "wait", "12 hours lie"),  # tried, and failed
         (Situation((HAND,), paused=True), {}, "wait", "paused"),
         (Situation((HAND,)), {"freeze": DAYS}, "wait", "2027-03-11 00:00"),
         (Situation((HAND,)), {"freeze": NOON}, "wait", "2027-03-10 13:00"),
