@@ -29,7 +29,7 @@ def predictions(rng: np.random.Generator, *, patients: int, signal: float) -> pa
             rows += [
                 {
                     "sample": f"s{number}-{film}", "patient": f"p{number}", "system": "encoder",
-                    "label": name, "target": label, "score": float(score),
+                    "label": name, "target": label, "score": 1 / (1 + np.exp(-score)),
                 }
                 for name in ("Edema", "Cardiomegaly")
             ]  # fmt: skip
