@@ -25,6 +25,7 @@ from lapvqa.pretrain.start import find_start
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
+from lapvqa.retraining.starts import new_studies
 from lapvqa.schemas import EXCLUDED, MEMBERS, TOKENS
 
 
@@ -73,6 +74,17 @@ def test_it_begins_with_these_weights_and_counts_whom_they_have_seen(
         assert shown == (1 if row["role"] == "train" else 0), study
         assert row["times_best"] >= before[study]["times"]
         assert row["first_step"] == (1 if row["role"] == "train" else 0)
+
+
+def test_new_is_what_no_training_has_seen(begun: tuple[PretrainParams, Project]) -> None:
+    _, project = begun
+    assert new_studies(project, "captioning") == 0
+    path = project.model_dir("captioning") / "members.parquet"
+    rows = storage.read_table(path, MEMBERS, made_by="pretrain")
+    storage.write_table(path, rows.slice(0, 17), MEMBERS)  # of 20 to train on and 6 to choose by
+    assert new_studies(project, "captioning") == 3
+    path.unlink()
+    assert new_studies(project, "captioning") == 20
 
 
 def test_the_weights_are_an_input_like_another(begun: tuple[PretrainParams, Project]) -> None:
