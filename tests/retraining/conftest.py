@@ -1,9 +1,8 @@
-"""A project folder with a rule of retraining, and the time there."""
+"""A project folder with a rule of retraining."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ import pytest
 from ruamel.yaml import YAML
 
 from lapvqa.project import Project
-
-NOW = datetime(2027, 3, 10, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from conftest import NOW
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,8 @@ from lapvqa.retraining import arrivals
 from lapvqa.retraining.arrivals import Arrived
 
 QUIET = timedelta(minutes=30)
+
+NOW = datetime(2027, 3, 10, 12, 0, tzinfo=UTC)
 
 
 def line(minute: int, study: str | None, kind: str = "study", size: int = 10) -> str:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from conftest import NOW
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +17,8 @@ from lapvqa.retraining.arrivals import Arrived
 from lapvqa.retraining.decision import Answer, decide
 from lapvqa.retraining.situation import Situation
 from lapvqa.retraining.wanted import CAUSES, Cause, Round
+
+NOW = datetime(2027, 3, 10, 12, 0, tzinfo=UTC)
 
 RULE: dict[str, Any] = {"new_studies": 100, "gpu_hours": 10.0}
 DAYS = [{"from": "2027-03-09", "until": "2027-03-10"}]

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import NOW
 
 from lapvqa import storage
 from lapvqa.errors import BusyError
@@ -28,6 +27,8 @@ from lapvqa.project import Project
 from lapvqa.retraining import lease, minutes, rounds, wanted
 from lapvqa.retraining.rounds import Turn
 from lapvqa.retraining.wanted import Round
+
+NOW = datetime(2027, 3, 10, 12, 0, tzinfo=UTC)
 
 
 class Work:
