@@ -4,9 +4,11 @@
 tasks/prefect_tasks.py, whose child process is lapvqa/stage.py.
 
 Files, in the order in which data meets them:
+    __main__.py  `python -m flows` is `lapvqa`
     cli.py       the command line: options and help
     commands/    what each command does
     pipeline.py  the pipeline as one Prefect flow, and one flow per stage
+    retraining.py  when the pipeline runs anew: decide, train, ask the gate
 
 Contracts
     A flow's only parameter is the project's folder: Prefect stores parameters for all to read.

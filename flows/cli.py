@@ -275,13 +275,115 @@ def demo(
 
 
 @app.command()
-def schedule(
-    cron: Annotated[str, typer.Option(help='When to run: "0 2 * * *" is every night at two.')],
+def retrain(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be decided, and why; change nothing.")
+    ] = False,
+    due: Annotated[
+        bool,
+        typer.Option("--due", help="Only if something else asks: for cron, systemd and the like."),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="In spite of freeze, pause, and the month's hours.")
+    ] = False,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="scratch, or champion: where the training begins, this time."),
+    ] = None,
 ) -> int:
-    """Run the pipeline by the clock, on this machine, until interrupted."""
-    from flows.commands.schedule import execute
+    """Decide whether the encoder is trained anew, by retraining in params.yaml; then do it."""
+    from flows.commands.retrain import execute
 
-    return execute(_find_project(), cron=cron)
+    if start not in (None, "scratch", "champion"):
+        raise typer.BadParameter("scratch or champion", param_hint="--from")
+    return execute(_find_project(), due=due, dry_run=dry_run, force=force, way=start)
+
+
+schedule_app = typer.Typer(
+    help="Wait for what asks for a retraining, and have it done; its clock, and timers of others.",
+    invoke_without_command=True,
+    no_args_is_help=False,
+)
+app.add_typer(schedule_app, name="schedule")
+
+_Count = Annotated[int, typer.Option("--count", min=1, max=100, help="How many.")]
+
+
+@schedule_app.callback()
+def schedule(
+    context: typer.Context,
+    cron: Annotated[
+        str | None, typer.Option(help='When to ask: "0 2 * * *" is every night at two. Kept.')
+    ] = None,
+    zone: Annotated[
+        str | None, typer.Option(help="Of these times, as Europe/Berlin; else this machine's.")
+    ] = None,
+    crontab: Annotated[
+        bool, typer.Option("--crontab", help="Print a line for crontab instead.")
+    ] = False,
+    systemd: Annotated[
+        bool, typer.Option("--systemd", help="Print a service and a timer for systemd instead.")
+    ] = False,
+) -> int:
+    """Stay and look for what asks for a retraining, until interrupted."""
+    from flows.commands import schedule as command
+
+    if context.invoked_subcommand is not None:
+        return 0
+    project = _find_project()
+    if crontab:
+        return command.print_crontab(project, cron)
+    if systemd:
+        return command.print_systemd(project)
+    return command.execute(project, cron=cron, zone=zone)
+
+
+@schedule_app.command("list")
+def schedule_list() -> int:
+    """Show the clock, what is wanted, what would be decided now, and the last rounds."""
+    from flows.commands.schedule import show
+
+    return show(_find_project())
+
+
+@schedule_app.command("next")
+def schedule_next(count: _Count = 5) -> int:
+    """Show the next times of the clock."""
+    from flows.commands.schedule import times
+
+    return times(_find_project(), count=count)
+
+
+@schedule_app.command("deploy")
+def schedule_deploy() -> int:
+    """Leave the looking to workers of the Prefect server in local.yaml: a deployment, a pool."""
+    from flows.commands.schedule import deploy
+
+    return deploy(_find_project())
+
+
+@schedule_app.command("pause")
+def schedule_pause() -> int:
+    """Let nothing begin by itself until `resume`; by hand with --force it does."""
+    from flows.commands.schedule import pause
+
+    return pause(_find_project(), paused=True)
+
+
+@schedule_app.command("resume")
+def schedule_resume() -> int:
+    """Go on; times of the clock that have passed meanwhile are not made up for."""
+    from flows.commands.schedule import pause
+
+    return pause(_find_project(), paused=False)
+
+
+@schedule_app.command("remove")
+def schedule_remove() -> int:
+    """Remove the clock, and the deployment if there is one."""
+    from flows.commands.schedule import remove
+
+    return remove(_find_project())
 
 
 class _UpByDefault(TyperGroup):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import difflib
+from contextlib import suppress
+from datetime import date, time
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -165,6 +167,9 @@ class PretrainParams(Section):
 
     objective: Literal["captioning", "contrastive", "sigmoid"] = "captioning"
     seed: Annotated[int, Field(ge=0)] = 0
+    continue_from: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    continue_epochs: Annotated[int, Field(ge=0)] = 0
+    replay: Share = 1.0
     model: ModelParams = ModelParams()
     epochs: Count
     batch_size: Annotated[int, Field(ge=1)]
@@ -363,6 +368,60 @@ class SafeguardParams(Section):
     files_gone: Share = 0.1
 
 
+class FreezeParams(Section):
+    """When no training may begin: whole days, or hours of some days of the week."""
+
+    begin: str = Field(alias="from")
+    until: str
+    days: list[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]] = []
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> FreezeParams:
+        kinds = {type(self.first), type(self.last)}
+        if len(kinds) > 1 or type(None) in kinds or (self.days and date in kinds):
+            raise ValueError(
+                'from and until are two days, "2026-12-20", both inside, or two times, "07:00", '
+                "of all days or of days: [mon, tue]"
+            )
+        if isinstance(self.first, date) and isinstance(self.last, date) and self.last < self.first:
+            raise ValueError(f"until is {self.until}; must not lie before {self.begin}")
+        return self
+
+    @property
+    def first(self) -> date | time | None:
+        """The first day, or the time at which it begins."""
+        return _day_or_time(self.begin)
+
+    @property
+    def last(self) -> date | time | None:
+        """The last day, or the time at which it ends, of the next day if not later."""
+        return _day_or_time(self.until)
+
+
+def _day_or_time(text: str) -> date | time | None:
+    for kind, length in ((date, len("2026-12-20")), (time, len("07:00"))):
+        with suppress(ValueError):
+            if len(text) == length:
+                return kind.fromisoformat(text)
+    return None
+
+
+class RetrainingParams(Section):
+    """When the encoder is trained anew; no stage reads it. What 0 asks for is nothing."""
+
+    start: Literal["champion", "scratch"] = "scratch"
+    new_studies: Annotated[int, Field(ge=0)] = 0
+    new_gigabytes: Annotated[float, Field(ge=0)] = 0
+    each_arrival: bool = False
+    least_new: Count = 1
+    fallen: Annotated[float, Field(gt=0)] = 0.02
+    quiet_minutes: Annotated[float, Field(ge=0)] = 30
+    patience_hours: Annotated[float, Field(ge=0)] = 24
+    rest_hours: Annotated[float, Field(ge=0)] = 12
+    freeze: list[FreezeParams] = []
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -375,6 +434,7 @@ class Params(Section):
     evaluate: EvaluateParams
     report: ReportParams
     safeguards: SafeguardParams = SafeguardParams()
+    retraining: RetrainingParams = RetrainingParams()
 
 
 def load_params(path: Path) -> Params:

@@ -255,13 +255,37 @@ class Project:
 
     @property
     def wanted(self) -> Path:
-        """wanted.json: why a retraining is wanted, for whoever starts it."""
+        """wanted.json: why a retraining is wanted, and the round at work."""
         return self.state / "wanted.json"
 
     @property
     def accepted_loss(self) -> Path:
         """A mark: the next inventory may find any number of files gone."""
         return self.state / "accepted_loss.json"
+
+    @property
+    def arrivals(self) -> Path:
+        """arrivals.jsonl: what the intake took into the archive, a line per event."""
+        return self.state / "arrivals.jsonl"
+
+    @property
+    def schedule(self) -> Path:
+        """schedule.json: the clock that asks for retraining."""
+        return self.state / "schedule.json"
+
+    @property
+    def round_lease(self) -> Path:
+        """round.lease: who works on the round, renewed while they live."""
+        return self.state / "round.lease"
+
+    @property
+    def starts(self) -> Path:
+        """Weights that a training may go on from, with their members: a folder per sha256."""
+        return self.state / "starts"
+
+    def start(self, sha256: str) -> Path:
+        """Folder of such weights: model_last.pt and members.parquet."""
+        return self.starts / sha256
 
     @property
     def spool(self) -> Path:

@@ -169,7 +169,12 @@ MEMBERS = pa.schema(
         _field("role", pa.string(), "train: sampled; validate: chose the best step"),
         _field("times", pa.int64(), "samples drawn until the last step, over all its images"),
         _field("times_best", pa.int64(), "samples drawn until the best step"),
-        _field("first_step", pa.int64(), "step, from 1, that sampled it first; 0 if none"),
+        _field(
+            "first_step",
+            pa.int64(),
+            "step, from 1, that sampled it first (1 too if the "
+            "weights gone on from had seen it); 0 if none",
+        ),
     ]
 )
 MEMBERS_FILE = "members.parquet"

@@ -3,6 +3,7 @@
 Files, in the order in which data meets them:
     session.py         what the tasks of one run share, and the decorator of all of them
     display.py         what a person sees meanwhile
+    prefect_deployment.py  the flow retraining for workers of a server that others keep
     prefect_server.py  the Prefect server of one run: embedded, or somebody else's
     prefect_calls.py   calls to it, none of which stops the work
     prefect_history.py what it has missed, told afterwards

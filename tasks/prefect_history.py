@@ -54,10 +54,11 @@ def tell_missed(project: Project) -> bool:
     return complete
 
 
-def crash_leftovers(project: Project) -> int:
+def crash_leftovers(project: Project, *, tag: str | None = None) -> int:
     """Tell what was missed, then set this project's unfinished runs to CRASHED; return how many.
 
-    The processes of these runs are dead: a SIGKILL leaves flow and task runs RUNNING for ever.
+    ``tag``: of the flow runs meant, the project's own by default. Their processes are dead: a
+    SIGKILL leaves flow and task runs RUNNING for ever.
     """
     from prefect import get_client
     from prefect.client.schemas.filters import (
@@ -75,7 +76,7 @@ def crash_leftovers(project: Project) -> int:
     tell_missed(project)
     state = Crashed(message="its process died; found by the next run")
     unfinished = [StateType.RUNNING, StateType.CANCELLING]
-    mine = FlowRunFilterTags(all_=[project_tag(project)])
+    mine = FlowRunFilterTags(all_=[tag or project_tag(project)])
     flows = FlowRunFilter(
         tags=mine, state=FlowRunFilterState(type=FlowRunFilterStateType(any_=unfinished))
     )

@@ -180,6 +180,11 @@ def project_tag(project: Project) -> str:
     return f"project-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
 
 
+def retraining_tag(project: Project) -> str:
+    """Return the tag of this project's runs of the flow ``retraining``, which hold other runs."""
+    return project_tag(project).replace("project-", "retraining-")
+
+
 def settle(server: Server, flow_run: str, *, task_runs: int) -> bool:
     """Wait until the server has stored the flow run's logs and its ``task_runs`` as finished.
 

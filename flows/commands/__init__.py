@@ -7,7 +7,8 @@ Files, in the order in which data meets them:
     run.py            bring the project up to date: nothing to do, or server, flow, results
     edit_settings.py  `run --params` and `--source`: params.yaml and local.yaml, edited
     run_summary.py    what came out of a run: counts, metrics, where to look
-    schedule.py       the pipeline by the clock
+    retrain.py        is the encoder trained anew? decide, and do it
+    schedule.py       wait for what asks for a retraining; the clock, and timers of others
     plan.py           what would run, and why
     status.py         stages, what is running and its ETA, rejects, disk use
     rejects.py        what was rejected and why; read it again, or waive it

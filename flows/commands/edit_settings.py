@@ -79,6 +79,20 @@ def merge_params(project: Project, file: Path) -> list[Change]:
     return changes
 
 
+def set_params(project: Project, values: dict[str, Any]) -> list[Change]:
+    """Write values, laid out as in params.yaml, into it; return the changed ones.
+
+    Nothing is written unless the whole is valid (ConfigError).
+    """
+    params = _read(project.params)
+    changes = list(_merge(params, values, ""))
+    text = _dump(params)
+    validate(Params, YAML(typ="safe", pure=True).load(text), project.params.name)
+    if changes:
+        storage.write_bytes(project.params, text.encode())
+    return changes
+
+
 def merged_params(project: Project, file: Path) -> Params:
     """Return what params.yaml would hold after ``merge_params``; nothing is written."""
     return _merged(project, file)[1]

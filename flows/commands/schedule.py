@@ -1,102 +1,260 @@
-"""``lapvqa schedule``: the pipeline by the clock, a Prefect deployment that this process serves."""
+"""``lapvqa schedule``: a process that waits for a cause and has the retraining done, and its clock.
+
+The process is light: it imports no orchestrator, looks every half minute, and starts `lapvqa
+retrain --due` as a child when there is something to do. The same command can be called by cron, by
+a timer of systemd or by a worker of Prefect instead; whoever calls, a round is at work once.
+"""
 
 from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
-from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo, available_timezones
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import FrameType
+from typing import NoReturn
+from zoneinfo import ZoneInfo
 
 from flows.commands import terminal
-from lapvqa.errors import ConfigError
+from lapvqa import storage
+from lapvqa.errors import EXIT_BUSY, EXIT_INTERRUPTED, ConfigError, LapvqaError
 from lapvqa.machine import load_machine
 from lapvqa.params import load_params
 from lapvqa.project import Project
+from lapvqa.retraining import clock, minutes, rounds, situation
+from lapvqa.retraining.clock import Schedule
+from lapvqa.retraining.decision import Answer
+from tasks import child_process
 
-if TYPE_CHECKING:
-    from rich.console import Console
+LOOK_S = 30.0
+_SHOWN_TIMES = 3
+_PAUSE_AFTER_FAILURE_S = 300.0
 
-_SHOWN_RUNS = 3
 
-
-def execute(project: Project, *, cron: str) -> int:
-    """Keep the schedule until interrupted; ConfigError if ``cron`` is no cron expression."""
-    schedule(project.root, cron, console=terminal.console())
+def execute(project: Project, *, cron: str | None, zone: str | None) -> int:
+    """Keep the schedule until interrupted; BusyError if another process keeps it."""
+    load_params(project.params)
+    with storage.lock(project.state / "scheduler.lock", what="the schedule of this project"):
+        if cron is not None:
+            set_clock(project, cron, zone)
+        for line in _described(project):
+            _say(line)
+        with _ends_at_once():
+            try:
+                keep(project, look_s=LOOK_S)
+            except KeyboardInterrupt:
+                _say("the schedule has ended; what has run stays recorded")
     return 0
 
 
-def schedule(root: Path, cron: str, *, console: Console | None = None) -> None:
-    """Run the pipeline of ``root`` whenever ``cron`` says, in the foreground, until Ctrl-C.
+def keep(project: Project, *, look_s: float, until: Callable[[], bool] = lambda: False) -> None:
+    """Look, and have done what is decided, until interrupted."""
+    while not until():
+        wait = look_s
+        try:
+            if _is_to_do(project):
+                wait = _have_done(project, look_s)
+        except LapvqaError as error:  # a parameter that is being edited; it may be right again
+            _say(f"{error.message}; looking again")
+        time.sleep(wait)
 
-    At most one run at a time. Raises ConfigError if ``cron`` is no cron expression, or if
-    params.yaml is not in order.
+
+def set_clock(project: Project, cron: str, zone: str | None) -> None:
+    """Write the clock; times that the same clock has already asked at are not asked at again."""
+    known, zone = clock.load(project), zone or clock.local_timezone()
+    if known is None or (known.cron, known.zone) != (cron, zone):
+        clock.keep(project, Schedule(cron, zone, datetime.now(UTC).isoformat()))
+
+
+def show(project: Project, *, count: int = _SHOWN_TIMES) -> int:
+    """Print the clock, its next times, what is wanted and what was decided last."""
+    console = terminal.console()
+    for line in _described(project, count=count):
+        console.print(line, markup=False, soft_wrap=True)
+    seen, decision = rounds.ask(project, situation.zoned_now(project))
+    console.print(f"now: {decision.answer}: {decision.why}", markup=False, soft_wrap=True)
+    for cause in seen.causes:
+        console.print(f"wanted: {cause.cause} x {cause.count}, since {cause.first[:16]} UTC")
+    for ended in minutes.rounds(project)[-count:]:
+        console.print(
+            f"{ended['began'][:16]} UTC: {ended['outcome']}: {ended['why']}", markup=False
+        )
+    return 0
+
+
+def times(project: Project, *, count: int) -> int:
+    """Print the next times of the clock."""
+    schedule = _required(project)
+    now = datetime.now(UTC)
+    for at in clock.upcoming(schedule.cron, schedule.zone, now, count=count):
+        terminal.console().print(f"{at:%Y-%m-%d %H:%M %Z}", highlight=False)
+    return 0
+
+
+def deploy(project: Project) -> int:
+    """Leave the looking to the workers of the configured Prefect server."""
+    from tasks import prefect_deployment
+
+    prefect_deployment.require_server(project)
+    from flows.retraining import retraining
+
+    name = prefect_deployment.deploy(project, retraining)
+    terminal.console().print(
+        f"{name}: each quarter of an hour it is decided what is to be done; work pool "
+        f"{prefect_deployment.POOL}. A worker on a machine that sees {project.root}:\n"
+        f"prefect worker start --pool {prefect_deployment.POOL}",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+    return 0
+
+
+def pause(project: Project, *, paused: bool) -> int:
+    """Pause the schedule, or go on; times that passed in a pause are not made up for.
+
+    A deployment on the configured Prefect server follows.
     """
-    from rich.console import Console
-
-    from tasks.prefect_server import start_server_early
-
-    project = Project(root.resolve())
-    load_params(project.params), load_machine(project)
-    server = start_server_early(project, services="schedule")
-    zone = local_timezone()
-    times = next_times(cron, zone)
-    from prefect.schedules import Cron
-    from prefect.types.entrypoint import EntrypointType
-
-    from flows.commands.run import interruptible
-    from flows.commands.status import holder_of_lock
-    from flows.pipeline import pipeline
-    from tasks.prefect_history import crash_leftovers
-    from tasks.prefect_server import project_tag
-
-    server.wait()
-    if not holder_of_lock(project.run_lock):
-        crash_leftovers(project)
-    say = (console or Console()).print
-    shown = ", ".join(f"{time:%Y-%m-%d %H:%M}" for time in times)
-    say(f"{server.describe()}; pages at {server.url.removesuffix('/api')}", soft_wrap=True)
-    say(f"next runs ({zone}): {shown}; Ctrl-C stops", soft_wrap=True)
-    say(f"without this process, by crontab: {crontab_line(project, cron)}", soft_wrap=True)
-    with interruptible():
-        pipeline.serve(
-            name="lapvqa", schedule=Cron(cron, timezone=zone), limit=1,
-            tags=[project_tag(project)], parameters={"root": str(project.root)},
-            print_starting_message=False, entrypoint_type=EntrypointType.MODULE_PATH,
-        )  # fmt: skip
-    say("the schedule has ended; what has run stays recorded")
+    deployed = _on_server(project, "set_paused", paused=paused)
+    if deployed and clock.load(project) is None:
+        terminal.console().print("the deployment is paused" if paused else "it goes on")
+        return 0
+    schedule = _required(project)
+    answered = schedule.answered if paused else datetime.now(UTC).isoformat()
+    clock.keep(project, replace(schedule, paused=paused, answered=answered))
+    terminal.console().print("paused: nothing begins by itself" if paused else "it goes on")
+    return 0
 
 
-def next_times(cron: str, zone: str, *, count: int = _SHOWN_RUNS) -> list[datetime]:
-    """Return the next times that a cron expression names; ConfigError if it is none."""
-    from prefect._vendor.croniter import croniter
-
-    try:
-        clock = croniter(cron, datetime.now(ZoneInfo(zone)))
-        return [clock.get_next(datetime) for _ in range(count)]
-    except (ValueError, KeyError) as error:
-        raise ConfigError(
-            f"expected five fields (minute hour day month weekday), found {cron!r}: {error}",
-            hint='every night at two: --cron "0 2 * * *"',
-        ) from error
+def remove(project: Project) -> int:
+    """Remove the clock, and the deployment; causes on record stay."""
+    if not _on_server(project, "remove"):
+        _required(project)
+    project.schedule.unlink(missing_ok=True)
+    terminal.console().print("removed: the clock asks no more")
+    return 0
 
 
-def local_timezone() -> str:
-    """Return this machine's time zone by name (Prefect's schedules need one), UTC if unknown."""
-    place = Path("/etc/localtime").resolve().as_posix()
-    for name in (os.environ.get("TZ", ""), place.partition("zoneinfo/")[2]):
-        if name in available_timezones():
-            return name
-    return "UTC"
+def print_crontab(project: Project, cron: str | None) -> int:
+    """Print a line for `crontab -e` that does the same without a process that stays."""
+    sys.stdout.write(crontab_line(project, cron or _required(project).cron) + "\n")
+    return 0
 
 
 def crontab_line(project: Project, cron: str) -> str:
-    """Return a line for `crontab -e` that does the same without a process that stays."""
-    command = Path(sys.executable).with_name("lapvqa")
-    log = project.log("cron")
-    return (
-        f"{cron} cd {shlex.quote(str(project.root))} && {shlex.quote(str(command))} run "
-        f">> {shlex.quote(str(log))} 2>&1"
+    """Return a line for `crontab -e`; cron of the machine knows the machine's zone alone."""
+    clock.upcoming(cron, "UTC", datetime.now(UTC), count=1)
+    log = shlex.quote(str(project.log("cron")))
+    place = shlex.quote(str(project.root))
+    return f"{cron} cd {place} && {shlex.join(_command())} retrain --due >> {log} 2>&1"
+
+
+def print_systemd(project: Project) -> int:
+    """Print a service and a timer for systemd; Persistent makes up for downtime, once."""
+    name = f"lapvqa-{project.root.name}"
+    sys.stdout.write(
+        f"# ~/.config/systemd/user/{name}.service\n"
+        "[Unit]\nDescription=LAPVQA: retrain if something asks for it\n\n"
+        f"[Service]\nType=oneshot\nWorkingDirectory={project.root}\n"
+        f"ExecStart={shlex.join(_command())} retrain --due\n"
+        f"KillSignal=SIGINT\nTimeoutStopSec=30\nSuccessExitStatus={EXIT_BUSY} {EXIT_INTERRUPTED}\n"
+        f"\n# ~/.config/systemd/user/{name}.timer\n"
+        f"[Unit]\nDescription=LAPVQA: look every quarter of an hour\n\n"
+        "[Timer]\nOnCalendar=*:0/15\nPersistent=true\nRandomizedDelaySec=60\n\n"
+        "[Install]\nWantedBy=timers.target\n\n"
+        f"# systemctl --user enable --now {name}.timer; the clock of `lapvqa schedule --cron`, if\n"
+        "# there is one, and all other causes are looked at each time\n"
     )
+    return 0
+
+
+def _described(project: Project, *, count: int = _SHOWN_TIMES) -> Iterator[str]:
+    schedule = clock.load(project)
+    if schedule is None:
+        yield "no clock (`lapvqa schedule --cron`); other causes are looked for"
+        return
+    coming = clock.upcoming(schedule.cron, schedule.zone, datetime.now(UTC), count=count)
+    shown = ", ".join(f"{at:%Y-%m-%d %H:%M}" for at in coming)
+    paused = "; paused" if schedule.paused else ""
+    yield f"clock {schedule.cron!r}, next ({schedule.zone}): {shown}{paused}"
+    yield f"without this process, by crontab: {crontab_line(project, schedule.cron)}"
+
+
+def _is_to_do(project: Project) -> bool:
+    """Decide, and put on record what is new about it."""
+    now = situation.zoned_now(project)
+    situation.tick(project, now)
+    seen, decision = rounds.ask(project, now)
+    if decision.answer is not Answer.NOTHING and not decision.acts and not seen.at_work:
+        rule = load_params(project.params).retraining.model_dump(mode="json")
+        if minutes.record(project, decision, inputs=seen.to_json(), rule=rule, now=now):
+            _say(f"{decision.answer}: {decision.why}")
+    return decision.acts
+
+
+def _have_done(project: Project, look_s: float) -> float:
+    """Run `lapvqa retrain --due` as a child; return how long to wait afterwards."""
+    code = child_process.run(
+        [*_command(), "retrain", "--due"],
+        cwd=project.root, environment=dict(os.environ), on_line=_say,
+    )  # fmt: skip
+    if code in (0, EXIT_BUSY):
+        return look_s
+    _say(f"it ended with exit code {code}; what was wanted is wanted still")
+    return max(look_s, _PAUSE_AFTER_FAILURE_S)
+
+
+def _on_server(project: Project, what: str, **options: bool) -> bool:
+    """Do something to this project's deployment, if a server is configured and has one."""
+    if not load_machine(project).servers.prefect_api_url:
+        return False
+    from tasks import prefect_deployment
+
+    prefect_deployment.require_server(project)
+    done: bool = getattr(prefect_deployment, what)(project, **options)
+    return done
+
+
+def _command() -> list[str]:
+    return [sys.executable, "-m", "flows"]
+
+
+def _required(project: Project) -> Schedule:
+    schedule = clock.load(project)
+    if schedule is None:
+        raise ConfigError(
+            "expected a clock of this project, found none",
+            hint='make one: lapvqa schedule --cron "0 2 * * *"',
+        )
+    return schedule
+
+
+def _say(text: str) -> None:
+    now = datetime.now(ZoneInfo(clock.local_timezone()))
+    sys.stdout.write(f"{now.isoformat(timespec='seconds')} {text}\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def _ends_at_once() -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the schedule, wherever it waits, though its parent ignored them.
+
+    A shell starts what runs behind it with SIGINT ignored.
+    """
+
+    def end(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {one: signal.signal(one, end) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)

@@ -109,10 +109,15 @@ def _show_erasures(project: Project, console: Console) -> None:
             "goes on",
             markup=False, soft_wrap=True,
         )  # fmt: skip
-    wanted, trained = _read(project.wanted), _read(project.run_file("pretrain"))
-    if wanted and trained.get("started", 0.0) < wanted.get("since", 0.0):
-        why = f"{wanted.get('cause')} {wanted.get('request')}"
-        console.print(f"a retraining is wanted: {why}", markup=False)
+    from lapvqa.retraining import wanted
+
+    record, trained = wanted.load(project), _read(project.run_file("pretrain")).get("started", 0.0)
+    for cause in record.causes:
+        if cause.until.timestamp() > trained:
+            of = " ".join(str(value) for value in cause.facts.values())
+            console.print(f"a retraining is wanted: {cause.cause} {of}".rstrip(), markup=False)
+    if record.round is not None:
+        console.print(f"a round of retraining has begun: {record.round.began}", markup=False)
 
 
 def _show_rejects(project: Project, console: Console) -> None:

@@ -32,6 +32,7 @@ from lapvqa.ingest.tombstones import add_tombstone, load_tombstones
 from lapvqa.lineage import ledger, merkle
 from lapvqa.lineage.ancestry import Ancestry
 from lapvqa.project import Project
+from lapvqa.retraining import wanted
 from lapvqa.schemas import IMAGES, REJECTS, STUDIES, TOKENS
 from lapvqa.uptodate.stagefile import locked
 
@@ -222,8 +223,7 @@ def _tell(place: Place, opened: Journal) -> dict[str, Any]:
     weights = {digest for model in models for digest in model["weights"].values()}
     versions = place.mark_versions(opened.request, weights) if weights else []
     if models:
-        wanted = {"cause": "erasure", "request": opened.request, "since": opened.started}
-        storage.write_json(project.wanted, {**wanted, "way": "scratch"})
+        wanted.want(project, wanted.ERASURE, request=opened.request)
     return {
         **told, "registered_versions_marked": versions, "retraining_wanted": bool(models),
         "recipients": _released(project, {model["run"] for model in models}),

@@ -358,6 +358,11 @@ def _add_edges(database: sqlite3.Connection, number: int, run: Run) -> None:
             inputs.append((number, path, md5))
         else:
             used.append((number, found))
+    # Weights that a training went on from.
+    for path in sorted(run.sources.keys() - run.deps.keys()):
+        artefact = made[run.sources[path]].get(path)
+        if artefact is not None:
+            used.append((number, artefact))
     database.executemany("INSERT OR IGNORE INTO used VALUES (?, ?)", used)
     database.executemany("INSERT INTO inputs VALUES (?, ?, ?)", inputs)
 

@@ -95,7 +95,8 @@ def write(
     )  # fmt: skip
 
     def drafts(before: list[Entry]) -> list[Draft]:
-        sourced = replace(run, sources=_made_by(run.deps, locks, _latest(locks, before)))
+        made = _made_by(run.deps, locks, _latest(locks, before))
+        sourced = replace(run, sources={**made, **_gone_on_from(run, before)})
         return [*_unless_known(before, code, commit), Draft(RUN, sourced.payload())]
 
     return ledger.extend(project, drafts)[-1]
@@ -199,6 +200,17 @@ def _made_by(
         for name, lock in locks.items()
         if name in makers and any(overlap(path, out) for out in lock.outs)
     }
+
+
+def _gone_on_from(run: Run, before: list[Entry]) -> dict[str, str]:
+    """Return path and run of the weights that a training went on from; they are no dependency."""
+    digest = (run.params.get("pretrain") or {}).get("continue_from")
+    for entry in reversed(before) if digest else ():
+        made = runs.of_entry(entry)
+        for path, facts in made.files.items() if made else ():
+            if facts.get("sha256") == digest:
+                return {path: entry.id}
+    return {}
 
 
 def _file_facts(project: Project, name: str) -> dict[str, Any]:

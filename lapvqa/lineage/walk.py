@@ -13,6 +13,7 @@ from typing import Any
 from lapvqa.lineage import index, targets
 from lapvqa.lineage.origins import Origin, Origins
 from lapvqa.lineage.row_numbers import PATIENT, STUDY
+from lapvqa.lineage.runs import Run
 from lapvqa.lineage.targets import FILM, Key, Target
 from lapvqa.project import Project
 from lapvqa.uptodate import input_folders
@@ -117,6 +118,13 @@ def _place(database: sqlite3.Connection, target: Target) -> str:
     return f"{target.kind} {target.key}: {places or 'no film is stored'}{more}{split}"
 
 
+def _weights_gone_on_from(run: Run, origins: Origins) -> tuple[Key, ...]:
+    """Return what a training went on from: named by its digest, not by a path of dvc.lock."""
+    paths = sorted(run.sources.keys() - run.deps.keys())
+    found = ((path, origins.by_id(run.sources[path])) for path in paths)
+    return tuple(Key(path, of.run.outs[path], of.id) for path, of in found if of is not None)
+
+
 def _node(project: Project, key: Key, origins: Origins) -> ArtefactNode:
     if key.run is None:
         kind = CODE if key.path.startswith(("lapvqa/", "params/")) else INPUT
@@ -126,6 +134,7 @@ def _node(project: Project, key: Key, origins: Origins) -> ArtefactNode:
         return ArtefactNode(key.path, key.md5, ERASED, None)
     run = origin.run
     inputs = tuple(Key(path, md5, run.sources.get(path)) for path, md5 in run.deps.items())
+    inputs += _weights_gone_on_from(run, origins)
     listed = input_folders.summary(project, key.path, key.md5)
     facts = listed or run.files.get(key.path, {})
     return ArtefactNode(key.path, key.md5, OUTPUT, origin, inputs, facts)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from lapvqa.networks.decoder import GPT2_VOCABULARY
 from lapvqa.networks.encoder import Embedding
 
 
+@runtime_checkable
 class TokenModel(Protocol):
     """A model with a table of the vocabulary; each is an nn.Module."""
 

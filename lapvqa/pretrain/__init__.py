@@ -5,6 +5,8 @@ Files, in the order in which data meets them:
     launch.py        torchrun as a child of the stage, where several processes train
     worker.py        one of these processes
     distributed.py   what the processes exchange; DDP and FSDP2
+    start.py         weights that a training goes on from
+    seen.py          whether it may: all that they have seen must be training data still
     loader.py        the pairs to train on, and their batches in an order that needs no memory
     inputs.py        a batch to model inputs: augmented, masked, renumbered
     model.py         the published models

@@ -6,11 +6,13 @@ workers, their speed, or the step at which a run was resumed.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,9 +84,10 @@ def read_corpus(project: Project) -> Corpus:
 class Plan:
     """Which pairs each step of a run sees, on each of ``world_size`` processes.
 
-    An epoch is the fewest steps that show every pair. Each global batch holds exactly
-    ``batch_size`` rows: the last one of an epoch goes on with the first pairs of the same epoch's
-    order, so that every step weighs the same and every rank has the same number of rows.
+    An epoch is the fewest steps that show every pair; of those that ``old`` marks (a byte per pair,
+    0 or 1; empty: none) the share ``replay``, drawn anew for each epoch. Each global batch holds
+    exactly ``batch_size`` rows: the last one of an epoch goes on with the first pairs of the same
+    epoch's order, so that every step weighs the same and every rank has the same number of rows.
 
     Raises ConfigError if ``batch_size`` does not divide by ``world_size`` times ``accumulate``.
     """
@@ -95,9 +98,11 @@ class Plan:
     world_size: int = 1
     rank: int = 0
     accumulate: int = 1
+    old: bytes = b""
+    replay: float = 1.0
 
     def __post_init__(self) -> None:
-        counts = (self.num_pairs, self.batch_size, self.world_size, self.accumulate)
+        counts = (self.shown, self.batch_size, self.world_size, self.accumulate)
         if min(counts) < 1 or not 0 <= self.rank < self.world_size:
             raise ValueError(f"a plan needs counts from 1 and a rank of the world: {self}")
         slices = self.world_size * self.accumulate
@@ -111,24 +116,40 @@ class Plan:
             )
 
     @property
+    def shown(self) -> int:
+        """How many pairs an epoch shows."""
+        return self.num_pairs - self.old.count(1) + self._replayed
+
+    @property
+    def _replayed(self) -> int:
+        return math.ceil(self.replay * self.old.count(1))
+
+    @property
     def steps_per_epoch(self) -> int:
-        """How many steps show every pair."""
-        return -(-self.num_pairs // self.batch_size)
+        """How many steps show an epoch's pairs."""
+        return -(-self.shown // self.batch_size)
 
     def place(self, step: int) -> tuple[int, int]:
         """Return the epoch of a step and the step's position in it, both from 0."""
         return divmod(step, self.steps_per_epoch)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """Return the order in which an epoch shows the pairs, [pairs]."""
-        return epoch_order(self.num_pairs, seed=self.seed, epoch=epoch)
+        """Return the order in which an epoch shows the pairs, [shown]."""
+        order = epoch_order(self.num_pairs, seed=self.seed, epoch=epoch)
+        return order if self.shown == self.num_pairs else self._without_the_rest(epoch)
+
+    @lru_cache(maxsize=2)  # noqa: B019 - a plan lives as long as the process
+    def _without_the_rest(self, epoch: int) -> NDArray[np.int64]:
+        order = epoch_order(self.num_pairs, seed=self.seed, epoch=epoch)
+        is_old = np.frombuffer(self.old, dtype=bool)[order]
+        return order[~is_old | (is_old.cumsum() <= self._replayed)]
 
     def global_indices(self, step: int) -> list[int]:
         """Return the pairs of a step over all ranks: ``batch_size`` indices."""
         epoch, position = self.place(step)
         order = self.order(epoch)
         start = position * self.batch_size
-        rows = np.arange(start, start + self.batch_size) % self.num_pairs
+        rows = np.arange(start, start + self.batch_size) % self.shown
         chosen: list[int] = order[rows].tolist()
         return chosen
 

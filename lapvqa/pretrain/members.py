@@ -45,17 +45,22 @@ def sampled(plan: Plan, steps: int) -> NDArray[np.int64]:
     for epoch in range(-(-steps // per_epoch)):
         taken = min(per_epoch, steps - epoch * per_epoch) * plan.batch_size
         order = plan.order(epoch)
-        rounds, rest = divmod(taken, plan.num_pairs)
-        counts += rounds
+        rounds, rest = divmod(taken, plan.shown)
+        counts[order] += rounds
         counts[order[:rest]] += 1
     return counts
 
 
 def first_steps(plan: Plan, steps: int) -> NDArray[np.int64]:
     """Return the step, from 1, that sampled each pair first, [pairs]; 0 if it is none of them."""
-    first = np.empty(plan.num_pairs, dtype=np.int64)
-    first[plan.order(0)] = 1 + np.arange(plan.num_pairs) // plan.batch_size
-    first[first > steps] = 0
+    first = np.zeros(plan.num_pairs, dtype=np.int64)
+    within = 1 + np.arange(plan.shown) // plan.batch_size
+    for epoch in range(-(-steps // plan.steps_per_epoch)):
+        order, step = plan.order(epoch), epoch * plan.steps_per_epoch + within
+        unseen = (first[order] == 0) & (step <= steps)
+        first[order[unseen]] = step[unseen]
+        if first.all():
+            break
     return first
 
 

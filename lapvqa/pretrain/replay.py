@@ -19,6 +19,7 @@ from lapvqa.pretrain.checkpoint import Checkpoints
 from lapvqa.pretrain.files import TRAINING_FILE
 from lapvqa.pretrain.history import HISTORY_FILE
 from lapvqa.pretrain.loader import Corpus, read_corpus
+from lapvqa.pretrain.start import find_start
 from lapvqa.pretrain.train import run_digest
 from lapvqa.pretrain.trainer import Trainer
 
@@ -65,13 +66,16 @@ def replay(params: PretrainParams, job: Job, *, first: int, last: int) -> Replay
         )
     digest = run_digest(params, corpus)
     device = choose_device(job.machine)
-    trainer = Trainer(params, corpus, device, training=job.machine.training, run=digest)
+    start = find_start(params, job.project)
+    trainer = Trainer(
+        params, corpus, device, training=job.machine.training, run=digest, start=start
+    )
     states = Checkpoints(job.project.work_dir("pretrain") / digest)
     state = states.newest(at_most=first - 1)
     if state is not None:
         trainer.load_state(state)
-    start = trainer.progress.step
-    with closing(trainer.loader.batches(start, last)) as steps:
+    begun = trainer.progress.step
+    with closing(trainer.loader.batches(begun, last)) as steps:
         for micro in steps:
             trainer.take_step(micro, job.recorder)
     again = trainer.progress.history
@@ -79,7 +83,7 @@ def replay(params: PretrainParams, job: Job, *, first: int, last: int) -> Replay
         ComparedStep(record.step, record.loss, again[record.step - 1].loss)
         for record, _ in logged[first - 1 : last]
     ]
-    return Replay(start, compared, history.chain(again)[-1] == logged[last - 1][1])
+    return Replay(begun, compared, history.chain(again)[-1] == logged[last - 1][1])
 
 
 def _require_same(training: dict[str, object], params: PretrainParams, corpus: Corpus) -> None:

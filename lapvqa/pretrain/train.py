@@ -28,6 +28,7 @@ from lapvqa.pretrain.distributed import World, unsharded
 from lapvqa.pretrain.files import EPOCHS_DIR, LAST_FILE, MODEL_FILE, TRAINING_FILE
 from lapvqa.pretrain.history import HISTORY_FILE
 from lapvqa.pretrain.loader import Corpus, read_corpus
+from lapvqa.pretrain.start import Start, find_start, with_members
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.project import Project
 from lapvqa.schemas import MEMBERS, MEMBERS_FILE
@@ -60,11 +61,12 @@ def train(params: PretrainParams, job: Job, world: World) -> None:
     corpus = read_corpus(job.project)
     if corpus.excluded and world.is_main:
         job.recorder.say(f"{corpus.excluded} images are left out: a test set has them too")
+    start = find_start(params, job.project)
     digest = run_digest(params, corpus)
     world.require_same("run (parameters, data, code, torch)", digest)
     device = choose_device(job.machine, world.local_rank)
     trainer = Trainer(
-        params, corpus, device, world=world, training=job.machine.training, run=digest
+        params, corpus, device, world=world, training=job.machine.training, run=digest, start=start
     )
     folder = job.project.work_dir("pretrain") / digest
     with Checkpoints(folder, keep=params.keep_checkpoints) as checkpoints:
@@ -83,7 +85,7 @@ def train(params: PretrainParams, job: Job, world: World) -> None:
             )  # fmt: skip
     last = trainer.weights()
     if world.is_main:
-        write_results(trainer, last, job.project, folder)
+        write_results(trainer, last, job.project, folder, start)
         prune_runs(job.project.work_dir("pretrain"), current=digest)
 
 
@@ -127,7 +129,9 @@ def _after_epoch(trainer: Trainer, folder: Path) -> None:
             samples.append(trainer, folder / samples.SAMPLES_FILE)
 
 
-def write_results(trainer: Trainer, last: dict[str, Tensor], project: Project, work: Path) -> None:
+def write_results(
+    trainer: Trainer, last: dict[str, Tensor], project: Project, work: Path, start: Start | None
+) -> None:
     """Write the best and the last weights, those of epochs, and what tells of the training."""
     progress, corpus, params = trainer.progress, trainer.corpus, trainer.params
     folder = project.model_dir(params.objective)
@@ -158,7 +162,7 @@ def write_results(trainer: Trainer, last: dict[str, Tensor], project: Project, w
     sampled = members.table(
         project, corpus, trainer.loader.plan, best=progress.best_step, last=progress.step
     )
-    storage.write_table(folder / MEMBERS_FILE, sampled, MEMBERS)
+    storage.write_table(folder / MEMBERS_FILE, with_members(sampled, start), MEMBERS)
     storage.write_json(
         folder / TRAINING_FILE,
         {

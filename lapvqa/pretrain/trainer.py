@@ -44,6 +44,7 @@ from lapvqa.pretrain.optimizer import (
     optimizer_state,
     set_learning_rate,
 )
+from lapvqa.pretrain.start import Start, load
 from lapvqa.recorder import Recorder
 
 _RECENT = 50
@@ -73,15 +74,22 @@ class Trainer:
         world: World | None = None,
         training: Training | None = None,
         run: str = "",
+        start: Start | None = None,
     ) -> None:
-        """Build the model at its first step; ``run`` is the digest that its states carry."""
+        """Build the model at its first step, from scratch or with the weights of ``start``.
+
+        ``run`` is the digest that its states carry.
+        """
         self.run = run
         self.params, self.corpus, self.device = params, corpus, device
         self.world = world or World()
         self.training = training or Training()
         self.vocabulary = CutVocabulary(pair.token_ids for pair in corpus.train)
         self.model = initial_model(params.model, seed=params.seed, objective=params.objective)
-        self.vocabulary.cut(self.model)
+        if start is None:
+            self.vocabulary.cut(self.model)
+        else:
+            load(start, self.model, self.vocabulary)
         self.model.to(device)
         self._prepare_blocks()
         self.preparer = Preparer(params, self.vocabulary, device)
@@ -93,13 +101,15 @@ class Trainer:
         plan = Plan(
             len(corpus.train), params.batch_size, params.seed,
             self.world.size, self.world.rank, params.accumulate,
+            *_replayed(params, corpus, start),
         )  # fmt: skip
         self.loader = Loader(
             corpus.train, corpus.store, plan,
             workers=self.training.loader_threads, pin=device.type == "cuda",
         )  # fmt: skip
         self.steps_per_epoch = plan.steps_per_epoch
-        self.total_steps = params.epochs * plan.steps_per_epoch
+        epochs = (start and params.continue_epochs) or params.epochs
+        self.total_steps = epochs * plan.steps_per_epoch
         self.meter = Meter(params, device, vocabulary=len(self.vocabulary))
         self.progress = Progress()
 
@@ -326,3 +336,11 @@ class Trainer:
             "threads": torch.get_num_threads(),
             **self.meter.facts(),
         }
+
+
+def _replayed(params: PretrainParams, corpus: Corpus, start: Start | None) -> tuple[bytes, float]:
+    """Return which pairs the start has seen, and what share of them an epoch shows again."""
+    if start is None:
+        return b"", 1.0
+    seen = start.studies()
+    return bytes(pair.study_key in seen for pair in corpus.train), params.replay

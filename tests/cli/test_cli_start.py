@@ -14,7 +14,9 @@ from lapvqa import __version__
 from lapvqa.project import Project
 
 HEAVY = ["torch", "prefect", "mlflow", "dvc", "pyarrow", "pandas", "numpy", "pydicom", "cv2"]
-COMMANDS = ["run", "plan", "status", "doctor", "demo", "schedule", "lineage", "evaluate", "sync"]
+COMMANDS = [
+    "run", "plan", "status", "doctor", "demo", "schedule", "retrain", "lineage", "evaluate", "sync",
+]  # fmt: skip
 
 
 def loaded_by(arguments: list[str], cwd: Path) -> list[str]:

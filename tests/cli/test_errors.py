@@ -19,7 +19,16 @@ GOLDEN = {
     ("run", "--stgae", "x"): (
         2, "No such option: --stgae (Possible options: --stage)", "see `lapvqa run --help`",
     ),
-    ("schedule",): (2, "Missing option '--cron'.", "see `lapvqa schedule --help`"),
+    ("schedule", "--cron", "0 0 2 * * *"): (
+        2,
+        "expected five fields (minute hour day month weekday), found '0 0 2 * * *': 6 fields",
+        'every night at two: --cron "0 2 * * *"',
+    ),
+    ("schedule", "pause"): (
+        2,
+        "expected a clock of this project, found none",
+        'make one: lapvqa schedule --cron "0 2 * * *"',
+    ),
     ("lineage",): (2, "Missing argument 'target'.", "see `lapvqa lineage up --help`"),
     ("run", "--stage", "tokns"): (2, "there is no stage 'tokns'", "did you mean tokens?"),
     ("run", "--stage", "xyz"): (

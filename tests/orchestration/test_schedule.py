@@ -1,4 +1,4 @@
-"""The pipeline by the clock; and a Prefect server that is not ours."""
+"""The process that waits for a cause, its death and its end; and a Prefect server not ours."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,42 +17,107 @@ from typing import Any
 import pytest
 from running_toy import Toy, wait_until
 
-pytestmark = [pytest.mark.slow]
+from lapvqa.lineage import ledger
+from lapvqa.retraining import minutes, wanted
 
-# Once a year: the run of this test is asked for, not waited for.
-DRIVER = """
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+# Once a year: the rounds of this test are asked for, not waited for.
+KEEPER = """
+import sys
+from flows import cli
+from flows.commands import schedule
+schedule.LOOK_S = 0.5
+raise SystemExit(cli.main(["schedule", "--cron", "0 3 1 1 *", "--zone", "Europe/Berlin"]))
+"""
+SERVER = """
+import time
 from pathlib import Path
-from flows.commands.schedule import schedule
-if __name__ == "__main__":
-    schedule(Path.cwd(), "0 3 1 1 *")
+from lapvqa.project import Project
+from tasks.prefect_server import start_server_early
+server = start_server_early(Project(Path.cwd()), services="schedule")
+server.wait()
+print(server.url, flush=True)
+time.sleep(600)
 """
 
 
-@pytest.fixture(scope="module")
-def served(new_toy: Callable[[], Toy]) -> Iterator[tuple[Toy, str]]:
-    """A toy whose schedule is kept by a process of its own, and its server's address."""
+class Keeper:
+    """A schedule kept by a process of its own."""
+
+    def __init__(self, toy: Toy) -> None:
+        self.toy, self.log = toy, toy.root / f"keeper-{time.monotonic_ns()}.log"
+        with self.log.open("w") as handle:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", KEEPER],
+                cwd=toy.root, env=toy.environment, stdout=handle, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def waits_for(self, text: str, *, seconds: float = 150) -> None:
+        wait_until(lambda: text in self.text or self.process.poll() is not None, seconds=seconds)
+        assert text in self.text, self.text
+
+    def ends_by(self, sign: signal.Signals) -> float:
+        """Send a signal; return the seconds until it has ended well and left nothing behind."""
+        began = time.monotonic()
+        self.process.send_signal(sign)
+        assert self.process.wait(timeout=60) == 0, self.text
+        assert "the schedule has ended" in self.text
+        wait_until(lambda: not self.toy.processes(), seconds=10)
+        return time.monotonic() - began
+
+
+def test_a_schedule_waits_and_runs_alone_dies_and_goes_on(new_toy: Callable[[], Toy]) -> None:
+    """One story, since each start costs seconds: refused, killed, resumed, interrupted."""
     toy = new_toy()
-    script, log = toy.root / ".lapvqa" / "keep.py", toy.root / ".lapvqa" / "keep.log"
-    script.parent.mkdir()
-    script.write_text(DRIVER)
-    with log.open("w") as handle:
-        keeper = subprocess.Popen(
-            [sys.executable, str(script)],
-            cwd=toy.root, env=toy.environment, stdout=handle, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    try:
-        wait_until(lambda: "crontab" in log.read_text() or keeper.poll() is not None)
-        text = log.read_text()
-        assert re.search(r"next runs \(.+\): \d{4}-01-01 03:00, ", text), text
-        assert re.search(r"0 3 1 1 \* cd .*lapvqa run >> ", text), text
-        address = re.search(r"pages at (http://127.0.0.1:\d+)", text)
-        assert address, text
-        yield toy, f"{address[1]}/api"
-        keeper.send_signal(signal.SIGINT)
-        assert keeper.wait(timeout=30) == 0, log.read_text()
-        assert "the schedule has ended" in log.read_text()
-        wait_until(lambda: not toy.processes(), seconds=10)
-    finally:
+    keeper = Keeper(toy)
+    keeper.waits_for("by crontab")
+    assert re.search(r"next \(Europe/Berlin\): \d{4}-01-01 03:00, ", keeper.text), keeper.text
+    second = Keeper(toy)
+    assert second.process.wait(timeout=60) == 4, second.text
+    assert "the schedule of this project is already running: process" in second.text
+
+    toy.trouble("pretrain hang")
+    wanted.want(toy.project, "hand", who="test")
+    hanging = toy.root / ".lapvqa" / "pids"
+    wait_until(hanging.exists)
+    keeper.process.kill()
+    keeper.process.wait()
+    wait_until(lambda: not toy.processes(), seconds=10)
+    hanging.unlink()
+
+    again = Keeper(toy)
+    again.waits_for("resume: a round was cut off and is taken up again")
+    wait_until(hanging.exists)
+    assert again.ends_by(signal.SIGTERM) < 20
+    toy.trouble("")
+
+    third = Keeper(toy)
+    wait_until(lambda: minutes.rounds(toy.project) or third.process.poll() is not None)
+    (told,) = minutes.rounds(toy.project)
+    assert (told["outcome"], [one["cause"] for one in told["causes"]]) == ("trained", ["hand"])
+    assert toy.project.report_page.exists()
+    dated = [line for line in third.text.splitlines() if re.match(r"\d{4}-\d\d-\d\dT", line)]
+    assert any("pretrain" in line for line in dated), third.text
+    wait_until(lambda: not toy.project.round_lease.exists(), seconds=20)
+    assert not toy.project.wanted.exists()
+    assert third.ends_by(signal.SIGINT) < 20
+
+
+@pytest.fixture(scope="module")
+def served(new_toy: Callable[[], Toy]) -> Iterator[str]:
+    """The address of a Prefect server that belongs to another project."""
+    toy = new_toy()
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        cwd=toy.root, env=toy.environment, stdout=subprocess.PIPE, text=True,
+    ) as keeper:  # fmt: skip
+        assert keeper.stdout is not None
+        yield keeper.stdout.readline().strip()
         keeper.kill()
 
 
@@ -62,26 +128,10 @@ def ask(url: str, question: dict[str, Any] | None = None) -> Any:
         return json.load(answer)
 
 
-def runs(api: str, state: str) -> int:
-    return int(ask(f"{api}/flow_runs/count", {"flow_runs": {"state": {"type": {"any_": [state]}}}}))
-
-
-def test_a_schedule_plans_runs_and_runs(served: tuple[Toy, str]) -> None:
-    toy, api = served
-    wait_until(lambda: runs(api, "SCHEDULED") > 0, seconds=60)
-    deployment = ask(f"{api}/deployments/name/pipeline/lapvqa")
-    now = {"state": {"type": "SCHEDULED"}, "tags": deployment["tags"]}
-    ask(f"{api}/deployments/{deployment['id']}/create_flow_run", now)
-    wait_until(lambda: runs(api, "COMPLETED") + runs(api, "FAILED") > 0, seconds=150)
-    assert runs(api, "COMPLETED") == 1, (toy.root / ".lapvqa" / "keep.log").read_text()
-    assert toy.project.report_page.exists()
-    assert toy.lock.count(b"cmd: python toy.py") == 8
-
-
 def test_a_served_prefect_takes_the_runs_of_another_project(
-    served: tuple[Toy, str], new_toy: Callable[[], Toy]
+    served: str, new_toy: Callable[[], Toy]
 ) -> None:
-    _, api = served
+    api = served
     other = new_toy()
     (other.root / "local.yaml").write_text(f"servers:\n  prefect_api_url: {api}\n")
     run = other.run("inventory")
@@ -90,6 +140,37 @@ def test_a_served_prefect_takes_the_runs_of_another_project(
     assert not other.project.prefect_home.exists()
     found = ask(f"{api}/flow_runs/{run.result['prefect']}")
     assert (found["state_type"], found["parameters"]) == ("COMPLETED", {"root": str(other.root)})
+
+
+def test_projects_share_a_server_by_name(served: str, new_toy: Callable[[], Toy]) -> None:
+    toys = [new_toy(), new_toy()]
+    for toy in toys:
+        (toy.root / "local.yaml").write_text(f"servers:\n  prefect_api_url: {served}\n")
+        toy.command(sys.executable, "-m", "flows", "schedule", "deploy")
+    toys[0].command(sys.executable, "-m", "flows", "schedule", "pause")
+    found = ask(f"{served}/deployments/filter", {})
+    paused = {one["parameters"]["root"]: one["paused"] for one in found}
+    assert paused == {str(toys[0].root): True, str(toys[1].root): False}
+    assert len({one["name"] for one in found}) == 2
+    assert {one["work_pool_name"] for one in found} == {"lapvqa"}
+    options = [one["concurrency_options"]["collision_strategy"] for one in found]
+    assert options == ["CANCEL_NEW", "CANCEL_NEW"]
+    # A worker takes it up, and the decision is on record.
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "lapvqa", "--limit", "1"],
+        cwd=toys[1].root, env={**toys[1].environment, "PREFECT_API_URL": served},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deployment = next(one for one in found if not one["paused"])
+        now = {"state": {"type": "SCHEDULED"}}
+        run = ask(f"{served}/deployments/{deployment['id']}/create_flow_run", now)["id"]
+        wait_until(lambda: ask(f"{served}/flow_runs/{run}")["state_type"] == "COMPLETED")
+    finally:
+        worker.terminate()
+        worker.wait(timeout=60)
+    said = [entry.payload for entry in ledger.entries(toys[1].project) if entry.payload]
+    assert [one["answer"] for one in said] == ["nothing"]
 
 
 def test_a_served_prefect_that_is_down_is_replaced_and_said(tmp_path: Path) -> None:
@@ -108,19 +189,3 @@ def test_a_served_prefect_that_is_down_is_replaced_and_said(tmp_path: Path) -> N
         "Prefect: embedded (the Prefect server at http://127.0.0.1:9/api does not answer), "
         "history in .lapvqa/prefect"
     )
-
-
-def test_a_bad_cron_is_the_users_error() -> None:
-    from flows.commands.schedule import next_times
-    from lapvqa.errors import ConfigError
-
-    with pytest.raises(ConfigError, match="five fields"):
-        next_times("every night", "UTC")
-
-
-def test_times_are_this_machines() -> None:
-    from flows.commands.schedule import next_times
-
-    times = next_times("0 2 * * *", "Asia/Tokyo")
-    assert [time.hour for time in times] == [2, 2, 2]
-    assert {time.utcoffset().total_seconds() for time in times} == {9 * 3600.0}

@@ -1,0 +1,92 @@
+"""``lapvqa retrain``: decide whether the encoder is trained anew, by hand or for a timer; do it.
+
+A timer (cron, systemd, Prefect) may call it as often as it likes: what is decided is decided by
+params.yaml's section ``retraining`` and by what is wanted, not by who asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+
+from flows.commands import terminal
+from flows.commands.run import interruptible
+from lapvqa.params import load_params
+from lapvqa.project import Project
+from lapvqa.retraining import minutes, rounds, situation, wanted
+from lapvqa.retraining.decision import Decision, decide
+from lapvqa.retraining.situation import Situation
+from lapvqa.retraining.wanted import HAND, Cause
+
+
+def execute(project: Project, *, due: bool, dry_run: bool, force: bool, way: str | None) -> int:
+    """Decide, and do what is decided; ``due``: nobody asks by hand."""
+    console = terminal.console()
+    facts = {**({"force": True} if force else {}), **({"way": way} if way else {})}
+    now = situation.zoned_now(project)
+    params = load_params(project.params)
+    if dry_run:
+        asked = () if due else (_by_hand(facts),)
+        seen = situation.look(project, params, now)
+        seen = replace(seen, causes=wanted.merged([*seen.causes, *asked]))
+        _show(seen, decide(seen, params.retraining, now), console)
+        return 0
+    if not due:
+        wanted.want(project, HAND, **facts)
+    situation.tick(project, now)
+    seen, decision = rounds.ask(project, now)
+    if not decision.acts:
+        rule = params.retraining.model_dump(mode="json")
+        minutes.record(project, decision, inputs=seen.to_json(), rule=rule, now=now)
+        console.print(f"{decision.answer}: {decision.why}", markup=False, soft_wrap=True)
+        return 0
+    run_flow(project)
+    return 0
+
+
+def run_flow(project: Project) -> None:
+    """Run the flow of retraining in this process, recorded as every run is."""
+    from tasks.prefect_server import forget_address, start_server_early
+
+    with interruptible():
+        server = start_server_early(project)
+        try:
+            from prefect import tags
+
+            from flows.retraining import retraining
+            from tasks.prefect_history import crash_leftovers
+            from tasks.prefect_server import retraining_tag
+
+            server.wait()
+            tag = retraining_tag(project)
+            crash_leftovers(project, tag=tag)
+            with tags(tag):
+                retraining(str(project.root))
+        finally:
+            forget_address(server)
+
+
+def _by_hand(facts: dict[str, Any]) -> Cause:
+    at = datetime.now(UTC).isoformat()
+    return Cause(HAND, at, at, 1, facts)
+
+
+def _show(seen: Situation, decision: Decision, console: Console) -> None:
+    """Print a decision and what it looked at."""
+    come = seen.arrived
+    facts = {
+        "wanted": ", ".join(f"{one.cause} x {one.count}" for one in decision.causes) or "nothing",
+        "arrived": f"{come.studies} studies, {come.bytes / 1e9:.2f} GB",
+        "last training": f"{seen.trained:%Y-%m-%d %H:%M}" if seen.trained else "none",
+        "hours": f"{seen.hours_spent:.2f} this month, {seen.hours_expected:.2f} expected",
+        "could go on from": (seen.start or "")[:12] or seen.no_start,
+    }
+    for name, value in facts.items():
+        console.print(f"{name:17} {value}", markup=False, soft_wrap=True)
+    console.print(f"decision: {decision.answer}: {decision.why}", markup=False, soft_wrap=True)
+    if decision.until:
+        console.print(f"not before {decision.until:%Y-%m-%d %H:%M}", markup=False)
+    console.print("nothing was changed: a look")

@@ -1,0 +1,125 @@
+"""The flow of retraining: decide, and what is decided, from new studies to the gate.
+
+A round's order and its record are ``lapvqa.retraining.rounds``; here its steps are the pipeline's.
+Importing this module imports Prefect: ``flows.commands.retrain`` starts the server before.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from prefect import flow
+from rich.console import Console
+
+from flows.commands import edit_settings
+from flows.commands.run import run_pipeline
+from lapvqa import storage
+from lapvqa.evaluation.results import PREDICTIONS
+from lapvqa.evaluation.task_table import find
+from lapvqa.params import load_params
+from lapvqa.pretrain.files import ENCODER_FILE
+from lapvqa.project import Project
+from lapvqa.retraining import performance, rounds, situation, starts
+from lapvqa.retraining.wanted import Round
+from tasks import child_process
+from tasks.display import Display
+
+_JUDGED_BY = "rrg"
+"""The evaluation whose test patients are the archive's own, so that new ones come to it."""
+_LAST_OF_DATA = "firewall"
+"""The stage up to which new studies are taken in before anything is trained."""
+
+
+@flow(name="retraining", persist_result=False)
+def retraining(root: str = ".") -> dict[str, Any]:
+    """Decide on a retraining of the project in ``root``, and do it; return what came of it.
+
+    Raises BusyError while a round is at work, and the error of a stage that fails.
+    """
+    project = Project(Path(root).resolve())
+    work = PipelineWork(project, Console())
+
+    def now() -> datetime:
+        return situation.zoned_now(project)
+
+    turn = rounds.take_turn(project, work, now, work.say)
+    return {"answer": str(turn.decision.answer), "why": turn.decision.why, "outcome": turn.outcome}
+
+
+@dataclass(frozen=True)
+class PipelineWork:
+    """The steps of a round, by the pipeline (``lapvqa.retraining.rounds.Work``)."""
+
+    project: Project
+    console: Console
+
+    def count_new(self) -> int:
+        """Bring the data up to date; return the studies to learn from that are new."""
+        run_pipeline(self.project.root, stage=_LAST_OF_DATA, console=self.console)
+        return starts.new_studies(self.project, self._objective)
+
+    def judge_champion(self) -> tuple[str, dict[str, Any] | None]:
+        """Judge the encoder on the archive's test patients of today; facts if it has fallen.
+
+        Those whom its own results know against those who are new, by one head taught today.
+        """
+        run_pipeline(self.project.root, stage=_LAST_OF_DATA, console=self.console)
+        encoder = self.project.model_dir(self._objective) / ENCODER_FILE
+        before = self.project.result_dir(_JUDGED_BY) / PREDICTIONS
+        if not (encoder.exists() and before.exists()):
+            return "nobody has judged it before", None
+        name = f"encoder-{storage.sha256_file(encoder)[:8]}"
+        words = [sys.executable, "-m", "flows", "evaluate", _JUDGED_BY]
+        code = child_process.run(
+            [*words, "--encoder", str(encoder), "--name", name],
+            cwd=self.project.root, environment=dict(os.environ), on_line=self.say,
+        )  # fmt: skip
+        if code:
+            return f"it could not be judged (exit code {code})", None
+        params, task = load_params(self.project.params), find(_JUDGED_BY)
+        known = set(pq.read_table(before, columns=["patient"])["patient"].to_pylist())
+        found = performance.compare(
+            task, pq.read_table(self.project.evaluations_dir(name) / _JUDGED_BY / PREDICTIONS),
+            name, known, margin=params.retraining.fallen, common=params.evaluate.common,
+        )  # fmt: skip
+        if isinstance(found, str):
+            return found, None
+        return found.words(), found.facts() if found.has_fallen else None
+
+    def train(self, at_work: Round) -> dict[str, Any]:
+        """Bring everything up to date, beginning from scratch or from the champion's weights."""
+        begin = {"pretrain": {"continue_from": at_work.start}}
+        with storage.lock(self.project.run_lock, what="a run of this project"):
+            for key, before, after in edit_settings.set_params(self.project, begin):
+                self.console.print(f"params.yaml: {key} {before} -> {after}", markup=False)
+        result = run_pipeline(self.project.root, console=self.console)
+        starts.forget_others(self.project, at_work.start)
+        return {
+            "prefect_flow_run": result.prefect_flow_run,
+            "stages": [one.name for one in result.stages if one.status == "ran"],
+        }
+
+    def gate(self) -> dict[str, Any]:
+        """Ask the gate; the alias moves only there."""
+        try:
+            from tasks.promotion import run_gate
+        except ModuleNotFoundError:
+            return {"outcome": "not asked"}
+        found = run_gate(self.project, Display(self.console))
+        outcome = found.judgement.verdict.outcome if found.judgement else found.why
+        self.say(f"gate: {outcome}")
+        return {"outcome": str(outcome), "moved": found.moved}
+
+    def say(self, text: str) -> None:
+        """Print a line as it is."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @property
+    def _objective(self) -> str:
+        return load_params(self.project.params).pretrain.objective

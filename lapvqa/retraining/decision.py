@@ -1,0 +1,191 @@
+"""Whether the encoder is trained anew now: a function of the situation, the rule and the time.
+
+What is asked first: is a round at work, or cut off; is anything wanted; may it begin (paused,
+frozen, not quiet yet, too soon after the last one); is there anything to learn; what does it cost.
+Drift alone asks for an evaluation: what looks different need not be judged worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from lapvqa.params import RetrainingParams
+from lapvqa.retraining import calendar
+from lapvqa.retraining.situation import Situation
+from lapvqa.retraining.wanted import (
+    ARRIVAL,
+    BYTES,
+    CLOCK,
+    DRIFT,
+    ERASURE,
+    HAND,
+    PERFORMANCE,
+    STUDIES,
+    Cause,
+    merged,
+)
+
+_GIGA = 1e9
+_OF_DATA = {CLOCK, ARRIVAL, STUDIES, BYTES, PERFORMANCE, DRIFT}
+"""Causes about which a training does nothing unless there is new data."""
+
+
+class Answer(StrEnum):
+    """What is done about what is wanted."""
+
+    NOTHING = "nothing"
+    """Nothing asks."""
+    WAIT = "wait"
+    """Not now; the causes stay."""
+    NO = "no"
+    """Not at all: the causes are answered."""
+    LOOK = "look"
+    """Take in what is new and count it, then decide again."""
+    EVALUATE = "evaluate"
+    """Judge the champion on newly labelled patients, then decide again."""
+    TRAIN = "train"
+    RESUME = "resume"
+    """Go on with a round whose worker died."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """An answer, in words why, and the causes it is given to."""
+
+    answer: Answer
+    why: str
+    causes: tuple[Cause, ...] = ()
+    until: datetime | None = None
+    """When a WAIT may end; None where that is not a matter of time."""
+    way: str | None = None
+    """Of TRAIN: champion, or scratch."""
+
+    @property
+    def acts(self) -> bool:
+        """Tell whether something is to be done now."""
+        return self.answer in (Answer.LOOK, Answer.EVALUATE, Answer.TRAIN, Answer.RESUME)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "answer": str(self.answer), "why": self.why, "way": self.way,
+            "until": self.until and self.until.isoformat(),
+            "causes": [cause.to_json() for cause in self.causes],
+        }  # fmt: skip
+
+
+def decide(seen: Situation, rule: RetrainingParams, now: datetime) -> Decision:
+    """Return what is done now; ``now`` is aware, in the zone in which days and months begin."""
+    if seen.at_work:
+        return Decision(Answer.WAIT, "a round is at work; what is wanted waits", seen.causes)
+    causes = asked_by(seen, rule)
+    thaws = calendar.thaw(rule.freeze, now)
+    forced = any(one.cause == HAND and one.facts.get("force") for one in causes)
+    if seen.round is not None:
+        if thaws and not forced:
+            why = f"a round was cut off; no training begins before {_time(thaws)}"
+            return Decision(Answer.WAIT, why, seen.round.causes, thaws)
+        why = "a round was cut off and is taken up again"
+        return Decision(Answer.RESUME, why, seen.round.causes, way=seen.round.way)
+    if not causes:
+        return Decision(Answer.NOTHING, "nothing asks for a training")
+    if not forced and (waits := _waits(seen, rule, now, causes, thaws)):
+        return waits
+    named = {one.cause for one in causes}
+    if named == {DRIFT}:
+        if seen.judged is None:
+            return Decision(Answer.EVALUATE, "drift: is the champion any worse?", causes)
+        return Decision(Answer.NO, f"drift, and the champion is not worse: {seen.judged}", causes)
+    if not forced and (dear := _costs_too_much(seen, rule, now, causes)):
+        return dear
+    if named <= _OF_DATA:
+        if seen.new is None:
+            return Decision(Answer.LOOK, "what is new is taken in and counted", causes)
+        if seen.new < rule.least_new:
+            why = f"{seen.new} new studies to learn from, at least {rule.least_new} are asked for"
+            return Decision(Answer.NO, why, causes)
+    way, from_where = _way(seen, rule, causes)
+    return Decision(Answer.TRAIN, f"{_words(causes)}; {from_where}", causes, way=way)
+
+
+def asked_by(seen: Situation, rule: RetrainingParams) -> tuple[Cause, ...]:
+    """Return the causes on record and those that what has arrived amounts to."""
+    come = seen.arrived
+    found = list(seen.causes)
+    if come.busy_since and come.last:
+        first, last = (at.astimezone(UTC).isoformat() for at in (come.busy_since, come.last))
+        reached = {
+            ARRIVAL: rule.each_arrival,
+            STUDIES: 0 < rule.new_studies <= come.studies,
+            BYTES: 0 < rule.new_gigabytes * _GIGA <= come.bytes,
+        }
+        facts = {"studies": come.studies, "bytes": come.bytes}
+        found += [Cause(name, first, last, 1, facts) for name, is_so in reached.items() if is_so]
+    return merged(found)
+
+
+def _waits(
+    seen: Situation, rule: RetrainingParams, now: datetime, causes: tuple[Cause, ...],
+    thaws: datetime | None,
+) -> Decision | None:  # fmt: skip
+    if seen.paused:
+        return Decision(Answer.WAIT, "paused: `lapvqa schedule resume` goes on", causes)
+    if thaws:
+        return Decision(Answer.WAIT, f"no training begins before {_time(thaws)}", causes, thaws)
+    timed = [one for one in causes if one.cause in (HAND, CLOCK)]
+    if any(seen.tried is None or one.until > seen.tried for one in timed):
+        return None  # somebody chose the time; not once it has been tried and has failed
+    others = [one for one in causes if one not in timed]
+    if others and now < (quiet := _quiet(others, rule)):
+        why = f"causes still come in; {rule.quiet_minutes:g} quiet minutes are waited for"
+        return Decision(Answer.WAIT, why, causes, quiet.astimezone(now.tzinfo))
+    rested = seen.tried and seen.tried + timedelta(hours=rule.rest_hours)
+    if rested and now < rested:
+        why = f"{rule.rest_hours:g} hours lie between two trainings"
+        return Decision(Answer.WAIT, why, causes, rested.astimezone(now.tzinfo))
+    return None
+
+
+def _quiet(causes: Sequence[Cause], rule: RetrainingParams) -> datetime:
+    """Return when nothing has come for long enough, or has for too long."""
+    quiet = max(one.until for one in causes) + timedelta(minutes=rule.quiet_minutes)
+    patience = min(one.since for one in causes) + timedelta(hours=rule.patience_hours)
+    return min(quiet, patience)
+
+
+def _costs_too_much(
+    seen: Situation, rule: RetrainingParams, now: datetime, causes: tuple[Cause, ...]
+) -> Decision | None:
+    if rule.gpu_hours is None or seen.hours_spent + seen.hours_expected <= rule.gpu_hours:
+        return None
+    why = (
+        f"{seen.hours_spent:.1f} of {rule.gpu_hours:g} hours of this month are spent, a training "
+        f"takes {seen.hours_expected:.1f}"
+    )
+    fits = seen.hours_expected <= rule.gpu_hours
+    return Decision(Answer.WAIT, why, causes, calendar.next_month(now) if fits else None)
+
+
+def _way(seen: Situation, rule: RetrainingParams, causes: tuple[Cause, ...]) -> tuple[str, str]:
+    """Return champion or scratch, and why."""
+    if any(one.cause == ERASURE or one.facts.get("way") == "scratch" for one in causes):
+        return "scratch", "from scratch, since weights keep what they have seen"
+    asked = next((one.facts["way"] for one in causes if one.facts.get("way")), rule.start)
+    if asked == "champion" and seen.start is None:
+        return "scratch", f"from scratch: {seen.no_start or 'there is no champion to go on from'}"
+    return asked, "from the champion" if asked == "champion" else "from scratch"
+
+
+def _words(causes: tuple[Cause, ...]) -> str:
+    counted = {one.cause: 0 for one in causes}
+    for one in causes:
+        counted[one.cause] += one.count
+    return ", ".join(name if times == 1 else f"{name} ({times})" for name, times in counted.items())
+
+
+def _time(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M}"

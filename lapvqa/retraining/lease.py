@@ -1,0 +1,125 @@
+"""One round at a time, whatever machine works on it: a lease in a file, renewed while its holder
+lives.
+
+The kernel's lock guards the moments in which the lease changes hands; the file says who has it. A
+holder of this machine whose process is gone has lost it at once; one elsewhere, when its last beat
+is ``LEASE_S`` old by the clock of the file system, which all machines that share it agree on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lapvqa import storage
+from lapvqa.errors import BusyError
+
+LEASE_S = 30.0
+_BEATS_A_LEASE = 3
+
+
+@contextmanager
+def hold(
+    path: Path, *, lease_s: float = LEASE_S, lost: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Hold the lease at ``path``, renewing it; BusyError if somebody else does.
+
+    ``lost`` is called, from another thread, if the lease has gone to another while this process
+    could not renew it; by default the process is told to end (SIGTERM).
+    """
+    mine = {**_me(), "token": secrets.token_hex(8), "lease_s": lease_s}
+    with _alone(path):
+        if (other := _holder(path)) is not None:
+            raise BusyError(
+                f"a round of retraining is at work: process {other['pid']} on {other['host']}",
+                hint="wait for it: what is wanted is kept; `lapvqa status` shows what is running",
+            )
+        storage.write_json(path, mine)
+    over = threading.Event()
+    beat = threading.Thread(target=_beat, args=(path, mine, over, lost or _end), daemon=True)
+    beat.start()
+    try:
+        yield
+    finally:
+        over.set()
+        beat.join()
+        with _alone(path):
+            if _read(path).get("token") == mine["token"]:
+                path.unlink()
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether somebody who lives holds the lease."""
+    if not path.exists():
+        return False
+    with _alone(path):
+        return _holder(path) is not None
+
+
+def _beat(
+    path: Path, mine: dict[str, Any], over: threading.Event, lost: Callable[[], None]
+) -> None:
+    while not over.wait(mine["lease_s"] / _BEATS_A_LEASE):
+        with _alone(path):
+            if _read(path).get("token") != mine["token"]:
+                lost()
+                return
+            os.utime(path)
+
+
+def _end() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _holder(path: Path) -> dict[str, Any] | None:
+    """Return who holds the lease and lives; the caller is alone."""
+    told = _read(path)
+    if not told:
+        return None
+    if told["host"] == _me()["host"] and not _lives(told["pid"], told["born"]):
+        return None
+    probe = path.with_suffix(".now")
+    probe.touch()
+    age = probe.stat().st_mtime - path.stat().st_mtime
+    return told if age < told["lease_s"] else None
+
+
+def _me() -> dict[str, Any]:
+    return {
+        "host": os.uname().nodename,
+        "pid": os.getpid(),
+        "born": psutil.Process().create_time(),
+    }
+
+
+def _lives(pid: int, born: float) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return process.create_time() == born and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    told: dict[str, Any] = storage.read_json(path, made_by="retrain")
+    return told
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    guard = path.with_suffix(".lock")
+    guard.parent.mkdir(parents=True, exist_ok=True)
+    with guard.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

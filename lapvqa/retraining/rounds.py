@@ -1,0 +1,179 @@
+"""A round, from what is wanted to what became of it; cut off anywhere, it is taken up again.
+
+What a round does to data and models is given to it (``Work``), so that the order of things is one
+for the pipeline, for a worker of Prefect, and for a test that lives through two years in a second.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from lapvqa.machine import load_machine
+from lapvqa.params import RetrainingParams, load_params
+from lapvqa.project import Project
+from lapvqa.retraining import lease, minutes, situation, starts, wanted
+from lapvqa.retraining.decision import Answer, Decision, decide
+from lapvqa.retraining.situation import Situation
+from lapvqa.retraining.starts import CHAMPION
+from lapvqa.retraining.wanted import PERFORMANCE, Cause, Round, Wanted, merged
+
+TRAINED, DECLINED, FAILED, CUT_OFF = "trained", "declined", "failed", "cut off"
+
+
+class Work(Protocol):
+    """What a round does."""
+
+    def count_new(self) -> int:
+        """Take in what is new; return the studies to learn from that no training has seen."""
+
+    def judge_champion(self) -> tuple[str, dict[str, Any] | None]:
+        """Judge the champion on newly labelled patients: words, and facts if it has fallen."""
+
+    def train(self, at_work: Round) -> dict[str, Any]:
+        """Train, export, evaluate; return what the round's entry says of it."""
+
+    def gate(self) -> dict[str, Any]:
+        """Ask the gate about what was trained; promote or keep; return its verdict."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What came of asking: the last decision, and the round's outcome if there was one."""
+
+    decision: Decision
+    outcome: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+Clock = Callable[[], datetime]
+Say = Callable[[str], None]
+
+
+def ask(project: Project, now: datetime) -> tuple[Situation, Decision]:
+    """Look and decide, without doing anything about it."""
+    params = load_params(project.params)
+    seen = situation.look(project, params, now)
+    return seen, decide(seen, params.retraining, now)
+
+
+def take_turn(project: Project, work: Work, clock: Clock, say: Say) -> Turn:
+    """Decide, and do what is decided; raises BusyError if another has the round.
+
+    An error of the work ends the round: its causes are wanted again, and the error goes on. A
+    death, or Ctrl-C, leaves the round to be resumed.
+    """
+    with lease.hold(project.round_lease):
+        _close_cut_off(project, clock())
+        situation.tick(project, clock())
+        params = load_params(project.params)
+        seen, rule = situation.look(project, params, clock(), holder=True), params.retraining
+        decision = _decided(project, seen, rule, clock(), say)
+        if not decision.acts:
+            return Turn(decision)
+        at_work = _begin(project, decision, seen, clock())
+        facts: dict[str, Any] = {}
+        try:
+            while decision.answer in (Answer.LOOK, Answer.EVALUATE):
+                seen = _look_closer(seen, decision, work, clock())
+                decision = _decided(project, seen, rule, clock(), say)
+            if decision.answer is Answer.TRAIN:
+                at_work, facts = _settle_start(project, at_work, decision)
+            if at_work.way is None:
+                return _end(project, at_work, decision, DECLINED, clock())
+            facts |= work.train(at_work)
+            facts |= {"gate": work.gate()}
+        except Exception as error:
+            _end(project, at_work, decision, FAILED, clock(), error=type(error).__name__)
+            raise
+        return _end(project, at_work, decision, TRAINED, clock(), **facts)
+
+
+def _decided(
+    project: Project, seen: Situation, rule: RetrainingParams, now: datetime, say: Say
+) -> Decision:
+    decision = decide(seen, rule, now)
+    inputs, written = seen.to_json(), rule.model_dump(mode="json")
+    minutes.record(project, decision, inputs=inputs, rule=written, now=now)
+    say(f"{decision.answer}: {decision.why}")
+    return decision
+
+
+def _look_closer(seen: Situation, decision: Decision, work: Work, now: datetime) -> Situation:
+    if decision.answer is Answer.LOOK:
+        return replace(seen, new=work.count_new())
+    words, fallen = work.judge_champion()
+    if fallen is None:
+        return replace(seen, judged=words)
+    at = now.astimezone(UTC).isoformat()
+    return replace(seen, judged=words, causes=(*seen.causes, Cause(PERFORMANCE, at, at, 1, fallen)))
+
+
+def _begin(project: Project, decision: Decision, seen: Situation, now: datetime) -> Round:
+    """Move the causes that were seen from what is wanted to a round.
+
+    What came since the look stays; what a training has answered goes.
+    """
+
+    def take(record: Wanted) -> Wanted:
+        if decision.answer is Answer.RESUME:
+            return record
+        taken = [(one.cause, one.facts) for one in decision.causes]
+        left = tuple(
+            one
+            for one in record.causes
+            if (one.cause, one.facts) not in taken and not situation.is_answered(one, seen.trained)
+        )
+        began = now.astimezone(UTC).isoformat()
+        return Wanted(left, Round(secrets.token_hex(6), began, decision.causes))
+
+    made = wanted.change(project, take).round
+    assert made is not None
+    return made
+
+
+def _settle_start(
+    project: Project, at_work: Round, decision: Decision
+) -> tuple[Round, dict[str, Any]]:
+    """Write down where the training begins, so that it is resumed there; and why not elsewhere."""
+    way, digest, facts = decision.way, None, {}
+    start = starts.champion(project) if way == CHAMPION else None
+    if start is not None:
+        digest = starts.provide(project, start)
+        if refused := starts.unfit(project, start):
+            way, digest, facts = "scratch", None, {"champion_refused": refused}
+    settled = replace(at_work, way=way, start=digest, causes=decision.causes)
+    wanted.change(project, lambda record: replace(record, round=settled))
+    return settled, facts
+
+
+def _end(
+    project: Project, at_work: Round, decision: Decision, outcome: str, now: datetime, **facts: Any
+) -> Turn:
+    """Write what became of the round, then take it off the record; its causes are answered.
+
+    Not those of a round that failed, or that has to wait: they are wanted again. What was wanted
+    between its look and its training, that training has answered as well.
+    """
+    trained = minutes.costs(project, load_machine(project), now).began
+    late = [one for one in wanted.load(project).causes if situation.is_answered(one, trained)]
+    at_work = replace(at_work, causes=merged([*at_work.causes, *late]))
+    minutes.close(project, at_work, outcome, decision.why, now, **facts)
+    again = outcome in (FAILED, CUT_OFF) or decision.answer is Answer.WAIT
+    back = at_work.causes if again else ()
+    wanted.change(
+        project,
+        lambda record: Wanted(merged([*back, *(one for one in record.causes if one not in late)])),
+    )
+    return Turn(decision, outcome, facts)
+
+
+def _close_cut_off(project: Project, now: datetime) -> None:
+    """End a round whose worker died before it was decided that there is a training."""
+    left = wanted.load(project).round
+    if left is not None and left.way is None:
+        why = Decision(Answer.WAIT, "its worker died while it looked")
+        _end(project, left, why, CUT_OFF, now)

@@ -1,0 +1,223 @@
+"""One round at a time: a thousand triggers, two workers, a death at each step."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lapvqa import storage
+from lapvqa.errors import BusyError
+from lapvqa.lineage import ledger
+from lapvqa.lineage.ledger import RUN, Draft
+from lapvqa.lineage.runs import Run
+from lapvqa.project import Project
+from lapvqa.retraining import lease, minutes, rounds, wanted
+from lapvqa.retraining.rounds import Turn
+from lapvqa.retraining.wanted import Round
+
+NOW = datetime(2027, 3, 10, 12, 0, tzinfo=UTC)
+
+
+class Work:
+    """Steps that take no time; ``at`` is called at the step named."""
+
+    def __init__(
+        self, project: Project, *, at: dict[str, Callable[[], None]] | None = None
+    ) -> None:
+        self.project, self.at, self.done = project, at or {}, list[str]()
+
+    def _step(self, name: str) -> None:
+        self.done.append(name)
+        self.at.get(name, lambda: None)()
+
+    def count_new(self) -> int:
+        self._step("count")
+        return 10
+
+    def judge_champion(self) -> tuple[str, dict[str, Any] | None]:
+        self._step("judge")
+        return "worse", {"loss": 0.1}
+
+    def train(self, at_work: Round) -> dict[str, Any]:
+        began = now().timestamp()
+        self._step("train")
+        run = Run("pretrain", began, 3600.0)
+        ledger.extend(self.project, lambda _: [Draft(RUN, run.payload(), began)])
+        return {}
+
+    def gate(self) -> dict[str, Any]:
+        self._step("gate")
+        return {"outcome": "promote"}
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def turn(project: Project, work: Work) -> Turn:
+    return rounds.take_turn(project, work, now, lambda _: None)
+
+
+def test_a_thousand_triggers_are_one_round_and_one_more(ruled: Callable[..., Project]) -> None:
+    on_disk = ruled()
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        project = Project(Path(folder))
+        project.params.write_bytes(on_disk.params.read_bytes())
+        _trigger_a_thousand_times(project)
+
+
+def _trigger_a_thousand_times(project: Project) -> None:
+    over, tried = threading.Event(), []
+    work = Work(project, at={"train": lambda: (over.wait(120), None)[1]})
+
+    def trigger(number: int) -> None:
+        wanted.want(project, "hand", number=number % 50)
+        try:
+            tried.append(turn(project, work).outcome)
+        except BusyError:
+            tried.append("busy")
+        if tried.count("busy") == 999:
+            over.set()
+
+    with ThreadPoolExecutor(16) as pool:
+        for done in [pool.submit(trigger, number) for number in range(1000)]:
+            done.result()
+    assert sorted(tried) == ["busy"] * 999 + ["trained"]
+    assert turn(project, work).outcome == "trained"
+    assert turn(project, work).outcome is None
+    assert work.done.count("train") == 2
+    counted = dict.fromkeys(range(50), 0)
+    for told in minutes.rounds(project):
+        for cause in told["causes"]:
+            counted[cause["facts"]["number"]] += cause["count"]
+    assert set(counted.values()) == {20}
+    assert not project.wanted.exists()
+    assert ledger.verify(project) == []
+
+
+def test_drift_asks_for_an_evaluation_and_a_fall_for_a_training(
+    ruled: Callable[..., Project],
+) -> None:
+    project = ruled()
+    wanted.want(project, "drift", kind="acquisition")
+    work = Work(project)
+    assert turn(project, work).outcome == "trained"
+    assert work.done == ["judge", "count", "train", "gate"]
+    (told,) = minutes.rounds(project)
+    assert [one["cause"] for one in told["causes"]] == ["drift", "performance"]
+    said = [e.payload or {} for e in ledger.entries(project) if e.kind == ledger.DECISION]
+    answers = [one["answer"] for one in said if one["about"] == minutes.RETRAINING]
+    assert answers == ["evaluate", "look", "train"]
+    assert all({"inputs", "rule"} <= set(one) for one in said[:-1])
+
+
+def test_what_comes_while_a_round_looks_is_not_lost(ruled: Callable[..., Project]) -> None:
+    project = ruled()
+    wanted.want(project, "clock")
+    work = Work(project, at={"count": lambda: wanted.want(project, "hand", who="late")})
+    turn(project, work)
+    (told,) = minutes.rounds(project)
+    assert [one["cause"] for one in told["causes"]] == ["clock", "hand"]
+    assert not project.wanted.exists()
+
+
+def test_a_failed_round_is_wanted_again_after_a_rest(ruled: Callable[..., Project]) -> None:
+    project = ruled(rest_hours=1)
+
+    def fail() -> None:
+        raise OSError("disk")
+
+    wanted.want(project, "erasure", request="r", now=now() - timedelta(hours=2))
+    with pytest.raises(OSError, match="disk"):
+        turn(project, Work(project, at={"train": fail}))
+    seen, decision = rounds.ask(project, now())
+    assert [one.cause for one in seen.causes] == ["erasure"]
+    assert str(decision.answer) == "wait"
+    assert "1 hours lie" in decision.why
+    later = now() + timedelta(hours=1)
+    assert str(rounds.ask(project, later)[1].answer) == "train"
+
+
+DEATH = """
+import os, sys, signal
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_rounds import Work, turn
+from lapvqa.project import Project
+project = Project(Path({root!r}))
+turn(project, Work(project, at={{{step!r}: lambda: os.kill(os.getpid(), signal.SIGKILL)}}))
+"""
+
+
+@pytest.mark.parametrize("step", ["count", "train", "gate"])
+def test_a_killed_worker_is_noticed_at_once_and_its_round_goes_on(
+    ruled: Callable[..., Project], step: str
+) -> None:
+    project = ruled()
+    wanted.want(project, "clock")
+    script = DEATH.format(tests=str(Path(__file__).parent), root=str(project.root), step=step)
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+    assert project.round_lease.exists()
+    begun = wanted.load(project).round
+    assert begun is not None
+    work = Work(project)
+    done = turn(project, work)
+    assert done.outcome == "trained"
+    told = minutes.rounds(project)
+    if step == "count":  # nobody had decided to train yet: it looks again
+        assert [one["outcome"] for one in told] == ["cut off", "trained"]
+    else:
+        assert [(one["id"], one["outcome"]) for one in told] == [(begun.id, "trained")]
+        assert work.done == ["train", "gate"]
+    assert [one["cause"] for one in told[-1]["causes"]] == ["clock"]
+    assert not project.wanted.exists()
+
+
+def test_a_lease_of_another_machine_ends_with_its_beats(tmp_path: Path) -> None:
+    path = tmp_path / "round.lease"
+    other = {"host": "elsewhere", "pid": 1, "born": 0.0, "token": "t", "lease_s": 1.0}
+    storage.write_json(path, other)
+    assert lease.is_held(path)
+    with pytest.raises(BusyError, match="process 1 on elsewhere"), lease.hold(path):
+        pass
+    time.sleep(1.1)
+    assert not lease.is_held(path)
+    with lease.hold(path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    assert not path.exists()
+
+
+def test_a_holder_that_slept_too_long_is_told(tmp_path: Path) -> None:
+    path, told = tmp_path / "round.lease", threading.Event()
+    with lease.hold(path, lease_s=0.6, lost=told.set):
+        before = path.stat().st_mtime
+        time.sleep(0.5)
+        assert path.stat().st_mtime > before
+        mine = json.loads(path.read_text())
+        storage.write_json(path, {**mine, "token": "another's"})
+        assert told.wait(5)
+    assert json.loads(path.read_text())["token"] == "another's"
+
+
+def test_an_old_record_is_read(ruled: Callable[..., Project]) -> None:
+    project = ruled()
+    old = {"cause": "erasure", "request": "r", "since": NOW.timestamp(), "way": "scratch"}
+    storage.write_json(project.wanted, old)
+    wanted.want(project, "hand")
+    assert [(one.cause, one.count) for one in wanted.load(project).causes] == [
+        ("erasure", 1), ("hand", 1),
+    ]  # fmt: skip
