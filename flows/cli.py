@@ -257,6 +257,14 @@ def schedule(
     return execute(_find_project(), cron=cron)
 
 
+@app.command()
+def receive() -> int:
+    """Receive studies by C-STORE into the archive, until interrupted (local.yaml: intake)."""
+    from flows.commands.receive import execute
+
+    return execute(_find_project())
+
+
 class _UpByDefault(TyperGroup):
     """`lapvqa lineage TARGET` is `lapvqa lineage up TARGET`."""
 

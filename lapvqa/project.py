@@ -244,6 +244,11 @@ class Project:
         return self.state / "erasures"
 
     @property
+    def arrivals(self) -> Path:
+        """arrivals.jsonl: studies and reports that have come from outside, a line each."""
+        return self.state / "arrivals.jsonl"
+
+    @property
     def wanted(self) -> Path:
         """wanted.json: why a retraining is wanted, for whoever starts it."""
         return self.state / "wanted.json"
