@@ -8,6 +8,10 @@ Files, in the order in which data meets them:
     edit_settings.py  `run --params` and `--source`: params.yaml and local.yaml, edited
     run_summary.py    what came out of a run: counts, metrics, where to look
     schedule.py       the pipeline by the clock
+    intake.py         what the next three share
+    receive.py        studies that others send by C-STORE
+    pull.py           what a DICOMweb server has and the archive has not
+    watch.py          a folder into which others write
     plan.py           what would run, and why
     status.py         stages, what is running and its ETA, rejects, disk use
     rejects.py        what was rejected and why; read it again, or waive it

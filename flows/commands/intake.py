@@ -1,4 +1,4 @@
-"""What `receive`, `pull` and `watch` share: their lines, their end, and the way into the archive."""
+"""What `receive`, `pull` and `watch` share: their lines, their end, the way into the archive."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from lapvqa.job import Job
 
 
-def open_job(project: Project) -> Job:
-    """Return the project's job."""
+def open_job(project: Project, command: str) -> Job:
+    """Return the project's job for one of the commands."""
     from lapvqa.job import open_job as opened
     from lapvqa.recorder import Recorder
 
-    return opened(project, Recorder(project.record("intake"), stage="intake", quiet=True))
+    return opened(project, Recorder(project.record(command), stage=command, quiet=True))
 
 
 def filing(project: Project, inbox: Inbox) -> Filing:

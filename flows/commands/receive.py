@@ -11,7 +11,7 @@ def execute(project: Project) -> int:
     from lapvqa.intake.inbox import open_inbox
     from lapvqa.intake.receive import Server, serve
 
-    job = intake.open_job(project)
+    job = intake.open_job(project, "receive")
     with open_inbox(job, "receive") as inbox, intake.stop_on_signals() as stopped:
         filing = intake.filing(project, inbox)
         receiver = job.machine.intake.receive

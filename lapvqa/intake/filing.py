@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa import storage
-from lapvqa.errors import DicomError
+from lapvqa.errors import DicomError, StorageFullError
 from lapvqa.intake import arrivals
 from lapvqa.intake.arrivals import AMENDED, STUDY, Event, Register
 from lapvqa.intake.inbox import Inbox, Waiting
@@ -53,6 +53,7 @@ class Filing:
     inbox: Inbox
     say: Say
     register: Register = field(default_factory=Register)
+    _full: bool = False
     _told: dict[str, int] = field(default_factory=dict)
     """Files of the studies that were said to wait for more."""
 
@@ -69,6 +70,17 @@ class Filing:
                 continue
             self.file(study)
         return waiting
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Say of a full disk, once, that it is full; what waits is tried again."""
+        try:
+            yield
+            self._full = False
+        except StorageFullError as error:
+            if not self._full:
+                self.say(f"{error.message}; what waits is tried again. {error.hint}")
+            self._full = True
 
     def _is_complete(self, study: Waiting) -> bool:
         settings = self.inbox.settings
@@ -92,7 +104,7 @@ class Filing:
 
     def file(self, study: Waiting, *, incomplete: str = "") -> Event | None:
         """Move a study into the archive; return the event, None if nothing was new."""
-        with self._alone(), self.inbox.holding(study.study):
+        with self.alone(), self.inbox.holding(study.study):
             files = sorted(study.folder.glob("*.dcm"))
             target = self.inbox.archive / study.source / study.study
             is_new = not target.exists()
@@ -128,7 +140,7 @@ class Filing:
         """End what a killed process had begun to file."""
         if not self.inbox.journal.exists():
             return
-        with self._alone():
+        with self.alone():
             journal = storage.read_json(self.inbox.journal, made_by="intake")
             folder = Path(journal["folder"])
             target = self.inbox.archive / folder.parent.name / folder.name
@@ -192,7 +204,7 @@ class Filing:
         ledger.extend(self.project, make)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
         """Wait until no other command files into this archive."""
         with (self.inbox.root / "filing.lock").open("a") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)

@@ -82,7 +82,7 @@ class Server:
         return int(self._server.server_address[1])
 
     def stop(self) -> None:
-        """Stop listening, and let those who are sending come to the end of a file."""
+        """Stop listening, and let go of those who are sending: they keep what has no answer."""
         if self._server is None:
             return
         self._server.shutdown()
@@ -151,7 +151,8 @@ def serve(
     with _running(server) as port:
         listening(port)
         while not stopped():
-            filing.settle()
+            with filing.going_on():
+                filing.settle()
             time.sleep(_POLL)
 
 

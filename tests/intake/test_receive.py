@@ -25,4 +25,3 @@ def test_every_syntax_arrives_with_its_pixels_and_again_changes_nothing(desk, fi
         assert _pixels(found[film.instance_uid]) == _pixels(film.path)
     events = desk.events
     assert len(events) == len({film.study_uid for film in films})
-    print(desk.said[:5], server.counts)
