@@ -54,7 +54,7 @@ def read(path: Path) -> Iterator[Event]:
             yield from filter(None, map(_parsed, file))
 
 
-def _last(descriptor: int, reach: int = 1 << 20) -> list[Event]:
+def _last(descriptor: int, reach: int = 1 << 16) -> list[Event]:
     """Return the last events: those that a journal may hold too were written last."""
     size = os.fstat(descriptor).st_size
     text = os.pread(descriptor, reach, max(0, size - reach)).decode(errors="replace")

@@ -160,7 +160,9 @@ class Filing:
         return _Move(path, target, storage.sha256_file(target))
 
     def _move(self, folder: Path, target: Path, moves: list[_Move], *, is_new: bool) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.exists():
+            target.parent.mkdir()
+            storage.flush_folder(self.inbox.archive)
         if is_new:
             folder.rename(target)
         for move in () if is_new else moves:
@@ -170,7 +172,7 @@ class Filing:
                 move.source.replace(move.target)
         if not is_new:
             folder.rmdir()
-        for changed in (target, target.parent, self.inbox.archive, folder.parent):
+        for changed in (target, target.parent) if is_new else (target,):
             storage.flush_folder(changed)
 
     def _close(self, journal: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -92,8 +93,14 @@ class Server:
             association.join(max(0.0, deadline - time.monotonic()))
 
     def _connected(self, event: Any) -> None:
+        """Hang up on an address that nobody sends from: it shall not hold a place for others."""
+        connection = event.assoc.dul.socket.socket
         # Else a sender that stops in the middle of a message would hold a thread for ever.
-        event.assoc.dul.socket.socket.settimeout(self.settings.timeout_seconds)
+        connection.settimeout(self.settings.timeout_seconds)
+        address = event.assoc.requestor.address
+        if not self._may_be_from(address):
+            self._tell_refusal(address, "address not allowed")
+            connection.shutdown(socket.SHUT_RDWR)
 
     def _requested(self, event: Any) -> None:
         """Refuse whoever is not named for the AE title that is called."""
@@ -101,7 +108,10 @@ class Server:
         request = association.requestor.primitive
         address = association.requestor.address
         sender = self.settings.sources.get(request.called_ae_title)
-        if sender is None:
+        if not self._may_be_from(address):  # hung up on, and told, already
+            association.is_rejected = True
+            association.kill()
+        elif sender is None:
             self._refuse(association, _CALLED_UNKNOWN, "an unknown AE title was called", address)
         elif not _is_from(address, sender):
             self._refuse(association, _CALLING_UNKNOWN, "address not allowed", address)
@@ -109,9 +119,15 @@ class Server:
             self._refuse(association, _CALLING_UNKNOWN, "unknown calling AE title", address)
 
     def _refuse(self, association: Any, why: int, what: str, address: str) -> None:
+        self._tell_refusal(address, what)
         association.acse.send_reject(*_BY_USER, why)
         association.is_rejected = True
         association.kill()
+
+    def _may_be_from(self, address: str) -> bool:
+        return any(_is_from(address, sender) for sender in self.settings.sources.values())
+
+    def _tell_refusal(self, address: str, what: str) -> None:
         self._count("refused")
         self.say(f"refused a sender at {address}: {what}")
 

@@ -6,14 +6,18 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from jobs import make_job
-from made_dicom import write_project
+from made_dicom import dicom_bytes, small_image, write_project
+from pydicom import dcmread
 from pynetdicom import AE, build_context
 from ruamel.yaml import YAML
 
+from lapvqa.dicom.parse import parse
+from lapvqa.dicom.pixels import digest, read_cells
 from lapvqa.intake import arrivals
 from lapvqa.intake.arrivals import Register
 from lapvqa.intake.filing import Filing
@@ -87,21 +91,58 @@ def receiving(desk: Desk, **settings: Any) -> Iterator[tuple[Server, int]]:
 
 
 def send(
-    files: Sequence[Path], port: int, *, called: str = CALLED, calling: str = CALLING
+    files: Sequence[Path], port: int, *, called: str = CALLED, done: list[int] | None = None
 ) -> list[int]:
-    """Send files as they are, each in its own transfer syntax; return the statuses."""
-    from pydicom import dcmread
+    """Send files as they are, each in its own transfer syntax; return the statuses.
 
-    ae = AE(ae_title=calling)
-    sets = [dcmread(path) for path in files]
+    ``done`` gets each status as it comes.
+    """
+    return send_bytes([path.read_bytes() for path in files], port, called=called, done=done) or []
+
+
+def send_bytes(
+    files: Sequence[bytes],
+    port: int,
+    *,
+    called: str = CALLED,
+    calling: str = CALLING,
+    done: list[int] | None = None,
+) -> list[int] | None:
+    """Send files; return the statuses, None if the association is refused."""
+    sets = [dcmread(BytesIO(data)) for data in files]
     wanted = {(one.SOPClassUID, one.file_meta.TransferSyntaxUID) for one in sets}
+    ae = AE(ae_title=calling)
     ae.requested_contexts = [build_context(*pair) for pair in sorted(wanted)]
+    ae.acse_timeout = ae.dimse_timeout = 10
     association = ae.associate("127.0.0.1", port, ae_title=called)
     if not association.is_established:
-        return []
-    statuses = [association.send_c_store(one).get("Status", -1) for one in sets]
-    association.release()
+        return None
+    statuses = [] if done is None else done
+    for one in sets:
+        if not association.is_established:
+            break
+        statuses.append(association.send_c_store(one).get("Status", -1))
+    if association.is_established:
+        association.release()
     return statuses
+
+
+def film(number: int, *, study: str = "1.2.3", accession: str = "A100", **others: Any) -> bytes:
+    """A small radiograph of its own for each number."""
+    named = {"SOPInstanceUID": f"1.2.3.{number}", "AccessionNumber": accession, **others}
+    return dicom_bytes(small_image(number), bits=8, StudyInstanceUID=study, **named)
+
+
+def pixels_of(files: Sequence[Path]) -> dict[str, str]:
+    """Return by SOP Instance UID a digest of each film's size and decoded values."""
+    found = {}
+    for path in files:
+        parsed = parse(path.read_bytes())
+        cells, coding = read_cells(
+            parsed.header, parsed.dataset, parsed.pixel_data, vr=parsed.pixel_vr
+        )
+        found[parsed.header.instance_uid] = digest(cells, coding)
+    return found
 
 
 def free_port() -> int:
