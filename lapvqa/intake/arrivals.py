@@ -92,6 +92,8 @@ class Register:
         for number in event.get("accession") or ():
             if study is not None and "report" not in event:
                 self.studies[number] = study if self.studies.get(number, study) == study else None
+                if number in self.reports:  # it came before its study
+                    self.reports.setdefault(study, self.reports[number])
         if "report" in event:
             for key in (study, *(event.get("accession") or ())):
                 if key:

@@ -105,13 +105,14 @@ def _reports_in(folder: Path, path: str, stated: ReportSources) -> Iterator[_Fou
     except SourceError:  # local.yaml names columns, and this is no table with them
         reports = TreeReports(folder, [path], ReportSources(encoding=stated.encoding))
         entries = [*reports.entries.values()]
+    is_text = bool(reports.texts or reports.rich_texts)
     if not entries and reports.texts:
         entries = reports.look_into(reports.texts)
     for entry in entries:
         names = entry.names if isinstance(entry.names, Names) else Names()
         if entry.place or entry.refusal is None:  # else the file cannot be read at all
             yield _Found(entry.source, names, entry.refusal or _read(reports, entry.path))
-    if not entries and (reports.texts or reports.rich_texts):
+    if not entries and is_text:  # also what looks like a table and is none
         yield _Found("text", _names_in(path), _read(reports, path))
 
 
@@ -178,11 +179,13 @@ def _events(
             "at": arrivals.now(), "event": REPORT if before is None else AMENDED,
             "source": source, "study": study, "files": 0, "bytes": 0,
             "accession": [key for key in keys if key != study],
-            "report": keyring.digest("report", text), "rank": _RANKS[one.source],
+            "report": keyring.digest("report", text), "rank": _rank(filing, one),
             "status": said.status if said else "",
             "written": one.report.written or time,
         }  # fmt: skip
         if before is not None and not _counts(event, before, withdrawn=said is None):
+            if event["report"] == before["report"] and _is_better(event, before):
+                filing.register.add(event)  # the same text, now final or corrected: no event
             continue
         event["id"] = keyring.digest("event", digest, study, keys, event["report"])
         event |= {"files": 1, "bytes": size} if not events else {}
@@ -197,7 +200,23 @@ def _counts(event: Event, before: Event, *, withdrawn: bool) -> bool:
     """Tell whether a report counts in place of the one before."""
     if event["report"] == before["report"]:
         return False
-    return withdrawn or arrivals.worth(event) <= arrivals.worth(before)
+    return withdrawn or _is_better(event, before)
+
+
+def _is_better(event: Event, before: Event) -> bool:
+    return arrivals.worth(event) <= arrivals.worth(before)
+
+
+def _rank(filing: Filing, one: _Found) -> int:
+    """Return the rank of ingest's rule that will find a report: the lower, the stronger."""
+    if one.source != "text":
+        return _RANKS[one.source]
+    register, hashes = filing.register, Hashes(None, filing.inbox.keyring.accession, None, None)
+    for behind, name in enumerate(one.names.accessions):
+        keys = hashes.accession_keys(name)
+        if any(key in register.studies or key in register.reports for key in keys):
+            return _RANKS["text"] + behind
+    return _RANKS["text"]
 
 
 def _tell(filing: Filing, events: list[Event], *, source: str, size: int, digest: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,9 +24,11 @@ from lapvqa.intake.arrivals import Register
 from lapvqa.intake.filing import Filing
 from lapvqa.intake.inbox import Inbox, open_inbox
 from lapvqa.intake.receive import Server
-from lapvqa.machine import Intake, load_machine
+from lapvqa.intake.watch import Watcher
+from lapvqa.machine import Intake, ReportSources, load_machine
 from lapvqa.project import Project
 
+NAME = "RIS"
 CALLED, CALLING = "WARD", "PACS1"
 SETTINGS: dict[str, Any] = {
     "quiet_seconds": 0.0,
@@ -131,6 +134,34 @@ def film(number: int, *, study: str = "1.2.3", accession: str = "A100", **others
     """A small radiograph of its own for each number."""
     named = {"SOPInstanceUID": f"1.2.3.{number}", "AccessionNumber": accession, **others}
     return dicom_bytes(small_image(number), bits=8, StudyInstanceUID=study, **named)
+
+
+def look(desk: Desk, folder: Path, **options: Any) -> list[str]:
+    """Take what is there; return the new events' kinds."""
+    before = len(desk.events)
+    watcher = Watcher(folder, NAME, desk.filing, ReportSources(), settled=0.0, **options)
+    watcher.look()
+    desk.filing.settle()
+    return [event["event"] for event in desk.events[before:]]
+
+
+def oru(
+    text: str, *, accession: str = "A100", time: str = "202611291015", status: str = "F"
+) -> str:
+    return (
+        f"MSH|^~\\&|RIS|H|||{time}||ORU^R01|1|P|2.5\rPID|1||4711||Doe^Jane\r"
+        f"OBR|1||{accession}^RIS|||||||||||||||||||{time}|||{status}\r"
+        f"OBX|1|TX|71020^CXR||{text}||||||{status}\r"
+    )
+
+
+def fhir(text: str, *, accession: str = "A100", status: str = "final", minute: int = 0) -> str:
+    """A DiagnosticReport in JSON."""
+    report = {
+        "resourceType": "DiagnosticReport", "status": status, "conclusion": text,
+        "identifier": [{"value": accession}], "issued": f"2026-11-29T10:{minute:02d}:00Z",
+    }  # fmt: skip
+    return json.dumps(report)
 
 
 def pixels_of(files: Sequence[Path]) -> dict[str, str]:
