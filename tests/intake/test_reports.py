@@ -64,7 +64,7 @@ def _write_one(
         resource = fhir(text, accession=f"A{number}", minute=minute, status=status)
         (folder / f"{number}-{turn}.json").write_text(resource)
     elif form == "row":
-        rows.append(f"A{number},{text}")
+        rows.append(f'A{number},"{text}"')
     else:
         (folder / f"A{number}.txt").write_text(text)
 
