@@ -57,15 +57,17 @@ class Filing:
     _told: dict[str, int] = field(default_factory=dict)
     """Files of the studies that were said to wait for more."""
 
-    def settle(self) -> int:
+    def settle(self, *, only_overdue: bool = False) -> int:
         """File every study that is complete; return how many wait.
 
         Complete: nothing has come for ``quiet_seconds``, and as many files are there as the study
-        says that it has; those of which some never come are filed after ``patience_seconds``.
+        says that it has; those of which some never come are filed after ``patience_seconds``, and
+        with ``only_overdue`` none but those.
         """
         waiting = 0
         for study in self.inbox.waiting():
-            if not self._is_complete(study):
+            overdue = study.quiet >= self.inbox.settings.patience_seconds
+            if not (overdue or (not only_overdue and self._is_complete(study))):
                 waiting += 1
                 continue
             self.file(study)
@@ -83,11 +85,8 @@ class Filing:
             self._full = True
 
     def _is_complete(self, study: Waiting) -> bool:
-        settings = self.inbox.settings
-        if study.quiet < settings.quiet_seconds:
+        if study.quiet < self.inbox.settings.quiet_seconds:
             return False
-        if study.quiet >= settings.patience_seconds:
-            return True
         found = len(set(study.files) | self._filed(study))
         if self._told.get(study.study) == found:
             return False

@@ -67,7 +67,7 @@ class Puller:
                     done.known += 1
                 else:
                     self._pull_study(study, key, done)
-        self.filing.settle()
+        self.filing.settle(only_overdue=True)
         return done
 
     def _num_filed(self, study: str) -> int:
