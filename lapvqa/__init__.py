@@ -41,6 +41,7 @@ Files, in the order in which data meets them:
     uptodate/     is there anything to do, told without DVC
     lineage/      where a result came from
     gate/         the rule by which a candidate would take the champion's place
+    intake/       from the hospital to the archive: what arrives, whole and once
     erasure/      a patient, out of every store, and the proof of it
 """
 

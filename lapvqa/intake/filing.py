@@ -2,9 +2,9 @@
 
     <archive>/<source>/<study>/<instance>.dcm
 
-A study that is there already gets what is new; a file that says something else under the same SOP
-Instance UID takes the place of the one before, as a PACS that has corrected a header sends it. The
-same bytes again change nothing and are no event.
+A study that is there already, from whatever source, gets what is new; a file that says something
+else under the same SOP Instance UID takes the place of the one before, as a PACS that has corrected
+a header sends it. The same bytes again change nothing and are no event.
 
 Killed anywhere, the next start ends it: the event is written down before the first rename.
 """
@@ -98,14 +98,14 @@ class Filing:
 
     def _filed(self, study: Waiting) -> set[Path]:
         """Return the files that the archive has of the study, as they were called here."""
-        folder = self.inbox.archive / study.source / study.study
+        folder = self.inbox.home(study.source, study.study)
         return {study.folder / path.name for path in folder.glob("*.dcm")}
 
     def file(self, study: Waiting, *, incomplete: str = "") -> Event | None:
         """Move a study into the archive; return the event, None if nothing was new."""
         with self.alone(), self.inbox.holding(study.study):
             files = sorted(study.folder.glob("*.dcm"))
-            target = self.inbox.archive / study.source / study.study
+            target = self.inbox.home(study.source, study.study)
             is_new = not target.exists()
             moves = [self._plan(path, target / path.name) for path in files]
             changes = [move for move in moves if move.target is not None]
@@ -142,7 +142,7 @@ class Filing:
         with self.alone():
             journal = storage.read_json(self.inbox.journal, made_by="intake")
             folder = Path(journal["folder"])
-            target = self.inbox.archive / folder.parent.name / folder.name
+            target = self.inbox.home(folder.parent.name, folder.name)
             if folder.exists():
                 moves = [self._plan(p, target / p.name) for p in sorted(folder.glob("*.dcm"))]
                 self._move(folder, target, moves, is_new=not target.exists())

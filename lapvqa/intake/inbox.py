@@ -84,6 +84,17 @@ class Inbox:
         """Return what an instance is called, in the inbox and in the archive."""
         return f"{self.keyring.image(names.instance_uid)}.dcm"
 
+    def home(self, source: str, study: str) -> Path:
+        """Return a study's folder in the archive, there or not: one, whoever sends it."""
+        own = self.archive / source / study
+        if own.exists():
+            return own
+        return next((found for found in self.archive.glob(f"*/{study}")), own)
+
+    def filed(self, source: str, names: Names) -> Path:
+        """Return where an instance lies in the archive, there or not."""
+        return self.home(source, self.study_key(names)) / self.file_name(names)
+
     def waiting(self) -> Iterator[Waiting]:
         """Yield the studies in the inbox."""
         for folder in sorted(self.studies.glob("*/*")):

@@ -71,7 +71,7 @@ class Puller:
         return done
 
     def _num_filed(self, study: str) -> int:
-        return sum(1 for _ in (self._inbox.archive / self.server.name / study).glob("*.dcm"))
+        return sum(1 for _ in self._inbox.home(self.server.name, study).glob("*.dcm"))
 
     def _pull_study(self, study: Study, key: str, done: Pulled) -> None:
         missing = [one for one in self.server.instances(study) if not self._is_here(one)]
@@ -94,9 +94,8 @@ class Puller:
 
     def _is_here(self, instance: Instance) -> bool:
         names = Names(instance.study, instance.uid, "", 0, "")
-        place = self._inbox.place(self.server.name, names)
-        filed = self._inbox.archive / self.server.name / place.parent.name / place.name
-        return place.exists() or filed.exists()
+        waiting = self._inbox.place(self.server.name, names)
+        return waiting.exists() or self._inbox.filed(self.server.name, names).exists()
 
     def _fetch(self, instance: Instance) -> bool:
         try:

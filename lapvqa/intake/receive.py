@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import socket
 import threading
 import time
@@ -112,11 +113,15 @@ class Server:
             association.is_rejected = True
             association.kill()
         elif sender is None:
-            self._refuse(association, _CALLED_UNKNOWN, "an unknown AE title was called", address)
+            called = _shown(request.called_ae_title)
+            what = f"an unknown AE title was called: {called}"
+            self._refuse(association, _CALLED_UNKNOWN, what, address)
         elif not _is_from(address, sender):
             self._refuse(association, _CALLING_UNKNOWN, "address not allowed", address)
         elif request.calling_ae_title not in sender.callers:
-            self._refuse(association, _CALLING_UNKNOWN, "unknown calling AE title", address)
+            calling = _shown(request.calling_ae_title)
+            what = f"unknown calling AE title: {calling}"
+            self._refuse(association, _CALLING_UNKNOWN, what, address)
 
     def _refuse(self, association: Any, why: int, what: str, address: str) -> None:
         self._tell_refusal(address, what)
@@ -186,6 +191,11 @@ def _is_from(address: str, sender: Sender) -> bool:
     if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
         found = found.ipv4_mapped
     return any(found in ipaddress.ip_network(one) for one in sender.addresses)
+
+
+def _shown(title: str) -> str:
+    """Return an AE title as it may stand in a line: others choose it."""
+    return title if re.fullmatch(r"[A-Za-z0-9_-]{1,16}", title) else "one with other signs"
 
 
 def _storage_classes(package: Any) -> list[UID]:

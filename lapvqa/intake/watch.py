@@ -100,8 +100,7 @@ class Watcher:
         data = path.read_bytes()
         inbox = self.filing.inbox
         names = read_names(data)
-        waiting = inbox.place(self.source, names)
-        filed = inbox.archive / self.source / waiting.parent.name / waiting.name
+        filed = inbox.filed(self.source, names)
         if not filed.exists() or filed.read_bytes() != data:
             inbox.deposit(self.source, names, data)
         if not self.keep:

@@ -91,9 +91,9 @@ def test_whoever_is_not_named_is_refused(desk) -> None:
             assert send_bytes([data], port) is None
             assert server.counts == {"received": 0, "refused": 1}
     assert not list(desk.inbox.studies.rglob("*.dcm"))
-    assert [line.rpartition(": ")[2] for line in desk.said] == [
-        "unknown calling AE title", "an unknown AE title was called", "address not allowed",
-        "address not allowed",
+    assert [line.partition(": ")[2] for line in desk.said] == [
+        "unknown calling AE title: STRANGER", "an unknown AE title was called: ELSEWHERE",
+        "address not allowed", "address not allowed",
     ]  # fmt: skip
 
 
