@@ -2,7 +2,7 @@
 
     python benchmarks/bench_intake.py [FILES]
 
-dcmtk's dcmsend sends drawn radiographs (1024 x 1024, 12 bits, 2 MB, two a study) to `lapvqa
+dcmtk's dcmsend sends drawn radiographs (724 x 724, 12 bits, 1 MB, two a study) to `lapvqa
 receive` and to dcmtk's storescp, the peer, one after the other on loopback. Ours flushes each file
 to disk before it acknowledges it, storescp does not; so the writing alone is measured too: the same
 bytes, a fsync and a rename for each file.
@@ -35,7 +35,7 @@ sys.path[:0] = [str(REPOSITORY / "tests" / "dicom"), str(REPOSITORY / "tests")]
 MADE = importlib.import_module("made_dicom")  # the tests' own
 
 RESULT = Path(__file__).parent / "results" / "intake-cpu.json"
-SIDE = 1024
+SIDE = 724
 SETTINGS = {
     "quiet_seconds": 1.0, "min_free_gb": 0.0,
     "receive": {"port": 0, "sources": {"WARD": {"callers": ["PACS1"]}}},

@@ -15,7 +15,7 @@ import fcntl
 import filecmp
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ class Filing:
         folder = self.inbox.home(study.source, study.study)
         return {study.folder / path.name for path in folder.glob("*.dcm")}
 
-    def file(self, study: Waiting, *, incomplete: str = "") -> Event | None:
+    def file(self, study: Waiting) -> Event | None:
         """Move a study into the archive; return the event, None if nothing was new."""
         with self.alone(), self.inbox.holding(study.study):
             files = sorted(study.folder.glob("*.dcm"))
@@ -131,7 +131,6 @@ class Filing:
             + f", {len(changes)} files, {event['bytes'] / 1e6:.1f} MB"
             + (f", {len(replaced)} in place of earlier ones" if replaced else "")
             + (f", {kept} were here already" if kept else "")
-            + incomplete
         )
         return event if changes else None
 
@@ -154,8 +153,9 @@ class Filing:
             return _Move(path, target)
         if filecmp.cmp(path, target, shallow=False):
             return _Move(path, None)
-        if _names(path).may_be_lossy and not _names(target).may_be_lossy:
-            return _Move(path, None)  # a viewer's copy, not a correction
+        with suppress(DicomError):  # of one there that can no longer be read: it is replaced
+            if _names(path).may_be_lossy and not _names(target).may_be_lossy:
+                return _Move(path, None)  # a viewer's copy, not a correction
         return _Move(path, target, storage.sha256_file(target))
 
     def _move(self, folder: Path, target: Path, moves: list[_Move], *, is_new: bool) -> None:
