@@ -386,6 +386,43 @@ def schedule_remove() -> int:
     return remove(_find_project())
 
 
+@app.command()
+def receive() -> int:
+    """Receive studies by C-STORE into the archive, until interrupted (local.yaml: intake)."""
+    from flows.commands.receive import execute
+
+    return execute(_find_project())
+
+
+@app.command()
+def pull(
+    source: Annotated[str, typer.Argument(help="A server of local.yaml: intake.pull.")],
+    since: Annotated[str | None, typer.Option(help="First day, such as 2026-11-01.")] = None,
+    until: Annotated[str | None, typer.Option(help="Last day; else today.")] = None,
+    days: Annotated[int, typer.Option(min=1, help="So many days, without --since.")] = 7,
+    now: Annotated[bool, typer.Option("--now", help="Whatever the hours of local.yaml.")] = False,
+) -> int:
+    """Fetch from a DICOMweb server the studies that the archive has not."""
+    from flows.commands.pull import execute
+
+    return execute(_find_project(), source, since=since, until=until, days=days, now=now)
+
+
+@app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(help="Others write DICOM files and reports here.")],
+    name: Annotated[str, typer.Option(help="The source that they are of.")] = "watch",
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the files where they are; else they are moved.")
+    ] = False,
+    once: Annotated[bool, typer.Option("--once", help="End when all that is there is in.")] = False,
+) -> int:
+    """Take studies and reports from a folder into the archive, until interrupted."""
+    from flows.commands.watch import execute
+
+    return execute(_find_project(), folder, name=name, keep=keep, once=once)
+
+
 class _UpByDefault(TyperGroup):
     """`lapvqa lineage TARGET` is `lapvqa lineage up TARGET`."""
 

@@ -43,6 +43,7 @@ Files, in the order in which data meets them:
     lineage/      where a result came from
     gate/         the rule by which a candidate would take the champion's place
     retraining/   when the encoder is trained anew, and that it happens once
+    intake/       from the hospital to the archive: what arrives, whole and once
     erasure/      a patient, out of every store, and the proof of it
 """
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -122,6 +123,74 @@ class Training(Section):
         return self
 
 
+SourceName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,15}$")]
+"""Name of a source of studies: a folder of the archive, and for C-STORE the called AE title."""
+AeTitle = Annotated[
+    str, Field(pattern=r"^[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?$")
+]
+_LOOPBACK = ("127.0.0.0/8", "::1/128")
+_HOURS = "^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$"
+
+
+class Sender(Section):
+    """Who may send under one called AE title."""
+
+    callers: Annotated[list[AeTitle], Field(min_length=1)]
+    """Calling AE titles."""
+    addresses: Annotated[list[str], Field(min_length=1)] = list(_LOOPBACK)
+    """Addresses or networks, such as 10.1.2.3 or 10.1.2.0/24."""
+
+    @field_validator("addresses")
+    @classmethod
+    def _are_networks(cls, addresses: list[str]) -> list[str]:
+        for address in addresses:
+            try:
+                ipaddress.ip_network(address)
+            except ValueError:
+                raise ValueError(
+                    f"{address!r} is no address or network; try 10.1.2.3 or 10.1.2.0/24"
+                ) from None
+        return addresses
+
+
+class Receiver(Section):
+    """Where `lapvqa receive` listens, and for whom: a source for each called AE title."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 11112
+    sources: dict[SourceName, Sender] = {}
+    associations: Annotated[int, Field(ge=1, le=100)] = 10
+    timeout_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """A sender that is silent for so long, within an association or a message, is let go."""
+
+
+class Pacs(Section):
+    """A DICOMweb server that `lapvqa pull` asks."""
+
+    url: Annotated[str, Field(pattern="^https?://")]
+    modalities: Annotated[list[str], Field(min_length=1)] = ["CR", "DX"]
+    per_second: Annotated[float, Field(gt=0)] = 5.0
+    """Requests: the server serves a hospital."""
+    hours: Annotated[str, Field(pattern=_HOURS)] | None = None
+    """Such as 22:00-06:00, in local time; outside nothing is asked."""
+    token_file: str | None = None
+    """File with a bearer token. A name and password stand in ~/.netrc."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+
+
+class Intake(Section):
+    """How studies come from the hospital into the archive: docs/intake.md."""
+
+    quiet_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """A study is complete when nothing has come for so long."""
+    patience_seconds: Annotated[float, Field(ge=0)] = 3600.0
+    """How long a study is waited for that says it has more files."""
+    min_free_gb: Annotated[float, Field(ge=0)] = 5.0
+    """Nothing is taken in beyond."""
+    receive: Receiver = Receiver()
+    pull: dict[SourceName, Pacs] = {}
+
+
 class Machine(Section):
     """Machine facts."""
 
@@ -130,6 +199,7 @@ class Machine(Section):
     execution: Execution = Execution()
     training: Training = Training()
     reports: ReportSources = ReportSources()
+    intake: Intake = Intake()
     workers: int = Field(default_factory=available_cores, ge=1)
     device: str = "auto"
     deid_key_file: str | None = None

@@ -45,7 +45,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         # A new inode each time: never write through a hard link into DVC's cache.
         temporary.replace(path)
-        _fsync_dir(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, IsADirectoryError):
@@ -63,7 +63,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
 
 
-def _fsync_dir(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Flush a folder's list of names to disk: a file that was renamed into it stays there."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

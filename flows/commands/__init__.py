@@ -9,6 +9,10 @@ Files, in the order in which data meets them:
     run_summary.py    what came out of a run: counts, metrics, where to look
     retrain.py        is the encoder trained anew? decide, and do it
     schedule.py       wait for what asks for a retraining; the clock, and timers of others
+    intake.py         what the next three share
+    receive.py        studies that others send by C-STORE
+    pull.py           what a DICOMweb server has and the archive has not
+    watch.py          a folder into which others write
     plan.py           what would run, and why
     status.py         stages, what is running and its ETA, rejects, disk use
     rejects.py        what was rejected and why; read it again, or waive it

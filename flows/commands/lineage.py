@@ -268,6 +268,11 @@ def _impact_lines(impact: Impact) -> Iterable[str]:
         yield from _main_metrics(run.run.counts, run.run.metrics)
     for version in impact.models:
         yield f"registered: {version.title}"
+    for one in impact.replaced:
+        yield (
+            f"replaced: a {one['what']} from {one['source']}, {terminal.moment(one['time'])}: "
+            f"{one['now'][:SHORT]} took the place of {one['before'][:SHORT]}"
+        )
     for release in impact.releases:
         yield f"released: bundle {release.get('name') or release['bundle'][:SHORT]}"
     if not (impact.runs or impact.predicted or impact.films):

@@ -112,6 +112,14 @@ def of_impact(impact: Impact) -> Graph:
     for path, rows in shards.items():
         graph.add(path, Node(path, FILE, {"rows of it": str(rows)}))
         graph.connect("asked", path)
+    for one in impact.replaced:
+        for digest, facts in (
+            (one["before"], {}), (one["now"], {"replaces": one["before"]}),
+        ):  # fmt: skip
+            shown = {"digest": digest, "source": one["source"], **facts}
+            graph.add(digest, Node(f"{one['what']} {digest[:8]}", FILE, shown))
+        graph.connect("asked", one["before"])
+        graph.connect(one["before"], one["now"])
     for run in impact.runs:
         add_run(graph, run)
         for path, md5 in run.run.outs.items():

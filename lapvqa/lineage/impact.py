@@ -14,10 +14,10 @@ from typing import Any
 from pyroaring import BitMap
 
 from lapvqa.lineage import index, registered, targets
-from lapvqa.lineage.ledger import IMPORT, RELEASE, TRAINED_ON
+from lapvqa.lineage.ledger import ARRIVAL, IMPORT, RELEASE, TRAINED_ON
 from lapvqa.lineage.origins import Origin, Origins
 from lapvqa.lineage.registered import Version
-from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers
+from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, unpacked
 from lapvqa.lineage.targets import FILM, MODEL, Key, Target
 from lapvqa.project import Project
 
@@ -75,6 +75,9 @@ class Impact:
     """Registered versions among what those runs left."""
     releases: tuple[dict[str, Any], ...]
     """Entries of bundles that carry one of the runs."""
+    replaced: tuple[dict[str, Any], ...] = ()
+    """Of a person's studies what arrived in place of what, oldest first: digests of reports (keyed)
+    and of files."""
 
     @property
     def artefacts(self) -> list[Key]:
@@ -104,6 +107,7 @@ class Impact:
             },
             "models": [asdict(version) for version in self.models],
             "releases": list(self.releases),
+            "replaced": list(self.replaced),
         }  # fmt: skip
 
 
@@ -155,6 +159,7 @@ def walk(project: Project, database: sqlite3.Connection, target: Target) -> Impa
         tuple(runs), predicted,
         tuple(version for version in versions if version.sha256 in weights),
         _releases(database, {run.id for run in runs}),
+        _replaced(project, database, _studies(films, target)),
     )  # fmt: skip
 
 
@@ -301,6 +306,24 @@ def _judges(
         same = [run.number for run in runs if samples and run.test_samples == samples]
         numbers |= dict.fromkeys([*(run.number for run in runs[:1]), *same])
     return list(numbers)
+
+
+def _replaced(
+    project: Project, database: sqlite3.Connection, studies: list[str]
+) -> tuple[dict[str, Any], ...]:
+    """Return what arrivals of these studies took the place of."""
+    rows = database.execute(
+        "SELECT time, payload FROM entries WHERE kind = ? AND payload IS NOT NULL ORDER BY number",
+        (ARRIVAL,),
+    )
+    said = [(row["time"], json.loads(row["payload"])) for row in rows]
+    asked = RowNumbers(project, STUDY).find_all(studies) if said else BitMap()
+    return tuple(
+        {"what": one["what"], "source": one["source"], "time": time, **pair}
+        for time, one in said
+        if one["study"] is not None and unpacked(one["study"]) & asked
+        for pair in one["replaces"]
+    )
 
 
 def _releases(database: sqlite3.Connection, runs: set[str]) -> tuple[dict[str, Any], ...]:

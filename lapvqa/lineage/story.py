@@ -11,6 +11,7 @@ from typing import Any
 from lapvqa.lineage import changes, index
 from lapvqa.lineage.changes import PARAMETER
 from lapvqa.lineage.ledger import (
+    ARRIVAL,
     CODE,
     DECISION,
     ERASURE,
@@ -195,6 +196,13 @@ def _release(said: dict[str, Any]) -> str:
     return f"Run {str(said.get('run'))[:12]} was packed{inside} into the bundle {said.get('name')}."
 
 
+def _arrival(said: dict[str, Any]) -> str:
+    count = len(said.get("replaces", []))
+    what = said.get("what") or "file"
+    number = f"A {what}" if count == 1 else f"{count} {_many(str(what), count)}"
+    return f"{number} from {said.get('source')} took the place of what was here before."
+
+
 def _plain(said: dict[str, Any]) -> str:
     return ", ".join(f"{name} {said[name]}" for name in sorted(said) if _is_short(said[name]))
 
@@ -223,5 +231,5 @@ def _span(seconds: float) -> str:
 
 _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     MODEL: _model, ERASURE: _erasure, DECISION: _decision, LOOK: _look, WAIVER: _waiver,
-    IMPORT: _import, RELEASE: _release,
+    IMPORT: _import, RELEASE: _release, ARRIVAL: _arrival,
 }  # fmt: skip

@@ -10,6 +10,7 @@ Files, in the order in which data meets them:
     mimic.py          MIMIC-CXR and MIMIC-CXR-JPG, with their tables
     openi.py          Open-i's Indiana University collection, with its XML
     tree.py           any other tree of DICOM files: which report is whose
+    arrived.py        where a report that has arrived lies, and when it came
     report_sources.py where the reports of such a tree are: texts, tables, messages
     report_index.py   what was found in files with several reports, remembered
     report_files.py   reports that are loose files, or members of a zip or tar

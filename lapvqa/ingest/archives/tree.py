@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 from lapvqa.dicom.header import clean_date
 from lapvqa.dicom.reasons import Reason
 from lapvqa.identity import Ids
+from lapvqa.ingest.archives.arrived import arrival_of
 from lapvqa.ingest.archives.messages import Hashes, Keys, Names
 from lapvqa.ingest.archives.protocol import (
     IDS,
@@ -170,8 +171,12 @@ class TreeArchive:
         return self._reports.stamp(path)
 
     def read_report(self, path: str) -> ReportText:
-        """Read a text, a row, a message, a resource or a structured report."""
-        return self._reports.read(path)
+        """Read a text, a row, a message, a resource or a structured report.
+
+        One that has arrived and has no date of its own was written when it came.
+        """
+        report = self._reports.read(path)
+        return report if report.written else replace(report, written=arrival_of(path))
 
     def _claims_of(
         self, entries: Sequence[Entry], index: _Index, refused: dict[str, Refusal]

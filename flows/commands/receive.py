@@ -1,0 +1,30 @@
+"""``lapvqa receive``: studies that others send by C-STORE, into the archive."""
+
+from __future__ import annotations
+
+from flows.commands import intake
+from lapvqa.project import Project
+
+
+def execute(project: Project) -> int:
+    """Receive until interrupted; 0."""
+    from lapvqa.intake.inbox import open_inbox
+    from lapvqa.intake.receive import Server, serve
+
+    job = intake.open_job(project, "receive")
+    with open_inbox(job, "receive") as inbox, intake.stop_on_signals() as stopped:
+        filing = intake.filing(project, inbox)
+        receiver = job.machine.intake.receive
+        server = Server(inbox, receiver, intake.say)
+
+        def listening(port: int) -> None:
+            titles = ", ".join(sorted(receiver.sources))
+            intake.say(f"listening on {receiver.host} port {port}, called as {titles}")
+
+        serve(server, filing, stopped, listening=listening)
+        counts = server.counts
+        intake.say(
+            f"stopped: {counts['received']} files received, {counts['refused']} refused; "
+            f"{sum(1 for _ in inbox.waiting())} studies wait in the inbox for the next start"
+        )
+    return 0

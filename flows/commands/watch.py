@@ -1,0 +1,34 @@
+"""``lapvqa watch``: a folder into which others write, into the archive."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from flows.commands import intake
+from lapvqa.errors import ConfigError
+from lapvqa.project import Project
+
+_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,15}")
+
+
+def execute(project: Project, folder: Path, *, name: str, keep: bool, once: bool) -> int:
+    """Watch until interrupted, or once; 0."""
+    from lapvqa.intake.inbox import open_inbox
+    from lapvqa.intake.watch import Watcher, watch
+
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            "expected a source's name of letters, digits, - and _, at most 16",
+            hint="it becomes a folder of the archive: --name WARD2",
+        )
+    job = intake.open_job(project, "watch")
+    with open_inbox(job, f"watch-{name}") as inbox, intake.stop_on_signals() as stopped:
+        filing = intake.filing(project, inbox)
+        filing.recover()
+        watcher = Watcher(folder, name, filing, job.machine.reports, keep=keep)
+        if not once:
+            intake.say(f"{name}: watching")
+        watch(watcher, stopped, once=once)
+        intake.say(f"{name}: stopped; {watcher.others} other files are left")
+    return 0

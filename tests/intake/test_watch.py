@@ -1,0 +1,139 @@
+"""A folder that others write into: studies and reports, each once, however they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from intake_parts import NAME, Desk, film, look, open_desk, oru
+
+from lapvqa.errors import ConfigError
+from lapvqa.intake.watch import Watcher
+from lapvqa.lineage import graph, ledger, story
+from lapvqa.lineage.impact import follow as impact_of
+from lapvqa.machine import ReportSources
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[tuple[Desk, Path]]:
+    folder = tmp_path / "drop"
+    folder.mkdir()
+    with open_desk(tmp_path, f"watch-{NAME}") as desk:
+        yield desk, folder
+
+
+def test_a_study_and_its_reports_join_by_accession_number(watched) -> None:
+    desk, folder = watched
+    (folder / "a b'c.dcm").write_bytes(film(1))
+    (folder / "sub").mkdir()
+    (folder / "sub" / "IM0001").write_bytes(film(2, ViewPosition="LATERAL"))
+    (folder / "notes.exe").write_bytes(b"MZ")
+    assert look(desk, folder) == ["study"]
+    assert len(desk.filed) == 2
+    (folder / "1.hl7").write_text(oru("No effusion."))
+    assert look(desk, folder) == ["report"]
+    study = desk.events[0]["study"]
+    assert desk.events[1]["study"] == study
+    (folder / "2.hl7").write_text(oru("Small effusion.", time="202611291115", status="C"))
+    assert look(desk, folder) == ["amended"]
+    (folder / "late.hl7").write_text(oru("Preliminary.", time="202611290900", status="P"))
+    assert look(desk, folder) == []
+    (folder / "again.hl7").write_text(oru("No effusion."))
+    assert look(desk, folder) == []
+    assert sorted(path.name for path in folder.iterdir()) == ["notes.exe", "sub"]
+    edges = [e.payload for e in ledger.entries(desk.project) if e.kind == ledger.ARRIVAL]
+    assert edges[0]["replaces"] == [
+        {"before": desk.events[1]["report"], "now": desk.events[2]["report"]}
+    ]
+
+
+def test_the_same_again_and_files_that_stay_are_taken_once(watched) -> None:
+    desk, folder = watched
+    (folder / "1.dcm").write_bytes(film(1))
+    (folder / "A100.txt").write_text("No effusion.\n")
+    assert look(desk, folder, keep=True) == ["report", "study"]
+    assert look(desk, folder, keep=True) == []
+    assert sorted(path.name for path in folder.iterdir()) == ["1.dcm", "A100.txt"]
+    (folder / "copy of 1.dcm").write_bytes(film(1))
+    assert look(desk, folder) == []
+    assert list(folder.iterdir()) == []
+    assert len(desk.filed) == 1
+
+
+def test_a_study_from_two_sources_is_one(watched) -> None:
+    desk, folder = watched
+    (folder / "1.dcm").write_bytes(film(1))
+    assert look(desk, folder) == ["study"]
+    home = desk.filed[0].parent
+    for number in (1, 2):
+        (folder / f"{number}.dcm").write_bytes(film(number))
+    watcher = Watcher(folder, "WARD", desk.filing, ReportSources(), settled=0.0)
+    watcher.look()
+    desk.filing.settle()
+    assert [(event["event"], event["source"]) for event in desk.events] == [
+        ("study", NAME), ("amended", "WARD"),
+    ]  # fmt: skip
+    assert {path.parent for path in desk.filed} == {home}
+    assert len(desk.filed) == 2
+
+
+def test_a_report_without_a_date_takes_the_place_of_the_one_before(watched) -> None:
+    desk, folder = watched
+    for turn in range(3):
+        (folder / "A100.txt").write_text(f"Turn {turn}.\n")
+        assert look(desk, folder) == ["amended" if turn else "report"]
+    written = [event["written"] for event in desk.events]
+    assert written == sorted(set(written))
+
+
+def test_a_withdrawn_report_is_amended(watched) -> None:
+    desk, folder = watched
+    (folder / "1.hl7").write_text(oru("No effusion."))
+    (folder / "2.hl7").write_text(oru("", time="202611291200", status="X"))
+    assert look(desk, folder) == ["report", "amended"]
+
+
+def test_files_that_are_still_written_and_what_is_none_of_ours_stay(watched) -> None:
+    desk, folder = watched
+    (folder / "1.dcm").write_bytes(film(1))
+    watcher = Watcher(folder, NAME, desk.filing, ReportSources(), settled=3600.0)
+    assert watcher.look() == 1
+    left = {
+        "2.dcm.part": film(2),
+        "scan.pdf": b"%PDF-1.7",
+        "adt.hl7": b"MSH|^~\\&|A|B|||1||ADT^A01|1|P|2.5\rPID|1||4711||Doe^Jane\r",
+        "broken.dcm": b"\0" * 128 + b"DICM",
+    }
+    for name, data in left.items():
+        (folder / name).write_bytes(data)
+    (folder / "link").symlink_to(folder / "nothing")
+    assert look(desk, folder) == ["study"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*left, "link"])
+    assert "3 files are neither DICOM nor reports" in "\n".join(desk.said)
+    assert not any(word in "\n".join(desk.said) for word in ("Doe", "4711", "adt", "scan"))
+
+
+def test_a_folder_in_the_archive_is_not_watched(watched) -> None:
+    desk, folder = watched
+    for wrong in (desk.archive, desk.archive.parent):
+        with pytest.raises(ConfigError, match="apart from the archive"):
+            Watcher(wrong, NAME, desk.filing, ReportSources())
+
+
+def test_lineage_tells_of_a_study_what_took_the_place_of_what(watched) -> None:
+    desk, folder = watched
+    (folder / "1.dcm").write_bytes(film(1))
+    (folder / "1.hl7").write_text(oru("No effusion."))
+    look(desk, folder)
+    (folder / "2.hl7").write_text(oru("Small effusion.", time="202611291115", status="C"))
+    look(desk, folder)
+    (study,) = [event["study"] for event in desk.events if event["event"] == "study"]
+    impact = impact_of(desk.project, study)
+    (edge,) = impact.replaced
+    assert [edge["before"], edge["now"]] == [e["report"] for e in desk.events if "report" in e]
+    drawn = graph.of_impact(impact)
+    assert (edge["before"], edge["now"]) in drawn.edges
+    assert "A report from RIS took the place of what was here before." in [
+        event.sentence for event in story.tell(desk.project)
+    ]
