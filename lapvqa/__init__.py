@@ -40,6 +40,7 @@ Files, in the order in which data meets them:
     report/       stage 8: the page a person reads
     uptodate/     is there anything to do, told without DVC
     lineage/      where a result came from
+    drift/        has what arrives changed
     gate/         the rule by which a candidate would take the champion's place
     erasure/      a patient, out of every store, and the proof of it
 """

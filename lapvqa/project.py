@@ -249,6 +249,26 @@ class Project:
         return self.state / "wanted.json"
 
     @property
+    def arrivals(self) -> Path:
+        """arrivals.jsonl: a line per study or report that the intake has taken in."""
+        return self.state / "arrivals.jsonl"
+
+    @property
+    def noticed_studies(self) -> Path:
+        """When each study was first noticed, in lines, for those that no arrival names."""
+        return self.work_dir("drift") / "noticed.jsonl"
+
+    @property
+    def drift_reference(self) -> Path:
+        """The studies that new ones are compared with, in lines; the ledger has their digest."""
+        return self.work_dir("drift") / "reference.jsonl"
+
+    @property
+    def drift_report(self) -> Path:
+        """reports/drift.json: the last look at what arrives; no output of a stage."""
+        return self.root / "reports" / "drift.json"
+
+    @property
     def spool(self) -> Path:
         """Records of runs that MLflow has not confirmed yet."""
         return self.state / "spool"

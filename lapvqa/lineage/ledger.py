@@ -32,8 +32,8 @@ FIRST = "0" * 64
 _TAIL = 256  # bytes that tell whether a file has only grown
 
 RUN, CODE, PATCH, TRAINED_ON = "run", "code", "patch", "trained-on"
-MODEL, DECISION, WAIVER, LOOK, ERASURE, IMPORT, RELEASE = (
-    "model", "decision", "waiver", "look", "erasure", "import", "release",
+MODEL, DECISION, WAIVER, LOOK, ERASURE, IMPORT, RELEASE, DRIFT = (
+    "model", "decision", "waiver", "look", "erasure", "import", "release", "drift",
 )  # fmt: skip
 """Kinds of entries: ``lapvqa.lineage.runs`` says what stands in the first four."""
 

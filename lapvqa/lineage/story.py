@@ -13,6 +13,7 @@ from lapvqa.lineage.changes import PARAMETER
 from lapvqa.lineage.ledger import (
     CODE,
     DECISION,
+    DRIFT,
     ERASURE,
     IMPORT,
     LOOK,
@@ -195,6 +196,14 @@ def _release(said: dict[str, Any]) -> str:
     return f"Run {str(said.get('run'))[:12]} was packed{inside} into the bundle {said.get('name')}."
 
 
+def _drift(said: dict[str, Any]) -> str:
+    if said.get("what") == "reference":
+        return f"A drift reference of {said.get('studies')} studies was frozen."
+    found = f"drift of kind {said.get('kind')}" if said.get("alarm") else "no drift"
+    studies = (said.get("window") or {}).get("studies")
+    return f"A look at {studies} new studies found {found}."
+
+
 def _plain(said: dict[str, Any]) -> str:
     return ", ".join(f"{name} {said[name]}" for name in sorted(said) if _is_short(said[name]))
 
@@ -223,5 +232,5 @@ def _span(seconds: float) -> str:
 
 _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     MODEL: _model, ERASURE: _erasure, DECISION: _decision, LOOK: _look, WAIVER: _waiver,
-    IMPORT: _import, RELEASE: _release,
+    IMPORT: _import, RELEASE: _release, DRIFT: _drift,
 }  # fmt: skip
