@@ -13,7 +13,8 @@ from lapvqa.errors import ConfigError
 from lapvqa.project import Project
 
 if TYPE_CHECKING:
-    from lapvqa.drift.look import Compared, Report
+    from lapvqa.drift.compare import Compared
+    from lapvqa.drift.look import Report
 
 _ADVICE = {
     "acquisition": "films are taken, stored or sent otherwise: ask what changed at their source",

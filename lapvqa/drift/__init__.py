@@ -11,7 +11,8 @@ Files, in the order in which data meets them:
     features.py     MMD of features; the classifier that explains it; the shift it would see
     shares.py       PSI and TV of shares
     spending.py     how much error a look may spend, by the time since the last one
-    look.py         one look: Holm over the streams, the kind of drift, report and ledger
+    compare.py      the streams compared: Holm over all, alarms explained, the drift named
+    look.py         one look: what arrived, what it may spend, the report, the ledger
 
 Contracts
     * The patient is the unit: whoever permutes images takes a series of one patient for drift.
