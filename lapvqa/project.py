@@ -155,6 +155,11 @@ class Project:
         return self.root / "reports" / "lineage.html"
 
     @property
+    def freshness_page(self) -> Path:
+        """How it stayed fresh, drawn after each run and look; no output of a stage."""
+        return self.root / "reports" / "freshness.html"
+
+    @property
     def pictures_dir(self) -> Path:
         """One SVG per computed evaluation: what the page shows of it, for MLflow and DVC."""
         return self.root / "reports" / "pictures"

@@ -30,8 +30,10 @@ def execute(project: Project, *, since: str | None, freeze: bool, as_json: bool)
     """Look, or freeze; print what was found. An alarm is no error: the exit code is 0."""
     from flows.commands.run import interruptible
     from lapvqa import storage
+    from lapvqa.drift import look
     from lapvqa.job import open_job
     from lapvqa.recorder import Recorder
+    from lapvqa.report import freshness
 
     start = _moment(since)
     if freeze and since:
@@ -42,8 +44,6 @@ def execute(project: Project, *, since: str | None, freeze: bool, as_json: bool)
         try:
             job = open_job(project, recorder)
             if freeze:
-                from lapvqa.drift import look
-
                 frozen = look.freeze(job)
                 said = {"what": "reference", "studies": len(frozen.studies), "at": frozen.at,
                         "digest": frozen.digest}  # fmt: skip
@@ -51,6 +51,7 @@ def execute(project: Project, *, since: str | None, freeze: bool, as_json: bool)
             else:
                 report = _look(job, start)
                 said, lines = report.to_json(), list(_lines(report))
+            freshness.write_page(project)
         finally:
             recorder.close()
     if as_json:
