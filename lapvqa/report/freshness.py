@@ -7,6 +7,7 @@ would make the stage report stale by every entry of the ledger, also by its own.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,11 +29,12 @@ ARRIVALS, LOOKS, DECISIONS, TRAININGS, GATES, CHAMPIONS = (
     "Arrivals", "Looks for drift", "Decisions", "Trainings", "Gates", "Champions",
 )  # fmt: skip
 LANES = (ARRIVALS, LOOKS, DECISIONS, TRAININGS, GATES, CHAMPIONS)
-_BINS, _ROWS, _HEIGHT = 60, 200, 34
+_BARS, _ROWS, _HEIGHT, _DAY = 60, 200, 34, 86400.0
 _CHAMPION = "champion"
 _MARKS = {
     "yes": Markup('<path class="yes" d="M0-7 7 6-7 6Z"/>'),
     "no": Markup('<path class="no" d="M-5-5 5 5M5-5-5 5"/>'),
+    "alarm": Markup('<path class="alarm" d="M0-7 7 0 0 7-7 0Z"/>'),
     "open": Markup('<circle class="open" r="5"/>'),
 }
 _ACTS = {"train", "resume"}
@@ -41,7 +43,7 @@ _VERDICTS = {"promote": "yes", "reject": "no"}
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened: on which line, by which mark (yes | no | open), in words."""
+    """Something that happened: on which line, by which of ``_MARKS``, in words."""
 
     time: float
     """Seconds since the epoch."""
@@ -130,7 +132,7 @@ def _look(time: float, said: dict[str, Any]) -> Event:
     studies = (said.get("window") or {}).get("studies", 0)
     moved = [one["name"] for one in said.get("compared", ()) if one.get("alarm")]
     if moved:
-        return Event(time, LOOKS, "yes", f"drift: {said.get('kind')}", ", ".join(moved))
+        return Event(time, LOOKS, "alarm", f"drift: {said.get('kind')}", ", ".join(moved))
     why = f"{studies} new studies, {len(said.get('compared', ()))} streams compared"
     return Event(time, LOOKS, "open", "no drift", why)
 
@@ -185,13 +187,12 @@ def _lanes(events: Sequence[Event]) -> list[tuple[str, Markup, str]]:
     """Return of each line its name, its figure and what the figure says in words."""
     if not events:
         return []
-    start, end = events[0].time, events[-1].time
-    length = (end - start) or 1.0
+    start, length = events[0].time, (events[-1].time - events[0].time) or 1.0
     found = []
     for lane in LANES:
         own = [event for event in events if event.lane == lane]
         if lane == ARRIVALS:
-            drawn = _bars([((e.time - start) / length, e.studies) for e in own])
+            drawn = _bars([(event.time - start, event.studies) for event in own], length)
             words = f"{sum(event.studies for event in own):,} studies"
         else:
             drawn = Markup("").join(_mark(event, (event.time - start) / length) for event in own)
@@ -210,15 +211,18 @@ def _mark(event: Event, share: float) -> Markup:
     ).format(percent(share), _HEIGHT / 2, title, _MARKS[event.mark])
 
 
-def _bars(arrived: Sequence[tuple[float, int]]) -> Markup:
+def _bars(arrived: Sequence[tuple[float, int]], length: float) -> Markup:
+    """Draw studies by days, or by as many days together as leave 60 bars at most."""
+    width = math.ceil(length / _DAY / _BARS) * _DAY
     counts: Counter[int] = Counter()
-    for share, studies in arrived:
-        counts[min(int(share * _BINS), _BINS - 1)] += studies
+    for since, studies in arrived:
+        counts[int(since // width)] += studies
     most = max(counts.values(), default=1)
     return Markup("").join(
         Markup('<rect x="{}%" y="{}" width="{}%" height="{}"><title>{} studies</title></rect>')
         .format(
-            percent(place / _BINS), f"{_HEIGHT * (1 - count / most):.1f}", percent(0.8 / _BINS),
+            percent(place * width / length), f"{_HEIGHT * (1 - count / most):.1f}",
+            percent(max(0.0, min(0.8 * width / length, 1 - place * width / length))),
             f"{_HEIGHT * count / most:.1f}", f"{count:,}",
         )
         for place, count in sorted(counts.items())

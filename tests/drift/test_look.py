@@ -16,23 +16,30 @@ import torch
 from demo_project import ingested
 from jobs import make_job
 
+from flows.commands import drift as command
 from lapvqa import storage
 from lapvqa.drift import look, reference
 from lapvqa.drift.arrivals import Arrival
 from lapvqa.drift.look import Report
 from lapvqa.drift.reference import Reference
 from lapvqa.drift.window import choose
-from lapvqa.errors import SchemaError
+from lapvqa.errors import ConfigError, SchemaError
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.images.shards import ShardStore
 from lapvqa.lineage import ledger, story
-from lapvqa.params import DriftParams
+from lapvqa.networks.weights import serialise
+from lapvqa.params import DriftParams, ModelParams
+from lapvqa.pretrain.model import initial_model
 from lapvqa.project import Project
 from lapvqa.schemas import IMAGES, LABELS, MEMBERS, MEMBERS_FILE, STUDIES
 
 DAY = 86400.0
 FROZEN = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 NOW = FROZEN + 60 * DAY
+SIZES = ModelParams(
+    image_size=32, patch_size=8, width=32, depth=1, heads=2, pooled_grid=2, decoder_width=32,
+    decoder_depth=1, decoder_heads=2,
+)  # fmt: skip
 PARAMS = DriftParams(min_patients=5, window_days=90, seasons=False)
 
 
@@ -208,10 +215,29 @@ def test_a_study_without_an_arrival_came_when_it_was_first_noticed(archive: Arch
     assert known.studies == set(archive.studies())
     assert first.window["studies"] == 0
     lines = archive.project.noticed_studies.read_text().splitlines()
-    archive.project.drift_reference.write_text(
-        "".join(line + "\n" for line in archive.project.drift_reference.read_text().split()[1:])
-    )
     assert {json.loads(line)["at"] for line in lines} == {FROZEN}
+
+
+def test_the_command_prints_the_report_for_people_and_for_machines(
+    archive: Archive, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = initial_model(SIZES, seed=5).vision_encoder
+    folder = archive.project.model_dir("captioning")
+    storage.write_bytes(folder / "encoder_final.pt", serialise(encoder.state_dict()))
+    storage.write_json(folder / "card.json", {"model": SIZES.model_dump(), "init_seed": 0})
+    archive.arrive(drawn(archive))
+    archive.look(now=FROZEN)
+    assert command.execute(archive.project, since="2026-01-01", freeze=False, as_json=True) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said == json.loads(archive.project.drift_report.read_bytes())
+    assert said["window"]["studies"] > 0
+    assert "How it stayed fresh" in archive.project.freshness_page.read_text()
+    assert command.execute(archive.project, since=None, freeze=True, as_json=False) == 0
+    assert "froze 48 studies" in capsys.readouterr().out
+    command.execute(archive.project, since=None, freeze=False, as_json=False)
+    assert "not compared: findings: too few patients: 0 new" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="--since"):
+        command.execute(archive.project, since="soon", freeze=False, as_json=False)
 
 
 # The window, by hand
