@@ -33,10 +33,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from lapvqa.dicom.render import read_image
-from lapvqa.drift import features, shares, spending
+from lapvqa.drift import features, greys, shares, spending
 from lapvqa.drift.compare import compare, name_kind
 from lapvqa.drift.permutation import permute
-from lapvqa.drift.streams import FEATURES, FINDINGS, Rows, Stream
+from lapvqa.drift.streams import FEATURES, FINDINGS, GREYS, Rows, Stream
 from lapvqa.evaluation.features import encode
 from lapvqa.evaluation.image_encoder import OwnEncoder
 from lapvqa.gate.verdict import holm
@@ -52,7 +52,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 CORPUS = Path(os.environ.get("LAPVQA_CORPUS", REPOSITORY.parent / "shared" / "corpus"))
 RESULT = Path(__file__).parent / "results" / "drift-cpu.json"
 LEVEL, SEED, DRAWN = 0.05, 77, 400
-DIVISIONS, REPEATS, NAMED, YEARS = 250, 100, 60, 100
+DIVISIONS, REPEATS, NAMED, YEARS = 250, 100, 50, 60
 KINDS = (
     "pleural effusion",
     "cardiomegaly",
@@ -86,9 +86,10 @@ CHANGES: dict[str, Callable[[Pixels], Pixels]] = {
 
 @dataclass
 class Films:
-    """Features [n, D] under each change, the patient of each film, and what patients have."""
+    """Features and greys [n, D] of films under each change, whose they are, what they show."""
 
-    changed: dict[str, Array]
+    changed: dict[tuple[str, str], Array]
+    """(kind of stream, change) -> numbers."""
     owners: NDArray[np.intp]
     findings: list[frozenset[str]]
     """By film."""
@@ -97,14 +98,17 @@ class Films:
     def patients(self) -> int:
         return int(self.owners.max()) + 1
 
-    def chosen(self, patients: NDArray[np.intp], new: int, change: str) -> tuple[Array, Rows]:
-        """Return features and rows of some patients, of whom the first ``new`` are new."""
+    def chosen(
+        self, patients: NDArray[np.intp], new: int, change: str, kind: str = FEATURES
+    ) -> tuple[Array, Rows]:
+        """Return numbers and rows of some patients, of whom the first ``new`` are new."""
         place = np.full(self.patients, -1)
         place[patients] = np.arange(len(patients))
         films = np.flatnonzero(place[self.owners] >= 0)
         owners = place[self.owners[films]]
         is_new = owners < new
-        values = np.where(is_new[:, None], self.changed[change][films], self.changed["none"][films])
+        changed, plain = self.changed[kind, change], self.changed[kind, "none"]
+        values = np.where(is_new[:, None], changed[films], plain[films])
         rows = Rows(
             owners, np.arange(len(patients)) < new, np.ones(len(films)),
             [str(patient) for patient in patients],
@@ -116,7 +120,7 @@ def real_films(encoder: OwnEncoder, folder: Path) -> Films:
     paths = sorted((folder / "mimic-cxr" / "files").rglob("*.dcm"))
     pixels = np.stack([read_image(path.read_bytes()).pixels for path in paths])
     _, owners = np.unique([path.parts[-3] for path in paths], return_inverse=True)
-    return Films(_features(encoder, pixels), owners, [frozenset()] * len(paths))
+    return Films(_numbers(encoder, pixels), owners, [frozenset()] * len(paths))
 
 
 def drawn_films(encoder: OwnEncoder) -> Films:
@@ -131,14 +135,16 @@ def drawn_films(encoder: OwnEncoder) -> Films:
             pixels.append(fit_image(render(exposure).film.displayed())[0])
             owners.append(patient)
             found.append(frozenset(finding.kind for finding in findings))
-    return Films(_features(encoder, np.stack(pixels)), np.array(owners), found)
+    return Films(_numbers(encoder, np.stack(pixels)), np.array(owners), found)
 
 
-def _features(encoder: OwnEncoder, pixels: Pixels) -> dict[str, Array]:
-    return {
-        name: encode(encoder, change(pixels), torch.device("cpu")).astype(np.float64)
-        for name, change in CHANGES.items()
-    }
+def _numbers(encoder: OwnEncoder, pixels: Pixels) -> dict[tuple[str, str], Array]:
+    found = {}
+    for name, change in CHANGES.items():
+        films = change(pixels)
+        encoded = encode(encoder, films, torch.device("cpu")).astype(np.float64)
+        found[FEATURES, name], found[GREYS, name] = encoded, greys.describe(films)
+    return found
 
 
 # The tests: features, rows -> whether drift is said
@@ -188,12 +194,12 @@ def false_alarms(films: Films, new: int) -> dict[str, float]:
     return {name: found[name] / DIVISIONS for name in METHODS}
 
 
-def power(films: Films, new: int, change: str) -> float:
+def power(films: Films, new: int, change: str, kind: str) -> float:
     found = 0
     for number in range(REPEATS):
         rng = np.random.default_rng([SEED, 2, number])
         patients = rng.permutation(films.patients)
-        found += by_patient(*films.chosen(patients, new, change), rng)
+        found += by_patient(*films.chosen(patients, new, change, kind), rng)
     return found / REPEATS
 
 
@@ -210,9 +216,11 @@ def named(films: Films, new: int, change: str, *, sicker: bool) -> dict[str, flo
         rest = rng.permutation(np.setdiff1d(np.arange(films.patients), first))
         if sicker:  # else the reference lacks the sick whom the new ones have
             rest = rest[: len(rest) // 2]
-        values, rows = films.chosen(np.concatenate([first, rest]), new, change)
-        streams = [Stream("features", FEATURES, rows), _findings(films, first, rest, rows)]
-        compared = compare(streams, lambda _, made=values: made, LEVEL, seed=number)
+        every = np.concatenate([first, rest])
+        made = {kind: films.chosen(every, new, change, kind) for kind in (FEATURES, GREYS)}
+        streams = [Stream(kind, kind, rows) for kind, (_, rows) in made.items()]
+        streams.append(_findings(films, first, rest, made[FEATURES][1]))
+        compared = compare(streams, lambda one, made=made: made[one.kind][0], LEVEL, seed=number)
         found[name_kind(compared, LEVEL)] += 1
     return {kind: count / NAMED for kind, count in found.most_common()}
 
@@ -273,10 +281,14 @@ def main(project: Path, corpus: Path) -> None:
         result["seconds"] = round(time.perf_counter() - began)
         RESULT.write_text(json.dumps(result, indent=1) + "\n")
 
-    alarms = {f"{name}, 50 new": false_alarms(films, 50) for name, films in sets.items()}
+    alarms: dict[str, object] = {
+        f"{name}, 50 new": false_alarms(films, 50) for name, films in sets.items()
+    }
     show("false alarms", alarms)
     show("power", {
-        f"{change}, {name}, {new} new": power(films, new, change)
+        f"{change}, {name}, {new} new": {
+            kind: power(films, new, change, kind) for kind in (FEATURES, GREYS)
+        }
         for name, films, sizes in (("real", real, (25, 50)), ("drawn", drawn, (25, 50, 100)))
         for change in list(CHANGES)[1:] for new in sizes
     })  # fmt: skip

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 _ADVICE = {
     "acquisition": "films are taken, stored or sent otherwise: ask what changed at their source",
-    "prevalence": "other patients come: features differ as much as the findings say",
+    "prevalence": "other patients come: films differ as much as the findings say",
     "mixed": "films are taken otherwise, and other patients come",
     "reports": "the texts alone changed: a template, a language, another department",
-    "unexplained": "features moved; without findings nothing says by what",
+    "unexplained": "films moved; without findings nothing says by what",
 }
 _EVALUATE = "evaluate the champion on newly labelled patients before training anything"
 

@@ -6,9 +6,10 @@ Files, in the order in which data meets them:
     arrivals.py     when each study arrived, and from where
     reference.py    the frozen reference: its studies, its digest, what an erasure took from it
     window.py       which studies are compared: new ones, the same months, nobody on both sides
-    streams.py      what is compared: features by view and source, tags, rejects, texts, findings
+    streams.py      what is compared: films by view and source, tags, rejects, texts, findings
+    greys.py        a film's greys in ten numbers: noise that a small input averages away
     permutation.py  the null distribution by permuting patients, and p, whatever the statistic
-    features.py     MMD of features; the classifier that explains it; the shift it would see
+    features.py     MMD of films' numbers; the classifier that explains it; the shift it would see
     shares.py       PSI and TV of shares
     spending.py     how much error a look may spend, by the time since the last one
     compare.py      the streams compared: Holm over all, alarms explained, the drift named

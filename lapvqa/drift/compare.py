@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from lapvqa.drift import features, shares, spending
 from lapvqa.drift.permutation import Array, Test, permute
-from lapvqa.drift.streams import FEATURES, FINDINGS, REJECTED, TAGS, Stream
+from lapvqa.drift.streams import FINDINGS, OF_FILMS, REJECTED, TAGS, Stream
 from lapvqa.gate.verdict import holm
 
 Kind = Literal["none", "acquisition", "prevalence", "mixed", "reports", "unexplained"]
 """acquisition: how films are taken, stored or sent; prevalence: what they show; mixed: both;
-reports: the texts alone; unexplained: features moved, and no findings are known to say by what."""
+reports: the texts alone; unexplained: films moved, and no findings are known to say by what."""
 
 _CHANGES_SHOWN, _NULL_DRAWS = 3, 500
 
@@ -29,24 +29,24 @@ class Compared:
     kind: str
     p: float
     value: float
-    """Squared MMD of features, PSI of shares."""
+    """Squared MMD of films, PSI of shares."""
     alarm: bool
     patients: dict[str, int]
     """Of the reference and new ones; folders where the stream is files."""
     detectable: dict[str, float | None]
-    """The least change that would be found 4 times of 5: of features the shift in deviations along
+    """The least change that would be found 4 times of 5: of films the shift in deviations along
     the way in which films differ most, of shares by block the share that becomes another."""
     changes: tuple[str, ...] = ()
     """The largest changes of shares, in words."""
     told_apart: float | None = None
     """AUC of a classifier that tells new films from old, patients apart."""
     p_given_findings: float | None = None
-    """p of the features among patients alike in their findings; asked after an alarm."""
+    """p of the films among patients alike in their findings; asked after an alarm."""
 
 
 def compare(
     streams: Sequence[Stream],
-    features_of: Callable[[Stream], Array],
+    numbers_of: Callable[[Stream], Array],
     level: float,
     *,
     seed: int = 0,
@@ -54,7 +54,7 @@ def compare(
 ) -> tuple[Compared, ...]:
     """Test every stream and find which alarm at ``level``, 0 for none; explain all.
 
-    ``features_of``: standardised features [n, D] of a stream's rows.
+    ``numbers_of``: standardised features or greys [n, D] of a stream's films.
     """
     draws = spending.draws(level, len(streams))
     strictest = (level or spending.MOST) / max(1, len(streams))
@@ -62,8 +62,8 @@ def compare(
     for stream in streams:
         rng, rows = np.random.default_rng([seed, *stream.name.encode()]), stream.rows
         made: Any
-        if stream.kind == FEATURES:
-            made = features_of(stream)
+        if stream.kind in OF_FILMS:
+            made = numbers_of(stream)
             statistic = features.kernel(made, rows.patients, rows.weights).statistic
         else:
             made = shares.count(stream.answers, rows.patients, rows.weights)
@@ -75,7 +75,7 @@ def compare(
     propensity = _propensity_of_findings(tested)
     return tuple(
         _explain_features(stream, test, made, strictest, name in alarmed, propensity, seed)
-        if stream.kind == FEATURES
+        if stream.kind in OF_FILMS
         else _explain_shares(stream, test, made, strictest, name in alarmed, seed)
         for name, (stream, test, made) in tested.items()
     )
@@ -84,13 +84,13 @@ def compare(
 def name_kind(compared: Sequence[Compared], level: float) -> Kind:
     """Name the drift, as Roschewitz et al. (arXiv 2411.07940) divide it.
 
-    Features that differ among patients of equal findings were taken otherwise; features that do
-    not, while the findings moved, show other patients.
+    Films that differ among patients of equal findings were taken otherwise; films that do not,
+    while the findings moved, show other patients.
     """
     alarmed = [one for one in compared if one.alarm]
     if not alarmed:
         return "none"
-    moved = [one for one in alarmed if one.kind == FEATURES]
+    moved = [one for one in alarmed if one.kind in OF_FILMS]
     findings_moved = any(one.kind == FINDINGS and one.p <= level for one in compared)
     acquisition = any(one.kind in (TAGS, REJECTED) for one in alarmed) or any(
         one.p_given_findings is not None and one.p_given_findings <= level for one in moved

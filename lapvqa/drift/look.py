@@ -18,12 +18,12 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from lapvqa import storage
-from lapvqa.drift import arrivals, features, reference, spending, streams, window
+from lapvqa.drift import arrivals, features, greys, reference, spending, streams, window
 from lapvqa.drift.arrivals import Arrival
 from lapvqa.drift.compare import Compared, Kind, compare, name_kind
 from lapvqa.drift.permutation import Array
 from lapvqa.drift.reference import Reference
-from lapvqa.drift.streams import Stream, Tables
+from lapvqa.drift.streams import GREYS, Stream, Tables
 from lapvqa.drift.window import Window
 from lapvqa.evaluation import features as feature_stores
 from lapvqa.evaluation.image_encoder import ImageEncoder
@@ -33,6 +33,9 @@ from lapvqa.lineage import ledger
 from lapvqa.params import DriftParams
 from lapvqa.project import Project
 from lapvqa.schemas import MEMBERS, MEMBERS_FILE
+
+_AT_ONCE = 256
+"""Films read at a time."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def look(
     with threadpool_limits(job.machine.workers, user_api="blas"):
         compared = compare(
             found.compared,
-            lambda stream: _features_of(stream, tables, encoder, job),
+            lambda stream: _numbers_of(stream, tables, encoder, job),
             level,
             seed=params.seed,
             progress=lambda done, name: job.recorder.progress(
@@ -142,11 +145,19 @@ def _last_spent(project: Project, frozen: Reference) -> float:
     return max([frozen.at, *spent])
 
 
-def _features_of(stream: Stream, tables: Tables, encoder: ImageEncoder, job: Job) -> Array:
-    """Return the standardised features [n, D] of a stream's films, as the evaluations have them."""
+def _numbers_of(stream: Stream, tables: Tables, encoder: ImageEncoder, job: Job) -> Array:
+    """Return standardised numbers [n, D] of a stream's films: greys, or the features that the
+    evaluations have of them, too."""
     rows = tables.images.take(pa.array(stream.films, pa.int64()))
     digests, shards, places = (rows[name].to_pylist() for name in ("pixels_sha256", "shard", "row"))
     images = shard_images(digests, shards, places, job.project)
+    if stream.kind == GREYS:
+        every = range(len(digests))
+        parts = [
+            greys.describe(images.read(every[start : start + _AT_ONCE]))
+            for start in every[::_AT_ONCE]
+        ]
+        return features.standardised(np.concatenate(parts))
     store = feature_stores.open_store(encoder, "mean", job=job)
     store.fill(images.digests, images.read)
     return features.standardised(store.take(digests).astype(np.float64))

@@ -1,4 +1,4 @@
-"""What a look compares: films by view and source, their tags, rejects, texts, findings.
+"""What a look compares: films by view and source, tags, rejects, texts, findings.
 
 A stream has rows (films, studies, files) of patients who are new or of the reference. Films of one
 study share its weight, so that no study counts more for being repeated.
@@ -32,7 +32,11 @@ from lapvqa.schemas import (
     STUDIES,
 )
 
-FEATURES, TAGS, REJECTED, TEXTS, FINDINGS = "features", "tags", "rejects", "texts", "findings"
+FEATURES, GREYS, TAGS, REJECTED, TEXTS, FINDINGS = (
+    "features", "greys", "tags", "rejects", "texts", "findings",
+)  # fmt: skip
+OF_FILMS = (FEATURES, GREYS)
+"""Streams of numbers of each film, not of answers."""
 _TAGS = ("view", "photometric", "bits_stored", "transfer_syntax", "voi")
 _SIDES = (1024, 2048, 3072)
 """Pixels of the longer side that divide small, medium, large and very large detectors."""
@@ -122,9 +126,10 @@ def find_streams(
     images = tables.images
     study = images["study_key"].to_pylist()
     places = [place for place, key in enumerate(study) if key in window.is_new]
-    films = [place for place in places if study[place] not in trained]
-    for name, numbers in _by_view_and_source(images, films, window, min_patients).items():
-        made.add(name, FEATURES, [study[n] for n in numbers], films=numbers)
+    unseen = [place for place in places if study[place] not in trained]
+    for kind, films in ((FEATURES, unseen), (GREYS, places)):
+        for name, numbers in _by_view_and_source(images, films, window, min_patients).items():
+            made.add(f"{kind} {name}", kind, [study[n] for n in numbers], films=numbers)
     answers = _tags(images, places)
     made.add("tags", TAGS, [study[place] for place in places], answers=answers)
     made.add_files(*tables.files())
@@ -228,11 +233,11 @@ def _by_view_and_source(
     for (shown, source), numbers in sorted(of.items()):
         old = [n for n in numbers if not window.is_new[study[n]]]
         if len({window.patient_of[study[n]] for n in old}) >= min_patients:
-            name = f"features {shown or 'unknown view'}{f' from {source}' if source else ''}"
+            name = f"{shown or 'unknown view'}{f' from {source}' if source else ''}"
             found[name] = numbers
             continue
         new = [n for n in numbers if window.is_new[study[n]]]
-        name = f"features {shown or 'unknown view'} from sources that are new"
+        name = f"{shown or 'unknown view'} from sources that are new"
         every = [
             n for (v, _), others in of.items() if v == shown
             for n in others if not window.is_new[study[n]]

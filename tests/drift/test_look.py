@@ -186,6 +186,7 @@ def test_films_that_the_encoder_was_trained_on_are_left_out(archive: Archive) ->
     storage.write_table(folder / MEMBERS_FILE, pa.Table.from_pylist(rows, MEMBERS), MEMBERS)
     found = archive.look(model=folder)
     assert not any(one.kind == "features" for one in found.compared)
+    assert any(one.kind == "greys" for one in found.compared)
     assert any(one.kind == "findings" for one in found.compared)
 
 

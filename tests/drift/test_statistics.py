@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from lapvqa.drift import features, shares, spending
+from lapvqa.drift import features, greys, shares, spending
 from lapvqa.drift.permutation import permute
 
 
@@ -48,19 +48,21 @@ def test_mmd_is_that_of_pairs_counted_one_by_one() -> None:
 
 
 def test_a_series_of_one_patient_is_no_drift() -> None:
-    """5 % of 200 divisions of undrifted patients alarm; by images it would be most of them."""
+    """5 % of 200 divisions of undrifted patients alarm; by images it is a third and more."""
     rng = np.random.default_rng(1)
     by_patient = by_image = 0
-    for _ in range(200):
+    for number in range(200):
         values, owners = series(rng, 40)
         in_window = divided(rng, 40, 12)
         ones = np.ones(len(owners))
         kernel = features.kernel(features.standardised(values), owners, ones)
         by_patient += permute(kernel.statistic, in_window, rng, draws=300).p <= 0.05
+        if number >= 50:
+            continue
         single = features.kernel(features.standardised(values), np.arange(len(owners)), ones)
         by_image += permute(single.statistic, in_window[owners], rng, draws=300).p <= 0.05
     assert by_patient <= 18  # 200 draws of .05 exceed it once in 400 times
-    assert by_image > 60
+    assert by_image > 15
 
 
 def test_p_is_exact_under_early_stopping() -> None:
@@ -78,7 +80,7 @@ def test_what_findings_explain_is_no_alarm_among_patients_of_equal_findings() ->
     rng = np.random.default_rng(3)
     finding = np.repeat([0, 1], 60)
     plain = within = changed = 0
-    for _ in range(60):
+    for _ in range(40):
         new = rng.random(120) < np.where(finding == 1, 0.8, 0.2)  # prevalence, nothing else
         values = rng.normal(size=(120, 8)) + 2 * finding[:, None]
         for moved in (False, True):
@@ -87,14 +89,14 @@ def test_what_findings_explain_is_no_alarm_among_patients_of_equal_findings() ->
             p = permute(kernel, new, rng, draws=300, strata=finding).p
             within, changed = within + (p <= 0.05 and not moved), changed + (p <= 0.05 and moved)
             plain += not moved and permute(kernel, new, rng, draws=300).p <= 0.05
-    assert (plain, changed) == (60, 60)
-    assert within <= 8
+    assert (plain, changed) == (40, 40)
+    assert within <= 6
 
 
 def test_a_shift_of_the_size_that_is_said_to_be_seen_is_seen() -> None:
     rng = np.random.default_rng(4)
     found = 0
-    for _ in range(40):
+    for _ in range(25):
         values, owners = series(rng, 120)
         values, in_window = features.standardised(values), divided(rng, 120, 40)
         new, ones = in_window[owners], np.ones(len(owners))
@@ -106,7 +108,7 @@ def test_a_shift_of_the_size_that_is_said_to_be_seen_is_seen() -> None:
         moved = values + shift * (known @ axis).std() * axis * new[:, None]
         again = features.kernel(moved, owners, ones).statistic
         found += permute(again, in_window, rng, draws=300).p <= 0.05
-    assert found >= 22  # .8 is said; the alternative varies more than the null
+    assert found >= 14  # .8 is said; the alternative varies more than the null
 
 
 def test_psi_and_tv_by_hand() -> None:
@@ -145,3 +147,15 @@ def test_a_look_right_after_another_has_nothing_to_spend() -> None:
     assert spending.level(0.5, 60) == 0
     assert spending.level(0.5, 10 * 365 * 86400) == spending.MOST
     assert 1 / (spending.draws(0.01, 8) + 1) < 0.01 / 8
+
+
+def test_greys_tell_the_noise_of_a_film() -> None:
+    rng = np.random.default_rng(6)
+    ramp = np.tile(np.linspace(20, 220, 384), (384, 1))
+    films = np.stack([ramp, *(ramp + rng.normal(0, sd, ramp.shape) for sd in (2, 8))])
+    found = greys.describe(np.clip(np.rint(films), 0, 255).astype(np.uint8))
+    noise = np.exp(found[:, 8]) - 0.1
+    assert noise[0] < 0.6
+    assert noise[1:] == pytest.approx([2, 8], rel=0.1)
+    inside = np.rint(ramp[64:-64, 64:-64])
+    assert found[0, 3] == pytest.approx(np.median(inside))
