@@ -75,7 +75,8 @@ def look(
 
     Without a reference all studies become it, and nothing is compared yet. ``model``: the folder of
     the encoder, whose members.parquet says whom it was trained on. ``since``, ``now``: seconds
-    since the epoch. ``dates_are_true``: the tables have true dates, which tell the season.
+    since the epoch; studies of the reference that came after ``since`` count as new.
+    ``dates_are_true``: the tables have true dates, which tell the season.
     """
     now = time.time() if now is None else now
     project, tables = job.project, Tables(job.project)
@@ -85,9 +86,9 @@ def look(
     if frozen is None:
         frozen = _freeze(project, arrived, now)
         job.recorder.say(f"froze {len(frozen.studies)} studies: what comes is compared with them")
-    start = since if since is not None else max(frozen.at, now - params.window_days * 86400)
+    start = now - params.window_days * 86400 if since is None else since
     chosen = window.choose(
-        tables.studies, arrived, frozen, start=start, end=now,
+        tables.studies, arrived, frozen, start=start, end=now, divide=since is not None,
         min_patients=params.min_patients, seasons=params.seasons, dates_are_true=dates_are_true,
     )  # fmt: skip
     found = streams.find_streams(

@@ -166,8 +166,8 @@ class _Maker:
         window, names, owners, fates, new = self._window, listed["path"].to_pylist(), [], [], set()
         for path, mtime in zip(names, listed["mtime_ns"].to_pylist(), strict=True):
             arrived = mtime / 1e9
-            is_new = window.start < arrived <= window.end
-            if path in companions or not (is_new or 0 < arrived <= window.until):
+            is_new = window.new_files_after < arrived
+            if path in companions or not 0 < arrived <= window.end:
                 continue
             folder = f"{PurePosixPath(path).parent}\0{is_new}"  # a folder may get files later
             owners.append(folder)

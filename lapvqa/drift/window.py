@@ -28,8 +28,8 @@ class Window:
     source_of: Mapping[str, str]
     start: float
     end: float
-    until: float
-    """When the reference was frozen."""
+    new_files_after: float
+    """Files of the archive that are younger are new."""
     months: tuple[int, ...] = ()
     """Months of the year that the reference was narrowed to; none: all of it."""
     remarks: tuple[str, ...] = ()
@@ -48,11 +48,15 @@ def choose(
     *,
     start: float,
     end: float,
+    divide: bool = False,
     min_patients: int,
     seasons: bool,
     dates_are_true: bool,
 ) -> Window:
-    """Divide the studies (``STUDIES``); times are seconds since the epoch."""
+    """Divide the studies (``STUDIES``); times are seconds since the epoch.
+
+    ``divide``: studies of the reference that arrived after ``start`` are new, too.
+    """
     keys, patients, dates = (
         studies[name].to_pylist() for name in ("study_key", "patient_key", "study_date")
     )
@@ -61,9 +65,8 @@ def choose(
         key: _day(arrivals[key].at, written if dates_are_true else None)
         for key, written in zip(keys, dates, strict=True)
     }
-    new = {key for key in keys if start < arrivals[key].at <= end and key not in reference.studies}
-    if start < reference.at:  # a date within the reference was asked for: what came since is new
-        new |= {key for key in keys if start < arrivals[key].at <= end}
+    arrived = {key for key in keys if start < arrivals[key].at <= end}
+    new = arrived if divide else arrived - reference.studies
     came_back = {patient_of[key] for key in new}
     every = {key for key in keys if key in reference.studies and key not in new}
     old = {key for key in every if patient_of[key] not in came_back}
@@ -77,7 +80,7 @@ def choose(
         chosen,
         {key: patient_of[key] for key in chosen},
         {key: arrivals[key].source for key in chosen},
-        start, end, reference.at, months, remarks, returning,
+        start, end, start if divide else max(start, reference.at), months, remarks, returning,
     )  # fmt: skip
 
 

@@ -272,10 +272,20 @@ def test_a_date_within_the_reference_divides_it() -> None:
     rows = [("a", "p1", None), ("b", "p2", None)]
     arrived = {"a": Arrival(DAY), "b": Arrival(50 * DAY)}
     found = choose(
-        table(rows), arrived, frozen("a", "b"), start=40 * DAY, end=102 * DAY,
+        table(rows), arrived, frozen("a", "b"), start=40 * DAY, end=102 * DAY, divide=True,
         min_patients=1, seasons=False, dates_are_true=False,
     )  # fmt: skip
     assert found.is_new == {"a": False, "b": True}
+
+
+def test_a_study_that_was_ingested_after_the_freezing_is_new_though_it_arrived_before() -> None:
+    rows = [("a", "p1", None), ("late", "p2", None)]
+    arrived = {"a": Arrival(DAY), "late": Arrival(99 * DAY)}
+    found = choose(
+        table(rows), arrived, frozen("a"), start=80 * DAY, end=110 * DAY,
+        min_patients=1, seasons=False, dates_are_true=False,
+    )  # fmt: skip
+    assert found.is_new == {"a": False, "late": True}
 
 
 def test_winter_meets_winter_where_there_is_a_year() -> None:
