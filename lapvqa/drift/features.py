@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from lapvqa.drift.permutation import Array, Groups, Statistic
 from lapvqa.metrics.classification import auroc
 
-_FOLDS, _STEPS, _FARTHEST = 5, 24, 8.0
+_FOLDS, _STEPS, _FARTHEST = 5, 14, 8.0
 _STRATA = 5
 
 

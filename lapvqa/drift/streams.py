@@ -226,24 +226,22 @@ def _by_view_and_source(
     New films of a source that the reference hardly knows meet the reference of all sources.
     """
     study, view = images["study_key"].to_pylist(), images["view"].to_pylist()
-    of: dict[tuple[str, str], list[int]] = {}
+    of: dict[str, dict[str, list[int]]] = {}
     for place in places:
-        of.setdefault((view[place], window.source_of[study[place]]), []).append(place)
+        by_source = of.setdefault(view[place] or "unknown view", {})
+        by_source.setdefault(window.source_of[study[place]], []).append(place)
     found: dict[str, list[int]] = {}
-    for (shown, source), numbers in sorted(of.items()):
-        old = [n for n in numbers if not window.is_new[study[n]]]
-        if len({window.patient_of[study[n]] for n in old}) >= min_patients:
-            name = f"{shown or 'unknown view'}{f' from {source}' if source else ''}"
-            found[name] = numbers
-            continue
-        new = [n for n in numbers if window.is_new[study[n]]]
-        name = f"{shown or 'unknown view'} from sources that are new"
-        every = [
-            n for (v, _), others in of.items() if v == shown
-            for n in others if not window.is_new[study[n]]
-        ]  # fmt: skip
-        if new:
-            found[name] = [*found.get(name, sorted(every)), *new]
+    for shown, by_source in sorted(of.items()):
+        old = [n for films in by_source.values() for n in films if not window.is_new[study[n]]]
+        for source, films in sorted(by_source.items()):
+            known = {window.patient_of[study[n]] for n in films if not window.is_new[study[n]]}
+            if len(known) >= min_patients or len(by_source) == 1:
+                found[f"{shown}{f' from {source}' if source else ''}"] = films
+                continue
+            new = [n for n in films if window.is_new[study[n]]]
+            if new:
+                name = f"{shown} from sources that are new"
+                found[name] = [*found.get(name, sorted(old)), *new]
     return found
 
 

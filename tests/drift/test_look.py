@@ -74,15 +74,16 @@ class Archive:
         rows = storage.read_table(self.project.studies, STUDIES, made_by="ingest").to_pylist()
         return {row["study_key"]: row["patient_key"] for row in rows}
 
-    def arrive(self, score: Mapping[str, float]) -> None:
+    def arrive(self, score: Mapping[str, float], late_from: str = "PACS") -> None:
         """Let the half of the patients with the highest scores come after freezing."""
         order = sorted(score, key=lambda patient: score[patient])
         late = set(order[len(order) // 2 :])
-        lines = [
-            {"at": datetime.fromtimestamp(FROZEN + (DAY if patient in late else -DAY), UTC)
-             .isoformat(), "event": "study", "source": "PACS", "study": study}
-            for study, patient in self.studies().items()
-        ]  # fmt: skip
+        lines = []
+        for study, patient in self.studies().items():
+            at = datetime.fromtimestamp(FROZEN + (DAY if patient in late else -DAY), UTC)
+            source = late_from if patient in late else "PACS"
+            event = {"at": at.isoformat(), "event": "study", "source": source, "study": study}
+            lines.append(event)
         self.project.arrivals.parent.mkdir(parents=True, exist_ok=True)
         self.project.arrivals.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -239,6 +240,17 @@ def test_the_command_prints_the_report_for_people_and_for_machines(
     assert "not compared: findings: too few patients: 0 new" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="--since"):
         command.execute(archive.project, since="soon", freeze=False, as_json=False)
+
+
+def test_films_of_a_source_that_is_new_meet_the_reference_of_all_sources(archive: Archive) -> None:
+    archive.arrive(archive.brightness(), late_from="NEW WARD")
+    archive.look(now=FROZEN)
+    found = archive.look()
+    names = {one.name for one in found.compared}
+    assert "greys PA from sources that are new" in names | set(found.left_out)
+    moved = {one.name: one.alarm for one in found.compared if one.kind == "greys"}
+    assert any(moved.values())
+    assert not any("from NEW WARD" in name for name in names)
 
 
 # The window, by hand

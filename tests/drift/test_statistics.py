@@ -97,8 +97,8 @@ def test_a_shift_of_the_size_that_is_said_to_be_seen_is_seen() -> None:
     rng = np.random.default_rng(4)
     found = 0
     for _ in range(25):
-        values, owners = series(rng, 120)
-        values, in_window = features.standardised(values), divided(rng, 120, 40)
+        values, owners = series(rng, 60)
+        values, in_window = features.standardised(values), divided(rng, 60, 20)
         new, ones = in_window[owners], np.ones(len(owners))
         test = permute(features.kernel(values, owners, ones).statistic, in_window, rng, draws=300)
         shift = features.detectable_shift(values, owners, new, test.seen_from(0.05))
