@@ -647,6 +647,23 @@ def score(
 
 
 @app.command()
+def drift(
+    since: Annotated[
+        str | None,
+        typer.Option(help="Compare what arrived since this date, as 2026-11-01, not the window."),
+    ] = None,
+    freeze: Annotated[
+        bool, typer.Option("--freeze", help="Make all studies that are here the new reference.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> int:
+    """Say whether what arrives has changed against the frozen reference; trains nothing."""
+    from flows.commands.drift import execute
+
+    return execute(_find_project(), since=since, freeze=freeze, as_json=as_json)
+
+
+@app.command()
 def erase(
     patient: Annotated[
         str | None, typer.Option(help="The patient's id as the archive has it, or as the tables.")

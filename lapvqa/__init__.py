@@ -41,6 +41,7 @@ Files, in the order in which data meets them:
     report/       stage 8: the page a person reads
     uptodate/     is there anything to do, told without DVC
     lineage/      where a result came from
+    drift/        has what arrives changed
     gate/         the rule by which a candidate would take the champion's place
     retraining/   when the encoder is trained anew, and that it happens once
     intake/       from the hospital to the archive: what arrives, whole and once

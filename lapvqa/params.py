@@ -356,6 +356,17 @@ class EvaluateParams(Section):
     pg: PgParams = PgParams()
 
 
+class DriftParams(Section):
+    """Looks at what arrives; no stage. Of more than ``most_patients`` on a side some are drawn."""
+
+    window_days: Count = 30
+    min_patients: Annotated[int, Field(ge=5)] = 20
+    most_patients: Annotated[int, Field(ge=10)] = 1000
+    false_alarms_per_year: Annotated[float, Field(gt=0, le=12)] = 0.5
+    seasons: bool = True
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class ReportParams(Section):
     """Stage report."""
 
@@ -435,6 +446,7 @@ class Params(Section):
     report: ReportParams
     safeguards: SafeguardParams = SafeguardParams()
     retraining: RetrainingParams = RetrainingParams()
+    drift: DriftParams = DriftParams()
 
 
 def load_params(path: Path) -> Params:

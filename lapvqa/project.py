@@ -160,6 +160,11 @@ class Project:
         return self.root / "reports" / "lineage.html"
 
     @property
+    def freshness_page(self) -> Path:
+        """How it stayed fresh, drawn after each run and look; no output of a stage."""
+        return self.root / "reports" / "freshness.html"
+
+    @property
     def pictures_dir(self) -> Path:
         """One SVG per computed evaluation: what the page shows of it, for MLflow and DVC."""
         return self.root / "reports" / "pictures"
@@ -286,6 +291,21 @@ class Project:
     def start(self, sha256: str) -> Path:
         """Folder of such weights: model_last.pt and members.parquet."""
         return self.starts / sha256
+
+    @property
+    def noticed_studies(self) -> Path:
+        """When each study was first noticed, in lines, for those that no arrival names."""
+        return self.work_dir("drift") / "noticed.jsonl"
+
+    @property
+    def drift_reference(self) -> Path:
+        """The studies that new ones are compared with, in lines; the ledger has their digest."""
+        return self.work_dir("drift") / "reference.jsonl"
+
+    @property
+    def drift_report(self) -> Path:
+        """reports/drift.json: the last look at what arrives; no output of a stage."""
+        return self.root / "reports" / "drift.json"
 
     @property
     def spool(self) -> Path:

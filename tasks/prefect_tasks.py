@@ -27,6 +27,7 @@ from lapvqa.errors import EXIT_BAD_DATA, EXIT_BUSY, EXIT_FAULT, EXIT_INTERRUPTED
 from lapvqa.lineage import drawing, runs
 from lapvqa.project import Project
 from lapvqa.recorder import PROGRESS_PREFIX
+from lapvqa.report import freshness
 from lapvqa.uptodate.stagefile import LockedStage, locked
 from tasks import child_process, ledger_lines, results, settling
 from tasks.display import StageOutcome
@@ -137,6 +138,7 @@ def record_lineage() -> list[str]:
     added = ledger_lines.complete(session.project, session.commit)
     settling.remember(session.project, run_log().warning)
     drawing.write_page(session.project)
+    freshness.write_page(session.project)
     return added
 
 

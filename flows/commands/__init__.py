@@ -22,6 +22,7 @@ Files, in the order in which data meets them:
     comparison.py     the table of encoders side by side
     score.py          score anybody's predictions
     lineage.py        up, down, diff, why, verify, log: where from, what became of it
+    drift.py          has what arrives changed?
     erase.py          a patient, out of every store
     card.py           a model's card and datasheet, and their check
     bundle.py         a run or model in one signed file, out and in

@@ -32,8 +32,9 @@ FIRST = "0" * 64
 _TAIL = 256  # bytes that tell whether a file has only grown
 
 RUN, CODE, PATCH, TRAINED_ON = "run", "code", "patch", "trained-on"
-MODEL, DECISION, WAIVER, LOOK, ERASURE, IMPORT, RELEASE, ARRIVAL = (
+MODEL, DECISION, WAIVER, LOOK, ERASURE, IMPORT, RELEASE, ARRIVAL, DRIFT = (
     "model", "decision", "waiver", "look", "erasure", "import", "release", "arrival",
+    "drift",
 )  # fmt: skip
 """Kinds of entries: ``lapvqa.lineage.runs`` says what stands in the first four."""
 

@@ -14,6 +14,7 @@ from lapvqa.lineage.ledger import (
     ARRIVAL,
     CODE,
     DECISION,
+    DRIFT,
     ERASURE,
     IMPORT,
     LOOK,
@@ -203,6 +204,14 @@ def _arrival(said: dict[str, Any]) -> str:
     return f"{number} from {said.get('source')} took the place of what was here before."
 
 
+def _drift(said: dict[str, Any]) -> str:
+    if said.get("what") == "reference":
+        return f"A drift reference of {said.get('studies')} studies was frozen."
+    found = f"drift of kind {said.get('kind')}" if said.get("alarm") else "no drift"
+    studies = (said.get("window") or {}).get("studies")
+    return f"A look at {studies} new studies found {found}."
+
+
 def _plain(said: dict[str, Any]) -> str:
     return ", ".join(f"{name} {said[name]}" for name in sorted(said) if _is_short(said[name]))
 
@@ -231,5 +240,5 @@ def _span(seconds: float) -> str:
 
 _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     MODEL: _model, ERASURE: _erasure, DECISION: _decision, LOOK: _look, WAIVER: _waiver,
-    IMPORT: _import, RELEASE: _release, ARRIVAL: _arrival,
+    IMPORT: _import, RELEASE: _release, ARRIVAL: _arrival, DRIFT: _drift,
 }  # fmt: skip

@@ -11,6 +11,7 @@ Files, in the order in which data meets them:
     charts.py          which figure shows which result, and the points of its curves
     figures.py         figures as HTML and inline SVG; no plotting library
     task_pictures.py   one SVG per evaluation, for viewers that show no page
+    freshness.py       how it stayed fresh: a page beside it, from the ledger
     comparison.py      the comparison of encoders as JSON, CSV and SVG (`lapvqa evaluate`)
 
 Contracts
@@ -19,6 +20,8 @@ Contracts
     studies appear, never an identity or a path of the archive.
 
 Pitfalls
+    * What the ledger says changes with each run, the stage report's own too: it stands on pages
+      of its own beside this one, which no stage makes.
     * A metric may be null (undefined) and an evaluation may say "not computed"; both are shown,
       never dropped.
 """

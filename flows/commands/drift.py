@@ -1,0 +1,131 @@
+"""``lapvqa drift``: has what arrives changed against the frozen reference?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from flows.commands import terminal
+from lapvqa.errors import ConfigError
+from lapvqa.project import Project
+
+if TYPE_CHECKING:
+    from lapvqa.drift.compare import Compared
+    from lapvqa.drift.look import Report
+
+_ADVICE = {
+    "acquisition": "films are taken, stored or sent otherwise: ask what changed at their source",
+    "prevalence": "other patients come: films differ as much as the findings say",
+    "mixed": "films are taken otherwise, and other patients come",
+    "reports": "the texts alone changed: a template, a language, another department",
+    "unexplained": "films moved; without findings nothing says by what",
+}
+_EVALUATE = "evaluate the champion on newly labelled patients before training anything"
+
+
+def execute(project: Project, *, since: str | None, freeze: bool, as_json: bool) -> int:
+    """Look, or freeze; print what was found. An alarm is no error: the exit code is 0."""
+    from flows.commands.run import interruptible
+    from lapvqa import storage
+    from lapvqa.drift import look
+    from lapvqa.job import open_job
+    from lapvqa.recorder import Recorder
+    from lapvqa.report import freshness
+
+    start = _moment(since)
+    if freeze and since:
+        raise ConfigError("--freeze takes no --since", hint="freeze first, then look")
+    # A run at work would replace images and tables under our feet.
+    with storage.lock(project.run_lock, what="a run of this project"), interruptible():
+        recorder = Recorder(project.record("drift"), stage="drift", quiet=True)
+        try:
+            job = open_job(project, recorder)
+            if freeze:
+                frozen = look.freeze(job)
+                said = {"what": "reference", "studies": len(frozen.studies), "at": frozen.at,
+                        "digest": frozen.digest}  # fmt: skip
+                lines = [f"froze {len(frozen.studies)} studies as the reference"]
+            else:
+                report = _look(job, start)
+                said, lines = report.to_json(), list(_lines(report))
+            freshness.write_page(project)
+        finally:
+            recorder.close()
+    if as_json:
+        sys.stdout.write(json.dumps(said, indent=2, sort_keys=True) + "\n")
+        return 0
+    for line in lines:
+        terminal.console().print(line, markup=False, soft_wrap=True)
+    return 0
+
+
+def _look(job: Any, start: float | None) -> Report:
+    from lapvqa.drift import look
+    from lapvqa.evaluation.evaluate import encoder_folder
+    from lapvqa.evaluation.image_encoder import OwnEncoder
+    from lapvqa.params import load_params
+    from lapvqa.pretrain.files import load_encoder
+
+    params = load_params(job.project.params)
+    folder = encoder_folder(job)
+    return look.look(
+        params.drift, job, OwnEncoder(load_encoder(folder)), model=folder, since=start,
+        dates_are_true=params.ingest.deid.dates == "keep",
+    )  # fmt: skip
+
+
+def _moment(since: str | None) -> float | None:
+    if since is None:
+        return None
+    try:
+        return datetime.fromisoformat(since).astimezone().timestamp()
+    except ValueError:
+        raise ConfigError(
+            f"--since: expected a date such as 2026-11-01, found {since!r}",
+            hint="write year, month and day; a time may follow, as 2026-11-01T18:00",
+        ) from None
+
+
+def _lines(report: Report) -> Iterator[str]:
+    seen, known = report.window, report.reference
+    months = f", of months {', '.join(map(str, known['months']))}" if known["months"] else ""
+    yield (
+        f"{seen['studies']} studies arrived from {seen['from']} to {seen['to']}; the reference "
+        f"{known['digest'][:12]} has {known['studies']} to compare with{months}"
+    )
+    for remark in report.remarks:
+        yield f"  {remark}"
+    for one in report.compared:
+        yield from _stream_lines(one)
+    for name, why in report.left_out.items():
+        yield f"  not compared: {name}: {why}"
+    if report.alarm:
+        yield f"DRIFT ({report.kind}): {_ADVICE[report.kind]}"
+        yield f"what to do: {_EVALUATE}"
+    elif report.compared:
+        yield f"no drift at level {report.level:.4f}, Holm over {len(report.compared)} streams"
+
+
+def _stream_lines(one: Compared) -> Iterator[str]:
+    mark = "DRIFT " if one.alarm else ""
+    counts = f"{one.patients['new']} new against {one.patients['reference']}"
+    yield f"  {mark}{one.name}: p {one.p:.4f}, {counts}; {_detectable(one)}"
+    for change in one.changes if one.alarm else ():
+        yield f"    {change}"
+    if one.alarm and one.told_apart is not None:
+        yield f"    a classifier tells new films from old with an AUC of {one.told_apart:.2f}"
+    if one.p_given_findings is not None:
+        yield f"    among patients of equal findings: p {one.p_given_findings:.4f}"
+
+
+def _detectable(one: Compared) -> str:
+    known = {name: value for name, value in one.detectable.items() if value is not None}
+    if not known:
+        return "no change of any size would be seen by so few"
+    if "shift" in known:
+        return f"a shift of {known['shift']:.2f} deviations would be seen"
+    name = max(known, key=lambda block: known[block])
+    return f"a change of {known[name]:.0%} of {name} would be seen"

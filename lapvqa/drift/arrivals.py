@@ -1,0 +1,80 @@
+"""When each study arrived, and from where.
+
+By what the intake has written (.lapvqa/arrivals.jsonl); of a study that it does not name, by the
+ingest after which it was first noticed here: without dates in the tables (``ingest.deid.dates`` is
+drop) nothing else tells. What was noticed is kept in lines, so that an erasure drops those of its
+patient and no others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from lapvqa import storage
+from lapvqa.lineage import recording
+from lapvqa.lineage.runs import FINISHED
+from lapvqa.project import Project
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """When (seconds since the epoch) and from where; an empty source is not known."""
+
+    at: float
+    source: str = ""
+
+
+def note(project: Project, studies: Sequence[str], now: float) -> dict[str, Arrival]:
+    """Return the arrival of every study (key), and remember those that are new here."""
+    told = _told(project.arrivals)
+    noticed = {line["study"]: Arrival(line["at"]) for line in read_lines(project.noticed_studies)}
+    default = Arrival(_last_ingest(project, now))
+    new = {key: default for key in studies if key not in noticed}
+    if new:
+        lines = [{"study": key, "at": one.at} for key, one in (noticed | new).items()]
+        write_lines(project.noticed_studies, lines)
+    known = noticed | new | told
+    return {key: known[key] for key in studies}
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the JSON objects of a file of lines; none if it is not there."""
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_bytes().splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:  # the torn end of a writer that was killed
+            continue
+    return found
+
+
+def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON objects, one a line, atomically."""
+    storage.write_bytes(path, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+
+
+def _told(path: Path) -> dict[str, Arrival]:
+    """Return what the intake says; of several events of a study the first."""
+    told: dict[str, Arrival] = {}
+    for line in read_lines(path):
+        if line.get("event") == "study" and line.get("study"):
+            at = datetime.fromisoformat(line["at"]).timestamp()
+            told.setdefault(line["study"], Arrival(at, line.get("source") or ""))
+    return told
+
+
+def _last_ingest(project: Project, now: float) -> float:
+    """Return when the last ingest had finished, as far as the ledger knows; else now."""
+    ended = [
+        run.started + run.seconds
+        for run in recording.told(project)
+        if run.stage == "ingest" and run.outcome == FINISHED and run.seconds
+    ]
+    return min(max(ended, default=now), now)
