@@ -159,19 +159,31 @@ class Drawn:
         table = storage.read_table(
             result.folder / PREDICTIONS, task.schema, made_by=f"evaluate@{task.name}"
         )
-        heads = replicates.heads_by_system(pc.unique(table["system"]).to_pylist())[result.system]
+        return cls.of(table, result.system, task, common)
+
+    @classmethod
+    def of(
+        cls, table: pa.Table, system: str, task: EvaluationTask, common: BootstrapParams
+    ) -> Drawn:
+        """Draw one system of a table of predictions."""
+        heads = replicates.heads_by_system(pc.unique(table["system"]).to_pylist())[system]
         measures = replicates.mean_over_heads(replicates.measure_heads(task.measure, table, heads))
         values = draw_values(
             measures.statistic, measures.patients, draws=common.bootstrap_draws, seed=common.seed
         )
-        return cls(task.primary, replicates.rows_of(table, result.system), measures, values)
+        return cls(task.primary, replicates.rows_of(table, system), measures, values)
 
     @property
     def truth(self) -> pa.Table:
         """The columns to be predicted, in one order."""
-        columns = [name for name in _TRUTH if name in self.rows.schema.names]
-        keys = [(name, "ascending") for name in ("sample", "label") if name in columns]
-        return self.rows.select(columns).sort_by(keys)
+        return truth_of(self.rows)
+
+
+def truth_of(rows: pa.Table) -> pa.Table:
+    """Return the columns of one system's rows that all systems share, in one order."""
+    columns = [name for name in _TRUTH if name in rows.schema.names]
+    keys = [(name, "ascending") for name in ("sample", "label") if name in columns]
+    return rows.select(columns).sort_by(keys)
 
 
 def _compared(score: Score, system: Drawn, reference: Drawn, common: BootstrapParams) -> Score:

@@ -1,8 +1,8 @@
 """Which test patients nobody gets to see: a keyed share of those who arrive, for the gate alone.
 
 sealed.json, in the project's folder, meant for git, says the rule; who is sealed follows from it
-and from the archive's own split ``test``, on every machine, at every later delivery. A patient whose
-results somebody may have seen before the rule was made is never sealed: the file holds short
+and from the archive's own split ``test``, on every machine, at every later delivery. A patient
+whose results somebody may have seen before the rule was made is never sealed: the file holds short
 digests of these. Public test sets are shown to everybody and have no sealed part.
 
 An evaluation predicts both shares at once. Rows of sealed patients go into sealed.parquet, which

@@ -20,6 +20,8 @@ from statistics import NormalDist
 _NORMAL = NormalDist()
 _POWER = 0.8
 
+SPENT = "the error budget of this test set is spent: new patients are needed"
+
 
 class Outcome(StrEnum):
     """What becomes of a candidate."""
@@ -110,7 +112,7 @@ def decide(rule: Rule, evidence: Evidence, level: float) -> Verdict:
     """Apply the rule at the level that the budget grants."""
     faults = [*evidence.faults, *_missing(rule, evidence)]
     if level <= 0:
-        faults.append("the error budget of this test set is spent: new patients are needed")
+        faults.append(SPENT)
     if faults:
         return Verdict(Outcome.INCONCLUSIVE, level, tuple(faults))
     guarded = _guarded(rule, evidence, level)
