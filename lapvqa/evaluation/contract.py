@@ -210,7 +210,8 @@ def metrics_of(
 
 def reason_of(predictions: pa.Table) -> str:
     """Return why there are no predictions; empty if there are."""
-    return (predictions.schema.metadata or {}).get(_REASON_KEY, b"").decode()
+    reason: bytes = (predictions.schema.metadata or {}).get(_REASON_KEY, b"")
+    return reason.decode()
 
 
 def contamination_of(predictions: pa.Table) -> Contamination | Literal[False] | None:

@@ -117,14 +117,11 @@ def _delong_error(first: pa.Table, second: pa.Table, metric: str) -> float:
     if not metric.startswith(_AUC) or first.schema.names != PROBE_PREDICTIONS.names:
         return 0.0
     label = metric.removeprefix(_AUC)
-    rows = [
-        table.filter(pc.and_(pc.equal(table["label"], label), pc.is_valid(table["target"])))
-        .sort_by("sample")
-        for table in (first, second)
-    ]  # fmt: skip
+    known = (pc.field("label") == label) & pc.field("target").is_valid()
+    one, other = (table.filter(known).sort_by("sample") for table in (first, second))
     test = delong_test(
-        rows[0]["target"].to_numpy(), *(np.asarray(one["score"]) for one in rows),
-        rows[0]["patient"].to_pylist(), confidence=0.95,
+        one["target"].to_numpy(), np.asarray(one["score"]), np.asarray(other["score"]),
+        one["patient"].to_pylist(), confidence=0.95,
     )  # fmt: skip
     return 0.0 if test is None else test.standard_error
 

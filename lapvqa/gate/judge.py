@@ -1,8 +1,8 @@
 """One gate, from the predictions to a signed verdict in the ledger.
 
 Order: what can be refused without a score is refused, and costs nothing; then the look is paid for
-(``looks``); then the scores are read (``evidence``) and the rule is applied (``verdict``). Killed in
-between, the look stays paid, and nothing is promoted. Nothing here moves an alias.
+(``looks``); then the scores are read (``evidence``) and the rule is applied (``verdict``). Killed
+in between, the look stays paid, and nothing is promoted. Nothing here moves an alias.
 """
 
 from __future__ import annotations

@@ -19,13 +19,15 @@ from lapvqa.schemas import FRONTAL_VIEWS
 _BANDS = ((40, "below 40"), (65, "40 to 64"), (200, "65 and above"))
 
 
-def divide(
-    project: Project, rows: pa.Table, names: Iterable[str]
-) -> dict[str, dict[str, set[str]]]:
+Parts = dict[str, set[str]]
+"""Value of a slice -> samples."""
+
+
+def divide(project: Project, rows: pa.Table, names: Iterable[str]) -> dict[str, Parts]:
     """Return slice name -> value -> samples, of one system's rows; empty where no table tells."""
     images = pq.read_table(project.images, partitioning=None).sort_by("image_key").to_pylist()
     place = dict(_placed(rows, images))
-    divided: dict[str, dict[str, set[str]]] = {}
+    divided: dict[str, Parts] = {}
     sources = _sources(project)
     for name in names:
         parts = divided[name] = {}
@@ -47,9 +49,9 @@ def _placed(
             by_study.setdefault(image["study_key"], image)
     column = "image" if "image" in rows.schema.names else "sample"
     for sample, key in set(zip(rows["sample"].to_pylist(), rows[column].to_pylist(), strict=True)):
-        image = by_key.get(key) or by_study.get(key)
-        if image is not None:
-            yield sample, image
+        own = by_key.get(key) or by_study.get(key)
+        if own is not None:
+            yield sample, own
 
 
 def _value(name: str, image: Mapping[str, object]) -> str:

@@ -29,7 +29,7 @@ def drawn() -> dict[str, Drawn]:
         rows = [
             {"sample": f"s{p}-{film}", "patient": f"p{p}", "system": system, "label": "Edema",
              "target": int(ill[p]),
-             "score": float(signal * ill[p] + common[p] + 0.5 * noise[p, film])}
+             "score": float(1 / (1 + np.exp(-signal * ill[p] - common[p] - noise[p, film] / 2)))}
             for p in range(150) for film in range(2)
         ]  # fmt: skip
         table = pa.Table.from_pylist(rows, schema=PROBE_PREDICTIONS)
