@@ -11,6 +11,8 @@ Files, in the order in which data meets them:
     evidence.py    differences on the same patients, with their errors
     verdict.py     the rule applied to the evidence: PROMOTE, REJECT or INCONCLUSIVE
     judge.py       one gate, from the predictions to a signed verdict
+    champions.py   who is champion and who was, and what a killed gate left to be done
+    sealing.py     a sealed share opened
 
 Contracts
     The sealed test set gives a verdict and no numbers: whoever steers by its numbers spends it.

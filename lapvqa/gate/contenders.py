@@ -30,7 +30,7 @@ from lapvqa.metrics import replicates
 from lapvqa.project import Project
 
 Role = Literal["candidate", "champion", "anchor"]
-UNTRAINED = "untrained"
+TRAINED, UNTRAINED = "trained", "untrained"
 
 
 @dataclass(frozen=True)
