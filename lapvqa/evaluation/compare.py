@@ -9,7 +9,7 @@ no difference. A task whose predictions have several writers has a line for each
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +17,15 @@ import pyarrow.compute as pc
 
 from lapvqa import storage
 from lapvqa.evaluation import differences, task_table
-from lapvqa.evaluation.results import METRICS, PREDICTIONS, Interval, TaskResult, read_result
+from lapvqa.evaluation.results import (
+    BASELINE,
+    METRICS,
+    PAIRS,
+    PREDICTIONS,
+    Interval,
+    TaskResult,
+    read_result,
+)
 from lapvqa.evaluation.task import EvaluationTask
 from lapvqa.metrics import replicates
 from lapvqa.metrics.bootstrap import Array, Measures, draw_values
@@ -31,6 +39,8 @@ REFERENCE = "trained"
 OTHER_SAMPLES = "test sets differ"
 OTHER_TRUTH = "truth differs"
 NO_REFERENCE = "trained has none"
+NOBODY_LOOKED = "nobody has looked whether its training knows the test images"
+_UNTRAINED = {untrained for _, untrained in PAIRS.values()} | {BASELINE}
 
 _TRUTH = (
     "sample", "label", "patient", "target", "question", "phrase", "reference", "truth",
@@ -46,7 +56,8 @@ class Score:
     """A system's primary metric.
 
     ``difference``: minus the reference's; None with a ``note`` that says why, and of the reference
-    itself. ``delong``: label -> p of the AUC's difference.
+    itself. ``delong``: label -> p of the AUC's difference. ``contaminated``: why its training may
+    know the test images; empty if it does not.
     """
 
     estimate: Interval
@@ -54,6 +65,7 @@ class Score:
     difference: Difference | None = None
     delong: Mapping[str, float | None] = field(default_factory=dict)
     note: str = ""
+    contaminated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,7 +109,17 @@ class SystemResult:
 
     def score(self, primary: str) -> Score:
         """Return the primary metric."""
-        return Score(self.result.interval(self.system, primary), self.result.num_samples)
+        return Score(
+            self.result.interval(self.system, primary), self.result.num_samples,
+            contaminated=self._contaminated(),
+        )  # fmt: skip
+
+    def _contaminated(self) -> tuple[str, ...]:
+        """Return why training may know the test images; untrained weights know nothing."""
+        stamp = self.result.contaminated
+        if self.system in _UNTRAINED or stamp is False:
+            return ()
+        return (NOBODY_LOOKED,) if stamp is None else stamp.why
 
 
 def compare(
@@ -196,11 +218,10 @@ def _compared(score: Score, system: Drawn, reference: Drawn, common: BootstrapPa
         confidence=common.confidence,
     )
     primary = by_metric[system.primary]
-    return Score(
-        score.estimate,
-        score.num_samples,
-        Difference(**{key: primary[key] for key in ("value", "low", "high", "p_value")}),
-        {
+    return replace(
+        score,
+        difference=Difference(**{key: primary[key] for key in ("value", "low", "high", "p_value")}),
+        delong={
             name.removeprefix(_AUC): numbers["delong_p"]
             for name, numbers in by_metric.items()
             if "delong_p" in numbers
@@ -209,7 +230,7 @@ def _compared(score: Score, system: Drawn, reference: Drawn, common: BootstrapPa
 
 
 def _noted(score: Score, note: str) -> Score:
-    return Score(score.estimate, score.num_samples, note=note)
+    return replace(score, note=note)
 
 
 def _read(task: str, folder: Path, system: str) -> SystemResult:

@@ -35,7 +35,7 @@ def test_unknown_key_names_the_nearest(raw: dict[str, Any]) -> None:
 
 def test_unknown_section_lists_what_is_known(raw: dict[str, Any]) -> None:
     raw["zzz"] = {}
-    assert "known: evaluate, export, firewall, ingest" in _refusal(raw)
+    assert "known: evaluate, export, firewall, gate, ingest" in _refusal(raw)
 
 
 def test_every_fault_is_named_at_once(raw: dict[str, Any]) -> None:
