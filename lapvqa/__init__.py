@@ -40,7 +40,7 @@ Files, in the order in which data meets them:
     report/       stage 8: the page a person reads
     uptodate/     is there anything to do, told without DVC
     lineage/      where a result came from
-    gate/         the rule by which a candidate would take the champion's place
+    gate/         the rule by which a candidate takes the champion's place, and its verdicts
     erasure/      a patient, out of every store, and the proof of it
 """
 

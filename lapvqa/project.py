@@ -99,6 +99,11 @@ class Project:
         return self.root / "data" / "studies.parquet"
 
     @property
+    def demographics(self) -> Path:
+        """demographics.parquet: sex and age band of each study, where the archive says."""
+        return self.root / "data" / "demographics.parquet"
+
+    @property
     def labels(self) -> Path:
         """labels.parquet: the archive's own CheXpert labels, if it brings them."""
         return self.root / "data" / "labels.parquet"

@@ -25,7 +25,7 @@ def execute(project: Project, *, dry_run: bool, again: bool, as_json: bool) -> i
     console = terminal.progress_console() if as_json else terminal.console()
     result = run_gate(project, Display(console), dry_run=dry_run, again=again)
     if as_json:
-        sys.stdout.write(json.dumps(_as_json(result), indent=2, sort_keys=True) + "\n")
+        sys.stdout.write(json.dumps(as_json_of(result), indent=2, sort_keys=True) + "\n")
     else:
         _show(result, project, console)
     return 0
@@ -112,7 +112,8 @@ def _judgement(judgement: Judgement, project: Project) -> list[str]:
     return lines
 
 
-def _as_json(result: GateResult) -> dict[str, Any]:
+def as_json_of(result: GateResult) -> dict[str, Any]:
+    """Return a gate as plain values, for machines and for records."""
     judgement, question = result.judgement, result.question
     return {
         "candidate": result.candidate._asdict() if result.candidate else None,

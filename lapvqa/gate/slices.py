@@ -1,7 +1,7 @@
 """The slices in which a candidate must not be worse: view, sex, age band, source.
 
-A slice is of test samples. The tables tell the view of an image; sex and age they tell where they
-have such a column; the source (the called AE title) is known of studies that came by
+A slice is of test samples. The tables tell the view of an image, and sex and age band of a study
+where the headers say them; the source (the called AE title) is known of studies that came by
 `lapvqa receive`. What no table tells is no slice, and the verdict says so.
 """
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from lapvqa.project import Project
 from lapvqa.schemas import FRONTAL_VIEWS
 
-_BANDS = ((40, "below 40"), (65, "40 to 64"), (200, "65 and above"))
+_BANDS = ((40, "below 40"), (60, "40 to 59"), (80, "60 to 79"), (200, "80 and above"))
 
 
 Parts = dict[str, set[str]]
@@ -27,12 +27,12 @@ def divide(project: Project, rows: pa.Table, names: Iterable[str]) -> dict[str, 
     """Return slice name -> value -> samples, of one system's rows; empty where no table tells."""
     images = pq.read_table(project.images, partitioning=None).sort_by("image_key").to_pylist()
     place = dict(_placed(rows, images))
+    told = {"source": _sources(project), **_demographics(project)}
     divided: dict[str, Parts] = {}
-    sources = _sources(project)
     for name in names:
         parts = divided[name] = {}
         for sample, image in place.items():
-            value = sources.get(image["study_key"]) if name == "source" else _value(name, image)
+            value = image["view"] if name == "view" else told[name].get(image["study_key"])
             if value:
                 parts.setdefault(f"{name} {value}", set()).add(sample)
     return divided
@@ -54,11 +54,21 @@ def _placed(
             yield sample, own
 
 
-def _value(name: str, image: Mapping[str, object]) -> str:
-    value = image.get(name)
-    if name == "age" and isinstance(value, int | float):
-        return next((words for limit, words in _BANDS if value < limit), "")
-    return str(value) if value else ""
+def _demographics(project: Project) -> dict[str, dict[object, str]]:
+    """Return sex and age: study -> value; studies of which nobody knows are left out."""
+    if not project.demographics.exists():
+        return {"sex": {}, "age": {}}
+    rows = pq.read_table(project.demographics, partitioning=None).to_pylist()
+    return {
+        "sex": {row["study_key"]: row["sex"] for row in rows if row["sex"]},
+        "age": {row["study_key"]: _wider(row["age_band"]) for row in rows if row["age_band"]},
+    }
+
+
+def _wider(band: str) -> str:
+    """Return the band that holds one of ten years, ``40-49`` or ``90+``."""
+    first = int(band.rstrip("+").partition("-")[0])
+    return next(words for limit, words in _BANDS if first < limit)
 
 
 def _sources(project: Project) -> dict[object, str]:
