@@ -50,7 +50,7 @@ class Contender:
     @property
     def title(self) -> str:
         """What people call it."""
-        return self.sha256[:12] or "the untrained encoder"
+        return self.sha256[:12] or "untrained encoder"
 
     def file(self, task: EvaluationTask, *, sealed: bool) -> Path:
         """Return the file with its predictions; only the archive's own patients are sealed."""

@@ -123,6 +123,8 @@ def judge(
         evidence, left_out = weigh(
             project, question.prepared, question.endpoints, gate, params.evaluate
         )
+        if champion.system == UNTRAINED:
+            evidence = replace(evidence, opponent=champion.title)
         verdict = decide(rule, evidence, level)
     judgement = Judgement(
         verdict, question.manifest, optimistic=question.manifest == looks.SHOWN, left_out=left_out

@@ -94,6 +94,8 @@ class Evidence:
     """Slice -> primary endpoint -> candidate minus champion."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """Guarding endpoint -> why it cannot be judged in this project: its data set is not here."""
+    opponent: str = "champion"
+    """What the champion's side is called: of a first gate the untrained encoder."""
     faults: tuple[str, ...] = ()
     """Why nothing can be concluded: contaminated, missing or foreign predictions."""
 
@@ -123,7 +125,7 @@ def decide(rule: Rule, evidence: Evidence, level: float) -> Verdict:
     better = holm({name: evidence.champion[name].p_better() for name in rule.primary}, level)
     unshown = [name for name, guard in guarded.items() if not guard.holds()]
     if better and not unshown:
-        reasons = tuple(f"{name}: better than the champion" for name in sorted(better))
+        reasons = tuple(f"{name}: better than the {evidence.opponent}" for name in sorted(better))
         return Verdict(Outcome.PROMOTE, level, reasons)
     return _not_shown(rule, evidence, level, bool(better), unshown)
 
@@ -171,7 +173,7 @@ def _guarded(rule: Rule, evidence: Evidence, level: float) -> dict[str, _Guard]:
     guards = max(level, rule.guard_level)
     guarded = {
         f"{name} against the {side}": _Guard(found[name], margin, guards)
-        for side, found in (("champion", evidence.champion), ("anchor", evidence.anchor))
+        for side, found in ((evidence.opponent, evidence.champion), ("anchor", evidence.anchor))
         if found
         for name, margin in rule.margins.items()
         if name not in evidence.absent

@@ -164,6 +164,7 @@ def test_the_first_champion_beats_the_untrained_encoder_on_shown_patients(
     assert judged.verdict.outcome is Outcome.PROMOTE
     assert judged.optimistic
     assert judged.manifest == looks.SHOWN
+    assert judged.verdict.reasons == ("vqa.exact_match: better than the untrained encoder",)
     early.other("old", 0.1)
     later = gate(early)
     assert "lapvqa gate --seal" in later.verdict.reasons[0], "shown patients judge nobody else"
