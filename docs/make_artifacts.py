@@ -126,6 +126,11 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
         "Metrics are computed from this file alone.",
         None,
     ),
+    "results/<task>/sealed.parquet": (
+        "The rows of patients who are kept for the gate, in the columns of predictions.parquet; "
+        "empty where nobody is sealed. No number is shown of them: [gate.md](gate.md).",
+        None,
+    ),
     "results/<task>/curves.csv": (
         "Points of the evaluation's picture for `dvc plots`: the first column is the axis, the "
         "others are the systems.",

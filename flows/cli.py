@@ -664,6 +664,39 @@ def drift(
 
 
 @app.command()
+def gate(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be asked; ask and move nothing.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also what a rollback went back from.")
+    ] = False,
+    seal: Annotated[
+        bool,
+        typer.Option("--seal", help="Keep a share of the test patients who arrive from now on."),
+    ] = False,
+    new_round: Annotated[
+        bool, typer.Option("--new-round", help="With --seal: draw anew, in place of a spent set.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> int:
+    """Judge the exported encoder against the champion; it takes its place if it is better."""
+    from flows.commands import gate as command
+
+    if seal:
+        return command.seal(_find_project(), new_round=new_round)
+    return command.execute(_find_project(), dry_run=dry_run, again=again, as_json=as_json)
+
+
+@app.command()
+def rollback() -> int:
+    """Make the champion before this one the champion again; the next run leaves it so."""
+    from flows.commands.gate import rollback as execute
+
+    return execute(_find_project())
+
+
+@app.command()
 def erase(
     patient: Annotated[
         str | None, typer.Option(help="The patient's id as the archive has it, or as the tables.")

@@ -42,7 +42,7 @@ Files, in the order in which data meets them:
     uptodate/     is there anything to do, told without DVC
     lineage/      where a result came from
     drift/        has what arrives changed
-    gate/         the rule by which a candidate would take the champion's place
+    gate/         the rule by which a candidate takes the champion's place, and its verdicts
     retraining/   when the encoder is trained anew, and that it happens once
     intake/       from the hospital to the archive: what arrives, whole and once
     erasure/      a patient, out of every store, and the proof of it

@@ -433,6 +433,38 @@ class RetrainingParams(Section):
     gpu_hours: Annotated[float, Field(gt=0)] | None = None
 
 
+Endpoint = Annotated[str, Field(pattern=r"^[a-z0-9_]+\.\S+$")]
+"""An evaluation and one of its metrics: ``rrg.finding_f1_micro``."""
+Margin = Annotated[float, Field(gt=0, lt=1)]
+Slice = Literal["view", "sex", "age", "source"]
+
+
+class GateBudgetParams(Section):
+    """The chance of a wrong promotion over all looks at a test set; the share per look."""
+
+    total: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    share: Annotated[float, Field(gt=0, le=1)] = 0.05
+
+
+class GateParams(Section):
+    """The gate's rule; no stage reads it. ``lapvqa.gate.verdict`` says what each value means.
+
+    ``guard_level``: of the tests that a candidate must pass besides being better; ``patients``: of
+    the sealed set, fewer are not asked; ``slice_patients``: the same of a slice.
+    """
+
+    primary: Annotated[list[Endpoint], Field(min_length=1)] = ["rrg.finding_f1_micro"]
+    margins: dict[Endpoint, Margin] = {}
+    slices: list[Slice] = ["view", "sex", "age", "source"]
+    slice_margin: Margin = 0.05
+    slice_patients: Annotated[int, Field(ge=2)] = 20
+    worthwhile: Margin = 0.02
+    guard_level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    patients: Annotated[int, Field(ge=2)] = 30
+    budget: GateBudgetParams = GateBudgetParams()
+    sealed_share: Share = 0.5
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -447,6 +479,7 @@ class Params(Section):
     safeguards: SafeguardParams = SafeguardParams()
     retraining: RetrainingParams = RetrainingParams()
     drift: DriftParams = DriftParams()
+    gate: GateParams = GateParams()
 
 
 def load_params(path: Path) -> Params:

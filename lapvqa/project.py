@@ -50,6 +50,16 @@ class Project:
         return self.root / "tombstones.json"
 
     @property
+    def sealed(self) -> Path:
+        """sealed.json: by which rule test patients are kept for the gate, unseen."""
+        return self.root / "sealed.json"
+
+    @property
+    def verdicts(self) -> Path:
+        """gates/: the signed verdict of each gate."""
+        return self.root / "gates"
+
+    @property
     def receipts(self) -> Path:
         """erasures/: a receipt of each erasure, JSON and page."""
         return self.root / "erasures"

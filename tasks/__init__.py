@@ -15,6 +15,8 @@ Files, in the order in which data meets them:
     ingest_on_dask.py  ingest's files read by a Dask cluster beforehand
     child_process.py   one stage's `dvc repro -s`, streamed, which never outlives us
     ledger_lines.py    the ledger's entries, also of stages that a bare `dvc repro` ran
+    judging.py         one encoder by one evaluation, recorded
+    promotion.py       the gate asked, and the alias ``champion`` moved on its verdict
     erasing/           erasure where DVC and MLflow keep copies
     mlflow_records/    MLflow: runs, metrics while they come, what waits on disk, the encoder
     mlflow_private.py  the names of MLflow that nobody promised

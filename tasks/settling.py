@@ -66,14 +66,16 @@ def register(project: Project, store: Store) -> str | None:
     if not (folder / registry.WEIGHTS).exists():
         return None
     registered = registry.register_folder(store, project, folder)
-    model = {"name": registry.MODEL, "aliases": [registry.ALIAS], **registered._asdict()}
+    name = registry.model_name(store, project)
+    model = {"name": name, "aliases": [registry.CANDIDATE], **registered._asdict()}
     ledger.extend(project, lambda before: _unless_last(before, model))
     return registered.version
 
 
 def _unless_last(before: list[Entry], model: dict[str, Any]) -> list[Draft]:
-    """Return the entry of a registered model, unless it is what was said last of any."""
-    last = next((entry.payload for entry in reversed(before) if entry.kind == MODEL), None)
+    """Return the entry of a candidate, unless it is what was said last of any candidate."""
+    said = (entry.payload for entry in reversed(before) if entry.kind == MODEL and entry.payload)
+    last = next((one for one in said if registry.CANDIDATE in one.get("aliases", [])), None)
     return [] if last == model else [Draft(MODEL, model)]
 
 

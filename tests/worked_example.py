@@ -20,7 +20,7 @@ def copy_package(repository: Path, root: Path) -> None:
     for name in ("lapvqa", "tasks", "flows"):
         shutil.copytree(repository / name, root / name, ignore=half_written)
     shutil.copytree(repository / "params", root / "params")
-    for name in ("dvc.yaml", ".dvcignore", "tombstones.json"):
+    for name in ("dvc.yaml", ".dvcignore", "tombstones.json", "sealed.json"):
         shutil.copy(repository / name, root)
 
 

@@ -20,6 +20,7 @@ Files, in the order in which data meets them:
     replay.py         a stretch of the training, computed again
     evaluate.py       judge the pipeline's encoder or others
     comparison.py     the table of encoders side by side
+    gate.py           candidate against champion, the sealed share, the way back
     score.py          score anybody's predictions
     lineage.py        up, down, diff, why, verify, log: where from, what became of it
     drift.py          has what arrives changed?

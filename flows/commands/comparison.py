@@ -45,6 +45,7 @@ def _show_line(line: ComparisonLine, width: int, console: Console) -> None:
             table.add_row(name, score.estimate.shown(), *_difference(name, score))
         console.print(table)
     _show_delong(line, console)
+    _show_contaminated(line, console)
     for reason, absent in _by_reason(line.absent).items():
         console.print(f"{', '.join(absent)}: not computed: {reason}", markup=False)
 
@@ -70,6 +71,16 @@ def _show_delong(line: ComparisonLine, console: Console) -> None:
             found.append(f"{name} {sum(one < _SURPRISING for one in known)} of {len(known)}")
     if found:
         console.print(f"DeLong p below {_SURPRISING}, labels: {', '.join(found)}", markup=False)
+
+
+def _show_contaminated(line: ComparisonLine, console: Console) -> None:
+    """Name the systems whose training may know the test images, with the reasons."""
+    named: dict[str, list[str]] = {}
+    for name, score in line.scores.items():
+        for why in score.contaminated:
+            named.setdefault(why, []).append(name)
+    for why, names in named.items():
+        console.print(f"contaminated: {', '.join(names)}: {why}", markup=False)
 
 
 def _by_reason(absent: Mapping[str, str]) -> dict[str, list[str]]:

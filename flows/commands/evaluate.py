@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +15,6 @@ from lapvqa.project import Project
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lapvqa.job import Counts
-    from tasks.display import Display
 
 Encoders = dict[str, Path]
 
@@ -104,6 +100,7 @@ def _judge(encoders: Encoders, tasks: list[str], project: Project, console: Cons
     from lapvqa import storage
     from lapvqa.evaluation import external_encoders
     from tasks.display import Display
+    from tasks.judging import judge_encoder
 
     code, display = 0, Display(console)
     # A run at work would replace images and tables under our feet.
@@ -113,7 +110,7 @@ def _judge(encoders: Encoders, tasks: list[str], project: Project, console: Cons
         for name, path in encoders.items():
             for task in tasks:
                 try:
-                    _judge_one(name, path, task, project, display)
+                    judge_encoder(name, path, task, project, display)
                 except LapvqaError as error:
                     display.clear()
                     if len(tasks) == len(encoders) == 1:
@@ -122,66 +119,6 @@ def _judge(encoders: Encoders, tasks: list[str], project: Project, console: Cons
                     terminal.show_error(error)
                     code = code or error.exit_code
     return code
-
-
-def _judge_one(name: str, path: Path, task: str, project: Project, display: Display) -> None:
-    from lapvqa.evaluation import external_encoders
-    from lapvqa.evaluation.evaluate import evaluate
-    from lapvqa.job import open_job
-    from lapvqa.params import load_params
-    from lapvqa.recorder import Recorder
-    from tasks.display import StageOutcome
-
-    params = load_params(project.params).evaluate
-    began, started, stage = time.time(), time.monotonic(), f"evaluate@{task}"
-    display.begin(stage, name)
-    record = project.record(f"encoder-{name}@{task}")
-    recorder = Recorder(record, stage=stage, machine_readable=True, listener=_listener(display))
-    try:
-        job = open_job(project, recorder)
-        encoder = external_encoders.external_encoder(name, path, project)
-        counts = evaluate(find(task), encoder, params, job)
-        recorder.summary(counts)
-    finally:
-        recorder.close()
-    _record(project, name, task, began, time.monotonic() - started, counts)
-    display.end(StageOutcome(stage, "ran", time.monotonic() - started, name))
-    if "reason" in counts:
-        display.say(f"  not computed: {counts['reason']}")
-
-
-def _record(
-    project: Project, name: str, task: str, began: float, seconds: float, counts: Counts
-) -> None:
-    """Tell the ledger, so that `lapvqa lineage` can be asked for it."""
-    from lapvqa.evaluation import external_encoders
-    from lapvqa.lineage import environment, evaluations, recording
-    from lapvqa.lineage.origins import EVALUATION
-    from lapvqa.lineage.runs import Run
-    from tasks import results
-
-    folder = project.evaluations_dir(name).relative_to(project.root)
-    metrics = (f"{folder}/{task}/metrics.json",)
-    run = Run(
-        EVALUATION, began, seconds, counts=counts, environment=environment.facts(project),
-        metrics=results.metric_values(project.root, metrics),
-    )  # fmt: skip
-    evaluations.record(
-        project, run, name=name, task=task, commit=recording.read_commit(project.root),
-        encoder=external_encoders.read_encoders(project)[name]["digest"],
-    )  # fmt: skip
-
-
-def _listener(display: Display) -> Callable[[str], None]:
-    from lapvqa.recorder import PROGRESS_PREFIX
-
-    def take(line: str) -> None:
-        if line.startswith(PROGRESS_PREFIX):
-            display.progress(json.loads(line.removeprefix(PROGRESS_PREFIX)))
-        else:
-            display.say(line)
-
-    return take
 
 
 def _show_task(task: str, folders: list[Path], as_json: bool) -> int:

@@ -28,6 +28,7 @@ def execute(project: Project) -> int:
     at_work = {progress.stage: progress for progress in stages_at_work(project)}
     _show_running(project, at_work, console)
     _show_stages(project, at_work, console)
+    _show_champion(project, console)
     _show_erasures(project, console)
     _show_rejects(project, console)
     _show_coverage(project, console)
@@ -44,6 +45,25 @@ def _show_running(project: Project, at_work: dict[str, Progress], console: Conso
         console.print(f"  {describe(progress)}", markup=False)
     if not holder and not at_work:
         console.print("running: nothing")
+
+
+def _show_champion(project: Project, console: Console) -> None:
+    """Say who is champion as the ledger tells: MLflow takes seconds to ask."""
+    from lapvqa.gate import champions, looks
+    from lapvqa.lineage import ledger
+
+    entries = ledger.entries(project)
+    last = champions.last_move(entries)
+    if last is None:
+        console.print("champion: none yet; `lapvqa gate` judges what was exported")
+    else:
+        console.print(
+            f"champion: version {last['version']} ({last['sha256'][:12]}) of {last['name']}",
+            markup=False,
+        )
+    said = list(looks.decisions(entries))
+    if said:
+        console.print(f"last gate: {said[-1]['decision']}", markup=False, soft_wrap=True)
 
 
 def describe(progress: Progress) -> str:

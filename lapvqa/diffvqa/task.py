@@ -13,6 +13,7 @@ TASK = EvaluationTask(
         name="diff_vqa",
         data="MIMIC-Diff-VQA",
         holds="mimic_pair_questions.csv",
+        of_archive=True,
     ),
     schema=ANSWER_PREDICTIONS,
     primary="bleu4",

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 from pyroaring import BitMap
 
 from lapvqa import storage
+from lapvqa.evaluation.results import PREDICTIONS
+from lapvqa.evaluation.sealed import SEALED
 from lapvqa.evaluation.task_table import EVALUATIONS
 from lapvqa.ingest.columns import counted, is_one_of
 from lapvqa.lineage import ledger, merkle
@@ -143,12 +145,14 @@ def affected_metrics(project: Project, patient: str) -> list[dict[str, Any]]:
     """Return the evaluations in results/ whose test samples hold the patient."""
     found = []
     for task in EVALUATIONS:
-        path = project.result_dir(task) / "predictions.parquet"
-        if not path.exists():
-            continue
-        table = pq.read_table(path, columns=["patient", "sample"], partitioning=None)
-        own = table.filter(pa.array(is_one_of(table["patient"], [patient])))
-        samples = len(set(own["sample"].to_pylist()))
+        samples = 0
+        for name in (PREDICTIONS, SEALED):  # a patient is in one of the two
+            path = project.result_dir(task) / name
+            if not path.exists():
+                continue
+            table = pq.read_table(path, columns=["patient", "sample"], partitioning=None)
+            own = table.filter(pa.array(is_one_of(table["patient"], [patient])))
+            samples += len(set(own["sample"].to_pylist()))
         if samples:
             found.append({"task": task, "samples_of_patient": samples})
     return found

@@ -14,6 +14,7 @@ Files, in the order in which data meets them:
     answering.py          the question tasks' common judge
     answer_scoring.py     metrics of answers, for both question tasks
     prediction_rows.py    predictions by system: one system's rows in order, a curve for each
+    sealed.py             which test patients nobody gets to see
     contamination.py      are test images known to the training of the encoders
     contract.py           predictions first, metrics and curves from predictions alone
     differences.py        two systems on the same samples: each metric's difference and its p

@@ -9,7 +9,7 @@ no difference. A task whose predictions have several writers has a line for each
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +17,15 @@ import pyarrow.compute as pc
 
 from lapvqa import storage
 from lapvqa.evaluation import differences, task_table
-from lapvqa.evaluation.results import METRICS, PREDICTIONS, Interval, TaskResult, read_result
+from lapvqa.evaluation.results import (
+    BASELINE,
+    METRICS,
+    PAIRS,
+    PREDICTIONS,
+    Interval,
+    TaskResult,
+    read_result,
+)
 from lapvqa.evaluation.task import EvaluationTask
 from lapvqa.metrics import replicates
 from lapvqa.metrics.bootstrap import Array, Measures, draw_values
@@ -31,6 +39,8 @@ REFERENCE = "trained"
 OTHER_SAMPLES = "test sets differ"
 OTHER_TRUTH = "truth differs"
 NO_REFERENCE = "trained has none"
+NOBODY_LOOKED = "nobody has looked whether its training knows the test images"
+_UNTRAINED = {untrained for _, untrained in PAIRS.values()} | {BASELINE}
 
 _TRUTH = (
     "sample", "label", "patient", "target", "question", "phrase", "reference", "truth",
@@ -46,7 +56,8 @@ class Score:
     """A system's primary metric.
 
     ``difference``: minus the reference's; None with a ``note`` that says why, and of the reference
-    itself. ``delong``: label -> p of the AUC's difference.
+    itself. ``delong``: label -> p of the AUC's difference. ``contaminated``: why its training may
+    know the test images; empty if it does not.
     """
 
     estimate: Interval
@@ -54,6 +65,7 @@ class Score:
     difference: Difference | None = None
     delong: Mapping[str, float | None] = field(default_factory=dict)
     note: str = ""
+    contaminated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,7 +109,17 @@ class SystemResult:
 
     def score(self, primary: str) -> Score:
         """Return the primary metric."""
-        return Score(self.result.interval(self.system, primary), self.result.num_samples)
+        return Score(
+            self.result.interval(self.system, primary), self.result.num_samples,
+            contaminated=self._contaminated(),
+        )  # fmt: skip
+
+    def _contaminated(self) -> tuple[str, ...]:
+        """Return why training may know the test images; untrained weights know nothing."""
+        stamp = self.result.contaminated
+        if self.system in _UNTRAINED or stamp is False:
+            return ()
+        return (NOBODY_LOOKED,) if stamp is None else stamp.why
 
 
 def compare(
@@ -159,19 +181,31 @@ class Drawn:
         table = storage.read_table(
             result.folder / PREDICTIONS, task.schema, made_by=f"evaluate@{task.name}"
         )
-        heads = replicates.heads_by_system(pc.unique(table["system"]).to_pylist())[result.system]
+        return cls.of(table, result.system, task, common)
+
+    @classmethod
+    def of(
+        cls, table: pa.Table, system: str, task: EvaluationTask, common: BootstrapParams
+    ) -> Drawn:
+        """Draw one system of a table of predictions."""
+        heads = replicates.heads_by_system(pc.unique(table["system"]).to_pylist())[system]
         measures = replicates.mean_over_heads(replicates.measure_heads(task.measure, table, heads))
         values = draw_values(
             measures.statistic, measures.patients, draws=common.bootstrap_draws, seed=common.seed
         )
-        return cls(task.primary, replicates.rows_of(table, result.system), measures, values)
+        return cls(task.primary, replicates.rows_of(table, system), measures, values)
 
     @property
     def truth(self) -> pa.Table:
         """The columns to be predicted, in one order."""
-        columns = [name for name in _TRUTH if name in self.rows.schema.names]
-        keys = [(name, "ascending") for name in ("sample", "label") if name in columns]
-        return self.rows.select(columns).sort_by(keys)
+        return truth_of(self.rows)
+
+
+def truth_of(rows: pa.Table) -> pa.Table:
+    """Return the columns of one system's rows that all systems share, in one order."""
+    columns = [name for name in _TRUTH if name in rows.schema.names]
+    keys = [(name, "ascending") for name in ("sample", "label") if name in columns]
+    return rows.select(columns).sort_by(keys)
 
 
 def _compared(score: Score, system: Drawn, reference: Drawn, common: BootstrapParams) -> Score:
@@ -184,11 +218,10 @@ def _compared(score: Score, system: Drawn, reference: Drawn, common: BootstrapPa
         confidence=common.confidence,
     )
     primary = by_metric[system.primary]
-    return Score(
-        score.estimate,
-        score.num_samples,
-        Difference(**{key: primary[key] for key in ("value", "low", "high", "p_value")}),
-        {
+    return replace(
+        score,
+        difference=Difference(**{key: primary[key] for key in ("value", "low", "high", "p_value")}),
+        delong={
             name.removeprefix(_AUC): numbers["delong_p"]
             for name, numbers in by_metric.items()
             if "delong_p" in numbers
@@ -197,7 +230,7 @@ def _compared(score: Score, system: Drawn, reference: Drawn, common: BootstrapPa
 
 
 def _noted(score: Score, note: str) -> Score:
-    return Score(score.estimate, score.num_samples, note=note)
+    return replace(score, note=note)
 
 
 def _read(task: str, folder: Path, system: str) -> SystemResult:

@@ -12,6 +12,9 @@ metrics.json, computed:
 or, without the data: {"task", "status": "not computed", "reason"}.
 Undefined numbers are null. Numbers carry six decimals, so that the bytes are stable.
 
+sealed.parquet has the rows of patients whom nobody sees (``lapvqa.evaluation.sealed``): no number
+is made of it here.
+
 extra/ holds what else a task leaves: head.pt, its trained head in the published form, if it has
 one; examples.npz (detection), the pixels that the report page shows; files.json lists them.
 
@@ -47,6 +50,7 @@ from lapvqa.evaluation.results import (
     PREDICTIONS,
     Contamination,
 )
+from lapvqa.evaluation.sealed import SEALED, divide
 from lapvqa.evaluation.task import CurveTable, EvaluationTask
 from lapvqa.job import Counts
 from lapvqa.metrics import record, replicates
@@ -56,6 +60,7 @@ from lapvqa.params import BootstrapParams
 _PROTOCOL_KEY = b"lapvqa.protocol"
 _REASON_KEY = b"lapvqa.not_computed"
 _CONTAMINATED_KEY = b"lapvqa.contaminated"
+_ALL_SEALED = "all test patients are sealed for the gate: sealed.json"
 _DECIMALS = 6
 
 
@@ -75,19 +80,23 @@ def publish(
     folder: Path,
     common: BootstrapParams,
     contaminated: Contamination | Literal[False] | None = None,
+    sealed: frozenset[str] = frozenset(),
 ) -> Counts:
     """Write predictions to ``folder``, then score what was written; return the closing counts.
 
     ``protocol``: strings and numbers that say how the predictions were made (recipe, splits,
     chosen hyperparameters, images that could not be read). It travels inside predictions.parquet,
     and so does what is known of the test images' way into training: ``contaminated``, None if
-    nobody has looked.
+    nobody has looked. Rows of the patients ``sealed`` are kept apart, and not scored.
     """
     facts = {_PROTOCOL_KEY: json.dumps(protocol, sort_keys=True, allow_nan=False)}
     if contaminated is not None:
         stamp = contaminated.as_json() if contaminated else False
         facts[_CONTAMINATED_KEY] = json.dumps(stamp, sort_keys=True)
-    described = predictions.replace_schema_metadata(facts)
+    described, apart = divide(predictions.replace_schema_metadata(facts), sealed)
+    if apart.num_rows and not described.num_rows:
+        described = described.replace_schema_metadata({_REASON_KEY: _ALL_SEALED})
+    storage.write_table(folder / SEALED, apart, task.schema)
     storage.write_table(folder / PREDICTIONS, described, task.schema)
     _close_extra(folder)
     return score(task, folder=folder, common=common)
@@ -101,7 +110,8 @@ def not_computed(
     ``reason`` says what is missing and what to set, without absolute paths.
     """
     empty = task.schema.empty_table().replace_schema_metadata({_REASON_KEY: reason})
-    storage.write_table(folder / PREDICTIONS, empty, task.schema)
+    for name in (SEALED, PREDICTIONS):
+        storage.write_table(folder / name, empty, task.schema)
     empty_extra(folder)
     _close_extra(folder)
     return score(task, folder=folder, common=common)
@@ -196,6 +206,19 @@ def metrics_of(
             "samples_sha256": _digest(sorted(set(first.samples))),
         },
     }
+
+
+def reason_of(predictions: pa.Table) -> str:
+    """Return why there are no predictions; empty if there are."""
+    reason: bytes = (predictions.schema.metadata or {}).get(_REASON_KEY, b"")
+    return reason.decode()
+
+
+def contamination_of(predictions: pa.Table) -> Contamination | Literal[False] | None:
+    """Return the stamp that travels with predictions; None if nobody has looked."""
+    stamp = (predictions.schema.metadata or {}).get(_CONTAMINATED_KEY)
+    known = None if stamp is None else json.loads(stamp)
+    return Contamination(tuple(known["why"]), known["counts"]) if known else known
 
 
 def protocol_of(predictions: pa.Table) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from lapvqa import storage
 from lapvqa.datasets.image_folder import ImageFolder, open_folder
 from lapvqa.errors import OtherArchiveError
-from lapvqa.evaluation import contamination, contract
+from lapvqa.evaluation import contamination, contract, sealed
 from lapvqa.evaluation.image_encoder import ImageEncoder, OwnEncoder
 from lapvqa.evaluation.task import EvaluationTask
 from lapvqa.job import Counts, Job
@@ -94,7 +94,17 @@ class Evaluation(Generic[P]):
             folder=self.folder,
             common=self.common,
             contaminated=contaminated,
+            sealed=self._sealed(),
         )
+
+    def shown(self, predictions: pa.Table) -> pa.Table:
+        """Return the rows that may be seen: what a protocol counts."""
+        return sealed.divide(predictions, self._sealed())[0]
+
+    def _sealed(self) -> frozenset[str]:
+        if not self.task.tests_archive:
+            return frozenset()
+        return sealed.sealed_patients(self.job.project)
 
 
 def evaluate(

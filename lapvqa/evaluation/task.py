@@ -35,12 +35,14 @@ class CurveTable:
 class InputFolder:
     """A public data set's folder: its ``name`` in ``inventory`` of params.yaml.
 
-    ``data``: what is looked for; ``holds``: the files that the folder is known by.
+    ``data``: what is looked for; ``holds``: the files that the folder is known by;
+    ``of_archive``: it asks about images of the archive, whose patients' keys it has.
     """
 
     name: str
     data: str
     holds: str
+    of_archive: bool = False
 
     @property
     def absent(self) -> str:
@@ -100,6 +102,11 @@ class EvaluationTask:
     about: str
     charted: tuple[str, ...]
     examples: ExampleKind
+
+    @property
+    def tests_archive(self) -> bool:
+        """Whether its test patients are the archive's own: only these can be sealed."""
+        return self.folder is None or self.folder.of_archive
 
     @property
     def judge_module(self) -> str:

@@ -1,10 +1,12 @@
 """The rule applied to the evidence: PROMOTE, REJECT, or INCONCLUSIVE with what is missing.
 
-PROMOTE needs all of these, each by patient and one-sided at the granted level: better than the
-champion in a primary endpoint (Holm, Scand. J. Stat. 6 (1979), over the primary ones); not worse
-than the champion, and than the first anchor, by more than the margin in every other endpoint; nor
-than the champion in any slice. All of the latter must hold, so none of them needs a correction
-(intersection-union: Berger, Technometrics 24 (1982)).
+PROMOTE needs all of these, each by patient and one-sided: better than the champion in a primary
+endpoint (Holm, Scand. J. Stat. 6 (1979), over the primary ones) and in none of them behind the
+first anchor, at the level that the budget grants; at the level of guards, not worse than the
+champion, and than the anchor, by more than the margin in every other endpoint; nor than the
+champion in any slice. All of the latter must hold, so none of them needs a correction
+(intersection-union: Berger, Technometrics 24 (1982)). For the same reason a guard may be of
+patients whose results were seen: a condition more can only keep a candidate out.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from statistics import NormalDist
 
 _NORMAL = NormalDist()
 _POWER = 0.8
+
+SPENT = "the error budget of this test set is spent: new patients are needed"
 
 
 class Outcome(StrEnum):
@@ -74,6 +78,8 @@ class Rule:
     """The same of the primary endpoints within each slice."""
     worthwhile: float
     """A gain that is worth a promotion: what the number of missing patients is reckoned for."""
+    guard_level: float = 0.0
+    """Of the tests that guard; never below what the budget grants."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,10 @@ class Evidence:
     """Endpoint -> candidate minus the first anchor; empty where the champion is the anchor."""
     slices: Mapping[str, Mapping[str, Paired]] = field(default_factory=dict)
     """Slice -> primary endpoint -> candidate minus champion."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Guarding endpoint -> why it cannot be judged in this project: its data set is not here."""
+    opponent: str = "champion"
+    """What the champion's side is called: of a first gate the untrained encoder."""
     faults: tuple[str, ...] = ()
     """Why nothing can be concluded: contaminated, missing or foreign predictions."""
 
@@ -104,20 +114,18 @@ def decide(rule: Rule, evidence: Evidence, level: float) -> Verdict:
     """Apply the rule at the level that the budget grants."""
     faults = [*evidence.faults, *_missing(rule, evidence)]
     if level <= 0:
-        faults.append("the error budget of this test set is spent: new patients are needed")
+        faults.append(SPENT)
     if faults:
         return Verdict(Outcome.INCONCLUSIVE, level, tuple(faults))
-    guarded = _guarded(rule, evidence)
-    worse = [name for name, (paired, margin) in guarded.items() if paired.is_worse(margin, level)]
+    guarded = _guarded(rule, evidence, level)
+    worse = [name for name, guard in guarded.items() if guard.fails()]
     if worse:
         reasons = tuple(f"{name}: worse by more than its margin" for name in worse)
         return Verdict(Outcome.REJECT, level, reasons)
     better = holm({name: evidence.champion[name].p_better() for name in rule.primary}, level)
-    unshown = [
-        name for name, (paired, margin) in guarded.items() if paired.p_better(margin) > level
-    ]
+    unshown = [name for name, guard in guarded.items() if not guard.holds()]
     if better and not unshown:
-        reasons = tuple(f"{name}: better than the champion" for name in sorted(better))
+        reasons = tuple(f"{name}: better than the {evidence.opponent}" for name in sorted(better))
         return Verdict(Outcome.PROMOTE, level, reasons)
     return _not_shown(rule, evidence, level, bool(better), unshown)
 
@@ -133,7 +141,7 @@ def holm(p_values: Mapping[str, float], level: float) -> set[str]:
 
 
 def _missing(rule: Rule, evidence: Evidence) -> list[str]:
-    wanted = {*rule.primary, *rule.margins}
+    wanted = {*rule.primary, *rule.margins} - set(evidence.absent)
     sides = {"champion": evidence.champion, "anchor": evidence.anchor}
     return [
         f"{name}: no comparison with the {side}"
@@ -143,22 +151,43 @@ def _missing(rule: Rule, evidence: Evidence) -> list[str]:
     ]
 
 
-def _guarded(rule: Rule, evidence: Evidence) -> dict[str, tuple[Paired, float]]:
-    """Return every comparison that must not be worse by more than its margin."""
+@dataclass(frozen=True)
+class _Guard:
+    """A comparison that must not be worse by more than ``margin``, at ``level``."""
+
+    paired: Paired
+    margin: float
+    level: float
+
+    def holds(self) -> bool:
+        return self.paired.p_better(self.margin) <= self.level
+
+    def fails(self) -> bool:
+        return self.paired.is_worse(self.margin, self.level)
+
+    def needed(self) -> int | None:
+        return self.paired.needed(self.level, effect=0.0, margin=self.margin)
+
+
+def _guarded(rule: Rule, evidence: Evidence, level: float) -> dict[str, _Guard]:
+    guards = max(level, rule.guard_level)
     guarded = {
-        f"{name} against the {side}": (found[name], margin)
-        for side, found in (("champion", evidence.champion), ("anchor", evidence.anchor))
+        f"{name} against the {side}": _Guard(found[name], margin, guards)
+        for side, found in ((evidence.opponent, evidence.champion), ("anchor", evidence.anchor))
         if found
         for name, margin in rule.margins.items()
+        if name not in evidence.absent
     }
     # The primary endpoints must not fall behind the anchor at all, or small steps add up.
     guarded |= {
-        f"{name} against the anchor": (evidence.anchor[name], rule.margins.get(name, 0.0))
+        f"{name} against the anchor": _Guard(
+            evidence.anchor[name], rule.margins.get(name, 0.0), level
+        )
         for name in rule.primary
         if evidence.anchor
     }
     return guarded | {
-        f"{name} in {part}": (found[name], rule.slice_margin)
+        f"{name} in {part}": _Guard(found[name], rule.slice_margin, guards)
         for part, found in evidence.slices.items()
         for name in rule.primary
         if name in found
@@ -176,10 +205,8 @@ def _not_shown(
     if not better and worthless:
         reasons = ["no gain that is worth a promotion"]
         return Verdict(Outcome.REJECT, level, tuple(reasons))
-    guarded = _guarded(rule, evidence)
-    counts = [
-        guarded[name][0].needed(level, effect=0.0, margin=guarded[name][1]) for name in unshown
-    ]
+    guarded = _guarded(rule, evidence, level)
+    counts = [guarded[name].needed() for name in unshown]
     if not better:
         counts += [paired.needed(level, effect=rule.worthwhile) for paired in primary]
     known = [count for count in counts if count is not None]

@@ -49,7 +49,7 @@ _ALWAYS = {
     "training.json",
     "card.json",
 }
-_PREDICTIONS = {"predictions.parquet"}
+_PREDICTIONS = {"predictions.parquet"}  # never those of sealed patients: nobody sees them
 _WEIGHTS = {WEIGHTS, "model_best.pt"}
 _UNREADABLE = (
     zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError,

@@ -44,6 +44,25 @@ def record(
     return recording.write(project, run, code, commit, locks)
 
 
+def is_current(project: Project, *, name: str, task: str, encoder: str) -> bool:
+    """Tell whether an encoder's results are what judging it now would give, by their digests.
+
+    The same weights, data, code and parameters as the latest judgement that the ledger tells, and
+    its files unchanged since.
+    """
+    known = {"encoder": name, "task": task, "digest": encoder}
+    told = (run for run in reversed(recording.told(project)) if run.stage == EVALUATION)
+    last = next((run for run in told if known.items() <= run.counts.items()), None)
+    if last is None:
+        return False
+    hasher = Hasher(project, {})
+    data, code = _read_by(project, f"evaluate@{task}", stagefile.locked(project), hasher)
+    now = data, code["digest"], _parameters(project, task)
+    return (last.deps, last.code, last.params) == now and all(
+        hasher.md5(path) == md5 for path, md5 in last.outs.items()
+    )
+
+
 def _read_by(
     project: Project, stage: str, locks: dict[str, LockedStage], hasher: Hasher
 ) -> tuple[dict[str, str], dict[str, Any]]:

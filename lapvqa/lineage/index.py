@@ -22,6 +22,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lapvqa.evaluation.results import PREDICTIONS
+from lapvqa.evaluation.sealed import SEALED
 from lapvqa.lineage import first_ledger, ledger, runs
 from lapvqa.lineage.ledger import CODE, RUN, TRAINED_ON, Entry
 from lapvqa.lineage.row_numbers import unpacked
@@ -281,8 +283,12 @@ def _token_files(project: Project) -> list[Path]:
 
 
 def _prediction_files(project: Project) -> list[Path]:
-    found = [*project.root.glob("results/*/predictions.parquet")]
-    return sorted([*found, *project.root.glob("evaluations/*/*/predictions.parquet")])
+    return sorted(
+        path
+        for folder in ("results/*", "evaluations/*/*")
+        for name in (PREDICTIONS, SEALED)
+        for path in project.root.glob(f"{folder}/{name}")
+    )
 
 
 def _add_entries(database: sqlite3.Connection, entries: list[Entry]) -> None:

@@ -180,6 +180,11 @@ def _decision(said: dict[str, Any]) -> str:
 
 
 def _look(said: dict[str, Any]) -> str:
+    if "manifest" in said:
+        return (
+            f"The gate looked at {said['number_of_patients']} test patients "
+            f"({said['manifest']}; {said['new_patients']} new), at level {said['level']:.2g}."
+        )
     return f"Somebody looked at the results of a test set: {said.get('task') or said.get('what')}."
 
 

@@ -35,6 +35,7 @@ TASK = EvaluationTask(
         name="ms_cxr",
         data="MS-CXR",
         holds="MS_CXR_Local_Alignment_v1.1.0.csv or .json (or those of v1.0.0)",
+        of_archive=True,
     ),
     schema=GROUNDING_PREDICTIONS,
     primary=scoring.PRIMARY,

@@ -2,8 +2,8 @@
 
 evaluations/comparison.json: {"reference", "p_value", "delong_p", "encoders": {name: encoder.json},
 "lines": [{"task", "writer", "metric", "systems": {system: {"value", "low", "high", "num_samples",
-"difference": {"value", "low", "high", "p_value"} or null, "delong_p": {label: p}, "note"}},
-"not_computed": {system: reason}}]}.
+"difference": {"value", "low", "high", "p_value"} or null, "delong_p": {label: p}, "note",
+"contaminated": [why]}}, "not_computed": {system: reason}}]}.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NAMES = ("comparison.json", "comparison.csv", "comparison.svg")
 
 _COLUMNS = (
     "row", "task", "writer", "system", "metric", "value", "low", "high", "num_samples",
-    "difference", "difference_low", "difference_high", "p_value", "note",
+    "difference", "difference_low", "difference_high", "p_value", "note", "contaminated",
 )  # fmt: skip
 _DECIMALS = 6
 
@@ -81,6 +81,7 @@ def _system(score: Score) -> dict[str, Any]:
         "difference": difference,
         "delong_p": _rounded(score.delong),
         "note": score.note or None,
+        "contaminated": list(score.contaminated),
     }
 
 
@@ -108,7 +109,7 @@ def _rows(lines: Sequence[ComparisonLine]) -> Iterator[list[str | float | None]]
                 f"{line.name}: {name}", line.task, line.writer, name, line.metric,
                 one["value"], one["low"], one["high"], score.num_samples,
                 *(difference.get(key) for key in ("value", "low", "high", "p_value")),
-                score.note,
+                score.note, "; ".join(score.contaminated),
             ]  # fmt: skip
 
 
@@ -182,7 +183,9 @@ def _mark(score: Score, name: str, axis: Axis, y: int) -> Markup:
     if estimate.limits is not None:
         low, high = (_place(axis, limit) for limit in estimate.limits)
         bar = Markup('<path d="M{} {}H{}" stroke="{}" stroke-width="2"/>').format(low, y, high, ink)
-    note = Markup('<tspan fill="{}"> {}</tspan>').format(_GREY, score.note) if score.note else ""
+    notes = [score.note, "contaminated" if score.contaminated else ""]
+    said = ", ".join(filter(None, notes))
+    note = Markup('<tspan fill="{}"> {}</tspan>').format(_GREY, said) if said else ""
     return Markup(
         '{}<circle cx="{}" cy="{}" r="4.5" fill="{}"/><text x="{}" y="{}">{}{}</text>'
     ).format(bar, _place(axis, estimate.value), y, ink, _RIGHT + 14, y + 4, estimate.shown(), note)

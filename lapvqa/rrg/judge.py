@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from lapvqa.errors import ConfigError
@@ -86,10 +87,11 @@ def judge(run: Evaluation[RrgParams]) -> Counts:
     common_text, common_count = most_common(targets)
     texts[BASELINE] = [common_text] * len(studies)
     predictions = _predictions(studies, texts)
+    shown = run.shown(predictions)
     protocol = {
         **scoring.PROTOCOL,
         "finding_truth": scoring.truth_source(predictions),
-        "studies_with_truth": sum(study.truth is not None for study in studies),
+        "studies_with_truth": _with_truth(shown),
         "split": params.split,
         "sections": params.sections,
         "image": "one per study: the first frontal one by key",
@@ -101,7 +103,7 @@ def judge(run: Evaluation[RrgParams]) -> Counts:
         **scoring.describe_languages(count_languages(job.project, studies)),
         **features.describe(encoders),
         **head_facts,
-        **{f"empty_outputs_{system}": written.count("") for system, written in texts.items()},
+        **{f"empty_outputs_{system}": _empty(shown, system) for system in texts},
     }
     return run.publish(predictions, protocol)
 
@@ -220,3 +222,13 @@ def _predictions(studies: Sequence[ReportStudy], written: dict[str, list[str]]) 
         for study, text in zip(studies, texts, strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=RRG_PREDICTIONS)
+
+
+def _with_truth(shown: pa.Table) -> int:
+    """Return of how many studies that may be seen findings are known."""
+    return len(set(shown.filter(pc.is_valid(shown["truth"]))["sample"].to_pylist()))
+
+
+def _empty(shown: pa.Table, system: str) -> int:
+    own = shown.filter(pc.equal(shown["system"], system))
+    return int(pc.sum(pc.equal(own["hypothesis"], "")).as_py() or 0)

@@ -13,6 +13,7 @@ TASK = EvaluationTask(
         name="ext_vqa",
         data="MIMIC-Ext-MIMIC-CXR-VQA",
         holds="train.json, valid.json and test.json",
+        of_archive=True,
     ),
     schema=ANSWER_PREDICTIONS,
     primary="exact_match",

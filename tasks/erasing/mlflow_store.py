@@ -71,12 +71,12 @@ def mark_versions(project: Project, request: str, weights: set[str]) -> list[str
     Empty if MLflow does not answer: the ledger has the mark in any case.
     """
     try:
-        client = connect(project, load_machine(project)).client
+        store = connect(project, load_machine(project))
     except RecordsUnavailableError:
         return []
-    marked = []
-    for version in client.search_model_versions(f"name = '{registry.MODEL}'"):
+    marked, client, name = [], store.client, registry.model_name(store, project)
+    for version in client.search_model_versions(f"name = '{name}'"):
         if version.tags.get("sha256") in weights:
-            client.set_model_version_tag(registry.MODEL, version.version, CONTAMINATED, request)
+            client.set_model_version_tag(name, version.version, CONTAMINATED, request)
             marked.append(str(version.version))
     return sorted(marked, key=int)

@@ -1,4 +1,9 @@
-"""The exported encoder as a registered model of MLflow: a version per set of weights."""
+"""The exported encoder as a registered model of MLflow: a version per set of weights.
+
+Export makes a version the ``candidate``. Which one is the ``champion`` is for ``tasks.promotion``
+to say, which alone moves that alias. On a server that several projects share, each has a model of
+its own name: what one of them does moves no alias of another.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lapvqa import storage
+from lapvqa.errors import MissingArtifactError
+from lapvqa.lineage import ledger
 from lapvqa.project import Project
 from lapvqa.uptodate.stagefile import locked
-from tasks.mlflow_records.connection import Store
+from tasks.mlflow_records.connection import Store, embedded_uri
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    pass
 
 MODEL = "lapvqa-encoder"
-ALIAS = "champion"
+CANDIDATE, CHAMPION = "candidate", "champion"
 WEIGHTS, CARD = "encoder.safetensors", "card.json"
 _FOLDER = "encoder"  # within the run's artifacts
 
@@ -30,28 +37,98 @@ class Registered(NamedTuple):
     sha256: str
 
 
+def model_name(store: Store, project: Project) -> str:
+    """Return what the project's model is called: on a shared server by the project's first entry.
+
+    A clone has the same ledger, so it is the same project.
+    """
+    if store.uri == embedded_uri(project):
+        return MODEL
+    entries = ledger.entries(project)
+    return f"{MODEL}-{entries[0].id[:8]}" if entries else MODEL
+
+
 def register_folder(store: Store, project: Project, folder: Path) -> Registered:
-    """Register the weights of one model folder, unless these are; alias ``champion``.
+    """Register the weights of one model folder, unless these are; alias ``candidate``.
 
     Raises MissingArtifactError before export.
     """
     weights = storage.require(folder / WEIGHTS, made_by="export")
     card = storage.require(folder / CARD, made_by="export")
     digest = storage.sha256_file(weights)
-    known = _known_version(store.client, digest)
+    known = find(store, project, digest) or _new_version(store, project, weights, card, digest)
+    set_alias(store, project, CANDIDATE, known)
+    return known
+
+
+def find(store: Store, project: Project, sha256: str) -> Registered | None:
+    """Return the version of these weights; None if none is registered."""
+    name = model_name(store, project)
+    versions = store.client.search_model_versions(f"name = '{name}'")
+    known = [version for version in versions if version.tags.get("sha256") == sha256]
+    return Registered(str(known[0].version), sha256) if known else None
+
+
+def aliased(store: Store, project: Project, alias: str) -> Registered | None:
+    """Return the version that has an alias; None if none has it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = store.client.get_model_version_by_alias(model_name(store, project), alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    return Registered(str(found.version), found.tags.get("sha256", ""))
+
+
+def set_alias(store: Store, project: Project, alias: str, to: Registered) -> None:
+    """Move an alias; MLflow does so in one step, but asks nobody what it was before."""
+    store.client.set_registered_model_alias(model_name(store, project), alias, to.version)
+
+
+def tag(store: Store, project: Project, of: Registered, tags: dict[str, str]) -> None:
+    """Set tags of a version."""
+    for key, value in tags.items():
+        store.client.set_model_version_tag(model_name(store, project), of.version, key, value)
+
+
+def fetch(store: Store, project: Project, sha256: str, folder: Path) -> Path:
+    """Bring registered weights and their card into ``folder``; return the weights' file.
+
+    What is there already is not fetched again. Raises MissingArtifactError if the registry has
+    them no more.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    weights = folder / WEIGHTS
+    if weights.exists() and storage.sha256_file(weights) == sha256:
+        return weights
+    known = find(store, project, sha256)
     if known is None:
-        known = _new_version(store, project, weights, card, digest)
-    store.client.set_registered_model_alias(MODEL, ALIAS, known)
-    return Registered(known, digest)
+        raise MissingArtifactError(
+            f"expected the registered model {sha256[:12]}, found no version of these weights",
+            hint="`lapvqa rollback` goes back to the champion before it",
+        )
+    version = store.client.get_model_version(model_name(store, project), known.version)
+    with tempfile.TemporaryDirectory(dir=project.state) as scratch:
+        came = download_artifacts(
+            artifact_uri=f"{version.source}/artifacts", dst_path=scratch, tracking_uri=store.uri
+        )
+        for name in (CARD, WEIGHTS):
+            storage.write_bytes(folder / name, (Path(came) / name).read_bytes())
+    if storage.sha256_file(weights) != sha256:
+        weights.unlink()
+        raise MissingArtifactError(
+            f"expected the weights {sha256[:12]} in the registry, found others",
+            hint="the stored model was changed; `lapvqa rollback` goes back to the one before it",
+        )
+    return weights
 
 
-def _known_version(client: MlflowClient, digest: str) -> str | None:
-    versions = client.search_model_versions(f"name = '{MODEL}'")
-    registered = [version for version in versions if version.tags.get("sha256") == digest]
-    return str(registered[0].version) if registered else None
-
-
-def _new_version(store: Store, project: Project, weights: Path, card: Path, digest: str) -> str:
+def _new_version(
+    store: Store, project: Project, weights: Path, card: Path, digest: str
+) -> Registered:
     from mlflow.pyfunc import save_model
 
     client, run_id = store.client, _run_of(store, project, weights)
@@ -66,15 +143,16 @@ def _new_version(store: Store, project: Project, weights: Path, card: Path, dige
             pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "torch", "lapvqa")],
         )
         client.log_artifacts(run_id, str(model), _FOLDER)
-    if not client.search_registered_models(f"name = '{MODEL}'"):
-        client.create_registered_model(MODEL)
+    name = model_name(store, project)
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
     created = client.create_model_version(
-        MODEL,
+        name,
         source=f"{client.get_run(run_id).info.artifact_uri}/{_FOLDER}",
         run_id=run_id,
         tags={"sha256": digest, "dvc.path": _path(project, weights)},
     )
-    return str(created.version)
+    return Registered(str(created.version), digest)
 
 
 def _run_of(store: Store, project: Project, weights: Path) -> str:

@@ -17,23 +17,34 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 import tiny_models
 import toy_project
 from cli_answer import Answer, Lapvqa
 from demo_project import build
+from rich.console import Console
 
 from lapvqa import storage
 from lapvqa.errors import EXIT_USER
-from lapvqa.evaluation import contract, task_table
+from lapvqa.evaluation import contract, sealed, task_table
 from lapvqa.evaluation.task_table import EVALUATIONS
+from lapvqa.gate import looks
+from lapvqa.lineage import ledger, recording
+from lapvqa.lineage.runs import Run
+from lapvqa.machine import Machine
 from lapvqa.metrics.bootstrap import draw_values
 from lapvqa.metrics.paired import from_draws
 from lapvqa.networks.weights import serialise
 from lapvqa.params import ModelParams, load_params
+from lapvqa.pretrain.files import load_encoder
 from lapvqa.pretrain.model import initial_model
 from lapvqa.project import Project
 from lapvqa.schemas import INVENTORY
 from lapvqa.stage import run_stage
+from tasks import promotion
+from tasks.display import Display
+from tasks.mlflow_records import registry
+from tasks.mlflow_records.connection import connect
 
 SIZES = ModelParams(
     image_size=32, patch_size=8, width=32, depth=2, heads=2, pooled_grid=2,
@@ -335,3 +346,54 @@ def test_without_an_encoder_it_is_the_pipelines_stage(
     again = process("evaluate", "probe_nih14", "--json", cwd=project.root)
     assert json.loads(again.out)["primary"] == "mean_auc"
     assert "up to date" in again.err
+
+
+def test_the_gate_judges_a_champion_that_has_no_predictions_yet(
+    project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """By the same evaluation, on the same patients; what then is refused, is refused for cause."""
+    migrated_stores.give(tmp_path_factory, project)
+    ledger.append(project, ledger.RUN, Run("ingest", 0.0, 1.0).payload())
+    folder, now = project.model_dir("captioning"), "encoders/second"
+    card = storage.read_json(folder / "card.json", made_by="")
+    champion, candidate = (_export(path, card) for path in (project.root / now, folder))
+    store = connect(project, Machine())
+    registry.register_folder(store, project, project.root / now)
+    said = {"what": looks.GATE, "verdict": "promote", "look": None, "champion": "",
+            "candidate": champion}  # fmt: skip
+    ledger.append(project, ledger.DECISION, said)
+    patients = sealed.tested_patients(project)
+    sealed.write_rule(project, share=0.5, round_name="r", opened="", shown=())
+    public = re.sub(r"(?m)^    probe_\w+\.mean_auc: .*\n", "", project.params.read_text())
+    storage.write_bytes(project.params, public.encode())  # a link: not changed
+    run_stage("evaluate@rrg", project)
+
+    def gate() -> list[str]:
+        result = promotion.run_gate(project, Display(Console(quiet=True)))
+        assert result.candidate is not None
+        assert result.candidate.sha256 == candidate
+        assert result.judgement is not None
+        return list(result.judgement.verdict.reasons)
+
+    reasons = gate()
+    name = f"model-{champion[:12]}"
+    rows = [
+        set(pq.read_table(project.evaluations_dir(name) / "rrg" / file)["patient"].to_pylist())
+        for file in ("predictions.parquet", "sealed.parquet")
+    ]
+    assert rows[1] <= sealed.sealed_patients(project) < patients
+    assert not rows[0] & rows[1]
+    refused = [why for why in reasons if "contaminated" not in why]
+    assert refused == [f"{len(rows[1])} sealed patients have predictions, 30 are asked"]
+    made = recording.told(project)
+    assert gate() == reasons
+    assert recording.told(project) == made, "the second gate uses what the first has made"
+
+
+def _export(folder: Path, card: dict[str, Any]) -> str:
+    """Add the form of the weights that is registered; return its sha256."""
+    weights = load_encoder(folder).state_dict()
+    storage.write_bytes(folder / registry.WEIGHTS, safetensors.torch.save(weights))
+    sha256 = storage.sha256_file(folder / registry.WEIGHTS)
+    storage.write_json(folder / registry.CARD, {**card, "sha256": {registry.WEIGHTS: sha256}})
+    return sha256

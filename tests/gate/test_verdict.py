@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control, norm
 
+from lapvqa.evaluation.sealed import is_reserved
 from lapvqa.gate.budget import Budget, PastLook
-from lapvqa.gate.reserve import is_reserved
 from lapvqa.gate.verdict import Evidence, Outcome, Paired, Rule, decide, holm
 
 RULE = Rule(primary=("nih",), margins={"chexpert": 0.01}, slice_margin=0.02, worthwhile=0.005)

@@ -204,11 +204,11 @@ def test_the_encoder_is_registered_once_and_computes(toy: Toy, client) -> None:
 
     from lapvqa.machine import Machine
 
-    version = str(client.get_model_version_by_alias(MODEL, "champion").version)
+    version = str(client.get_model_version_by_alias(MODEL, "candidate").version)
     assert register(toy.project, connect(toy.project, Machine())) == version
     assert len(client.search_model_versions(f"name = '{MODEL}'")) == 1
     mlflow.set_tracking_uri(tracking_uri(toy.project, Machine()))
-    model = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL}@candidate")
     images = np.random.default_rng(0).integers(0, 256, (3, 384, 384), dtype=np.uint8)
     features = model.predict(images)
     assert features.shape == (3, 4, 8)
@@ -219,7 +219,7 @@ def test_the_encoder_is_registered_once_and_computes(toy: Toy, client) -> None:
 
 
 def test_lineage_knows_the_alias_and_the_pipelines_own_run(toy: Toy, parent) -> None:
-    (key,) = walk.trace(toy.project, f"models:/{MODEL}@champion").target.artefacts
+    (key,) = walk.trace(toy.project, f"models:/{MODEL}@candidate").target.artefacts
     assert key.path.endswith("encoder.safetensors")
     exported = {run.stage: run for run in recording.told(toy.project)}["export"]
     assert exported.outs[key.path] == key.md5

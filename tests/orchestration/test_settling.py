@@ -16,7 +16,7 @@ from lapvqa.lineage import ledger, recording
 from lapvqa.project import Project
 from lapvqa.uptodate import manifest
 from lapvqa.uptodate.stagefile import locked
-from tasks.mlflow_records.registry import ALIAS, MODEL
+from tasks.mlflow_records.registry import CANDIDATE, MODEL
 
 
 def client(project: Project) -> MlflowClient:
@@ -36,8 +36,8 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
-def champion(project: Project) -> str:
-    version = client(project).get_model_version_by_alias(MODEL, ALIAS)
+def candidate(project: Project) -> str:
+    version = client(project).get_model_version_by_alias(MODEL, CANDIDATE)
     assert version.source is not None
     assert version.source.startswith(project.mlflow_artifacts.as_uri())
     return str(version.tags["sha256"])
@@ -66,10 +66,10 @@ def test_a_run_killed_at_its_end_is_made_up_for(
     assert "brought into MLflow" in said
     assert not project.unsettled.exists()
     weights = project.model_dir("captioning") / "encoder.safetensors"
-    assert champion(project) == storage.sha256_file(weights)
+    assert candidate(project) == storage.sha256_file(weights)
     models = [entry.payload for entry in ledger.entries(project) if entry.kind == ledger.MODEL]
     assert models[-1] is not None
-    assert models[-1]["sha256"] == champion(project)
+    assert models[-1]["sha256"] == candidate(project)
     assert recording.untold(project) == []
     statuses = {run.info.status for run in client(project).search_runs(["1"])}
     assert "RUNNING" not in statuses

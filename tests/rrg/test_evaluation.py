@@ -64,6 +64,7 @@ def test_equal_runs_write_equal_bytes(project: Any, params: Any) -> None:
     assert sorted(first) == [
         "curves.csv", "files.json", "head.pt", "headline.json", "metrics.json",
         "predictions.parquet",
+        "sealed.parquet",
     ]  # fmt: skip
     project.evaluate(params)
     assert {path.name: path.read_bytes() for path in folder.rglob("*.*")} == first

@@ -42,7 +42,8 @@ def since(ancestry: Ancestry, model: Told) -> Iterator[Block]:
         "added, none changes its split. Re-training: the stage pretrain with the parameters above. "
         "Performance evaluation: predictions first, metrics from predictions, intervals by "
         "patient, on the test samples whose digest stands with each task. Update procedures: the "
-        "registry's alias moves, decisions about this model stand below."
+        "registry's alias moves on a gate's verdict alone, by the rule that stands with it; "
+        "decisions about this model stand below."
     )
     yield Heading(3, "Impact assessment")
     yield paragraph("Metrics of the same name, before and now:")

@@ -1,0 +1,189 @@
+"""One gate, from the predictions to a signed verdict in the ledger.
+
+Order: what can be refused without a score is refused, and costs nothing; then the look is paid for
+(``looks``); then the scores are read (``evidence``) and the rule is applied (``verdict``). Killed
+in between, the look stays paid, and nothing is promoted. Nothing here moves an alias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lapvqa import storage
+from lapvqa.evaluation import sealed
+from lapvqa.gate import endpoints as found
+from lapvqa.gate import looks
+from lapvqa.gate.budget import Budget
+from lapvqa.gate.contenders import UNTRAINED, Contender, Prepared, Role, gather
+from lapvqa.gate.endpoints import Endpoint
+from lapvqa.gate.evidence import weigh
+from lapvqa.gate.verdict import SPENT, Outcome, Verdict, decide
+from lapvqa.lineage import ledger, runs, signing
+from lapvqa.lineage.ledger import DECISION, Entry
+from lapvqa.params import Params
+from lapvqa.project import Project
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict, and where it stands."""
+
+    verdict: Verdict
+    manifest: str
+    optimistic: bool
+    """Figures shown of a promoted model are of the patients it was promoted on."""
+    left_out: tuple[str, ...] = ()
+    decision: str = ""
+    """Id of the ledger's entry; empty of a dry run."""
+    file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a gate would ask, and what speaks against asking."""
+
+    manifest: str
+    prepared: Prepared
+    endpoints: Mapping[str, Endpoint]
+    patients: frozenset[str]
+    account: looks.Account
+    budget: Budget
+    faults: tuple[str, ...]
+
+    @property
+    def level(self) -> float:
+        """The level that a look would be granted now; 0 when the budget is spent."""
+        return self.budget.level(self.account.looks)
+
+
+def ask(
+    project: Project,
+    candidate: Contender,
+    champion: Contender,
+    anchor: Contender | None,
+    params: Params,
+) -> Question:
+    """Look at all that may be known before a look is paid for; raises ConfigError of the rule."""
+    gate, rule = params.gate, sealed.read_rule(project)
+    endpoints = found.find_all(gate)
+    contenders: dict[Role, Contender] = {"candidate": candidate, "champion": champion}
+    if anchor is not None and anchor.sha256 != champion.sha256:
+        contenders["anchor"] = anchor
+    primary = [endpoints[name] for name in gate.primary]
+    is_first = champion.system == UNTRAINED
+    prepared = gather(project, contenders, endpoints, gate.primary, sealed=True)
+    patients = prepared.patients(primary)
+    manifest, faults = looks.manifest_of(rule), []
+    if len(patients) < gate.patients and is_first:
+        manifest = looks.SHOWN
+        prepared = gather(project, contenders, endpoints, gate.primary, sealed=False)
+        patients = prepared.patients(primary)
+    if not rule.share and not is_first:
+        faults.append("no test patients are sealed: `lapvqa gate --seal` keeps those who arrive")
+    elif len(patients) < gate.patients:
+        which = "sealed" if manifest != looks.SHOWN else "test"
+        faults.append(
+            f"{len(patients)} {which} patients have predictions, {gate.patients} are asked"
+        )
+    account = looks.account(ledger.entries(project), manifest)
+    budget = Budget(gate.budget.total, gate.budget.share)
+    return Question(
+        manifest, prepared, endpoints, patients, account, budget, (*prepared.faults, *faults)
+    )
+
+
+def judge(
+    project: Project,
+    candidate: Contender,
+    champion: Contender,
+    anchor: Contender | None,
+    params: Params,
+) -> Judgement:
+    """Decide, write the verdict into the ledger and sign it; the caller holds the run lock.
+
+    ``champion``: of a first gate the untrained encoder; ``anchor``: the first champion, if any.
+    """
+    question = ask(project, candidate, champion, anchor, params)
+    gate = params.gate
+    rule = found.make_rule(gate)
+    look: str | None = None
+    left_out: tuple[str, ...] = ()
+    if question.faults or question.level <= 0:
+        why = question.faults or (SPENT,)
+        verdict = Verdict(Outcome.INCONCLUSIVE, question.level, why)
+    else:
+        facts = {"candidate": candidate.sha256, "champion": champion.sha256}
+        look, level = looks.take(
+            project, question.manifest, question.patients, question.budget, facts
+        )
+        evidence, left_out = weigh(
+            project, question.prepared, question.endpoints, gate, params.evaluate
+        )
+        if champion.system == UNTRAINED:
+            evidence = replace(evidence, opponent=champion.title)
+        verdict = decide(rule, evidence, level)
+    judgement = Judgement(
+        verdict, question.manifest, optimistic=question.manifest == looks.SHOWN, left_out=left_out
+    )
+    said = _said(project, question, judgement, candidate, champion, anchor, look, params)
+    decision = ledger.append(project, DECISION, said)
+    file = _sign(project, candidate, {**said, "decision_id": decision}, decision)
+    return replace(judgement, decision=decision, file=file)
+
+
+def _said(
+    project: Project, question: Question, judgement: Judgement, candidate: Contender,
+    champion: Contender, anchor: Contender | None, look: str | None, params: Params,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the entry of the decision: its inputs and reasons, no number of the test set."""
+    verdict, entries = judgement.verdict, ledger.entries(project)
+    rule = params.gate.model_dump()
+    shown = [
+        name for name, one in question.endpoints.items()
+        if not one.task.tests_archive and name not in question.prepared.absent
+    ]  # fmt: skip
+    return {
+        "what": looks.GATE,
+        "verdict": str(verdict.outcome),
+        "decision": f"{verdict.outcome}: {'; '.join(verdict.reasons)}",
+        "reasons": list(verdict.reasons),
+        "needed_patients": verdict.needed_patients,
+        "level": verdict.level,
+        "manifest": question.manifest,
+        "patients": len(question.patients),
+        "look": look,
+        "candidate": candidate.sha256,
+        "champion": champion.sha256,
+        "anchor": anchor.sha256 if anchor else None,
+        "runs": _makers(entries, candidate.sha256),
+        "rule": rule,
+        "rule_sha256": runs.digest(rule),
+        "inputs": dict(question.prepared.inputs),
+        "not_judged": [
+            *(f"{name}: {why}" for name, why in question.prepared.absent.items()),
+            *judgement.left_out,
+        ],
+        "guards_on_shown_sets": shown,
+        "optimistic": judgement.optimistic,
+    }
+
+
+def _makers(entries: list[Entry], sha256: str) -> list[str]:
+    """Return the runs that wrote these weights."""
+    told = ((entry.id, runs.of_entry(entry)) for entry in entries)
+    return [
+        id for id, run in told
+        if run and any(facts.get("sha256") == sha256 for facts in run.files.values())
+    ]  # fmt: skip
+
+
+def _sign(project: Project, candidate: Contender, said: dict[str, Any], decision: str) -> Path:
+    statement = signing.statement({"encoder.safetensors": candidate.sha256}, signing.VERDICT, said)
+    today = datetime.now(UTC).date().isoformat()
+    file = project.verdicts / f"{today}-{decision[:12]}.dsse.json"
+    storage.write_bytes(file, signing.sign(project, statement))
+    return file

@@ -1,0 +1,293 @@
+"""The alias moves on a verdict, once, whatever is killed or runs beside it; and back again."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import migrated_stores
+import pytest
+import safetensors.torch
+from contest import GATE, Contest
+from rich.console import Console
+from ruamel.yaml import YAML
+
+from lapvqa import storage
+from lapvqa.errors import BusyError, ConfigError
+from lapvqa.evaluation import external_encoders
+from lapvqa.evaluation.evaluate import load_encoders
+from lapvqa.evaluation.features import encoder_digest
+from lapvqa.gate import judge, looks
+from lapvqa.gate.verdict import Outcome
+from lapvqa.lineage import evaluations, ledger
+from lapvqa.lineage.ledger import DECISION, LOOK, MODEL
+from lapvqa.lineage.origins import EVALUATION
+from lapvqa.lineage.recording import Commit
+from lapvqa.lineage.runs import Run
+from lapvqa.machine import Machine
+from lapvqa.networks.weights import serialise
+from lapvqa.params import ModelParams, load_params
+from lapvqa.pretrain.model import initial_model
+from lapvqa.project import Project
+from tasks import promotion, settling
+from tasks.display import Display
+from tasks.mlflow_records import registry
+from tasks.mlflow_records.connection import Store, connect
+
+SIZES = ModelParams(
+    image_size=32, patch_size=16, width=8, depth=1, heads=1, pooled_grid=2,
+    decoder_width=8, decoder_depth=1, decoder_heads=1,
+)  # fmt: skip
+QUIET = Display(Console(quiet=True))
+
+
+@dataclass
+class Story:
+    """A project whose exported encoder changes, with made-up answers of each."""
+
+    contest: Contest
+
+    @property
+    def project(self) -> Project:
+        return self.contest.project
+
+    @property
+    def store(self) -> Store:
+        return connect(self.project, Machine())
+
+    def export(self, seed: int, skill: float) -> str:
+        """Export an encoder and publish its results; return the sha256 of its weights."""
+        folder = self.project.model_dir("captioning")
+        weights = initial_model(SIZES, seed=seed).vision_encoder.state_dict()
+        storage.write_bytes(folder / "encoder_final.pt", serialise(weights))
+        storage.write_bytes(folder / registry.WEIGHTS, safetensors.torch.save(weights))
+        sha256 = storage.sha256_file(folder / registry.WEIGHTS)
+        card = {"model": SIZES.model_dump(), "init_seed": 99, "sha256": {registry.WEIGHTS: sha256}}
+        storage.write_json(folder / registry.CARD, card)
+        digests = {name: encoder_digest(one) for name, one in load_encoders(folder).items()}
+        self.contest.predict(
+            self.project.root / "results", {"trained": skill, "untrained": 0.3}, digests=digests
+        )
+        return sha256
+
+    def judged_before(self, sha256: str, skill: float) -> None:
+        """Leave what judging a registered model with `lapvqa evaluate --encoder` leaves."""
+        name, project = f"model-{sha256[:12]}", self.project
+        path = registry.fetch(
+            self.store, project, sha256, project.state / "champions" / sha256[:16]
+        )
+        external_encoders.claim(name, path, project)
+        digest = external_encoders.read_encoders(project)[name]["digest"]
+        self.contest.other(name, skill, digests={name: digest})
+        evaluations.record(
+            project, Run(EVALUATION, 0.0, 1.0), name=name, task="vqa", encoder=digest,
+            commit=Commit(None, None),
+        )  # fmt: skip
+
+    def gate(self, **options: bool) -> promotion.GateResult:
+        return promotion.run_gate(self.project, QUIET, **options)
+
+    def champion(self) -> str:
+        found = registry.aliased(self.store, self.project, registry.CHAMPION)
+        return found.sha256 if found else ""
+
+    def said(self, kind: str, **facts: object) -> list[dict[str, Any]]:
+        payloads = (one.payload or {} for one in ledger.entries(self.project) if one.kind == kind)
+        return [said for said in payloads if facts.items() <= said.items()]
+
+    def moves(self) -> list[dict[str, Any]]:
+        return [said for said in self.said(MODEL) if registry.CHAMPION in said["aliases"]]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> tuple[Path, list[str]]:
+    """A project with a first champion, and a better candidate of which nobody was asked yet."""
+    project = Project(tmp_path_factory.mktemp("story").resolve())
+    migrated_stores.give(tmp_path_factory, project)
+    yaml = YAML(typ="safe", pure=True)
+    values = yaml.load((repository / "params.yaml").read_text())
+    values["gate"] = GATE.model_dump()
+    values["evaluate"]["common"]["bootstrap_draws"] = 200
+    with project.params.open("w") as file:
+        yaml.dump(values, file)
+    project.dvc_yaml.write_text("stages: {}\n")
+    ledger.append(project, ledger.RUN, Run("ingest", 0.0, 1.0).payload())
+    story = Story(Contest(project, load_params(project.params)))
+    story.contest.arrive(200)
+    first = story.export(1, 0.6)
+    result = story.gate()
+    assert result.moved
+    assert result.judgement is not None
+    assert result.judgement.optimistic
+    story.contest.seal()
+    story.contest.arrive(600)
+    second = story.export(2, 0.8)
+    story.judged_before(first, 0.6)
+    return project.root, [first, second]
+
+
+@pytest.fixture
+def story(told: tuple[Path, list[str]], tmp_path: Path) -> Story:
+    root = tmp_path.resolve() / "copy"
+    shutil.copytree(told[0], root)
+    project = Project(root)
+    contest = Contest(project, load_params(project.params))
+    contest.patients = [f"p{k:05d}" for k in range(800)]
+    return Story(contest)
+
+
+@pytest.fixture
+def models(told: tuple[Path, list[str]]) -> list[str]:
+    return told[1]
+
+
+def test_an_export_is_a_candidate_until_a_gate_has_passed(story: Story, models: list[str]) -> None:
+    first, second = models
+    settling.register(story.project, story.store)
+    candidate = registry.aliased(story.store, story.project, registry.CANDIDATE)
+    assert candidate is not None
+    assert candidate.sha256 == second
+    assert story.champion() == first
+    version = story.store.client.get_model_version_by_alias(registry.MODEL, registry.CHAMPION)
+    assert version.tags[promotion.FIGURE].startswith("optimistic")
+
+
+def test_promoted_back_by_hand_and_not_undone(story: Story, models: list[str]) -> None:
+    first, second = models
+    plan = story.gate(dry_run=True)
+    assert plan.question is not None
+    assert plan.question.faults == ()
+    assert story.said(LOOK, candidate=second) == [], "a dry run asks nothing"
+    result = story.gate()
+    assert result.moved
+    assert story.champion() == second
+    assert len(story.said(ledger.RUN, stage=EVALUATION)) == 1, "predictions are used by digest"
+    version = story.store.client.get_model_version_by_alias(registry.MODEL, registry.CHAMPION)
+    assert version.tags[promotion.FIGURE].startswith("of patients who had no part")
+    assert "nothing newer" in story.gate().why
+
+    before, now = promotion.rollback(story.project)
+    assert (before.sha256, now.sha256) == (second, first)
+    assert story.champion() == first
+    settling.register(story.project, story.store)  # what the next run does
+    assert "went back" in story.gate().why
+    assert story.champion() == first
+    with pytest.raises(ConfigError, match="the first"):
+        promotion.rollback(story.project)
+    assert story.gate(again=True).moved
+    assert story.champion() == second
+    assert ledger.verify(story.project) == []
+
+
+def test_two_gates_at_once_move_the_alias_once(story: Story, models: list[str]) -> None:
+    results: list[promotion.GateResult | BusyError] = []
+
+    def one() -> None:
+        try:
+            results.append(story.gate())
+        except BusyError as error:
+            results.append(error)
+
+    gates = [threading.Thread(target=one) for _ in range(4)]
+    for each in gates:
+        each.start()
+    for each in gates:
+        each.join()
+    assert [getattr(one, "moved", False) for one in results].count(True) == 1
+    assert len(story.said(LOOK, candidate=models[1])) == 1
+    assert [move["sha256"] for move in story.moves()] == models
+
+
+class Killed(BaseException):
+    """As a kill does it, nothing of the gate runs after this."""
+
+
+def dying(target: Any, name: str, *, after: bool) -> Callable[[pytest.MonkeyPatch], None]:
+    """Make a function the last thing that a gate does: before, or after it has done its work."""
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        work = getattr(target, name)
+
+        def die(*arguments: Any, **options: Any) -> Any:
+            if registry.CANDIDATE in arguments:
+                return work(*arguments, **options)
+            if after:
+                work(*arguments, **options)
+            raise Killed
+
+        monkeypatch.setattr(target, name, die)
+
+    return patch
+
+
+@pytest.mark.parametrize(
+    ("kill", "looks_in_all"),
+    [
+        (dying(looks, "take", after=False), 1),
+        (dying(looks, "take", after=True), 2),
+        (dying(judge, "weigh", after=True), 2),
+        (dying(judge, "_sign", after=False), 1),
+        (dying(registry, "set_alias", after=False), 1),
+        (dying(registry, "set_alias", after=True), 1),
+        (dying(registry, "tag", after=True), 1),
+    ],
+    ids=["before-look", "after-look", "scores-read", "decided", "moving", "moved", "tagged"],
+)
+def test_a_gate_that_is_killed_is_finished_by_the_next(
+    story: Story, models: list[str], monkeypatch: pytest.MonkeyPatch,
+    kill: Callable[[pytest.MonkeyPatch], None], looks_in_all: int,
+) -> None:  # fmt: skip
+    with monkeypatch.context() as patch:
+        kill(patch)
+        with pytest.raises(Killed):
+            story.gate()
+    story.gate()
+    assert story.champion() == models[1]
+    assert [move["sha256"] for move in story.moves()] == models
+    assert len(story.said(LOOK, candidate=models[1])) == looks_in_all
+    assert len(story.said(DECISION, candidate=models[1], verdict=Outcome.PROMOTE)) == 1
+    assert "nothing newer" in story.gate().why
+
+
+def test_an_alias_that_somebody_moved_meanwhile_stays(
+    story: Story, models: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = story.export(3, 0.5)
+    settling.register(story.project, story.store)
+    by_hand = registry.find(story.store, story.project, third)
+    assert by_hand is not None
+    story.export(2, 0.8)
+    with monkeypatch.context() as patch:
+        dying(judge, "_sign", after=False)(patch)
+        with pytest.raises(Killed):
+            story.gate()
+    registry.set_alias(story.store, story.project, registry.CHAMPION, by_hand)
+    assert not promotion.finish(story.project, story.store)
+    assert story.champion() == third
+    assert not promotion.finish(story.project, story.store), "it is not tried again"
+    assert story.said(DECISION, what="dropped")
+
+
+def test_projects_on_one_server_have_models_of_their_own(
+    story: Story, models: list[str], tmp_path: Path
+) -> None:
+    other = Project(tmp_path / "other")
+    ledger.append(other, ledger.RUN, Run("ingest", 0.0, 1.0).payload())
+    other.state.mkdir()
+    shared = Store(story.store.client, story.store.experiment, "http://mlflow.example")
+    names = {registry.model_name(shared, one) for one in (story.project, other)}
+    assert len(names) == 2
+    assert registry.model_name(story.store, story.project) == registry.MODEL
+    assert all(name.startswith(f"{registry.MODEL}-") for name in names)
+    mine = registry.register_folder(shared, story.project, story.project.model_dir("captioning"))
+    shutil.copytree(
+        story.project.model_dir("captioning"), other.model_dir("captioning"), dirs_exist_ok=True
+    )
+    theirs = registry.register_folder(shared, other, other.model_dir("captioning"))
+    assert mine.sha256 == theirs.sha256 == models[1]
+    assert registry.aliased(shared, story.project, registry.CANDIDATE) == mine
+    assert registry.aliased(shared, other, registry.CHAMPION) is None
