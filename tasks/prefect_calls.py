@@ -84,9 +84,13 @@ def through(engine: Callable[[], R], plain: Callable[[], R], lost: Callable[[str
 
 
 def attempt(call: Callable[[], object]) -> None:
-    """Call Prefect for something that is only to look at; a failure is a line for debugging."""
+    """Call Prefect for something that is only to look at; a failure is a line for debugging.
+
+    Outside of a flow run there is nothing to show it in.
+    """
     try:
-        call()
+        if _in_flow_run():
+            call()
     except Exception as error:  # noqa: BLE001 - records must never stop the science
         logging.getLogger(__name__).debug("Prefect took no record: %s", _named(error))
 
@@ -115,7 +119,7 @@ class ProgressBar:
     def show(self, share: float) -> None:
         """Show ``share`` (0 to 100) within a few seconds; returns at once."""
         self._share = share
-        if self._thread is None:
+        if self._thread is None and _in_flow_run():
             work = functools.partial(copy_context().run, self._follow)
             self._thread = threading.Thread(target=work, name="progress", daemon=True)
             self._thread.start()
@@ -148,6 +152,12 @@ class ProgressBar:
             )
         else:
             update_progress_artifact(self._artifact, share)
+
+
+def _in_flow_run() -> bool:
+    from prefect.runtime import flow_run  # not above: Prefect reads its settings on import
+
+    return bool(flow_run.id)
 
 
 def _named(error: BaseException) -> str:

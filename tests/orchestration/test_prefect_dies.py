@@ -118,6 +118,19 @@ def test_embedded_the_server_comes_back_and_knows_everything(copied: Toy) -> Non
     assert states(copied, run) == {"COMPLETED"}
 
 
+def test_without_any_server_the_work_is_done_and_recorded(copied: Toy) -> None:
+    for path in copied.project.prefect_home.glob("prefect.db*"):
+        path.unlink()
+    (copied.project.prefect_home / "prefect.db").write_bytes(b"no database at all" * 1000)
+    params = copied.project.params
+    params.write_text(params.read_text().replace("max_length: 64", "max_length: 65"))
+    run = copied.run("tokens")
+    check_everybody_agrees(copied, run)
+    assert run.result["prefect"] == ""
+    assert "Prefect will know nothing of this run" in run.text
+    assert "Warning" not in run.text
+
+
 @pytest.fixture
 def served(copied: Toy) -> Iterator[PrefectServer]:
     server = PrefectServer(copied)
