@@ -37,7 +37,7 @@ def execute(project: Project, *, patient: str, request: str, do: bool, also: Seq
         with storage.lock(project.run_lock, what="a run of this project"):
             opened = erase.open_journal(place, patient, request)
             found = erase.look(place, opened)
-        _show(found, opened, console)
+        _show(found, opened, place.keyring.keep_ids, console)
         _show_archive(place, opened, console)
         console.print("nothing was changed: a look; `--yes` does it")
         return 0
@@ -166,7 +166,7 @@ def _place(project: Project, request: str, also: Sequence[Path], console: Consol
     )  # fmt: skip
 
 
-def _show(found: Mapping[str, Any], opened: Journal, console: Console) -> None:
+def _show(found: Mapping[str, Any], opened: Journal, keep_ids: bool, console: Console) -> None:
     rows = found["rows"]
     told = ", ".join(f"{number} {name}" for name, number in rows.items())
     console.print(f"patient {opened.name}: {told}; split {found['split'] or 'none'}")
@@ -176,12 +176,14 @@ def _show(found: Mapping[str, Any], opened: Journal, console: Console) -> None:
             "this one's"
         )
     for copy in opened.traces.copies:
+        # With keep_ids a key is an id, which is not printed.
+        whose = "" if keep_ids else f" image {copy.image} of patient {copy.patient},"
         console.print(
-            f"edited copy under another id: image {copy.image} of patient {copy.patient}, split "
-            f"{copy.split}, likeness {copy.score} ({copy.verdict}): it goes with this patient's; "
-            "if both are one person, erase that patient too",
-            soft_wrap=True,
-        )
+            f"edited copy under another id:{whose} split {copy.split}, likeness {copy.score} "
+            f"({copy.verdict}): it goes with this patient's; if both are one person, erase that "
+            "patient too",
+            soft_wrap=True, markup=False,
+        )  # fmt: skip
     for reason, number in found["held_out_for"].items():
         console.print(
             f"held out of training because of this patient's test films ({reason}): {number} "

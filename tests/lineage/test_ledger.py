@@ -19,6 +19,7 @@ from lapvqa.project import Project
 
 def filled(root: Path, count: int = 4) -> Project:
     project = Project(root)
+    project.state.mkdir(parents=True)  # else the index lives in memory alone
     for number in range(count):
         ledger.append(project, DECISION, {"what": f"decision {number}"})
     return project
