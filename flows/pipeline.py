@@ -139,6 +139,8 @@ def _done(session: Session, status: str) -> list[StageNode]:
 
 def _to_look(names: list[str]) -> list[str]:
     """Return those that may find something new: a listing here spares a stage's whole process."""
+    if not current().project.inventory("source").exists():
+        return names  # nothing to compare with
     seen = {state.name: state.stale for state in staleness.check(current().project)}
     return [name for name in names if seen.get(name, True)]
 

@@ -14,6 +14,7 @@ def execute(
 ) -> int:
     """Pull the studies of some days; 0, or 3 if the server did not give all files."""
     from lapvqa.intake.dicomweb import Server
+    from lapvqa.intake.filing import counted
     from lapvqa.intake.inbox import open_inbox
     from lapvqa.intake.pull import Puller, is_within
 
@@ -42,8 +43,9 @@ def execute(
         done = puller.pull(first, last)
     erased = f", {done.erased} of erased patients not asked for" if done.erased else ""
     intake.say(
-        f"{source}: {first} to {last}: {done.studies} studies filed, {done.files} files fetched, "
-        f"{done.known} studies were here{erased}, {done.failed} files not given"
+        f"{source}: {first} to {last}: {counted(done.studies, 'study')} filed, "
+        f"{counted(done.files, 'file')} fetched, {counted(done.known, 'study')} here already"
+        f"{erased}, {counted(done.failed, 'file')} not given"
         + ("; ended before all was asked for, the next pull goes on" if done.left else "")
     )
     return EXIT_BAD_DATA if done.failed else 0

@@ -8,6 +8,7 @@ from lapvqa.project import Project
 
 def execute(project: Project) -> int:
     """Receive until interrupted; 0."""
+    from lapvqa.intake.filing import counted
     from lapvqa.intake.inbox import open_inbox
     from lapvqa.intake.receive import Server, serve
 
@@ -22,9 +23,9 @@ def execute(project: Project) -> int:
             intake.say(f"listening on {receiver.host} port {port}, called as {titles}")
 
         serve(server, filing, stopped, listening=listening)
-        counts = server.counts
+        counts, waiting = server.counts, sum(1 for _ in inbox.waiting())
         intake.say(
-            f"stopped: {counts['received']} files received, {counts['refused']} refused; "
-            f"{sum(1 for _ in inbox.waiting())} studies wait in the inbox for the next start"
+            f"stopped: {counted(counts['received'], 'file')} received, {counts['refused']} "
+            f"refused; {counted(waiting, 'study')} left in the inbox for the next start"
         )
     return 0

@@ -14,6 +14,7 @@ _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,15}")
 
 def execute(project: Project, folder: Path, *, name: str, keep: bool, once: bool) -> int:
     """Watch until interrupted, or once; 0."""
+    from lapvqa.intake.filing import counted
     from lapvqa.intake.inbox import open_inbox
     from lapvqa.intake.watch import Watcher, watch
 
@@ -30,5 +31,5 @@ def execute(project: Project, folder: Path, *, name: str, keep: bool, once: bool
         if not once:
             intake.say(f"{name}: watching")
         watch(watcher, stopped, once=once)
-        intake.say(f"{name}: stopped; {watcher.others} other files are left")
+        intake.say(f"{name}: stopped; {counted(watcher.others, 'other file')} left")
     return 0

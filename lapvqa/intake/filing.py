@@ -128,7 +128,7 @@ class Filing:
         self.say(
             f"{study.source}: study {study.study} "
             + ("filed" if is_new else "has grown" if changes else "came again")
-            + f", {len(changes)} files, {event['bytes'] / 1e6:.1f} MB"
+            + f", {counted(len(changes), 'file')}, {event['bytes'] / 1e6:.1f} MB"
             + (f", {len(replaced)} in place of earlier ones" if replaced else "")
             + (f", {kept} were here already" if kept else "")
         )
@@ -210,6 +210,13 @@ class Filing:
         with (self.inbox.root / "filing.lock").open("a") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 file" or "2 files"; of a noun in -y "2 studies"."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
 
 
 def _names(path: Path) -> Names:

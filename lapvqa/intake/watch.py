@@ -16,7 +16,7 @@ from pathlib import Path
 from lapvqa.errors import ConfigError, DicomError, SourceError
 from lapvqa.ingest.archives import kinds, members
 from lapvqa.ingest.archives.names import place
-from lapvqa.intake.filing import Filing
+from lapvqa.intake.filing import Filing, counted
 from lapvqa.intake.instance import read_names
 from lapvqa.intake.reports import take_reports
 from lapvqa.inventory import Entry, scan
@@ -67,10 +67,8 @@ class Watcher:
             elif not self._take(entry) or self.keep:
                 self._done.add(entry)
         if self.others > others:
-            self.filing.say(
-                f"{self.source}: {self.others} files are neither DICOM nor reports, left where "
-                "they are"
-            )
+            left = counted(self.others, "file")
+            self.filing.say(f"{self.source}: left there, neither DICOM nor a report: {left}")
         return unsettled
 
     def _is_settled(self, entry: Entry) -> bool:

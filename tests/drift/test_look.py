@@ -31,6 +31,7 @@ from lapvqa.networks.weights import serialise
 from lapvqa.params import DriftParams, ModelParams
 from lapvqa.pretrain.model import initial_model
 from lapvqa.project import Project
+from lapvqa.retraining import wanted
 from lapvqa.schemas import IMAGES, LABELS, MEMBERS, MEMBERS_FILE, STUDIES
 
 DAY = 86400.0
@@ -68,6 +69,13 @@ class Archive:
 
     def look(self, now: float = NOW, **how: object) -> Report:
         return look.look(PARAMS, make_job(self.project), Cells(), now=now, **how)  # type: ignore[arg-type]
+
+    def give_encoder(self) -> None:
+        """Let the project have a model of its own, one that never learnt."""
+        encoder = initial_model(SIZES, seed=5).vision_encoder
+        folder = self.project.model_dir("captioning")
+        storage.write_bytes(folder / "encoder_final.pt", serialise(encoder.state_dict()))
+        storage.write_json(folder / "card.json", {"model": SIZES.model_dump(), "init_seed": 0})
 
     def studies(self) -> dict[str, str]:
         """Study key -> patient key."""
@@ -220,13 +228,22 @@ def test_a_study_without_an_arrival_came_when_it_was_first_noticed(archive: Arch
     assert {json.loads(line)["at"] for line in lines} == {FROZEN}
 
 
+def test_an_alarm_of_the_command_is_a_cause_that_the_next_decision_hears(archive: Archive) -> None:
+    archive.give_encoder()
+    params = archive.project.params
+    params.write_text(params.read_text().replace("min_patients: 20", "min_patients: 5"))
+    archive.arrive(archive.brightness())
+    archive.look(now=FROZEN)
+    command.execute(archive.project, since="2026-01-01", freeze=False, as_json=True)
+    (cause,) = wanted.load(archive.project).causes
+    assert cause.cause == wanted.DRIFT
+    assert cause.facts["kind"] in ("acquisition", "mixed")
+
+
 def test_the_command_prints_the_report_for_people_and_for_machines(
     archive: Archive, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    encoder = initial_model(SIZES, seed=5).vision_encoder
-    folder = archive.project.model_dir("captioning")
-    storage.write_bytes(folder / "encoder_final.pt", serialise(encoder.state_dict()))
-    storage.write_json(folder / "card.json", {"model": SIZES.model_dump(), "init_seed": 0})
+    archive.give_encoder()
     archive.arrive(drawn(archive))
     archive.look(now=FROZEN)
     assert command.execute(archive.project, since="2026-01-01", freeze=False, as_json=True) == 0

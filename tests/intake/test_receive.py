@@ -319,7 +319,7 @@ def test_a_receiver_that_is_killed_has_all_that_it_acknowledged(tmp_path, films)
         assert process.wait(30) == 0
     assert pixels_of(list(archive.glob("WARD/*/*.dcm"))) == pixels_of(paths)
     assert not list(archive.rglob(".*.tmp"))
-    assert "40 files received, 0 refused; 0 studies wait" in "".join(lines)
+    assert "40 files received, 0 refused; 0 studies left" in "".join(lines)
     assert not re.search(r"\d\.\d+\.\d+\.\d{6}|PatientName", "".join(lines))
 
 

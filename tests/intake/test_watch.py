@@ -110,7 +110,7 @@ def test_files_that_are_still_written_and_what_is_none_of_ours_stay(watched) -> 
     (folder / "link").symlink_to(folder / "nothing")
     assert look(desk, folder) == ["study"]
     assert sorted(path.name for path in folder.iterdir()) == sorted([*left, "link"])
-    assert "3 files are neither DICOM nor reports" in "\n".join(desk.said)
+    assert "neither DICOM nor a report: 3 files" in "\n".join(desk.said)
     assert not any(word in "\n".join(desk.said) for word in ("Doe", "4711", "adt", "scan"))
 
 
