@@ -20,6 +20,7 @@ from served_set_up import SetUp
 
 from lapvqa.project import Project
 from lapvqa.retraining import wanted
+from tasks.mlflow_records.registry import WEIGHTS
 
 pytestmark = [
     pytest.mark.slow,
@@ -117,9 +118,8 @@ def test_no_artefact_is_torn(project: Scratch, services: SetUp, tmp_path: Path) 
     )
     environment = {**os.environ, "MLFLOW_TRACKING_URI": services.url("mlflow")}
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=True)
-    weights = project.root / "models/captioning/encoder_final.pt"
     digests = {_sha256(path) for path in tmp_path.rglob("*") if path.is_file()}
-    assert _sha256(weights) in digests
+    assert _sha256(project.root / "models/captioning" / WEIGHTS) in digests
 
 
 def test_push_and_pull_bring_all_of_it(project: Scratch, services: SetUp, tmp_path: Path) -> None:
