@@ -61,6 +61,8 @@ def _show_champion(project: Project, console: Console) -> None:
             f"champion: version {last['version']} ({last['sha256'][:12]}) of {last['name']}",
             markup=False,
         )
+        if last["sha256"] in champions.contaminated(entries):
+            console.print("  it was trained on a patient who is erased now", style="red")
     said = list(looks.decisions(entries))
     if said:
         console.print(f"last gate: {said[-1]['decision']}", markup=False, soft_wrap=True)
@@ -135,7 +137,8 @@ def _show_erasures(project: Project, console: Console) -> None:
     for cause in record.causes:
         if cause.until.timestamp() > trained:
             of = " ".join(str(value) for value in cause.facts.values())
-            console.print(f"a retraining is wanted: {cause.cause} {of}".rstrip(), markup=False)
+            what = "an evaluation" if cause.cause == wanted.DRIFT else "a retraining"
+            console.print(f"{what} is wanted: {cause.cause} {of}".rstrip(), markup=False)
     if record.round is not None:
         console.print(f"a round of retraining has begun: {record.round.began}", markup=False)
 
