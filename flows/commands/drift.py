@@ -108,7 +108,7 @@ def _lines(report: Report) -> Iterator[str]:
     if report.alarm:
         yield f"DRIFT ({report.kind}): {_ADVICE[report.kind]}"
         yield f"what to do: {_EVALUATE}"
-    elif report.compared:
+    elif report.level:
         yield f"no drift at level {report.level:.4f}, Holm over {len(report.compared)} streams"
 
 

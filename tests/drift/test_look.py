@@ -125,6 +125,7 @@ def test_the_first_look_freezes_and_the_next_compares(archive: Archive) -> None:
     first = archive.look(now=FROZEN)
     assert not first.compared
     assert not first.alarm
+    assert "nothing to compare yet" in story.tell(archive.project)[0].sentence
     assert first.level == 0
     second = archive.look()
     names = {one.name for one in second.compared} | set(second.left_out)
