@@ -16,6 +16,7 @@ from prefect import flow
 from rich.console import Console
 
 from flows.commands import edit_settings
+from flows.commands.gate import show
 from flows.commands.run import run_pipeline
 from lapvqa import storage
 from lapvqa.errors import LapvqaError
@@ -112,7 +113,7 @@ class PipelineWork:
             self.say(f"the gate could not be asked, `lapvqa gate` does so later: {error.message}")
             return {"outcome": "not asked", "error": type(error).__name__}
         outcome = found.judgement.verdict.outcome if found.judgement else found.why
-        self.say(f"gate: {outcome}")
+        show(found, self.project, self.console)
         return {"outcome": str(outcome), "moved": found.moved}
 
     def say(self, text: str) -> None:

@@ -30,7 +30,7 @@ def execute(project: Project, *, dry_run: bool, again: bool, as_json: bool) -> i
     if as_json:
         sys.stdout.write(json.dumps(as_json_of(result), indent=2, sort_keys=True) + "\n")
     else:
-        _show(result, project, console)
+        show(result, project, console)
     return 0
 
 
@@ -67,7 +67,9 @@ def rollback(project: Project) -> int:
     return 0
 
 
-def _show(result: GateResult, project: Project, console: Console) -> None:
+def show(result: GateResult, project: Project, console: Console) -> None:
+    """Print what a gate came to, and who is champion after it."""
+
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
