@@ -23,7 +23,10 @@ _ADVICE = {
     "reports": "the texts alone changed: a template, a language, another department",
     "unexplained": "films moved; without findings nothing says by what",
 }
-_EVALUATE = "evaluate the champion on newly labelled patients before training anything"
+_EVALUATE = (
+    "evaluate the champion on newly labelled patients before training anything; that is wanted "
+    "now, and done by `lapvqa retrain --due` or the schedule"
+)
 
 
 def execute(project: Project, *, since: str | None, freeze: bool, as_json: bool) -> int:
@@ -108,7 +111,7 @@ def _lines(report: Report) -> Iterator[str]:
     if report.alarm:
         yield f"DRIFT ({report.kind}): {_ADVICE[report.kind]}"
         yield f"what to do: {_EVALUATE}"
-    elif report.compared:
+    elif report.level:
         yield f"no drift at level {report.level:.4f}, Holm over {len(report.compared)} streams"
 
 
