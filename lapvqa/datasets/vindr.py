@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from lapvqa.datasets import tables
 from lapvqa.datasets.boxes import Boxes, fuse, same_shape, to_stored_square
+from lapvqa.datasets.image_paths import image_files
 from lapvqa.datasets.splits import key, lowest
 from lapvqa.datasets.tables import Account
 from lapvqa.datasets.vindr_tables import (
@@ -50,7 +51,6 @@ QUERIES = 20
 MAX_MISSING_SHARE = 0.01
 VALIDATE_SHARE = 0.1
 TEST_SHARE = 0.2
-_SUFFIXES = {".dicom": 0, ".dcm": 1, ".png": 2, ".jpg": 3, ".jpeg": 4}
 _OVERSHOOT = 0.01
 _OFFICIAL_TEST = "official consensus, not fused"
 _KAGGLE_TEST = "{} of Kaggle's training images by hash, readers fused"
@@ -232,16 +232,10 @@ def _merge(
 def _find_images(files: Iterable[str]) -> dict[Split, dict[str, str]]:
     """Return image id -> path by split; of an image in two forms the DICOM file counts."""
     path_of: dict[Split, dict[str, str]] = {"train": {}, "test": {}}
-    paths = [(PurePosixPath(file), file) for file in files]
-    ranked = [
-        (_SUFFIXES[path.suffix.lower()], file, path)
-        for path, file in paths
-        if path.suffix.lower() in _SUFFIXES
-    ]
-    for _, file, path in sorted(ranked):
+    for path in image_files(files, published=".dicom"):
         part = next((part for part in path_of if part in path.parts[:-1]), None)
         if part is not None:
-            path_of[part].setdefault(path.stem, file)
+            path_of[part].setdefault(path.stem, str(path))
     return path_of
 
 

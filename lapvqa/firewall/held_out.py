@@ -157,7 +157,9 @@ def _folder_set(
 
 def _chexpert(name: str, source: ImageFolder, params: EvaluateParams, job: Job) -> HeldOut:
     section = params.probe_chexpert
-    data = read_chexpert(source.folder, uncertain=section.uncertain, test=section.test)
+    data = read_chexpert(
+        source.folder, source.files, uncertain=section.uncertain, test=section.test
+    )
     tested = dict(zip(data.test.images, data.test.samples, strict=True))
     return _folder_set(name, source, data.images, tested, job)
 
