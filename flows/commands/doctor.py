@@ -100,6 +100,8 @@ def torch(project: Project) -> Iterator[Check]:
     """Where training would run."""
     import torch as library
 
+    from lapvqa.networks.device import choose_device
+
     if library.cuda.is_available():
         name = library.cuda.get_device_name(0)
         memory = library.cuda.get_device_properties(0).total_memory
@@ -107,6 +109,7 @@ def torch(project: Project) -> Iterator[Check]:
         found = f"{library.__version__}, {count} x {name}, {terminal.size(memory)}"
         yield Check("torch", OK, found)
     else:
+        choose_device(load_machine(project))  # raises where there is a GPU that torch cannot use
         remedy = "enough for the demo; the full-size model needs a GPU and torch built for it"
         yield Check("torch", WARN, f"{library.__version__}, no GPU", remedy)
 

@@ -225,7 +225,7 @@ def _seen(policy: LeakPolicy) -> LeakPolicy:
 
 def _tested(questions: pa.Table, *columns: str) -> set[str]:
     rows = questions.filter(pc.equal(questions["split"], TEST))
-    return {key for column in columns for key in rows[column].to_pylist()}
+    return {key for column in columns for key in rows[column].to_pylist()} - {None}
 
 
 _BY_PIXELS: Mapping[str, Callable[[str, ImageFolder, EvaluateParams, Job], HeldOut]] = {
