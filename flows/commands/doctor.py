@@ -114,6 +114,20 @@ def torch(project: Project) -> Iterator[Check]:
         yield Check("torch", WARN, f"{library.__version__}, no GPU", remedy)
 
 
+def compiler(project: Project) -> Iterator[Check]:
+    """A C compiler: torch.compile builds its kernels with one."""
+    from lapvqa.params import load_params
+
+    names = (os.environ.get("CC"), "gcc", "clang", "cc")
+    found = next((name for name in names if name and shutil.which(name)), None)
+    if found:
+        yield Check("C compiler", OK, Path(found).name)
+        return
+    needed = load_params(project.params).pretrain.compile
+    remedy = "install gcc" + (", or set pretrain.compile to false" if needed else "")
+    yield Check("C compiler", FAIL if needed else WARN, "none: pretrain.compile needs one", remedy)
+
+
 def disk(project: Project) -> Iterator[Check]:
     """Free space where the project lies."""
     free = shutil.disk_usage(project.root).free
@@ -240,8 +254,8 @@ def ledger(project: Project) -> Iterator[Check]:
 
 
 CHECKS: tuple[Callable[[Project], Iterator[Check]], ...] = (
-    python, packages, torch, disk, git, settings, tokenizer, codecs, shards, dvc, prefect, mlflow,
-    ledger,
+    python, packages, torch, compiler, disk, git, settings, tokenizer, codecs, shards, dvc, prefect,
+    mlflow, ledger,
 )  # fmt: skip
 
 
