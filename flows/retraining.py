@@ -21,7 +21,7 @@ from flows.commands.run import run_pipeline
 from lapvqa import storage
 from lapvqa.errors import LapvqaError
 from lapvqa.evaluation.results import PREDICTIONS
-from lapvqa.evaluation.task_table import find
+from lapvqa.evaluation.task_table import find_all
 from lapvqa.params import load_params
 from lapvqa.pretrain.files import ENCODER_FILE
 from lapvqa.project import Project
@@ -31,8 +31,6 @@ from lapvqa.retraining.wanted import Round
 from tasks import promotion
 from tasks.display import Display
 
-_JUDGED_BY = "rrg"
-"""The evaluation whose test patients are the archive's own, so that new ones come to it."""
 _LAST_OF_DATA = "firewall"
 """The stage up to which new studies are taken in before anything is trained."""
 
@@ -74,15 +72,17 @@ class PipelineWork:
         Those whom the present results know against those who are new, by one head taught today.
         """
         run_pipeline(self.project.root, stage=_LAST_OF_DATA, console=self.console)
+        # Its test patients are the archive's own, so that new ones come to it.
+        task = next(task for task in find_all() if task.folder is None)
         encoder = self.project.model_dir(self._objective) / ENCODER_FILE
-        before = self.project.result_dir(_JUDGED_BY) / PREDICTIONS
+        before = self.project.result_dir(task.name) / PREDICTIONS
         if not (encoder.exists() and before.exists()):
             return "nobody has judged it before", None
-        name = promotion.judge_champion(self.project, _JUDGED_BY, Display(self.console))
-        params, task = load_params(self.project.params), find(_JUDGED_BY)
+        name = promotion.judge_champion(self.project, task.name, Display(self.console))
+        params = load_params(self.project.params)
         known = set(pq.read_table(before, columns=["patient"])["patient"].to_pylist())
         found = performance.compare(
-            task, pq.read_table(self.project.evaluations_dir(name) / _JUDGED_BY / PREDICTIONS),
+            task, pq.read_table(self.project.evaluations_dir(name) / task.name / PREDICTIONS),
             name, known, margin=params.retraining.fallen, common=params.evaluate.common,
         )  # fmt: skip
         if isinstance(found, str):

@@ -37,7 +37,6 @@ def execute(project: Project, *, since: str | None, freeze: bool, as_json: bool)
     from lapvqa.job import open_job
     from lapvqa.recorder import Recorder
     from lapvqa.report import freshness
-    from lapvqa.retraining import wanted
 
     start = _moment(since)
     if freeze and since:
@@ -55,8 +54,6 @@ def execute(project: Project, *, since: str | None, freeze: bool, as_json: bool)
             else:
                 report = _look(job, start)
                 said, lines = report.to_json(), list(_lines(report))
-                if report.alarm:  # alone it leads to an evaluation: lapvqa.retraining.decision
-                    wanted.want(project, wanted.DRIFT, kind=report.kind)
             freshness.write_page(project)
         finally:
             recorder.close()
