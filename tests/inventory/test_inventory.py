@@ -235,7 +235,10 @@ def test_the_folders_are_listed_with_layout_and_key(tmp_path: Path) -> None:
         b"layout": b"mimic-cxr",
         b"deid_key": key_id(DEMO_KEY).encode(),
         b"reports": ReportSources().digest().encode(),
+        b"folder": b"archive",
+        b"synthetic": b"yes",
     }
+    assert tables["chexpert"].schema.metadata == {b"folder": b"chexpert"}
     assert len(tables["nih14"]) == 0
     assert str(tmp_path) not in str(tables["source"].schema.metadata)
 
