@@ -38,9 +38,10 @@ _OF_FILE_SYSTEMS = frozenset({"lost+found", "System Volume Information", "$RECYC
 def run(params: InventoryParams, job: Job) -> Counts:
     """Write data/inventory/<name>.parquet for each input folder; return the numbers of files.
 
-    Each says which folder it lists, and whether the demo drew it. The source's file also holds the archive's layout, the id of the key that will hide its
-    identifiers, and a digest of where local.yaml says its reports are: a change of any reruns
-    ingest. An absent evaluation set gives an empty list; one that was here, like much of any
+    Each says which folder it lists, and whether the demo drew it. The source's file also holds the
+    archive's layout, the id of the key that will hide its identifiers, and a digest of where
+    local.yaml says its reports are: a change of any reruns ingest. An absent evaluation set gives
+    an empty list; one that was here, like much of any
     folder that is gone, raises FilesGoneError (``lapvqa.vanished``).
     """
     counts: Counts = {}
