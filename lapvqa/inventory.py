@@ -38,11 +38,11 @@ _OF_FILE_SYSTEMS = frozenset({"lost+found", "System Volume Information", "$RECYC
 def run(params: InventoryParams, job: Job) -> Counts:
     """Write data/inventory/<name>.parquet for each input folder; return the numbers of files.
 
-    Each says which folder it lists, and whether the demo drew it. The source's file also holds the
-    archive's layout, the id of the key that will hide its identifiers, and a digest of where
-    local.yaml says its reports are: a change of any reruns ingest. An absent evaluation set gives
-    an empty list; one that was here, like much of any
-    folder that is gone, raises FilesGoneError (``lapvqa.vanished``).
+    The count ``read`` names the folders, as records do. Each list says which folder it lists, and
+    whether the demo drew it. The source's file also holds the archive's layout, the id of the key
+    that will hide its identifiers, and a digest of where local.yaml says its reports are: a change
+    of any reruns ingest. An absent evaluation set gives an empty list; one that was here, like
+    much of any folder that is gone, raises FilesGoneError (``lapvqa.vanished``).
     """
     counts: Counts = {}
     absent: list[str] = []
@@ -66,7 +66,10 @@ def run(params: InventoryParams, job: Job) -> Counts:
             absent.append(name)
     if absent:
         job.recorder.say(f"evaluation sets not here, listed as empty: {', '.join(absent)}")
-    return counts
+    read = {
+        name: told(folder, job.project) for name, (folder, entries) in listed.items() if entries
+    }
+    return {**counts, "read": ", ".join(f"{name} {folder}" for name, folder in read.items())}
 
 
 def list_folder(name: str, folders: Mapping[str, Path]) -> list[Entry]:
