@@ -5,7 +5,6 @@ Nothing heavy is imported here: `lapvqa --help` must answer in a moment.
 
 from __future__ import annotations
 
-import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,11 +15,17 @@ import typer
 from typer.core import TyperGroup
 
 from lapvqa import __version__
-from lapvqa.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER, ConfigError, LapvqaError
+from lapvqa.errors import (
+    EXIT_FAULT,
+    EXIT_INTERRUPTED,
+    EXIT_USER,
+    ConfigError,
+    LapvqaError,
+    of_the_machine,
+)
 from lapvqa.evaluation.task_table import EVALUATIONS
 from lapvqa.project import Project
 
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _TASKS = ", ".join(EVALUATIONS)
 _EPILOG = (
     "Exit codes: 0 done, or nothing to do; 2 wrong use, settings or input folder; 3 bad data "
@@ -33,6 +38,7 @@ app = typer.Typer(
     help="From a chest X-ray archive to an evaluated, traceable vision encoder.",
     epilog=_EPILOG,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -66,13 +72,9 @@ def _explain(error: Exception) -> int:
         command = context.command_path if context else "lapvqa"
         terminal.show_problem(error.format_message(), f"see `{command} --help`")
         return EXIT_USER
-    if isinstance(error, OSError) and error.errno in _FORBIDDEN:
-        terminal.show_problem(
-            f"expected to read or write {_place(error.filename)}, found: {error.strerror}",
-            "grant access, or run as the user whose project it is; questions (lineage, card, "
-            "status, plan) write nothing",
-        )
-        return EXIT_USER
+    if (refused := of_the_machine(error, _root())) is not None:
+        terminal.show_error(refused)
+        return refused.exit_code
     # No text of the exception itself: it may quote what stands in a file.
     place = traceback.extract_tb(error.__traceback__)[-1]
     terminal.show_problem(
@@ -83,13 +85,12 @@ def _explain(error: Exception) -> int:
     return EXIT_FAULT
 
 
-def _place(path: object) -> str:
-    """Return the folder of the project that a path lies in: a whole path may name a patient."""
+def _root() -> Path | None:
+    """Return the project's folder; None outside of one."""
     try:
-        inside = Path(str(path)).resolve().relative_to(_find_project().root)
-    except (ValueError, ConfigError):
-        return "a file or folder outside the project"
-    return f"{inside.parts[0]}/ of the project" if inside.parts[1:] else "the project's folder"
+        return _find_project().root
+    except (ConfigError, OSError):
+        return None
 
 
 def _find_project() -> Project:
@@ -256,10 +257,14 @@ def waive(
 
 @app.command()
 def doctor() -> int:
-    """Check this machine: packages, GPU, disk, every DICOM codec, tokenizer, stores."""
+    """Check this machine: packages, GPU, disk, every DICOM codec, tokenizer, stores.
+
+    Outside of a project, what concerns the machine alone.
+    """
     from flows.commands.doctor import execute
 
-    return execute(_find_project())
+    root = _root()
+    return execute(None if root is None else Project(root))
 
 
 @app.command()
@@ -428,7 +433,7 @@ class _UpByDefault(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put ``up`` before what names no question."""
-        if not args or (args[0] not in self.commands and args[0] != "--help"):
+        if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
             args = ["up", *args]
         return super().parse_args(ctx, args)
 

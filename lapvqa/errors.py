@@ -6,6 +6,14 @@ No error text ever carries a patient's identity.
 
 from __future__ import annotations
 
+import errno
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
 EXIT_USER = 2
 EXIT_BAD_DATA = 3
 EXIT_BUSY = 4
@@ -100,6 +108,12 @@ class StorageFullError(LapvqaError):
     exit_code = EXIT_USER
 
 
+class NotAllowedError(LapvqaError):
+    """The system refuses to read or write a place: other rights, another owner."""
+
+    exit_code = EXIT_USER
+
+
 class DicomError(LapvqaError):
     """One file cannot become an image; it goes to rejects.parquet under ``reason``.
 
@@ -114,3 +128,50 @@ class DicomError(LapvqaError):
         super().__init__(message, hint=hint)
         self.reason = reason
         self.exception = exception
+
+
+def of_the_machine(error: BaseException, root: Path | None) -> LapvqaError | None:
+    """Return what the machine has refused, if ``error`` stems from that; None for all else.
+
+    Servers and stores wrap what the system said, so the chain of causes is walked. ``root``: of
+    the project; a place outside it is not named, for a whole path may name a patient.
+    """
+    for cause in _causes(error):
+        number = cause.errno if isinstance(cause, OSError) else None
+        said = str(cause) if isinstance(cause, sqlite3.Error) else ""
+        if number in FULL or "disk is full" in said:
+            return StorageFullError(
+                "no space left on the disk (or within its quota)",
+                hint="free disk space, then run again; nothing was lost",
+            )
+        if isinstance(cause, OSError) and number in FORBIDDEN:
+            return _not_allowed(_place(cause.filename, root), str(cause.strerror))
+        if "readonly database" in said or "unable to open database" in said:
+            return _not_allowed("a database in .lapvqa/ of the project", said)
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _not_allowed(place: str, found: str) -> NotAllowedError:
+    return NotAllowedError(
+        f"expected to read or write {place}, found: {found}",
+        hint="grant access, or run as the user whose project it is; questions (lineage, card, "
+        "status, plan) write nothing",
+    )
+
+
+def _place(path: object, root: Path | None) -> str:
+    """Return the folder of the project that a path lies in."""
+    try:
+        inside = Path(str(path)).resolve().relative_to((root or Path("/nowhere")).resolve())
+    except ValueError:
+        return "a file or folder outside the project"
+    return f"{inside.parts[0]}/ of the project" if inside.parts[1:] else "the project's folder"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from lapvqa import vanished
 from lapvqa.errors import SourceError
 from lapvqa.ingest.archives.names import NO_FILE, shown
-from lapvqa.project import is_unrelated_demo
+from lapvqa.project import Project, is_demo, is_unrelated_demo
 
 if TYPE_CHECKING:
     from lapvqa.job import Counts, Job
@@ -38,10 +38,11 @@ _OF_FILE_SYSTEMS = frozenset({"lost+found", "System Volume Information", "$RECYC
 def run(params: InventoryParams, job: Job) -> Counts:
     """Write data/inventory/<name>.parquet for each input folder; return the numbers of files.
 
-    The source's file also holds the archive's layout, the id of the key that will hide its
-    identifiers, and a digest of where local.yaml says its reports are: a change of any reruns
-    ingest. An absent evaluation set gives an empty list; one that was here, like much of any
-    folder that is gone, raises FilesGoneError (``lapvqa.vanished``).
+    The count ``read`` names the folders, as records do. Each list says which folder it lists, and
+    whether the demo drew it. The source's file also holds the archive's layout, the id of the key
+    that will hide its identifiers, and a digest of where local.yaml says its reports are: a change
+    of any reruns ingest. An absent evaluation set gives an empty list; one that was here, like
+    much of any folder that is gone, raises FilesGoneError (``lapvqa.vanished``).
     """
     counts: Counts = {}
     absent: list[str] = []
@@ -51,8 +52,12 @@ def run(params: InventoryParams, job: Job) -> Counts:
     vanished.require_present(job.project, own, job.files_gone)
     for name, (folder, entries) in listed.items():
         facts = {}
+        if entries:
+            facts["folder"] = told(folder, job.project)
+        if entries and is_demo(name, job.folders):
+            facts["synthetic"] = "yes"
         if name == "source":
-            facts = _source_facts(folder, entries, job)
+            facts |= _source_facts(folder, entries, job)
         _write(job.project.inventory(name), entries, facts)
         counts[name] = len(entries)
         if folder.is_dir():
@@ -61,7 +66,10 @@ def run(params: InventoryParams, job: Job) -> Counts:
             absent.append(name)
     if absent:
         job.recorder.say(f"evaluation sets not here, listed as empty: {', '.join(absent)}")
-    return counts
+    read = {
+        name: told(folder, job.project) for name, (folder, entries) in listed.items() if entries
+    }
+    return {**counts, "read": ", ".join(f"{name} {folder}" for name, folder in read.items())}
 
 
 def list_folder(name: str, folders: Mapping[str, Path]) -> list[Entry]:
@@ -76,6 +84,16 @@ def list_folder(name: str, folders: Mapping[str, Path]) -> list[Entry]:
     if name != "source":
         return scan(folder)
     return sorted([*_beside(folder), *scan(folder, everything=True)])
+
+
+def told(folder: Path, project: Project) -> str:
+    """Return how records call an input folder: its path in the project, else its own name alone.
+
+    The folders above it may be called after a person, and differ from machine to machine.
+    """
+    root = project.root.resolve()
+    inside = folder.is_relative_to(root)
+    return folder.relative_to(root).as_posix() if inside else folder.name
 
 
 def scan(folder: Path, *, everything: bool = False) -> list[Entry]:

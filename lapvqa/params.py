@@ -375,6 +375,7 @@ class ReportParams(Section):
     """Stage report."""
 
     examples: Annotated[int, Field(ge=0, le=100)] = 8
+    patients: Literal["hide", "show"] = "hide"
 
 
 class SafeguardParams(Section):

@@ -16,11 +16,13 @@ def is_unrelated_demo(name: str, folders: Mapping[str, Path]) -> bool:
 
     What was drawn for the demo says nothing about an encoder that learnt from radiographs.
     """
-    return (
-        name != "source"
-        and (folders[name].parent / _DEMO_SOURCE / DEMO_MARK).is_file()
-        and not (folders["source"] / DEMO_MARK).is_file()
-    )
+    return name != "source" and is_demo(name, folders) and not is_demo("source", folders)
+
+
+def is_demo(name: str, folders: Mapping[str, Path]) -> bool:
+    """Say whether input folder ``name`` holds what `lapvqa demo` drew: nobody's films and texts."""
+    source = folders[name] if name == "source" else folders[name].parent / _DEMO_SOURCE
+    return (source / DEMO_MARK).is_file()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa import runtime, storage
-from lapvqa.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_USER, ConfigError, LapvqaError
+from lapvqa.errors import (
+    EXIT_FAULT,
+    EXIT_INTERRUPTED,
+    EXIT_USER,
+    ConfigError,
+    LapvqaError,
+    of_the_machine,
+)
 from lapvqa.evaluation import task_table
 from lapvqa.job import Counts, Job, open_job
 from lapvqa.lineage import environment
@@ -121,7 +128,12 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the next run continues from here\n")
         return EXIT_INTERRUPTED
-    except Exception:  # noqa: BLE001 - the last line of defence names the fault as ours
+    except Exception as error:  # noqa: BLE001 - the last line of defence names the fault as ours
+        refused = of_the_machine(error, project.root)
+        if refused is not None:
+            sys.stderr.write(f"{type(refused).__name__}: {refused}\n")
+            _keep_failure(refused, arguments[0], project)
+            return refused.exit_code
         traceback.print_exc()
         sys.stderr.write("this is a fault of LAPVQA; please report the lines above\n")
         return EXIT_FAULT

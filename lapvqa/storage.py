@@ -5,7 +5,6 @@ Every writer writes a temporary name in the same folder, fsyncs, renames.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lapvqa.errors import (
+    FULL,
     BusyError,
     ConfigError,
     MissingArtifactError,
@@ -26,8 +26,6 @@ from lapvqa.errors import (
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
@@ -52,7 +50,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             raise ConfigError(
                 f"expected a file to write at {path}, found a folder", hint="name a file in it"
             ) from error
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise StorageFullError(
                 f"no space left while writing {path.name} ({error.strerror})",
                 hint="free disk space or raise the quota, then run again; nothing was lost",

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
@@ -38,11 +38,15 @@ class Check:
     remedy: str = ""
 
 
-def execute(project: Project) -> int:
-    """Print each check as it is made; EXIT_USER if something needed does not work."""
+def execute(project: Project | None) -> int:
+    """Print each check as it is made; EXIT_USER if something needed does not work.
+
+    None: outside of a project only ``OF_THE_MACHINE`` are made.
+    """
     console = terminal.console()
     checks = []
-    for check in run_all(project):
+    made = run_all(Project(Path.cwd()), OF_THE_MACHINE) if project is None else run_all(project)
+    for check in made:
         checks.append(check)
         colour = _COLOURS[check.status]
         console.print(f"[{colour}]{check.status:4}[/]  {check.name:44} ", end="", soft_wrap=True)
@@ -50,6 +54,12 @@ def execute(project: Project) -> int:
         if check.remedy:
             console.print(f"      {'':44} what to do: {check.remedy}", markup=False, soft_wrap=True)
     console.print(_verdict(checks), markup=False)
+    if project is None:
+        console.print(
+            "no project here (no dvc.yaml in this folder or above it): its settings, locked "
+            "packages and stores were not looked at",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
     return EXIT_USER if any(check.status == FAIL for check in checks) else 0
 
 
@@ -259,9 +269,15 @@ CHECKS: tuple[Callable[[Project], Iterator[Check]], ...] = (
 )  # fmt: skip
 
 
-def run_all(project: Project) -> Iterator[Check]:
+OF_THE_MACHINE = (python, torch, disk, tokenizer, codecs)
+"""The checks that need no project."""
+
+
+def run_all(
+    project: Project, checks: Sequence[Callable[[Project], Iterator[Check]]] | None = None
+) -> Iterator[Check]:
     """Make every check; one that breaks down is a finding, not the end."""
-    for check in CHECKS:
+    for check in CHECKS if checks is None else checks:
         try:
             yield from check(project)
         except LapvqaError as error:

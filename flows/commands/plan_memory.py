@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lapvqa.pretrain.allocations import Workload
     from lapvqa.pretrain.memory import Forecast
 
-_UNITS = {"": 1.0, "B": 1.0, "MB": 1e6, "GB": 1e9, "TB": 1e12, "MIB": 2**20, "GIB": 2**30}
+_UNITS = {"B": 1.0, "MB": 1e6, "GB": 1e9, "TB": 1e12, "MIB": 2**20, "GIB": 2**30}
 _ORDER = (
     "weights", "weights in bf16", "gradients", "gradients on their way", "optimizer states",
     "encoder", "decoder", "head and loss", "logits of other processes", "backward pass",
@@ -59,6 +59,11 @@ def execute(project: Project, *, params_file: Path | None, memory: str | None) -
     ]
     _print_parts(params, work, source, both)
     free = usable_on_gpu(room or here) if on_gpu else without_fragmentation(here)
+    if free <= 0:
+        raise ConfigError(
+            f"expected more memory than a GPU's context takes, found {terminal.size(room or here)}",
+            hint="such as --memory 80GB",
+        )
     _print_fitting(largest_that_fit(chosen, work, free), free, name)
     return 0
 

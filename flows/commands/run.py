@@ -211,7 +211,11 @@ def _result(session: Session, stage: str | None) -> RunResult:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn SIGTERM into KeyboardInterrupt, so that it cleans up as Ctrl-C does."""
+    """Turn SIGTERM and SIGINT into KeyboardInterrupt, so that both clean up, ignored or not.
+
+    nohup, a shell's ``&`` and some schedulers start what they start with SIGINT ignored, and
+    Python then leaves it so.
+    """
 
     def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
@@ -219,11 +223,12 @@ def interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {one: signal.signal(one, interrupt) for one in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _said_nothing_to_do(project: Project, stage: str | None, console: Console) -> bool:

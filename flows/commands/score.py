@@ -11,6 +11,7 @@ from rich.table import Table
 
 from flows.commands import terminal
 from flows.commands.run_summary import show_contamination
+from lapvqa.errors import ConfigError
 from lapvqa.evaluation.results import TaskResult, parse
 from lapvqa.params import load_params
 from lapvqa.project import Project
@@ -23,6 +24,11 @@ def execute(project: Project, *, task: str, predictions: Path, as_json: bool) ->
 
     params = load_params(project.params).evaluate
     record = task_table.find(task).configured(getattr(params, task), project.root)
+    if not predictions.exists():
+        raise ConfigError(
+            f"expected a file of predictions at {predictions}, found nothing",
+            hint=f"the pipeline's own: lapvqa score {task} results/{task}/predictions.parquet",
+        )
     table = storage.read_table(
         predictions, record.schema, made_by=f"evaluate@{task} (or give another file)"
     )

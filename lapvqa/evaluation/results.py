@@ -52,6 +52,7 @@ class Interval:
 
 
 UNDEFINED = Interval(None)
+BETTER, WORSE, CANNOT_TELL = "better", "worse", "cannot tell"
 
 Systems = Mapping[str, Mapping[str, Interval]]
 """System, or pair of systems ``a-b`` -> metric -> number."""
@@ -74,6 +75,14 @@ class Headline:
     trained: Interval
     untrained: Interval
     difference: Interval
+
+    @property
+    def verdict(self) -> str:
+        """What the interval of the difference says, of a metric of which more is better."""
+        if self.difference.limits is None:
+            return CANNOT_TELL
+        low, high = self.difference.limits
+        return BETTER if low > 0 else WORSE if high < 0 else CANNOT_TELL
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ def run_facts(origin: Origin) -> Iterator[tuple[str, str]]:
             "encoder",
             f"{run.counts.get('encoder')}, weights {run.counts.get('digest', '')[:SHORT]}",
         )
+    if run.counts.get("read"):
+        yield "read", str(run.counts["read"])
     if run.params:
         yield "params", json.dumps(run.params, ensure_ascii=False)
     if origin.code:

@@ -5,6 +5,7 @@ Files, in the order in which data meets them:
     archive_counts.py  counts of what came in and what was taken
     page_results.py    results as the page shows them: names, order, words
     sections.py        one section per evaluation: its chart and its examples
+    patients.py        whose films and texts may be shown
     examples.py        which samples are shown, and their pictures
     text_examples.py   answers to questions, and reports with their findings
     box_examples.py    detected findings and grounded phrases, as boxes over a picture

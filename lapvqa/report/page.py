@@ -22,7 +22,9 @@ from lapvqa.report.page_results import (
     metric_name,
     read_page_result,
     system_name,
+    verdict_in_words,
 )
+from lapvqa.report.patients import read_patients
 from lapvqa.report.sections import PageSection, make_section
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -39,8 +41,12 @@ def run(params: ReportParams, job: Job) -> Counts:
     images = read_images(job.project)
     steps = len(results) + 1
     pictures, sections = ArchivePictures(images, job.project), []
+    tasks, wanted = [result.task for result in results], params.patients == "show"
+    patients = read_patients(tasks, job.project, images, wanted=wanted)
     for done, result in enumerate(results, start=1):
-        sections.append(make_section(result, pictures, job.project, count=params.examples))
+        sections.append(
+            make_section(result, pictures, patients, job.project, count=params.examples)
+        )
         job.recorder.progress(done, steps, unit="sections", note=result.task.name)
     history = read_history(job.model / "history.csv")
     card = storage.read_json(job.model / "card.json", made_by="export")
@@ -48,6 +54,12 @@ def run(params: ReportParams, job: Job) -> Counts:
         version=__version__,
         objective=job.objective,
         sections=sections,
+        patients=patients,
+        shows_patients=any(
+            section.examples and patients.is_of_patients(section.result.task)
+            for section in sections
+        ),
+        verdict=verdict_in_words(results),
         any_computed=bool(computed),
         confidence=_confidence(computed),
         examples_wanted=params.examples,

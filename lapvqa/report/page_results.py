@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
 from lapvqa.evaluation.results import (
     BASELINE,
+    BETTER,
+    CANNOT_TELL,
     PAIRS,
+    WORSE,
     Headline,
     HeadSpread,
     Interval,
@@ -171,6 +174,26 @@ class PageResult:
 def read_page_result(task: EvaluationTask, project: Project) -> PageResult:
     """Read one metrics.json; MissingArtifactError if absent, SchemaError if malformed."""
     return PageResult(task, read_result(project.result_dir(task.name), task.name))
+
+
+def verdict_in_words(results: Iterable[PageResult]) -> str:
+    """Return what pretraining was worth in one sentence: each task's main metric, by its interval.
+
+    Of a task with several writers the first counts.
+    """
+    said = {item.task.title: item.headlines[0].verdict for item in results if item.headlines}
+    if not said:
+        return "No evaluation was computed, so nothing says what pretraining was worth."
+    parts = []
+    for verdict, words in _VERDICTS.items():
+        titles = [title for title, found in said.items() if found == verdict]
+        if titles:
+            parts.append(f"{words} in {len(titles)} ({'; '.join(titles)})")
+    tasks = "task" if len(said) == 1 else "tasks"
+    return f"Of {len(said)} {tasks} the encoder is, after its training, {', '.join(parts)}."
+
+
+_VERDICTS = {BETTER: "better", WORSE: "worse", CANNOT_TELL: "not told apart from before"}
 
 
 def _rank(key: str) -> int:

@@ -28,6 +28,7 @@ from lapvqa.report.box_examples import (
 )
 from lapvqa.report.examples import ArchivePictures
 from lapvqa.report.page_results import PageResult
+from lapvqa.report.patients import Patients
 from lapvqa.report.text_examples import (
     ANSWER_RULE,
     REPORT_RULE,
@@ -50,6 +51,8 @@ class PageSection:
     calibration: Sequence[charts.PlotPanel] = ()
     examples: Sequence[Example] = ()
     rule: str = ""
+    hidden: bool = False
+    """The films and texts are patients', and nobody asked for them."""
     legend: Markup = field(default=Markup(""))
 
     @property
@@ -59,7 +62,12 @@ class PageSection:
 
 
 def make_section(
-    result: PageResult, pictures: ArchivePictures, project: Project, *, count: int
+    result: PageResult,
+    pictures: ArchivePictures,
+    patients: Patients,
+    project: Project,
+    *,
+    count: int,
 ) -> PageSection:
     """Read an evaluation's predictions and make its figures and examples.
 
@@ -78,7 +86,10 @@ def make_section(
             roc=charts.roc_charts(result, predictions),
             calibration=charts.calibration_charts(result, predictions),
         )  # fmt: skip
-    examples, rule = _examples(result, predictions, pictures, project, count)
+    if not patients.may_show(task):
+        return PageSection(result, chart, hidden=True)
+    shown = patients.without_flagged(predictions)
+    examples, rule = _examples(result, shown, pictures, project, count)
     lines = Markup("")
     if task.examples in ("detection", "grounding"):
         lines = box_legend([TRUE, *result.systems])

@@ -149,6 +149,18 @@ def test_without_a_c_compiler_compiled_training_fails(
     assert (check.status, check.found) == (OK, "gcc")
 
 
+def test_outside_a_project_the_machine_is_looked_at(
+    tmp_path: Path, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = lapvqa("doctor")
+    assert answer.code == 0, answer.out + answer.err
+    assert "this machine is fit for a run" in answer.out
+    assert "no project here" in answer.out
+    assert sum("DICOM" in line for line in answer.out.splitlines()) == len(self_test.SAMPLES)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_doctor_of_a_sick_project_fails(
     toy: Project, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -145,6 +148,62 @@ def test_our_own_fault_hides_its_text_but_names_the_place(
     assert "--debug" in answer.err
     assert "Jane Doe" not in answer.err
     assert "Traceback" not in answer.err
+
+
+def _full_database(folder: Path) -> Exception:
+    """What SQLAlchemy makes of a database that may not grow: SQLite's own error, wrapped."""
+    with closing(sqlite3.connect(folder / "full.db")) as database:
+        database.execute("PRAGMA max_page_count = 2")
+        try:
+            database.execute("CREATE TABLE big AS SELECT randomblob(100000)")
+        except sqlite3.OperationalError as error:
+            wrapper = RuntimeError("Jane Doe")
+            wrapper.__cause__ = error
+            return wrapper
+    raise AssertionError("SQLite took what it had no room for")
+
+
+def _unreadable_database(folder: Path) -> Exception:
+    try:
+        sqlite3.connect(folder / "no" / "such.db")
+    except sqlite3.OperationalError as error:
+        return error
+    raise AssertionError("SQLite opened what is not there")
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (_full_database, "no space left on the disk"),
+        (_unreadable_database, "expected to read or write a database in .lapvqa/"),
+        (lambda _: OSError(errno.ENOSPC, "full", "x"), "no space left on the disk"),
+        (lambda _: PermissionError(errno.EACCES, "Permission denied", "/else/Doe^Jane"),
+         "a file or folder outside the project, found: Permission denied"),
+        (lambda _: PermissionError(errno.EACCES, "Permission denied", "data/images/x"),
+         "data/ of the project, found: Permission denied"),
+    ],
+)  # fmt: skip
+def test_what_the_machine_refuses_is_no_fault_of_ours(
+    toy: Project,
+    lapvqa: Lapvqa,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    make: Callable[[Path], Exception],
+    what: str,
+) -> None:
+    monkeypatch.setattr(plan, "execute", _raise(make(tmp_path)))
+    answer = lapvqa("plan")
+    assert what in answer.err
+    assert "fault of LAPVQA" not in answer.err
+    assert "Doe" not in answer.err
+    assert answer.code == 2
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["run", "-h"], ["lineage", "-h"], ["rejects", "-h"]])
+def test_h_is_help(lapvqa: Lapvqa, arguments: list[str]) -> None:
+    answer = lapvqa(*arguments)
+    assert "Usage:" in answer.out
+    assert answer.out == lapvqa(*arguments[:-1], "--help").out
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "plan"], ["plan", "--debug"]])

@@ -45,7 +45,15 @@ def test_says_where_nothing_fits(project: Path, lapvqa: Lapvqa) -> None:
     assert "not even one image at a time fits" in answer.out
 
 
-def test_refuses_what_is_no_size(project: Path, lapvqa: Lapvqa) -> None:
-    answer = lapvqa("plan-memory", "--memory", "lots")
+@pytest.mark.parametrize(
+    ("size", "what"),
+    [
+        ("lots", "expected a size with its unit, found 'lots'"),
+        ("80", "expected a size with its unit, found '80'"),
+        ("0.1GB", "expected more memory than a GPU's context takes, found 100.0 MB"),
+    ],
+)
+def test_refuses_what_is_no_size(project: Path, lapvqa: Lapvqa, size: str, what: str) -> None:
+    answer = lapvqa("plan-memory", "--memory", size)
     assert answer.code == EXIT_USER
-    assert "expected a size with its unit, found 'lots'" in answer.err
+    assert what in answer.err

@@ -64,7 +64,7 @@ def test_what_cannot_be_scored_is_named(lapvqa: Lapvqa) -> None:
     assert "did you mean probe_chexpert?" in unknown.err
     absent = lapvqa("score", "rrg", "absent.parquet")
     assert absent.code == EXIT_USER
-    assert "absent.parquet" in absent.err
+    assert "expected a file of predictions at absent.parquet, found nothing" in absent.err
     other = lapvqa("score", "rrg", "theirs.parquet")
     assert other.code == EXIT_BAD_DATA
     assert "columns" in other.err

@@ -225,7 +225,9 @@ def test_the_folders_are_listed_with_layout_and_key(tmp_path: Path) -> None:
     write(tmp_path / "chexpert", "train.csv", "train/patient1/study1/view1.jpg")
     made = write_project(tmp_path, source="archive", chexpert="chexpert", nih14="absent")
     absent = dict.fromkeys(inventory.NAMES, 0)
-    assert run(made) == {**absent, "source": 2, "chexpert": 2}
+    assert run(made) == {
+        **absent, "source": 2, "chexpert": 2, "read": "source archive, chexpert chexpert",
+    }  # fmt: skip
     tables = {
         name: storage.read_table(made.inventory(name), INVENTORY, made_by="inventory")
         for name in inventory.NAMES
@@ -235,9 +237,23 @@ def test_the_folders_are_listed_with_layout_and_key(tmp_path: Path) -> None:
         b"layout": b"mimic-cxr",
         b"deid_key": key_id(DEMO_KEY).encode(),
         b"reports": ReportSources().digest().encode(),
+        b"folder": b"archive",
+        b"synthetic": b"yes",
     }
+    assert tables["chexpert"].schema.metadata == {b"folder": b"chexpert"}
     assert len(tables["nih14"]) == 0
     assert str(tmp_path) not in str(tables["source"].schema.metadata)
+
+
+def test_an_archive_elsewhere_is_called_by_its_own_name(tmp_path: Path) -> None:
+    write(tmp_path / "Doe^Jane" / "films", "a.dcm")
+    (tmp_path / "project").mkdir()
+    made = write_project(tmp_path / "project", source=str(tmp_path / "Doe^Jane" / "films"))
+    assert run(made)["read"] == "source films"
+    table = storage.read_table(made.inventory("source"), INVENTORY, made_by="inventory")
+    assert table.schema.metadata[b"folder"] == b"films"
+    assert b"synthetic" not in table.schema.metadata
+    assert "Doe" not in str(table.schema.metadata)
 
 
 def test_same_files_same_bytes_and_a_new_key_is_seen(tmp_path: Path) -> None:

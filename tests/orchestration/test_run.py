@@ -318,12 +318,17 @@ def test_a_killed_run_leaves_nothing_behind_and_the_next_one_continues(
     assert not client.search_runs(["1"], "attributes.status = 'RUNNING'")
 
 
-def test_sigterm_lets_the_stage_put_its_work_away(copied: Toy) -> None:
+@pytest.mark.parametrize("ignored", [False, True])
+def test_sigterm_lets_the_stage_put_its_work_away(copied: Toy, ignored: bool) -> None:
+    """So does SIGINT, though the parent ignored it (nohup, a job scheduler)."""
     (copied.root / "input" / "second.dcm").write_text("more pixels")
     copied.trouble("ingest hang")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if ignored else None
     process = copied.start()
+    if ignored:
+        signal.signal(signal.SIGINT, before)
     wait_until((copied.project.state / "pids").exists)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT if ignored else signal.SIGTERM)
     process.communicate(timeout=40)
     assert process.returncode == 130
     assert (copied.project.state / "put-away").exists()

@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from jobs import make_job
 from lapvqa import storage
 from lapvqa.images.geometry import fit_image
 from lapvqa.images.shards import add_shard
+from lapvqa.inventory import NAMES
 from lapvqa.machine import Machine
 from lapvqa.params import ReportParams
 from lapvqa.project import Project
@@ -27,6 +28,7 @@ from lapvqa.schemas import (
     DETECTION_PREDICTIONS,
     GROUNDING_PREDICTIONS,
     IMAGES,
+    INVENTORY,
     PROBE_PREDICTIONS,
     REJECTS,
     RRG_PREDICTIONS,
@@ -50,9 +52,17 @@ class ReportProject:
     def __init__(self, root: Path) -> None:
         self.paths = Project(root)
 
-    def render(self, examples: int = 4) -> str:
+    def inventory(self, name: str, **facts: str) -> None:
+        """Write the list of an input folder, with what it says of the folder."""
+        table = INVENTORY.empty_table().replace_schema_metadata(facts)
+        storage.write_table(self.paths.inventory(name), table, INVENTORY)
+
+    def render(self, examples: int = 4, patients: Literal["hide", "show"] = "hide") -> str:
         recorder = Recorder(self.paths.record("report"), stage="report")
-        run(ReportParams(examples=examples), make_job(self.paths, Machine(), recorder))
+        run(
+            ReportParams(examples=examples, patients=patients),
+            make_job(self.paths, Machine(), recorder),
+        )
         recorder.close()
         return self.paths.report_page.read_text(encoding="utf-8")
 
@@ -70,6 +80,8 @@ def project(tmp_path: Path, repository: Path) -> ReportProject:
     made = ReportProject(tmp_path)
     shutil.copy(repository / "params.yaml", tmp_path)
     project = made.paths
+    for name in NAMES:
+        made.inventory(name, folder=f"demo/{name}", synthetic="yes")
     images, keys, pixels = _images()
     shard = add_shard(project.images_dir, keys, pixels)
     images = [{**image, "shard": shard} for image in images]

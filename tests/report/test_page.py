@@ -28,7 +28,13 @@ from lapvqa.report import page
 from lapvqa.report.examples import choose
 from lapvqa.report.page_results import METRICS, family, metric_name
 from lapvqa.report.text_examples import mark
-from lapvqa.schemas import ANSWER_PREDICTIONS, REJECTS, RRG_PREDICTIONS
+from lapvqa.schemas import (
+    ANSWER_PREDICTIONS,
+    GROUNDING_PREDICTIONS,
+    REJECTS,
+    RRG_PREDICTIONS,
+    STUDIES,
+)
 
 STYLE = Path(page.__file__).with_name("templates") / "style.css"
 
@@ -66,6 +72,85 @@ def test_no_identity_and_no_archive_path_reaches_the_page(project) -> None:
     written = project.render()
     for secret in ("p10001234", "s50005678", "secret.dcm", "patient0000"):
         assert secret not in written
+
+
+def _shown(project, **asked) -> str:
+    """Render; return all that shows examples: the page and the pictures beside it."""
+    pages = [project.render(**asked)]
+    pages += [path.read_text() for path in sorted(project.paths.pictures_dir.iterdir())]
+    return " ".join(" ".join(pages).split())
+
+
+CANARY = "Kanarienvogel"
+
+
+def _plant(project, *, flags: list[str]) -> str:
+    """Let one study's report and a question about it name somebody; return its key."""
+    studies = pq.read_table(project.paths.studies).to_pylist()
+    studies[1]["identity_flags"] = flags
+    victim = studies[1]["study_key"]
+    table = STUDIES.empty_table().from_pylist(studies, schema=STUDIES)
+    storage.write_table(project.paths.studies, table, STUDIES)
+    images = pq.read_table(project.paths.images).to_pylist()
+    of_victim = {victim, *(row["image_key"] for row in images if row["study_key"] == victim)}
+    for task, schema, column in (
+        ("rrg", RRG_PREDICTIONS, "reference"),
+        ("vqa", ANSWER_PREDICTIONS, "reference"),
+        ("diffvqa", ANSWER_PREDICTIONS, "question"),
+        ("pg", GROUNDING_PREDICTIONS, "phrase"),
+    ):
+        path = project.paths.result_dir(task) / "predictions.parquet"
+        rows = pq.read_table(path).to_pylist()
+        named = [row for row in rows if of_victim & set(map(str, row.values()))]
+        assert named
+        for row in named:
+            row[column] = f"Seen by {CANARY}"
+        storage.write_table(path, schema.empty_table().from_pylist(rows, schema=schema), schema)
+    return str(victim)
+
+
+def test_a_study_whose_report_may_name_somebody_is_no_example(project) -> None:
+    victim = _plant(project, flags=[])
+    shown = _shown(project, examples=100)
+    assert CANARY in shown
+    assert victim[:8] in shown
+    _plant(project, flags=["name"])
+    shown = _shown(project, examples=100, patients="show")
+    assert CANARY not in shown
+    assert victim[:8] not in shown
+    assert "Study <code>" in shown
+
+
+def test_films_and_texts_of_patients_are_shown_only_if_asked_for(project) -> None:
+    assert "Data: <strong>synthetic</strong>" in _shown(project)
+    project.inventory("source", folder="films")
+    _plant(project, flags=[])
+    hidden = _shown(project, examples=100)
+    assert CANARY not in hidden
+    assert "no film and no text of a patient" in hidden
+    assert 'aria-labelledby="study-1"' not in hidden
+    assert "an archive of patients (<code>films</code>)" in hidden
+    assert "Chest radiograph" in hidden  # of the demo's VinDr-CXR, which nobody is in
+    project.inventory("vindr", folder="vindr")
+    none = _shown(project, examples=100)
+    assert "data:image/png" not in none
+    asked = _shown(project, examples=100, patients="show")
+    assert CANARY in asked
+    assert "<strong>films and texts of patients</strong>" in asked
+
+
+def test_one_sentence_says_what_pretraining_was_worth(project) -> None:
+    none = {"value": 0.01, "low": -0.02, "high": 0.04}
+    worse = {"value": -0.1, "low": -0.2, "high": -0.01}
+    for task, gain in (("vqa", none), ("pg", worse)):
+        primary = json.loads(project.metrics(task).read_text())["primary"]
+        project.edit_metrics(task, differences={"trained-untrained": {primary: gain}})
+    text = _text(project.render())
+    assert "Of 7 tasks the encoder is, after its training, better in 5 (" in text
+    assert "worse in 1 (Grounding of phrases), not told apart from before in 1 (" in text
+    for task in EVALUATIONS:
+        project.edit_metrics(task, status="not computed", reason="no data")
+    assert "No evaluation was computed, so nothing says" in _text(project.render())
 
 
 def test_a_contaminated_result_says_so_in_the_table_and_in_its_section(project) -> None:
