@@ -163,6 +163,8 @@ def _other(entry: str, kind: str, time: float, said: dict[str, Any] | None) -> E
 
 def _model(said: dict[str, Any]) -> str:
     aliases = said.get("aliases") or []
+    if "decision" in said:  # the alias has moved, forth or back
+        return f"{said.get('name')} {said.get('version')} is the {' and '.join(aliases)} now."
     called = f", now {', '.join(aliases)}" if aliases else ""
     return f"{said.get('name')} {said.get('version')} was registered{called}."
 
@@ -176,7 +178,7 @@ def _erasure(said: dict[str, Any]) -> str:
 def _decision(said: dict[str, Any]) -> str:
     what = said.get("decision") or said.get("what") or said.get("verdict") or ""
     about = f" on {said['request']}" if said.get("request") else ""
-    return f"Decided{about}: {what}."
+    return f"Decided{about}: {str(what).removesuffix('?')}."
 
 
 def _look(said: dict[str, Any]) -> str:

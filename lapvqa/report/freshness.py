@@ -147,6 +147,8 @@ def _decision(time: float, said: dict[str, Any]) -> Event:
     text = str(said.get("decision") or said.get("what") or "")
     answer = said.get("answer") or said.get("outcome")
     if answer is None:  # of an erasure, say
+        if what := said.get("what"):  # a seal, a rollback
+            return Event(time, DECISIONS, "open", str(what), text)
         return Event(time, DECISIONS, "open", text, str(said.get("request") or ""))
     mark = "yes" if answer in _ACTS else "open"
     return Event(time, DECISIONS, mark, str(answer), str(said.get("why") or text))
@@ -214,8 +216,12 @@ def _mark(event: Event, share: float) -> Markup:
 
 
 def _bars(arrived: Sequence[tuple[float, int]], length: float) -> Markup:
-    """Draw studies by days, or by as many days together as leave 60 bars at most."""
-    width = math.ceil(length / _DAY / _BARS) * _DAY
+    """Draw studies by days, or by as many days together as leave 60 bars at most.
+
+    By hours or minutes where no more has passed: a day would fill the line.
+    """
+    days = math.ceil(length / _DAY / _BARS) * _DAY
+    width = next((unit for unit in (60.0, 3600.0) if length <= unit * _BARS), days)
     counts: Counter[int] = Counter()
     for since, studies in arrived:
         counts[int(since // width)] += studies
@@ -232,7 +238,11 @@ def _bars(arrived: Sequence[tuple[float, int]], length: float) -> Markup:
 
 
 def _ends(events: Sequence[Event]) -> tuple[str, str]:
-    return (_day(events[0].time), _day(events[-1].time)) if events else ("", "")
+    if not events:
+        return "", ""
+    first, last = events[0].time, events[-1].time
+    shown = _moment if _day(first) == _day(last) else _day
+    return shown(first), shown(last)
 
 
 def _day(seconds: float) -> str:

@@ -321,3 +321,11 @@ def test_projects_on_one_server_have_models_of_their_own(
     assert mine.sha256 == theirs.sha256 == models[1]
     assert registry.aliased(shared, story.project, registry.CANDIDATE) == mine
     assert registry.aliased(shared, other, registry.CHAMPION) is None
+
+
+def test_a_gate_that_cannot_be_asked_undoes_no_training(story: Story) -> None:
+    from flows.retraining import PipelineWork  # brings Prefect
+
+    work = PipelineWork(story.project, Console(quiet=True))
+    (story.project.model_dir("captioning") / registry.WEIGHTS).unlink()
+    assert work.gate() == {"outcome": "not asked", "error": "MissingArtifactError"}

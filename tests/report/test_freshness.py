@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,6 +83,23 @@ def test_the_page_is_self_contained_escaped_and_always_the_same(project: Project
     assert "The champion is version 2, since 2026-06-04." in page
     assert f"{2:016x}" not in page
     assert "http" not in page
+
+
+def test_a_young_history_is_drawn_by_minutes_and_says_the_time(project: Project) -> None:
+    line = {"at": "2026-01-01T10:01:00+00:00", "event": "study", "study": "s1"}
+    project.arrivals.parent.mkdir(parents=True, exist_ok=True)
+    project.arrivals.write_text(json.dumps(line) + "\n")
+    start = datetime(2026, 1, 1, 10, tzinfo=UTC).timestamp()
+    told = [
+        (0, {"what": "seal", "decision": "seal a share"}),
+        (1200, {"what": "rollback", "decision": "roll back to version 1"}),
+    ]
+    ledger.extend(project, lambda _: [Draft(DECISION, said, start + at) for at, said in told])
+    page = freshness.render(freshness.find_events(project))
+    (width,) = re.findall(r'<rect x="[\d.]+%" y="[\d.]+" width="([\d.]+)%"', page)
+    assert float(width) < 5
+    assert "<span>2026-01-01 10:00</span><span>2026-01-01 10:20</span>" in page
+    assert "2 decisions: 1 seal, 1 rollback." in page
 
 
 def test_without_a_list_of_arrivals_each_ingest_tells_how_it_grew(project: Project) -> None:
