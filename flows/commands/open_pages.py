@@ -39,7 +39,7 @@ def execute(project: Project, place: str, *, browser: bool) -> int:
     if place == "prefect":
         return _prefect(project, browser)
     raise ConfigError(
-        f"expected one of {', '.join(PLACES)}, found {place!r}", hint="lapvqa open -h"
+        f"expected one of {', '.join(PLACES)}, found {place!r}", hint="see `lapvqa open --help`"
     )
 
 
@@ -74,7 +74,7 @@ def _mlflow(project: Project, machine: Machine, browser: bool) -> int:
 def _prefect(project: Project, browser: bool) -> int:
     from tasks.prefect_server import start_server_early
 
-    server = start_server_early(project)
+    server = start_server_early(project, services="pages")  # that of a run serves no pages
     try:
         if server.process is None:
             return _show(server.url.removesuffix("/api"), browser)
