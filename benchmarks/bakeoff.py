@@ -236,7 +236,7 @@ def probe(
         raise SystemExit(f"no images of {task} here: run `lapvqa demo` in the project first")
     read: dict[str, Callable[[], ProbeDataset]] = {
         "chexpert": lambda: read_chexpert(
-            source.folder, uncertain=params.evaluate.probe_chexpert.uncertain
+            source.folder, source.files, uncertain=params.evaluate.probe_chexpert.uncertain
         ),
         "nih14": lambda: read_nih14(source.folder, source.files),
     }

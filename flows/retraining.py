@@ -6,8 +6,6 @@ Importing this module imports Prefect: ``flows.commands.retrain`` starts the ser
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,20 +16,21 @@ from prefect import flow
 from rich.console import Console
 
 from flows.commands import edit_settings
+from flows.commands.gate import show
 from flows.commands.run import run_pipeline
 from lapvqa import storage
+from lapvqa.errors import LapvqaError
 from lapvqa.evaluation.results import PREDICTIONS
-from lapvqa.evaluation.task_table import find
+from lapvqa.evaluation.task_table import find_all
 from lapvqa.params import load_params
 from lapvqa.pretrain.files import ENCODER_FILE
 from lapvqa.project import Project
+from lapvqa.report import freshness
 from lapvqa.retraining import performance, rounds, situation, starts
 from lapvqa.retraining.wanted import Round
-from tasks import child_process
+from tasks import promotion
 from tasks.display import Display
 
-_JUDGED_BY = "rrg"
-"""The evaluation whose test patients are the archive's own, so that new ones come to it."""
 _LAST_OF_DATA = "firewall"
 """The stage up to which new studies are taken in before anything is trained."""
 
@@ -48,7 +47,10 @@ def retraining(root: str = ".") -> dict[str, Any]:
     def now() -> datetime:
         return situation.zoned_now(project)
 
-    turn = rounds.take_turn(project, work, now, work.say)
+    try:
+        turn = rounds.take_turn(project, work, now, work.say)
+    finally:
+        freshness.write_page(project)
     return {"answer": str(turn.decision.answer), "why": turn.decision.why, "outcome": turn.outcome}
 
 
@@ -65,27 +67,22 @@ class PipelineWork:
         return starts.new_studies(self.project, self._objective)
 
     def judge_champion(self) -> tuple[str, dict[str, Any] | None]:
-        """Judge the encoder on the archive's test patients of today; facts if it has fallen.
+        """Judge the champion on the archive's test patients of today; facts if it has fallen.
 
-        Those whom its own results know against those who are new, by one head taught today.
+        Those whom the present results know against those who are new, by one head taught today.
         """
         run_pipeline(self.project.root, stage=_LAST_OF_DATA, console=self.console)
+        # Its test patients are the archive's own, so that new ones come to it.
+        task = next(task for task in find_all() if task.folder is None)
         encoder = self.project.model_dir(self._objective) / ENCODER_FILE
-        before = self.project.result_dir(_JUDGED_BY) / PREDICTIONS
+        before = self.project.result_dir(task.name) / PREDICTIONS
         if not (encoder.exists() and before.exists()):
             return "nobody has judged it before", None
-        name = f"encoder-{storage.sha256_file(encoder)[:8]}"
-        words = [sys.executable, "-m", "flows", "evaluate", _JUDGED_BY]
-        code = child_process.run(
-            [*words, "--encoder", str(encoder), "--name", name],
-            cwd=self.project.root, environment=dict(os.environ), on_line=self.say,
-        )  # fmt: skip
-        if code:
-            return f"it could not be judged (exit code {code})", None
-        params, task = load_params(self.project.params), find(_JUDGED_BY)
+        name = promotion.judge_champion(self.project, task.name, Display(self.console))
+        params = load_params(self.project.params)
         known = set(pq.read_table(before, columns=["patient"])["patient"].to_pylist())
         found = performance.compare(
-            task, pq.read_table(self.project.evaluations_dir(name) / _JUDGED_BY / PREDICTIONS),
+            task, pq.read_table(self.project.evaluations_dir(name) / task.name / PREDICTIONS),
             name, known, margin=params.retraining.fallen, common=params.evaluate.common,
         )  # fmt: skip
         if isinstance(found, str):
@@ -106,14 +103,17 @@ class PipelineWork:
         }
 
     def gate(self) -> dict[str, Any]:
-        """Ask the gate; the alias moves only there."""
+        """Ask the gate; the alias moves only there.
+
+        A gate that cannot be asked makes no training undone: `lapvqa gate` asks it later.
+        """
         try:
-            from tasks.promotion import run_gate
-        except ModuleNotFoundError:
-            return {"outcome": "not asked"}
-        found = run_gate(self.project, Display(self.console))
+            found = promotion.run_gate(self.project, Display(self.console))
+        except LapvqaError as error:
+            self.say(f"the gate could not be asked, `lapvqa gate` does so later: {error.message}")
+            return {"outcome": "not asked", "error": type(error).__name__}
         outcome = found.judgement.verdict.outcome if found.judgement else found.why
-        self.say(f"gate: {outcome}")
+        show(found, self.project, self.console)
         return {"outcome": str(outcome), "moved": found.moved}
 
     def say(self, text: str) -> None:

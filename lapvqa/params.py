@@ -162,6 +162,9 @@ class ModelParams(Section):
         return self
 
 
+Attention = Literal["auto", "cudnn", "flash", "efficient", "math"]
+
+
 class PretrainParams(Section):
     """Stage pretrain."""
 
@@ -187,6 +190,7 @@ class PretrainParams(Section):
     spike_factor: Annotated[float, Field(gt=1)] = 3.0
     checkpoint_activations: bool = False
     compile: bool = False
+    attention: Attention = "auto"
     deterministic: bool = True
     cpu_threads: Count = 1
     checkpoint_every_steps: Count = 100

@@ -247,7 +247,12 @@ ANSWER_PREDICTIONS = pa.schema(
         _field("system", pa.string(), "trained | untrained, or an encoder's name"),
         _field("image", pa.string(), "key of the image asked about"),
         _field("reference_image", pa.string(), "key of the image before it", null=True),
-        _field("reversed", pa.bool_(), "the reference is later; null if not known", null=True),
+        _field(
+            "reversed",
+            pa.bool_(),
+            "the reference is later; null if not known, or if the question is of one image",
+            null=True,
+        ),
         _field("type", pa.string(), "the dataset's type of question"),
         _field("question", pa.string(), "small letters, white space collapsed"),
         _field("reference", pa.string(), "the true answer"),

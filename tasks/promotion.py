@@ -107,6 +107,11 @@ def rollback(project: Project) -> tuple[Registered, Registered]:
             f"{f'version {now.version}, the first' if now else 'no champion'}",
             hint="`lapvqa lineage log` tells what was promoted",
         )
+    if to.sha256 in champions.contaminated(entries):
+        raise ConfigError(
+            f"version {to.version} was trained on a patient who is erased now: it is no champion",
+            hint="`lapvqa retrain` trains another one; `lapvqa gate` judges it",
+        )
     said = {
         "what": ROLLBACK, "decision": f"roll back to version {to.version}",
         "champion": now.sha256, "candidate": to.sha256,
@@ -114,6 +119,20 @@ def rollback(project: Project) -> tuple[Registered, Registered]:
     ledger.append(project, DECISION, said)
     finish(project, store)
     return now, to
+
+
+def judge_champion(project: Project, task: str, display: Display) -> str:
+    """Judge the champion by one evaluation on the data of today; return its name there.
+
+    Before there is one, what was exported last. Raises what ``run_gate`` does.
+    """
+    with storage.lock(project.run_lock, what="a run of this project"):
+        store = connect(project, load_machine(project))
+        finish(project, store)
+        model = champion_of(project, store) or _candidate(
+            project, store, load_params(project.params), dry_run=False
+        )
+        return _judged(project, store, model.sha256, [task], display)
 
 
 def finish(project: Project, store: Store) -> bool:
@@ -207,20 +226,36 @@ class _Contest:
     def registered(self, sha256: str) -> Contender:
         """Return an earlier model, judged by `lapvqa evaluate --encoder` wherever it is not yet."""
         from lapvqa.evaluation import external_encoders
-        from tasks.judging import judge_encoder
 
-        name = f"model-{sha256[:12]}"
-        results = self.project.evaluations_dir(name)
+        name = _name_of(sha256)
         if not self.dry_run:
-            kept = self.project.state / "champions" / sha256[:16]
-            path = registry.fetch(self.store, self.project, sha256, kept)
-            external_encoders.claim(name, path, self.project)
-            digest = str(external_encoders.read_encoders(self.project)[name]["digest"])
-            for task in endpoints.tasks(endpoints.find_all(self.params.gate).values()):
-                if not evaluations.is_current(self.project, name=name, task=task, encoder=digest):
-                    judge_encoder(name, path, task, self.project, self.display)
+            tasks = endpoints.tasks(endpoints.find_all(self.params.gate).values())
+            _judged(self.project, self.store, sha256, tasks, self.display)
         known = external_encoders.read_encoders(self.project).get(name, {})
+        results = self.project.evaluations_dir(name)
         return Contender(sha256, str(known.get("digest", "")), results, name)
+
+
+def _name_of(sha256: str) -> str:
+    """Return what a registered model is called among the encoders that were judged."""
+    return f"model-{sha256[:12]}"
+
+
+def _judged(
+    project: Project, store: Store, sha256: str, tasks: Iterable[str], display: Display
+) -> str:
+    """Judge registered weights by the tasks whose judgement of them is not current; their name."""
+    from lapvqa.evaluation import external_encoders
+    from tasks.judging import judge_encoder
+
+    name, kept = _name_of(sha256), project.state / "champions" / sha256[:16]
+    path = registry.fetch(store, project, sha256, kept)
+    external_encoders.claim(name, path, project)
+    digest = str(external_encoders.read_encoders(project)[name]["digest"])
+    for task in tasks:
+        if not evaluations.is_current(project, name=name, task=task, encoder=digest):
+            judge_encoder(name, path, task, project, display)
+    return name
 
 
 def _require_current(project: Project, params: Params) -> None:

@@ -110,6 +110,8 @@ def torch(project: Project) -> Iterator[Check]:
     """Where training would run."""
     import torch as library
 
+    from lapvqa.networks.device import choose_device
+
     if library.cuda.is_available():
         name = library.cuda.get_device_name(0)
         memory = library.cuda.get_device_properties(0).total_memory
@@ -117,8 +119,23 @@ def torch(project: Project) -> Iterator[Check]:
         found = f"{library.__version__}, {count} x {name}, {terminal.size(memory)}"
         yield Check("torch", OK, found)
     else:
+        choose_device(load_machine(project))  # raises where there is a GPU that torch cannot use
         remedy = "enough for the demo; the full-size model needs a GPU and torch built for it"
         yield Check("torch", WARN, f"{library.__version__}, no GPU", remedy)
+
+
+def compiler(project: Project) -> Iterator[Check]:
+    """A C compiler: torch.compile builds its kernels with one."""
+    from lapvqa.params import load_params
+
+    names = (os.environ.get("CC"), "gcc", "clang", "cc")
+    found = next((name for name in names if name and shutil.which(name)), None)
+    if found:
+        yield Check("C compiler", OK, Path(found).name)
+        return
+    needed = load_params(project.params).pretrain.compile
+    remedy = "install gcc" + (", or set pretrain.compile to false" if needed else "")
+    yield Check("C compiler", FAIL if needed else WARN, "none: pretrain.compile needs one", remedy)
 
 
 def disk(project: Project) -> Iterator[Check]:
@@ -247,8 +264,8 @@ def ledger(project: Project) -> Iterator[Check]:
 
 
 CHECKS: tuple[Callable[[Project], Iterator[Check]], ...] = (
-    python, packages, torch, disk, git, settings, tokenizer, codecs, shards, dvc, prefect, mlflow,
-    ledger,
+    python, packages, torch, compiler, disk, git, settings, tokenizer, codecs, shards, dvc, prefect,
+    mlflow, ledger,
 )  # fmt: skip
 
 

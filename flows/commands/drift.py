@@ -23,7 +23,10 @@ _ADVICE = {
     "reports": "the texts alone changed: a template, a language, another department",
     "unexplained": "films moved; without findings nothing says by what",
 }
-_EVALUATE = "evaluate the champion on newly labelled patients before training anything"
+_EVALUATE = (
+    "evaluate the champion on newly labelled patients before training anything; that is wanted "
+    "now, and done by `lapvqa retrain --due` or the schedule"
+)
 
 
 def execute(project: Project, *, since: str | None, freeze: bool, as_json: bool) -> int:
@@ -34,7 +37,6 @@ def execute(project: Project, *, since: str | None, freeze: bool, as_json: bool)
     from lapvqa.job import open_job
     from lapvqa.recorder import Recorder
     from lapvqa.report import freshness
-    from lapvqa.retraining import wanted
 
     start = _moment(since)
     if freeze and since:
@@ -52,8 +54,6 @@ def execute(project: Project, *, since: str | None, freeze: bool, as_json: bool)
             else:
                 report = _look(job, start)
                 said, lines = report.to_json(), list(_lines(report))
-                if report.alarm:  # alone it leads to an evaluation: lapvqa.retraining.decision
-                    wanted.want(project, wanted.DRIFT, kind=report.kind)
             freshness.write_page(project)
         finally:
             recorder.close()
@@ -108,7 +108,7 @@ def _lines(report: Report) -> Iterator[str]:
     if report.alarm:
         yield f"DRIFT ({report.kind}): {_ADVICE[report.kind]}"
         yield f"what to do: {_EVALUATE}"
-    elif report.compared:
+    elif report.level:
         yield f"no drift at level {report.level:.4f}, Holm over {len(report.compared)} streams"
 
 

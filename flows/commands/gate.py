@@ -19,15 +19,18 @@ if TYPE_CHECKING:
 
 def execute(project: Project, *, dry_run: bool, again: bool, as_json: bool) -> int:
     """Judge what was exported last, move the alias if it passes, and say why or why not."""
+    from lapvqa.report import freshness
     from tasks.display import Display
     from tasks.promotion import run_gate
 
     console = terminal.progress_console() if as_json else terminal.console()
     result = run_gate(project, Display(console), dry_run=dry_run, again=again)
+    if not dry_run:
+        freshness.write_page(project)
     if as_json:
         sys.stdout.write(json.dumps(as_json_of(result), indent=2, sort_keys=True) + "\n")
     else:
-        _show(result, project, console)
+        show(result, project, console)
     return 0
 
 
@@ -51,9 +54,11 @@ def seal(project: Project, *, new_round: bool) -> int:
 
 def rollback(project: Project) -> int:
     """Make the champion before this one the champion again."""
+    from lapvqa.report import freshness
     from tasks.promotion import rollback as go_back
 
     before, now = go_back(project)
+    freshness.write_page(project)
     terminal.console().print(
         f"champion: version {now.version} again ({now.sha256[:12]}), no longer {before.version} "
         f"({before.sha256[:12]}); `lapvqa gate --again` would judge that one once more",
@@ -62,7 +67,9 @@ def rollback(project: Project) -> int:
     return 0
 
 
-def _show(result: GateResult, project: Project, console: Console) -> None:
+def show(result: GateResult, project: Project, console: Console) -> None:
+    """Print what a gate came to, and who is champion after it."""
+
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 

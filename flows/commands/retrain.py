@@ -16,6 +16,7 @@ from flows.commands import terminal
 from flows.commands.run import interruptible
 from lapvqa.params import load_params
 from lapvqa.project import Project
+from lapvqa.report import freshness
 from lapvqa.retraining import minutes, rounds, situation, wanted
 from lapvqa.retraining.decision import Decision, decide
 from lapvqa.retraining.situation import Situation
@@ -40,7 +41,8 @@ def execute(project: Project, *, due: bool, dry_run: bool, force: bool, way: str
     seen, decision = rounds.ask(project, now)
     if not decision.acts:
         rule = params.retraining.model_dump(mode="json")
-        minutes.record(project, decision, inputs=seen.to_json(), rule=rule, now=now)
+        if minutes.record(project, decision, inputs=seen.to_json(), rule=rule, now=now):
+            freshness.write_page(project)
         console.print(f"{decision.answer}: {decision.why}", markup=False, soft_wrap=True)
         return 0
     run_flow(project)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.commands import terminal
+from lapvqa.errors import LapvqaError
 from lapvqa.project import Project
 from lapvqa.uptodate import staleness
 from lapvqa.uptodate.staleness import StageState
@@ -30,6 +31,7 @@ def execute(project: Project) -> int:
     _show_stages(project, at_work, console)
     _show_champion(project, console)
     _show_erasures(project, console)
+    _show_retraining(project, console)
     _show_rejects(project, console)
     _show_coverage(project, console)
     _show_contamination(project, console)
@@ -61,6 +63,8 @@ def _show_champion(project: Project, console: Console) -> None:
             f"champion: version {last['version']} ({last['sha256'][:12]}) of {last['name']}",
             markup=False,
         )
+        if last["sha256"] in champions.contaminated(entries):
+            console.print("  it was trained on a patient who is erased now", style="red")
     said = list(looks.decisions(entries))
     if said:
         console.print(f"last gate: {said[-1]['decision']}", markup=False, soft_wrap=True)
@@ -115,7 +119,7 @@ def _counts(counts: dict[str, Any]) -> str:
 
 
 def _show_erasures(project: Project, console: Console) -> None:
-    """Say which erasures wait for the archive's owner, and whether a retraining is wanted."""
+    """Say which erasures wait for the archive's owner."""
     for path in sorted(project.open_erasures.glob("*.json")):
         from lapvqa.erasure.erase import STEPS
         from lapvqa.erasure.journal import stands_at
@@ -129,15 +133,30 @@ def _show_erasures(project: Project, console: Console) -> None:
             "goes on",
             markup=False, soft_wrap=True,
         )  # fmt: skip
-    from lapvqa.retraining import wanted
+
+
+def _show_retraining(project: Project, console: Console) -> None:
+    """Say what is wanted, what has arrived, and what would be decided about it now."""
+    from lapvqa.retraining import rounds, situation, wanted
+    from lapvqa.retraining.decision import Answer
 
     record, trained = wanted.load(project), _read(project.run_file("pretrain")).get("started", 0.0)
     for cause in record.causes:
         if cause.until.timestamp() > trained:
             of = " ".join(str(value) for value in cause.facts.values())
-            console.print(f"a retraining is wanted: {cause.cause} {of}".rstrip(), markup=False)
+            what = "an evaluation" if cause.cause == wanted.DRIFT else "a retraining"
+            console.print(f"{what} is wanted: {cause.cause} {of}".rstrip(), markup=False)
     if record.round is not None:
         console.print(f"a round of retraining has begun: {record.round.began}", markup=False)
+    try:
+        seen, decision = rounds.ask(project, situation.zoned_now(project))
+    except LapvqaError:  # a parameter that is being edited
+        return
+    if seen.arrived.studies:
+        come = f"{seen.arrived.studies} studies, {terminal.size(seen.arrived.bytes)}"
+        console.print(f"arrived since the last training: {come}", markup=False)
+    if decision.answer is not Answer.NOTHING:
+        console.print(f"retraining: {decision.answer}: {decision.why}", markup=False)
 
 
 def _show_rejects(project: Project, console: Console) -> None:

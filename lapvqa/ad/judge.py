@@ -19,7 +19,7 @@ from lapvqa.ad.heads import DETR, DetectionHead, Detections, TrueDetections, det
 from lapvqa.datasets.boxes import Boxes, to_centred
 from lapvqa.datasets.image_folder import ImageFolder, decode
 from lapvqa.datasets.pictures import read_or_none
-from lapvqa.datasets.vindr import VindrDataset, read_vindr
+from lapvqa.datasets.vindr import VindrDataset, count_beyond, read_vindr
 from lapvqa.datasets.vindr_tables import CLASSES
 from lapvqa.errors import SourceError
 from lapvqa.evaluation import features
@@ -97,7 +97,10 @@ def judge(run: Evaluation[AdParams]) -> Counts:
 
 
 def open_data(dataset: VindrDataset, source: ImageFolder, job: Job) -> DetectionData:
-    """Decode all images and map their boxes; raises SourceError if more than 1 % are unreadable."""
+    """Decode all images and map their boxes.
+
+    Raises SourceError if more than 1 % are unreadable, or have a box beyond their edge.
+    """
     listed = [(split, image) for split, images in dataset.splits.items() for image in images]
     paths = [image.path for _, image in listed]
     decoded = decode(source, paths, read_or_none, job=job)
@@ -108,9 +111,10 @@ def open_data(dataset: VindrDataset, source: ImageFolder, job: Job) -> Detection
             f"{MAX_UNREADABLE_SHARE:.0%}; one is listed at {broken[0][1].place}",
             hint="download them again, and compare them with the release's SHA256SUMS.txt",
         )
+    readable = [one for one, good in zip(listed, decoded.readable, strict=True) if good]
+    beyond = count_beyond([image for _, image in readable], decoded.fits)
     splits: dict[str, list[DetectionSample]] = {split: [] for split in dataset.splits}
     flat = 0
-    readable = [one for one, good in zip(listed, decoded.readable, strict=True) if good]
     for number, ((split, image), fit_) in enumerate(zip(readable, decoded.fits, strict=True)):
         boxes = image.stored_boxes(fit_)
         solid = areas(boxes) > 0
@@ -125,7 +129,11 @@ def open_data(dataset: VindrDataset, source: ImageFolder, job: Job) -> Detection
     return DetectionData(
         ordered,
         NumberedImages(decoded.digests, decoded.pixels),
-        {**counts, "boxes_outside_the_image_left_out": flat},
+        {
+            **counts,
+            "images_with_a_box_beyond_the_edge": beyond,
+            "boxes_outside_the_image_left_out": flat,
+        },
     )
 
 

@@ -3,6 +3,7 @@
 Files, in the order in which data meets them:
     pictures.py      an image file, DICOM or PNG or JPEG, to stored pixels
     image_folder.py  a data set's folder of image files, decoded once
+    image_paths.py   which of its files are images, renamed or converted or not
     tables.py        files by column name; the account of their rows
     splits.py        keys, splits by hash, patients in two splits
     labelled.py      a classification set: labels in three splits

@@ -4,11 +4,15 @@
     mimic_all.csv             study_id -> dicom_id, with study_date and study_order
 
 Every row names a reference study; only a "difference" is asked about both, all other types are
-about the main image. Without mimic_all.csv a study's image is its first AP or PA image by key, and
-its place in time the archive's own.
+about the main image, and what is wrong with their reference is no fault of theirs: they are kept
+without it (the authors' model is shown it all the same: github.com/Holipori/EKAID, issue 1).
+Without mimic_all.csv a study's image is its first AP or PA image by key, and its place in time the
+archive's own.
 
-Reversed pairs (the reference is later than the main image) are known in release 1.0.0: their
-answers hold for the other direction. They are found by date, not by number: study ids are random.
+Reversed pairs (the reference is later than the main image) are nearly half of all: 79,767 of
+164,324. Their answers are right: they say what the image called main has beside the one called
+reference (the authors: github.com/Holipori/MIMIC-Diff-VQA, issue 4). Only the order of the dates is
+odd. They are found by date, not by number: study ids are random.
 The released split is not known to be disjoint by patient and has nothing to do with MIMIC-CXR's:
 see ``splits``.
 """
@@ -40,18 +44,27 @@ from lapvqa.errors import SourceError
 
 NAME = "MIMIC-Diff-VQA"
 PAIRS, STUDIES = "mimic_pair_questions.csv", "mimic_all.csv"
-TYPES = ("abnormality", "presence", "view", "location", "level", "type", "difference")
+DIFFERENCE = "difference"
+TYPES = ("abnormality", "presence", "view", "location", "level", "type", DIFFERENCE)
 
 SCHEMA = pa.schema(
     [
         *COMMON,
         pa.field("question_type", pa.string(), False, {"doc": "one of TYPES"}),
-        pa.field("reference_key", pa.string(), False, {"doc": "the reference study's image"}),
+        pa.field(
+            "reference_key",
+            pa.string(),
+            True,
+            {"doc": "the reference study's image; null if it is not here and not needed"},
+        ),
         pa.field(
             "reversed",
             pa.bool_(),
             True,
-            {"doc": "the reference is later than the main image; null if dates do not tell"},
+            {
+                "doc": "the reference is later than the main image; null if dates do not tell, "
+                "or if the question is of one image"
+            },
         ),
     ]
 )
@@ -85,26 +98,28 @@ def read_diff_vqa(
 ) -> QuestionSet:
     """Read the pair questions; the table has the columns of ``SCHEMA``.
 
-    ``shared_patients``, ``pretrained_patients``: see ``splits``. ``reversed_pairs``: flagged in
-    column reversed, or left out. Raises SourceError, SplitLeakError.
+    ``shared_patients``, ``pretrained_patients``: see ``splits``. ``reversed_pairs``: a difference
+    of a reversed pair is flagged in column reversed, or left out. Raises SourceError,
+    SplitLeakError.
     """
     path = tables.find(folder, [PAIRS])
     dated = tables.find_optional(folder, [STUDIES])
     studies, repeated = (None, 0) if dated is None else _read_studies(dated)
     left_out: Counter[str] = Counter()
     rows = []
-    pairs: dict[tuple[str, str, str], dict[str, Any] | str] = {}
+    found: dict[tuple[str, str, str, bool], _Images | str] = {}
     for place, row in _read_questions(path):
-        ids = (row["study_id"], row["ref_id"], row["subject_id"])
-        if ids not in pairs:
-            pairs[ids] = _pair(*ids, studies, stored)
-        pair = pairs[ids]
-        why = pair if isinstance(pair, str) else _fault(row, pair, reversed_pairs)
-        if isinstance(pair, str) or why is not None:
+        of_two = row["question_type"] == DIFFERENCE
+        ids = (row["study_id"], row["ref_id"], row["subject_id"], of_two)
+        if ids not in found:
+            found[ids] = (_pair if of_two else _main_alone)(*ids[:3], studies, stored)
+        images = found[ids]
+        why = images if isinstance(images, str) else _fault(row, images, reversed_pairs)
+        if isinstance(images, str) or why is not None:
             left_out[why or ""] += 1
         else:
-            rows.append(_question(row, pair, place))
-    used = [pair for pair in pairs.values() if isinstance(pair, dict)]
+            rows.append(_question(row, images, place))
+    pairs = [one for ids, one in found.items() if ids[3] and not isinstance(one, str)]
     return finish(
         NAME,
         rows,
@@ -116,14 +131,16 @@ def read_diff_vqa(
         shared_patients=shared_patients,
         pretrained_patients=pretrained_patients,
         facts={
-            "pairs": len(used),
-            "pairs_reversed": sum(pair["reversed"] is True for pair in used),
-            "pairs_of_unknown_order": sum(pair["reversed"] is None for pair in used),
+            "pairs": len(pairs),
+            "pairs_reversed": sum(pair["reversed"] is True for pair in pairs),
+            "pairs_of_unknown_order": sum(pair["reversed"] is None for pair in pairs),
+            "questions_kept_without_reference": sum(row["reference_key"] is None for row in rows),
             "studies_listed_again": repeated,
         },
         protocol={
             "image_of_study": STUDIES if studies is not None else "first AP or PA image by key",
             "reversed_pairs": reversed_pairs,
+            "reference_of_questions_about_one_image": "shown if stored, else the image itself",
             "reversed_by": f"study_date, then study_order of {STUDIES}"
             if studies is not None
             else "order of the archive's studies",
@@ -191,14 +208,18 @@ def _moment(row: Mapping[str, str], place: str) -> Moment:
     return "".join(match.groups()) if match else "", number
 
 
+_Images = dict[str, str | bool | None]
+"""The columns that a pair's questions share."""
+
+
 def _pair(
     study: str,
     reference: str,
     subject: str,
     studies: Mapping[str, _Study] | None,
     stored: StoredImages,
-) -> dict[str, Any] | str:
-    """Return the columns that a pair's questions share, or why it cannot be used."""
+) -> _Images | str:
+    """Return a pair's columns, or why it cannot be used."""
     if study == reference:
         return "reference is the main study itself"
     main = _image_of(study, studies, stored)
@@ -215,6 +236,29 @@ def _pair(
         "image_key": main.image_key,
         "reference_key": before.image_key,
         "reversed": _is_reversed(study, reference, studies, stored),
+    }
+
+
+def _main_alone(
+    study: str,
+    reference: str,
+    subject: str,
+    studies: Mapping[str, _Study] | None,
+    stored: StoredImages,
+) -> _Images | str:
+    """Do as ``_pair`` for questions about the main image: rules of pairs do not apply."""
+    main = _image_of(study, studies, stored)
+    if isinstance(main, str):
+        return f"main {main}"
+    patient = stored.keyring.patient(subject)
+    if main.patient_key != patient:
+        return "images are not of the row's patient"
+    pair = _pair(study, reference, subject, studies, stored)
+    return {
+        "patient_key": patient,
+        "image_key": main.image_key,
+        "reference_key": None if isinstance(pair, str) else pair["reference_key"],
+        "reversed": None,
     }
 
 
@@ -251,7 +295,7 @@ def _later(day: str, before: str, order: int | None, place: int | None) -> bool 
 
 
 def _fault(
-    row: Mapping[str, str], pair: Mapping[str, Any], reversed_pairs: Literal["flag", "exclude"]
+    row: Mapping[str, str], pair: _Images, reversed_pairs: Literal["flag", "exclude"]
 ) -> str | None:
     if not row["answer"]:
         return "empty answer"
@@ -262,7 +306,7 @@ def _fault(
     return None
 
 
-def _question(row: Mapping[str, str], pair: Mapping[str, Any], place: str) -> dict[str, Any]:
+def _question(row: Mapping[str, str], pair: _Images, place: str) -> dict[str, Any]:
     question, answer = normalise(row["question"]), normalise(row["answer"])
     about = f"{pair['image_key']}/{pair['reference_key']}/{row['question_type']}"
     return {

@@ -2,6 +2,7 @@
 
     <folder>/Data_Entry_2017_v2020.csv  train_val_list.txt  test_list.txt
     <folder>/images/*.png  or  <folder>/images_001/images/*.png ... images_012/
+    or anywhere below it, converted or not
 
 The official lists are disjoint by patient; validate is carved from train_val by patient. Age, sex,
 view and boxes, which the dataset also brings, are not read.
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from lapvqa.datasets.image_paths import image_files
 from lapvqa.datasets.labelled import ProbeDataset, Rows, carve_validation, refuse_duplicates
 from lapvqa.datasets.splits import key
 from lapvqa.datasets.tables import find, nearest, read_lines, read_rows
@@ -64,10 +66,10 @@ def read_nih14(folder: Path, files: Iterable[str]) -> ProbeDataset:
 
 
 def _read(path: Path, files: Iterable[str]) -> Rows:
-    """Read all entries; of images that lie there twice the first path counts."""
+    """Read all entries; of images that lie there twice the first path counts, PNG before copies."""
     path_of: dict[str, str] = {}
-    for file in sorted(files):
-        path_of.setdefault(PurePosixPath(file).name, file)
+    for image in image_files(files, published=".png"):
+        path_of.setdefault(image.stem, str(image))
     names, patients, places, targets = [], [], [], []
     # Two header names contain a comma, so the header has more fields than it means to; the
     # columns read here stand before those.
@@ -79,7 +81,7 @@ def _read(path: Path, files: Iterable[str]) -> Rows:
         targets.append(_targets(row[_FINDINGS], place))
     refuse_duplicates(path.name, names)
     return Rows(
-        images=tuple(path_of.get(name, name) for name in names),
+        images=tuple(path_of.get(PurePosixPath(name).stem, name) for name in names),
         samples=tuple(names),
         patients=tuple(patients),
         places=tuple(places),

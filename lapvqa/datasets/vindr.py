@@ -5,7 +5,8 @@
     Kaggle           train/ID.dicom  train.csv          (its test images have no labels)
 
 Images may have been renamed .dcm or converted to PNG or JPEG. A resized copy needs train_meta.csv
-(and test_meta.csv) with the original sizes: image_id, dim0 (rows), dim1 (columns).
+(and test_meta.csv) with the original sizes: image_id, dim0 (rows), dim1 (columns). It shows by
+boxes beyond many images; a box or two over the edge are the readers', and are cut there.
 
 Three readers drew on each training image: their boxes are fused, class by class (``boxes.fuse``).
 The test set's boxes are a consensus already and are not fused. Where there is no official test
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from lapvqa.datasets import tables
 from lapvqa.datasets.boxes import Boxes, fuse, same_shape, to_stored_square
+from lapvqa.datasets.image_paths import image_files
 from lapvqa.datasets.splits import key, lowest
 from lapvqa.datasets.tables import Account
 from lapvqa.datasets.vindr_tables import (
@@ -50,8 +52,12 @@ QUERIES = 20
 MAX_MISSING_SHARE = 0.01
 VALIDATE_SHARE = 0.1
 TEST_SHARE = 0.2
-_SUFFIXES = {".dicom": 0, ".dcm": 1, ".png": 2, ".jpg": 3, ".jpeg": 4}
 _OVERSHOOT = 0.01
+MAX_BEYOND_SHARE = 0.01
+"""Of the images with boxes: where more have one beyond their edge, the images are resized copies.
+
+A few are what readers draw: such a box is cut at the edge.
+"""
 _OFFICIAL_TEST = "official consensus, not fused"
 _KAGGLE_TEST = "{} of Kaggle's training images by hash, readers fused"
 
@@ -75,26 +81,47 @@ class VindrImage:
     votes: NDArray[np.int64]
     size: tuple[int, int] | None
 
+    def reaches_beyond(self, fit: Fit) -> bool:
+        """Return whether a box ends outside the image, by more than rounding does."""
+        rows, cols = self.size or (fit.native_rows, fit.native_cols)
+        return len(self.boxes) > 0 and bool(
+            (self.boxes / [cols, rows, cols, rows]).max() > 1 + _OVERSHOOT
+        )
+
     def stored_boxes(self, fit: Fit) -> Boxes:
         """Return the boxes in stored pixels, where ``fit`` says how the image lies in them.
 
-        Raises SourceError if the boxes cannot be of an image of this size.
+        They are cut at the image's edges. Raises SourceError if the image has another shape than
+        the original.
         """
-        rows, cols = self.size or (fit.native_rows, fit.native_cols)
         if self.size is not None and not same_shape(self.size, fit):
             raise SourceError(
-                f"{self.place}: expected an image of the shape {rows} x {cols}, found "
-                f"{fit.native_rows} x {fit.native_cols}",
+                f"{self.place}: expected an image of the shape {self.size[0]} x {self.size[1]}, "
+                f"found {fit.native_rows} x {fit.native_cols}",
                 hint="resize images with their aspect ratio kept, without padding or cropping",
             )
-        if len(self.boxes) and (self.boxes / [cols, rows, cols, rows]).max() > 1 + _OVERSHOOT:
-            raise SourceError(
-                f"{self.place}: expected boxes within the image of {rows} x {cols} pixels, found "
-                "one that reaches beyond it: the images are a resized copy",
-                hint="write train_meta.csv and test_meta.csv (image_id, dim0, dim1: rows and "
-                "columns of the originals) beside them, or use the original images",
-            )
         return to_stored_square(self.boxes, fit, size=self.size)
+
+
+def count_beyond(images: Sequence[VindrImage], fits: Sequence[Fit]) -> int:
+    """Return how many images have a box beyond their edge; ``fits``: how each image is stored.
+
+    Raises SourceError if there are so many that the images must be resized copies.
+    """
+    beyond = [
+        (image, fit) for image, fit in zip(images, fits, strict=True) if image.reaches_beyond(fit)
+    ]
+    with_boxes = sum(len(image.boxes) > 0 for image in images)
+    if len(beyond) > max(1, MAX_BEYOND_SHARE * with_boxes):
+        image, fit = beyond[0]
+        raise SourceError(
+            f"{NAME}: {len(beyond)} of {with_boxes} images with boxes have one that reaches beyond "
+            f"the image, more than {MAX_BEYOND_SHARE:.0%}: the images are resized copies; one of "
+            f"{fit.native_rows} x {fit.native_cols} pixels is listed at {image.place}",
+            hint="write train_meta.csv and test_meta.csv (image_id, dim0, dim1: rows and "
+            "columns of the originals) beside them, or use the original images",
+        )
+    return len(beyond)
 
 
 @dataclass(frozen=True)
@@ -232,16 +259,10 @@ def _merge(
 def _find_images(files: Iterable[str]) -> dict[Split, dict[str, str]]:
     """Return image id -> path by split; of an image in two forms the DICOM file counts."""
     path_of: dict[Split, dict[str, str]] = {"train": {}, "test": {}}
-    paths = [(PurePosixPath(file), file) for file in files]
-    ranked = [
-        (_SUFFIXES[path.suffix.lower()], file, path)
-        for path, file in paths
-        if path.suffix.lower() in _SUFFIXES
-    ]
-    for _, file, path in sorted(ranked):
+    for path in image_files(files, published=".dicom"):
         part = next((part for part in path_of if part in path.parts[:-1]), None)
         if part is not None:
-            path_of[part].setdefault(path.stem, file)
+            path_of[part].setdefault(path.stem, str(path))
     return path_of
 
 

@@ -1,7 +1,7 @@
 """One look: what arrived against the reference, what it may spend, the report, the ledger.
 
-A look starts no training. An alarm asks for an evaluation on newly labelled patients: inputs may
-move while performance stays (docs/drift.md).
+A look starts no training. An alarm asks for an evaluation on newly labelled patients, as a cause on
+the record of what is wanted: inputs may move while performance stays (docs/drift.md).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from lapvqa.job import Job
 from lapvqa.lineage import ledger
 from lapvqa.params import DriftParams
 from lapvqa.project import Project
+from lapvqa.retraining import wanted
 from lapvqa.schemas import MEMBERS, MEMBERS_FILE
 
 _AT_ONCE = 256
@@ -111,6 +112,8 @@ def look(
     report = _report(compared, chosen, frozen, now, level, encoder, dict(found.left_out))
     storage.write_json(project.drift_report, report.to_json())
     ledger.append(project, ledger.DRIFT, report.to_json())
+    if report.alarm:
+        wanted.want(project, wanted.DRIFT, kind=str(report.kind))
     return report
 
 

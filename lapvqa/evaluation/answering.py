@@ -84,13 +84,14 @@ def _writing_head(
     stored: StoredImages,
     job: Job,
 ) -> WritingHead:
-    keys = [row[column] for rows in splits.values() for row in rows for column in columns]
+    shown = {row["sample"]: _shown(row, columns) for rows in splits.values() for row in rows}
+    keys = [key for images in shown.values() for key in images]
     images, numbers = stored_images(keys, stored, job.project)
 
     def samples(split: str) -> list[TextSample]:
         return [
             writing.as_sample(
-                tuple(numbers[row[column]] for column in columns), row["question"], row["answer"]
+                tuple(numbers[key] for key in shown[row["sample"]]), row["question"], row["answer"]
             )
             for row in splits[split]
         ]
@@ -105,6 +106,11 @@ def _writing_head(
         batch_size=params.recipe.batch_size,
         task=task,
     )
+
+
+def _shown(row: Row, columns: tuple[str, ...]) -> list[str]:
+    """Return the images that the head sees; a reference that is not here is the image itself."""
+    return [row[column] or row["image_key"] for column in columns]
 
 
 def _predictions(

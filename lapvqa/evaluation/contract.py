@@ -55,7 +55,14 @@ from lapvqa.evaluation.sealed import SEALED, divide
 from lapvqa.evaluation.task import CurveTable, EvaluationTask
 from lapvqa.job import Counts
 from lapvqa.metrics import record, replicates
-from lapvqa.metrics.bootstrap import Array, Estimate, Measures, draw_values, interval
+from lapvqa.metrics.bootstrap import (
+    MIN_PATIENTS,
+    Array,
+    Estimate,
+    Measures,
+    draw_values,
+    interval,
+)
 from lapvqa.params import BootstrapParams
 
 _PROTOCOL_KEY = b"lapvqa.protocol"
@@ -262,6 +269,7 @@ def _interval_protocol(common: BootstrapParams) -> dict[str, Any]:
         "interval_draws": common.bootstrap_draws,
         "interval_seed": common.seed,
         "interval_undefined_draws": "left out; no interval when more than 5 % are undefined",
+        "interval_min_patients": MIN_PATIENTS,
     }
 
 

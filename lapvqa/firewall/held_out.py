@@ -157,7 +157,9 @@ def _folder_set(
 
 def _chexpert(name: str, source: ImageFolder, params: EvaluateParams, job: Job) -> HeldOut:
     section = params.probe_chexpert
-    data = read_chexpert(source.folder, uncertain=section.uncertain, test=section.test)
+    data = read_chexpert(
+        source.folder, source.files, uncertain=section.uncertain, test=section.test
+    )
     tested = dict(zip(data.test.images, data.test.samples, strict=True))
     return _folder_set(name, source, data.images, tested, job)
 
@@ -223,7 +225,7 @@ def _seen(policy: LeakPolicy) -> LeakPolicy:
 
 def _tested(questions: pa.Table, *columns: str) -> set[str]:
     rows = questions.filter(pc.equal(questions["split"], TEST))
-    return {key for column in columns for key in rows[column].to_pylist()}
+    return {key for column in columns for key in rows[column].to_pylist()} - {None}
 
 
 _BY_PIXELS: Mapping[str, Callable[[str, ImageFolder, EvaluateParams, Job], HeldOut]] = {

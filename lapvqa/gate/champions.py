@@ -13,6 +13,7 @@ from typing import Any
 
 from lapvqa.gate import looks
 from lapvqa.gate.verdict import Outcome
+from lapvqa.lineage import runs
 from lapvqa.lineage.ledger import DECISION, MODEL, Entry
 
 ALIAS = "champion"
@@ -70,6 +71,21 @@ def rolled_back(entries: Iterable[Entry], sha256: str) -> bool:
         elif move is not None and move.before == sha256:
             back = True
     return back
+
+
+def contaminated(entries: Sequence[Entry]) -> frozenset[str]:
+    """Return the sha256 of all that was made of trainings that saw a patient who is erased now."""
+    told = {entry.id: run for entry in entries if (run := runs.of_entry(entry))}
+    reached: set[str] = set()
+    for entry in entries:
+        said = entry.payload if entry.kind == DECISION else None
+        if said and said.get("verdict") == "contaminated":
+            reached.update(said["runs"])
+    for id, run in told.items():  # oldest first: a consumer comes after its source
+        if reached.intersection(run.sources.values()):
+            reached.add(id)
+    made = (facts for id in reached & told.keys() for facts in told[id].files.values())
+    return frozenset(facts["sha256"] for facts in made if "sha256" in facts)
 
 
 def last_move(entries: Iterable[Entry]) -> dict[str, Any] | None:

@@ -97,7 +97,7 @@ def weigh(
 def paired(first: Drawn, second: Drawn, endpoint: Endpoint) -> Paired | None:
     """Return first minus second in the endpoint's metric; None where it is not defined.
 
-    Its error is the standard deviation over the draws.
+    Its error is the standard deviation over the draws, of which few patients have none.
     """
     if endpoint.metric not in first.measures.names:
         return None
@@ -105,7 +105,8 @@ def paired(first: Drawn, second: Drawn, endpoint: Endpoint) -> Paired | None:
     shapes = (drawn.values.reshape(len(drawn.values), -1)[:, column] for drawn in (first, second))
     values = np.subtract(*shapes)
     drawn = values[1:][np.isfinite(values[1:])]
-    if not np.isfinite(values[0]) or len(drawn) < (1 - MAX_UNDEFINED_SHARE) * (len(values) - 1):
+    fewest = max(2, (1 - MAX_UNDEFINED_SHARE) * (len(values) - 1))
+    if not np.isfinite(values[0]) or len(drawn) < fewest:
         return None
     error = float(np.std(drawn, ddof=1))
     error = max(error, _delong_error(first.rows, second.rows, endpoint.metric))

@@ -72,7 +72,10 @@ def _wider(band: str) -> str:
 
 
 def _sources(project: Project) -> dict[object, str]:
-    """Return study -> the called AE title that it came to, as the log of arrivals tells."""
+    """Return study -> the called AE title that it came to, as the log of arrivals tells.
+
+    Its report has a line of its own, with the name of whoever sends reports.
+    """
     log = project.state / "arrivals.jsonl"
     if not log.exists():
         return {}
@@ -82,4 +85,5 @@ def _sources(project: Project) -> dict[object, str]:
             events.append(json.loads(line))
         except ValueError:  # the last line, of a receiver that was killed
             continue
-    return {event["study"]: str(event["source"]) for event in events if event.get("study")}
+    came = (event for event in events if event.get("event") == "study" and event.get("study"))
+    return {event["study"]: str(event["source"]) for event in came}

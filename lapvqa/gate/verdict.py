@@ -134,7 +134,7 @@ def holm(p_values: Mapping[str, float], level: float) -> set[str]:
     """Return the names whose hypothesis is rejected by Holm's procedure at ``level``."""
     rejected: set[str] = set()
     for name in sorted(p_values, key=lambda name: p_values[name]):
-        if p_values[name] > level / (len(p_values) - len(rejected)):
+        if not p_values[name] <= level / (len(p_values) - len(rejected)):  # nor if it is NaN
             break
         rejected.add(name)
     return rejected

@@ -26,7 +26,8 @@ _ORDER_STREAM = 5
 class Fitted:
     """The outcome of a training: the epoch that was kept (from 1), its score, the score of each.
 
-    A higher score is better. Without validation samples ``score`` is None and the last epoch kept.
+    A higher score is better, one that is not finite is none: its epoch is never kept. Without
+    validation samples ``score`` is None and the last epoch kept.
     """
 
     epoch: int
@@ -58,7 +59,7 @@ def fit(
 
     ``loss`` maps numbers of samples, 0 <= number < ``count``, to a scalar; ``score`` judges the
     head, in eval mode, after each epoch. Both modules end in eval mode. Raises TrainingError for
-    a loss that is not finite.
+    a loss that is not finite, or if the score of no epoch is.
     """
     modules = nn.ModuleList([head] if encoder is None else [head, encoder])
     optimizer = _optimizer(head, encoder, recipe)
@@ -68,6 +69,7 @@ def fit(
         optimizer, lambda step: _share(step, steps, round(recipe.warmup_share * steps))
     )
     scores: list[float] = []
+    kept = -1
     best: dict[str, Tensor] = {}
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)  # dropout
@@ -80,12 +82,19 @@ def fit(
             modules.eval()
             if score is not None:
                 scores.append(score())
-                if scores[-1] >= max(scores):
+                if math.isfinite(scores[-1]) and (kept < 0 or scores[-1] >= scores[kept]):
+                    kept = epoch
                     best = {key: value.clone() for key, value in modules.state_dict().items()}
     if score is None:
         return Fitted(epochs, None, (), steps)
+    if kept < 0:
+        raise TrainingError(
+            f"head: expected a finite validation score after one of {epochs} epochs, found "
+            f"{scores[-1]} after the last",
+            hint="look at the validation samples and their features; a head that computes no "
+            "finite values learns from a lower recipe.lr of the task in params.yaml",
+        )
     modules.load_state_dict(best)
-    kept = len(scores) - 1 - scores[::-1].index(max(scores))
     return Fitted(kept + 1, scores[kept], tuple(scores), steps)
 
 

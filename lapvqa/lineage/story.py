@@ -212,8 +212,11 @@ def _arrival(said: dict[str, Any]) -> str:
 def _drift(said: dict[str, Any]) -> str:
     if said.get("what") == "reference":
         return f"A drift reference of {said.get('studies')} studies was frozen."
-    found = f"drift of kind {said.get('kind')}" if said.get("alarm") else "no drift"
     studies = (said.get("window") or {}).get("studies")
+    if not said.get("level"):
+        why = "too soon after the last one" if said.get("compared") else "nothing to compare yet"
+        return f"A look at {studies} new studies could find no drift: {why}."
+    found = f"drift of kind {said.get('kind')}" if said.get("alarm") else "no drift"
     return f"A look at {studies} new studies found {found}."
 
 

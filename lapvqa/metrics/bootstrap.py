@@ -26,6 +26,14 @@ variation between patients: a percentile interval of them would be far too narro
 draws miss a class that three patients show.
 """
 
+MIN_PATIENTS = 6
+"""Fewer are not resampled: there is no interval and no p.
+
+One patient is the same in every draw (an interval of width 0), and two or three who agree in sign
+agree in every draw (the least p there is). An exact sign test says what n patients who all agree
+can show at most: p = 2 ** (1 - n), 0.5 of two and 0.031 of six, the first below 0.05.
+"""
+
 _ROUNDING = 1e-12
 """A statistic that is the same in every draw may differ in its last bits."""
 
@@ -61,7 +69,8 @@ def draw_values(
     """Return the statistic on the observed samples (row 0) and on each draw: ``[1 + draws, ...]``.
 
     Two statistics called with the same clusters and seed see the same draws, so their rows may be
-    subtracted (paired comparison). Memory: a few chunks of 16 MiB.
+    subtracted (paired comparison). Row 0 alone with fewer than MIN_PATIENTS clusters. Memory: a few
+    chunks of 16 MiB.
     """
     if not clusters:
         raise ValueError("expected at least one sample, found none")
@@ -69,7 +78,7 @@ def draw_values(
     generator = np.random.default_rng(seed)
     rows = max(1, _CHUNK_BYTES // (8 * len(cluster)))
     values = [_evaluate(statistic, np.ones((1, len(cluster))))]
-    for start in range(0, draws, rows):
+    for start in range(0, draws if len(names) >= MIN_PATIENTS else 0, rows):
         counts = [_draw(generator, len(names)) for _ in range(min(rows, draws - start))]
         values.append(_evaluate(statistic, np.stack(counts)[:, cluster]))
     return np.concatenate(values)

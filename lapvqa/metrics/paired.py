@@ -21,7 +21,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from lapvqa.metrics.bootstrap import Array, interval
+from lapvqa.metrics.bootstrap import MIN_PATIENTS, Array, interval
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ class PairedTest:
 def auc_covariance(
     targets: NDArray[np.int8], scores: Array, clusters: Sequence[str]
 ) -> AucCovariance | None:
-    """Return AUROCs and their covariance; None with fewer than two patients of either kind.
+    """Return AUROCs and their covariance.
+
+    None with fewer than two patients of either kind, or than MIN_PATIENTS of both.
 
     ``targets`` [n]: 1, 0, others are left out; ``scores`` [n, k], a column per system;
     ``clusters``: the patient of each sample.
@@ -88,7 +90,7 @@ def auc_covariance(
     names, cluster = np.unique(np.asarray(clusters), return_inverse=True)
     positive, negative = np.flatnonzero(targets == 1), np.flatnonzero(targets == 0)
     ill, well = np.unique(cluster[positive]), np.unique(cluster[negative])
-    if min(len(ill), len(well)) < 2:
+    if min(len(ill), len(well)) < 2 or len(np.union1d(ill, well)) < MIN_PATIENTS:
         return None
     above = _placements(scores[positive], scores[negative])
     below = 1 - _placements(scores[negative], scores[positive])

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lapvqa.errors import CheckpointError, TrainingError
 from lapvqa.images.report_pairs import Batch, Pair, read_batch
 from lapvqa.machine import Training
+from lapvqa.networks.device import attention_by, check_attention
 from lapvqa.networks.vocabulary import CutVocabulary
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import history
@@ -80,6 +81,7 @@ class Trainer:
 
         ``run`` is the digest that its states carry.
         """
+        check_attention(params.attention, device)
         self.run = run
         self.params, self.corpus, self.device = params, corpus, device
         self.world = world or World()
@@ -204,7 +206,8 @@ class Trainer:
         self.model.train()
         inputs = [self.preparer.for_training(batch, epoch) for batch in micro]
         num_targets = self.loader.num_targets(self.loader.plan.global_indices(step))
-        local = self.objective.backward(inputs, num_targets)
+        with attention_by(self.params.attention):
+            local = self.objective.backward(inputs, num_targets)
         if self.training.strategy == "fsdp" and self.world.size > 1:
             average_scalars(self.model, self.world)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.params.grad_clip)
@@ -262,7 +265,8 @@ class Trainer:
     def _measure(self, pairs: Sequence[Pair], start: int, size: int) -> BatchResult:
         indices = range(start, min(start + size, len(pairs)))
         batch = read_batch(pairs, indices, self.corpus.store)
-        return self.objective.measure(self.preparer.for_validation(batch))
+        with attention_by(self.params.attention):
+            return self.objective.measure(self.preparer.for_validation(batch))
 
     def _keep_best(self, value: float | None) -> None:
         """Keep the weights if their loss is the lowest; without validation, always."""

@@ -23,7 +23,7 @@ TASK = probe_task(
         holds="train.csv and valid.csv",
     ),
     read=lambda source, params: chexpert.read_chexpert(
-        source.folder, uncertain=params.uncertain, test=params.test
+        source.folder, source.files, uncertain=params.uncertain, test=params.test
     ),
     protocol=_chexpert_protocol,
     title="Linear probe, CheXpert-5",

@@ -134,6 +134,8 @@ def _look(time: float, said: dict[str, Any]) -> Event:
     if moved:
         return Event(time, LOOKS, "alarm", f"drift: {said.get('kind')}", ", ".join(moved))
     why = f"{studies} new studies, {len(said.get('compared', ()))} streams compared"
+    if not said.get("level"):  # nothing was compared, or it was too soon after the last look
+        return Event(time, LOOKS, "open", "described", why)
     return Event(time, LOOKS, "open", "no drift", why)
 
 

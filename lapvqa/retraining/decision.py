@@ -99,7 +99,8 @@ def decide(seen: Situation, rule: RetrainingParams, now: datetime) -> Decision:
     if named == {DRIFT}:
         if seen.judged is None:
             return Decision(Answer.EVALUATE, "drift: is the champion any worse?", causes)
-        return Decision(Answer.NO, f"drift, and the champion is not worse: {seen.judged}", causes)
+        why = f"drift, and the champion is not shown to be worse: {seen.judged}"
+        return Decision(Answer.NO, why, causes)
     if not forced and (dear := _costs_too_much(seen, rule, now, causes)):
         return dear
     if named <= _OF_DATA:

@@ -132,6 +132,23 @@ def test_the_whole_doctor_on_this_machine(process: Callable[..., Answer]) -> Non
         assert any(name in line for line in lines), name
 
 
+@pytest.mark.parametrize(("wanted", "status"), [("true", FAIL), ("false", WARN)])
+def test_without_a_c_compiler_compiled_training_fails(
+    toy: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str, status: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    text = toy.params.read_text()
+    toy.params.write_text(text.replace("  compile: false ", f"  compile: {wanted} "))
+    (check,) = doctor.compiler(toy)
+    assert check.status == status
+    assert ("pretrain.compile to false" in check.remedy) == (status == FAIL)
+    (tmp_path / "gcc").write_text("#!/bin/sh\n")
+    (tmp_path / "gcc").chmod(0o755)
+    (check,) = doctor.compiler(toy)
+    assert (check.status, check.found) == (OK, "gcc")
+
+
 def test_outside_a_project_the_machine_is_looked_at(
     tmp_path: Path, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
 ) -> None:

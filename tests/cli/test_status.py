@@ -17,6 +17,7 @@ from flows.commands import status
 from lapvqa import storage
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
+from lapvqa.retraining import wanted
 from lapvqa.schemas import REJECTS
 
 HOLD = """\
@@ -113,6 +114,19 @@ def test_after_a_run(toy: Project, lapvqa: Lapvqa) -> None:
     turned = [line.split() for line in out.splitlines() if "data/rejects.parquet" in line]
     assert [(row[5], row[7]) for row in turned] == [("truncated", "2"), ("not_dicom", "1")]
     assert "x.dcm" not in out
+
+
+def test_what_is_wanted_and_what_has_arrived(toy: Project, lapvqa: Lapvqa) -> None:
+    out = lapvqa("status").out
+    assert "wanted" not in out
+    assert "retraining" not in out
+    wanted.want(toy, "drift", kind="acquisition")
+    event = {"at": "2026-11-29T10:00:00+00:00", "event": "study", "study": "s1", "bytes": 2048}
+    storage.write_bytes(toy.arrivals, json.dumps(event).encode() + b"\n")
+    out = lapvqa("status").out
+    assert "an evaluation is wanted: drift acquisition" in out
+    assert "arrived since the last training: 1 studies, 2.0 kB" in out
+    assert "retraining: wait: causes still come in" in out
 
 
 def test_while_a_run_goes_on(toy: Project, lapvqa: Lapvqa, holder_of) -> None:

@@ -6,12 +6,18 @@ import re
 
 import pytest
 
-from lapvqa.datasets.chexpert import LABELS, read_chexpert
+from lapvqa.datasets import chexpert
+from lapvqa.datasets.chexpert import LABELS
 from lapvqa.errors import SourceError, SplitLeakError
 
 
 def path(patient: int, study: int = 1, view: str = "view1_frontal", split: str = "train") -> str:
     return f"CheXpert-v1.0-small/{split}/patient{patient:05d}/study{study}/{view}.jpg"
+
+
+def read_chexpert(folder, files=(), **options):
+    """Read with as many files as a test is about: the csv's paths stand where there are none."""
+    return chexpert.read_chexpert(folder, files, **options)
 
 
 @pytest.fixture
@@ -201,6 +207,82 @@ def test_chexlocalizes_name_for_the_validation_set(write_chexpert, many):
     write_labels(folder, "val_labels.csv", [path(64541, split="val")])
     dataset = read_chexpert(folder, uncertain="zeros")
     assert dataset.test.images == ("val/patient64541/study1/view1_frontal.jpg",)
+
+
+BATCHES = ["CheXpert-v1.0 batch 1 (validate & csv)"] + [
+    f"CheXpert-v1.0 batch {number + 1} (train {number})" for number in (1, 2, 3)
+]
+
+
+def batch_of(listed: str) -> str:
+    """Where the publisher's archives at full size put an image: three batches have no train/."""
+    _, part, rest = listed.split("/", 2)
+    number = int(rest[len("patient") :].split("/")[0])
+    return f"{BATCHES[0]}/valid/{rest}" if part == "valid" else f"{BATCHES[1 + number % 3]}/{rest}"
+
+
+LAYOUTS = {
+    "as the csv says": lambda listed: listed.split("/", 1)[1],
+    "four batches": batch_of,
+    "four batches in the container's folder": lambda listed: f"u20210408/{batch_of(listed)}",
+    "CheXlocalize's val": lambda listed: listed.split("/", 1)[1].replace("valid/", "val/"),
+    "train_data": lambda listed: listed.split("/", 1)[1].replace("train/", "train_data/"),
+    "converted": lambda listed: f"png/{listed.split('/', 1)[1][:-3]}PNG",
+    "converted batches": lambda listed: batch_of(listed)[:-3] + "dcm",
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_image_is_found_however_the_copy_lies(write_chexpert, many, layout):
+    folder = write_chexpert(*many)
+    listed = [row["Path"] for rows in many for row in rows]
+    files = [LAYOUTS[layout](path) for path in listed]
+    distractors = ["train.csv", "patient00001/notes.txt", "heatmaps/patient00001_view1.png"]
+    dataset = read_chexpert(folder, [*distractors, *files], uncertain="zeros")
+    assert set(dataset.images) == set(files)
+    plain = read_chexpert(folder, uncertain="zeros")
+    for name, rows in dataset.splits.items():
+        assert (rows.samples, rows.patients) == (
+            plain.splits[name].samples,
+            plain.splits[name].patients,
+        )
+        assert rows.targets.tolist() == plain.splits[name].targets.tolist()
+        own = [image.rsplit(".", 1)[0].split("patient")[1] for image in rows.images]
+        assert own == [i.rsplit(".", 1)[0].split("patient")[1] for i in plain.splits[name].images]
+
+
+def test_the_published_file_goes_before_a_copy_and_splits_are_not_mixed_up(write_chexpert, many):
+    view = "patient00001/study1/view1_frontal"
+    order = [f"train/{view}.jpg", f"a/train/{view}.png", f"a/{view}.jpg"]
+    folder = write_chexpert(*many)
+    for lost, expected in enumerate([*order, f"train/{view}.jpg"]):  # at last as the csv has it
+        dataset = read_chexpert(folder, [f"valid/{view}.jpg", *order[lost:]], uncertain="zeros")
+        assert expected in dataset.images
+        assert f"valid/{view}.jpg" not in dataset.images
+
+
+def test_the_csv_files_of_batch_1_are_found_from_the_folder_above(write_chexpert, many):
+    folder = write_chexpert(*many)
+    inner = folder / BATCHES[0]
+    inner.mkdir()
+    for name in ("train.csv", "valid.csv"):
+        (folder / name).rename(inner / name)
+    files = [batch_of(row["Path"]) for rows in many for row in rows]
+    assert set(read_chexpert(folder, files, uncertain="zeros").images) == set(files)
+    below = [path.removeprefix(f"{BATCHES[0]}/") for path in files if path.startswith(BATCHES[0])]
+    with pytest.raises(SourceError, match=r"one batch\n.*the folder above, .*all four batches"):
+        read_chexpert(inner, below, uncertain="zeros")
+
+
+def test_chexlocalizes_csv_says_valid_of_images_in_val(write_chexpert, many):
+    folder = write_chexpert(*many)
+    (folder / "valid.csv").unlink()
+    inner = folder / "chexlocalize" / "CheXpert"
+    inner.mkdir(parents=True)
+    numbers = (64541, 64542, 64543)
+    write_labels(inner, "val_labels.csv", [path(n, split="valid") for n in numbers])
+    files = [f"chexlocalize/CheXpert/val/patient{n}/study1/view1_frontal.jpg" for n in numbers]
+    assert read_chexpert(folder, files, uncertain="zeros").test.images == tuple(files)
 
 
 def test_the_official_test_needs_its_labels(write_chexpert, many):

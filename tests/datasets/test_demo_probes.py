@@ -29,7 +29,7 @@ def test_nih_and_its_boxes(demo):
 
 def test_chexpert(demo):
     folder = demo / "CheXpert-v1.0-small"
-    dataset = read_chexpert(folder, uncertain="mixed")
+    dataset = read_chexpert(folder, [path for path, _, _ in scan(folder)], uncertain="mixed")
     with (folder / "train.csv").open() as handle:
         laterals = sum(row["Frontal/Lateral"] == "Lateral" for row in csv.DictReader(handle))
     assert dataset.left_out.get("lateral view in train.csv", 0) == laterals

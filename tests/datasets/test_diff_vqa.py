@@ -132,6 +132,44 @@ def test_reversed_pairs_are_left_out_on_request(write, stored):
     assert kept.account.kept == 4
 
 
+@pytest.mark.parametrize("kind", [kind for kind in TYPES if kind != "difference"])
+def test_rules_of_pairs_are_for_differences_alone(write, stored, kind):
+    """Four faults of a reference, and a reversed pair: a question about one image has none."""
+    away = [subject(3), 50000098, dicom(50000098), "", "test", "21100301", 1]
+    references = [study(3, 1), 50000099, 50000098, study(4, 0), study(3, 0)]
+    faulty = [
+        pair(3, ref_id=one, question=f"question {number}?", question_type=kind)
+        for number, one in enumerate(references)
+    ]
+    back = pair(3, study_id=study(3, 0), ref_id=study(3, 1), question="back?", question_type=kind)
+    folder = write([*SOME, *faulty, back], [*EVERY, away])
+    dataset = read_diff_vqa(folder, stored, reversed_pairs="exclude")
+    assert sum(dataset.account.left_out.values()) == 0
+    found = rows(dataset, question_type=kind)
+    assert len(found) == 6
+    assert {row["reversed"] for row in found} == {None}
+    own = KEYRING.image(dicom(study(3, 1)))
+    assert {row["image_key"] for row in found if row["question"] != "back?"} == {own}
+    shown = {row["question"]: row["reference_key"] for row in found}
+    assert [shown[f"question {number}?"] for number in range(4)] == [None] * 4
+    assert shown["question 4?"] == KEYRING.image(dicom(study(3, 0)))
+    assert dataset.facts["questions_kept_without_reference"] == 4
+    assert (dataset.facts["pairs"], dataset.facts["pairs_reversed"]) == (4, 0)
+    asked = [pair(3, question_type="difference", ref_id=one) for one in references[:4]]
+    account = read_diff_vqa(write([*SOME, *asked], [*EVERY, away]), stored).account
+    assert sum(account.left_out.values()) == 4
+
+
+def test_a_question_about_another_patients_image_is_left_out_of_any_type(write, stored):
+    one = pair(3, subject_id=subject(4), question_type="presence")
+    gone = pair(3, study_id=50000099, question_type="presence")
+    account = read_diff_vqa(write([*SOME, one, gone]), stored).account
+    assert {k: n for k, n in account.left_out.items() if n} == {
+        "images are not of the row's patient": 1,
+        "main study is not in mimic_all.csv": 1,
+    }
+
+
 def test_without_dates_the_archive_tells_the_order(write, stored):
     pairs = [*SOME, pair(3, study_id=study(3, 0), ref_id=study(3, 1), question="and now?")]
     dataset = read_diff_vqa(write(pairs, every=None), stored)

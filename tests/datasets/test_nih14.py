@@ -39,6 +39,17 @@ def test_flat_folder_too(write_nih):
     assert set(dataset.test.images) == {f"images/{n}" for n in TEST}
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".dcm"])
+def test_copies_in_another_form_are_found_and_the_original_goes_first(write_nih, suffix):
+    folder = write_nih(entries(), TRAIN, TEST)
+    copies = [f"a_copy/{name.removesuffix('.png')}{suffix}" for name in NAMES]
+    converted = read_nih14(folder, copies)
+    assert set(converted.images) == set(copies)
+    original = read_nih14(folder, [*copies, *FILES])
+    assert set(original.images) == set(FILES)
+    assert original.test.samples == converted.test.samples
+
+
 def test_labels_are_split_exactly_at_the_bar(write_nih):
     changed = entries(**{NAMES[0]: "Mass|Pleural_Thickening", NAMES[18]: "Hernia"})
     dataset = read_nih14(write_nih(changed, TRAIN, TEST), FILES)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from lapvqa.datasets.pictures import read_image
-from lapvqa.datasets.vindr import read_vindr
+from lapvqa.datasets.vindr import MAX_BEYOND_SHARE, count_beyond, read_vindr
 from lapvqa.datasets.vindr_tables import CLASSES
 from lapvqa.errors import DicomError, SourceError, SplitLeakError
 from lapvqa.images.geometry import fit_of
@@ -255,10 +255,33 @@ def test_renamed_and_converted_images_are_found_and_dicom_goes_first(write):
     assert find(dataset, IDS[1]).path == f"train/{IDS[1]}.dicom"
 
 
-def test_boxes_beyond_the_image_reveal_a_resized_copy(write):
-    image = find(read_vindr(write(three(IDS[0], "ILD", (1, 1, 1500, 1500))), FILES), IDS[0])
-    with pytest.raises(SourceError, match=r"line \d+: .*resized copy\n.*train_meta.csv"):
-        image.stored_boxes(fit_of(1024, 1024))
+def test_boxes_beyond_many_images_reveal_a_resized_copy(write):
+    more = [row for one in IDS[:2] for row in three(one, "ILD", (1, 1, 1500, 1500))]
+    dataset = read_vindr(write(more), FILES)
+    images = [find(dataset, one) for one in IDS[:10]]
+    small, original = fit_of(1024, 1024), fit_of(1500, 1500)
+    assert count_beyond(images, [original] * 10) == 0
+    with pytest.raises(SourceError, match=r"2 of 2 images.*1024 x 1024.*line \d+\n.*train_meta.c"):
+        count_beyond(images, [small] * 10)
+
+
+@pytest.mark.parametrize("number", [5, 10, 11])
+def test_a_few_boxes_over_the_edge_are_cut_there_and_counted(write, number):
+    """10 % over, as readers draw: in 1 % of the images with boxes, and in one in any case."""
+    fit = fit_of(1000, 800)
+    drawn = [(IDS[0], (400, 500, 880, 1100)), (IDS[1], (1, 1, 9, 9))]
+    more = [row for one, box in drawn for row in three(one, "ILD", box)]
+    dataset = read_vindr(write(more), FILES)
+    over, inside = (find(dataset, one) for one in IDS[:2])
+    cut = fit.to_native(over.stored_boxes(fit))
+    np.testing.assert_allclose(cut, [[400, 500, 800, 1000]], atol=1e-9)
+    assert count_beyond([over, inside], [fit] * 2) == 1
+    images = [over] * number + [inside] * (1000 - number)
+    if number > 1000 * MAX_BEYOND_SHARE:
+        with pytest.raises(SourceError, match=f"{number} of 1000 images"):
+            count_beyond(images, [fit] * 1000)
+    else:
+        assert count_beyond(images, [fit] * 1000) == number
 
 
 def test_a_resized_copy_with_the_originals_sizes(write, write_table):

@@ -28,10 +28,12 @@ from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.images.shards import ShardStore
 from lapvqa.lineage import ledger, story
 from lapvqa.networks.weights import serialise
-from lapvqa.params import DriftParams, ModelParams
+from lapvqa.params import DriftParams, ModelParams, RetrainingParams
 from lapvqa.pretrain.model import initial_model
 from lapvqa.project import Project
 from lapvqa.retraining import wanted
+from lapvqa.retraining.decision import Answer, decide
+from lapvqa.retraining.situation import Situation
 from lapvqa.schemas import IMAGES, LABELS, MEMBERS, MEMBERS_FILE, STUDIES
 
 DAY = 86400.0
@@ -130,6 +132,7 @@ def test_the_first_look_freezes_and_the_next_compares(archive: Archive) -> None:
     first = archive.look(now=FROZEN)
     assert not first.compared
     assert not first.alarm
+    assert "nothing to compare yet" in story.tell(archive.project)[0].sentence
     assert first.level == 0
     second = archive.look()
     names = {one.name for one in second.compared} | set(second.left_out)
@@ -138,6 +141,7 @@ def test_the_first_look_freezes_and_the_next_compares(archive: Archive) -> None:
     assert second.level == pytest.approx(0.05)
     assert not second.alarm
     assert second.kind == "none"
+    assert not archive.project.wanted.exists()
     assert all(0 < one.p <= 1 for one in second.compared)
     kept = json.loads(archive.project.drift_report.read_bytes())
     told = ledger.entries(archive.project)[-1]
@@ -158,7 +162,11 @@ def test_another_exposure_is_an_acquisition_shift(archive: Archive) -> None:
     assert moved
     assert all(one.p_given_findings is not None for one in moved)
     assert max(one.told_apart or 0 for one in moved) > 0.65
-    assert not archive.project.wanted.exists()  # a look asks for no training
+    (cause,) = wanted.load(archive.project).causes
+    assert (cause.cause, cause.facts) == ("drift", {"kind": found.kind})
+    rule = RetrainingParams(quiet_minutes=0)
+    decided = decide(Situation(causes=(cause,)), rule, datetime.now(UTC))
+    assert decided.answer is Answer.EVALUATE, "a look asks for no training"
 
 
 def test_other_patients_are_a_prevalence_shift(archive: Archive) -> None:

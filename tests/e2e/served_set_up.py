@@ -25,7 +25,30 @@ BIN = Path(sys.executable).parent
 NAMES = ("postgres", "s3", "prefect", "mlflow", "worker")
 _PORTS = {"postgres": 5432, "s3": 8333, "prefect": 4200, "mlflow": 5000, "worker": 8080}
 _VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
-_WAIT_S = 150.0
+_WAIT_S = 200.0
+_DOOR = """
+import asyncio, sys
+async def copy(reader, writer):
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    writer.close()
+async def serve(reader, writer):
+    try:
+        inner = await asyncio.open_connection("127.0.0.1", int(sys.argv[2]))
+    except OSError:
+        writer.close()
+        return
+    await asyncio.gather(copy(reader, inner[1]), copy(inner[0], writer))
+async def main():
+    async with await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1])) as server:
+        await server.serve_forever()
+asyncio.run(main())
+"""
+"""A forwarder from one port of this machine to another."""
 
 
 class SetUp:
@@ -40,6 +63,7 @@ class SetUp:
                 probe.bind(("127.0.0.1", 0))
             self.ports = {name: probe.getsockname()[1] for name, probe in probes.items()}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._storage: subprocess.Popen[bytes] | None = None
 
     def environment(self, name: str) -> dict[str, str]:
         """Return the settings that compose gives a service, over what a process needs here."""
@@ -76,16 +100,29 @@ class SetUp:
             time.sleep(0.1)
 
     def _start(self, name: str, cwd: Path | None) -> subprocess.Popen[bytes]:
-        command = self.command(name)
-        if name == "s3":
-            command = [
-                sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.ports[name])
-            ]  # fmt: skip
+        command = self._storage_command() if name == "s3" else self.command(name)
+        place = {"PYTHONPATH": str(cwd)} if cwd else {}
+        return self._run(name, command, {**self.environment(name), **place}, cwd)
+
+    def _run(
+        self, name: str, command: list[str], environment: dict[str, str], cwd: Path | None = None
+    ) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                command, env=self.environment(name), cwd=cwd or self.repository,
+                command, env=environment, cwd=cwd or self.repository,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
+
+    def _storage_command(self) -> list[str]:
+        """Return a door to moto's server, which keeps all in memory: the door is what is killed."""
+        if self._storage is None:
+            with closing(socket.socket()) as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = str(probe.getsockname()[1])
+            moto = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port]
+            self._storage = self._run("s3", moto, self.environment("s3"))
+            self._storage_port = port
+        return [sys.executable, "-c", _DOOR, str(self.ports["s3"]), self._storage_port]
 
     def command(self, name: str) -> list[str]:
         """Return what compose runs, on this machine's port and on loopback alone."""
@@ -182,6 +219,9 @@ class SetUp:
         """Kill what still runs, whoever uses a server before the server."""
         for name in reversed(list(self._processes)):
             self.kill(name)
+        if self._storage is not None:
+            self._storage.kill()
+            self._storage.wait()
 
 
 def missing() -> str:

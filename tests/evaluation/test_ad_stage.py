@@ -312,6 +312,21 @@ def test_boxes_and_pixels_of_one_sample_belong_together(vindr, project, machine)
                 assert pixels[y0 + 3 : y1 - 3, x0 + 3 : x1 - 3].min() > 200
 
 
+def test_one_box_over_the_edge_stops_nothing(vindr, project, machine):
+    path = vindr / "annotations" / "annotations_test.csv"
+    rows = list(csv.reader(path.open()))
+    row = next(row for row in rows[1:] if row[2])
+    row[2:] = ["1", "1", str(1.1 * NATIVE), str(1.1 * NATIVE)]
+    with path.open("w", newline="") as handle:
+        csv.writer(handle).writerows(rows)
+    source = image_folder.open_folder("vindr", make_job(project, machine))
+    dataset = ad_judge.read_vindr(vindr, source.files)
+    data = ad_judge.open_data(dataset, source, make_job(project, machine))
+    assert data.counts["images_with_a_box_beyond_the_edge"] == 1
+    assert data.counts["boxes_outside_the_image_left_out"] == 0
+    assert max(sample.boxes.max(initial=0) for sample in data.splits["test"]) <= 381  # 378 + 3
+
+
 def test_without_validation_images_the_last_epoch_is_kept(vindr, judge, monkeypatch):
     def without(*args, **kwargs):
         return replace(read(*args, **kwargs), validate=())

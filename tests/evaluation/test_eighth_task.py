@@ -115,7 +115,7 @@ def add_the_eighth(root: Path) -> None:
     insert(root / "lapvqa/evaluation/task_table.py", TABLE, before='}\n"""Task -> the module')
     params = root / "lapvqa/params.py"
     insert(params, f"{PARAMS_CLASS}\n\n", before="class EvaluateParams(Section):\n")
-    insert(params, PARAMS_FIELD, before="\n\nclass ReportParams(Section):\n")
+    insert(params, PARAMS_FIELD, before="\n\nclass DriftParams(Section):\n")
     insert(root / "params.yaml", PARAMS_YAML, before="\nreport:\n")
     graph = root / "dvc.yaml"
     insert(graph, DVC_KEY, before="    do:\n      cmd: python -m lapvqa.stage evaluate@")

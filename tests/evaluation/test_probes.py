@@ -92,7 +92,7 @@ def test_an_encoder_that_sees_gets_one_and_a_blind_one_a_half(
     chexpert_folder, planted, params, project, machine, recorder
 ):
     source = image_folder.open_folder("chexpert", make_job(project, machine))
-    dataset = read_chexpert(source.folder, uncertain="zeros")
+    dataset = read_chexpert(source.folder, source.files, uncertain="zeros")
     found = probe_judge.extract(
         planted, source, dataset.images, job=make_job(project, machine, recorder)
     )
@@ -146,7 +146,7 @@ def test_many_missing_images_stop_before_any_is_decoded(
 class TestFeatures:
     def extract(self, encoders, project, machine, recorder, paths=None):
         source = image_folder.open_folder("chexpert", make_job(project, machine))
-        paths = paths or read_chexpert(source.folder, uncertain="zeros").images
+        paths = paths or read_chexpert(source.folder, source.files, uncertain="zeros").images
         return probe_judge.extract(
             encoders, source, paths, job=make_job(project, machine, recorder)
         )
@@ -218,7 +218,7 @@ class TestFeatures:
         self, chexpert_folder, planted, project, machine, recorder
     ):
         source = image_folder.open_folder("chexpert", make_job(project, machine))
-        images = read_chexpert(source.folder, uncertain="zeros").images[:3]
+        images = read_chexpert(source.folder, source.files, uncertain="zeros").images[:3]
         paths = (images[0], "no/such.jpg", images[1])
         found = self.extract(planted, project, machine, recorder, paths=paths)
         assert found.readable.tolist() == [True, False, True]
@@ -234,7 +234,7 @@ class TestFeatures:
         from lapvqa.pretrain.files import load_encoder
 
         source = image_folder.open_folder("chexpert", make_job(project, machine))
-        path = read_chexpert(source.folder, uncertain="zeros").images[0]
+        path = read_chexpert(source.folder, source.files, uncertain="zeros").images[0]
         encoder = load_encoder(evaluate.encoder_folder(make_job(project)))
         with torch.no_grad():
             pixels = torch.from_numpy(read_image(Path(source.folder) / path).pixels)[None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from lapvqa.evaluation.compare import Drawn
@@ -58,3 +59,19 @@ def test_an_auc_has_the_larger_of_two_errors(drawn: dict[str, Drawn]) -> None:
 def test_what_is_not_defined_is_no_evidence(drawn: dict[str, Drawn]) -> None:
     for metric in ("auc/Fracture", "mean_fame"):
         assert paired(drawn["a"], drawn["b"], Endpoint("x", TASK, metric)) is None
+
+
+@pytest.mark.parametrize("patients", [2, 5])
+def test_few_patients_are_no_evidence(drawn: dict[str, Drawn], patients: int) -> None:
+    """They have no draws; an error that is NaN would be within every margin and below every p."""
+    rows = drawn["a"].rows
+    targets = dict(zip(rows["patient"].to_pylist(), rows["target"].to_pylist(), strict=True))
+    kinds = [[key for key, target in targets.items() if target == kind] for kind in (0, 1)]
+    chosen = pa.array([kinds[place % 2][place] for place in range(patients)])
+    few = [
+        Drawn.of(one.rows.filter(pc.is_in(one.rows["patient"], chosen)), system, TASK, COMMON)
+        for system, one in drawn.items()
+    ]
+    assert np.isfinite(few[0].values[0]).any()
+    assert paired(*few, Endpoint("x", TASK, "mean_auc")) is None
+    assert paired(*few, Endpoint("x", TASK, "auc/Edema")) is None

@@ -16,6 +16,8 @@ from contest import GATE, Contest
 from rich.console import Console
 from ruamel.yaml import YAML
 
+from flows.commands import gate as command
+from flows.commands.status import _show_champion
 from lapvqa import storage
 from lapvqa.errors import BusyError, ConfigError
 from lapvqa.evaluation import external_encoders
@@ -170,9 +172,9 @@ def test_promoted_back_by_hand_and_not_undone(story: Story, models: list[str]) -
     assert version.tags[promotion.FIGURE].startswith("of patients who had no part")
     assert "nothing newer" in story.gate().why
 
-    before, now = promotion.rollback(story.project)
-    assert (before.sha256, now.sha256) == (second, first)
+    assert command.rollback(story.project) == 0
     assert story.champion() == first
+    assert "roll back to version 1" in story.project.freshness_page.read_text()
     settling.register(story.project, story.store)  # what the next run does
     assert "went back" in story.gate().why
     assert story.champion() == first
@@ -181,6 +183,34 @@ def test_promoted_back_by_hand_and_not_undone(story: Story, models: list[str]) -
     assert story.gate(again=True).moved
     assert story.champion() == second
     assert ledger.verify(story.project) == []
+
+
+def test_nobody_goes_back_to_a_model_that_saw_an_erased_patient(
+    story: Story, models: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, _ = models
+    assert story.gate().moved
+    trained = ledger.append(story.project, ledger.RUN, Run("pretrain", 0.0, 1.0).payload())
+    exported = Run(
+        "export", 0.0, 1.0, sources={"model": trained}, files={"weights": {"sha256": first}}
+    )
+    ledger.append(story.project, ledger.RUN, exported.payload())
+    erased = {"verdict": "contaminated", "runs": [trained], "decision": "retrain from scratch"}
+    ledger.append(story.project, DECISION, erased)
+    with pytest.raises(ConfigError, match="erased"):
+        promotion.rollback(story.project)
+    assert story.champion() != first
+    _show_champion(story.project, Console())
+    assert "erased" not in capsys.readouterr().out
+    erased = {"verdict": "contaminated", "runs": [_made(story, story.champion())]}
+    ledger.append(story.project, DECISION, erased)
+    _show_champion(story.project, Console())
+    assert "trained on a patient who is erased now" in capsys.readouterr().out
+
+
+def _made(story: Story, sha256: str) -> str:
+    run = Run("export", 0.0, 1.0, files={"weights": {"sha256": sha256}})
+    return ledger.append(story.project, ledger.RUN, run.payload())
 
 
 def test_two_gates_at_once_move_the_alias_once(story: Story, models: list[str]) -> None:

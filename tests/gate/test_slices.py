@@ -42,8 +42,9 @@ def test_view_sex_age_and_source_of_each_sample(contest: Contest, column: str) -
     ]
     pq.write_table(pa.Table.from_pylist(said), project.demographics)
     events = [
-        {"study": f"s{keys[0]}", "source": "OLD"},
-        {"study": f"s{keys[0]}", "source": "PACS1"},
+        {"event": "study", "study": f"s{keys[0]}", "source": "OLD"},
+        {"event": "study", "study": f"s{keys[0]}", "source": "PACS1"},
+        {"event": "report", "study": f"s{keys[0]}", "source": "RIS"},
     ]
     project.state.mkdir()
     lines = "".join(f"{json.dumps(event)}\n" for event in events)

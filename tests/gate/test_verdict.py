@@ -118,6 +118,11 @@ def test_holm_rejects_no_less_than_bonferroni_and_no_more_than_benjamini(
     assert rejected <= loosest
 
 
+def test_holm_takes_no_p_that_is_not_a_number() -> None:
+    assert holm({"a": math.nan}, 0.05) == set()
+    assert holm({"a": 0.001, "b": math.nan}, 0.05) <= {"a"}
+
+
 @given(st.lists(st.booleans(), max_size=200), st.floats(0.01, 0.2), st.floats(0.01, 1))
 def test_looks_never_spend_more_than_the_budget(
     promoted: list[bool], total: float, share: float

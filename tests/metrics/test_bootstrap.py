@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from resampling import clustered_interval
+from scipy.stats import binomtest
 
 from lapvqa.metrics.bootstrap import Estimate, draw_values, interval
 from lapvqa.metrics.classification import mean_and_class_aurocs
+from lapvqa.metrics.paired import from_draws
 
 
 def weighted_mean(values: np.ndarray):
@@ -33,7 +35,7 @@ def test_row_zero_is_the_observed_value() -> None:
 
 
 def test_whole_patients_are_drawn() -> None:
-    clusters = ["a", "a", "b", "c", "c", "c"]
+    clusters = ["a", "a", "b", "c", "c", "c", "d", "e", "f"]
     seen = []
 
     def spy(weights: np.ndarray) -> np.ndarray:
@@ -44,7 +46,7 @@ def test_whole_patients_are_drawn() -> None:
     weights = np.concatenate(seen[1:])
     assert (weights[:, 0] == weights[:, 1]).all()
     assert (weights[:, 3] == weights[:, 4]).all()
-    assert (weights[:, [0, 2, 3]].sum(axis=1) == 3).all()
+    assert (weights[:, [0, 2, 3, 6, 7, 8]].sum(axis=1) == 6).all()
 
 
 def test_more_samples_of_the_same_patients_do_not_narrow_the_interval() -> None:
@@ -105,6 +107,22 @@ def test_an_interval_that_excludes_its_value_is_none() -> None:
     assert interval(same, confidence=0.95).low == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("patients", range(1, 9))
+def test_few_patients_have_no_interval_and_no_p(patients: int) -> None:
+    """As many as could not reach 0.05 by an exact sign test, which is computed here."""
+    rows = np.repeat(np.arange(float(patients)), 20)
+    clusters = [f"p{row:.0f}" for row in rows]
+    first, second = (
+        draw_values(weighted_mean(rows + shift), clusters, draws=200, seed=0) for shift in (1, 0)
+    )
+    difference = from_draws(("m",), first, second, confidence=0.95)["m"]
+    assert difference.value == pytest.approx(1)
+    can_tell = float(binomtest(patients, patients).pvalue) <= 0.05
+    assert (difference.p_value is not None) == can_tell
+    assert (difference.low is not None) == can_tell
+    assert (interval(first, confidence=0.95).low is not None) == can_tell
+
+
 def test_no_samples_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one sample"):
         draw_values(weighted_mean(np.array([])), [], draws=10, seed=0)
@@ -112,7 +130,7 @@ def test_no_samples_is_refused() -> None:
 
 def test_a_statistic_of_the_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="one row of values per draw"):
-        draw_values(lambda weights: np.zeros(1), ["a", "b"], draws=10, seed=0)
+        draw_values(lambda weights: np.zeros(1), list("abcdef"), draws=10, seed=0)
 
 
 def test_interval_covers_the_truth_about_95_times_in_100() -> None:

@@ -111,10 +111,17 @@ def test_unknown_targets_are_left_out() -> None:
 
 
 def test_too_few_patients_of_a_kind_give_no_variance() -> None:
-    targets = np.array([1, 1, 0, 0, 0], dtype=np.int8)
-    scores = np.arange(5.0)[:, None]
-    assert auc_covariance(targets, scores, ["a", "a", "b", "c", "d"]) is None
-    assert auc_covariance(np.zeros(5, dtype=np.int8), scores, list("abcde")) is None
+    targets = np.array([1, 1, 0, 0, 0, 0, 0], dtype=np.int8)
+    scores = np.arange(7.0)[:, None]
+    assert auc_covariance(targets, scores, ["a", "a", *"bcdef"]) is None
+    assert auc_covariance(np.zeros(7, dtype=np.int8), scores, list("abcdefg")) is None
+
+
+def test_two_against_three_patients_have_no_test_and_two_against_four_have() -> None:
+    targets = np.array([1, 1, 0, 0, 0, 0], dtype=np.int8)
+    scores = np.array([3.0, 1, 2, 0, 4, 5])[:, None]
+    assert auc_covariance(targets[:5], scores[:5], list("abcde")) is None
+    assert auc_covariance(targets, scores, list("abcdef")) is not None
 
 
 def test_the_same_ranking_has_no_test() -> None:

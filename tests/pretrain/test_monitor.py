@@ -9,13 +9,20 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lapvqa.params import ModelParams, PretrainParams
 from lapvqa.pretrain.distributed import World
 from lapvqa.pretrain.inputs import Inputs
 from lapvqa.pretrain.model import initial_model
-from lapvqa.pretrain.monitor import encoder_flops, flops_per_step, patch_flops, peak_memory
+from lapvqa.pretrain.monitor import (
+    encoder_flops,
+    flops_per_step,
+    measured_peak,
+    patch_flops,
+    peak_memory,
+)
 from lapvqa.pretrain.objective import build_objective
 
 SMALL = ModelParams(
@@ -82,3 +89,30 @@ def test_peak_memory_is_not_that_of_the_process_that_started_this_one() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert peak_memory(CPU) > len(ballast)
     assert int(done.stdout) < len(ballast)
+
+
+class _Products(TorchDispatchMode):
+    """Keeps what is multiplied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operands: list[torch.Tensor] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.mm.default:
+            self.operands += args
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_peak_is_measured_on_random_numbers_that_cost_a_training_none_of_its_own() -> None:
+    """Constant ones draw less power, so that a GPU clocks higher than any training sees."""
+    before = torch.get_rng_state()
+    with _Products() as seen:
+        assert measured_peak(CPU, repeats=2) > 0
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len(seen.operands) == 4
+    for operand in seen.operands:
+        assert operand.mean().abs() < 0.01
+        assert operand.std() == pytest.approx(1, abs=0.01)
+    left, right = seen.operands[:2]
+    assert not torch.equal(left, right)

@@ -33,9 +33,12 @@ def write_history(project: Project) -> None:
     moved = {"name": "features PA", "alarm": True}
     told: list[tuple[float, str, dict]] = [
         (0, MODEL, {"name": "lapvqa-encoder", "version": "1", "aliases": ["champion"]}),
+        (2, DRIFT, {"what": "look", "alarm": False, "kind": "none", "window": {"studies": 0},
+                    "compared": [], "level": 0.0}),
         (30, DRIFT, {"what": "look", "alarm": False, "kind": "none", "window": {"studies": 40},
+                     "level": 0.04,
                      "compared": [{"name": "tags", "alarm": False}]}),
-        (60, DRIFT, {"what": "look", "alarm": True, "kind": "acquisition",
+        (60, DRIFT, {"what": "look", "alarm": True, "kind": "acquisition", "level": 0.04,
                      "window": {"studies": 44}, "compared": [moved]}),
         (61, DECISION, {"about": "retraining", "answer": "evaluate", "why": "drift: look first",
                         "decision": "evaluate: drift: look first"}),
@@ -61,7 +64,7 @@ def test_every_line_tells_its_events_in_order(project: Project) -> None:
     write_history(project)
     events = freshness.find_events(project)
     of = {lane: [e.outcome for e in events if e.lane == lane] for lane in freshness.LANES}
-    assert of[freshness.LOOKS] == ["no drift", "drift: acquisition"]
+    assert of[freshness.LOOKS] == ["described", "no drift", "drift: acquisition"]
     assert of[freshness.DECISIONS] == ["evaluate", "train"]
     assert of[freshness.TRAININGS] == ["finished"]
     assert of[freshness.GATES] == ["inconclusive", "promote"]

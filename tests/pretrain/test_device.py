@@ -1,0 +1,135 @@
+"""A GPU that torch cannot use, and attention by one backend, forward and backward."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import real_step
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lapvqa.errors import ConfigError
+from lapvqa.machine import Machine
+from lapvqa.networks.device import attention_by, check_attention, choose_device, refuse_unusable_gpu
+from lapvqa.params import PretrainParams
+
+CPU = torch.device("cpu")
+DRIVERS = {
+    "535.104.05": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15",
+    "570.86.15": "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release B",
+    "580.65.06": "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  580.65.06  Release B",
+    "390.157": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  390.157  Wed Oct 12 09:19:07 UTC",
+}
+
+
+def machine_with(root: Path, driver: str | None) -> Path:
+    """A root folder with what a machine with one GPU shows of it."""
+    (root / "dev").mkdir()
+    (root / "dev" / "nvidia0").touch()
+    if driver is not None:
+        (root / "proc/driver/nvidia").mkdir(parents=True)
+        gcc = "GCC version:  gcc version 12.2.0 (Debian 12.2.0-14)\n"
+        (root / "proc/driver/nvidia/version").write_text(f"{DRIVERS[driver]}\n{gcc}")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("driver", "built", "way_out"),
+    [
+        ("535.104.05", "13.0", "update the driver to 580 or newer, or .* build for CUDA 12"),
+        ("570.86.15", "13.0", "update the driver to 580 or newer, or .* build for CUDA 12"),
+        ("390.157", "13.0", "update the driver to 580 or newer; or set device: cpu"),
+        ("390.157", None, "update the driver to 525 or newer"),
+        ("580.65.06", None, "install torch's build for CUDA 13"),
+        ("535.104.05", None, "install torch's build for CUDA 12"),
+        ("580.65.06", "13.0", "nvidia-smi"),
+        ("580.65.06", "12.8", "nvidia-smi"),
+        (None, "13.0", "load the GPU's driver"),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use_is_an_error_with_both_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver, built, way_out
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.version, "cuda", built)
+    with pytest.raises(ConfigError) as caught:
+        refuse_unusable_gpu(machine_with(tmp_path, driver))
+    said = str(caught.value)
+    assert (driver or "of unknown version") in said
+    assert (f"CUDA {built}" if built else "CPUs alone") in said
+    assert re.search(way_out, said)
+    assert "device: cpu" in said
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_a_gpu_that_somebody_hides_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    refuse_unusable_gpu(machine_with(tmp_path, "535.104.05"))
+
+
+def test_a_machine_without_a_gpu_computes_on_its_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    refuse_unusable_gpu(tmp_path)
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "nvidiactl").touch()  # of a container that was given no GPU
+    refuse_unusable_gpu(tmp_path)
+    assert choose_device(Machine(device="cpu")) == CPU
+
+
+class _Attention(TorchDispatchMode):
+    """Counts the fused attention of CPUs; the plain one is made of products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "scaled_dot_product" in str(func):
+            self.seen["backward" if "backward" in str(func) else "forward"] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def fused_in_a_step(folder: Path, params: PretrainParams) -> Counter[str]:
+    trainer = real_step.trainer(folder, params, length=6)
+    (micro,) = trainer.loader.batches(0, 1)
+    with _Attention() as attention:
+        trainer.gradients(micro, 0)
+    return attention.seen
+
+
+@pytest.mark.parametrize("objective", ["captioning", "contrastive"])
+def test_a_forced_backend_holds_where_blocks_are_recomputed_too(
+    tmp_path: Path, params: PretrainParams, objective: str
+) -> None:
+    chosen = params.model_copy(update={"objective": objective, "checkpoint_activations": True})
+    free = fused_in_a_step(tmp_path / "free", chosen)
+    depth = params.model.depth
+    assert free["forward"] >= 2 * depth  # of the encoder alone, each block twice
+    forced = chosen.model_copy(update={"attention": "math"})
+    assert not fused_in_a_step(tmp_path / "forced", forced)
+
+
+def test_left_to_torch_its_own_order_is_as_it_was() -> None:
+    before = torch._C._get_sdp_priority_order()
+    with attention_by("auto"):
+        assert torch._C._get_sdp_priority_order() == before
+        assert torch.backends.cuda.math_sdp_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled()
+    with attention_by("math"):
+        assert not torch.backends.cuda.flash_sdp_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_a_backend_of_gpus_is_refused_on_a_cpu() -> None:
+    for backend in ("auto", "flash", "math"):
+        check_attention(backend, CPU)
+    for backend in ("cudnn", "efficient"):
+        with pytest.raises(ConfigError, match=f"attention is {backend}.*\n.*auto, flash, math"):
+            check_attention(backend, CPU)
