@@ -144,8 +144,8 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
         None,
     ),
     "results/<task>/headline.json": (
-        "The primary metric alone, `{system: {metric: {value, low, high}}}`: what `dvc metrics` "
-        "shows.",
+        "What `dvc metrics` shows, `{primary metric: of the trained encoder, gain: above the "
+        "untrained one}`.",
         None,
     ),
     "results/<task>/extra": (

@@ -729,6 +729,29 @@ def erase(
     return execute(_find_project(), patient=patient, request=request, do=yes, also=also or [])
 
 
+@app.command("open")
+def open_(
+    place: Annotated[str, typer.Argument(help="report, mlflow or prefect.")] = "report",
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open it, or only say the address.")
+    ] = True,
+) -> int:
+    """Open the report page, or MLflow's or Prefect's pages: on this machine, without telemetry."""
+    from flows.commands.open_pages import execute
+
+    return execute(_find_project(), place, browser=browser)
+
+
+@app.command()
+def whois(
+    key: Annotated[str, typer.Argument(help="Of a study, patient or image (8 digits or more).")],
+) -> int:
+    """Name the archive's files behind a key: for who holds the key file; each question is kept."""
+    from flows.commands.whois import execute
+
+    return execute(_find_project(), key)
+
+
 @app.command()
 def sync() -> int:
     """Bring records that waited for MLflow into it."""

@@ -30,6 +30,8 @@ Files, in the order in which data meets them:
     export_lineage.py the ledger in the formats of others
     sync.py           records that waited for MLflow
     own_files.py      a command writes over nothing but what it wrote itself
+    open_pages.py     the report page, or MLflow's and Prefect's pages
+    whois.py          from a keyed hash back to the files, for who holds the key
     terminal.py       printing: consoles, errors, times and sizes in words
 
 Contracts

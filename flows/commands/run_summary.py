@@ -72,6 +72,7 @@ def show_results(project: Project, console: Console) -> None:
             writer = f", {row.writer}" if row.writer else ""
             numbers = (row.trained.shown(), row.untrained.shown(), row.difference.shown("+.3f"))
             cells = [text.replace(" [", f"{break_line}[", 1) for text in numbers]
+            cells[-1] = _with_verdict(cells[-1], row.verdict)
             table.add_row(f"{result.task}{writer}{break_line}{result.primary}", *cells)
     if table.row_count:
         console.print(table)
@@ -86,6 +87,12 @@ def show_results(project: Project, console: Console) -> None:
         if not result.computed:
             console.print(f"{result.task}: not computed: {result.reason}", markup=False)
         show_contamination(result, console)
+
+
+def _with_verdict(difference: str, verdict: str) -> str:
+    """Return ``+0.302 [+0.200, +0.400] better``; of two lines the verdict ends the first."""
+    first, *below = difference.split("\n")
+    return "\n".join([f"{first} {verdict}", *below])
 
 
 def show_contamination(result: TaskResult, console: Console) -> None:
@@ -103,10 +110,9 @@ def show_places(project: Project, console: Console) -> None:
     embedded = records.startswith("sqlite:")
     places = {
         "report page": _relative(project.report_page),
-        "records": f"mlflow ui --backend-store-uri {records}" if embedded else records,
-        "runs": _prefect_url(project, machine)
-        or f"PREFECT_HOME={project.prefect_home} prefect server start",
-        "metrics": "dvc metrics show",
+        "records": "lapvqa open mlflow" if embedded else records,
+        "runs": _prefect_url(project, machine) or "lapvqa open prefect",
+        "metrics": "dvc metrics show; commit dvc.lock, and `dvc metrics diff` compares with it",
     }
     results = sorted(project.result_dir("x").parent.glob("*/metrics.json"))
     if results:

@@ -18,8 +18,8 @@ is made of it here.
 extra/ holds what else a task leaves: head.pt, its trained head in the published form, if it has
 one; examples.npz (detection), the pixels that the report page shows; files.json lists them.
 
-headline.json is the primary metric alone, {system: {metric: {"value", "low", "high"}}}: what
-`dvc metrics` shows, because it would spread all of metrics.json over hundreds of columns.
+headline.json is what `dvc metrics` shows, {primary metric: of the trained encoder, "gain": above
+the untrained one}: it would spread all of metrics.json over hundreds of columns.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from lapvqa.evaluation.results import (
     OK,
     PREDICTIONS,
     Contamination,
+    parse,
 )
 from lapvqa.evaluation.sealed import SEALED, divide
 from lapvqa.evaluation.task import CurveTable, EvaluationTask
@@ -298,8 +299,11 @@ def _csv(table: CurveTable) -> bytes:
 def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
     if metrics["status"] != OK:
         return {"status": metrics["status"]}
-    primary = metrics["primary"]
-    return {system: {primary: numbers[primary]} for system, numbers in metrics["systems"].items()}
+    primary, systems = metrics["primary"], metrics["systems"]
+    row = next(parse(metrics).headlines(), None)
+    if row is None:  # of neither system: the first one's
+        return {primary: next(iter(systems.values()))[primary]["value"]}
+    return {primary: row.trained.value, "gain": row.difference.value}
 
 
 def _counts(metrics: Mapping[str, Any]) -> Counts:

@@ -83,6 +83,38 @@ def test_rejects_are_listed_waived_and_read_again(project: Project, lapvqa: Lapv
     assert "16 files are known from before, 1 are new" in run(project)
 
 
+def test_a_key_leads_back_to_its_file_for_who_holds_the_key_file(
+    project: Project, lapvqa: Lapvqa, tmp_path: Path
+) -> None:
+    taken = sorted((tmp_path / "archive" / "files").rglob("*.dcm"))[-1]
+    twin = taken.with_name("ffffffff-twin.dcm")
+    twin.write_bytes(taken.read_bytes())
+    with pytest.raises(RejectBudgetError):
+        run(project)
+    path = taken.relative_to(tmp_path / "archive").as_posix()
+    asked = lapvqa("whois", path)
+    assert asked.code == 0, asked.err
+    line = next(one for one in asked.out.splitlines() if one.startswith(path))
+    study = line.partition("study ")[2].partition(",")[0]
+    by_key = lapvqa("whois", study[:10])
+    assert path in by_key.out
+    assert BAD not in by_key.out
+    assert "not_dicom" in lapvqa("whois", BAD).out
+    assert lapvqa("whois", "0123456789").code == 2
+    log = project.state / "whois.jsonl"
+    assert len(log.read_text().splitlines()) == 4
+    assert log.stat().st_mode & 0o077 == 0
+
+    key = project.state / "deid.key"
+    key.write_text("another key, as long as a key must be")
+    other = lapvqa("whois", study)
+    assert other.code == 2
+    assert "that hid the identifiers" in other.err
+    key.unlink()
+    assert "found none" in lapvqa("whois", study).err
+    assert not key.exists()
+
+
 def test_the_budget_of_a_folder_names_no_folder(project: Project, tmp_path: Path) -> None:
     write_project(
         project.root,

@@ -57,7 +57,7 @@ def test_results_stand_beside_the_untrained_ones_with_intervals(project: Project
     row = next(line for line in text.splitlines() if "mean_auc" in line)
     assert row.split() == [
         "probe_nih14", "mean_auc", "0.912", "[0.881,", "0.940]", "0.610",
-        "+0.302", "[+0.200,", "+0.400]",
+        "+0.302", "[+0.200,", "+0.400]", "better",
     ]  # fmt: skip
     assert "95% interval" in text
     assert "auc/Edema" not in text, "per label: the report page"
@@ -133,8 +133,8 @@ def test_where_to_look(project: Project, monkeypatch: pytest.MonkeyPatch) -> Non
     for name in ("PREFECT_API_URL", "PREFECT_HOME", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     text = shown(project, "show_places")
-    assert f"mlflow ui --backend-store-uri sqlite:///{project.mlflow_db}" in text
-    assert f"PREFECT_HOME={project.prefect_home} prefect server start" in text
+    assert "lapvqa open mlflow" in text
+    assert "lapvqa open prefect" in text
     assert "dvc metrics show" in text
     # What the embedded server leaves in the environment is no served mode.
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:8123/api")

@@ -1,0 +1,132 @@
+"""``lapvqa open``: the report page, or the pages of MLflow and Prefect, on this machine alone.
+
+The embedded stores have no server of their own between runs: one is started on loopback, with every
+telemetry switched off, and ends with the command. A served one is only named.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import webbrowser
+
+from flows.commands import terminal
+from lapvqa.errors import ConfigError, MissingArtifactError
+from lapvqa.machine import Machine, load_machine
+from lapvqa.project import Project
+
+PLACES = ("report", "mlflow", "prefect")
+_START_S = 120.0
+
+
+def execute(project: Project, place: str, *, browser: bool) -> int:
+    """Say the address and open it; stay until interrupted where a server had to be started."""
+    machine = load_machine(project)
+    if place == "report":
+        if not project.report_page.exists():
+            raise MissingArtifactError(
+                "expected reports/index.html, found nothing",
+                hint="run `lapvqa run`, or `lapvqa run --stage report`",
+            )
+        return _show(project.report_page.resolve().as_uri(), browser)
+    if place == "mlflow":
+        return _mlflow(project, machine, browser)
+    if place == "prefect":
+        return _prefect(project, browser)
+    raise ConfigError(
+        f"expected one of {', '.join(PLACES)}, found {place!r}", hint="see `lapvqa open --help`"
+    )
+
+
+def _mlflow(project: Project, machine: Machine, browser: bool) -> int:
+    from tasks.mlflow_records.connection import embedded_uri, public, tracking_uri
+
+    uri = tracking_uri(project, machine)
+    if uri != embedded_uri(project):
+        return _show(public(uri), browser)
+    if not project.mlflow_db.exists():
+        raise MissingArtifactError("expected records of a run, found none", hint="lapvqa run")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1",
+        "--host", "127.0.0.1", "--port", str(port),
+    ]  # fmt: skip
+    calm = {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    server = subprocess.Popen(
+        command, cwd=project.root, env={**os.environ, **calm},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        _wait(f"http://127.0.0.1:{port}/health", server)
+        _show(f"http://127.0.0.1:{port}", browser)
+        return _stay()
+    finally:
+        _end(server)
+
+
+def _prefect(project: Project, browser: bool) -> int:
+    from tasks.prefect_server import start_server_early
+
+    server = start_server_early(project, services="pages")  # that of a run serves no pages
+    try:
+        if server.process is None:
+            return _show(server.url.removesuffix("/api"), browser)
+        server.wait()
+        _show(server.url.removesuffix("/api"), browser)
+        return _stay()
+    finally:
+        server.stop()
+
+
+def _show(address: str, browser: bool) -> int:
+    terminal.console().print(address, markup=False, soft_wrap=True)
+    if browser:
+        webbrowser.open(address)
+    return 0
+
+
+def _stay() -> int:
+    """Wait for Ctrl-C or SIGTERM, however this process was started."""
+    from flows.commands.run import interruptible
+
+    terminal.console().print("until Ctrl-C")
+    sys.stdout.flush()
+    try:
+        with interruptible():
+            while True:
+                time.sleep(3600)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _wait(health: str, server: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + _START_S
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            urllib.request.urlopen(health, timeout=2).close()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+        else:
+            return
+    raise ConfigError(
+        "expected MLflow's page to come up, found that it did not", hint="see `lapvqa doctor`"
+    )
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """End the server and the workers it has started: they are a process group."""
+    try:
+        os.killpg(server.pid, 15)
+        server.wait(timeout=10)
+    except ProcessLookupError:
+        server.wait()
+    except subprocess.TimeoutExpired:
+        os.killpg(server.pid, 9)
+        server.wait()

@@ -1,0 +1,108 @@
+"""``lapvqa whois``: from a keyed hash back to the files of the archive, for who holds the key.
+
+What ingest keeps of each file it has read (``.lapvqa/work/ingest``, private to this machine) has
+both. Each question is kept with its asker in ``.lapvqa/whois.jsonl``.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from flows.commands import terminal
+from lapvqa import storage
+from lapvqa.errors import ConfigError
+from lapvqa.identity import find_key, key_id
+from lapvqa.machine import load_machine
+from lapvqa.params import load_params
+from lapvqa.project import Project
+
+LOG = "whois.jsonl"
+_SHORTEST = 8
+_KEYS = ("study_key", "patient_key", "image_key", "instance_key")
+
+
+def execute(project: Project, asked: str) -> int:
+    """Print the files behind a key of a study, patient or image, or behind a file's own UID."""
+    source = _require_key(project)
+    rows = _rows(project)
+    found = [row for row in rows if _is_meant(row, asked)]
+    _log(project, asked, len(found))
+    if not found:
+        raise ConfigError(
+            "expected a key, or a path within the archive, of a file that ingest has read; found "
+            "none of it",
+            hint=f"give the {_SHORTEST} first digits of a key, or more; reports are named by "
+            "`lapvqa rejects --files`",
+        )
+    console = terminal.console()
+    console.print(f"in {source}:", markup=False, soft_wrap=True)
+    for row in sorted(found, key=lambda one: str(one["path"])):
+        fate = row["reason"] or "read"
+        console.print(
+            f"{row['path']}: {fate}, image {row['image_key'] or 'unknown'}, study "
+            f"{row['study_key'] or 'unknown'}, patient {row['patient_key'] or 'unknown'}",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
+        for twin in _twins(row, rows):
+            console.print(f"  the same image UID: {twin}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _require_key(project: Project) -> Path:
+    """Return the archive's folder; ConfigError unless its key is here, and the one ingest used."""
+    machine, inventory = load_machine(project), load_params(project.params).inventory
+    folder = machine.folder("source", inventory, project)
+    key = find_key(folder, project, machine)
+    import pyarrow.parquet as pq
+
+    listed = storage.require(project.inventory("source"), made_by="inventory")
+    used = (pq.read_schema(listed).metadata or {}).get(b"deid_key", b"").decode()
+    if key is None or key_id(key) != used:
+        raise ConfigError(
+            f"expected the key {used or 'of the inventory'} that hid the identifiers, found "
+            f"{'none' if key is None else key_id(key)}",
+            hint="name its file in local.yaml: deid_key_file; only who holds it may ask",
+        )
+    return folder
+
+
+def _rows(project: Project) -> list[dict[str, Any]]:
+    """Return what the newest store of read files holds, a row a file."""
+    import pyarrow.parquet as pq
+
+    folders = {path.parent for path in project.work_dir("ingest").glob("*/rows-*.parquet")}
+    if not folders:
+        raise ConfigError(
+            "expected what ingest keeps of the files it has read, found nothing",
+            hint="ask where the archive was ingested, or run `lapvqa run --stage ingest` here",
+        )
+    newest = max(folders, key=lambda folder: folder.stat().st_mtime_ns)
+    rows: dict[str, dict[str, Any]] = {}
+    for path in sorted(newest.glob("rows-*.parquet"), key=lambda one: one.stat().st_mtime_ns):
+        table = pq.ParquetFile(path).read(columns=["path", "reason", *_KEYS])
+        rows |= {row["path"]: row for row in table.to_pylist()}
+    return list(rows.values())
+
+
+def _is_meant(row: dict[str, Any], asked: str) -> bool:
+    if row["path"] == asked:
+        return True
+    return len(asked) >= _SHORTEST and any(str(row[key] or "").startswith(asked) for key in _KEYS)
+
+
+def _twins(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    key = row["image_key"]
+    return sorted(one["path"] for one in rows if key and one["image_key"] == key and one is not row)
+
+
+def _log(project: Project, asked: str, found: int) -> None:
+    project.state.mkdir(parents=True, exist_ok=True)
+    line = {"time": time.time(), "user": getpass.getuser(), "asked": asked, "files": found}
+    descriptor = os.open(project.state / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "a", encoding="utf-8") as handle:
+        handle.write(json.dumps(line) + "\n")
