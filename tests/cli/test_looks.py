@@ -55,9 +55,23 @@ def test_no_look_makes_anything_in_an_empty_clone(
     assert everything(tmp_path) == before
 
 
+QUESTIONS = [
+    ("lineage", "export"), ("lineage", "down", "captioning"), ("lineage", "log"),
+    ("lineage", "patient", written_ledger.PATIENTS[0]), ("card", "captioning"), ("status",),
+]  # fmt: skip
+WRITES = [
+    ("bundle", "captioning", "--out", "model.zip"), ("sync",),
+    ("lineage", "export", "--html", "lineage.html"),
+]  # fmt: skip
+
+
 @pytest.fixture
-def locked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def locked(tmp_path: Path, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project that this user may read and not write."""
+    # All is imported before: nobody may not read the home of the user whose Python this is.
+    monkeypatch.chdir(in_clone(written_ledger.write(tmp_path / "warm").root))
+    for command in (*QUESTIONS, *WRITES):
+        assert lapvqa(*command).code == 0, command
     with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are open to one user
         root = Path(folder) / "project"
         in_clone(written_ledger.write(root).root)
@@ -86,21 +100,17 @@ def unprivileged() -> Iterator[None]:
 
 def test_questions_are_answered_where_nothing_may_be_written(locked: Path, lapvqa: Lapvqa) -> None:
     before = everything(locked)
-    for question in (("lineage", "export"), ("lineage", "down", "captioning"), ("lineage", "log"),
-                     ("lineage", "patient", written_ledger.PATIENTS[0]), ("card", "captioning"),
-                     ("status",)):  # fmt: skip
+    for question in QUESTIONS:
         answer = lapvqa(*question)
         assert answer.code == 0, (question, answer.err)
     assert everything(locked) == before
 
 
 def test_what_has_to_write_says_that_it_may_not(locked: Path, lapvqa: Lapvqa) -> None:
-    with tempfile.TemporaryDirectory() as elsewhere:
-        out = Path(elsewhere) / "model.zip"
-        for command in (("bundle", "captioning", "--out", str(out)), ("sync",),
-                        ("lineage", "export", "--html", "lineage.html")):  # fmt: skip
-            answer = lapvqa(*command)
-            assert answer.code == 2, (command, answer.err)
-            assert "Permission denied" in answer.err
-            assert "fault of LAPVQA" not in answer.err
-        assert not out.exists()
+    before = everything(locked)
+    for command in WRITES:
+        answer = lapvqa(*command)
+        assert answer.code == 2, (command, answer.err)
+        assert "Permission denied" in answer.err
+        assert "fault of LAPVQA" not in answer.err
+    assert everything(locked) == before

@@ -124,6 +124,7 @@ def add_the_eighth(root: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_it_appears_wherever_the_others_do(project: Project) -> None:
     run(project.root, "dvc", "init", "--no-scm", "-q")
     said = run(project.root, "flows.cli", "run", "--stage", "evaluate@view")
