@@ -187,7 +187,7 @@ def plan() -> int:
 
 @app.command()
 def status() -> int:
-    """Show stages, what is running and its ETA, what was rejected, and disk use."""
+    """Show stages, what is running, champion, what arrived and is wanted, rejects, disk use."""
     from flows.commands.status import execute
 
     return execute(_find_project())
@@ -296,7 +296,7 @@ def retrain(
         typer.Option("--from", help="scratch, or champion: where the training begins, this time."),
     ] = None,
 ) -> int:
-    """Decide whether the encoder is trained anew, by retraining in params.yaml; then do it."""
+    """Decide by the rule `retraining` of params.yaml whether the encoder is trained anew; do it."""
     from flows.commands.retrain import execute
 
     if start not in (None, "scratch", "champion"):
@@ -404,10 +404,10 @@ def pull(
     source: Annotated[str, typer.Argument(help="A server of local.yaml: intake.pull.")],
     since: Annotated[str | None, typer.Option(help="First day, such as 2026-11-01.")] = None,
     until: Annotated[str | None, typer.Option(help="Last day; else today.")] = None,
-    days: Annotated[int, typer.Option(min=1, help="So many days, without --since.")] = 7,
+    days: Annotated[int, typer.Option(min=1, help="Days up to --until, without --since.")] = 7,
     now: Annotated[bool, typer.Option("--now", help="Whatever the hours of local.yaml.")] = False,
 ) -> int:
-    """Fetch from a DICOMweb server the studies that the archive has not."""
+    """Fetch from a DICOMweb server the studies that the archive lacks."""
     from flows.commands.pull import execute
 
     return execute(_find_project(), source, since=since, until=until, days=days, now=now)
@@ -416,7 +416,7 @@ def pull(
 @app.command()
 def watch(
     folder: Annotated[Path, typer.Argument(help="Others write DICOM files and reports here.")],
-    name: Annotated[str, typer.Option(help="The source that they are of.")] = "watch",
+    name: Annotated[str, typer.Option(help="What this source is called.")] = "watch",
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the files where they are; else they are moved.")
     ] = False,

@@ -88,6 +88,24 @@ def read_json(path: Path, *, made_by: str) -> Any:
     return json.loads(path.read_bytes())
 
 
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the JSON objects of a file of lines, none if it is not there.
+
+    Torn lines, as a writer leaves that was killed, are passed over.
+    """
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_bytes().splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+    return found
+
+
 def require(path: Path, *, made_by: str) -> Path:
     """Return ``path``; raise MissingArtifactError if it is not there."""
     if not path.exists():

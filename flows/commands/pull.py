@@ -1,4 +1,4 @@
-"""``lapvqa pull``: what a DICOMweb server has and the archive has not."""
+"""``lapvqa pull``: what a DICOMweb server has and the archive lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``lapvqa status``: stages, what is running, rejects, disk use; changes nothing."""
+"""``lapvqa status``: stages, what is running, champion, arrivals, rejects; changes nothing."""
 
 from __future__ import annotations
 

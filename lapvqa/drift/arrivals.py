@@ -32,7 +32,8 @@ class Arrival:
 def note(project: Project, studies: Sequence[str], now: float) -> dict[str, Arrival]:
     """Return the arrival of every study (key), and remember those that are new here."""
     told = _told(project.arrivals)
-    noticed = {line["study"]: Arrival(line["at"]) for line in read_lines(project.noticed_studies)}
+    seen = storage.read_json_lines(project.noticed_studies)
+    noticed = {line["study"]: Arrival(line["at"]) for line in seen}
     default = Arrival(_last_ingest(project, now))
     new = {key: default for key in studies if key not in noticed}
     if new:
@@ -40,19 +41,6 @@ def note(project: Project, studies: Sequence[str], now: float) -> dict[str, Arri
         write_lines(project.noticed_studies, lines)
     known = noticed | new | told
     return {key: known[key] for key in studies}
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the JSON objects of a file of lines; none if it is not there."""
-    if not path.exists():
-        return []
-    found = []
-    for line in path.read_bytes().splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:  # the torn end of a writer that was killed
-            continue
-    return found
 
 
 def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
@@ -63,7 +51,7 @@ def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 def _told(path: Path) -> dict[str, Arrival]:
     """Return what the intake says; of several events of a study the first."""
     told: dict[str, Arrival] = {}
-    for line in read_lines(path):
+    for line in storage.read_json_lines(path):
         if line.get("event") == "study" and line.get("study"):
             at = datetime.fromisoformat(line["at"]).timestamp()
             told.setdefault(line["study"], Arrival(at, line.get("source") or ""))

@@ -10,7 +10,8 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lapvqa.drift.arrivals import read_lines, write_lines
+from lapvqa import storage
+from lapvqa.drift.arrivals import write_lines
 from lapvqa.errors import SchemaError
 from lapvqa.lineage import ledger
 from lapvqa.project import Project
@@ -50,7 +51,7 @@ def read(project: Project) -> Reference | None:
     if not told:
         return None
     said = told[-1]
-    studies = sorted(line["study"] for line in read_lines(project.drift_reference))
+    studies = sorted(line["study"] for line in storage.read_json_lines(project.drift_reference))
     lost = said["studies"] - len(studies)
     if (lost == 0 and _digest(studies) != said["digest"]) or lost < 0 or not studies:
         raise SchemaError(

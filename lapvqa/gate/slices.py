@@ -1,18 +1,19 @@
 """The slices in which a candidate must not be worse: view, sex, age band, source.
 
 A slice is of test samples. The tables tell the view of an image, and sex and age band of a study
-where the headers say them; the source (the called AE title) is known of studies that came by
-`lapvqa receive`. What no table tells is no slice, and the verdict says so.
+where the headers say them; the source (the called AE title, or the name given to `lapvqa pull` or
+`watch`) is known of studies that came that way. What nothing tells is no slice, and the verdict
+says so.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lapvqa import storage
 from lapvqa.project import Project
 from lapvqa.schemas import FRONTAL_VIEWS
 
@@ -72,18 +73,10 @@ def _wider(band: str) -> str:
 
 
 def _sources(project: Project) -> dict[object, str]:
-    """Return study -> the called AE title that it came to, as the log of arrivals tells.
+    """Return study -> the source that it came from, as the list of arrivals tells.
 
     Its report has a line of its own, with the name of whoever sends reports.
     """
-    log = project.state / "arrivals.jsonl"
-    if not log.exists():
-        return {}
-    events = []
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            events.append(json.loads(line))
-        except ValueError:  # the last line, of a receiver that was killed
-            continue
+    events = storage.read_json_lines(project.arrivals)
     came = (event for event in events if event.get("event") == "study" and event.get("study"))
     return {event["study"]: str(event["source"]) for event in came}

@@ -6,7 +6,6 @@ would make the stage report stale by every entry of the ledger, also by its own.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -87,14 +86,11 @@ def render(events: Sequence[Event]) -> str:
 
 
 def _arrived(path: Path) -> Iterator[Event]:
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for said in storage.read_json_lines(path):
         try:
-            said = json.loads(line)
             at = datetime.fromisoformat(said["at"]).timestamp()
         except (ValueError, KeyError, TypeError):
-            continue  # the torn end of a writer that was killed
+            continue  # no arrival
         if said.get("event") == "study":
             yield Event(at, ARRIVALS, "open", "arrived", studies=1)
 
