@@ -73,6 +73,6 @@ crate: setup-dev .venv-crate/.done ## what roc-validator says of an exported Pro
 docs: setup-dev ## regenerate the generated pages
 	$(BIN)/python docs/make_artifacts.py
 
-clean: ## remove what the pipeline wrote here, the demo too; ledger, key and open erasures stay
+clean: ## remove what the pipeline wrote here, the demo too; ledger, key, arrivals and open erasures stay
 	rm -rf data models results reports demo
-	[ ! -d .lapvqa ] || find .lapvqa -mindepth 1 -maxdepth 1 ! -name deid.key ! -name erasures ! -name wanted.json -exec rm -rf {} +
+	[ ! -d .lapvqa ] || find .lapvqa -mindepth 1 -maxdepth 1 ! -name deid.key ! -name erasures ! -name wanted.json ! -name arrivals.jsonl -exec rm -rf {} +

@@ -744,7 +744,10 @@ def open_(
 
 @app.command()
 def whois(
-    key: Annotated[str, typer.Argument(help="Of a study, patient or image (8 digits or more).")],
+    key: Annotated[
+        str,
+        typer.Argument(help="Of a study, patient or image (8 digits or more); or a file's path."),
+    ],
 ) -> int:
     """Name the archive's files behind a key: for who holds the key file; each question is kept."""
     from flows.commands.whois import execute

@@ -6,7 +6,7 @@ dies first it is started again on the same socket, which stays open here: calls 
 Served mode (servers.prefect_api_url in local.yaml, or PREFECT_API_URL) changes only the URL.
 The child is this module: ``python -m tasks.prefect_server PARENT SOCKET SERVICES``. It listens on a
 socket that its parent bound, so no other process can take the port meanwhile. SERVICES: ``run``
-for one flow run, ``schedule`` with scheduler and UI.
+for one flow run, ``pages`` with the pages too (`lapvqa open prefect`).
 """
 
 from __future__ import annotations

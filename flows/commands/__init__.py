@@ -11,10 +11,10 @@ Files, in the order in which data meets them:
     schedule.py       wait for what asks for a retraining; the clock, and timers of others
     intake.py         what the next three share
     receive.py        studies that others send by C-STORE
-    pull.py           what a DICOMweb server has and the archive has not
+    pull.py           what a DICOMweb server has and the archive lacks
     watch.py          a folder into which others write
     plan.py           what would run, and why
-    status.py         stages, what is running and its ETA, rejects, disk use
+    status.py         stages, what is running, champion, what arrived and is wanted, rejects
     rejects.py        what was rejected and why; read it again, or waive it
     plan_memory.py    what pretraining needs, and the largest micro-batch that fits
     replay.py         a stretch of the training, computed again

@@ -102,7 +102,9 @@ def _erase(place: Place, patient: str, request: str, console: Console) -> int:
             f"{own['rows_rewritten']} rows for {own['rows_of_patient']} of the patient"
         )
     if content["decision"]["retraining_wanted"]:
-        console.print("models affected: marked as contaminated; `lapvqa run` retrains from scratch")
+        console.print(
+            "models affected: marked as contaminated; `lapvqa retrain` trains from scratch"
+        )
     console.print(f"state: {content['state']}", markup=False)
     for item in left:
         console.print(f"holds traces still: {item}", markup=False, soft_wrap=True)

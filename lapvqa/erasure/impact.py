@@ -236,7 +236,9 @@ def ways_to_retrain(
     return [
         {
             "way": "ancestor generation", "steps": None, "seconds": None,
-            "remark": "none: no model here was started from another",
+            "remark": "not offered: an erasure is answered by a training from scratch"
+            if training["params"].get("continue_from")
+            else "none: no model here was started from another",
         },
         {
             "way": "checkpoint", "steps": total - first + 1,
