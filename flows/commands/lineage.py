@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from lapvqa.lineage.reasons import Why
 
 _FILMS_SHOWN = 12
-_FACTS_SHOWN = ("bytes", "rows")
 
 
 def up(project: Project, target: str, *, as_json: bool, html: Path | None) -> int:

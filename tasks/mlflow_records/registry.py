@@ -12,7 +12,7 @@ import time
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from lapvqa import storage
 from lapvqa.errors import MissingArtifactError
@@ -20,9 +20,6 @@ from lapvqa.lineage import ledger
 from lapvqa.project import Project
 from lapvqa.uptodate.stagefile import locked
 from tasks.mlflow_records.connection import Store, embedded_uri
-
-if TYPE_CHECKING:
-    pass
 
 MODEL = "lapvqa-encoder"
 CANDIDATE, CHAMPION = "candidate", "champion"
