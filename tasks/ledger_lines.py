@@ -11,7 +11,7 @@ from lapvqa.lineage import recording
 from lapvqa.lineage.recording import Commit
 from lapvqa.lineage.runs import Run
 from lapvqa.project import Project
-from lapvqa.uptodate.stagefile import locked
+from lapvqa.uptodate.stagefile import LockedStage, locked
 from tasks import results
 
 
@@ -36,17 +36,19 @@ class Ids:
 
 
 def tell(
-    project: Project, stage: str, *, began: float, seconds: float, commit: Commit, ids: Ids
-) -> str:
+    project: Project, stage: str, locks: dict[str, LockedStage], *,
+    began: float, seconds: float, commit: Commit, ids: Ids,
+) -> str:  # fmt: skip
     """Write the entry of a stage that has just run; return its id.
 
-    ``began`` and ``seconds`` hold where the stage itself kept no clock.
+    ``locks``: dvc.lock as it was read while nobody wrote it. ``began`` and ``seconds`` hold where
+    the stage itself kept no clock.
     """
     kept = _kept(project, stage)
     if kept.get("started", 0.0) < began:
         kept = {}
     known = {"started": began, "seconds": seconds, **kept}
-    return _record(project, stage, known, commit, ids)
+    return _record(project, locks, stage, known, commit, ids)
 
 
 def tell_failure(
@@ -73,19 +75,22 @@ def complete(project: Project, commit: Commit) -> list[str]:
         ids = {
             key.removeprefix("LAPVQA_ID_").lower(): of for key, of in kept.get("ids", {}).items()
         }
-        _record(project, lock.name, kept, commit, Ids(**ids))
+        _record(project, locked(project), lock.name, kept, commit, Ids(**ids))
         added.append(lock.name)
     return added
 
 
-def _record(project: Project, stage: str, kept: Mapping[str, Any], commit: Commit, ids: Ids) -> str:
-    outs = tuple(locked(project)[stage].outs)
+def _record(
+    project: Project, locks: dict[str, LockedStage], stage: str, kept: Mapping[str, Any],
+    commit: Commit, ids: Ids,
+) -> str:  # fmt: skip
+    outs = tuple(locks[stage].outs)
     run = Run(
         stage, kept["started"], kept["seconds"],
         counts=kept.get("counts", {}), environment=kept.get("environment", {}),
         metrics=results.metric_values(project.root, outs), **asdict(ids),
     )  # fmt: skip
-    return recording.record(project, run, commit)
+    return recording.record(project, run, commit, locks)
 
 
 def _kept(project: Project, stage: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from lapvqa.lineage import drawing, runs
 from lapvqa.project import Project
 from lapvqa.recorder import PROGRESS_PREFIX
 from lapvqa.report import freshness
-from lapvqa.uptodate.stagefile import LockedStage, locked
+from lapvqa.uptodate.stagefile import LockedStage
 from tasks import child_process, ledger_lines, results, settling
 from tasks.display import StageOutcome
 from tasks.dvc_repository import StageNode, keep_dvc_lock, load_graph, stale_stages
@@ -107,7 +107,8 @@ def run_stage(name: str, reason: str = "") -> str:
         why = "interrupted" if interrupted else _first_line(error)
         _finish(session, StageOutcome(name, "failed", time.time() - began, why))
         raise
-    after = keep_dvc_lock(session.project)[name]
+    locks = keep_dvc_lock(session.project)
+    after = locks[name]
     outcome = _outcome(session.project, node, before, after, time.time() - began)
     if outcome.status == "ran":
         if node.always_changed:
@@ -122,7 +123,7 @@ def run_stage(name: str, reason: str = "") -> str:
             pictures=_pictures(session.project, node),
         )
         ledger_lines.tell(
-            session.project, name,
+            session.project, name, locks,
             began=began, seconds=outcome.seconds, commit=session.commit, ids=ids,
         )  # fmt: skip
     else:
@@ -304,7 +305,7 @@ class _Before:
     @classmethod
     def of(cls, project: Project, node: StageNode) -> _Before:
         return cls(
-            locked(project).get(node.name),
+            keep_dvc_lock(project).get(node.name),  # another stage's end may be writing it
             _own_record(project, node.name),
             all((project.root / out).exists() for out in node.outs),
         )

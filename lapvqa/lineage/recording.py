@@ -59,12 +59,15 @@ def read_commit(root: Path) -> Commit:
     return Commit(sha, bool(changes), (patch or "")[:_PATCH_AT_MOST])
 
 
-def record(project: Project, run: Run, commit: Commit) -> str:
+def record(
+    project: Project, run: Run, commit: Commit, locks: dict[str, LockedStage] | None = None
+) -> str:
     """Write the entry of a stage that has just run, with the hashes of dvc.lock; return its id.
 
-    ``run`` says what dvc.lock does not: when it ran, under which ids, its metrics.
+    ``run`` says what dvc.lock does not: when it ran, under which ids, its metrics. ``locks``:
+    dvc.lock as it was read while nobody wrote it, as where stages run side by side.
     """
-    locks = locked(project)
+    locks = locked(project) if locks is None else locks
     lock = locks[run.stage]
     deps, code = _divided(lock, locks)
     run = replace(run, deps=deps, outs=lock.outs, params=lock.params)
