@@ -57,6 +57,6 @@ def _outputs(root: Path) -> list[Path]:
         path.relative_to(root)
         for folder in ("data", "models", "results", "reports")
         for path in sorted((root / folder).rglob("*"))
-        # The graph of the lineage is drawn after a run, with its ids and times: no output.
-        if path.is_file() and path.name not in (".gitignore", "lineage.html")
+        # The graph and the time line are drawn after a run, with its ids and times: no outputs.
+        if path.is_file() and path.name not in (".gitignore", "lineage.html", "freshness.html")
     ]

@@ -198,14 +198,18 @@ def test_killed_at_any_step_it_ends_the_same(project: Project) -> None:
     for step in ("renew", "remove", "check"):
         assert step in STEPS
         _kill_in(project, step, moments.uniform(0, 0.4))
-        assert "it was cut off before" in standing(project)
+        # The last step may have been done by then.
+        waits = "it waits until the archive's owner has deleted the files"
+        assert "it was cut off before" in standing(project) or (step, standing(project)) == (
+            "check", waits,
+        )  # fmt: skip
     there = place(project)
     told = erase(there, open_journal(there, GONE, "R1"), lambda _: None)
     assert told["scope"]["rows"] == {"images": 2, "studies": 2, "tokens": 2}
     assert sum(one["held_traces"] for one in told["stores"]) > 25, "what the first look found"
     assert left_of(project, hidden) == LISTED
     assert ledger.verify(project) == []
-    assert standing(project) == "it waits until the archive's owner has deleted the files"
+    assert standing(project) == waits
 
 
 def standing(project: Project) -> str:

@@ -14,7 +14,7 @@ import pytest
 from made_dicom import copy_archive, write_mimic, write_project
 from test_ingest import image, run, said, table
 
-from lapvqa import code, storage
+from lapvqa import code, storage, vanished
 from lapvqa.errors import SchemaError, SourceError
 from lapvqa.identity import Ids, Keyring
 from lapvqa.images.shards import ShardStore, verify_shards
@@ -198,6 +198,7 @@ def test_what_no_file_needs_any_more_is_deleted(project: Project, archive: Path)
     (store,) = project.work_dir("ingest").glob("files-*/")
     before = set(store.iterdir())
     shutil.rmtree(archive / "files/p10/p10000003")
+    vanished.accept(project)
     run(project)
     assert len(list(store.glob("images-*"))) == len(shards(project))
     assert not before <= set(store.iterdir())
