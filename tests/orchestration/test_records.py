@@ -198,6 +198,9 @@ def test_what_a_killed_run_left_is_closed_by_the_next(tmp_path: Path) -> None:
     }
     assert [(step, value) for step, _, value in found["pretrain"][5]["loss"]] == [(0, "1.0")]
     assert not list(project.spool.rglob("*.json*"))
+    # Only its process would be gone: here its stream lives, and sends that point for ever, its mark
+    # being lost, also while later tests listen to what is sent.
+    killed.discard("pretrain")
 
 
 def test_a_lost_mark_doubles_nothing(tmp_path: Path) -> None:
@@ -224,9 +227,7 @@ def test_what_is_marked_is_not_sent_again(tmp_path: Path, monkeypatch: pytest.Mo
     sent: list[str] = []  # the machine's load is sampled until the end, and may be new
     monkeypatch.setattr(shipping, "log_points", lambda *a: sent.extend(one.key for one in a[2]))
     records.end("pretrain", spool.FINISHED, tags={}, inputs={}, metrics={})
-    # Twice, under load, one point came again (why is not known; MLflow keeps one of the two). Of
-    # marks that nobody heeds it would be 2,500.
-    assert sent.count("loss") <= 1
+    assert "loss" not in sent
 
 
 def test_one_request_carries_a_thousand_points_at_most(tmp_path: Path) -> None:
