@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -123,7 +124,8 @@ class Training(Section):
         return self
 
 
-SourceName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,15}$")]
+SOURCE_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,15}")
+SourceName = Annotated[str, Field(pattern=f"^{SOURCE_NAME.pattern}$")]
 """Name of a source of studies: a folder of the archive, and for C-STORE the called AE title."""
 AeTitle = Annotated[
     str, Field(pattern=r"^[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?$")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import json
 from contextlib import suppress
 from datetime import date, time
 from functools import lru_cache
@@ -535,6 +536,20 @@ def validate(model: type[Model], raw: dict[str, Any], name: str) -> Model:
     except ValidationError as error:
         faults = [_describe(model, dict(fault), name) for fault in error.errors()]
         raise ConfigError("\n".join(faults), hint=f"edit {name}") from None
+
+
+def read_json(model: type[Model], path: Path, *, hint: str) -> Model:
+    """Read a JSON file of the project's folder; without the file, the model's defaults.
+
+    ConfigError, with ``hint``, for what is no JSON; for what is not of the model, with its faults.
+    """
+    if not path.exists():
+        return model()
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ConfigError(f"expected JSON in {path.name}, found {error}", hint=hint) from None
+    return validate(model, content, path.name)
 
 
 def _describe(model: type[BaseModel], fault: dict[str, Any], name: str) -> str:

@@ -1,10 +1,15 @@
-"""Calls to the operating system: die with the parent process, count the usable cores."""
+"""Calls to the operating system: die with the parent, heed interrupts, count the usable cores."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
 
@@ -21,6 +26,28 @@ def die_with_parent(parent: int | None = None, *, by: signal.Signals = signal.SI
     libc.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:  # the parent died before the call
         os.kill(os.getpid(), by)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into KeyboardInterrupt, so that both clean up, ignored or not.
+
+    nohup, a shell's ``&`` and some schedulers start what they start with SIGINT ignored, and
+    Python then leaves it so.
+    """
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {one: signal.signal(one, interrupt) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def available_cores() -> int:

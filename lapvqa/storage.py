@@ -178,6 +178,15 @@ def sha256_file(path: Path) -> str:
 
 
 @contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other process holds ``path``, a file for nothing else, then hold it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def lock(path: Path, *, what: str) -> Iterator[None]:
     """Hold an exclusive lock on ``path``; BusyError says who holds it.
 

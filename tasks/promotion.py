@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.gate import champions, endpoints, judge
-from lapvqa.gate.champions import ALIAS, DROPPED, ROLLBACK
+from lapvqa.gate.champions import DROPPED, ROLLBACK
 from lapvqa.gate.contenders import TRAINED, UNTRAINED, Contender
 from lapvqa.gate.judge import Judgement, Question
 from lapvqa.lineage import evaluations, ledger
-from lapvqa.lineage.ledger import DECISION, MODEL, Entry
+from lapvqa.lineage.ledger import CHAMPION, DECISION, MODEL, Entry
 from lapvqa.machine import load_machine
 from lapvqa.params import Params, load_params
 from lapvqa.project import Project
@@ -145,7 +145,7 @@ def finish(project: Project, store: Store) -> bool:
         move = champions.pending(entries)
         if move is None:
             return False
-        stands = registry.aliased(store, project, ALIAS)
+        stands = registry.aliased(store, project, CHAMPION)
         to = registry.find(store, project, move.to)
         at = stands.sha256 if stands else ""
         elsewhere = bool(move.before) and at not in (move.before, move.to)
@@ -154,12 +154,12 @@ def finish(project: Project, store: Store) -> bool:
             said = {"what": DROPPED, "of": move.decision, "decision": f"no move: {why}"}
             ledger.append(project, DECISION, said)
             return False
-        registry.set_alias(store, project, ALIAS, to)
+        registry.set_alias(store, project, CHAMPION, to)
         if move.promotion:
             figure = _OPTIMISTIC if move.optimistic else _HONEST
             registry.tag(store, project, to, {FIGURE: figure})
         model = {
-            "name": registry.model_name(store, project), "aliases": [ALIAS], **to._asdict(),
+            "name": registry.model_name(store, project), "aliases": [CHAMPION], **to._asdict(),
             "decision": move.decision, "predecessor": move.before or None,
         }  # fmt: skip
         ledger.append(project, MODEL, model)
@@ -176,7 +176,7 @@ def champion_of(
     last = champions.last_move(ledger.entries(project) if entries is None else entries)
     if last is None:
         return None
-    stands = registry.aliased(store, project, ALIAS)
+    stands = registry.aliased(store, project, CHAMPION)
     return stands or registry.find(store, project, str(last["sha256"]))
 
 

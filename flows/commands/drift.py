@@ -31,12 +31,12 @@ _EVALUATE = (
 
 def execute(project: Project, *, since: str | None, freeze: bool, as_json: bool) -> int:
     """Look, or freeze; print what was found. An alarm is no error: the exit code is 0."""
-    from flows.commands.run import interruptible
     from lapvqa import storage
     from lapvqa.drift import look
     from lapvqa.job import open_job
     from lapvqa.recorder import Recorder
     from lapvqa.report import freshness
+    from lapvqa.runtime import interruptible
 
     start = _moment(since)
     if freeze and since:

@@ -96,9 +96,9 @@ def _run_stage(task: str, project: Project, console: Console) -> None:
 
 def _judge(encoders: Encoders, tasks: list[str], project: Project, console: Console) -> int:
     """Judge each encoder by each task, in this process; say what failed and go on."""
-    from flows.commands.run import interruptible
     from lapvqa import storage
     from lapvqa.evaluation import external_encoders
+    from lapvqa.runtime import interruptible
     from tasks.display import Display
     from tasks.judging import judge_encoder
 

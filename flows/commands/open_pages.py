@@ -94,7 +94,7 @@ def _show(address: str, browser: bool) -> int:
 
 def _stay() -> int:
     """Wait for Ctrl-C or SIGTERM, however this process was started."""
-    from flows.commands.run import interruptible
+    from lapvqa.runtime import interruptible
 
     terminal.console().print("until Ctrl-C")
     sys.stdout.flush()

@@ -13,7 +13,6 @@ from typing import Any
 from rich.console import Console
 
 from flows.commands import terminal
-from flows.commands.run import interruptible
 from lapvqa.params import load_params
 from lapvqa.project import Project
 from lapvqa.report import freshness
@@ -21,6 +20,7 @@ from lapvqa.retraining import minutes, rounds, situation, wanted
 from lapvqa.retraining.decision import Decision, decide
 from lapvqa.retraining.situation import Situation
 from lapvqa.retraining.wanted import HAND, Cause
+from lapvqa.runtime import interruptible
 
 
 def execute(project: Project, *, due: bool, dry_run: bool, force: bool, way: str | None) -> int:

@@ -10,21 +10,18 @@ from __future__ import annotations
 import difflib
 import errno
 import logging
-import signal
-import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import lapvqa
 from flows.commands import terminal
 from lapvqa import storage, vanished
 from lapvqa.errors import ConfigError, SourceError, StorageFullError
 from lapvqa.project import Project
+from lapvqa.runtime import interruptible
 from lapvqa.uptodate import stagefile, staleness
 from lapvqa.uptodate.staleness import StageState
 
@@ -207,28 +204,6 @@ def _result(session: Session, stage: str | None) -> RunResult:
         prefect_flow_run=session.flow_run,
         mlflow_run=session.records.pipeline_run,
     )
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into KeyboardInterrupt, so that both clean up, ignored or not.
-
-    nohup, a shell's ``&`` and some schedulers start what they start with SIGINT ignored, and
-    Python then leaves it so.
-    """
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {one: signal.signal(one, interrupt) for one in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
 
 
 def _said_nothing_to_do(project: Project, stage: str | None, console: Console) -> bool:

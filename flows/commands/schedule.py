@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from types import FrameType
-from typing import NoReturn
 from zoneinfo import ZoneInfo
 
 from flows.commands import terminal
@@ -30,6 +25,7 @@ from lapvqa.project import Project
 from lapvqa.retraining import clock, minutes, rounds, situation
 from lapvqa.retraining.clock import Schedule
 from lapvqa.retraining.decision import Answer
+from lapvqa.runtime import interruptible
 from tasks import child_process
 
 LOOK_S = 30.0
@@ -45,7 +41,7 @@ def execute(project: Project, *, cron: str | None, zone: str | None) -> int:
             set_clock(project, cron, zone)
         for line in _described(project):
             _say(line)
-        with _ends_at_once():
+        with interruptible():
             try:
                 keep(project, look_s=LOOK_S)
             except KeyboardInterrupt:
@@ -237,24 +233,3 @@ def _say(text: str) -> None:
     now = datetime.now(ZoneInfo(clock.local_timezone()))
     sys.stdout.write(f"{now.isoformat(timespec='seconds')} {text}\n")
     sys.stdout.flush()
-
-
-@contextmanager
-def _ends_at_once() -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the schedule, wherever it waits, though its parent ignored them.
-
-    A shell starts what runs behind it with SIGINT ignored.
-    """
-
-    def end(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {one: signal.signal(one, end) for one in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)

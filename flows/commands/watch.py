@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from flows.commands import intake
 from lapvqa.errors import ConfigError
+from lapvqa.machine import SOURCE_NAME
 from lapvqa.project import Project
-
-_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,15}")
 
 
 def execute(project: Project, folder: Path, *, name: str, keep: bool, once: bool) -> int:
@@ -18,7 +16,7 @@ def execute(project: Project, folder: Path, *, name: str, keep: bool, once: bool
     from lapvqa.intake.inbox import open_inbox
     from lapvqa.intake.watch import Watcher, watch
 
-    if not _NAME.fullmatch(name):
+    if not SOURCE_NAME.fullmatch(name):
         raise ConfigError(
             "expected a source's name of letters, digits, - and _, at most 16",
             hint="it becomes a folder of the archive: --name WARD2",

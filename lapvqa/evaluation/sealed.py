@@ -12,15 +12,13 @@ An evaluation predicts both shares at once. Rows of sealed patients go into seal
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lapvqa import storage
-from lapvqa.errors import ConfigError
-from lapvqa.params import Section, Share, validate
+from lapvqa.params import Section, Share, read_json
 from lapvqa.project import Project
 from lapvqa.schemas import IMAGES
 
@@ -65,16 +63,8 @@ def is_reserved(patient_key: str, *, share: float, round_name: str = "") -> bool
 
 def read_rule(project: Project) -> SealRule:
     """Read sealed.json; without the file nobody is sealed. ConfigError if it is no such file."""
-    if not project.sealed.exists():
-        return SealRule()
-    try:
-        content = json.loads(project.sealed.read_bytes())
-    except ValueError as error:
-        raise ConfigError(
-            f"expected JSON in {project.sealed.name}, found {error}",
-            hint="restore the file from git; without it sealed patients would be shown",
-        ) from None
-    return validate(SealRule, content, project.sealed.name)
+    hint = "restore the file from git; without it sealed patients would be shown"
+    return read_json(SealRule, project.sealed, hint=hint)
 
 
 def write_rule(

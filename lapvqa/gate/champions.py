@@ -14,9 +14,8 @@ from typing import Any
 from lapvqa.gate import looks
 from lapvqa.gate.verdict import Outcome
 from lapvqa.lineage import runs
-from lapvqa.lineage.ledger import DECISION, MODEL, Entry
+from lapvqa.lineage.ledger import CHAMPION, DECISION, MODEL, Entry
 
-ALIAS = "champion"
 ROLLBACK, DROPPED = "rollback", "dropped"
 
 
@@ -96,7 +95,7 @@ def last_move(entries: Iterable[Entry]) -> dict[str, Any] | None:
 def _moved(entries: Iterable[Entry]) -> Iterator[dict[str, Any]]:
     for entry in entries:
         said = entry.payload if entry.kind == MODEL else None
-        if said and ALIAS in said.get("aliases", []) and "decision" in said:
+        if said and CHAMPION in said.get("aliases", []) and "decision" in said:
             yield said
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -24,7 +23,7 @@ from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.identity import DEMO_KEY, Keyring, key_id
 from lapvqa.ingest.columns import Mask, is_one_of, mapped
-from lapvqa.params import Section, validate
+from lapvqa.params import Section, read_json
 from lapvqa.project import Project
 
 DETAIL = "expected nothing of a patient who was erased"
@@ -137,13 +136,5 @@ def add_tombstone(project: Project, *, request: str, marks: Iterable[str], key: 
 
 def read_file(project: Project) -> TombstoneFile:
     """Read tombstones.json as it stands; ConfigError if it is no such file."""
-    if not project.tombstones.exists():
-        return TombstoneFile()
-    try:
-        content = json.loads(project.tombstones.read_bytes())
-    except ValueError as error:
-        raise ConfigError(
-            f"expected JSON in {project.tombstones.name}, found {error}",
-            hint="restore the file from git; without it erased patients come back",
-        ) from None
-    return validate(TombstoneFile, content, project.tombstones.name)
+    hint = "restore the file from git; without it erased patients come back"
+    return read_json(TombstoneFile, project.tombstones, hint=hint)

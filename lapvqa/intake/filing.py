@@ -11,11 +11,10 @@ Killed anywhere, the next start ends it: the event is written down before the fi
 
 from __future__ import annotations
 
-import fcntl
 import filecmp
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -204,12 +203,9 @@ class Filing:
 
         ledger.extend(self.project, make)
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """Wait until no other command files into this archive."""
-        with (self.inbox.root / "filing.lock").open("a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+        return storage.alone(self.inbox.root / "filing.lock")
 
 
 def counted(number: int, noun: str) -> str:

@@ -12,16 +12,16 @@ pull`) has a run with a negative number here, of what dvc.lock alone knows.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lapvqa import storage
 from lapvqa.evaluation.results import PREDICTIONS
 from lapvqa.evaluation.sealed import SEALED
 from lapvqa.lineage import first_ledger, ledger, runs
@@ -187,13 +187,9 @@ def _usable(project: Project) -> sqlite3.Connection:
     return database
 
 
-@contextmanager
-def _alone(project: Project) -> Iterator[None]:
+def _alone(project: Project) -> AbstractContextManager[None]:
     """Wait until no other process writes: a file replaced under a writer would be corrupted."""
-    project.state.mkdir(parents=True, exist_ok=True)
-    with project.lineage_index.with_suffix(".lock").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    return storage.alone(project.lineage_index.with_suffix(".lock"))
 
 
 def _made_anew(project: Project) -> sqlite3.Connection:

@@ -37,6 +37,8 @@ MODEL, DECISION, WAIVER, LOOK, ERASURE, IMPORT, RELEASE, ARRIVAL, DRIFT = (
     "drift",
 )  # fmt: skip
 """Kinds of entries: ``lapvqa.lineage.runs`` says what stands in the first four."""
+CHAMPION = "champion"
+"""The alias of a registered model (an entry of kind MODEL) that a gate has passed."""
 
 
 @dataclass(frozen=True)

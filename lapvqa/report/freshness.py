@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from lapvqa import storage
 from lapvqa.lineage import ledger, runs
-from lapvqa.lineage.ledger import DECISION, DRIFT, MODEL, Entry
+from lapvqa.lineage.ledger import CHAMPION, DECISION, DRIFT, MODEL, Entry
 from lapvqa.lineage.runs import FINISHED
 from lapvqa.project import Project
 from lapvqa.report.figures import percent
@@ -29,7 +29,6 @@ ARRIVALS, LOOKS, DECISIONS, TRAININGS, GATES, CHAMPIONS = (
 )  # fmt: skip
 LANES = (ARRIVALS, LOOKS, DECISIONS, TRAININGS, GATES, CHAMPIONS)
 _BARS, _ROWS, _HEIGHT, _DAY = 60, 200, 34, 86400.0
-_CHAMPION = "champion"
 _MARKS = {
     "yes": Markup('<path class="yes" d="M0-7 7 6-7 6Z"/>'),
     "no": Markup('<path class="no" d="M-5-5 5 5M5-5-5 5"/>'),
@@ -155,7 +154,7 @@ def _champions(entries: Sequence[Entry]) -> Iterator[Event]:
     holder = None
     for entry in entries:
         said = entry.payload or {}
-        if entry.kind != MODEL or _CHAMPION not in (said.get("aliases") or ()):
+        if entry.kind != MODEL or CHAMPION not in (said.get("aliases") or ()):
             continue
         if said.get("version") != holder:
             why = f"in place of version {holder}" if holder else "the first"

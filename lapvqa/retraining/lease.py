@@ -8,13 +8,12 @@ is ``LEASE_S`` old by the clock of the file system, which all machines that shar
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +115,5 @@ def _read(path: Path) -> dict[str, Any]:
     return told
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    guard = path.with_suffix(".lock")
-    guard.parent.mkdir(parents=True, exist_ok=True)
-    with guard.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+def _alone(path: Path) -> AbstractContextManager[None]:
+    return storage.alone(path.with_suffix(".lock"))

@@ -18,7 +18,6 @@ from lapvqa.project import Project
 from lapvqa.retraining import lease, minutes, situation, starts, wanted
 from lapvqa.retraining.decision import Answer, Decision, decide
 from lapvqa.retraining.situation import Situation
-from lapvqa.retraining.starts import CHAMPION
 from lapvqa.retraining.wanted import PERFORMANCE, Cause, Round, Wanted, merged
 
 TRAINED, DECLINED, FAILED, CUT_OFF = "trained", "declined", "failed", "cut off"
@@ -140,7 +139,7 @@ def _settle_start(
 ) -> tuple[Round, dict[str, Any]]:
     """Write down where the training begins, so that it is resumed there; and why not elsewhere."""
     way, digest, facts = decision.way, None, {}
-    start = starts.champion(project) if way == CHAMPION else None
+    start = starts.champion(project) if way == "champion" else None
     if start is not None:
         digest = starts.provide(project, start)
         if refused := starts.unfit(project, start):

@@ -14,14 +14,13 @@ from pathlib import Path
 from lapvqa import storage
 from lapvqa.errors import MissingArtifactError
 from lapvqa.lineage import dvc_cache, ledger, runs
-from lapvqa.lineage.ledger import MODEL
+from lapvqa.lineage.ledger import CHAMPION, MODEL
 from lapvqa.lineage.runs import Run
 from lapvqa.pretrain import seen
 from lapvqa.project import Project
 from lapvqa.schemas import MEMBERS, MEMBERS_FILE
 from lapvqa.uptodate.stagefile import locked
 
-CHAMPION = "champion"
 _WEIGHTS, _EXPORTED = "model_last.pt", "encoder.safetensors"
 
 

@@ -9,9 +9,7 @@ are made under a lock and by renaming, so a killed trigger has either asked or i
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -120,7 +118,7 @@ def load(project: Project) -> Wanted:
 
 def change(project: Project, make: Callable[[Wanted], Wanted]) -> Wanted:
     """Replace the record by what ``make`` returns of it; no other writer comes between."""
-    with _alone(project):
+    with storage.alone(project.wanted.with_suffix(".lock")):
         made = make(load(project))
         if made == Wanted():
             project.wanted.unlink(missing_ok=True)
@@ -135,12 +133,3 @@ def change(project: Project, make: Callable[[Wanted], Wanted]) -> Wanted:
 
 def _causes(rows: Iterable[dict[str, Any]]) -> tuple[Cause, ...]:
     return tuple(Cause(**row) for row in rows)
-
-
-@contextmanager
-def _alone(project: Project) -> Iterator[None]:
-    path = project.wanted.with_suffix(".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -22,7 +22,7 @@ from lapvqa.uptodate.stagefile import locked
 from tasks.mlflow_records.connection import Store, embedded_uri
 
 MODEL = "lapvqa-encoder"
-CANDIDATE, CHAMPION = "candidate", "champion"
+CANDIDATE = "candidate"
 WEIGHTS, CARD = "encoder.safetensors", "card.json"
 _FOLDER = "encoder"  # within the run's artifacts
 

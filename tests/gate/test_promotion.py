@@ -26,7 +26,7 @@ from lapvqa.evaluation.features import encoder_digest
 from lapvqa.gate import judge, looks
 from lapvqa.gate.verdict import Outcome
 from lapvqa.lineage import evaluations, ledger
-from lapvqa.lineage.ledger import DECISION, LOOK, MODEL
+from lapvqa.lineage.ledger import CHAMPION, DECISION, LOOK, MODEL
 from lapvqa.lineage.origins import EVALUATION
 from lapvqa.lineage.recording import Commit
 from lapvqa.lineage.runs import Run
@@ -94,7 +94,7 @@ class Story:
         return promotion.run_gate(self.project, QUIET, **options)
 
     def champion(self) -> str:
-        found = registry.aliased(self.store, self.project, registry.CHAMPION)
+        found = registry.aliased(self.store, self.project, CHAMPION)
         return found.sha256 if found else ""
 
     def said(self, kind: str, **facts: object) -> list[dict[str, Any]]:
@@ -102,7 +102,7 @@ class Story:
         return [said for said in payloads if facts.items() <= said.items()]
 
     def moves(self) -> list[dict[str, Any]]:
-        return [said for said in self.said(MODEL) if registry.CHAMPION in said["aliases"]]
+        return [said for said in self.said(MODEL) if CHAMPION in said["aliases"]]
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_an_export_is_a_candidate_until_a_gate_has_passed(story: Story, models: 
     assert candidate is not None
     assert candidate.sha256 == second
     assert story.champion() == first
-    version = story.store.client.get_model_version_by_alias(registry.MODEL, registry.CHAMPION)
+    version = story.store.client.get_model_version_by_alias(registry.MODEL, CHAMPION)
     assert version.tags[promotion.FIGURE].startswith("optimistic")
 
 
@@ -168,7 +168,7 @@ def test_promoted_back_by_hand_and_not_undone(story: Story, models: list[str]) -
     assert result.moved
     assert story.champion() == second
     assert len(story.said(ledger.RUN, stage=EVALUATION)) == 1, "predictions are used by digest"
-    version = story.store.client.get_model_version_by_alias(registry.MODEL, registry.CHAMPION)
+    version = story.store.client.get_model_version_by_alias(registry.MODEL, CHAMPION)
     assert version.tags[promotion.FIGURE].startswith("of patients who had no part")
     assert "nothing newer" in story.gate().why
 
@@ -295,7 +295,7 @@ def test_an_alias_that_somebody_moved_meanwhile_stays(
         dying(judge, "_sign", after=False)(patch)
         with pytest.raises(Killed):
             story.gate()
-    registry.set_alias(story.store, story.project, registry.CHAMPION, by_hand)
+    registry.set_alias(story.store, story.project, CHAMPION, by_hand)
     assert not promotion.finish(story.project, story.store)
     assert story.champion() == third
     assert not promotion.finish(story.project, story.store), "it is not tried again"
@@ -320,7 +320,7 @@ def test_projects_on_one_server_have_models_of_their_own(
     theirs = registry.register_folder(shared, other, other.model_dir("captioning"))
     assert mine.sha256 == theirs.sha256 == models[1]
     assert registry.aliased(shared, story.project, registry.CANDIDATE) == mine
-    assert registry.aliased(shared, other, registry.CHAMPION) is None
+    assert registry.aliased(shared, other, CHAMPION) is None
 
 
 def test_a_gate_that_cannot_be_asked_undoes_no_training(story: Story) -> None:
