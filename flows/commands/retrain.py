@@ -7,8 +7,6 @@ params.yaml's section ``retraining`` and by what is wanted, not by who asks.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any
 
 from rich.console import Console
 
@@ -30,7 +28,7 @@ def execute(project: Project, *, due: bool, dry_run: bool, force: bool, way: str
     now = situation.zoned_now(project)
     params = load_params(project.params)
     if dry_run:
-        asked = () if due else (_by_hand(facts),)
+        asked = () if due else (Cause.said(HAND, now, facts),)
         seen = situation.look(project, params, now)
         seen = replace(seen, causes=wanted.merged([*seen.causes, *asked]))
         _show(seen, decide(seen, params.retraining, now), console)
@@ -40,8 +38,7 @@ def execute(project: Project, *, due: bool, dry_run: bool, force: bool, way: str
     situation.tick(project, now)
     seen, decision = rounds.ask(project, now)
     if not decision.acts:
-        rule = params.retraining.model_dump(mode="json")
-        if minutes.record(project, decision, inputs=seen.to_json(), rule=rule, now=now):
+        if minutes.record(project, decision, seen, params.retraining, now):
             freshness.write_page(project)
         console.print(f"{decision.answer}: {decision.why}", markup=False, soft_wrap=True)
         return 0
@@ -69,11 +66,6 @@ def run_flow(project: Project) -> None:
                 retraining(str(project.root))
         finally:
             forget_address(server)
-
-
-def _by_hand(facts: dict[str, Any]) -> Cause:
-    at = datetime.now(UTC).isoformat()
-    return Cause(HAND, at, at, 1, facts)
 
 
 def _show(seen: Situation, decision: Decision, console: Console) -> None:

@@ -186,8 +186,8 @@ def _is_to_do(project: Project) -> bool:
     situation.tick(project, now)
     seen, decision = rounds.ask(project, now)
     if decision.answer is not Answer.NOTHING and not decision.acts and not seen.at_work:
-        rule = load_params(project.params).retraining.model_dump(mode="json")
-        if minutes.record(project, decision, inputs=seen.to_json(), rule=rule, now=now):
+        rule = load_params(project.params).retraining
+        if minutes.record(project, decision, seen, rule, now):
             _say(f"{decision.answer}: {decision.why}")
     return decision.acts
 

@@ -247,19 +247,17 @@ def _main_alone(
     stored: StoredImages,
 ) -> _Images | str:
     """Do as ``_pair`` for questions about the main image: rules of pairs do not apply."""
+    pair = _pair(study, reference, subject, studies, stored)
+    if not isinstance(pair, str):
+        return {**pair, "reversed": None}
     main = _image_of(study, studies, stored)
     if isinstance(main, str):
         return f"main {main}"
     patient = stored.keyring.patient(subject)
     if main.patient_key != patient:
         return "images are not of the row's patient"
-    pair = _pair(study, reference, subject, studies, stored)
-    return {
-        "patient_key": patient,
-        "image_key": main.image_key,
-        "reference_key": None if isinstance(pair, str) else pair["reference_key"],
-        "reversed": None,
-    }
+    alone = {"reference_key": None, "reversed": None}
+    return {"patient_key": patient, "image_key": main.image_key, **alone}
 
 
 def _image_of(

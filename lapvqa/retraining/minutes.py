@@ -14,7 +14,9 @@ from lapvqa.project import Project
 from lapvqa.retraining.wanted import Round
 
 if TYPE_CHECKING:
+    from lapvqa.params import RetrainingParams
     from lapvqa.retraining.decision import Decision
+    from lapvqa.retraining.situation import Situation
 
 RETRAINING, ROUND = "retraining", "retraining round"
 """What an entry of kind DECISION is ``about``."""
@@ -52,18 +54,15 @@ def costs(project: Project, machine: Machine, month: datetime) -> Costs:
 
 
 def record(
-    project: Project,
-    decision: Decision,
-    inputs: dict[str, Any],
-    rule: dict[str, Any],
-    now: datetime,
+    project: Project, decision: Decision, seen: Situation, rule: RetrainingParams, now: datetime
 ) -> bool:
-    """Write a decision; False, and nothing written, if the last one said the same.
+    """Write a decision, its inputs and its rule; False, and nothing, if the last said the same.
 
     That is: the same answer for the same reason, to causes of the same names.
     """
     about = {"about": RETRAINING, "decision": f"{decision.answer}: {decision.why}"}
-    payload = {**about, **decision.to_json(), "inputs": inputs, "rule": rule}
+    inputs, written = seen.to_json(), rule.model_dump(mode="json")
+    payload = {**about, **decision.to_json(), "inputs": inputs, "rule": written}
 
     def drafts(before: list[Entry]) -> list[Draft]:
         said = next((one for entry in reversed(before) if (one := _said(entry, None))), None)

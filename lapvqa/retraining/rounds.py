@@ -95,8 +95,7 @@ def _decided(
     project: Project, seen: Situation, rule: RetrainingParams, now: datetime, say: Say
 ) -> Decision:
     decision = decide(seen, rule, now)
-    inputs, written = seen.to_json(), rule.model_dump(mode="json")
-    minutes.record(project, decision, inputs=inputs, rule=written, now=now)
+    minutes.record(project, decision, seen, rule, now)
     say(f"{decision.answer}: {decision.why}")
     return decision
 
@@ -107,8 +106,8 @@ def _look_closer(seen: Situation, decision: Decision, work: Work, now: datetime)
     words, fallen = work.judge_champion()
     if fallen is None:
         return replace(seen, judged=words)
-    at = now.astimezone(UTC).isoformat()
-    return replace(seen, judged=words, causes=(*seen.causes, Cause(PERFORMANCE, at, at, 1, fallen)))
+    worse = Cause.said(PERFORMANCE, now, fallen)
+    return replace(seen, judged=words, causes=(*seen.causes, worse))
 
 
 def _begin(project: Project, decision: Decision, seen: Situation, now: datetime) -> Round:

@@ -69,7 +69,7 @@ def look(project: Project, params: Params, now: datetime, *, holder: bool = Fals
     cut_off = record.round if record.round and record.round.way is None else None
     causes = [*(cut_off.causes if cut_off else ()), *record.causes]
     if schedule and not schedule.paused and (due := schedule.due(now)):
-        causes.append(Cause(wanted.CLOCK, due.isoformat(), due.isoformat()))
+        causes.append(Cause.said(wanted.CLOCK, due))
     start = starts.champion(project)
     no_start = starts.fault(project, start)
     return Situation(

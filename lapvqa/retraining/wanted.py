@@ -32,6 +32,12 @@ class Cause:
     count: int = 1
     facts: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def said(cls, cause: str, when: datetime, facts: dict[str, Any] | None = None) -> Cause:
+        """Return what was said once, at ``when``."""
+        at = when.astimezone(UTC).isoformat()
+        return cls(cause, at, at, 1, facts or {})
+
     @property
     def since(self) -> datetime:
         """When it was first said."""
@@ -79,10 +85,8 @@ def want(project: Project, cause: str, *, now: datetime | None = None, **facts: 
     """
     if cause not in CAUSES:
         raise ValueError(f"expected a cause of {CAUSES}, found {cause!r}")
-    at = (now or datetime.now(UTC)).astimezone(UTC).isoformat()
-    change(
-        project, lambda w: replace(w, causes=merged([*w.causes, Cause(cause, at, at, 1, facts)]))
-    )
+    new = Cause.said(cause, now or datetime.now(UTC), facts)
+    change(project, lambda record: replace(record, causes=merged([*record.causes, new])))
 
 
 def merged(causes: Iterable[Cause]) -> tuple[Cause, ...]:
