@@ -11,9 +11,10 @@ Files, in the order in which data meets them:
     inputs.py        a batch to model inputs: augmented, masked, renumbered
     model.py         the published models
     encoder.py       the encoder under the path that cards name
-    objective.py     loss and validation of each objective, however a step is cut
+    objectives/      loss and validation of each objective, however a step is cut
     optimizer.py     AdamW and its learning-rate schedule
     trainer.py       the loop, with an exact resume
+    flops.py         the products that a model's parts take
     monitor.py       speed, MFU and memory of a step
     history.py       history.csv, and the chain of losses that makes it checkable
     checkpoint.py    states of an unfinished training
@@ -26,7 +27,7 @@ Files, in the order in which data meets them:
 
 Contracts
     Weights files are plain state dicts, read with ``weights_only=True``.
-    A new objective is a class in objective and its model in model; docs/extending.md adds one.
+    A new objective is a class in objectives and its model in model; docs/extending.md adds one.
     The same parameters and data give the same bytes, however often the run was killed.
 
 Pitfalls

@@ -28,8 +28,8 @@ from lapvqa.networks.decoder import GPT2_VOCABULARY
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain.distributed import World
 from lapvqa.pretrain.inputs import Inputs
-from lapvqa.pretrain.model import CaptioningModel, initial_model
-from lapvqa.pretrain.objective import build_objective
+from lapvqa.pretrain.model import initial_model
+from lapvqa.pretrain.objectives.table import OBJECTIVES
 from lapvqa.pretrain.optimizer import build_optimizer
 from lapvqa.schemas import STORED_SIZE
 
@@ -209,7 +209,7 @@ class _FakeStep:
             self._cut_vocabulary()
         self.model.vision_encoder.checkpointing = params.checkpoint_activations
         log_count = torch.empty(workload.vocabulary)
-        self.objective = build_objective(
+        self.objective = OBJECTIVES[params.objective](
             self.model, params, log_count, World(), "ddp", torch.device("cpu")
         )
         self.objective.module = _Autocast(self.objective.module, enabled=workload.on_gpu)
@@ -224,8 +224,7 @@ class _FakeStep:
     def _watch(self) -> None:
         """Tell the counter which part of the model is computed."""
         model = self.model
-        text = model.decoder if isinstance(model, CaptioningModel) else model.text_encoder
-        for module, purpose in ((model.vision_encoder, "encoder"), (text, "decoder")):
+        for module, purpose in ((model.vision_encoder, "encoder"), (model.text_side, "decoder")):
             module.register_forward_pre_hook(partial(self._enter, purpose))
             module.register_forward_hook(partial(self._enter, "head and loss"))
         for parameter in model.parameters():

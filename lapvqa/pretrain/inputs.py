@@ -17,7 +17,6 @@ from lapvqa.images import transforms
 from lapvqa.images.report_pairs import IGNORED, Batch
 from lapvqa.networks.vocabulary import CutVocabulary
 from lapvqa.params import PretrainParams
-from lapvqa.pretrain.model import writes_reports
 
 # Streams of random numbers; 0 is the order of samples, 1 augmentation, 3 mirroring.
 _PARALLEL_STREAM, _DROP_STREAM = 2, 4
@@ -30,7 +29,8 @@ class Inputs:
     ``images`` float32 [B, 1, S, S]; ``tokens`` [B, T] of the cut vocabulary; ``valid`` bool
     [B, T], false on padding; ``places`` int64 [P], the positions among B * T that have a target,
     and ``targets`` [P]; ``groups`` int64 [B], equal for equal reports; ``keep`` int64 [B, K], the
-    patches that are encoded, or None for all.
+    patches that are encoded, or None for all; ``hidden`` bool [B], the reports that are written
+    blind, or None.
     """
 
     images: Tensor
@@ -40,20 +40,34 @@ class Inputs:
     targets: Tensor
     groups: Tensor
     keep: Tensor | None
+    hidden: Tensor | None = None
+
+    @property
+    def written_tokens(self) -> Tensor:
+        """``tokens`` with the begin token everywhere in reports that are written blind."""
+        if self.hidden is None:
+            return self.tokens
+        return torch.where(self.hidden.unsqueeze(1), self.tokens[:, :1], self.tokens)
 
 
 class Preparer:
     """Turns batches into inputs on one device, by one set of parameters."""
 
     def __init__(
-        self, params: PretrainParams, vocabulary: CutVocabulary, device: torch.device
+        self,
+        params: PretrainParams,
+        vocabulary: CutVocabulary,
+        device: torch.device,
+        *,
+        hides_words: bool,
     ) -> None:
         self.params, self.vocabulary, self.device = params, vocabulary, device
+        self.hides_words = hides_words
 
     def for_validation(self, batch: Batch) -> Inputs:
         """Return the inputs of a batch as it is, for validation."""
         images = transforms.to_input(self._move(batch.images), self.params.model.image_size)
-        return self._inputs(batch, images, self.vocabulary.number(batch.inputs), None)
+        return self._inputs(batch, images, None, None)
 
     def for_training(self, batch: Batch, epoch: int) -> Inputs:
         """Return the inputs of a batch as an epoch of training sees it."""
@@ -65,49 +79,49 @@ class Preparer:
             )
         if params.augment:
             images = transforms.augment(images, seed=params.seed, epoch=epoch, indices=indices)
-        tokens = self.vocabulary.number(batch.inputs)
-        if writes_reports(params.objective):
-            tokens = hide_inputs(
-                tokens, params.parallel_share, seed=params.seed, epoch=epoch, indices=indices
+        hidden = keep = None
+        if self.hides_words and params.parallel_share:
+            hidden = draw_hidden(
+                params.parallel_share, seed=params.seed, epoch=epoch, indices=indices
             )
-        keep = None
         if params.keep_patches < 1:
             grid = params.model.image_size // params.model.patch_size
             keep = choose_patches(
                 grid**2, params.keep_patches, seed=params.seed, epoch=epoch, indices=indices
             )
-        return self._inputs(batch, images, tokens, keep)
+        return self._inputs(batch, images, keep, hidden)
 
-    def _inputs(self, batch: Batch, images: Tensor, tokens: Tensor, keep: Tensor | None) -> Inputs:
+    def _inputs(
+        self, batch: Batch, images: Tensor, keep: Tensor | None, hidden: Tensor | None
+    ) -> Inputs:
         # Found on the CPU: a device would have to be waited for.
         valid = batch.targets != IGNORED
         places = valid.flatten().nonzero().squeeze(1)
         targets = self.vocabulary.number(batch.targets.flatten()[places])
         return Inputs(
-            images=images, tokens=self._move(tokens), valid=self._move(valid),
+            images=images, tokens=self._move(self.vocabulary.number(batch.inputs)),
+            valid=self._move(valid),
             places=self._move(places), targets=self._move(targets),
             groups=self._move(batch.groups), keep=None if keep is None else self._move(keep),
+            hidden=None if hidden is None else self._move(hidden),
         )  # fmt: skip
 
     def _move(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)
 
 
-def hide_inputs(
-    inputs: Tensor, share: float, *, seed: int, epoch: int, indices: Sequence[int]
-) -> Tensor:
-    """Return ``inputs`` [B, T] with ``share`` of the rows hidden: the begin token everywhere.
+def draw_hidden(share: float, *, seed: int, epoch: int, indices: Sequence[int]) -> Tensor:
+    """Return which reports, ``share`` of them, are written blind: bool [B].
 
     Parallel prediction: some reports are written without a sight of their own earlier words. A
     decoder that sees these can guess most of the next word from language alone, and a small
     archive's wording is soon known by heart; where it sees none, all it knows is the image
     (CapPa, arXiv:2306.07915, section 3.2; there the hidden share is 0.75 too).
-    Which rows is a pure function of (seed, epoch, the sample's index).
+    Which ones is a pure function of (seed, epoch, the sample's index).
     """
-    hidden = torch.tensor(
+    return torch.tensor(
         [_generator(seed, index, epoch, _PARALLEL_STREAM).random() < share for index in indices]
     )
-    return torch.where(hidden.unsqueeze(1), inputs[:, :1], inputs)
 
 
 def choose_patches(

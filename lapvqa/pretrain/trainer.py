@@ -37,7 +37,8 @@ from lapvqa.pretrain.inputs import Preparer
 from lapvqa.pretrain.loader import Corpus, Loader, Plan
 from lapvqa.pretrain.model import initial_model
 from lapvqa.pretrain.monitor import Meter
-from lapvqa.pretrain.objective import BatchResult, build_objective
+from lapvqa.pretrain.objectives.objective import BatchResult
+from lapvqa.pretrain.objectives.table import OBJECTIVES
 from lapvqa.pretrain.optimizer import (
     build_optimizer,
     learning_rate,
@@ -94,8 +95,9 @@ class Trainer:
             load(start, self.model, self.vocabulary)
         self.model.to(device)
         self._prepare_blocks()
-        self.preparer = Preparer(params, self.vocabulary, device)
-        self.objective = build_objective(
+        kind = OBJECTIVES[params.objective]
+        self.preparer = Preparer(params, self.vocabulary, device, hides_words=kind.hides_words)
+        self.objective = kind(
             self.model, params, self.vocabulary.log_count.to(device),
             self.world, self.training.strategy, device,
         )  # fmt: skip

@@ -27,8 +27,8 @@ from lapvqa.metrics.texts.ngrams import bleu_counts, corpus_bleu
 from lapvqa.networks.device import choose_device, make_deterministic
 from lapvqa.networks.generation import generate
 from lapvqa.params import RrgParams
-from lapvqa.pretrain.files import load_captioner, read_objective, untrained_captioner
-from lapvqa.pretrain.model import CaptioningModel, writes_reports
+from lapvqa.pretrain.files import load_captioner, untrained_captioner, writes_reports
+from lapvqa.pretrain.model import CaptioningModel
 from lapvqa.project import Project
 from lapvqa.rrg import scoring
 from lapvqa.rrg.heads import ReportGenerationHead
@@ -68,7 +68,7 @@ def judge(run: Evaluation[RrgParams]) -> Counts:
     make_deterministic(threads=job.machine.workers)
     texts: dict[str, list[str]] = {}
     model = run.encoders.model
-    if model is not None and has_decoder(model):
+    if model is not None and writes_reports(model):
         texts = _decode_all(model, studies, params, job)
     encoders = run.encoders.load()
     head_facts: dict[str, Any] = {"heads": "not trained: no training study has an image and a text"}
@@ -158,11 +158,6 @@ def _writing_head(
         batch_size=params.recipe.batch_size,
         task="rrg",
     )
-
-
-def has_decoder(model: Path) -> bool:
-    """Return whether the model of a folder has a decoder that writes reports."""
-    return writes_reports(read_objective(model))
 
 
 def decode_reports(

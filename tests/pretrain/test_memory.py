@@ -20,6 +20,7 @@ from lapvqa.params import ModelParams, PretrainParams
 from lapvqa.pretrain import memory, train
 from lapvqa.pretrain.allocations import AllocationCounter, Workload
 from lapvqa.pretrain.memory import forecast
+from lapvqa.pretrain.objectives.table import OBJECTIVES
 
 TINY = ModelParams(
     image_size=64, patch_size=16, width=64, depth=2, heads=2, pooled_grid=4, decoder_width=64,
@@ -51,7 +52,7 @@ CHANGES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: "-".join(change) or "plain")
-@pytest.mark.parametrize("objective", ["captioning", "contrastive", "sigmoid"])
+@pytest.mark.parametrize("objective", list(OBJECTIVES))
 def test_is_what_torch_allocates(objective: str, change: dict[str, Any], tmp_path: Path) -> None:
     params = settings(SMALL, objective=objective, **change)
     found, one = allocated(tmp_path, params, LENGTH)
