@@ -200,7 +200,7 @@ def _train_epoch(
 ) -> None:
     first, last = epoch * trainer.steps_per_epoch, (epoch + 1) * trainer.steps_per_epoch
     watch.start()
-    with closing(trainer.loader.batches(first, last)) as steps:
+    with closing(trainer.steps(first, last)) as steps:
         for micro in steps:
             trainer.take_step(micro, recorder)
             watch.stop()

@@ -8,11 +8,12 @@ Files, in the order in which data meets them:
     start.py         weights that a training goes on from
     seen.py          whether it may: all that they have seen must be training data still
     loader.py        the pairs to train on, and their batches in an order that needs no memory
-    inputs.py        a batch to model inputs: augmented, masked, renumbered
+    inputs.py        a batch to model inputs: drawn and renumbered ahead, augmented on the device
     model.py         the published models
     encoder.py       the encoder under the path that cards name
     objectives/      loss and validation of each objective, however a step is cut
     optimizer.py     AdamW and its learning-rate schedule
+    guard.py         may a step change the weights: decided on the device
     trainer.py       the loop, with an exact resume
     flops.py         the products that a model's parts take
     monitor.py       speed, MFU and memory of a step

@@ -278,7 +278,7 @@ class _FakeStep:
             stored = torch.empty(rows, STORED_SIZE, STORED_SIZE, dtype=torch.uint8, device="meta")
             images = transforms.to_input(stored, self.params.model.image_size)
             if self.params.augment:
-                transforms.augment(images, seed=0, epoch=0, indices=range(rows))
+                transforms.augment(images, torch.empty(rows, transforms.DRAWS, device="meta"))
         del made
 
     def _inputs(self, rows: int) -> Inputs:

@@ -256,8 +256,9 @@ class CocaModel(CaptioningModel):
         if hidden is not None:
             token_ids = torch.cat([token_ids, token_ids[:1, :1].expand(1, length)])
             ends = torch.cat([ends, ends.new_full((1,), length)])
-        x = F.pad(self.decoder.token_embed(token_ids), (0, 0, 0, 1))
-        behind = torch.arange(length + 1, device=x.device) == ends.unsqueeze(1)
+        # The last of all places is padding wherever there are so many (``padded_length``).
+        x = F.pad(self.decoder.token_embed(token_ids), (0, 0, 0, 1))[:, : self.decoder.max_length]
+        behind = torch.arange(x.shape[1], device=x.device) == ends.unsqueeze(1)
         x = torch.where(behind.unsqueeze(2), self.cls_token.to(x.dtype), x)
         states = self.decoder.read(x)
         words = states[:rows, :length]

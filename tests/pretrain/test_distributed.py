@@ -50,7 +50,7 @@ def build(root: Path, objective: str, world: World, strategy: str) -> Trainer:
 
 def take(trainer: Trainer, recorder: Recorder, until: int) -> None:
     """Take the steps up to ``until`` as the loop does."""
-    for micro in trainer.loader.batches(trainer.progress.step, until):
+    for micro in trainer.steps(trainer.progress.step, until):
         trainer.take_step(micro, recorder)
 
 

@@ -21,13 +21,13 @@ from jobs import make_job
 
 from lapvqa import storage
 from lapvqa.errors import ConfigError, SourceError, TrainingError
-from lapvqa.images.report_pairs import Batch
 from lapvqa.images.shards import add_shard
 from lapvqa.machine import Machine
 from lapvqa.networks.device import choose_device
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import train
 from lapvqa.pretrain.checkpoint import Checkpoints
+from lapvqa.pretrain.inputs import Prepared
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
@@ -263,6 +263,7 @@ from lapvqa.project import Project
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import train
 from lapvqa.pretrain.checkpoint import Checkpoints
+from lapvqa.pretrain.inputs import Prepared
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.recorder import Recorder
 
@@ -368,7 +369,9 @@ class Spoilt(Trainer):
 
     at = 55
 
-    def gradients(self, micro: Sequence[Batch], step: int) -> tuple[float, float, int]:
+    def gradients(
+        self, micro: Sequence[Prepared], step: int
+    ) -> tuple[torch.Tensor, torch.Tensor, int]:
         loss, norm, num_targets = super().gradients(micro, step)
         return (loss * 10 if step == self.at else loss), norm, num_targets
 
