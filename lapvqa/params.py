@@ -193,11 +193,16 @@ class PretrainParams(Section):
     compile: bool = False
     attention: Attention = "auto"
     deterministic: bool = True
-    cpu_threads: Count = 1
     checkpoint_every_steps: Count = 100
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
     save_every_epochs: Annotated[int, Field(ge=0)] = 0
     samples: Annotated[int, Field(ge=0, le=64)] = 4
+
+
+class ComputingParams(Section):
+    """How every stage computes with torch; bits depend on it."""
+
+    cpu_threads: Count = 1
 
 
 class ExportParams(Section):
@@ -478,6 +483,7 @@ class Params(Section):
     ingest: IngestParams
     tokens: TokensParams
     firewall: FirewallParams = FirewallParams()
+    computing: ComputingParams = ComputingParams()
     pretrain: PretrainParams
     export: ExportParams
     evaluate: EvaluateParams

@@ -3,6 +3,7 @@
 Files, in the order in which data meets them:
     demo.py           make the demo archive, then run the pipeline on it
     doctor.py         is this machine fit for a run?
+    device_trials.py  three small computations that training needs, tried on the device
     inspection.py     `inspect`: what would become of a file, a folder or a report
     run.py            bring the project up to date: nothing to do, or server, flow, results
     edit_settings.py  `run --params` and `--source`: params.yaml and local.yaml, edited

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from lapvqa import storage
@@ -17,7 +16,7 @@ from lapvqa.evaluation.features import FeatureStore, open_store
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.images.shards import ShardStore, verify_shards
 from lapvqa.job import Job
-from lapvqa.networks.device import choose_device, make_deterministic
+from lapvqa.networks.device import Computer, open_computer
 from lapvqa.networks.weights import serialise
 from lapvqa.params import RecipeParams
 from lapvqa.project import Project
@@ -48,10 +47,10 @@ class VisualTokens:
         images: NumberedImages,
         kind: TokenKind,
         store: FeatureStore | None,
-        device: torch.device,
+        computer: Computer,
     ) -> None:
         self._encoder, self._images, self._kind, self._store = encoder, images, kind, store
-        self.device = device
+        self.computer = computer
         self.trained = encoder if store is None else None
 
     @property
@@ -63,8 +62,8 @@ class VisualTokens:
         """Return the tokens [k, N, D] of images, on the device."""
         if self._store is not None:
             features = self._store.take([self._images.digests[number] for number in numbers])
-            return torch.from_numpy(features).to(self.device)
-        pixels = torch.from_numpy(self._images.read(numbers)).to(self.device)
+            return self.computer.put(features).float()
+        pixels = self.computer.put(self._images.read(numbers))
         encoder = self._encoder
         return (encoder.patches(pixels) if self._kind == "patches" else encoder(pixels)).float()
 
@@ -90,13 +89,12 @@ def open_visual_tokens(
     progress: Callable[[int, int], None],
 ) -> VisualTokens:
     """Return the images as tokens; of a frozen encoder all are computed here, once."""
-    make_deterministic(threads=job.machine.workers)
-    device = choose_device(job.machine)
+    computer = open_computer(job)
     if recipe.encoder == "native":
-        return VisualTokens(encoder.to(device), images, kind, None, device)
+        return VisualTokens(encoder.to(computer.device), images, kind, None, computer)
     store = open_store(encoder, kind, job=job)
     store.fill(images.digests, images.read, progress=progress)
-    return VisualTokens(encoder, images, kind, store, device)
+    return VisualTokens(encoder, images, kind, store, computer)
 
 
 def shard_images(
