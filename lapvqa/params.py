@@ -238,10 +238,12 @@ class ProbeNih14Params(Section):
 class RecipeParams(Section):
     """How a head is trained; the encoder is frozen, or native: trained with the head.
 
-    ``seeds``: heads per encoder, with the seeds ``seed``, ``seed`` + 1, ...
+    ``token_grid``: the head reads the means of so many cells a side of an image's tokens; 0: the
+    tokens as they are. ``seeds``: heads per encoder, with the seeds ``seed``, ``seed`` + 1, ...
     """
 
     encoder: Literal["frozen", "native"] = "frozen"
+    token_grid: Annotated[int, Field(ge=0)] = 0
     epochs: Count = 10
     batch_size: Count = 32
     lr: Annotated[float, Field(gt=0, le=1)] = 1e-4

@@ -21,11 +21,11 @@ def execute(project: Project) -> int:
     """Print each stage that would run with its reasons, then those that would not."""
     console = terminal.console()
     states = current(project)
-    for warning in warnings(project, states):
-        console.print(warning, markup=False, soft_wrap=True)
     if staleness.nothing_to_do(states):
         console.print("nothing to do: every stage is up to date")
         return 0
+    for warning in warnings(project, states):
+        console.print(warning, markup=False, soft_wrap=True)
     for state in states:
         if state.stale:
             _show(state, console)
@@ -36,7 +36,8 @@ def execute(project: Project) -> int:
 
 
 def warnings(project: Project, states: list[StageState]) -> Iterator[str]:
-    """Yield what would stop a stage that would run."""
+    """Yield what would stop a stage that would run, and what the run takes of the disk."""
+    from flows.commands import cost, presets
     from lapvqa.machine import load_machine
     from lapvqa.params import load_params
 
@@ -48,6 +49,8 @@ def warnings(project: Project, states: list[StageState]) -> Iterator[str]:
             "pretrain would fail: pretrain.compile is true, and there is no compiler here; "
             "install gcc and g++, or set pretrain.compile to false"
         )
+    yield from presets.unfit(project, params)
+    yield from cost.lines(project, params)
 
 
 def current(project: Project) -> list[StageState]:

@@ -9,19 +9,22 @@ images listed in ``<name>.json``. A killed run continues at the first missing ch
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lapvqa import storage
 from lapvqa.datasets.image_folder import Pixels
+from lapvqa.errors import ConfigError
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.job import Job
 from lapvqa.networks.allocation_counter import AllocationCounter
@@ -39,11 +42,10 @@ class FeatureStore:
     """Features of one encoder and one kind; ``fill`` computes what is missing, ``take`` reads."""
 
     def __init__(
-        self, encoder: ImageEncoder, kind: Kind, folder: Path, computer: Computer, rows: int
+        self, encode: Callable[[Tensor], NDArray[np.floating]], folder: Path, computer: Computer
     ) -> None:
-        """``rows``: images per forward pass, always: the bits of a sum may depend on it."""
-        self._encoder, self._kind, self._folder = encoder, kind, folder
-        self._computer, self._rows = computer, rows
+        """``encode`` maps stored pixels [n, 384, 384] on the device to features [n, ...]."""
+        self.encode, self._folder, self._computer = encode, folder, computer
         self._places: dict[str, tuple[Path, int]] = {}
         for listing in sorted(folder.glob("*.json")):
             self._index(listing)
@@ -74,7 +76,7 @@ class FeatureStore:
         return np.stack([self._chunk(path)[row] for path, row in places])
 
     def _write(self, digests: list[str], pixels: Tensor) -> None:
-        features = encode(self._encoder, pixels, self._computer, kind=self._kind, rows=self._rows)
+        features = self.encode(pixels)
         name = hashlib.sha256("\n".join(digests).encode()).hexdigest()
         path = self._folder / f"{name}.npy"
         with storage.atomic_path(path) as temporary, temporary.open("wb") as handle:
@@ -94,14 +96,19 @@ class FeatureStore:
         return self._open[path]
 
 
-def open_store(encoder: ImageEncoder, kind: Kind, *, job: Job) -> FeatureStore:
-    """Return the store of an encoder; moves it to the machine's device, in eval mode."""
+def open_store(encoder: ImageEncoder, kind: Kind, *, job: Job, grid: int = 0) -> FeatureStore:
+    """Return the store of an encoder; moves it to the machine's device, in eval mode.
+
+    ``grid``: see ``encode``.
+    """
     computer = open_computer(job)
     encoder.to(computer.device).eval()
     rows = rows_at_once(encoder, computer)
     known = encoder_digest(encoder), fingerprint(encoder, computer, rows)
-    folder = job.project.work_dir("features").joinpath("features", *known, kind)
-    return FeatureStore(encoder, kind, folder, computer, rows)
+    name = f"{kind}{grid or ''}"
+    folder = job.project.work_dir("features").joinpath("features", *known, name)
+    act = partial(encode, encoder, computer=computer, kind=kind, rows=rows, grid=grid)
+    return FeatureStore(act, folder, computer)
 
 
 def describe(encoders: Mapping[str, ImageEncoder]) -> dict[str, str]:
@@ -163,12 +170,19 @@ def _place(encoder: ImageEncoder) -> torch.device:
 
 
 def encode(
-    encoder: ImageEncoder, pixels: Tensor, computer: Computer, *, kind: Kind = "mean", rows: int
-) -> NDArray[np.float32] | NDArray[np.float16]:
+    encoder: ImageEncoder,
+    pixels: Tensor,
+    *,
+    computer: Computer,
+    rows: int,
+    kind: Kind = "mean",
+    grid: int = 0,
+) -> NDArray[np.floating]:
     """Map stored pixels uint8 [n, 384, 384], n >= 1, on the device, to features [n, ...].
 
-    See ``Kind``. The last batch of ``rows`` is filled up with black images, so that no image's bits
-    depend on how many others are asked for with it.
+    See ``Kind``; with ``grid`` tokens are averaged to so many a side. ``rows`` images are computed
+    at a time, always, the last of them filled up with black ones: no image's bits depend on how
+    many others are asked for with it.
     """
     parts = []
     with computer.inference():
@@ -177,6 +191,23 @@ def encode(
             batch = some.new_zeros(rows, *some.shape[1:])
             batch[: len(some)] = some
             tokens = encoder.patches(batch) if kind == "patches" else encoder(batch)
+            tokens = means_of_cells(tokens, grid) if grid else tokens
             values = tokens.float().mean(dim=1) if kind == "mean" else tokens.half()
             parts.append(values[: len(some)])
     return torch.cat(parts).cpu().numpy()
+
+
+def means_of_cells(tokens: Tensor, grid: int) -> Tensor:
+    """Map tokens [B, n * n, D], by rows, to means of cells [B, grid * grid, D], float32.
+
+    Raises ConfigError where the tokens are no square, or a smaller one.
+    """
+    count = tokens.shape[1]
+    side = math.isqrt(count)
+    if side * side != count or side < grid:
+        raise ConfigError(
+            f"recipe.token_grid is {grid}, the encoder hands on {count} tokens of an image",
+            hint=f"set it to at most {side}, or to 0 for all tokens",
+        )
+    square = tokens.float().transpose(1, 2).reshape(len(tokens), -1, side, side)
+    return nn.functional.adaptive_avg_pool2d(square, grid).flatten(2).transpose(1, 2)
