@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sqlite3
 import sys
@@ -15,6 +14,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from flows.commands import terminal
 from lapvqa import runtime
@@ -76,8 +77,8 @@ def _verdict(checks: list[Check]) -> str:
 def python(project: Project) -> Iterator[Check]:
     """The interpreter."""
     version = ".".join(map(str, sys.version_info[:3]))
-    right = sys.version_info[:2] == (3, 11)
-    remedy = "" if right else "the lock was resolved for Python 3.11; make the .venv with it"
+    right = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    remedy = "" if right else "the lock was resolved for Python 3.11 to 3.13; make the .venv anew"
     new_enough = sys.version_info >= (3, 11)
     yield Check("Python", OK if right else WARN if new_enough else FAIL, version, remedy)
 
@@ -88,7 +89,13 @@ def packages(project: Project) -> Iterator[Check]:
     if not lock.exists():
         yield Check("packages", WARN, "no requirements/lock.txt", "restore it from git")
         return
-    wanted = re.findall(r"^([\w.-]+)==([^\s;]+)", lock.read_text(encoding="utf-8"), re.MULTILINE)
+    lines = lock.read_text(encoding="utf-8").splitlines()
+    needed = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    wanted = [
+        (one.name, str(one.specifier).removeprefix("=="))
+        for one in needed
+        if one.marker is None or one.marker.evaluate()
+    ]
     missing, other = [], []
     for name, version in wanted:
         try:
