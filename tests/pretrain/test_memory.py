@@ -219,3 +219,14 @@ def test_compiled_blocks_take_less_on_a_gpu_by_what_they_do_not_keep() -> None:
         forecast(compiled.model_copy(update=cut), given).peak
         == forecast(eager.model_copy(update=cut), given).peak
     )
+
+
+def test_advice_knows_whether_blocks_are_compiled() -> None:
+    eager, given = settings(MEDIUM), Workload(LENGTH, 30.0, vocabulary=1000)
+    compiled = eager.model_copy(update={"compile": True})
+    between = (forecast(eager, given).peak + forecast(compiled, given).peak) / 2
+    said = memory.advice(eager, given, between)
+    assert said.startswith("set pretrain.compile to true: the same take ")
+    assert "pretrain.accumulate to 2" in said
+    assert "pretrain.compile false does without" in memory.advice(compiled, given, between)
+    assert "pretrain.compile" not in memory.advice(compiled, given, 0.8 * between)
