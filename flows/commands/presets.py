@@ -109,10 +109,9 @@ def choose(project: Project) -> str:
 def apply(project: Project, name: str) -> list[Change]:
     """Write a preset's values into params.yaml; return the changed ones."""
     preset = find(name)
-    changes = edit_settings.merge_params(project, project.root / "params" / preset.file)
-    more = edit_settings.set_params(project, {"pretrain": {"accumulate": preset.accumulate}})
-    keys = {key for key, _, _ in more}
-    return [*(one for one in changes if one[0] not in keys), *more]
+    values = read_yaml(project.root / "params" / preset.file)
+    values["pretrain"]["accumulate"] = preset.accumulate
+    return edit_settings.set_params(project, values)
 
 
 def describe(project: Project, name: str) -> Iterator[str]:

@@ -150,14 +150,15 @@ def test_without_a_c_compiler_compiled_training_fails(
     assert check.status == status
     assert ("pretrain.compile to false" in check.remedy) == (status == FAIL)
     would_run = [StageState("pretrain", True, ["x"])]
-    assert bool(list(plan.warnings(toy, would_run))) == (status == FAIL)
+    said = [line for line in plan.warnings(toy, would_run) if "no compiler" in line]
+    assert bool(said) == (status == FAIL)
     with pytest.raises(ConfigError, match="no C\\+\\+ compiler.*\n.*compile to false"):
         require_compiler(torch.device("cpu"))
     (tmp_path / "g++").write_text("#!/bin/sh\n")
     (tmp_path / "g++").chmod(0o755)
     (check,) = doctor.compiler(toy)
     assert (check.status, check.found) == (OK, "g++")
-    assert not list(plan.warnings(toy, would_run))
+    assert not [line for line in plan.warnings(toy, would_run) if "compiler" in line]
 
 
 def test_what_a_device_computes_wrongly_turns_the_check_red(

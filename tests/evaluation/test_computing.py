@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 from watched_computing import as_on_a_gpu, calls
 
+from lapvqa.errors import ConfigError
 from lapvqa.evaluation import features
 from lapvqa.evaluation.image_encoder import OwnEncoder
 from lapvqa.networks.allocation_counter import AllocationCounter
@@ -150,3 +152,31 @@ def test_the_bytes_of_a_forward_pass_are_those_that_torch_takes() -> None:
     with torch.no_grad(), AllocationCounter() as counter:
         encoder.patches(torch.zeros(1, STORED_SIZE, STORED_SIZE, dtype=torch.uint8))
     assert features.forward_bytes(encoder) == counter.peak > 0
+
+
+@pytest.mark.parametrize("grid", [0, 1])
+def test_tokens_are_the_same_bits_stored_in_any_order_or_streamed(
+    tmp_path: Path, grid: int
+) -> None:
+    encoder = OwnEncoder(initial_model(SIZES, seed=5).vision_encoder).eval()
+    pixels, _ = graded_images(7)
+    names = [str(number) for number in range(7)]
+    act = partial(features.encode, encoder, computer=ON_CPU, kind="pooled", rows=4, grid=grid)
+    stores = [features.FeatureStore(act, tmp_path / name, ON_CPU) for name in ("a", "b")]
+    stores[0].fill(names, lambda numbers: pixels[list(numbers)])
+    for order in ([5, 2], range(7)):  # somebody else's images come first
+        stores[1].fill([names[one] for one in order], lambda k, o=order: pixels[list(o)][list(k)])
+    whole = stores[0].take(names)
+    assert whole.dtype == np.float16
+    assert whole.shape == (7, grid**2 or 4, 32)
+    np.testing.assert_array_equal(whole, stores[1].take(names))
+    streamed = act(ON_CPU.put(pixels[[6, 1]]))
+    np.testing.assert_array_equal(streamed, whole[[6, 1]])
+
+
+def test_cells_are_means_of_the_tokens_in_them() -> None:
+    tokens = torch.arange(16.0).reshape(1, 16, 1)
+    assert features.means_of_cells(tokens, 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert torch.equal(features.means_of_cells(tokens, 4), tokens)
+    with pytest.raises(ConfigError, match="token_grid is 5.*\n.*at most 4"):
+        features.means_of_cells(tokens, 5)
