@@ -154,6 +154,12 @@ def run(
         Path | None,
         typer.Option(help="Write this file's values into params.yaml first; says what changed."),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Sizes that fit a machine: demo, laptop, gpu-24, gpu-40, gpu-80, gpu-141, or auto."
+        ),
+    ] = None,
     source: Annotated[
         Path | None,
         typer.Option(
@@ -173,8 +179,9 @@ def run(
     from flows.commands.run import execute
 
     return execute(
-        _find_project(), stage=stage, params_file=params, source=source, accept_loss=accept_loss
-    )
+        _find_project(), stage=stage, params_file=params, preset=preset, source=source,
+        accept_loss=accept_loss,
+    )  # fmt: skip
 
 
 @app.command()

@@ -193,11 +193,16 @@ class PretrainParams(Section):
     compile: bool = False
     attention: Attention = "auto"
     deterministic: bool = True
-    cpu_threads: Count = 1
     checkpoint_every_steps: Count = 100
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
     save_every_epochs: Annotated[int, Field(ge=0)] = 0
     samples: Annotated[int, Field(ge=0, le=64)] = 4
+
+
+class ComputingParams(Section):
+    """How every stage computes with torch; bits depend on it."""
+
+    cpu_threads: Count = 1
 
 
 class ExportParams(Section):
@@ -233,10 +238,12 @@ class ProbeNih14Params(Section):
 class RecipeParams(Section):
     """How a head is trained; the encoder is frozen, or native: trained with the head.
 
-    ``seeds``: heads per encoder, with the seeds ``seed``, ``seed`` + 1, ...
+    ``token_grid``: the head reads the means of so many cells a side of an image's tokens; 0: the
+    tokens as they are. ``seeds``: heads per encoder, with the seeds ``seed``, ``seed`` + 1, ...
     """
 
     encoder: Literal["frozen", "native"] = "frozen"
+    token_grid: Annotated[int, Field(ge=0)] = 0
     epochs: Count = 10
     batch_size: Count = 32
     lr: Annotated[float, Field(gt=0, le=1)] = 1e-4
@@ -478,6 +485,7 @@ class Params(Section):
     ingest: IngestParams
     tokens: TokensParams
     firewall: FirewallParams = FirewallParams()
+    computing: ComputingParams = ComputingParams()
     pretrain: PretrainParams
     export: ExportParams
     evaluate: EvaluateParams

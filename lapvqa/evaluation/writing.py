@@ -23,9 +23,6 @@ VALIDATED = 512
 
 V = TypeVar("V")
 
-BATCH = 32
-"""Texts written at a time; fixed, because the bits of a sum may depend on it."""
-
 
 @dataclass(frozen=True)
 class TextSample:
@@ -96,7 +93,6 @@ class WritingHead(TaskHead[TextHead, list[str]]):
         """Return the mean cross-entropy of the texts' tokens."""
         return self._loss(head, tokens, [self._train[number] for number in numbers])
 
-    @torch.no_grad()
     def score(self, head: TextHead, tokens: VisualTokens) -> float:
         """Return minus the validation loss."""
         total = sum(
@@ -114,21 +110,21 @@ class WritingHead(TaskHead[TextHead, list[str]]):
         """Return the text that the head writes for each test sample."""
         return self.write(head, tokens, self._test)
 
-    @torch.no_grad()
     def write(
         self, head: TextHead, tokens: VisualTokens, samples: Sequence[TextSample]
     ) -> list[str]:
         """Return a text for each sample, greedily; white space collapsed."""
-        head.to(tokens.device).eval()
+        computer = tokens.computer
+        head.to(computer.device).eval()
         bpe = encoding()
         texts = [""] * len(samples)
         for rows, _ in by_length([sample.prompt for sample in samples]):
-            for part in _parts(rows, BATCH):
+            for part in _parts(rows, computer.rows()):
                 chosen = [samples[row] for row in part]
                 prompts = torch.tensor([sample.prompt for sample in chosen], dtype=torch.long)
                 written = head.write(
                     _memory(head, tokens, chosen),
-                    prompts.reshape(len(chosen), -1).to(tokens.device),
+                    computer.put(prompts.reshape(len(chosen), -1)),
                     bos_id=EOT,
                     eos_id=EOT,
                     max_new_tokens=self.max_new_tokens,
@@ -148,7 +144,7 @@ class WritingHead(TaskHead[TextHead, list[str]]):
         )
         numbered = Lesson(self._words.number(lesson.token_ids), self._words.number(lesson.targets))
         memory = _memory(head, tokens, samples)
-        return head.teacher_forcing(memory, numbered.to(tokens.device))
+        return head.teacher_forcing(memory, numbered.to(tokens.computer.device))
 
 
 def _shorten(sample: TextSample, positions: int) -> TextSample:
