@@ -10,7 +10,7 @@ Files, in the order in which data meets them:
     watch.py      a folder into which others write
     filing.py     a complete study into the archive
     reports.py    a report into the archive, joined by accession number
-    arrivals.py   the list of what has arrived
+    register.py   what has arrived before: who has which accession number, which report counts
 
 Contracts
     What is acknowledged is on disk. Whatever is repeated changes nothing and is no event. Bytes are

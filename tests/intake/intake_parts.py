@@ -18,13 +18,13 @@ from pydicom import dcmread
 from pynetdicom import AE, build_context
 from ruamel.yaml import YAML
 
+from lapvqa import arrivals
 from lapvqa.dicom.parse import parse
 from lapvqa.dicom.pixels import digest, read_cells
-from lapvqa.intake import arrivals
-from lapvqa.intake.arrivals import Register
 from lapvqa.intake.filing import Filing
 from lapvqa.intake.inbox import Inbox, open_inbox
 from lapvqa.intake.receive import Server
+from lapvqa.intake.register import Register
 from lapvqa.intake.watch import Watcher
 from lapvqa.machine import Intake, ReportSources, load_machine
 from lapvqa.project import Project
