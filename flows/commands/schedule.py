@@ -142,6 +142,7 @@ def print_crontab(project: Project, *, cron: str | None, zone: str | None) -> in
     """Keep the clock, if one is given, and print a line for `crontab -e` that looks at it."""
     if cron is not None:
         set_clock(project, cron, zone)
+    project.log("cron").parent.mkdir(parents=True, exist_ok=True)  # or sh would run nothing
     sys.stdout.write(crontab_line(project) + "\n")
     return 0
 
