@@ -5,6 +5,7 @@ Files, in the order in which data meets them:
     instance.py   what a DICOM object says of itself
     inbox.py      what has arrived and is not yet a complete study
     receive.py    C-STORE: others send here
+    tls.py        the same, encrypted
     dicomweb.py   QIDO and WADO: a server's studies, asked for
     pull.py       what a server has and the archive has not
     watch.py      a folder into which others write

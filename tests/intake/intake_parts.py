@@ -86,7 +86,7 @@ def open_desk(root: Path, command: str, **settings: Any) -> Iterator[Desk]:
 def receiving(desk: Desk, **settings: Any) -> Iterator[tuple[Server, int]]:
     """A receiver for a desk, and its port."""
     receiver = Intake.model_validate({**SETTINGS, "receive": {**SETTINGS["receive"], **settings}})
-    server = Server(desk.inbox, receiver.receive, desk.said.append)
+    server = Server(desk.inbox, receiver.receive, desk.said.append, root=desk.project.root)
     port = server.start()
     try:
         yield server, port
