@@ -438,6 +438,7 @@ class RetrainingParams(Section):
     new_gigabytes: Annotated[float, Field(ge=0)] = 0
     each_arrival: bool = False
     least_new: Count = 1
+    look_studies: Annotated[int, Field(ge=0)] = 200
     fallen: Annotated[float, Field(gt=0)] = 0.02
     quiet_minutes: Annotated[float, Field(ge=0)] = 30
     patience_hours: Annotated[float, Field(ge=0)] = 24
@@ -473,6 +474,7 @@ class GateParams(Section):
     slice_patients: Annotated[int, Field(ge=2)] = 20
     worthwhile: Margin = 0.02
     guard_level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    successor_margin: Margin = 0.02
     patients: Annotated[int, Field(ge=2)] = 30
     budget: GateBudgetParams = GateBudgetParams()
     sealed_share: Share = 0.5
