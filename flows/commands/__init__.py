@@ -22,6 +22,8 @@ Files, in the order in which data meets them:
     comparison.py     the table of encoders side by side
     gate.py           candidate against champion, the sealed share, the way back
     score.py          score anybody's predictions
+    using.py          `embed`, `caption`, `ask`: films to features and words
+    chosen_model.py   the model that is used: a folder, the champion, a registered version
     lineage.py        up, down, diff, why, verify, log: where from, what became of it
     drift.py          has what arrives changed?
     erase.py          a patient, out of every store

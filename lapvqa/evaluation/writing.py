@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -25,6 +25,15 @@ V = TypeVar("V")
 
 BATCH = 32
 """Texts written at a time; fixed, because the bits of a sum may depend on it."""
+
+
+class ImageTokens(Protocol):
+    """Images as tokens, such as ``VisualTokens``."""
+
+    device: torch.device
+
+    def of(self, numbers: Sequence[int]) -> Tensor:
+        """Return the tokens [k, N, D] of images, on the device."""
 
 
 @dataclass(frozen=True)
@@ -114,28 +123,11 @@ class WritingHead(TaskHead[TextHead, list[str]]):
         """Return the text that the head writes for each test sample."""
         return self.write(head, tokens, self._test)
 
-    @torch.no_grad()
     def write(
         self, head: TextHead, tokens: VisualTokens, samples: Sequence[TextSample]
     ) -> list[str]:
         """Return a text for each sample, greedily; white space collapsed."""
-        head.to(tokens.device).eval()
-        bpe = encoding()
-        texts = [""] * len(samples)
-        for rows, _ in by_length([sample.prompt for sample in samples]):
-            for part in _parts(rows, BATCH):
-                chosen = [samples[row] for row in part]
-                prompts = torch.tensor([sample.prompt for sample in chosen], dtype=torch.long)
-                written = head.write(
-                    _memory(head, tokens, chosen),
-                    prompts.reshape(len(chosen), -1).to(tokens.device),
-                    bos_id=EOT,
-                    eos_id=EOT,
-                    max_new_tokens=self.max_new_tokens,
-                )
-                for row, ids in zip(part, written, strict=True):
-                    texts[row] = normalise(bpe.decode(ids))
-        return texts
+        return write(head, tokens, samples, max_new_tokens=self.max_new_tokens)
 
     def _loss(self, head: TextHead, tokens: VisualTokens, samples: Sequence[TextSample]) -> Tensor:
         assert self._words is not None
@@ -151,12 +143,36 @@ class WritingHead(TaskHead[TextHead, list[str]]):
         return head.teacher_forcing(memory, numbered.to(tokens.device))
 
 
+@torch.no_grad()
+def write(
+    head: TextHead, tokens: ImageTokens, samples: Sequence[TextSample], *, max_new_tokens: int
+) -> list[str]:
+    """Return the text that ``head`` writes for each sample, greedily; white space collapsed."""
+    head.to(tokens.device).eval()
+    bpe = encoding()
+    texts = [""] * len(samples)
+    for rows, _ in by_length([sample.prompt for sample in samples]):
+        for part in _parts(rows, BATCH):
+            chosen = [samples[row] for row in part]
+            prompts = torch.tensor([sample.prompt for sample in chosen], dtype=torch.long)
+            written = head.write(
+                _memory(head, tokens, chosen),
+                prompts.reshape(len(chosen), -1).to(tokens.device),
+                bos_id=EOT,
+                eos_id=EOT,
+                max_new_tokens=max_new_tokens,
+            )
+            for row, ids in zip(part, written, strict=True):
+                texts[row] = normalise(bpe.decode(ids))
+    return texts
+
+
 def _shorten(sample: TextSample, positions: int) -> TextSample:
     text = sample.text[: positions - 1 - len(sample.prompt)]
     return TextSample(sample.images, sample.prompt, text)
 
 
-def _memory(head: TextHead, tokens: VisualTokens, samples: Sequence[TextSample]) -> Tensor:
+def _memory(head: TextHead, tokens: ImageTokens, samples: Sequence[TextSample]) -> Tensor:
     """Return what the head reads: tokens of the first images, then those of the second, if any."""
     columns = zip(*(sample.images for sample in samples), strict=True)
     memory = cast("Callable[..., Tensor]", head.memory)  # one argument per image

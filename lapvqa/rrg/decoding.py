@@ -1,0 +1,61 @@
+"""Reports that the model's own decoder writes, greedily; white space is collapsed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lapvqa.errors import ConfigError
+from lapvqa.images.shards import ShardStore
+from lapvqa.images.transforms import to_input
+from lapvqa.networks.generation import generate
+from lapvqa.pretrain.files import read_objective
+from lapvqa.pretrain.model import CaptioningModel, writes_reports
+from lapvqa.rrg.studies import ReportStudy
+from lapvqa.text.bpe import encoding
+from lapvqa.text.sections import normalise
+
+# Studies per forward pass; fixed, because the bits of a sum may depend on it.
+_BATCH = 32
+
+
+def has_decoder(model: Path) -> bool:
+    """Return whether the model of a folder has a decoder that writes reports."""
+    return writes_reports(read_objective(model))
+
+
+def decode_reports(
+    model: CaptioningModel,
+    studies: Sequence[ReportStudy],
+    store: ShardStore,
+    *,
+    max_new_tokens: int,
+) -> Iterator[str]:
+    """Yield the report that ``model`` writes for each study."""
+    for start in range(0, len(studies), _BATCH):
+        batch = studies[start : start + _BATCH]
+        pixels = store.read([study.shard for study in batch], [study.row for study in batch])
+        yield from write_reports(model, pixels, max_new_tokens=max_new_tokens)
+
+
+def write_reports(
+    model: CaptioningModel, pixels: NDArray[np.uint8], *, max_new_tokens: int
+) -> list[str]:
+    """Return the report that ``model`` writes for each stored image uint8 [k, 384, 384].
+
+    Raises ConfigError for more tokens than the decoder has positions.
+    """
+    limit = model.decoder.max_length
+    if max_new_tokens > limit:
+        raise ConfigError(
+            f"evaluate.rrg.max_new_tokens is {max_new_tokens}, the decoder has {limit} positions",
+            hint=f"set evaluate.rrg.max_new_tokens to at most {limit}",
+        )
+    device = next(model.parameters()).device
+    images = to_input(torch.from_numpy(pixels).to(device), model.vision_encoder.image_size)
+    written = generate(model, images, max_new_tokens=max_new_tokens)
+    return [normalise(encoding().decode(ids)) for ids in written]
