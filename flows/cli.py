@@ -563,6 +563,19 @@ def card(
 
 
 @app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="The folder to write.")],
+    model: Annotated[
+        str | None, typer.Argument(help="A model, as for `lapvqa card`; else that of params.yaml.")
+    ] = None,
+) -> int:
+    """Write the encoder as a model repository: transformers, timm, card, licence (params.yaml)."""
+    from flows.commands.export import execute
+
+    return execute(_find_project(), folder, model=model)
+
+
+@app.command()
 def bundle(
     target: Annotated[
         str | None, typer.Argument(help="A model's folder, an output, a stage, or a run id.")

@@ -201,11 +201,16 @@ class PretrainParams(Section):
 
 
 class ExportParams(Section):
-    """Stage export; tolerances are relative to the largest output."""
+    """Stage export; tolerances are relative to the largest output.
+
+    ``license``: under which others may use the weights, as Hugging Face's hub names it; `lapvqa
+    export` needs it.
+    """
 
     tolerance: Annotated[float, Field(ge=0)] = 1e-6
     onnx: bool = False
     onnx_tolerance: Annotated[float, Field(ge=0)] = 1e-5
+    license: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9.+-]*$")] | None = None
 
 
 class BootstrapParams(Section):

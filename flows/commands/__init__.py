@@ -27,6 +27,7 @@ Files, in the order in which data meets them:
     lineage.py        up, down, diff, why, verify, log: where from, what became of it
     drift.py          has what arrives changed?
     erase.py          a patient, out of every store
+    export.py         the encoder as a model repository of others
     card.py           a model's card and datasheet, and their check
     bundle.py         a run or model in one signed file, out and in
     export_lineage.py the ledger in the formats of others

@@ -156,14 +156,18 @@ def _new_version(
 ) -> Registered:
     from mlflow.pyfunc import save_model
 
+    from tasks.mlflow_records.signature import example, signature
+
     client, run_id = store.client, _run_of(store, project, weights)
     with tempfile.TemporaryDirectory(dir=project.state) as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # advice about signatures; ours is in the docstring
+        warnings.simplefilter("ignore")
         model = Path(scratch) / _FOLDER
         save_model(
             path=model,
             python_model=str(Path(__file__).with_name("encoder_pyfunc.py")),
             artifacts={"weights": str(weights), "card": str(card)},
+            signature=signature(),
+            input_example=example(),
             # Named here, or MLflow would load the model in a new process to find out.
             pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "torch", "lapvqa")],
         )

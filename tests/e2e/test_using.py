@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from conftest import Scratch
+from ruamel.yaml import YAML
 
 from lapvqa import Encoder
 from lapvqa.errors import CheckpointError, ConfigError
@@ -90,3 +91,23 @@ def test_the_command_leaves_a_row_per_film(
     )
     assert refused.returncode == 2
     assert (tmp_path / "theirs.parquet").read_bytes() == b"somebody's"
+
+
+def test_the_exported_folder_has_the_card_and_its_licence(
+    finished: Scratch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "hub"
+    finished.lapvqa("export", str(folder))
+    first = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    front = YAML(typ="safe").load((folder / "README.md").read_text().split("---")[1])
+    assert front["license"] == "apache-2.0"
+    results = front["model-index"][0]["results"]
+    assert {"probe_chexpert", "rrg", "ad"} <= {one["dataset"]["name"] for one in results}
+    assert all(isinstance(one["metrics"][0]["value"], float) for one in results)
+    finished.lapvqa("export", str(folder))
+    assert first == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "thesis.tex").touch()
+    refused = finished.lapvqa("export", str(tmp_path / "theirs"), check=False)
+    assert refused.returncode == 2
+    assert [path.name for path in (tmp_path / "theirs").iterdir()] == ["thesis.tex"]
