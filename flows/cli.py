@@ -714,6 +714,19 @@ def ask(
     return execute(_find_project(), [film], question, as_json=as_json)
 
 
+@app.command("try")
+def try_(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open it, or only say the address.")
+    ] = True,
+) -> int:
+    """Open a page on this machine: drop a film, see report, findings, similar films, attention."""
+    from flows.commands.try_page import execute
+
+    return execute(_find_project(), port=port, browser=browser)
+
+
 @app.command()
 def drift(
     since: Annotated[

@@ -23,6 +23,7 @@ Files, in the order in which data meets them:
     gate.py           candidate against champion, the sealed share, the way back
     score.py          score anybody's predictions
     using.py          `embed`, `caption`, `ask`: films to features and words
+    try_page.py       `try`: a page for a film and what the model makes of it
     chosen_model.py   the model that is used: a folder, the champion, a registered version
     lineage.py        up, down, diff, why, verify, log: where from, what became of it
     drift.py          has what arrives changed?

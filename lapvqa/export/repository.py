@@ -18,9 +18,9 @@ import safetensors.torch
 from lapvqa.export.export import check_parity, reference_tokens
 from lapvqa.images import transforms
 from lapvqa.networks.encoder import NORM_EPS, VisionEncoder
-from lapvqa.networks.vit_names import from_transformers, to_transformers
 from lapvqa.params import ModelParams, RecipeParams
 from lapvqa.pretrain.model import build_encoder
+from lapvqa.pretrain.vit_names import from_transformers, to_transformers
 from lapvqa.schemas import CONTENT_SIZE, STORED_SIZE
 
 CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"

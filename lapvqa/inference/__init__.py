@@ -3,7 +3,10 @@
 Files, in the order in which data meets them:
     films.py      what a client has (paths, folders, bytes, arrays) to stored pixels, or a reason
     encoder.py    ``Encoder``: films to features
+    findings.py   probabilities of findings, by the probe of an evaluation
     words.py      reports that the model writes, answers of the VQA head
+    attention.py  where the model looks while it writes
+    similar.py    the archive's films that are most alike
     table.py      features as a table of Parquet, a row per film
 
 Contracts

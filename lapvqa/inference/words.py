@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from lapvqa.errors import CheckpointError, ConfigError, MissingArtifactError
+from lapvqa.errors import ConfigError
 from lapvqa.evaluation.head_training import HEAD
 from lapvqa.evaluation.image_encoder import OwnEncoder
-from lapvqa.evaluation.results import EXTRA, METRICS, OK
+from lapvqa.evaluation.results import EXTRA
 from lapvqa.evaluation.visual_tokens import ENCODER
 from lapvqa.evaluation.writing import as_sample, write
 from lapvqa.heads import checkpoint
 from lapvqa.heads.text import of_size
 from lapvqa.inference.encoder import Encoder
 from lapvqa.inference.films import CHEST_RADIOGRAPHS, Film, Pixels, Reader, Source
+from lapvqa.inference.findings import protocol_of
 from lapvqa.machine import Machine
 from lapvqa.networks.device import choose_device
 from lapvqa.networks.weights import load_weights
@@ -26,7 +26,6 @@ from lapvqa.params import IngestParams
 from lapvqa.pretrain.files import load_captioner
 from lapvqa.pretrain.model import CaptioningModel
 from lapvqa.rrg.decoding import write_reports
-from lapvqa.storage import read_json
 from lapvqa.vqa.model import VQAHead
 
 MAX_NEW_TOKENS = 256
@@ -78,13 +77,7 @@ class Answerer:
         head of a native recipe brings the weights that its encoder ended with.
         """
         folder = Path(results)
-        protocol = _protocol(folder)
-        trained_on = protocol.get("encoder_sha256_trained")
-        if trained_on != encoder.digest:
-            raise CheckpointError(
-                f"expected the head's encoder, {str(trained_on)[:12]}, found {encoder.digest[:12]}",
-                hint="`lapvqa run --stage evaluate@vqa` trains a head on the pipeline's encoder",
-            )
+        protocol = protocol_of(folder, encoder)
         if protocol["recipe_encoder"] == "native":
             assert isinstance(encoder.model, OwnEncoder)
             load_weights(encoder.model.encoder, folder / EXTRA / ENCODER)
@@ -130,14 +123,3 @@ class _Tokens:
 
     def of(self, numbers: Sequence[int]) -> Tensor:
         return self._values[list(numbers)]
-
-
-def _protocol(folder: Path) -> dict[str, Any]:
-    result = read_json(folder / METRICS, made_by="evaluate@vqa")
-    if result["status"] != OK:
-        raise MissingArtifactError(
-            f"expected a trained head, found that vqa was not computed: {result['reason']}",
-            hint="with the questions at hand, `lapvqa run --stage evaluate@vqa`",
-        )
-    protocol: dict[str, Any] = result["protocol"]
-    return protocol

@@ -8,7 +8,6 @@ Files, in the order in which data meets them:
     text_encoder.py   a report to one vector
     losses.py         next-token cross-entropy, InfoNCE, pairwise sigmoid
     generation.py     captions by greedy or beam search
-    vit_names.py      the encoder's tensors under the names of transformers, and back
     weights.py        state dicts as files, read safely under any of their names
 
 Contracts

@@ -21,10 +21,10 @@ from lapvqa.export import repository
 from lapvqa.images.transforms import STD, to_input
 from lapvqa.machine import Machine
 from lapvqa.networks.encoder import VisionEncoder
-from lapvqa.networks.vit_names import from_transformers, to_transformers
 from lapvqa.networks.weights import serialise
 from lapvqa.params import ModelParams, RecipeParams
 from lapvqa.pretrain.model import initial_model
+from lapvqa.pretrain.vit_names import from_transformers, to_transformers
 from lapvqa.project import Project
 
 SIZES = ModelParams(
