@@ -173,6 +173,10 @@ class PretrainParams(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     continue_from: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     continue_epochs: Annotated[int, Field(ge=0)] = 0
+    init: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][^\\:]*$")] | None = None
+    """Folder or file of a ViT within the project, with which the vision encoder begins."""
+    init_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """Of those weights: so they are as much an input of the stage as a file would be."""
     replay: Share = 1.0
     model: ModelParams = ModelParams()
     epochs: Count
@@ -198,6 +202,14 @@ class PretrainParams(Section):
     save_every_epochs: Annotated[int, Field(ge=0)] = 0
     samples: Annotated[int, Field(ge=0, le=64)] = 4
 
+    @model_validator(mode="after")
+    def _has_one_beginning(self) -> PretrainParams:
+        if self.init and self.continue_from:
+            raise ValueError("init and continue_from are two beginnings; set one of them")
+        if self.init and ".." in self.init.split("/"):
+            raise ValueError("init must lie within the project; put the folder, or a link, there")
+        return self
+
 
 class ComputingParams(Section):
     """How every stage computes with torch; bits depend on it."""
@@ -206,11 +218,16 @@ class ComputingParams(Section):
 
 
 class ExportParams(Section):
-    """Stage export; tolerances are relative to the largest output."""
+    """Stage export; tolerances are relative to the largest output.
+
+    ``license``: under which others may use the weights, as Hugging Face's hub names it; `lapvqa
+    export` needs it.
+    """
 
     tolerance: Annotated[float, Field(ge=0)] = 1e-6
     onnx: bool = False
     onnx_tolerance: Annotated[float, Field(ge=0)] = 1e-5
+    license: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9.+-]*$")] | None = None
 
 
 class BootstrapParams(Section):

@@ -178,7 +178,8 @@ def build_card(
         "training": {
             key: training[key]
             for key in ("data_digest", "train_pairs", "validate_pairs", "steps", "best_step",
-                        "best_val_loss")
+                        "best_val_loss", "began_with")
+            if key in training
         },
         "sha256": digests,
     }  # fmt: skip

@@ -6,6 +6,8 @@ Files, in the order in which data meets them:
     worker.py        one of these processes
     distributed.py   what the processes exchange; DDP and FSDP2
     start.py         weights that a training goes on from
+    other_vits.py    a ViT of another size or library as weights of the encoder
+    vit_names.py     the encoder's tensors under the names of transformers, and back
     seen.py          whether it may: all that they have seen must be training data still
     loader.py        the pairs to train on, and their batches in an order that needs no memory
     inputs.py        a batch to model inputs: augmented, masked, renumbered
