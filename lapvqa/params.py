@@ -125,7 +125,8 @@ class FirewallParams(Section):
 class ModelParams(Section):
     """Sizes; the defaults are the published ones.
 
-    ``decoder_*`` is captioning's, ``text_*`` and ``embed_dim`` are those of the pair objectives.
+    ``decoder_*`` is captioning's, ``text_*`` and ``embed_dim`` are those of the pair objectives;
+    coca's layers of words are ``text_depth`` of ``decoder_width``.
     """
 
     image_size: Count = 384
@@ -163,13 +164,20 @@ class ModelParams(Section):
         return self
 
 
+class CocaParams(Section):
+    """Weights of CoCa's two losses; the defaults are the published ones."""
+
+    caption: Annotated[float, Field(gt=0)] = 2.0
+    contrastive: Annotated[float, Field(gt=0)] = 1.0
+
+
 Attention = Literal["auto", "cudnn", "flash", "efficient", "math"]
 
 
 class PretrainParams(Section):
     """Stage pretrain."""
 
-    objective: Literal["captioning", "contrastive", "sigmoid"] = "captioning"
+    objective: Literal["captioning", "contrastive", "sigmoid", "coca"] = "captioning"
     seed: Annotated[int, Field(ge=0)] = 0
     continue_from: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     continue_epochs: Annotated[int, Field(ge=0)] = 0
@@ -190,6 +198,7 @@ class PretrainParams(Section):
     augment: bool = True
     flip: bool = False
     parallel_share: Share = 0.0
+    coca: CocaParams = CocaParams()
     keep_patches: Annotated[float, Field(gt=0, le=1)] = 1.0
     skip_budget: Annotated[int, Field(ge=0)] = 10
     spike_factor: Annotated[float, Field(gt=1)] = 3.0

@@ -36,7 +36,7 @@ from lapvqa.pretrain.files import (
     SAFETENSORS_FILE,
     TRAINING_FILE,
 )
-from lapvqa.pretrain.model import CaptioningModel, ContrastiveModel, build_encoder, initial_model
+from lapvqa.pretrain.model import PretrainedModel, build_encoder, initial_model
 from lapvqa.schemas import STORED_SIZE
 
 _BATCHES = (1, 3)
@@ -149,7 +149,7 @@ def _weights(folder: Path, written: list[str]) -> list[str]:
 
 def build_card(
     training: dict[str, Any],
-    model: CaptioningModel | ContrastiveModel,
+    model: PretrainedModel,
     digests: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return card.json: what a reader of the weights must know, and nothing that varies by run."""
@@ -159,9 +159,8 @@ def build_card(
         "pooled_tokens": pooled,
         "patch_tokens": encoder.grid**2,
         "width": encoder.width,
+        **model.outputs(),
     }
-    if isinstance(model, ContrastiveModel):
-        output["embedding"] = model.image_proj.out_features
     return {
         "objective": training["objective"],
         "model": training["params"]["model"],
@@ -185,7 +184,7 @@ def build_card(
     }  # fmt: skip
 
 
-def _about(name: str, model: CaptioningModel | ContrastiveModel) -> dict[str, Any]:
+def _about(name: str, model: PretrainedModel) -> dict[str, Any]:
     """Describe what a file holds and how it is loaded."""
     encoder = model.vision_encoder
     size = encoder.image_size

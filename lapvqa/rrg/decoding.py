@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +16,10 @@ from lapvqa.images.shards import ShardStore
 from lapvqa.images.transforms import to_input
 from lapvqa.networks.device import Computer
 from lapvqa.networks.generation import generate
-from lapvqa.pretrain.files import read_objective
-from lapvqa.pretrain.model import CaptioningModel, writes_reports
+from lapvqa.pretrain.model import CaptioningModel
 from lapvqa.rrg.studies import ReportStudy
 from lapvqa.text.bpe import encoding
 from lapvqa.text.sections import normalise
-
-
-def has_decoder(model: Path) -> bool:
-    """Return whether the model of a folder has a decoder that writes reports."""
-    return writes_reports(read_objective(model))
 
 
 def decode_reports(
