@@ -127,7 +127,7 @@ class Trainer:
             workers=self.training.loader_threads, pin=device.type == "cuda",
         )  # fmt: skip
         self.steps_per_epoch = plan.steps_per_epoch
-        epochs = (start and params.continue_epochs) or params.epochs
+        epochs = (params.continue_from and params.continue_epochs) or params.epochs
         self.total_steps = epochs * plan.steps_per_epoch
         self.meter = Meter(params, device, vocabulary=len(self.vocabulary))
         self.guard = Guard(params.spike_factor, device)
