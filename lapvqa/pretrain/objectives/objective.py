@@ -74,7 +74,8 @@ class Objective(ABC):
     def write(self, images: Tensor, begin: int, *, longest: int) -> list[list[int]]:
         """Return what a model that writes writes for images, in numbers of the cut vocabulary."""
         module: Any = getattr(self.module, "module", self.module)  # below DDP
-        written: list[list[int]] = module.write(images, begin, longest=longest)
+        with mixed_precision(self.device):
+            written: list[list[int]] = module.write(images, begin, longest=longest)
         return written
 
     @staticmethod
