@@ -159,7 +159,10 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
     "reports/index.html": ("The page a person reads: one self-contained file.", None),
 }
 PREDICTIONS = {
-    "`results/probe_chexpert` and `results/probe_nih14`": schemas.PROBE_PREDICTIONS,
+    "`results/probe_chexpert`, `results/probe_nih14` and `results/probe_archive`": (
+        schemas.PROBE_PREDICTIONS
+    ),
+    "`results/retrieval`": schemas.RETRIEVAL_PREDICTIONS,
     "`results/vqa` and `results/diffvqa`": schemas.ANSWER_PREDICTIONS,
     "`results/rrg`": schemas.RRG_PREDICTIONS,
     "`results/ad`": schemas.DETECTION_PREDICTIONS,

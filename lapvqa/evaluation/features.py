@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -99,6 +100,22 @@ def open_store(encoder: ImageEncoder, kind: Kind, *, job: Job) -> FeatureStore:
     known = encoder_digest(encoder), fingerprint(encoder, device, job.machine)
     folder = job.project.work_dir("features").joinpath("features", *known, kind)
     return FeatureStore(encoder, kind, folder, device)
+
+
+def means(
+    encoders: Mapping[str, ImageEncoder],
+    digests: Sequence[str],
+    read: Callable[[Sequence[int]], Pixels],
+    *,
+    job: Job,
+) -> dict[str, NDArray[np.float32]]:
+    """Return the mean over each encoder's tokens for each image, [n, D]; see ``fill``."""
+    values = {}
+    for name, encoder in encoders.items():
+        store = open_store(encoder, "mean", job=job)
+        store.fill(digests, read, progress=partial(job.recorder.progress, unit="images", note=name))
+        values[name] = store.take(digests)
+    return values
 
 
 def describe(encoders: Mapping[str, ImageEncoder]) -> dict[str, str]:
