@@ -161,6 +161,12 @@ def run(
             "The folder that params.yaml names switches back."
         ),
     ] = None,
+    reports: Annotated[
+        Path | None,
+        typer.Option(
+            help="Its reports, if they lie elsewhere: a table or a folder. With --source, or alone."
+        ),
+    ] = None,
     accept_loss: Annotated[
         bool,
         typer.Option(
@@ -173,8 +179,9 @@ def run(
     from flows.commands.run import execute
 
     return execute(
-        _find_project(), stage=stage, params_file=params, source=source, accept_loss=accept_loss
-    )
+        _find_project(), stage=stage, params_file=params, source=source, reports=reports,
+        accept_loss=accept_loss,
+    )  # fmt: skip
 
 
 @app.command()
@@ -488,6 +495,7 @@ def patient(
     return execute(_find_project(), patient_id, person=True, as_json=as_json, html=html)
 
 
+@app.command("compare")
 @lineage_app.command()
 def diff(
     first: _Target,

@@ -41,14 +41,15 @@ def execute(
     stage: str | None = None,
     params_file: Path | None = None,
     source: Path | None = None,
+    reports: Path | None = None,
     accept_loss: bool = False,
 ) -> int:
     """Run what is stale; print what was done, the results, and where to look."""
     started = time.monotonic()
     console = terminal.console()
     _require_own_code(project)
-    if source or params_file:
-        _edit_settings(project, source, params_file, console)
+    if source or reports or params_file:
+        _edit_settings(project, source, reports, params_file, console)
     if accept_loss:
         vanished.accept(project)
     if _said_nothing_to_do(project, stage, console):
@@ -254,7 +255,11 @@ def _require_stage(stage: str, known: Iterable[str]) -> None:
 
 
 def _edit_settings(
-    project: Project, source: Path | None, params_file: Path | None, console: Console
+    project: Project,
+    source: Path | None,
+    reports: Path | None,
+    params_file: Path | None,
+    console: Console,
 ) -> None:
     from flows.commands import edit_settings
 
@@ -266,7 +271,10 @@ def _edit_settings(
                 console.print(f"params.yaml: {key} {before} -> {now}", markup=False)
             if not changes:
                 console.print(f"params.yaml: has the values of {params_file} already", markup=False)
-        if source is not None:
+        if reports is not None:
+            said = edit_settings.set_reports(project, reports, source)
+            console.print(said, markup=False, soft_wrap=True)
+        elif source is not None:
             console.print(edit_settings.set_source(project, source), markup=False, soft_wrap=True)
 
 
