@@ -163,6 +163,7 @@ def build_card(
     """Return card.json: what a reader of the weights must know, and nothing that varies by run."""
     encoder = model.vision_encoder
     size, pooled = encoder.image_size, encoder.pooled_grid**2
+    writes = isinstance(model, CaptioningModel)
     output: dict[str, Any] = {
         "pooled_tokens": pooled,
         "patch_tokens": encoder.grid**2,
@@ -184,9 +185,12 @@ def build_card(
         "encoder_of": f"step {training['steps']}, the last",
         "files": {name: _about(name, model) for name in digests},
         "training": {
-            key: training[key]
-            for key in ("data_digest", "train_pairs", "validate_pairs", "steps", "best_step",
-                        "best_val_loss")
+            **{
+                key: training[key]
+                for key in ("data_digest", "train_pairs", "validate_pairs", "steps", "best_step",
+                            "best_val_loss")
+            },
+            **({"parallel_share": training["params"]["parallel_share"]} if writes else {}),
         },
         "sha256": digests,
     }  # fmt: skip

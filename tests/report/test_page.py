@@ -635,3 +635,45 @@ def test_contrast_holds_in_both_themes_and_in_print() -> None:
         for name in ("untrained", "baseline", "warn-rule"):
             assert _contrast(colours[name], background) >= 3, name
         assert _contrast(colours["text"], colours["warn"]) >= 4.5
+
+
+# The model card, the training loss
+
+
+CARD = {
+    "objective": "captioning", "encoder_of": "step 320, the last", "init_seed": 3,
+    "model": {"depth": 4, "width": 128, "heads": 4, "image_size": 64, "patch_size": 16,
+              "decoder_depth": 1, "decoder_width": 64},
+    "input": {"dtype": "float32", "from": "uint8 [B, 384, 384]", "shape": ["B", 1, 64, 64],
+              "normalisation": {"divide": 255, "mean": 0.5, "std": 0.25}},
+    "output": {"pooled_tokens": 16, "patch_tokens": 64, "width": 128},
+    "training": {"data_digest": "d" * 64, "train_pairs": 1200, "validate_pairs": 30, "steps": 320,
+                 "best_step": 200, "best_val_loss": 1.25, "parallel_share": 0.75},
+    "files": {"encoder_final.pt": {"holds": ["vision_encoder"], "load": "torch.load(path)"}},
+    "sha256": {"encoder_final.pt": "abcdef" * 10}, "of a later version": {"licence": "MIT"},
+}  # fmt: skip
+
+
+def test_the_model_card_is_in_words_and_leaves_nothing_out_it_does_not_know(project) -> None:
+    storage.write_json(project.paths.model_dir("captioning") / "card.json", CARD)
+    text = _text(project.render())
+    for said in (
+        "Learnt captioning: it writes the report of a film",
+        "vision transformer of 4 blocks, width 128, 4 heads; 64 x 64 pixels in patches of 16.",
+        "each value (v / 255 - 0.5) / 0.25, from uint8",
+        "1,200 pairs of film and report, 30 to choose by; 320 steps from seed 3; lowest validation "
+        "loss 1.250 at step 200",
+        "encoder_final.pt vision encoder torch.load(path) abcdefabcdefabcd",
+        "of a later version.licence MIT",
+    ):
+        assert said in text
+
+
+def test_parallel_prediction_is_named_where_reports_were_so_written(project) -> None:
+    card = project.paths.model_dir("captioning") / "card.json"
+    storage.write_json(card, CARD)
+    assert "75 % of the training reports are written by parallel prediction" in _text(
+        project.render()
+    )
+    storage.write_json(card, CARD | {"training": {"parallel_share": 0.0}})
+    assert "parallel prediction" not in project.render()
