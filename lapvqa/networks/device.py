@@ -76,13 +76,20 @@ def choose_device(machine: Machine, local_rank: int = 0) -> torch.device:
 def make_deterministic(*, threads: int, exact: bool = True) -> None:
     """Make equal inputs give equal bits on ``threads`` CPU threads; another number differs.
 
-    With ``exact`` false a GPU may use faster kernels, which sum in any order.
+    With ``exact`` false a GPU may use faster kernels, which sum in any order. What is compiled
+    needs ``compile_deterministically`` besides.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its start
-    torch.use_deterministic_algorithms(exact)
+    # use_deterministic_algorithms sets the same and imports the compiler, for a second and more.
+    torch.set_deterministic_debug_mode("error" if exact else "default")
     # Otherwise torch fills uninitialised memory; nothing here reads what it has not written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_num_threads(threads)
+
+
+def compile_deterministically() -> None:
+    """Have the compiler's kernels be as exact as ``make_deterministic`` has all others be."""
+    torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
 
 
 def require_compiler(device: torch.device) -> None:
