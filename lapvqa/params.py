@@ -41,6 +41,7 @@ class InventoryParams(Section):
     diff_vqa: str
     vindr: str
     ms_cxr: str
+    labels: str = "labels"
 
 
 class SplitParams(Section):
@@ -125,7 +126,8 @@ class FirewallParams(Section):
 class ModelParams(Section):
     """Sizes; the defaults are the published ones.
 
-    ``decoder_*`` is captioning's, ``text_*`` and ``embed_dim`` are those of the pair objectives.
+    ``decoder_*`` is captioning's, ``text_*`` and ``embed_dim`` are those of the pair objectives;
+    coca's layers of words are ``text_depth`` of ``decoder_width``.
     """
 
     image_size: Count = 384
@@ -163,16 +165,27 @@ class ModelParams(Section):
         return self
 
 
+class CocaParams(Section):
+    """Weights of CoCa's two losses; the defaults are the published ones."""
+
+    caption: Annotated[float, Field(gt=0)] = 2.0
+    contrastive: Annotated[float, Field(gt=0)] = 1.0
+
+
 Attention = Literal["auto", "cudnn", "flash", "efficient", "math"]
 
 
 class PretrainParams(Section):
     """Stage pretrain."""
 
-    objective: Literal["captioning", "contrastive", "sigmoid"] = "captioning"
+    objective: Literal["captioning", "contrastive", "sigmoid", "coca"] = "captioning"
     seed: Annotated[int, Field(ge=0)] = 0
     continue_from: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     continue_epochs: Annotated[int, Field(ge=0)] = 0
+    init: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][^\\:]*$")] | None = None
+    """Folder or file of a ViT within the project, with which the vision encoder begins."""
+    init_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """Of those weights: so they are as much an input of the stage as a file would be."""
     replay: Share = 1.0
     model: ModelParams = ModelParams()
     epochs: Count
@@ -186,6 +199,7 @@ class PretrainParams(Section):
     augment: bool = True
     flip: bool = False
     parallel_share: Share = 0.0
+    coca: CocaParams = CocaParams()
     keep_patches: Annotated[float, Field(gt=0, le=1)] = 1.0
     skip_budget: Annotated[int, Field(ge=0)] = 10
     spike_factor: Annotated[float, Field(gt=1)] = 3.0
@@ -198,6 +212,14 @@ class PretrainParams(Section):
     save_every_epochs: Annotated[int, Field(ge=0)] = 0
     samples: Annotated[int, Field(ge=0, le=64)] = 4
 
+    @model_validator(mode="after")
+    def _has_one_beginning(self) -> PretrainParams:
+        if self.init and self.continue_from:
+            raise ValueError("init and continue_from are two beginnings; set one of them")
+        if self.init and ".." in self.init.split("/"):
+            raise ValueError("init must lie within the project; put the folder, or a link, there")
+        return self
+
 
 class ComputingParams(Section):
     """How every stage computes with torch; bits depend on it."""
@@ -206,11 +228,16 @@ class ComputingParams(Section):
 
 
 class ExportParams(Section):
-    """Stage export; tolerances are relative to the largest output."""
+    """Stage export; tolerances are relative to the largest output.
+
+    ``license``: under which others may use the weights, as Hugging Face's hub names it; `lapvqa
+    export` needs it.
+    """
 
     tolerance: Annotated[float, Field(ge=0)] = 1e-6
     onnx: bool = False
     onnx_tolerance: Annotated[float, Field(ge=0)] = 1e-5
+    license: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9.+-]*$")] | None = None
 
 
 class BootstrapParams(Section):
@@ -233,6 +260,25 @@ class ProbeNih14Params(Section):
     """Linear probe on NIH CXR-14."""
 
     c_grid: list[float]
+
+
+class ProbeArchiveParams(Section):
+    """Linear probe on the archive's own films; of more training films some patients' are taken."""
+
+    uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
+    most_images: Count = 20000
+    c_grid: list[float] = [0.01, 0.1, 1.0, 10.0]
+
+
+class RetrievalParams(Section):
+    """Reports found by their film, films by their report; ``ridge_grid``: penalties to choose from.
+
+    Of more training films some patients' are taken.
+    """
+
+    most_images: Count = 20000
+    most_words: Count = 4096
+    ridge_grid: list[Annotated[float, Field(gt=0)]] = [0.01, 0.1, 1.0, 10.0, 100.0]
 
 
 class RecipeParams(Section):
@@ -361,6 +407,8 @@ class EvaluateParams(Section):
     common: BootstrapParams = BootstrapParams()
     probe_chexpert: ProbeChexpertParams
     probe_nih14: ProbeNih14Params
+    probe_archive: ProbeArchiveParams = ProbeArchiveParams()
+    retrieval: RetrievalParams = RetrievalParams()
     vqa: VqaParams = VqaParams()
     diffvqa: DiffVqaParams = DiffVqaParams()
     rrg: RrgParams = RrgParams()
@@ -438,6 +486,7 @@ class RetrainingParams(Section):
     new_gigabytes: Annotated[float, Field(ge=0)] = 0
     each_arrival: bool = False
     least_new: Count = 1
+    look_studies: Annotated[int, Field(ge=0)] = 200
     fallen: Annotated[float, Field(gt=0)] = 0.02
     quiet_minutes: Annotated[float, Field(ge=0)] = 30
     patience_hours: Annotated[float, Field(ge=0)] = 24
@@ -473,6 +522,7 @@ class GateParams(Section):
     slice_patients: Annotated[int, Field(ge=2)] = 20
     worthwhile: Margin = 0.02
     guard_level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    successor_margin: Margin = 0.02
     patients: Annotated[int, Field(ge=2)] = 30
     budget: GateBudgetParams = GateBudgetParams()
     sealed_share: Share = 0.5

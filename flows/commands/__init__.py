@@ -25,9 +25,13 @@ Files, in the order in which data meets them:
     comparison.py     the table of encoders side by side
     gate.py           candidate against champion, the sealed share, the way back
     score.py          score anybody's predictions
+    using.py          `embed`, `caption`, `ask`: films to features and words
+    try_page.py       `try`: a page for a film and what the model makes of it
+    chosen_model.py   the model that is used: a folder, the champion, a registered version
     lineage.py        up, down, diff, why, verify, log: where from, what became of it
     drift.py          has what arrives changed?
     erase.py          a patient, out of every store
+    export.py         the encoder as a model repository of others
     card.py           a model's card and datasheet, and their check
     bundle.py         a run or model in one signed file, out and in
     export_lineage.py the ledger in the formats of others

@@ -59,7 +59,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, as the ledger and reports/drift.json have them."""
-        return {"what": "look", **asdict(self)}
+        return {"what": spending.LOOK, **asdict(self)}
 
 
 def look(
@@ -117,6 +117,11 @@ def look(
     return report
 
 
+def refuse(project: Project, why: str) -> None:
+    """Note that a look was asked for and could not be taken; later arrivals ask again."""
+    ledger.append(project, ledger.DRIFT, {"what": spending.NO_LOOK, "why": why, "at": time.time()})
+
+
 def freeze(job: Job, *, now: float | None = None) -> Reference:
     """Make all studies that are there the reference, as after an alarm that was dealt with."""
     now = time.time() if now is None else now
@@ -143,7 +148,7 @@ def _last_spent(project: Project, frozen: Reference) -> float:
         for entry in ledger.entries(project)
         if entry.kind == ledger.DRIFT
         and entry.payload
-        and entry.payload["what"] == "look"
+        and entry.payload["what"] == spending.LOOK
         and entry.payload["level"] > 0
     ]
     return max([frozen.at, *spent])

@@ -172,6 +172,7 @@ def write_results(
             "objective": params.objective,
             "params": params.model_dump(mode="json"),
             "data_digest": corpus.digest,
+            **({"began_with": start.unknown} if start and start.unknown else {}),
             "best_val_loss": best_loss,
             **{key: counts[key] for key in ("train_pairs", "validate_pairs", "steps", "best_step")},
             "counts": counts,

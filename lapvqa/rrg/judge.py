@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,29 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lapvqa.datasets.image_folder import Pixels
-from lapvqa.errors import ConfigError
 from lapvqa.evaluation import features, writing
 from lapvqa.evaluation.evaluate import Evaluation
 from lapvqa.evaluation.head_training import describe, train_heads
-from lapvqa.evaluation.image_encoder import OwnEncoder
-from lapvqa.evaluation.results import BASELINE
-from lapvqa.evaluation.visual_tokens import VisualTokens, shard_images
-from lapvqa.evaluation.writing import WritingHead
-from lapvqa.heads.text import TextHead
-from lapvqa.images.shards import ShardStore, verify_shards
-from lapvqa.images.transforms import to_input
-from lapvqa.job import Counts, Job
-from lapvqa.metrics.texts.ngrams import bleu_counts, corpus_bleu
-from lapvqa.networks.device import Computer, open_computer
-from lapvqa.networks.generation import generate
-from lapvqa.params import RrgParams
-from lapvqa.pretrain.files import load_captioner, read_objective, untrained_captioner
-from lapvqa.pretrain.model import CaptioningModel, writes_reports
-from lapvqa.project import Project
-from lapvqa.rrg import scoring
-from lapvqa.rrg.heads import ReportGenerationHead
-from lapvqa.rrg.studies import (
+from lapvqa.evaluation.report_studies import (
     ReportStudy,
     TargetReport,
     count_languages,
@@ -43,9 +23,21 @@ from lapvqa.rrg.studies import (
     read_studies,
     read_targets,
 )
+from lapvqa.evaluation.results import BASELINE
+from lapvqa.evaluation.visual_tokens import VisualTokens, shard_images
+from lapvqa.evaluation.writing import WritingHead
+from lapvqa.heads.text import TextHead
+from lapvqa.images.shards import ShardStore, verify_shards
+from lapvqa.job import Counts, Job
+from lapvqa.metrics.texts.ngrams import bleu_counts, corpus_bleu
+from lapvqa.networks.device import open_computer
+from lapvqa.params import RrgParams
+from lapvqa.pretrain.files import load_captioner, untrained_captioner, writes_reports
+from lapvqa.project import Project
+from lapvqa.rrg import scoring
+from lapvqa.rrg.decoding import decode_reports
+from lapvqa.rrg.heads import ReportGenerationHead
 from lapvqa.schemas import RRG_PREDICTIONS
-from lapvqa.text.bpe import encoding
-from lapvqa.text.sections import normalise
 
 _JUDGED = 256
 """Validation studies whose BLEU-4 stands in the head's file."""
@@ -66,7 +58,7 @@ def judge(run: Evaluation[RrgParams]) -> Counts:
     extra = run.empty_extra()
     texts: dict[str, list[str]] = {}
     model = run.encoders.model
-    if model is not None and has_decoder(model):
+    if model is not None and writes_reports(model):
         texts = _decode_all(model, studies, params, job)
     encoders = run.encoders.load()
     head_facts: dict[str, Any] = {"heads": "not trained: no training study has an image and a text"}
@@ -156,42 +148,6 @@ def _writing_head(
         batch_size=params.recipe.batch_size,
         task="rrg",
     )
-
-
-def has_decoder(model: Path) -> bool:
-    """Return whether the model of a folder has a decoder that writes reports."""
-    return writes_reports(read_objective(model))
-
-
-def decode_reports(
-    model: CaptioningModel,
-    studies: Sequence[ReportStudy],
-    store: ShardStore,
-    *,
-    computer: Computer,
-    max_new_tokens: int,
-) -> Iterator[str]:
-    """Yield the report that ``model`` writes for each study; white space is collapsed."""
-    limit = model.decoder.max_length
-    if max_new_tokens > limit:
-        raise ConfigError(
-            f"evaluate.rrg.max_new_tokens is {max_new_tokens}, the decoder has {limit} positions",
-            hint=f"set evaluate.rrg.max_new_tokens to at most {limit}",
-        )
-    bpe = encoding()
-    model.to(computer.device)
-    size = features.rows_at_once(OwnEncoder(model.vision_encoder), computer)
-
-    def read(batch: Sequence[ReportStudy]) -> Pixels:
-        return store.read([study.shard for study in batch], [study.row for study in batch])
-
-    batches = [studies[start : start + size] for start in range(0, len(studies), size)]
-    with closing(computer.ahead(read, batches)) as coming:
-        for pixels in coming:
-            with computer.inference():
-                images = to_input(pixels, model.vision_encoder.image_size)
-                written = generate(model, images, max_new_tokens=max_new_tokens)
-            yield from (normalise(bpe.decode(ids)) for ids in written)
 
 
 def _decode_all(
