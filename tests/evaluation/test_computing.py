@@ -38,7 +38,6 @@ BESIDE = {
     "lapvqa/networks/unusable_gpu.py": {"cuda"},  # torch's CUDA version, for an error
     "lapvqa/lineage/environment.py": {"cuda"},  # the same, for the records
     "lapvqa/networks/losses.py": {"autocast"},  # off, where the loss has chosen its dtypes
-    "lapvqa/images/report_pairs.py": {"pin_memory"},  # batches of the training's own loader
 }
 
 
