@@ -139,7 +139,7 @@ def test_what_the_disk_cannot_hold_is_refused_before_it_starts(
     assert uses["images"].most == STORED_SIZE**2
     # 16 x 16 tokens of 1024 halves, of two encoders.
     assert uses["features"].most >= 2 * 256 * 1024 * 2
-    assert uses["weights"].most == pytest.approx((3 + 5) * 4 * 357.9e6, rel=0.02)
+    assert uses["weights"].most == pytest.approx((3 + 5) * 4 * 357.9e6, rel=0.06)
     room = shutil.disk_usage(project.root)._replace(free=10e9)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: room)
     with pytest.raises(StorageFullError, match="states of the training.*\n.*keep_checkpoints"):
