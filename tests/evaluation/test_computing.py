@@ -179,6 +179,10 @@ def test_cells_are_means_of_the_tokens_in_them() -> None:
     tokens = torch.arange(16.0).reshape(1, 16, 1)
     assert features.means_of_cells(tokens, 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
     assert torch.equal(features.means_of_cells(tokens, 4), tokens)
+    square = torch.randn(2, 5, 7, 7)
+    found = features.means_of_cells(square.flatten(2).transpose(1, 2), 3)
+    pooled = torch.nn.functional.adaptive_avg_pool2d(square, 3)
+    torch.testing.assert_close(found, pooled.flatten(2).transpose(1, 2))
     with pytest.raises(ConfigError, match="token_grid is 5.*\n.*at most 4"):
         features.means_of_cells(tokens, 5)
 
