@@ -103,6 +103,10 @@ class WritingHead(TaskHead[TextHead, list[str]]):
         """Return the mean cross-entropy of the texts' tokens."""
         return self._loss(head, tokens, [self._train[number] for number in numbers])
 
+    def reads(self, numbers: Sequence[int]) -> list[Sequence[int]]:
+        """Return the first images of the samples, then the second ones, if any."""
+        return _columns([self._train[number] for number in numbers])
+
     def score(self, head: TextHead, tokens: VisualTokens) -> float:
         """Return minus the validation loss."""
         total = sum(
@@ -172,9 +176,12 @@ def _shorten(sample: TextSample, positions: int) -> TextSample:
 
 def _memory(head: TextHead, tokens: ImageTokens, samples: Sequence[TextSample]) -> Tensor:
     """Return what the head reads: tokens of the first images, then those of the second, if any."""
-    columns = zip(*(sample.images for sample in samples), strict=True)
     memory = cast("Callable[..., Tensor]", head.memory)  # one argument per image
-    return memory(*(tokens.of(column) for column in columns))
+    return memory(*(tokens.of(column) for column in _columns(samples)))
+
+
+def _columns(samples: Sequence[TextSample]) -> list[Sequence[int]]:
+    return list(zip(*(sample.images for sample in samples), strict=True))
 
 
 def _parts(values: Sequence[V], size: int) -> list[Sequence[V]]:

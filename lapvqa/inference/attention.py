@@ -11,30 +11,33 @@ from torch import Tensor
 
 from lapvqa.images.transforms import to_input
 from lapvqa.networks.decoder import DecoderBlock, split_heads
+from lapvqa.networks.device import Computer
 from lapvqa.networks.generation import BEGIN
 from lapvqa.pretrain.model import CaptioningModel
 from lapvqa.text.bpe import encoding
 
 
-@torch.inference_mode()
 def attention(
-    model: CaptioningModel, pixels: NDArray[np.uint8], report: str
+    model: CaptioningModel, pixels: NDArray[np.uint8], report: str, computer: Computer
 ) -> NDArray[np.float32]:
     """Return [g, g], which sums to 1: the share of each pooled token, over the stored square.
 
     The mean over heads and over the words of ``report``, as if ``model`` wrote them of the stored
     image uint8 [384, 384].
     """
+    with computer.inference():
+        return _attention(model, computer.put(pixels[None]), report)
+
+
+def _attention(model: CaptioningModel, pixels: Tensor, report: str) -> NDArray[np.float32]:
     decoder, encoder = model.decoder, model.vision_encoder
-    device = next(model.parameters()).device
-    images = to_input(torch.from_numpy(pixels[None]).to(device), encoder.image_size)
-    visual = encoder(images)
+    visual = encoder(to_input(pixels, encoder.image_size))
     words = [BEGIN, *encoding().encode_ordinary(report)][: decoder.max_length]
     block = cast("DecoderBlock", decoder.blocks[-1])
     seen: list[Tensor] = []
     hook = block.norm_cross.register_forward_hook(lambda _, __, normed: seen.append(normed))
     try:
-        decoder(torch.tensor([words], device=device), visual)
+        decoder(torch.tensor([words], device=pixels.device), visual)
     finally:
         hook.remove()
     (queries,) = split_heads(block.cross.q(seen[0]), 1, block.cross.heads)

@@ -173,7 +173,7 @@ class Computer:
 
     def put(self, values: NDArray[Any] | Tensor) -> Tensor:
         """Return values on the device; the copy is not waited for."""
-        return self._pinned(values).to(self.device, non_blocking=True)
+        return self.pinned(values).to(self.device, non_blocking=True)
 
     def ahead(self, read: Callable[[T], NDArray[Any]], parts: Iterable[T]) -> Generator[Tensor]:
         """Yield what ``read`` returns for each part, on the device; the next is read meanwhile.
@@ -194,7 +194,7 @@ class Computer:
             pool.shutdown(cancel_futures=True)
 
     def _read(self, read: Callable[[T], NDArray[Any]], part: T) -> Tensor:
-        return self._pinned(read(part))
+        return self.pinned(read(part))
 
     def rows(self, taken: Callable[[], float] = lambda: 0.0) -> int:
         """Return how many rows to compute at a time; of one machine always the same number.
@@ -207,7 +207,8 @@ class Computer:
         memory = torch.cuda.get_device_properties(self.device).total_memory
         return rows_within(memory / 2, taken())
 
-    def _pinned(self, values: NDArray[Any] | Tensor) -> Tensor:
+    def pinned(self, values: NDArray[Any] | Tensor) -> Tensor:
+        """Return values in page-locked memory, if a GPU shall copy them."""
         tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
         if self.device.type != "cuda" or tensor.is_pinned() or tensor.is_cuda:
             return tensor
