@@ -17,9 +17,10 @@ from jobs import make_job
 
 from lapvqa import storage
 from lapvqa.errors import CheckpointError, MissingArtifactError, SplitLeakError
-from lapvqa.export import repository
+from lapvqa.evaluation.contamination import training_of
+from lapvqa.export import export, repository
 from lapvqa.machine import Machine
-from lapvqa.params import PretrainParams, RecipeParams
+from lapvqa.params import ExportParams, PretrainParams, RecipeParams
 from lapvqa.pretrain import members, train
 from lapvqa.pretrain.loader import Plan, read_corpus
 from lapvqa.pretrain.model import initial_model
@@ -186,6 +187,9 @@ def test_the_encoder_begins_with_a_vit_of_another_size(
     run(begun, project)
     written = project.model_dir("captioning")
     assert storage.read_json(written / "training.json", made_by="x")["began_with"] == digest
+    exported = export.run(ExportParams(), make_job(project, Machine(workers=1, device="cpu")))
+    assert exported["encoder_tensors"]
+    assert training_of(written) is None  # nobody knows whom the ViT has seen
     with pytest.raises(MissingArtifactError, match=r"at pretrain\.init, weights/none"):
         find_start(begun.model_copy(update={"init": "weights/none"}), project)
 
