@@ -159,6 +159,12 @@ def run(
         Path | None,
         typer.Option(help="Write this file's values into params.yaml first; says what changed."),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Sizes that fit a machine: demo, laptop, gpu-24, gpu-40, gpu-80, gpu-141, or auto."
+        ),
+    ] = None,
     source: Annotated[
         Path | None,
         typer.Option(
@@ -178,8 +184,9 @@ def run(
     from flows.commands.run import execute
 
     return execute(
-        _find_project(), stage=stage, params_file=params, source=source, accept_loss=accept_loss
-    )
+        _find_project(), stage=stage, params_file=params, preset=preset, source=source,
+        accept_loss=accept_loss,
+    )  # fmt: skip
 
 
 @app.command()
@@ -337,13 +344,23 @@ def schedule(
     """Stay and look for what asks for a retraining, until interrupted."""
     from flows.commands import schedule as command
 
+    if zone and not cron:
+        raise ConfigError(
+            "--zone says in which zone --cron is meant, and found no --cron",
+            hint='lapvqa schedule --cron "0 2 * * *" --zone Europe/Berlin',
+        )
     if context.invoked_subcommand is not None:
+        if cron or crontab or systemd:
+            raise ConfigError(
+                f"`lapvqa schedule {context.invoked_subcommand}` takes no option before its name",
+                hint="`lapvqa schedule deploy --cron` makes a clock for a deployment",
+            )
         return 0
     project = _find_project()
     if crontab:
-        return command.print_crontab(project, cron)
+        return command.print_crontab(project, cron=cron, zone=zone)
     if systemd:
-        return command.print_systemd(project)
+        return command.print_systemd(project, cron=cron, zone=zone)
     return command.execute(project, cron=cron, zone=zone)
 
 
@@ -364,11 +381,14 @@ def schedule_next(count: _Count = 5) -> int:
 
 
 @schedule_app.command("deploy")
-def schedule_deploy() -> int:
+def schedule_deploy(
+    cron: Annotated[str | None, typer.Option(help="When to ask. Kept.")] = None,
+    zone: Annotated[str | None, typer.Option(help="Of these times; else this machine's.")] = None,
+) -> int:
     """Leave the looking to workers of the Prefect server in local.yaml: a deployment, a pool."""
     from flows.commands.schedule import deploy
 
-    return deploy(_find_project())
+    return deploy(_find_project(), cron=cron, zone=zone)
 
 
 @schedule_app.command("pause")

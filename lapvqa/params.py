@@ -198,7 +198,6 @@ class PretrainParams(Section):
     compile: bool = False
     attention: Attention = "auto"
     deterministic: bool = True
-    cpu_threads: Count = 1
     checkpoint_every_steps: Count = 100
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
     save_every_epochs: Annotated[int, Field(ge=0)] = 0
@@ -209,6 +208,12 @@ class PretrainParams(Section):
         if self.init and ".." in self.init.split("/"):
             raise ValueError("init must lie within the project; put the folder, or a link, there")
         return self
+
+
+class ComputingParams(Section):
+    """How every stage computes with torch; bits depend on it."""
+
+    cpu_threads: Count = 1
 
 
 class ExportParams(Section):
@@ -249,10 +254,12 @@ class ProbeNih14Params(Section):
 class RecipeParams(Section):
     """How a head is trained; the encoder is frozen, or native: trained with the head.
 
-    ``seeds``: heads per encoder, with the seeds ``seed``, ``seed`` + 1, ...
+    ``token_grid``: the head reads the means of so many cells a side of an image's tokens; 0: the
+    tokens as they are. ``seeds``: heads per encoder, with the seeds ``seed``, ``seed`` + 1, ...
     """
 
     encoder: Literal["frozen", "native"] = "frozen"
+    token_grid: Annotated[int, Field(ge=0)] = 0
     epochs: Count = 10
     batch_size: Count = 32
     lr: Annotated[float, Field(gt=0, le=1)] = 1e-4
@@ -447,6 +454,7 @@ class RetrainingParams(Section):
     new_gigabytes: Annotated[float, Field(ge=0)] = 0
     each_arrival: bool = False
     least_new: Count = 1
+    look_studies: Annotated[int, Field(ge=0)] = 200
     fallen: Annotated[float, Field(gt=0)] = 0.02
     quiet_minutes: Annotated[float, Field(ge=0)] = 30
     patience_hours: Annotated[float, Field(ge=0)] = 24
@@ -482,6 +490,7 @@ class GateParams(Section):
     slice_patients: Annotated[int, Field(ge=2)] = 20
     worthwhile: Margin = 0.02
     guard_level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    successor_margin: Margin = 0.02
     patients: Annotated[int, Field(ge=2)] = 30
     budget: GateBudgetParams = GateBudgetParams()
     sealed_share: Share = 0.5
@@ -494,6 +503,7 @@ class Params(Section):
     ingest: IngestParams
     tokens: TokensParams
     firewall: FirewallParams = FirewallParams()
+    computing: ComputingParams = ComputingParams()
     pretrain: PretrainParams
     export: ExportParams
     evaluate: EvaluateParams

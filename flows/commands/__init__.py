@@ -3,9 +3,12 @@
 Files, in the order in which data meets them:
     demo.py           make the demo archive, then run the pipeline on it
     doctor.py         is this machine fit for a run?
+    device_trials.py  three small computations that training needs, tried on the device
     inspection.py     `inspect`: what would become of a file, a folder or a report
     run.py            bring the project up to date: nothing to do, or server, flow, results
     edit_settings.py  `run --params` and `--source`: params.yaml and local.yaml, edited
+    presets.py        sizes that fit a machine, and what a run with them takes
+    cost.py           the disk that a run takes, and the images that it trains on
     run_summary.py    what came out of a run: counts, metrics, where to look
     retrain.py        is the encoder trained anew? decide, and do it
     schedule.py       wait for what asks for a retraining; the clock, and timers of others

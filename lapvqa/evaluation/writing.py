@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -22,18 +22,6 @@ VALIDATED = 512
 """Samples whose loss chooses the epoch: the first by key, and keys are hashes."""
 
 V = TypeVar("V")
-
-BATCH = 32
-"""Texts written at a time; fixed, because the bits of a sum may depend on it."""
-
-
-class ImageTokens(Protocol):
-    """Images as tokens, such as ``VisualTokens``."""
-
-    device: torch.device
-
-    def of(self, numbers: Sequence[int]) -> Tensor:
-        """Return the tokens [k, N, D] of images, on the device."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +93,6 @@ class WritingHead(TaskHead[TextHead, list[str]]):
         """Return the mean cross-entropy of the texts' tokens."""
         return self._loss(head, tokens, [self._train[number] for number in numbers])
 
-    @torch.no_grad()
     def score(self, head: TextHead, tokens: VisualTokens) -> float:
         """Return minus the validation loss."""
         total = sum(
@@ -140,24 +127,24 @@ class WritingHead(TaskHead[TextHead, list[str]]):
         )
         numbered = Lesson(self._words.number(lesson.token_ids), self._words.number(lesson.targets))
         memory = _memory(head, tokens, samples)
-        return head.teacher_forcing(memory, numbered.to(tokens.device))
+        return head.teacher_forcing(memory, numbered.to(tokens.computer.device))
 
 
-@torch.no_grad()
 def write(
-    head: TextHead, tokens: ImageTokens, samples: Sequence[TextSample], *, max_new_tokens: int
+    head: TextHead, tokens: VisualTokens, samples: Sequence[TextSample], *, max_new_tokens: int
 ) -> list[str]:
     """Return the text that ``head`` writes for each sample, greedily; white space collapsed."""
-    head.to(tokens.device).eval()
+    computer = tokens.computer
+    head.to(computer.device).eval()
     bpe = encoding()
     texts = [""] * len(samples)
     for rows, _ in by_length([sample.prompt for sample in samples]):
-        for part in _parts(rows, BATCH):
+        for part in _parts(rows, computer.rows()):
             chosen = [samples[row] for row in part]
             prompts = torch.tensor([sample.prompt for sample in chosen], dtype=torch.long)
             written = head.write(
                 _memory(head, tokens, chosen),
-                prompts.reshape(len(chosen), -1).to(tokens.device),
+                computer.put(prompts.reshape(len(chosen), -1)),
                 bos_id=EOT,
                 eos_id=EOT,
                 max_new_tokens=max_new_tokens,
@@ -172,7 +159,7 @@ def _shorten(sample: TextSample, positions: int) -> TextSample:
     return TextSample(sample.images, sample.prompt, text)
 
 
-def _memory(head: TextHead, tokens: ImageTokens, samples: Sequence[TextSample]) -> Tensor:
+def _memory(head: TextHead, tokens: VisualTokens, samples: Sequence[TextSample]) -> Tensor:
     """Return what the head reads: tokens of the first images, then those of the second, if any."""
     columns = zip(*(sample.images for sample in samples), strict=True)
     memory = cast("Callable[..., Tensor]", head.memory)  # one argument per image

@@ -20,7 +20,7 @@ from lapvqa.export import standalone
 from lapvqa.export.standalone import Compute, published_path
 from lapvqa.images import transforms
 from lapvqa.job import Counts, Job
-from lapvqa.networks.device import make_deterministic
+from lapvqa.networks.device import ON_CPU, make_deterministic
 from lapvqa.networks.encoder import VisionEncoder
 from lapvqa.networks.weights import load_weights, serialise
 from lapvqa.params import ExportParams, ModelParams
@@ -49,7 +49,7 @@ def run(params: ExportParams, job: Job) -> Counts:
     Raises CheckpointError if a file would not compute what the model computes, ConfigError if
     ``export.onnx`` is set where ONNX cannot be written.
     """
-    make_deterministic(threads=job.machine.workers)
+    make_deterministic(threads=job.computing.cpu_threads)
     folder = job.model
     training = storage.read_json(folder / TRAINING_FILE, made_by="pretrain")
     sizes = ModelParams.model_validate(training["params"]["model"])
@@ -106,7 +106,7 @@ def _encoder_with(weights: dict[str, Tensor], sizes: ModelParams) -> Compute:
     return encoder
 
 
-@torch.no_grad()
+@ON_CPU.inference()
 def reference_tokens(encoder: VisionEncoder) -> list[tuple[Tensor, Tensor]]:
     """Return batches of noise [B, 1, S, S], each with the tokens that ``encoder`` gives it."""
     size = encoder.image_size
@@ -115,7 +115,7 @@ def reference_tokens(encoder: VisionEncoder) -> list[tuple[Tensor, Tensor]]:
     return [(images, encoder(images)) for images in batches]
 
 
-@torch.no_grad()
+@ON_CPU.inference()
 def check_parity(
     name: str, compute: Compute, expected: list[tuple[Tensor, Tensor]], tolerance: float
 ) -> None:

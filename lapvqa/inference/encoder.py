@@ -10,23 +10,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lapvqa.errors import EXIT_BAD_DATA, LapvqaError
 from lapvqa.evaluation.encoders.open_encoder import open_encoder
-from lapvqa.evaluation.features import Kind, encode, encoder_digest
+from lapvqa.evaluation.features import Kind, encode, encoder_digest, rows_at_once
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.inference.films import CHEST_RADIOGRAPHS, Film, Pixels, Reader, Source
 from lapvqa.machine import Machine
-from lapvqa.networks.device import choose_device
+from lapvqa.networks.device import Computer, choose_device
 from lapvqa.params import IngestParams
 from lapvqa.schemas import STORED_SIZE
 
-Features = NDArray[np.float32] | NDArray[np.float16]
+Features = NDArray[np.floating]
 
 
 class RejectedFilmsError(LapvqaError):
@@ -54,9 +52,10 @@ class Encoder:
     settings are left as they are: on a CPU the last bits depend on the number of threads.
     """
 
-    def __init__(self, model: ImageEncoder, reader: Reader, device: torch.device) -> None:
-        self.model = model.to(device).eval()
-        self.reader, self.device = reader, device
+    def __init__(self, model: ImageEncoder, reader: Reader, computer: Computer) -> None:
+        self.model = model.to(computer.device).eval()
+        self.reader, self.computer = reader, computer
+        self._rows = rows_at_once(model, computer)
         self.digest = encoder_digest(model)
         """Sha256 of the weights, as the evaluations' protocols name it."""
 
@@ -75,8 +74,8 @@ class Encoder:
         accepted. Raises MissingArtifactError, CheckpointError, MissingPackageError, ConfigError.
         """
         machine = machine or Machine()
-        reader = Reader(machine.workers, params)
-        return cls(open_encoder(Path(path)), reader, choose_device(machine))
+        computer = Computer(choose_device(machine))
+        return cls(open_encoder(Path(path)), Reader(machine.workers, params), computer)
 
     @property
     def width(self) -> int:
@@ -98,8 +97,8 @@ class Encoder:
         if rejected := [film for film, _ in encoded if film.reason]:
             raise RejectedFilmsError(rejected)
         found = [one for _, one in encoded if one is not None]
-        none = np.zeros((0, self.width), np.float32)
-        return cast("Features", np.stack(found) if found else none)
+        features: Features = np.stack(found) if found else np.zeros((0, self.width), np.float32)
+        return features
 
     def stream(
         self, sources: Source | Iterable[Source], *, kind: Kind = "mean"
@@ -110,10 +109,10 @@ class Encoder:
         """
         return self.reader.each(sources, lambda pixels: list(self.of_stored(pixels, kind=kind)))
 
-    def of_stored(self, pixels: Pixels, *, kind: Kind = "mean") -> Features:
+    def of_stored(self, pixels: Pixels, *, kind: Kind = "mean", grid: int = 0) -> Features:
         """Return the features of stored images uint8 [n, 384, 384], n >= 1, as ingest keeps them.
 
-        Raises ValueError for any other array.
+        ``grid``: tokens are averaged to so many a side. Raises ValueError for any other array.
         """
         side = STORED_SIZE
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[1:] != (side, side):
@@ -121,4 +120,7 @@ class Encoder:
                 f"expected stored images uint8 [n, {side}, {side}], found {pixels.dtype} "
                 f"{list(pixels.shape)}; a film of another size is a source: encoder([film])"
             )
-        return encode(self.model, pixels, self.device, kind=kind)
+        images = self.computer.put(pixels)
+        return encode(
+            self.model, images, computer=self.computer, rows=self._rows, kind=kind, grid=grid
+        )

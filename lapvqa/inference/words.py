@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation.head_training import HEAD
 from lapvqa.evaluation.image_encoder import OwnEncoder
 from lapvqa.evaluation.results import EXTRA
-from lapvqa.evaluation.visual_tokens import ENCODER
+from lapvqa.evaluation.visual_tokens import ENCODER, VisualTokens
 from lapvqa.evaluation.writing import as_sample, write
 from lapvqa.heads import checkpoint
 from lapvqa.heads.text import of_size
@@ -20,7 +17,7 @@ from lapvqa.inference.encoder import Encoder
 from lapvqa.inference.films import CHEST_RADIOGRAPHS, Film, Pixels, Reader, Source
 from lapvqa.inference.findings import protocol_of
 from lapvqa.machine import Machine
-from lapvqa.networks.device import choose_device
+from lapvqa.networks.device import Computer, choose_device
 from lapvqa.networks.weights import load_weights
 from lapvqa.params import IngestParams
 from lapvqa.pretrain.files import load_captioner
@@ -35,10 +32,10 @@ class Captioner:
     """A captioning model behind the pipeline's own rendering; it writes what ``rrg`` judges."""
 
     def __init__(
-        self, model: CaptioningModel, reader: Reader, device: torch.device, max_new_tokens: int
+        self, model: CaptioningModel, reader: Reader, computer: Computer, max_new_tokens: int
     ) -> None:
-        self.model, self.reader = model.to(device).eval(), reader
-        self.max_new_tokens = max_new_tokens
+        self.model, self.reader = model.to(computer.device).eval(), reader
+        self.computer, self.max_new_tokens = computer, max_new_tokens
 
     @classmethod
     def load(
@@ -51,8 +48,9 @@ class Captioner:
     ) -> Captioner:
         """Open a model's folder; CheckpointError if its objective writes no reports."""
         machine = machine or Machine()
+        computer = Computer(choose_device(machine))
         reader = Reader(machine.workers, params)
-        return cls(load_captioner(Path(folder)), reader, choose_device(machine), max_new_tokens)
+        return cls(load_captioner(Path(folder)), reader, computer, max_new_tokens)
 
     def stream(self, sources: Source | Iterable[Source]) -> Iterator[tuple[Film, str | None]]:
         """Yield each film with its report; None for a film that cannot be used."""
@@ -60,14 +58,21 @@ class Captioner:
 
     def of_stored(self, pixels: Pixels) -> list[str]:
         """Return the report of each stored image uint8 [k, 384, 384]."""
-        return write_reports(self.model, pixels, max_new_tokens=self.max_new_tokens)
+        images = self.computer.put(pixels)
+        return write_reports(
+            self.model, images, computer=self.computer, max_new_tokens=self.max_new_tokens
+        )
 
 
 class Answerer:
     """The VQA head of an evaluation over the encoder that it was trained on."""
 
-    def __init__(self, encoder: Encoder, head: VQAHead, max_new_tokens: int) -> None:
+    def __init__(
+        self, encoder: Encoder, head: VQAHead, max_new_tokens: int, *, grid: int = 0
+    ) -> None:
+        """``grid``: see ``Encoder.of_stored``."""
         self.encoder, self.head, self.max_new_tokens = encoder, head, max_new_tokens
+        self._grid = grid
 
     @classmethod
     def load(cls, encoder: Encoder, results: str | Path) -> Answerer:
@@ -84,7 +89,8 @@ class Answerer:
         sizes = {name: int(protocol[f"head_{name}"]) for name in ("d_model", "num_layers", "nhead")}
         path = folder / EXTRA / HEAD
         head = checkpoint.load(of_size(VQAHead, **sizes), path, vis_dim=encoder.width).head
-        return cls(encoder, head, int(protocol["max_new_tokens"]))
+        grid = int(protocol.get("recipe_token_grid", 0))
+        return cls(encoder, head, int(protocol["max_new_tokens"]), grid=grid)
 
     def stream(
         self, sources: Source | Iterable[Source], question: str
@@ -109,17 +115,12 @@ class Answerer:
     def of_stored(self, pixels: Pixels, question: str) -> list[str]:
         """Return the answer about each stored image uint8 [k, 384, 384]."""
         samples = [as_sample((number,), question, "") for number in range(len(pixels))]
-        tokens = _Tokens(self.encoder, pixels)
-        return write(self.head, tokens, samples, max_new_tokens=self.max_new_tokens)
-
-
-class _Tokens:
-    """Pooled tokens of a few films, rounded as the store of the evaluations rounds them."""
-
-    def __init__(self, encoder: Encoder, pixels: Pixels) -> None:
-        self.device = encoder.device
-        values = torch.from_numpy(encoder.of_stored(pixels, kind="pooled"))
-        self._values = values.to(self.device).float()
-
-    def of(self, numbers: Sequence[int]) -> Tensor:
-        return self._values[list(numbers)]
+        computer = self.encoder.computer
+        # Rounded to half precision, as the evaluations' store keeps them.
+        kept = self.encoder.of_stored(pixels, kind="pooled", grid=self._grid)
+        tokens = VisualTokens(
+            self.encoder.model, lambda numbers: computer.put(kept[list(numbers)]).float(),
+            computer, trained=False,
+        )  # fmt: skip
+        with computer.inference():
+            return write(self.head, tokens, samples, max_new_tokens=self.max_new_tokens)

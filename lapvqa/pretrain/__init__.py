@@ -23,6 +23,7 @@ Files, in the order in which data meets them:
     samples.py       a few reports as the model writes them
     memory.py        what training needs, what fits, and the error when memory runs out
     allocations.py   the bytes of a simulated step, for memory
+    compiled_blocks.py  what a compiled block keeps for its backward pass
     files.py         the files of a model's folder, and the models they make
     replay.py        some steps of a finished training again, for `lapvqa replay`
 
@@ -32,7 +33,7 @@ Contracts
     The same parameters and data give the same bytes, however often the run was killed.
 
 Pitfalls
-    The bits of a result depend on the number of threads (pretrain.cpu_threads), of processes, and
+    The bits of a result depend on the number of threads (computing.cpu_threads), of processes, and
     on the processor: a sum over another partition rounds differently. Equal machine, equal bytes.
     Training works on a vocabulary cut to the tokens that occur (``networks.vocabulary``); what is
     written to disk has all 50257 rows again.

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
+from lapvqa.datasets.image_folder import Pixels
 from lapvqa.errors import ConfigError
+from lapvqa.evaluation.features import rows_at_once
+from lapvqa.evaluation.image_encoder import OwnEncoder
 from lapvqa.images.shards import ShardStore
 from lapvqa.images.transforms import to_input
+from lapvqa.networks.device import Computer
 from lapvqa.networks.generation import generate
 from lapvqa.pretrain.files import read_objective
 from lapvqa.pretrain.model import CaptioningModel, writes_reports
 from lapvqa.rrg.studies import ReportStudy
 from lapvqa.text.bpe import encoding
 from lapvqa.text.sections import normalise
-
-# Studies per forward pass; fixed, because the bits of a sum may depend on it.
-_BATCH = 32
 
 
 def has_decoder(model: Path) -> bool:
@@ -33,19 +33,28 @@ def decode_reports(
     studies: Sequence[ReportStudy],
     store: ShardStore,
     *,
+    computer: Computer,
     max_new_tokens: int,
 ) -> Iterator[str]:
     """Yield the report that ``model`` writes for each study."""
-    for start in range(0, len(studies), _BATCH):
-        batch = studies[start : start + _BATCH]
-        pixels = store.read([study.shard for study in batch], [study.row for study in batch])
-        yield from write_reports(model, pixels, max_new_tokens=max_new_tokens)
+    model.to(computer.device)
+    size = rows_at_once(OwnEncoder(model.vision_encoder), computer)
+
+    def read(batch: Sequence[ReportStudy]) -> Pixels:
+        return store.read([study.shard for study in batch], [study.row for study in batch])
+
+    batches = [studies[start : start + size] for start in range(0, len(studies), size)]
+    with closing(computer.ahead(read, batches)) as coming:
+        for pixels in coming:
+            yield from write_reports(
+                model, pixels, computer=computer, max_new_tokens=max_new_tokens
+            )
 
 
 def write_reports(
-    model: CaptioningModel, pixels: NDArray[np.uint8], *, max_new_tokens: int
+    model: CaptioningModel, pixels: Tensor, *, computer: Computer, max_new_tokens: int
 ) -> list[str]:
-    """Return the report that ``model`` writes for each stored image uint8 [k, 384, 384].
+    """Return the report that ``model`` writes for each stored image uint8 [k, 384, 384], on device.
 
     Raises ConfigError for more tokens than the decoder has positions.
     """
@@ -55,7 +64,7 @@ def write_reports(
             f"evaluate.rrg.max_new_tokens is {max_new_tokens}, the decoder has {limit} positions",
             hint=f"set evaluate.rrg.max_new_tokens to at most {limit}",
         )
-    device = next(model.parameters()).device
-    images = to_input(torch.from_numpy(pixels).to(device), model.vision_encoder.image_size)
-    written = generate(model, images, max_new_tokens=max_new_tokens)
+    with computer.inference():
+        images = to_input(pixels, model.vision_encoder.image_size)
+        written = generate(model, images, max_new_tokens=max_new_tokens)
     return [normalise(encoding().decode(ids)) for ids in written]

@@ -21,7 +21,7 @@ from lapvqa.heads.text import TextHead
 from lapvqa.images.shards import ShardStore, verify_shards
 from lapvqa.job import Counts, Job
 from lapvqa.metrics.texts.ngrams import bleu_counts, corpus_bleu
-from lapvqa.networks.device import choose_device, make_deterministic
+from lapvqa.networks.device import open_computer
 from lapvqa.params import RrgParams
 from lapvqa.pretrain.files import load_captioner, untrained_captioner
 from lapvqa.project import Project
@@ -56,7 +56,6 @@ def judge(run: Evaluation[RrgParams]) -> Counts:
             f"no study of the split {params.split} has both a report with text and a frontal image"
         )
     extra = run.empty_extra()
-    make_deterministic(threads=job.machine.workers)
     texts: dict[str, list[str]] = {}
     model = run.encoders.model
     if model is not None and has_decoder(model):
@@ -157,12 +156,12 @@ def _decode_all(
     """Return system -> texts of the trained and the untrained model, in the order of studies."""
     store = ShardStore(job.project.images_dir)
     verify_shards(job.project.images_dir, {study.shard for study in studies})
-    device = choose_device(job.machine)
+    computer = open_computer(job)
     models = {"trained": load_captioner(folder), "untrained": untrained_captioner(folder)}
     written: dict[str, list[str]] = {system: [] for system in models}
     for number, (system, model) in enumerate(models.items()):
         texts = decode_reports(
-            model.to(device), studies, store, max_new_tokens=params.max_new_tokens
+            model, studies, store, computer=computer, max_new_tokens=params.max_new_tokens
         )
         for done, text in enumerate(texts, start=1 + number * len(studies)):
             written[system].append(text)

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lapvqa.errors import ConfigError
 from lapvqa.machine import Machine
-from lapvqa.networks.device import attention_by, check_attention, choose_device, refuse_unusable_gpu
+from lapvqa.networks.device import attention_by, check_attention, choose_device
+from lapvqa.networks.unusable_gpu import refuse_unusable_gpu
 from lapvqa.params import PretrainParams
 
 CPU = torch.device("cpu")

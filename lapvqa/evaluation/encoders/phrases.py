@@ -21,6 +21,7 @@ from lapvqa.errors import CheckpointError, ConfigError
 from lapvqa.evaluation.encoders.external import find_weights, read_config
 from lapvqa.evaluation.encoders.from_transformers import load_part
 from lapvqa.evaluation.encoders.packages import optional
+from lapvqa.networks.device import ON_CPU
 from lapvqa.pretrain.files import load_model
 from lapvqa.pretrain.model import CaptioningModel, ContrastiveModel
 from lapvqa.text.bpe import EOT, encoding
@@ -91,7 +92,7 @@ class OwnPhrases(PhraseEncoder):
         else:
             self.about = f"own: the text encoder's output [{self.width}], length 1"
 
-    @torch.inference_mode()
+    @ON_CPU.inference()
     def encode(self, text: str) -> Vector:
         """Map a phrase to the mean of its tokens, embedded or encoded."""
         if isinstance(self._model, ContrastiveModel):
@@ -137,7 +138,7 @@ class TransformersPhrases(PhraseEncoder):
         self.about = f"transformers {_TEXT_MODELS[kind]} text feature, lower case, length 1"
         self.width = len(self.encode("a"))
 
-    @torch.inference_mode()
+    @ON_CPU.inference()
     def encode(self, text: str) -> Vector:
         """Map a phrase to the text feature.
 
