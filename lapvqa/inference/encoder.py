@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,9 @@ class Encoder:
 
     def __init__(self, model: ImageEncoder, reader: Reader, computer: Computer) -> None:
         self.model = model.to(computer.device).eval()
-        self.reader, self.computer = reader, computer
+        self.computer = computer
         self._rows = rows_at_once(model, computer)
+        self.reader = replace(reader, batch=self._rows)  # no batch is half empty
         self.digest = encoder_digest(model)
         """Sha256 of the weights, as the evaluations' protocols name it."""
 
