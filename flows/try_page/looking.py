@@ -64,7 +64,8 @@ class Looker:
         found: dict[str, Any] = {"film": _png(film.pixels), "absent": self.absent}
         if self.captioner is not None:
             (found["report"],) = self.captioner.of_stored(one)
-            looked_at = attention(self.captioner.model, film.pixels, found["report"])
+            model, computer = self.captioner.model, self.captioner.computer
+            looked_at = attention(model, film.pixels, found["report"], computer)
             found["attention"] = _png(_veiled(film.pixels, looked_at))
         if self.findings is not None:
             (found["findings"],) = self.findings.of(feature)
