@@ -41,6 +41,7 @@ class InventoryParams(Section):
     diff_vqa: str
     vindr: str
     ms_cxr: str
+    labels: str = "labels"
 
 
 class SplitParams(Section):
@@ -125,7 +126,8 @@ class FirewallParams(Section):
 class ModelParams(Section):
     """Sizes; the defaults are the published ones.
 
-    ``decoder_*`` is captioning's, ``text_*`` and ``embed_dim`` are those of the pair objectives.
+    ``decoder_*`` is captioning's, ``text_*`` and ``embed_dim`` are those of the pair objectives;
+    coca's layers of words are ``text_depth`` of ``decoder_width``.
     """
 
     image_size: Count = 384
@@ -163,13 +165,20 @@ class ModelParams(Section):
         return self
 
 
+class CocaParams(Section):
+    """Weights of CoCa's two losses; the defaults are the published ones."""
+
+    caption: Annotated[float, Field(gt=0)] = 2.0
+    contrastive: Annotated[float, Field(gt=0)] = 1.0
+
+
 Attention = Literal["auto", "cudnn", "flash", "efficient", "math"]
 
 
 class PretrainParams(Section):
     """Stage pretrain."""
 
-    objective: Literal["captioning", "contrastive", "sigmoid"] = "captioning"
+    objective: Literal["captioning", "contrastive", "sigmoid", "coca"] = "captioning"
     seed: Annotated[int, Field(ge=0)] = 0
     continue_from: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     continue_epochs: Annotated[int, Field(ge=0)] = 0
@@ -191,6 +200,7 @@ class PretrainParams(Section):
     augment: bool = True
     flip: bool = False
     parallel_share: Share = 0.0
+    coca: CocaParams = CocaParams()
     keep_patches: Annotated[float, Field(gt=0, le=1)] = 1.0
     skip_budget: Annotated[int, Field(ge=0)] = 10
     spike_factor: Annotated[float, Field(gt=1)] = 3.0
@@ -249,6 +259,25 @@ class ProbeNih14Params(Section):
     """Linear probe on NIH CXR-14."""
 
     c_grid: list[float]
+
+
+class ProbeArchiveParams(Section):
+    """Linear probe on the archive's own films; of more training films some patients' are taken."""
+
+    uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
+    most_images: Count = 20000
+    c_grid: list[float] = [0.01, 0.1, 1.0, 10.0]
+
+
+class RetrievalParams(Section):
+    """Reports found by their film, films by their report; ``ridge_grid``: penalties to choose from.
+
+    Of more training films some patients' are taken.
+    """
+
+    most_images: Count = 20000
+    most_words: Count = 4096
+    ridge_grid: list[Annotated[float, Field(gt=0)]] = [0.01, 0.1, 1.0, 10.0, 100.0]
 
 
 class RecipeParams(Section):
@@ -377,6 +406,8 @@ class EvaluateParams(Section):
     common: BootstrapParams = BootstrapParams()
     probe_chexpert: ProbeChexpertParams
     probe_nih14: ProbeNih14Params
+    probe_archive: ProbeArchiveParams = ProbeArchiveParams()
+    retrieval: RetrievalParams = RetrievalParams()
     vqa: VqaParams = VqaParams()
     diffvqa: DiffVqaParams = DiffVqaParams()
     rrg: RrgParams = RrgParams()

@@ -22,8 +22,7 @@ from lapvqa.inference.findings import Findings
 from lapvqa.inference.words import Answerer, Captioner
 from lapvqa.job import Job
 from lapvqa.params import Params
-from lapvqa.pretrain.files import read_objective
-from lapvqa.pretrain.model import writes_reports
+from lapvqa.pretrain.files import writes_reports
 from lapvqa.report.patients import Patients, read_patients
 from lapvqa.schemas import IMAGES
 
@@ -79,7 +78,7 @@ class Looker:
 
     def _captioner(self) -> Captioner | None:
         params = self._params
-        if not writes_reports(read_objective(self._job.model)):
+        if not writes_reports(self._job.model):
             self.absent["report"] = f"{params.pretrain.objective} trains no decoder"
             return None
         return Captioner.load(

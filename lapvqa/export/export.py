@@ -29,6 +29,7 @@ from lapvqa.pretrain.files import (
     ENCODER_FILE,
     EPOCHS_DIR,
     EXPORTS_DIR,
+    GRAPHS_FILE,
     LAST_FILE,
     MODEL_FILE,
     ONNX_FILE,
@@ -36,7 +37,7 @@ from lapvqa.pretrain.files import (
     SAFETENSORS_FILE,
     TRAINING_FILE,
 )
-from lapvqa.pretrain.model import CaptioningModel, ContrastiveModel, build_encoder, initial_model
+from lapvqa.pretrain.model import PretrainedModel, build_encoder, initial_model
 from lapvqa.schemas import STORED_SIZE
 
 _BATCHES = (1, 3)
@@ -67,6 +68,13 @@ def run(params: ExportParams, job: Job) -> Counts:
         job.recorder.say(f"{name} computes what {LAST_FILE} computes")
     _remove_others(folder, written)
     digests = {name: storage.sha256_file(folder / name) for name in _weights(folder, written)}
+    graphs = {name: digests.pop(name) for name in written if name.startswith(f"{EXPORTS_DIR}/")}
+    # Apart from the card, which the evaluations stand on: another format changes no result.
+    described = {
+        Path(name).name: {**_about(name, model), "sha256": digest}
+        for name, digest in graphs.items()
+    }
+    storage.write_json(folder / GRAPHS_FILE, described)
     storage.write_json(folder / CARD_FILE, build_card(training, model, digests))
     weights = encoder.state_dict()
     num_parameters = sum(tensor.numel() for tensor in weights.values())
@@ -149,7 +157,7 @@ def _weights(folder: Path, written: list[str]) -> list[str]:
 
 def build_card(
     training: dict[str, Any],
-    model: CaptioningModel | ContrastiveModel,
+    model: PretrainedModel,
     digests: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return card.json: what a reader of the weights must know, and nothing that varies by run."""
@@ -159,9 +167,8 @@ def build_card(
         "pooled_tokens": pooled,
         "patch_tokens": encoder.grid**2,
         "width": encoder.width,
+        **model.outputs(),
     }
-    if isinstance(model, ContrastiveModel):
-        output["embedding"] = model.image_proj.out_features
     return {
         "objective": training["objective"],
         "model": training["params"]["model"],
@@ -176,16 +183,19 @@ def build_card(
         "encoder_of": f"step {training['steps']}, the last",
         "files": {name: _about(name, model) for name in digests},
         "training": {
-            key: training[key]
-            for key in ("data_digest", "train_pairs", "validate_pairs", "steps", "best_step",
-                        "best_val_loss", "began_with")
-            if key in training
+            **{
+                key: training[key]
+                for key in ("data_digest", "train_pairs", "validate_pairs", "steps", "best_step",
+                            "best_val_loss", "began_with")
+                if key in training
+            },
+            **({"parallel_share": training["params"]["parallel_share"]} if model.writes else {}),
         },
         "sha256": digests,
     }  # fmt: skip
 
 
-def _about(name: str, model: CaptioningModel | ContrastiveModel) -> dict[str, Any]:
+def _about(name: str, model: PretrainedModel) -> dict[str, Any]:
     """Describe what a file holds and how it is loaded."""
     encoder = model.vision_encoder
     size = encoder.image_size

@@ -10,12 +10,14 @@ Files, in the order in which data meets them:
     vit_names.py     the encoder's tensors under the names of transformers, and back
     seen.py          whether it may: all that they have seen must be training data still
     loader.py        the pairs to train on, and their batches in an order that needs no memory
-    inputs.py        a batch to model inputs: augmented, masked, renumbered
+    inputs.py        a batch to model inputs: drawn and renumbered ahead, augmented on the device
     model.py         the published models
     encoder.py       the encoder under the path that cards name
-    objective.py     loss and validation of each objective, however a step is cut
+    objectives/      loss and validation of each objective, however a step is cut
     optimizer.py     AdamW and its learning-rate schedule
+    guard.py         may a step change the weights: decided on the device
     trainer.py       the loop, with an exact resume
+    flops.py         the products that a model's parts take
     monitor.py       speed, MFU and memory of a step
     history.py       history.csv, and the chain of losses that makes it checkable
     checkpoint.py    states of an unfinished training
@@ -29,7 +31,7 @@ Files, in the order in which data meets them:
 
 Contracts
     Weights files are plain state dicts, read with ``weights_only=True``.
-    A new objective is a class in objective and its model in model; docs/extending.md adds one.
+    A new objective is a class in objectives and its model in model; docs/extending.md adds one.
     The same parameters and data give the same bytes, however often the run was killed.
 
 Pitfalls

@@ -26,8 +26,8 @@ from lapvqa.params import PretrainParams
 from lapvqa.pretrain.compiled_blocks import kept
 from lapvqa.pretrain.distributed import World
 from lapvqa.pretrain.inputs import Inputs
-from lapvqa.pretrain.model import CaptioningModel, initial_model
-from lapvqa.pretrain.objective import build_objective
+from lapvqa.pretrain.model import initial_model
+from lapvqa.pretrain.objectives.table import OBJECTIVES
 from lapvqa.pretrain.optimizer import build_optimizer
 from lapvqa.schemas import STORED_SIZE
 
@@ -151,7 +151,7 @@ class _FakeStep:
             self._cut_vocabulary()
         self.model.vision_encoder.checkpointing = params.checkpoint_activations
         log_count = torch.empty(workload.vocabulary)
-        self.objective = build_objective(
+        self.objective = OBJECTIVES[params.objective](
             self.model, params, log_count, World(), "ddp", torch.device("cpu")
         )
         self.objective.module = _Autocast(self.objective.module, enabled=workload.on_gpu)
@@ -187,9 +187,7 @@ class _FakeStep:
             self.blocks.append(_Called(block, empty, purpose))
 
     def _parts(self) -> tuple[tuple[nn.Module, str], ...]:
-        model = self.model
-        text = model.decoder if isinstance(model, CaptioningModel) else model.text_encoder
-        return (model.vision_encoder, "encoder"), (text, "decoder")
+        return (self.model.vision_encoder, "encoder"), (self.model.text_side, "decoder")
 
     def _enter(self, purpose: str, *_: Any) -> None:
         self.counter.purpose = purpose if torch.is_grad_enabled() else "forward pass"
@@ -237,7 +235,7 @@ class _FakeStep:
             stored = torch.empty(rows, STORED_SIZE, STORED_SIZE, dtype=torch.uint8, device="meta")
             images = transforms.to_input(stored, self.params.model.image_size)
             if self.params.augment:
-                transforms.augment(images, seed=0, epoch=0, indices=range(rows))
+                transforms.augment(images, torch.empty(rows, transforms.DRAWS, device="meta"))
         del made
 
     def _inputs(self, rows: int) -> Inputs:

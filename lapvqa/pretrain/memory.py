@@ -18,7 +18,7 @@ import torch
 from lapvqa.errors import TrainingError
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain.allocations import Workload, simulate
-from lapvqa.pretrain.objective import LOSSES
+from lapvqa.pretrain.objectives.table import OBJECTIVES
 
 if TYPE_CHECKING:
     from lapvqa.pretrain.trainer import Trainer
@@ -74,7 +74,7 @@ def _for_several_processes(
     if workload.processes == 1:
         return {}
     sizes = {"gradients on their way": parameters}
-    if LOSSES[params.objective].all_pairs_at_once:
+    if OBJECTIVES[params.objective].all_pairs_at_once:
         rows = params.batch_size // workload.processes
         others = params.batch_size - rows
         sizes["logits of other processes"] = _COPIES_OF_LOGITS * 4 * rows * others

@@ -75,7 +75,7 @@ def replay(params: PretrainParams, job: Job, *, first: int, last: int) -> Replay
     if state is not None:
         trainer.load_state(state)
     begun = trainer.progress.step
-    with closing(trainer.loader.batches(begun, last)) as steps:
+    with closing(trainer.steps(begun, last)) as steps:
         for micro in steps:
             trainer.take_step(micro, job.recorder)
     again = trainer.progress.history

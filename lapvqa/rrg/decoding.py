@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lapvqa.datasets.image_folder import Pixels
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation.features import rows_at_once
 from lapvqa.evaluation.image_encoder import OwnEncoder
+from lapvqa.evaluation.report_studies import ReportStudy
 from lapvqa.images.shards import ShardStore
 from lapvqa.images.transforms import to_input
 from lapvqa.networks.device import Computer
 from lapvqa.networks.generation import generate
-from lapvqa.pretrain.files import read_objective
-from lapvqa.pretrain.model import CaptioningModel, writes_reports
-from lapvqa.rrg.studies import ReportStudy
+from lapvqa.pretrain.model import CaptioningModel
 from lapvqa.text.bpe import encoding
 from lapvqa.text.sections import normalise
-
-
-def has_decoder(model: Path) -> bool:
-    """Return whether the model of a folder has a decoder that writes reports."""
-    return writes_reports(read_objective(model))
 
 
 def decode_reports(
@@ -40,7 +34,7 @@ def decode_reports(
     model.to(computer.device)
     size = rows_at_once(OwnEncoder(model.vision_encoder), computer)
 
-    def read(batch: Sequence[ReportStudy]) -> Pixels:
+    def read(batch: Sequence[ReportStudy]) -> NDArray[np.uint8]:
         return store.read([study.shard for study in batch], [study.row for study in batch])
 
     batches = [studies[start : start + size] for start in range(0, len(studies), size)]
@@ -54,7 +48,9 @@ def decode_reports(
 def write_reports(
     model: CaptioningModel, pixels: Tensor, *, computer: Computer, max_new_tokens: int
 ) -> list[str]:
-    """Return the report that ``model`` writes for each stored image uint8 [k, 384, 384], on device.
+    """Return the report that ``model`` writes for each stored image uint8 [k, 384, 384].
+
+    Both are on the computer's device.
 
     Raises ConfigError for more tokens than the decoder has positions.
     """

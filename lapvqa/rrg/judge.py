@@ -14,6 +14,15 @@ import pyarrow.compute as pc
 from lapvqa.evaluation import features, writing
 from lapvqa.evaluation.evaluate import Evaluation
 from lapvqa.evaluation.head_training import describe, train_heads
+from lapvqa.evaluation.report_studies import (
+    ReportStudy,
+    TargetReport,
+    count_languages,
+    most_common,
+    read_samples,
+    read_studies,
+    read_targets,
+)
 from lapvqa.evaluation.results import BASELINE
 from lapvqa.evaluation.visual_tokens import VisualTokens, shard_images
 from lapvqa.evaluation.writing import WritingHead
@@ -23,20 +32,11 @@ from lapvqa.job import Counts, Job
 from lapvqa.metrics.texts.ngrams import bleu_counts, corpus_bleu
 from lapvqa.networks.device import open_computer
 from lapvqa.params import RrgParams
-from lapvqa.pretrain.files import load_captioner, untrained_captioner
+from lapvqa.pretrain.files import load_captioner, untrained_captioner, writes_reports
 from lapvqa.project import Project
 from lapvqa.rrg import scoring
-from lapvqa.rrg.decoding import decode_reports, has_decoder
+from lapvqa.rrg.decoding import decode_reports
 from lapvqa.rrg.heads import ReportGenerationHead
-from lapvqa.rrg.studies import (
-    ReportStudy,
-    TargetReport,
-    count_languages,
-    most_common,
-    read_samples,
-    read_studies,
-    read_targets,
-)
 from lapvqa.schemas import RRG_PREDICTIONS
 
 _JUDGED = 256
@@ -58,7 +58,7 @@ def judge(run: Evaluation[RrgParams]) -> Counts:
     extra = run.empty_extra()
     texts: dict[str, list[str]] = {}
     model = run.encoders.model
-    if model is not None and has_decoder(model):
+    if model is not None and writes_reports(model):
         texts = _decode_all(model, studies, params, job)
     encoders = run.encoders.load()
     head_facts: dict[str, Any] = {"heads": "not trained: no training study has an image and a text"}

@@ -99,7 +99,7 @@ class _Attention(TorchDispatchMode):
 
 def fused_in_a_step(folder: Path, params: PretrainParams) -> Counter[str]:
     trainer = real_step.trainer(folder, params, length=6)
-    (micro,) = trainer.loader.batches(0, 1)
+    (micro,) = trainer.steps(0, 1)
     with _Attention() as attention:
         trainer.gradients(micro, 0)
     return attention.seen

@@ -25,6 +25,7 @@ from lapvqa.pretrain import memory, train
 from lapvqa.pretrain.allocations import Workload
 from lapvqa.pretrain.compiled_blocks import kept
 from lapvqa.pretrain.memory import forecast
+from lapvqa.pretrain.objectives.table import OBJECTIVES
 
 TINY = ModelParams(
     image_size=64, patch_size=16, width=64, depth=2, heads=2, pooled_grid=4, decoder_width=64,
@@ -57,7 +58,7 @@ CHANGES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: "-".join(change) or "plain")
-@pytest.mark.parametrize("objective", ["captioning", "contrastive", "sigmoid"])
+@pytest.mark.parametrize("objective", list(OBJECTIVES))
 def test_is_what_torch_allocates(objective: str, change: dict[str, Any], tmp_path: Path) -> None:
     params = settings(SMALL, objective=objective, **change)
     found, one = allocated(tmp_path, params, LENGTH)
