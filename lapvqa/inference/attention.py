@@ -25,25 +25,21 @@ def attention(
     The mean over heads and over the words of ``report``, as if ``model`` wrote them of the stored
     image uint8 [384, 384].
     """
-    with computer.inference():
-        return _attention(model, computer.put(pixels[None]), report)
-
-
-def _attention(model: CaptioningModel, pixels: Tensor, report: str) -> NDArray[np.float32]:
     decoder, encoder = model.decoder, model.vision_encoder
-    visual = encoder(to_input(pixels, encoder.image_size))
     words = [BEGIN, *encoding().encode_ordinary(report)][: decoder.max_length]
     block = cast("DecoderBlock", decoder.blocks[-1])
     seen: list[Tensor] = []
     hook = block.norm_cross.register_forward_hook(lambda _, __, normed: seen.append(normed))
-    try:
-        decoder(torch.tensor([words], device=pixels.device), visual)
-    finally:
-        hook.remove()
-    (queries,) = split_heads(block.cross.q(seen[0]), 1, block.cross.heads)
-    keys, _ = block.cross.memory(decoder.visual_proj(visual))
-    scores = queries @ keys.transpose(-2, -1) * queries.shape[-1] ** -0.5
-    shares = scores.float().softmax(dim=-1).mean(dim=(0, 1, 2))
+    with computer.inference():
+        visual = encoder(to_input(computer.put(pixels[None]), encoder.image_size))
+        try:
+            decoder(computer.put(torch.tensor([words])), visual)
+        finally:
+            hook.remove()
+        (queries,) = split_heads(block.cross.q(seen[0]), 1, block.cross.heads)
+        keys, _ = block.cross.memory(decoder.visual_proj(visual))
+        scores = queries @ keys.transpose(-2, -1) * queries.shape[-1] ** -0.5
+        shares = scores.float().softmax(dim=-1).mean(dim=(0, 1, 2))
     side = encoder.pooled_grid
     result: Any = shares.view(side, side).cpu().numpy()
     return cast("NDArray[np.float32]", result)
