@@ -93,6 +93,11 @@ def _root() -> Path | None:
         return None
 
 
+def _project_or_none() -> Project | None:
+    root = _root()
+    return None if root is None else Project(root)
+
+
 def _find_project() -> Project:
     """Return the project around the working folder; ConfigError if there is none."""
     here = Path.cwd().resolve()
@@ -154,6 +159,12 @@ def run(
         Path | None,
         typer.Option(help="Write this file's values into params.yaml first; says what changed."),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Sizes that fit a machine: demo, laptop, gpu-24, gpu-40, gpu-80, gpu-141, or auto."
+        ),
+    ] = None,
     source: Annotated[
         Path | None,
         typer.Option(
@@ -173,8 +184,9 @@ def run(
     from flows.commands.run import execute
 
     return execute(
-        _find_project(), stage=stage, params_file=params, source=source, accept_loss=accept_loss
-    )
+        _find_project(), stage=stage, params_file=params, preset=preset, source=source,
+        accept_loss=accept_loss,
+    )  # fmt: skip
 
 
 @app.command()
@@ -263,8 +275,7 @@ def doctor() -> int:
     """
     from flows.commands.doctor import execute
 
-    root = _root()
-    return execute(None if root is None else Project(root))
+    return execute(_project_or_none())
 
 
 @app.command()
@@ -572,6 +583,19 @@ def card(
 
 
 @app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="The folder to write.")],
+    model: Annotated[
+        str | None, typer.Argument(help="A model, as for `lapvqa card`; else that of params.yaml.")
+    ] = None,
+) -> int:
+    """Write the encoder as a model repository: transformers, timm, card, licence (params.yaml)."""
+    from flows.commands.export import execute
+
+    return execute(_find_project(), folder, model=model)
+
+
+@app.command()
 def bundle(
     target: Annotated[
         str | None, typer.Argument(help="A model's folder, an output, a stage, or a run id.")
@@ -662,6 +686,65 @@ def score(
     from flows.commands.score import execute
 
     return execute(_find_project(), task=task, predictions=predictions, as_json=as_json)
+
+
+_Films = Annotated[list[Path], typer.Argument(help="DICOM files, PNG, JPEG, or folders of them.")]
+_Model = Annotated[
+    str | None,
+    typer.Option(
+        help="A folder or file of weights, champion, or models:/NAME/VERSION; else the model that "
+        "params.yaml names."
+    ),
+]
+
+
+@app.command()
+def embed(
+    films: _Films,
+    model: _Model = None,
+    out: Annotated[Path, typer.Option(help="The table to write.")] = Path("features.parquet"),
+) -> int:
+    """Write the encoder's features of films to a table, a row per film, rejects with reasons."""
+    from flows.commands.using import embed as execute
+
+    return execute(_project_or_none(), films, model=model, out=out)
+
+
+@app.command()
+def caption(
+    films: _Films,
+    model: _Model = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON per film.")] = False,
+) -> int:
+    """Write the report of each film, as the captioning model does. Research use only."""
+    from flows.commands.using import caption as execute
+
+    return execute(_project_or_none(), films, model=model, as_json=as_json)
+
+
+@app.command()
+def ask(
+    film: Annotated[Path, typer.Argument(help="A film, or a folder of them.")],
+    question: Annotated[str, typer.Argument(help='Such as "is there pleural effusion?"')],
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON per film.")] = False,
+) -> int:
+    """Answer a question about a film with the head of the evaluation vqa. Research use only."""
+    from flows.commands.using import ask as execute
+
+    return execute(_find_project(), [film], question, as_json=as_json)
+
+
+@app.command("try")
+def try_(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open it, or only say the address.")
+    ] = True,
+) -> int:
+    """Open a page on this machine: drop a film, see report, findings, similar films, attention."""
+    from flows.commands.try_page import execute
+
+    return execute(_find_project(), port=port, browser=browser)
 
 
 @app.command()

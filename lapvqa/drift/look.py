@@ -99,7 +99,7 @@ def look(
     level = 0.0
     if found.compared:  # a look at nothing spends nothing
         level = spending.level(params.false_alarms_per_year, now - _last_spent(project, frozen))
-    with threadpool_limits(job.machine.workers, user_api="blas"):
+    with threadpool_limits(job.computing.cpu_threads, user_api="blas"):
         compared = compare(
             found.compared,
             lambda stream: _numbers_of(stream, tables, encoder, job),

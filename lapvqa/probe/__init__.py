@@ -6,6 +6,7 @@ Files, in the order in which data meets them:
     on_nih14.py     the record for NIH ChestX-ray14
     judge.py        features of every image, a probe per encoder, predictions and protocol
     linear.py       the classifiers: standardised features, L2, regularisation chosen on validation
+    head_file.py    the fitted regressions as a file, extra/probe.safetensors
     scoring.py      AUROC, AUPRC and calibration of predictions
 
 Contracts
