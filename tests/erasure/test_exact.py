@@ -101,9 +101,9 @@ class Work:
 
 
 def retrained(project: Project) -> dict[str, str]:
-    """Let the round that is wanted be taken, in half an hour; return what it has made."""
+    """Let the round that is wanted be taken, after a rest; return what it has made."""
     work = Work(project)
-    later = datetime.now(UTC) + timedelta(minutes=31)
+    later = datetime.now(UTC) + timedelta(hours=13)
     (cause,) = wanted.load(project).causes
     assert (cause.cause, cause.facts) == (wanted.ERASURE, {"request": "R1"})
     assert rounds.take_turn(project, work, lambda: later, lambda _: None).outcome == "trained"
