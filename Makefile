@@ -42,8 +42,8 @@ setup-pacs: setup ## what `lapvqa receive` and `pull` need besides
 
 setup-dev: $(VENV)/.dev
 
-$(VENV)/.dev: requirements/lock-dev.txt requirements/lock-dask.txt requirements/lock-export.txt requirements/lock-lineage.txt requirements/lock-pacs.txt requirements/lock-parity.txt $(VENV)/.runtime
-	$(BIN)/python -m pip install --quiet -r requirements/lock-dev.txt -r requirements/lock-dask.txt -r requirements/lock-export.txt -r requirements/lock-lineage.txt -r requirements/lock-pacs.txt
+$(VENV)/.dev: requirements/lock-dev.txt requirements/lock-docs.txt requirements/lock-dask.txt requirements/lock-export.txt requirements/lock-lineage.txt requirements/lock-pacs.txt requirements/lock-parity.txt $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet -r requirements/lock-dev.txt -r requirements/lock-docs.txt -r requirements/lock-dask.txt -r requirements/lock-export.txt -r requirements/lock-lineage.txt -r requirements/lock-pacs.txt
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements/lock-parity.txt
 	touch $@
 
@@ -76,8 +76,9 @@ crate: setup-dev .venv-crate/.done ## what roc-validator says of an exported Pro
 	.venv-crate/bin/python -m pip install --quiet roc-validator==0.13.0
 	touch $@
 
-docs: setup-dev ## regenerate the generated pages
-	$(BIN)/python docs/make_artifacts.py
+docs: setup-dev ## the generated pages from the code, then site/: the documentation, offline, every link checked
+	$(BIN)/python docs/make_reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean: ## remove what the pipeline wrote here, the demo too; ledger, key, arrivals and open erasures stay
 	rm -rf data models results reports demo

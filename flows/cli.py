@@ -172,6 +172,12 @@ def run(
             "The folder that params.yaml names switches back."
         ),
     ] = None,
+    reports: Annotated[
+        Path | None,
+        typer.Option(
+            help="Its reports, if they lie elsewhere: a table or a folder. With --source, or alone."
+        ),
+    ] = None,
     accept_loss: Annotated[
         bool,
         typer.Option(
@@ -185,6 +191,7 @@ def run(
 
     return execute(
         _find_project(), stage=stage, params_file=params, preset=preset, source=source,
+        reports=reports,
         accept_loss=accept_loss,
     )  # fmt: skip
 
@@ -512,6 +519,7 @@ def patient(
     return execute(_find_project(), patient_id, person=True, as_json=as_json, html=html)
 
 
+@app.command("compare")
 @lineage_app.command()
 def diff(
     first: _Target,

@@ -41,6 +41,7 @@ class InventoryParams(Section):
     diff_vqa: str
     vindr: str
     ms_cxr: str
+    labels: str = "labels"
 
 
 class SplitParams(Section):
@@ -261,6 +262,25 @@ class ProbeNih14Params(Section):
     c_grid: list[float]
 
 
+class ProbeArchiveParams(Section):
+    """Linear probe on the archive's own films; of more training films some patients' are taken."""
+
+    uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
+    most_images: Count = 20000
+    c_grid: list[float] = [0.01, 0.1, 1.0, 10.0]
+
+
+class RetrievalParams(Section):
+    """Reports found by their film, films by their report; ``ridge_grid``: penalties to choose from.
+
+    Of more training films some patients' are taken.
+    """
+
+    most_images: Count = 20000
+    most_words: Count = 4096
+    ridge_grid: list[Annotated[float, Field(gt=0)]] = [0.01, 0.1, 1.0, 10.0, 100.0]
+
+
 class RecipeParams(Section):
     """How a head is trained; the encoder is frozen, or native: trained with the head.
 
@@ -387,6 +407,8 @@ class EvaluateParams(Section):
     common: BootstrapParams = BootstrapParams()
     probe_chexpert: ProbeChexpertParams
     probe_nih14: ProbeNih14Params
+    probe_archive: ProbeArchiveParams = ProbeArchiveParams()
+    retrieval: RetrievalParams = RetrievalParams()
     vqa: VqaParams = VqaParams()
     diffvqa: DiffVqaParams = DiffVqaParams()
     rrg: RrgParams = RrgParams()

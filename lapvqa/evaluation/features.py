@@ -111,6 +111,22 @@ def open_store(encoder: ImageEncoder, kind: Kind, *, job: Job, grid: int = 0) ->
     return FeatureStore(act, folder, computer)
 
 
+def means(
+    encoders: Mapping[str, ImageEncoder],
+    digests: Sequence[str],
+    read: Callable[[Sequence[int]], Pixels],
+    *,
+    job: Job,
+) -> dict[str, NDArray[np.float32]]:
+    """Return the mean over each encoder's tokens for each image, [n, D]; see ``fill``."""
+    values = {}
+    for name, encoder in encoders.items():
+        store = open_store(encoder, "mean", job=job)
+        store.fill(digests, read, progress=partial(job.recorder.progress, unit="images", note=name))
+        values[name] = store.take(digests)
+    return values
+
+
 def describe(encoders: Mapping[str, ImageEncoder]) -> dict[str, str]:
     """Return what the systems' encoders are, for a protocol."""
     digests = {
