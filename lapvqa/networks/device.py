@@ -49,11 +49,7 @@ def choose_device(machine: Machine, local_rank: int = 0) -> torch.device:
         if not torch.cuda.is_available():
             refuse_unusable_gpu()
             return torch.device("cpu")
-        return (
-            torch.device("cuda", local_rank)
-            if machine.training.processes > 1
-            else torch.device("cuda")
-        )
+        return _own_gpu(torch.device("cuda"), machine, local_rank)
     if machine.training.processes > 1 and ":" in machine.device:
         raise ConfigError(
             f"local.yaml: device is {machine.device!r}, but each of training.processes "
@@ -61,7 +57,7 @@ def choose_device(machine: Machine, local_rank: int = 0) -> torch.device:
             hint="set device: cuda; CUDA_VISIBLE_DEVICES says which ones there are",
         )
     try:
-        device = torch.device(machine.device)
+        device = _own_gpu(torch.device(machine.device), machine, local_rank)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         if machine.device.startswith("cuda") and not torch.cuda.is_available():
@@ -70,6 +66,13 @@ def choose_device(machine: Machine, local_rank: int = 0) -> torch.device:
             f"local.yaml: device is {machine.device!r}; torch cannot use it here",
             hint="set device: auto, cpu or cuda",
         ) from error
+    return device
+
+
+def _own_gpu(device: torch.device, machine: Machine, local_rank: int) -> torch.device:
+    """Return the GPU of one of several processes, where ``device`` names none of them."""
+    if str(device) == "cuda" and machine.training.processes > 1:
+        return torch.device("cuda", local_rank)
     return device
 
 
