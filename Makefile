@@ -1,13 +1,16 @@
-# Everything that is done twice. Needs Python 3.11, git and make; `make` alone lists the targets.
+# Everything that is done twice. Needs Python 3.11 to 3.13, git and make; `make` alone lists the targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_VERSION := 26.3
+# Such as WHEELS=wheels: install from that folder alone, which `make wheelhouse` has filled.
+WHEELS ?=
+FROM := $(if $(WHEELS),--no-index --find-links $(WHEELS))
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup setup-export setup-lineage setup-served setup-pacs setup-plots setup-dev demo up down test lint bench crate docs clean
+.PHONY: help setup wheelhouse setup-export setup-lineage setup-served setup-pacs setup-plots setup-dev demo up down test lint bench crate docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -15,27 +18,30 @@ help: ## list the targets
 setup: $(VENV)/.runtime ## virtual environment in .venv, exact versions from the lock
 
 $(VENV)/.runtime: requirements/lock.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "Python 3.11 is needed (found %d.%d); say which with: make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed (found %d.%d); say which with: make PYTHON=/path/to/python3" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet pip==$(PIP_VERSION)
-	$(BIN)/python -m pip install --quiet -r requirements/lock.txt
+	$(BIN)/python -m pip install --quiet $(FROM) pip==$(PIP_VERSION)
+	$(BIN)/python -m pip install --quiet $(FROM) -c requirements/lock-cuda.txt -r requirements/lock.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
+wheelhouse: ## all packages as wheels in wheels/, for a machine without internet: make setup WHEELS=wheels
+	$(PYTHON) -m pip wheel --quiet --wheel-dir wheels pip==$(PIP_VERSION) -c requirements/lock-cuda.txt -r requirements/lock.txt -r requirements/lock-pacs.txt
+
 setup-export: setup ## what export.onnx needs besides
-	$(BIN)/python -m pip install --quiet -r requirements/lock.txt -r requirements/lock-export.txt
+	$(BIN)/python -m pip install --quiet $(FROM) -c requirements/lock-cuda.txt -r requirements/lock.txt -r requirements/lock-export.txt
 
 setup-lineage: setup ## what `lapvqa export-lineage` needs besides
-	$(BIN)/python -m pip install --quiet -r requirements/lock.txt -r requirements/lock-lineage.txt
+	$(BIN)/python -m pip install --quiet $(FROM) -c requirements/lock-cuda.txt -r requirements/lock.txt -r requirements/lock-lineage.txt
 
 setup-served: setup ## drivers for PostgreSQL and S3, for servers that keep the records there
-	$(BIN)/python -m pip install --quiet -r requirements/lock.txt -r requirements/lock-served.txt
+	$(BIN)/python -m pip install --quiet $(FROM) -c requirements/lock-cuda.txt -r requirements/lock.txt -r requirements/lock-served.txt
 
 setup-pacs: setup ## what `lapvqa receive` and `pull` need besides
-	$(BIN)/python -m pip install --quiet -r requirements/lock.txt -r requirements/lock-pacs.txt
+	$(BIN)/python -m pip install --quiet $(FROM) -c requirements/lock-cuda.txt -r requirements/lock.txt -r requirements/lock-pacs.txt
 
 setup-plots: setup ## what `lapvqa open plots` needs besides
-	$(BIN)/python -m pip install --quiet -r requirements/lock.txt -r requirements/lock-plots.txt
+	$(BIN)/python -m pip install --quiet $(FROM) -c requirements/lock-cuda.txt -r requirements/lock.txt -r requirements/lock-plots.txt
 
 setup-dev: $(VENV)/.dev
 

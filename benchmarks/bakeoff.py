@@ -75,10 +75,12 @@ class Contender:
     name: str
     objective: str
     times: int = 1
+    decays: tuple[float, ...] = ()
+    """Of the averages that are kept beside it."""
 
 
 CONTENDERS = (
-    Contender("captioning", "captioning"),
+    Contender("captioning", "captioning", decays=DECAYS),
     Contender("InfoNCE", "contrastive"),
     Contender("sigmoid", "sigmoid"),
     Contender("InfoNCE, batch x 4", "contrastive", times=4),
@@ -92,11 +94,6 @@ class Job:
     contender: Contender
     params: PretrainParams
     points: tuple[int, ...]
-
-    @property
-    def decays(self) -> tuple[float, ...]:
-        """The averages that are kept beside it."""
-        return DECAYS if self.contender.objective == "captioning" else ()
 
 
 def make_jobs(base: PretrainParams, *, epochs: int, seeds: int) -> list[Job]:
@@ -166,7 +163,7 @@ def train(
     """Run a job; return one row per probed encoder, and the encoders by the rows' ``system``."""
     # Without threads that read ahead, the process's seconds are the training's.
     trainer = Trainer(job.params, corpus, torch.device("cpu"), training=Training(loader_threads=0))
-    averages = {f"average {decay}": Average(trainer.model, decay) for decay in job.decays}
+    averages = {f"average {decay}": Average(trainer.model, decay) for decay in job.contender.decays}
     watch, rows, encoders = Watch(), [], {}
 
     def note(weights: str, epoch: int, validation: Mapping[str, float]) -> None:
@@ -203,7 +200,7 @@ def _train_epoch(
 ) -> None:
     first, last = epoch * trainer.steps_per_epoch, (epoch + 1) * trainer.steps_per_epoch
     watch.start()
-    with closing(trainer.loader.batches(first, last)) as steps:
+    with closing(trainer.steps(first, last)) as steps:
         for micro in steps:
             trainer.take_step(micro, recorder)
             watch.stop()

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ from lapvqa.params import ModelParams
 from lapvqa.pretrain.distributed import World
 from lapvqa.pretrain.inputs import Inputs
 from lapvqa.pretrain.model import CaptioningModel, initial_model
-from lapvqa.pretrain.objective import Captioning
+from lapvqa.pretrain.objectives.captioning import Captioning
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "pretrain"))
@@ -138,8 +139,7 @@ def contenders(vocabulary: CutVocabulary, *, compiled: bool) -> dict[str, Step]:
     """Return every contender's step, all from the same weights."""
 
     def start() -> CaptioningModel:
-        model = initial_model(SIZES, seed=0)
-        assert isinstance(model, CaptioningModel)
+        model = cast("CaptioningModel", initial_model(SIZES, seed=0))
         cut = initial_model(SIZES, seed=0)
         vocabulary.cut(cut)
         # Rows of tokens that never occur start equal, as the pipeline has them.

@@ -7,6 +7,7 @@ Files, in the order in which data meets them:
     __main__.py  `python -m flows` is `lapvqa`
     cli.py       the command line: options and help
     commands/    what each command does
+    try_page/    the page of `lapvqa try`
     pipeline.py  the pipeline as one Prefect flow, and one flow per stage
     retraining.py  when the pipeline runs anew: decide, train, ask the gate
 

@@ -93,6 +93,11 @@ def _root() -> Path | None:
         return None
 
 
+def _project_or_none() -> Project | None:
+    root = _root()
+    return None if root is None else Project(root)
+
+
 def _find_project() -> Project:
     """Return the project around the working folder; ConfigError if there is none."""
     here = Path.cwd().resolve()
@@ -154,6 +159,12 @@ def run(
         Path | None,
         typer.Option(help="Write this file's values into params.yaml first; says what changed."),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Sizes that fit a machine: demo, laptop, gpu-24, gpu-40, gpu-80, gpu-141, or auto."
+        ),
+    ] = None,
     source: Annotated[
         Path | None,
         typer.Option(
@@ -179,7 +190,8 @@ def run(
     from flows.commands.run import execute
 
     return execute(
-        _find_project(), stage=stage, params_file=params, source=source, reports=reports,
+        _find_project(), stage=stage, params_file=params, preset=preset, source=source,
+        reports=reports,
         accept_loss=accept_loss,
     )  # fmt: skip
 
@@ -270,8 +282,7 @@ def doctor() -> int:
     """
     from flows.commands.doctor import execute
 
-    root = _root()
-    return execute(None if root is None else Project(root))
+    return execute(_project_or_none())
 
 
 @app.command()
@@ -340,13 +351,23 @@ def schedule(
     """Stay and look for what asks for a retraining, until interrupted."""
     from flows.commands import schedule as command
 
+    if zone and not cron:
+        raise ConfigError(
+            "--zone says in which zone --cron is meant, and found no --cron",
+            hint='lapvqa schedule --cron "0 2 * * *" --zone Europe/Berlin',
+        )
     if context.invoked_subcommand is not None:
+        if cron or crontab or systemd:
+            raise ConfigError(
+                f"`lapvqa schedule {context.invoked_subcommand}` takes no option before its name",
+                hint="`lapvqa schedule deploy --cron` makes a clock for a deployment",
+            )
         return 0
     project = _find_project()
     if crontab:
-        return command.print_crontab(project, cron)
+        return command.print_crontab(project, cron=cron, zone=zone)
     if systemd:
-        return command.print_systemd(project)
+        return command.print_systemd(project, cron=cron, zone=zone)
     return command.execute(project, cron=cron, zone=zone)
 
 
@@ -367,11 +388,14 @@ def schedule_next(count: _Count = 5) -> int:
 
 
 @schedule_app.command("deploy")
-def schedule_deploy() -> int:
+def schedule_deploy(
+    cron: Annotated[str | None, typer.Option(help="When to ask. Kept.")] = None,
+    zone: Annotated[str | None, typer.Option(help="Of these times; else this machine's.")] = None,
+) -> int:
     """Leave the looking to workers of the Prefect server in local.yaml: a deployment, a pool."""
     from flows.commands.schedule import deploy
 
-    return deploy(_find_project())
+    return deploy(_find_project(), cron=cron, zone=zone)
 
 
 @schedule_app.command("pause")
@@ -567,6 +591,19 @@ def card(
 
 
 @app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="The folder to write.")],
+    model: Annotated[
+        str | None, typer.Argument(help="A model, as for `lapvqa card`; else that of params.yaml.")
+    ] = None,
+) -> int:
+    """Write the encoder as a model repository: transformers, timm, card, licence (params.yaml)."""
+    from flows.commands.export import execute
+
+    return execute(_find_project(), folder, model=model)
+
+
+@app.command()
 def bundle(
     target: Annotated[
         str | None, typer.Argument(help="A model's folder, an output, a stage, or a run id.")
@@ -657,6 +694,65 @@ def score(
     from flows.commands.score import execute
 
     return execute(_find_project(), task=task, predictions=predictions, as_json=as_json)
+
+
+_Films = Annotated[list[Path], typer.Argument(help="DICOM files, PNG, JPEG, or folders of them.")]
+_Model = Annotated[
+    str | None,
+    typer.Option(
+        help="A folder or file of weights, champion, or models:/NAME/VERSION; else the model that "
+        "params.yaml names."
+    ),
+]
+
+
+@app.command()
+def embed(
+    films: _Films,
+    model: _Model = None,
+    out: Annotated[Path, typer.Option(help="The table to write.")] = Path("features.parquet"),
+) -> int:
+    """Write the encoder's features of films to a table, a row per film, rejects with reasons."""
+    from flows.commands.using import embed as execute
+
+    return execute(_project_or_none(), films, model=model, out=out)
+
+
+@app.command()
+def caption(
+    films: _Films,
+    model: _Model = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON per film.")] = False,
+) -> int:
+    """Write the report of each film, as the captioning model does. Research use only."""
+    from flows.commands.using import caption as execute
+
+    return execute(_project_or_none(), films, model=model, as_json=as_json)
+
+
+@app.command()
+def ask(
+    film: Annotated[Path, typer.Argument(help="A film, or a folder of them.")],
+    question: Annotated[str, typer.Argument(help='Such as "is there pleural effusion?"')],
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON per film.")] = False,
+) -> int:
+    """Answer a question about a film with the head of the evaluation vqa. Research use only."""
+    from flows.commands.using import ask as execute
+
+    return execute(_find_project(), [film], question, as_json=as_json)
+
+
+@app.command("try")
+def try_(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open it, or only say the address.")
+    ] = True,
+) -> int:
+    """Open a page on this machine: drop a film, see report, findings, similar films, attention."""
+    from flows.commands.try_page import execute
+
+    return execute(_find_project(), port=port, browser=browser)
 
 
 @app.command()

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from prefect import flow
 from rich.console import Console
 
-from flows.commands import edit_settings
+from flows.commands import drift, edit_settings
 from flows.commands.gate import show
 from flows.commands.run import run_pipeline
 from lapvqa import storage
@@ -60,6 +60,12 @@ class PipelineWork:
 
     project: Project
     console: Console
+
+    def look_for_drift(self) -> None:
+        """Bring the data up to date and look; a look that cannot be taken stops no training."""
+        run_pipeline(self.project.root, stage=_LAST_OF_DATA, console=self.console)
+        for line in drift.look_of_a_round(self.project):
+            self.say(line)
 
     def count_new(self) -> int:
         """Bring the data up to date; return the studies to learn from that are new."""

@@ -10,6 +10,7 @@ Files, in the order in which data meets them:
     errors.py     errors, named by what the reader can do about them
     schemas.py    the columns of every table
     storage.py    atomic, checked reads and writes; locks
+    arrivals.py   the list of what has arrived from the hospital
     recorder.py   what a running stage tells: progress, metrics, counts
     runtime.py    the process: cores, death of the parent
     job.py        what a stage is handed: project, machine, recorder, folders
@@ -39,6 +40,7 @@ Files, in the order in which data meets them:
     rrg/          report generation
     ad/           abnormality detection
     pg/           phrase grounding
+    inference/    a trained model used: films to features, captions, answers
     report/       stage 8: the page a person reads
     uptodate/     is there anything to do, told without DVC
     lineage/      where a result came from
@@ -49,4 +51,16 @@ Files, in the order in which data meets them:
     erasure/      a patient, out of every store, and the proof of it
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lapvqa.inference.encoder import Encoder as Encoder
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Encoder":  # torch is imported with it
+        return import_module("lapvqa.inference.encoder").Encoder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

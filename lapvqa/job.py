@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lapvqa.machine import Machine, load_machine
-from lapvqa.params import InventoryParams, load_params
+from lapvqa.params import ComputingParams, InventoryParams, load_params
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 
@@ -21,6 +21,7 @@ class Job:
 
     ``folders``: absolute path of each input folder, by its name in ``InventoryParams``.
     ``keep_ids``: identifiers stand in the tables as they are, not as keyed hashes.
+    ``computing``: how torch computes.
     ``files_gone``: share of an input folder's files that may be gone since the last inventory.
     """
 
@@ -31,6 +32,7 @@ class Job:
     objective: str
     keep_ids: bool
     files_gone: float = 1.0
+    computing: ComputingParams = ComputingParams()
 
     @property
     def model(self) -> Path:
@@ -48,5 +50,5 @@ def open_job(project: Project, recorder: Recorder, *, machine: Machine | None = 
     }
     return Job(
         project, machine, recorder, folders, params.pretrain.objective,
-        params.ingest.deid.keep_ids, params.safeguards.files_gone,
+        params.ingest.deid.keep_ids, params.safeguards.files_gone, params.computing,
     )  # fmt: skip

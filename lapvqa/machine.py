@@ -156,11 +156,21 @@ class Sender(Section):
         return addresses
 
 
+class Tls(Section):
+    """PEM files; ``authorities``: whose certificates senders have to show; without, none are."""
+
+    certificate: str
+    key: str
+    authorities: str | None = None
+
+
 class Receiver(Section):
     """Where `lapvqa receive` listens, and for whom: a source for each called AE title."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 11112
+    tls: Tls | None = None
+    """Without, what is sent can be read on its way."""
     sources: dict[SourceName, Sender] = {}
     associations: Annotated[int, Field(ge=1, le=100)] = 10
     timeout_seconds: Annotated[float, Field(gt=0)] = 30.0

@@ -126,7 +126,8 @@ class FirewallParams(Section):
 class ModelParams(Section):
     """Sizes; the defaults are the published ones.
 
-    ``decoder_*`` is captioning's, ``text_*`` and ``embed_dim`` are those of the pair objectives.
+    ``decoder_*`` is captioning's, ``text_*`` and ``embed_dim`` are those of the pair objectives;
+    coca's layers of words are ``text_depth`` of ``decoder_width``.
     """
 
     image_size: Count = 384
@@ -164,16 +165,27 @@ class ModelParams(Section):
         return self
 
 
+class CocaParams(Section):
+    """Weights of CoCa's two losses; the defaults are the published ones."""
+
+    caption: Annotated[float, Field(gt=0)] = 2.0
+    contrastive: Annotated[float, Field(gt=0)] = 1.0
+
+
 Attention = Literal["auto", "cudnn", "flash", "efficient", "math"]
 
 
 class PretrainParams(Section):
     """Stage pretrain."""
 
-    objective: Literal["captioning", "contrastive", "sigmoid"] = "captioning"
+    objective: Literal["captioning", "contrastive", "sigmoid", "coca"] = "captioning"
     seed: Annotated[int, Field(ge=0)] = 0
     continue_from: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     continue_epochs: Annotated[int, Field(ge=0)] = 0
+    init: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][^\\:]*$")] | None = None
+    """Folder or file of a ViT within the project, with which the vision encoder begins."""
+    init_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """Of those weights: so they are as much an input of the stage as a file would be."""
     replay: Share = 1.0
     model: ModelParams = ModelParams()
     epochs: Count
@@ -187,6 +199,7 @@ class PretrainParams(Section):
     augment: bool = True
     flip: bool = False
     parallel_share: Share = 0.0
+    coca: CocaParams = CocaParams()
     keep_patches: Annotated[float, Field(gt=0, le=1)] = 1.0
     skip_budget: Annotated[int, Field(ge=0)] = 10
     spike_factor: Annotated[float, Field(gt=1)] = 3.0
@@ -194,19 +207,37 @@ class PretrainParams(Section):
     compile: bool = False
     attention: Attention = "auto"
     deterministic: bool = True
-    cpu_threads: Count = 1
     checkpoint_every_steps: Count = 100
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
     save_every_epochs: Annotated[int, Field(ge=0)] = 0
     samples: Annotated[int, Field(ge=0, le=64)] = 4
 
+    @model_validator(mode="after")
+    def _has_one_beginning(self) -> PretrainParams:
+        if self.init and self.continue_from:
+            raise ValueError("init and continue_from are two beginnings; set one of them")
+        if self.init and ".." in self.init.split("/"):
+            raise ValueError("init must lie within the project; put the folder, or a link, there")
+        return self
+
+
+class ComputingParams(Section):
+    """How every stage computes with torch; bits depend on it."""
+
+    cpu_threads: Count = 1
+
 
 class ExportParams(Section):
-    """Stage export; tolerances are relative to the largest output."""
+    """Stage export; tolerances are relative to the largest output.
+
+    ``license``: under which others may use the weights, as Hugging Face's hub names it; `lapvqa
+    export` needs it.
+    """
 
     tolerance: Annotated[float, Field(ge=0)] = 1e-6
     onnx: bool = False
     onnx_tolerance: Annotated[float, Field(ge=0)] = 1e-5
+    license: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9.+-]*$")] | None = None
 
 
 class BootstrapParams(Section):
@@ -253,10 +284,12 @@ class RetrievalParams(Section):
 class RecipeParams(Section):
     """How a head is trained; the encoder is frozen, or native: trained with the head.
 
-    ``seeds``: heads per encoder, with the seeds ``seed``, ``seed`` + 1, ...
+    ``token_grid``: the head reads the means of so many cells a side of an image's tokens; 0: the
+    tokens as they are. ``seeds``: heads per encoder, with the seeds ``seed``, ``seed`` + 1, ...
     """
 
     encoder: Literal["frozen", "native"] = "frozen"
+    token_grid: Annotated[int, Field(ge=0)] = 0
     epochs: Count = 10
     batch_size: Count = 32
     lr: Annotated[float, Field(gt=0, le=1)] = 1e-4
@@ -453,6 +486,7 @@ class RetrainingParams(Section):
     new_gigabytes: Annotated[float, Field(ge=0)] = 0
     each_arrival: bool = False
     least_new: Count = 1
+    look_studies: Annotated[int, Field(ge=0)] = 200
     fallen: Annotated[float, Field(gt=0)] = 0.02
     quiet_minutes: Annotated[float, Field(ge=0)] = 30
     patience_hours: Annotated[float, Field(ge=0)] = 24
@@ -488,6 +522,7 @@ class GateParams(Section):
     slice_patients: Annotated[int, Field(ge=2)] = 20
     worthwhile: Margin = 0.02
     guard_level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    successor_margin: Margin = 0.02
     patients: Annotated[int, Field(ge=2)] = 30
     budget: GateBudgetParams = GateBudgetParams()
     sealed_share: Share = 0.5
@@ -500,6 +535,7 @@ class Params(Section):
     ingest: IngestParams
     tokens: TokensParams
     firewall: FirewallParams = FirewallParams()
+    computing: ComputingParams = ComputingParams()
     pretrain: PretrainParams
     export: ExportParams
     evaluate: EvaluateParams

@@ -304,6 +304,10 @@ class Project:
         """Folder of such weights: model_last.pt and members.parquet."""
         return self.starts / sha256
 
+    def champion(self, sha256: str) -> Path:
+        """Folder of a registered encoder that was fetched: encoder.safetensors and card.json."""
+        return self.state / "champions" / sha256[:16]
+
     @property
     def noticed_studies(self) -> Path:
         """When each study was first noticed, in lines, for those that no arrival names."""

@@ -1,17 +1,20 @@
-"""Calls to the operating system: die with the parent, heed interrupts, count the usable cores."""
+"""The operating system: die with the parent, heed interrupts, usable cores, a GPU, a compiler."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
+_COMPILERS = {True: ("CC", "gcc", "clang", "cc"), False: ("CXX", "g++", "clang++", "c++")}
 
 
 def die_with_parent(parent: int | None = None, *, by: signal.Signals = signal.SIGKILL) -> None:
@@ -53,3 +56,19 @@ def interruptible() -> Iterator[None]:
 def available_cores() -> int:
     """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def has_gpu(root: Path = Path("/")) -> bool:
+    """Tell whether the machine has an NVIDIA GPU, usable or not: whether there is a file of one."""
+    return any(root.glob("dev/nvidia[0-9]*"))
+
+
+def compiler(*, for_gpu: bool) -> str | None:
+    """Return the name of the compiler that torch.compile builds kernels with; None without one.
+
+    Of C for a GPU (Triton's launchers), of C++ for a CPU.
+    """
+    variable, *names = _COMPILERS[for_gpu]
+    candidates = (os.environ.get(variable), *names)
+    found = next((name for name in candidates if name and shutil.which(name)), None)
+    return found and Path(found).name

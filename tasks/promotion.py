@@ -248,7 +248,7 @@ def _judged(
     from lapvqa.evaluation import external_encoders
     from tasks.judging import judge_encoder
 
-    name, kept = _name_of(sha256), project.state / "champions" / sha256[:16]
+    name, kept = _name_of(sha256), project.champion(sha256)
     path = registry.fetch(store, project, sha256, kept)
     external_encoders.claim(name, path, project)
     digest = str(external_encoders.read_encoders(project)[name]["digest"])

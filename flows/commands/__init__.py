@@ -3,9 +3,12 @@
 Files, in the order in which data meets them:
     demo.py           make the demo archive, then run the pipeline on it
     doctor.py         is this machine fit for a run?
+    device_trials.py  three small computations that training needs, tried on the device
     inspection.py     `inspect`: what would become of a file, a folder or a report
     run.py            bring the project up to date: nothing to do, or server, flow, results
     edit_settings.py  `run --params` and `--source`: params.yaml and local.yaml, edited
+    presets.py        sizes that fit a machine, and what a run with them takes
+    cost.py           the disk that a run takes, and the images that it trains on
     run_summary.py    what came out of a run: counts, metrics, where to look
     retrain.py        is the encoder trained anew? decide, and do it
     schedule.py       wait for what asks for a retraining; the clock, and timers of others
@@ -22,9 +25,13 @@ Files, in the order in which data meets them:
     comparison.py     the table of encoders side by side
     gate.py           candidate against champion, the sealed share, the way back
     score.py          score anybody's predictions
+    using.py          `embed`, `caption`, `ask`: films to features and words
+    try_page.py       `try`: a page for a film and what the model makes of it
+    chosen_model.py   the model that is used: a folder, the champion, a registered version
     lineage.py        up, down, diff, why, verify, log: where from, what became of it
     drift.py          has what arrives changed?
     erase.py          a patient, out of every store
+    export.py         the encoder as a model repository of others
     card.py           a model's card and datasheet, and their check
     bundle.py         a run or model in one signed file, out and in
     export_lineage.py the ledger in the formats of others

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sqlite3
 import sys
@@ -16,7 +15,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from flows.commands import terminal
+from lapvqa import runtime
 from lapvqa.errors import EXIT_USER, LapvqaError
 from lapvqa.machine import load_machine
 from lapvqa.project import Project
@@ -75,8 +77,8 @@ def _verdict(checks: list[Check]) -> str:
 def python(project: Project) -> Iterator[Check]:
     """The interpreter."""
     version = ".".join(map(str, sys.version_info[:3]))
-    right = sys.version_info[:2] == (3, 11)
-    remedy = "" if right else "the lock was resolved for Python 3.11; make the .venv with it"
+    right = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    remedy = "" if right else "the lock was resolved for Python 3.11 to 3.13; make the .venv anew"
     new_enough = sys.version_info >= (3, 11)
     yield Check("Python", OK if right else WARN if new_enough else FAIL, version, remedy)
 
@@ -87,7 +89,13 @@ def packages(project: Project) -> Iterator[Check]:
     if not lock.exists():
         yield Check("packages", WARN, "no requirements/lock.txt", "restore it from git")
         return
-    wanted = re.findall(r"^([\w.-]+)==([^\s;]+)", lock.read_text(encoding="utf-8"), re.MULTILINE)
+    lines = lock.read_text(encoding="utf-8").splitlines()
+    needed = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    wanted = [
+        (one.name, str(one.specifier).removeprefix("=="))
+        for one in needed
+        if one.marker is None or one.marker.evaluate()
+    ]
     missing, other = [], []
     for name, version in wanted:
         try:
@@ -125,17 +133,45 @@ def torch(project: Project) -> Iterator[Check]:
 
 
 def compiler(project: Project) -> Iterator[Check]:
-    """A C compiler: torch.compile builds its kernels with one."""
+    """A compiler: torch.compile builds its kernels with one."""
+    for_gpu = runtime.has_gpu() and load_machine(project).device != "cpu"
+    name = f"{'C' if for_gpu else 'C++'} compiler"
+    found = runtime.compiler(for_gpu=for_gpu)
+    if found:
+        yield Check(name, OK, found)
+        return
+    needed = _compiles(project)
+    remedy = "install gcc and g++" + (", or set pretrain.compile to false" if needed else "")
+    yield Check(name, FAIL if needed else WARN, "none: pretrain.compile needs one", remedy)
+
+
+def computing(project: Project) -> Iterator[Check]:
+    """What training computes, in small: on the device of local.yaml, beside a CPU."""
+    import torch as library
+
+    from flows.commands.device_trials import trials
+    from lapvqa.networks.device import Computer, choose_device
+
+    computer = Computer(choose_device(load_machine(project)))
+    where = str(computer.device)
+    compiled = where != "cpu" or _compiles(project)
+    with library.random.fork_rng():
+        for trial in trials(computer, compiled=compiled):
+            found = f"{trial.apart:.1%} apart from a CPU's, {terminal.span(trial.seconds)}"
+            if trial.fault:
+                remedy = "set device: cpu in local.yaml, or reinstall torch for this device"
+                if trial.name.startswith("compiled"):
+                    remedy = "set pretrain.compile to false, or see that a compiler works here"
+                yield Check(f"{trial.name}, {where}", FAIL, trial.fault, remedy)
+            else:
+                yield Check(f"{trial.name}, {where}", OK, found)
+
+
+def _compiles(project: Project) -> bool:
+    """Return pretrain.compile; outside of a project nothing is asked for."""
     from lapvqa.params import load_params
 
-    names = (os.environ.get("CC"), "gcc", "clang", "cc")
-    found = next((name for name in names if name and shutil.which(name)), None)
-    if found:
-        yield Check("C compiler", OK, Path(found).name)
-        return
-    needed = load_params(project.params).pretrain.compile
-    remedy = "install gcc" + (", or set pretrain.compile to false" if needed else "")
-    yield Check("C compiler", FAIL if needed else WARN, "none: pretrain.compile needs one", remedy)
+    return project.params.exists() and load_params(project.params).pretrain.compile
 
 
 def disk(project: Project) -> Iterator[Check]:
@@ -264,12 +300,12 @@ def ledger(project: Project) -> Iterator[Check]:
 
 
 CHECKS: tuple[Callable[[Project], Iterator[Check]], ...] = (
-    python, packages, torch, compiler, disk, git, settings, tokenizer, codecs, shards, dvc, prefect,
-    mlflow, ledger,
+    python, packages, torch, compiler, computing, disk, git, settings, tokenizer, codecs, shards,
+    dvc, prefect, mlflow, ledger,
 )  # fmt: skip
 
 
-OF_THE_MACHINE = (python, torch, disk, tokenizer, codecs)
+OF_THE_MACHINE = (python, torch, compiler, computing, disk, tokenizer, codecs)
 """The checks that need no project."""
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flows.commands import terminal
-from lapvqa.errors import ConfigError
+from lapvqa.errors import ConfigError, LapvqaError
 from lapvqa.project import Project
 
 if TYPE_CHECKING:
     from lapvqa.drift.compare import Compared
     from lapvqa.drift.look import Report
+    from lapvqa.job import Job
 
 _ADVICE = {
     "acquisition": "films are taken, stored or sent otherwise: ask what changed at their source",
@@ -31,32 +33,23 @@ _EVALUATE = (
 
 def execute(project: Project, *, since: str | None, freeze: bool, as_json: bool) -> int:
     """Look, or freeze; print what was found. An alarm is no error: the exit code is 0."""
-    from lapvqa import storage
     from lapvqa.drift import look
-    from lapvqa.job import open_job
-    from lapvqa.recorder import Recorder
     from lapvqa.report import freshness
     from lapvqa.runtime import interruptible
 
     start = _moment(since)
     if freeze and since:
         raise ConfigError("--freeze takes no --since", hint="freeze first, then look")
-    # A run at work would replace images and tables under our feet.
-    with storage.lock(project.run_lock, what="a run of this project"), interruptible():
-        recorder = Recorder(project.record("drift"), stage="drift", quiet=True)
-        try:
-            job = open_job(project, recorder)
-            if freeze:
-                frozen = look.freeze(job)
-                said = {"what": "reference", "studies": len(frozen.studies), "at": frozen.at,
-                        "digest": frozen.digest}  # fmt: skip
-                lines = [f"froze {len(frozen.studies)} studies as the reference"]
-            else:
-                report = _look(job, start)
-                said, lines = report.to_json(), list(_lines(report))
-            freshness.write_page(project)
-        finally:
-            recorder.close()
+    with _at_rest(project) as job, interruptible():
+        if freeze:
+            frozen = look.freeze(job)
+            said = {"what": "reference", "studies": len(frozen.studies), "at": frozen.at,
+                    "digest": frozen.digest}  # fmt: skip
+            lines = [f"froze {len(frozen.studies)} studies as the reference"]
+        else:
+            report = _look(job, start)
+            said, lines = report.to_json(), list(_lines(report))
+        freshness.write_page(project)
     if as_json:
         sys.stdout.write(json.dumps(said, indent=2, sort_keys=True) + "\n")
         return 0
@@ -65,7 +58,37 @@ def execute(project: Project, *, since: str | None, freeze: bool, as_json: bool)
     return 0
 
 
-def _look(job: Any, start: float | None) -> Report:
+def look_of_a_round(project: Project) -> list[str]:
+    """Look, as a round of retraining does, and return what was found; or why nobody could look.
+
+    A look that fails is on record as one that was asked for, so that retraining goes on.
+    """
+    from lapvqa.drift import look
+
+    try:
+        with _at_rest(project) as job:
+            return list(_lines(_look(job, None)))
+    except LapvqaError as error:
+        look.refuse(project, error.message)
+        return [f"no look for drift could be taken: {error.message}; {error.hint}"]
+
+
+@contextmanager
+def _at_rest(project: Project) -> Iterator[Job]:
+    """Hold the project still: a run at work would replace images and tables under our feet."""
+    from lapvqa import storage
+    from lapvqa.job import open_job
+    from lapvqa.recorder import Recorder
+
+    with storage.lock(project.run_lock, what="a run of this project"):
+        recorder = Recorder(project.record("drift"), stage="drift", quiet=True)
+        try:
+            yield open_job(project, recorder)
+        finally:
+            recorder.close()
+
+
+def _look(job: Job, start: float | None) -> Report:
     from lapvqa.drift import look
     from lapvqa.evaluation.evaluate import encoder_folder
     from lapvqa.evaluation.image_encoder import OwnEncoder

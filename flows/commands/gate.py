@@ -91,6 +91,8 @@ def show(result: GateResult, project: Project, console: Console) -> None:
 
 
 def _question(question: Question) -> list[str]:
+    from lapvqa.gate.verdict import CONTAMINATED
+
     account, budget = question.account, question.budget
     missing = [why for why in question.faults if "no predictions of the" in why]
     others = [why for why in question.faults if why not in missing]
@@ -98,6 +100,7 @@ def _question(question: Question) -> list[str]:
         f"would ask: {question.manifest}, {len(question.patients)} patients, at level "
         f"{question.level:.2g}; {len(account.looks)} looks before, "
         f"{account.left(budget):.3g} of {budget.total:g} left",
+        *([CONTAMINATED] if question.contaminated else ()),
         *(f"would make {why.replace('no predictions', 'predictions')}" for why in missing),
         *(f"would refuse: {why}" for why in others),
     ]

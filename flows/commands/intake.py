@@ -28,8 +28,8 @@ def open_job(project: Project, command: str) -> Job:
 
 def filing(project: Project, inbox: Inbox) -> Filing:
     """Return the way out of an inbox, with what has arrived before."""
-    from lapvqa.intake.arrivals import Register
     from lapvqa.intake.filing import Filing
+    from lapvqa.intake.register import Register
 
     return Filing(project, inbox, say, Register.load(project.arrivals))
 

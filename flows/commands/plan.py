@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from flows.commands import terminal
+from lapvqa import runtime
 from lapvqa.project import Project
 from lapvqa.uptodate import staleness
 from lapvqa.uptodate.staleness import StageState
@@ -22,6 +24,8 @@ def execute(project: Project) -> int:
     if staleness.nothing_to_do(states):
         console.print("nothing to do: every stage is up to date")
         return 0
+    for warning in warnings(project, states):
+        console.print(warning, markup=False, soft_wrap=True)
     for state in states:
         if state.stale:
             _show(state, console)
@@ -29,6 +33,24 @@ def execute(project: Project) -> int:
     if fresh:
         console.print(f"up to date: {', '.join(fresh)}", soft_wrap=True)
     return 0
+
+
+def warnings(project: Project, states: list[StageState]) -> Iterator[str]:
+    """Yield what would stop a stage that would run, and what the run takes of the disk."""
+    from flows.commands import cost, presets
+    from lapvqa.machine import load_machine
+    from lapvqa.params import load_params
+
+    stale = {state.name for state in states if state.stale}
+    params, machine = load_params(project.params), load_machine(project)
+    for_gpu = runtime.has_gpu() and machine.device != "cpu"
+    if "pretrain" in stale and params.pretrain.compile and not runtime.compiler(for_gpu=for_gpu):
+        yield (
+            "pretrain would fail: pretrain.compile is true, and there is no compiler here; "
+            "install gcc and g++, or set pretrain.compile to false"
+        )
+    yield from presets.unfit(project, params)
+    yield from cost.lines(project, params)
 
 
 def current(project: Project) -> list[StageState]:

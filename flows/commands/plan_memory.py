@@ -119,6 +119,7 @@ def _work(
 def _print_parts(params: Params, work: Workload, source: str, both: list[Forecast]) -> None:
     console, chosen = terminal.console(), params.pretrain
     where = "a GPU, bfloat16 autocast" if work.on_gpu else "a CPU, float32"
+    where += ", blocks compiled" if chosen.compile else ""
     console.print(
         f"{chosen.objective} on {where}: a batch of {chosen.batch_size} / accumulate "
         f"{chosen.accumulate} / {work.processes} process{'es' if work.processes > 1 else ''} = "
@@ -153,6 +154,6 @@ def _print_fitting(found: list[Forecast], free: float, name: str) -> None:
     if not found:
         console.print("  not even one image at a time fits, checkpoint_activations or not")
     console.print(
-        "found by a step on tensors without memory; what compile and FSDP spare is not in it",
+        "found by a step on tensors without memory; what FSDP spares is not in it",
         soft_wrap=True,
     )

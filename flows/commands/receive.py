@@ -16,11 +16,12 @@ def execute(project: Project) -> int:
     with open_inbox(job, "receive") as inbox, intake.stop_on_signals() as stopped:
         filing = intake.filing(project, inbox)
         receiver = job.machine.intake.receive
-        server = Server(inbox, receiver, intake.say)
+        server = Server(inbox, receiver, intake.say, root=project.root)
 
         def listening(port: int) -> None:
             titles = ", ".join(sorted(receiver.sources))
-            intake.say(f"listening on {receiver.host} port {port}, called as {titles}")
+            how = " with TLS" if receiver.tls else ""
+            intake.say(f"listening on {receiver.host} port {port}{how}, called as {titles}")
 
         serve(server, filing, stopped, listening=listening)
         counts, waiting = server.counts, sum(1 for _ in inbox.waiting())

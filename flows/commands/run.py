@@ -40,6 +40,7 @@ def execute(
     *,
     stage: str | None = None,
     params_file: Path | None = None,
+    preset: str | None = None,
     source: Path | None = None,
     reports: Path | None = None,
     accept_loss: bool = False,
@@ -48,8 +49,8 @@ def execute(
     started = time.monotonic()
     console = terminal.console()
     _require_own_code(project)
-    if source or reports or params_file:
-        _edit_settings(project, source, reports, params_file, console)
+    if source or reports or params_file or preset:
+        _edit_settings(project, source, reports, params_file, preset, console)
     if accept_loss:
         vanished.accept(project)
     if _said_nothing_to_do(project, stage, console):
@@ -77,6 +78,7 @@ def bring_stage_up_to_date(project: Project, stage: str, console: Console) -> No
 
 def _run(project: Project, stage: str | None, console: Console) -> None:
     _require_source(project, stage)
+    _require_room(project, stage, console)
     run_pipeline(project.root, stage=stage, console=console)
 
 
@@ -259,23 +261,31 @@ def _edit_settings(
     source: Path | None,
     reports: Path | None,
     params_file: Path | None,
+    preset: str | None,
     console: Console,
 ) -> None:
-    from flows.commands import edit_settings
+    from flows.commands import edit_settings, presets
 
     # A run at work would take up the new values halfway.
     with storage.lock(project.run_lock, what="a run of this project"):
-        if params_file is not None:
-            changes = edit_settings.merge_params(project, params_file)
-            for key, before, now in changes:
-                console.print(f"params.yaml: {key} {before} -> {now}", markup=False)
-            if not changes:
-                console.print(f"params.yaml: has the values of {params_file} already", markup=False)
         if reports is not None:
             said = edit_settings.set_reports(project, reports, source)
             console.print(said, markup=False, soft_wrap=True)
         elif source is not None:
             console.print(edit_settings.set_source(project, source), markup=False, soft_wrap=True)
+        changes: dict[str, list[edit_settings.Change]] = {}
+        if preset is not None:
+            preset = presets.choose(project) if preset == presets.AUTO else preset
+            changes[f"preset {preset}"] = presets.apply(project, preset)
+            for line in presets.describe(project, preset):
+                console.print(line, markup=False, soft_wrap=True)
+        if params_file is not None:
+            changes[str(params_file)] = edit_settings.merge_params(project, params_file)
+        for name, changed in changes.items():
+            for key, before, now in changed:
+                console.print(f"params.yaml: {key} {before} -> {now}", markup=False)
+            if not changed:
+                console.print(f"params.yaml: has the values of {name} already", markup=False)
 
 
 def _require_own_code(project: Project) -> None:
@@ -287,6 +297,18 @@ def _require_own_code(project: Project) -> None:
             hint="a moved or copied project needs an environment of its own: delete .venv, then "
             "`make setup`",
         )
+
+
+def _require_room(project: Project, stage: str | None, console: Console) -> None:
+    """Say what the run would lose by its settings; refuse what the disk cannot hold."""
+    from flows.commands import cost, presets
+    from lapvqa.params import load_params
+
+    stale = {state.name for state in staleness.check(project) if state.stale or not state.known}
+    if stage is None and "pretrain" in stale:
+        for line in presets.unfit(project, load_params(project.params)):
+            console.print(line, markup=False, soft_wrap=True)
+    cost.require_disk(project, stale if stage is None else stale & {stage})
 
 
 def _require_source(project: Project, stage: str | None) -> None:

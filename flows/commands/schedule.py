@@ -41,6 +41,7 @@ def execute(project: Project, *, cron: str | None, zone: str | None) -> int:
             set_clock(project, cron, zone)
         for line in _described(project):
             _say(line)
+        _say(f"without this process, by crontab: {crontab_line(project)}")
         with interruptible():
             try:
                 keep(project, look_s=LOOK_S)
@@ -93,11 +94,13 @@ def times(project: Project, *, count: int) -> int:
     return 0
 
 
-def deploy(project: Project) -> int:
+def deploy(project: Project, *, cron: str | None, zone: str | None) -> int:
     """Leave the looking to the workers of the configured Prefect server."""
     from tasks import prefect_deployment
 
     prefect_deployment.require_server(project)
+    if cron is not None:
+        set_clock(project, cron, zone)
     from flows.retraining import retraining
 
     name = prefect_deployment.deploy(project, retraining)
@@ -135,22 +138,36 @@ def remove(project: Project) -> int:
     return 0
 
 
-def print_crontab(project: Project, cron: str | None) -> int:
-    """Print a line for `crontab -e` that does the same without a process that stays."""
-    sys.stdout.write(crontab_line(project, cron or _required(project).cron) + "\n")
+def print_crontab(project: Project, *, cron: str | None, zone: str | None) -> int:
+    """Keep the clock, if one is given, and print a line for `crontab -e` that looks at it."""
+    if cron is not None:
+        set_clock(project, cron, zone)
+    project.log("cron").parent.mkdir(parents=True, exist_ok=True)  # or sh would run nothing
+    sys.stdout.write(crontab_line(project) + "\n")
     return 0
 
 
-def crontab_line(project: Project, cron: str) -> str:
-    """Return a line for `crontab -e`; cron of the machine knows the machine's zone alone."""
-    clock.upcoming(cron, "UTC", datetime.now(UTC), count=1)
-    log = shlex.quote(str(project.log("cron")))
-    place = shlex.quote(str(project.root))
-    return f"{cron} cd {place} && {shlex.join(_command())} retrain --due >> {log} 2>&1"
+def crontab_line(project: Project) -> str:
+    """Return a line for `crontab -e` that looks each quarter of an hour and at the clock's minutes.
+
+    The clock itself stays the project's, in its own zone: after downtime the first look finds the
+    last of its times that was missed, and the other causes are looked at as well.
+    """
+    schedule = clock.load(project)
+    minute = schedule.cron.split()[0] if schedule else "*/15"
+    minutes = minute if minute in ("*", "*/15") else f"*/15,{minute}"
+    place, log = (shlex.quote(str(path)) for path in (project.root, project.log("cron")))
+    looks = f"cd {place} && {shlex.join(_command())} retrain --due >> {log} 2>&1"
+    return f"{minutes} * * * * {looks}".replace("%", r"\%")  # a % ends a line of crontab
 
 
-def print_systemd(project: Project) -> int:
-    """Print a service and a timer for systemd; Persistent makes up for downtime, once."""
+def print_systemd(project: Project, *, cron: str | None, zone: str | None) -> int:
+    """Keep the clock, if one is given, and print a service and a timer for systemd that look at it.
+
+    Persistent looks once for all that was missed.
+    """
+    if cron is not None:
+        set_clock(project, cron, zone)
     name = f"lapvqa-{project.root.name}"
     sys.stdout.write(
         f"# ~/.config/systemd/user/{name}.service\n"
@@ -162,8 +179,8 @@ def print_systemd(project: Project) -> int:
         f"[Unit]\nDescription=LAPVQA: look every quarter of an hour\n\n"
         "[Timer]\nOnCalendar=*:0/15\nPersistent=true\nRandomizedDelaySec=60\n\n"
         "[Install]\nWantedBy=timers.target\n\n"
-        f"# systemctl --user enable --now {name}.timer; the clock of `lapvqa schedule --cron`, if\n"
-        "# there is one, and all other causes are looked at each time\n"
+        f"# systemctl --user enable --now {name}.timer\n"
+        + "".join(f"# {line}\n" for line in _described(project))
     )
     return 0
 
@@ -171,13 +188,12 @@ def print_systemd(project: Project) -> int:
 def _described(project: Project, *, count: int = _SHOWN_TIMES) -> Iterator[str]:
     schedule = clock.load(project)
     if schedule is None:
-        yield "no clock (`lapvqa schedule --cron`); other causes are looked for"
+        yield "no clock (--cron makes one); other causes are looked for"
         return
     coming = clock.upcoming(schedule.cron, schedule.zone, datetime.now(UTC), count=count)
     shown = ", ".join(f"{at:%Y-%m-%d %H:%M}" for at in coming)
     paused = "; paused" if schedule.paused else ""
     yield f"clock {schedule.cron!r}, next ({schedule.zone}): {shown}{paused}"
-    yield f"without this process, by crontab: {crontab_line(project, schedule.cron)}"
 
 
 def _is_to_do(project: Project) -> bool:

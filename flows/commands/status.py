@@ -58,7 +58,10 @@ def _show_champion(project: Project, console: Console) -> None:
     entries = ledger.entries(project)
     last = champions.last_move(entries)
     if last is None:
-        console.print("champion: none yet; `lapvqa gate` judges what was exported")
+        why = "`lapvqa gate` judges what was exported"
+        if champions.is_set_without_gate(entries):
+            why = champions.WITHOUT_GATE
+        console.print(f"champion: none yet; {why}", soft_wrap=True)
     else:
         console.print(
             f"champion: version {last['version']} ({last['sha256'][:12]}) of {last['name']}",

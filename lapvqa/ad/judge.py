@@ -29,6 +29,7 @@ from lapvqa.evaluation.visual_tokens import NumberedImages, VisualTokens
 from lapvqa.job import Counts, Job
 from lapvqa.metrics.boxes.overlap import areas, as_boxes
 from lapvqa.metrics.boxes.voc import FoundBoxes, TrueBoxes, detection_panel
+from lapvqa.networks.device import Computer
 from lapvqa.params import AdParams
 from lapvqa.schemas import DETECTION_PREDICTIONS, STORED_SIZE
 
@@ -156,7 +157,6 @@ class DetectionTaskHead(TaskHead[DetectionHead, list[Detections]]):
         train = self._splits["train"]
         return self._loss(head, tokens, [train[number] for number in numbers])
 
-    @torch.no_grad()
     def score(self, head: DetectionHead, tokens: VisualTokens) -> float:
         """Return mAP@0.4; without a true box, where it is undefined, minus the loss."""
         samples = self._splits["validate"]
@@ -178,7 +178,6 @@ class DetectionTaskHead(TaskHead[DetectionHead, list[Detections]]):
         """Return what the head finds in each test image, ordered by key."""
         return self.detect(head, tokens, self._splits["test"])
 
-    @torch.no_grad()
     def detect(
         self, head: DetectionHead, tokens: VisualTokens, samples: Sequence[DetectionSample]
     ) -> list[Detections]:
@@ -199,7 +198,7 @@ class DetectionTaskHead(TaskHead[DetectionHead, list[Detections]]):
         self, head: DetectionHead, tokens: VisualTokens, samples: Sequence[DetectionSample]
     ) -> Tensor:
         logits, boxes = head(tokens.of([sample.number for sample in samples]))
-        truth = [_truth(sample, tokens.device) for sample in samples]
+        truth = [_truth(sample, tokens.computer) for sample in samples]
         return detection_loss(logits, boxes, truth).total
 
     def _parts(self, samples: Sequence[DetectionSample]) -> Iterator[Sequence[DetectionSample]]:
@@ -207,9 +206,9 @@ class DetectionTaskHead(TaskHead[DetectionHead, list[Detections]]):
         return (samples[start : start + size] for start in range(0, len(samples), size))
 
 
-def _truth(sample: DetectionSample, device: torch.device) -> TrueDetections:
+def _truth(sample: DetectionSample, computer: Computer) -> TrueDetections:
     boxes = torch.from_numpy(to_centred(sample.boxes)).float()
-    return TrueDetections(torch.from_numpy(sample.labels).to(device), boxes.to(device))
+    return TrueDetections(computer.put(sample.labels), computer.put(boxes))
 
 
 def average_precision(

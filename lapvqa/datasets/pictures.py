@@ -21,8 +21,6 @@ from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
 from lapvqa.images.geometry import Fit
 
-_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
-
 
 @dataclass(frozen=True)
 class StoredPixels:
@@ -43,11 +41,10 @@ def read_image(path: Path) -> StoredPixels:
         data = path.read_bytes()
     except OSError as error:
         raise DicomError(Reason.UNREADABLE, f"expected a readable file: {error.strerror}") from None
-    # Imported on use: they load the compiled kernels, which whoever finds all decoded never needs.
-    from lapvqa.dicom.picture import read_picture
-    from lapvqa.dicom.render import read_image as read_dicom
+    # Imported on use: it loads the compiled kernels, which whoever finds all decoded never needs.
+    from lapvqa.dicom.picture import read_film
 
-    image = read_picture(data) if data.startswith(_PICTURES) else read_dicom(data)
+    image = read_film(data)
     return StoredPixels(image.pixels, image.fit, image.decoded_sha256)
 
 

@@ -1,5 +1,7 @@
 """Read one PNG or JPEG file as one stored image, for archives that publish pictures.
 
+``read_film`` reads whatever a film comes as, these or DICOM, told apart by the first bytes.
+
 A picture holds no identifiers and does not say how to show it. It is shown as a DICOM file that
 does not say so either: 8 bits are greys as its maker chose them ("rendered"), 16 bits are windowed
 between percentiles.
@@ -26,7 +28,7 @@ from lapvqa.dicom.header import Header
 from lapvqa.dicom.parse import require_size
 from lapvqa.dicom.pixels import Cells, Coding, luma
 from lapvqa.dicom.reasons import Reason, as_reason, quiet
-from lapvqa.dicom.render import DicomImage, show
+from lapvqa.dicom.render import DicomImage, read_image, show
 from lapvqa.errors import DicomError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -36,19 +38,35 @@ _JPEG_SCAN = b"\xff\xda"
 _JPEG_END = b"\xff\xd9"
 
 
+def read_film(data: bytes) -> DicomImage:
+    """Read one file's bytes, DICOM or PNG or JPEG; raises DicomError with its reason."""
+    return read_picture(data) if data.startswith((_PNG, _JPEG)) else read_image(data)
+
+
+def read_greys(cells: Cells) -> DicomImage:
+    """Read grey values [rows, cols], uint8 or uint16, as the same picture's file would be read."""
+    rows, cols = cells.shape
+    require_size(rows, cols)
+    return _shown(cells, "")
+
+
 def read_picture(data: bytes) -> DicomImage:
     """Read one PNG or JPEG file's bytes; raises DicomError with its reason."""
-    bits = 8
     with quiet(), as_reason(Reason.DECODE_FAILED, "a decodable picture"):
         if data.startswith(_PNG):
-            kind, bits = "image/png", _checked_png(data)
-            cells = _png_cells(data)
+            _check_png(data)
+            kind, cells = "image/png", _png_cells(data)
         elif data.startswith(_JPEG):
             kind, cells = "image/jpeg", _jpeg_cells(data)
         elif _PNG.startswith(data[: len(_PNG)]) or _JPEG.startswith(data[: len(_JPEG)]):
             raise DicomError(Reason.TRUNCATED, f"expected a picture, found {len(data)} bytes")
         else:
             raise DicomError(Reason.DECODE_FAILED, "expected a PNG or JPEG, found another file")
+    return _shown(cells, kind)
+
+
+def _shown(cells: Cells, kind: str) -> DicomImage:
+    bits = 8 * cells.itemsize
     header = Header(
         instance_uid="", study_uid="", patient_id="", study_date="", study_time="", view="",
         photometric="MONOCHROME2", bits_stored=bits, transfer_syntax=kind,
@@ -56,8 +74,8 @@ def read_picture(data: bytes) -> DicomImage:
     return show(Dataset(), Coding(bits), cells, header)
 
 
-def _checked_png(data: bytes) -> int:
-    """Return the bits of a sample; raises DicomError if the file is damaged or not usable."""
+def _check_png(data: bytes) -> None:
+    """Raise DicomError if the file is damaged or not usable."""
     kinds = list(_chunks(data))
     if kinds[0] != b"IHDR":
         raise DicomError(Reason.DECODE_FAILED, "a PNG that does not begin with its header")
@@ -69,7 +87,6 @@ def _checked_png(data: bytes) -> int:
         raise DicomError(Reason.UNSUPPORTED_BITS, f"{bits} bits a sample, expected 8 or 16")
     if bits == 16 and colour != _PNG_GREY:
         raise DicomError(Reason.UNSUPPORTED_PHOTOMETRIC, "16 bits of colour or with transparency")
-    return int(bits)
 
 
 def _chunks(data: bytes) -> Iterator[bytes]:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from lapvqa import storage
+from lapvqa.arrivals import first_of_studies
 from lapvqa.lineage import recording
 from lapvqa.lineage.runs import FINISHED
 from lapvqa.project import Project
@@ -31,7 +31,10 @@ class Arrival:
 
 def note(project: Project, studies: Sequence[str], now: float) -> dict[str, Arrival]:
     """Return the arrival of every study (key), and remember those that are new here."""
-    told = _told(project.arrivals)
+    told = {
+        study: Arrival(one.at.timestamp(), one.source)
+        for study, one in first_of_studies(project.arrivals).items()
+    }
     seen = storage.read_json_lines(project.noticed_studies)
     noticed = {line["study"]: Arrival(line["at"]) for line in seen}
     default = Arrival(_last_ingest(project, now))
@@ -46,16 +49,6 @@ def note(project: Project, studies: Sequence[str], now: float) -> dict[str, Arri
 def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     """Write JSON objects, one a line, atomically."""
     storage.write_bytes(path, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
-
-
-def _told(path: Path) -> dict[str, Arrival]:
-    """Return what the intake says; of several events of a study the first."""
-    told: dict[str, Arrival] = {}
-    for line in storage.read_json_lines(path):
-        if line.get("event") == "study" and line.get("study"):
-            at = datetime.fromisoformat(line["at"]).timestamp()
-            told.setdefault(line["study"], Arrival(at, line.get("source") or ""))
-    return told
 
 
 def _last_ingest(project: Project, now: float) -> float:

@@ -59,7 +59,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, as the ledger and reports/drift.json have them."""
-        return {"what": "look", **asdict(self)}
+        return {"what": spending.LOOK, **asdict(self)}
 
 
 def look(
@@ -99,7 +99,7 @@ def look(
     level = 0.0
     if found.compared:  # a look at nothing spends nothing
         level = spending.level(params.false_alarms_per_year, now - _last_spent(project, frozen))
-    with threadpool_limits(job.machine.workers, user_api="blas"):
+    with threadpool_limits(job.computing.cpu_threads, user_api="blas"):
         compared = compare(
             found.compared,
             lambda stream: _numbers_of(stream, tables, encoder, job),
@@ -115,6 +115,11 @@ def look(
     if report.alarm:
         wanted.want(project, wanted.DRIFT, kind=str(report.kind))
     return report
+
+
+def refuse(project: Project, why: str) -> None:
+    """Note that a look was asked for and could not be taken; later arrivals ask again."""
+    ledger.append(project, ledger.DRIFT, {"what": spending.NO_LOOK, "why": why, "at": time.time()})
 
 
 def freeze(job: Job, *, now: float | None = None) -> Reference:
@@ -143,7 +148,7 @@ def _last_spent(project: Project, frozen: Reference) -> float:
         for entry in ledger.entries(project)
         if entry.kind == ledger.DRIFT
         and entry.payload
-        and entry.payload["what"] == "look"
+        and entry.payload["what"] == spending.LOOK
         and entry.payload["level"] > 0
     ]
     return max([frozen.at, *spent])

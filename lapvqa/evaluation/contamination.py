@@ -61,7 +61,8 @@ def examine(
 def training_of(encoder: Path) -> str | None:
     """Return the digest of the pairs that an encoder's file or folder was trained on.
 
-    As its card says, if that is the card of these very weights; None if nobody says.
+    As its card says, if that is the card of these very weights; None if nobody says, as of an
+    encoder that began with weights from elsewhere (``pretrain.init``).
     """
     weights = encoder / ENCODER_FILE if encoder.is_dir() else encoder
     if not (weights.is_file() and (weights.parent / CARD_FILE).is_file()):
@@ -69,7 +70,8 @@ def training_of(encoder: Path) -> str | None:
     card = read_card(weights.parent)
     if card.get("sha256", {}).get(weights.name) != storage.sha256_file(weights):
         return None
-    digest: str | None = card.get("training", {}).get("data_digest")
+    training = card.get("training", {})
+    digest: str | None = None if "began_with" in training else training.get("data_digest")
     return digest
 
 

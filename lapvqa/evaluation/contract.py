@@ -16,7 +16,8 @@ sealed.parquet has the rows of patients whom nobody sees (``lapvqa.evaluation.se
 is made of it here.
 
 extra/ holds what else a task leaves: head.pt, its trained head in the published form, if it has
-one; examples.npz (detection), the pixels that the report page shows; files.json lists them.
+one; probe.safetensors, a probe's regressions; examples.npz (detection), the pixels that the report
+page shows; files.json lists them.
 
 headline.json is what `dvc metrics` shows, {primary metric: of the trained encoder, "gain": above
 the untrained one}: it would spread all of metrics.json over hundreds of columns.

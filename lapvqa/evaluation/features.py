@@ -9,7 +9,9 @@ images listed in ``<name>.json``. A killed run continues at the first missing ch
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -17,13 +19,16 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lapvqa import storage
 from lapvqa.datasets.image_folder import Pixels
+from lapvqa.errors import ConfigError
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.job import Job
-from lapvqa.machine import Machine
-from lapvqa.networks.device import choose_device, make_deterministic
+from lapvqa.networks.allocation_counter import AllocationCounter
+from lapvqa.networks.device import Computer, open_computer
 from lapvqa.schemas import STORED_SIZE
 
 Kind = Literal["mean", "pooled", "patches"]
@@ -32,17 +37,15 @@ Kind = Literal["mean", "pooled", "patches"]
 CHUNK = 256
 """Images per file: 134 MB of pooled tokens at the published size, 382 MB of patches."""
 
-BATCH = 32
-"""Images per forward pass, always: the bits of a sum may depend on it."""
-
 
 class FeatureStore:
     """Features of one encoder and one kind; ``fill`` computes what is missing, ``take`` reads."""
 
     def __init__(
-        self, encoder: ImageEncoder, kind: Kind, folder: Path, device: torch.device
+        self, encode: Callable[[Tensor], NDArray[np.floating]], folder: Path, computer: Computer
     ) -> None:
-        self._encoder, self._kind, self._folder, self._device = encoder, kind, folder, device
+        """``encode`` maps stored pixels [n, 384, 384] on the device to features [n, ...]."""
+        self.encode, self._folder, self._computer = encode, folder, computer
         self._places: dict[str, tuple[Path, int]] = {}
         for listing in sorted(folder.glob("*.json")):
             self._index(listing)
@@ -61,18 +64,19 @@ class FeatureStore:
         """
         first = {digest: place for place, digest in reversed(list(enumerate(digests)))}
         missing = sorted(place for digest, place in first.items() if digest not in self._places)
-        for start in range(0, len(missing), CHUNK):
-            chunk = missing[start : start + CHUNK]
-            self._write([digests[place] for place in chunk], read(chunk))
-            progress(start + len(chunk), len(missing))
+        chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
+        with closing(self._computer.ahead(read, chunks)) as coming:
+            for number, (chunk, pixels) in enumerate(zip(chunks, coming, strict=True)):
+                self._write([digests[place] for place in chunk], pixels)
+                progress(number * CHUNK + len(chunk), len(missing))
 
-    def take(self, digests: Sequence[str]) -> NDArray[np.float32]:
-        """Return the features of images as float32, [k, ...]; KeyError before ``fill``."""
+    def take(self, digests: Sequence[str]) -> NDArray[np.floating]:
+        """Return the features of images as they are stored, [k, ...]; KeyError before ``fill``."""
         places = [self._places[digest] for digest in digests]
-        return np.stack([self._chunk(path)[row] for path, row in places]).astype(np.float32)
+        return np.stack([self._chunk(path)[row] for path, row in places])
 
-    def _write(self, digests: list[str], pixels: Pixels) -> None:
-        features = encode(self._encoder, pixels, self._device, kind=self._kind)
+    def _write(self, digests: list[str], pixels: Tensor) -> None:
+        features = self.encode(pixels)
         name = hashlib.sha256("\n".join(digests).encode()).hexdigest()
         path = self._folder / f"{name}.npy"
         with storage.atomic_path(path) as temporary, temporary.open("wb") as handle:
@@ -92,14 +96,19 @@ class FeatureStore:
         return self._open[path]
 
 
-def open_store(encoder: ImageEncoder, kind: Kind, *, job: Job) -> FeatureStore:
-    """Return the store of an encoder; moves it to the machine's device, in eval mode."""
-    make_deterministic(threads=job.machine.workers)
-    device = choose_device(job.machine)
-    encoder.to(device).eval()
-    known = encoder_digest(encoder), fingerprint(encoder, device, job.machine)
-    folder = job.project.work_dir("features").joinpath("features", *known, kind)
-    return FeatureStore(encoder, kind, folder, device)
+def open_store(encoder: ImageEncoder, kind: Kind, *, job: Job, grid: int = 0) -> FeatureStore:
+    """Return the store of an encoder; moves it to the machine's device, in eval mode.
+
+    ``grid``: see ``encode``.
+    """
+    computer = open_computer(job)
+    encoder.to(computer.device).eval()
+    rows = rows_at_once(encoder, computer)
+    known = encoder_digest(encoder), fingerprint(encoder, computer, rows)
+    name = f"{kind}{grid or ''}"
+    folder = job.project.work_dir("features").joinpath("features", *known, name)
+    act = partial(encode, encoder, computer=computer, kind=kind, rows=rows, grid=grid)
+    return FeatureStore(act, folder, computer)
 
 
 def means(
@@ -137,38 +146,84 @@ def encoder_digest(encoder: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(encoder: ImageEncoder, device: torch.device, machine: Machine) -> str:
+def fingerprint(encoder: ImageEncoder, computer: Computer, rows: int) -> str:
     """Return the sha256 of the tokens of two fixed images of noise, computed here and now.
 
     It tells apart what the weights alone do not: the number of heads, pooling, preprocessing, the
-    code, the libraries, the device and the number of threads.
+    code, the libraries, the device, its precision, the number of threads and of ``rows`` at once.
     """
     noise = np.random.default_rng(0).integers(0, 256, (2, STORED_SIZE, STORED_SIZE), dtype=np.uint8)
-    images = torch.from_numpy(noise).to(device)
-    with torch.inference_mode():
+    images = computer.put(noise)
+    with computer.inference():
         content = [encoder(images), encoder.patches(images)]
-    state = hashlib.sha256(f"{device.type} {machine.workers} {BATCH}\n".encode())
+    threads = torch.get_num_threads()
+    state = hashlib.sha256(f"{computer.device.type} {threads} {rows}\n".encode())
     for tokens in content:
         state.update(tokens.float().cpu().numpy().tobytes())
     return state.hexdigest()
 
 
-@torch.inference_mode()
-def encode(
-    encoder: ImageEncoder, pixels: Pixels, device: torch.device, *, kind: Kind = "mean"
-) -> NDArray[np.float32] | NDArray[np.float16]:
-    """Map stored pixels uint8 [n, 384, 384], n >= 1, to features [n, ...]; see ``Kind``.
+def rows_at_once(encoder: ImageEncoder, computer: Computer) -> int:
+    """Return how many images ``encode`` takes at a time: as many as the device holds well."""
+    return computer.rows(lambda: forward_bytes(encoder))
 
-    The last batch is filled up with black images, so that no image's bits depend on how many
-    others are asked for with it.
+
+def forward_bytes(encoder: ImageEncoder) -> float:
+    """Return the bytes that one image takes at the peak of a forward pass; computes nothing.
+
+    Found on fake tensors, in float32: a GPU's bfloat16 takes less.
+    """
+    counter = AllocationCounter()
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+        images = torch.empty(1, STORED_SIZE, STORED_SIZE, dtype=torch.uint8, device=_place(encoder))
+        with counter:
+            encoder.patches(images)
+    return float(counter.peak)
+
+
+def _place(encoder: ImageEncoder) -> torch.device:
+    return next((tensor.device for tensor in encoder.state_dict().values()), torch.device("cpu"))
+
+
+def encode(
+    encoder: ImageEncoder,
+    pixels: Tensor,
+    *,
+    computer: Computer,
+    rows: int,
+    kind: Kind = "mean",
+    grid: int = 0,
+) -> NDArray[np.floating]:
+    """Map stored pixels uint8 [n, 384, 384], n >= 1, on the device, to features [n, ...].
+
+    See ``Kind``; with ``grid`` tokens are averaged to so many a side. ``rows`` images are computed
+    at a time, always, the last of them filled up with black ones: no image's bits depend on how
+    many others are asked for with it.
     """
     parts = []
-    for start in range(0, len(pixels), BATCH):
-        batch = np.zeros((BATCH, STORED_SIZE, STORED_SIZE), dtype=np.uint8)
-        some = pixels[start : start + BATCH]
-        batch[: len(some)] = some
-        images = torch.from_numpy(batch).to(device)
-        tokens = encoder.patches(images) if kind == "patches" else encoder(images)
-        values = tokens.float().mean(dim=1) if kind == "mean" else tokens.half()
-        parts.append(values[: len(some)].cpu().numpy())
-    return np.concatenate(parts)
+    with computer.inference():
+        for start in range(0, len(pixels), rows):
+            some = pixels[start : start + rows]
+            batch = some.new_zeros(rows, *some.shape[1:])
+            batch[: len(some)] = some
+            tokens = encoder.patches(batch) if kind == "patches" else encoder(batch)
+            tokens = means_of_cells(tokens, grid) if grid else tokens
+            values = tokens.float().mean(dim=1) if kind == "mean" else tokens.half()
+            parts.append(values[: len(some)])
+    return torch.cat(parts).cpu().numpy()
+
+
+def means_of_cells(tokens: Tensor, grid: int) -> Tensor:
+    """Map tokens [B, n * n, D], by rows, to means of cells [B, grid * grid, D], float32.
+
+    Raises ConfigError where the tokens are no square, or a smaller one.
+    """
+    count = tokens.shape[1]
+    side = math.isqrt(count)
+    if side * side != count or side < grid:
+        raise ConfigError(
+            f"recipe.token_grid is {grid}, the encoder hands on {count} tokens of an image",
+            hint=f"set it to at most {side}, or to 0 for all tokens",
+        )
+    square = tokens.float().transpose(1, 2).reshape(len(tokens), -1, side, side)
+    return nn.functional.adaptive_avg_pool2d(square, grid).flatten(2).transpose(1, 2)

@@ -41,6 +41,8 @@ T = TypeVar("T")
 class TaskHead(ABC, Generic[H, T]):
     """A task's head and the samples that teach it; ``T``: what it predicts of the test samples.
 
+    Every method is called as the device computes: in its precision, and without gradients but for
+    ``loss``.
     ``num_train``: training samples, which the loss takes by number; ``num_validate``: without any
     the last epoch is kept.
     """
@@ -103,7 +105,8 @@ def train_heads(
         head, tokens, fitted = _train(task, name, encoder, chosen, job)
         if not trained.predictions:
             _save(task, head, tokens, encoder.about, fitted, extra)
-        trained.predictions[name] = task.predict(head, tokens)
+        with tokens.computer.inference():
+            trained.predictions[name] = task.predict(head, tokens)
         trained.fitted[name] = fitted
     return trained
 
@@ -141,13 +144,15 @@ def _train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # the first weights are a function of the seed alone
         head = task.make(tokens.width)
-    head.to(tokens.device)
+    computer = tokens.computer
+    head.to(computer.device)
     fitted = fit(
         head,
         lambda numbers: task.loss(head, tokens, numbers),
         task.num_train,
         recipe=recipe,
         score=(lambda: task.score(head, tokens)) if task.num_validate else None,
+        computer=computer,
         encoder=tokens.trained,
         progress=partial(progress, unit="steps"),
     )
@@ -160,7 +165,8 @@ def _save(
 ) -> None:
     facts: dict[str, Any] = {}
     if not head.form.is_plain:
-        scores = task.file_scores(head, tokens)
+        with tokens.computer.inference():
+            scores = task.file_scores(head, tokens)
         facts = {"encoder": encoder, "epoch": fitted.epoch, **scores}
     checkpoint.save(head, extra / HEAD, **facts)
     tokens.save_trained(extra)

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from lapvqa import storage
 from lapvqa.datasets.image_folder import Pixels
 from lapvqa.datasets.stored import StoredImages
-from lapvqa.evaluation.features import FeatureStore, open_store
+from lapvqa.evaluation.features import means_of_cells, open_store
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.images.shards import ShardStore, verify_shards
 from lapvqa.job import Job
-from lapvqa.networks.device import choose_device, make_deterministic
+from lapvqa.networks.device import Computer, open_computer
 from lapvqa.networks.weights import serialise
 from lapvqa.params import RecipeParams
 from lapvqa.project import Project
@@ -45,28 +44,14 @@ class VisualTokens:
     def __init__(
         self,
         encoder: ImageEncoder,
-        images: NumberedImages,
-        kind: TokenKind,
-        store: FeatureStore | None,
-        device: torch.device,
+        of: Callable[[Sequence[int]], Tensor],
+        computer: Computer,
+        *,
+        trained: bool,
     ) -> None:
-        self._encoder, self._images, self._kind, self._store = encoder, images, kind, store
-        self.device = device
-        self.trained = encoder if store is None else None
-
-    @property
-    def width(self) -> int:
-        """The width of the tokens."""
-        return self._encoder.width
-
-    def of(self, numbers: Sequence[int]) -> Tensor:
-        """Return the tokens [k, N, D] of images, on the device."""
-        if self._store is not None:
-            features = self._store.take([self._images.digests[number] for number in numbers])
-            return torch.from_numpy(features).to(self.device)
-        pixels = torch.from_numpy(self._images.read(numbers)).to(self.device)
-        encoder = self._encoder
-        return (encoder.patches(pixels) if self._kind == "patches" else encoder(pixels)).float()
+        self.of, self.computer = of, computer
+        self.width = encoder.width
+        self.trained = encoder if trained else None
 
     def save_trained(self, folder: Path) -> None:
         """Write ``encoder.pt`` if gradients reached the encoder: its head needs these weights.
@@ -89,14 +74,36 @@ def open_visual_tokens(
     job: Job,
     progress: Callable[[int, int], None],
 ) -> VisualTokens:
-    """Return the images as tokens; of a frozen encoder all are computed here, once."""
-    make_deterministic(threads=job.machine.workers)
-    device = choose_device(job.machine)
+    """Return the images as tokens, [k, N, D] on the device for numbers of images.
+
+    Of a frozen encoder all are computed here, once, and stored; if the head reads each but once,
+    they are computed when it asks.
+    """
+    computer = open_computer(job)
+    encoder.to(computer.device)
+
+    def pixels(numbers: Sequence[int]) -> Tensor:
+        return computer.put(images.read(numbers))
+
+    def native(numbers: Sequence[int]) -> Tensor:
+        tokens = encoder.patches(pixels(numbers)) if kind == "patches" else encoder(pixels(numbers))
+        grid = recipe.token_grid
+        return means_of_cells(tokens, grid) if grid else tokens.float()
+
     if recipe.encoder == "native":
-        return VisualTokens(encoder.to(device), images, kind, None, device)
-    store = open_store(encoder, kind, job=job)
+        return VisualTokens(encoder, native, computer, trained=True)
+    store = open_store(encoder, kind, job=job, grid=recipe.token_grid)
+    if recipe.epochs == recipe.seeds == 1:
+        return VisualTokens(
+            encoder, lambda numbers: computer.put(store.encode(pixels(numbers))).float(),
+            computer, trained=False,
+        )  # fmt: skip
     store.fill(images.digests, images.read, progress=progress)
-    return VisualTokens(encoder, images, kind, store, device)
+
+    def stored(numbers: Sequence[int]) -> Tensor:
+        return computer.put(store.take([images.digests[number] for number in numbers])).float()
+
+    return VisualTokens(encoder, stored, computer, trained=False)
 
 
 def shard_images(

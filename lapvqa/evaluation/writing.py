@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from lapvqa.evaluation.head_training import TaskHead
 from lapvqa.evaluation.visual_tokens import NumberedImages, TokenKind, VisualTokens
 from lapvqa.heads.teaching import Lesson, by_length, teach
 from lapvqa.heads.text import TextHead, cut_vocabulary, restore_vocabulary
+from lapvqa.networks.device import Computer
 from lapvqa.networks.vocabulary import CutVocabulary
 from lapvqa.text.bpe import EOT, encoding
 from lapvqa.text.sections import normalise
@@ -23,8 +24,14 @@ VALIDATED = 512
 
 V = TypeVar("V")
 
-BATCH = 32
-"""Texts written at a time; fixed, because the bits of a sum may depend on it."""
+
+class ImageTokens(Protocol):
+    """Images as tokens, such as ``VisualTokens``."""
+
+    computer: Computer
+
+    def of(self, numbers: Sequence[int]) -> Tensor:
+        """Return the tokens [k, N, D] of images, on the computer's device."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,6 @@ class WritingHead(TaskHead[TextHead, list[str]]):
         """Return the mean cross-entropy of the texts' tokens."""
         return self._loss(head, tokens, [self._train[number] for number in numbers])
 
-    @torch.no_grad()
     def score(self, head: TextHead, tokens: VisualTokens) -> float:
         """Return minus the validation loss."""
         total = sum(
@@ -114,28 +120,11 @@ class WritingHead(TaskHead[TextHead, list[str]]):
         """Return the text that the head writes for each test sample."""
         return self.write(head, tokens, self._test)
 
-    @torch.no_grad()
     def write(
         self, head: TextHead, tokens: VisualTokens, samples: Sequence[TextSample]
     ) -> list[str]:
         """Return a text for each sample, greedily; white space collapsed."""
-        head.to(tokens.device).eval()
-        bpe = encoding()
-        texts = [""] * len(samples)
-        for rows, _ in by_length([sample.prompt for sample in samples]):
-            for part in _parts(rows, BATCH):
-                chosen = [samples[row] for row in part]
-                prompts = torch.tensor([sample.prompt for sample in chosen], dtype=torch.long)
-                written = head.write(
-                    _memory(head, tokens, chosen),
-                    prompts.reshape(len(chosen), -1).to(tokens.device),
-                    bos_id=EOT,
-                    eos_id=EOT,
-                    max_new_tokens=self.max_new_tokens,
-                )
-                for row, ids in zip(part, written, strict=True):
-                    texts[row] = normalise(bpe.decode(ids))
-        return texts
+        return write(head, tokens, samples, max_new_tokens=self.max_new_tokens)
 
     def _loss(self, head: TextHead, tokens: VisualTokens, samples: Sequence[TextSample]) -> Tensor:
         assert self._words is not None
@@ -148,7 +137,32 @@ class WritingHead(TaskHead[TextHead, list[str]]):
         )
         numbered = Lesson(self._words.number(lesson.token_ids), self._words.number(lesson.targets))
         memory = _memory(head, tokens, samples)
-        return head.teacher_forcing(memory, numbered.to(tokens.device))
+        return head.teacher_forcing(memory, numbered.to(tokens.computer.device))
+
+
+@torch.no_grad()
+def write(
+    head: TextHead, tokens: ImageTokens, samples: Sequence[TextSample], *, max_new_tokens: int
+) -> list[str]:
+    """Return the text that ``head`` writes for each sample, greedily; white space collapsed."""
+    computer = tokens.computer
+    head.to(computer.device).eval()
+    bpe = encoding()
+    texts = [""] * len(samples)
+    for rows, _ in by_length([sample.prompt for sample in samples]):
+        for part in _parts(rows, computer.rows()):
+            chosen = [samples[row] for row in part]
+            prompts = torch.tensor([sample.prompt for sample in chosen], dtype=torch.long)
+            written = head.write(
+                _memory(head, tokens, chosen),
+                computer.put(prompts.reshape(len(chosen), -1)),
+                bos_id=EOT,
+                eos_id=EOT,
+                max_new_tokens=max_new_tokens,
+            )
+            for row, ids in zip(part, written, strict=True):
+                texts[row] = normalise(bpe.decode(ids))
+    return texts
 
 
 def _shorten(sample: TextSample, positions: int) -> TextSample:
@@ -156,7 +170,7 @@ def _shorten(sample: TextSample, positions: int) -> TextSample:
     return TextSample(sample.images, sample.prompt, text)
 
 
-def _memory(head: TextHead, tokens: VisualTokens, samples: Sequence[TextSample]) -> Tensor:
+def _memory(head: TextHead, tokens: ImageTokens, samples: Sequence[TextSample]) -> Tensor:
     """Return what the head reads: tokens of the first images, then those of the second, if any."""
     columns = zip(*(sample.images for sample in samples), strict=True)
     memory = cast("Callable[..., Tensor]", head.memory)  # one argument per image

@@ -3,6 +3,7 @@
 Files, in the order in which data meets them:
     export.py       the stage: weights, graphs and card.json, each checked before it is written
     standalone.py   graphs that compute without this code: torch.export and ONNX
+    repository.py   a model repository for transformers and timm; no file of the stage
 
 Contracts
     Equal weights give equal bytes of every file.

@@ -20,7 +20,7 @@ from lapvqa.export import standalone
 from lapvqa.export.standalone import Compute, published_path
 from lapvqa.images import transforms
 from lapvqa.job import Counts, Job
-from lapvqa.networks.device import make_deterministic
+from lapvqa.networks.device import ON_CPU, make_deterministic
 from lapvqa.networks.encoder import VisionEncoder
 from lapvqa.networks.weights import load_weights, serialise
 from lapvqa.params import ExportParams, ModelParams
@@ -37,7 +37,7 @@ from lapvqa.pretrain.files import (
     SAFETENSORS_FILE,
     TRAINING_FILE,
 )
-from lapvqa.pretrain.model import CaptioningModel, ContrastiveModel, build_encoder, initial_model
+from lapvqa.pretrain.model import PretrainedModel, build_encoder, initial_model
 from lapvqa.schemas import STORED_SIZE
 
 _BATCHES = (1, 3)
@@ -50,7 +50,7 @@ def run(params: ExportParams, job: Job) -> Counts:
     Raises CheckpointError if a file would not compute what the model computes, ConfigError if
     ``export.onnx`` is set where ONNX cannot be written.
     """
-    make_deterministic(threads=job.machine.workers)
+    make_deterministic(threads=job.computing.cpu_threads)
     folder = job.model
     training = storage.read_json(folder / TRAINING_FILE, made_by="pretrain")
     sizes = ModelParams.model_validate(training["params"]["model"])
@@ -114,7 +114,7 @@ def _encoder_with(weights: dict[str, Tensor], sizes: ModelParams) -> Compute:
     return encoder
 
 
-@torch.no_grad()
+@ON_CPU.inference()
 def reference_tokens(encoder: VisionEncoder) -> list[tuple[Tensor, Tensor]]:
     """Return batches of noise [B, 1, S, S], each with the tokens that ``encoder`` gives it."""
     size = encoder.image_size
@@ -123,7 +123,7 @@ def reference_tokens(encoder: VisionEncoder) -> list[tuple[Tensor, Tensor]]:
     return [(images, encoder(images)) for images in batches]
 
 
-@torch.no_grad()
+@ON_CPU.inference()
 def check_parity(
     name: str, compute: Compute, expected: list[tuple[Tensor, Tensor]], tolerance: float
 ) -> None:
@@ -157,20 +157,19 @@ def _weights(folder: Path, written: list[str]) -> list[str]:
 
 def build_card(
     training: dict[str, Any],
-    model: CaptioningModel | ContrastiveModel,
+    model: PretrainedModel,
     digests: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return card.json: what a reader of the weights must know, and nothing that varies by run."""
     encoder = model.vision_encoder
     size, pooled = encoder.image_size, encoder.pooled_grid**2
-    writes = isinstance(model, CaptioningModel)
+    writes = training["objective"] == "captioning"
     output: dict[str, Any] = {
         "pooled_tokens": pooled,
         "patch_tokens": encoder.grid**2,
         "width": encoder.width,
+        **model.outputs(),
     }
-    if isinstance(model, ContrastiveModel):
-        output["embedding"] = model.image_proj.out_features
     return {
         "objective": training["objective"],
         "model": training["params"]["model"],
@@ -188,7 +187,8 @@ def build_card(
             **{
                 key: training[key]
                 for key in ("data_digest", "train_pairs", "validate_pairs", "steps", "best_step",
-                            "best_val_loss")
+                            "best_val_loss", "began_with")
+                if key in training
             },
             **({"parallel_share": training["params"]["parallel_share"]} if writes else {}),
         },
@@ -196,7 +196,7 @@ def build_card(
     }  # fmt: skip
 
 
-def _about(name: str, model: CaptioningModel | ContrastiveModel) -> dict[str, Any]:
+def _about(name: str, model: PretrainedModel) -> dict[str, Any]:
     """Describe what a file holds and how it is loaded."""
     encoder = model.vision_encoder
     size = encoder.image_size

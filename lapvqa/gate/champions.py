@@ -17,6 +17,10 @@ from lapvqa.lineage import runs
 from lapvqa.lineage.ledger import CHAMPION, DECISION, MODEL, Entry
 
 ROLLBACK, DROPPED = "rollback", "dropped"
+WITHOUT_GATE = (
+    "an earlier version set the alias champion without a gate, `lapvqa gate` judges what was "
+    "exported"
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Move:
 
 def pending(entries: Sequence[Entry]) -> Move | None:
     """Return the last decision to move the alias, if nothing says yet what came of it."""
-    closed = {said["decision"] for said in _moved(entries)}
+    closed = {said["decision"] for _, said in moves(entries)}
     closed |= {
         said["of"] for entry in entries
         if entry.kind == DECISION and (said := entry.payload) and said.get("what") == DROPPED
@@ -89,14 +93,24 @@ def contaminated(entries: Sequence[Entry]) -> frozenset[str]:
 
 def last_move(entries: Iterable[Entry]) -> dict[str, Any] | None:
     """Return what the ledger says of the last move of the alias; None before the first."""
-    return next(iter(list(_moved(entries))[::-1]), None)
+    return next((said for _, said in reversed(list(moves(entries)))), None)
 
 
-def _moved(entries: Iterable[Entry]) -> Iterator[dict[str, Any]]:
+def moves(entries: Iterable[Entry]) -> Iterator[tuple[Entry, dict[str, Any]]]:
+    """Yield each move of the alias that a gate or a person decided, and what it says."""
+    yield from ((entry, said) for entry, said in _aliased(entries) if "decision" in said)
+
+
+def is_set_without_gate(entries: Sequence[Entry]) -> bool:
+    """Tell whether nobody but an earlier version has set the alias: that was no champion."""
+    return any(_aliased(entries)) and not any(moves(entries))
+
+
+def _aliased(entries: Iterable[Entry]) -> Iterator[tuple[Entry, dict[str, Any]]]:
     for entry in entries:
         said = entry.payload if entry.kind == MODEL else None
-        if said and CHAMPION in said.get("aliases", []) and "decision" in said:
-            yield said
+        if said and CHAMPION in (said.get("aliases") or ()):
+            yield entry, said
 
 
 def _as_move(entry: Entry) -> Move | None:

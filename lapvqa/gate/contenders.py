@@ -7,12 +7,14 @@ that a refusal spends nothing of a test set.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyroaring import BitMap
 
 from lapvqa import storage
 from lapvqa.evaluation.compare import truth_of
@@ -107,7 +109,7 @@ def gather(
     absent: dict[str, str] = {}
     faults: list[str] = []
     inputs: dict[str, str] = {}
-    primary = set(primary)
+    primary, trainings = set(primary), _Trainings(project)
     for name, endpoint in endpoints.items():
         tables = {}
         for role, contender in contenders.items():
@@ -128,7 +130,7 @@ def gather(
             found[role, endpoint.task.name] = table
             whose = f"{name}, {role}"
             faults += _foreign(contenders[role], endpoint, table, whose)
-            faults += _contaminated(project, role, contenders[role], endpoint.task, table, whose)
+            faults += _contaminated(trainings, role, contenders[role], endpoint.task, table, whose)
         faults += _unequal(contenders, endpoint, tables)
     return Prepared(contenders, found, absent, tuple(dict.fromkeys(faults)), inputs)
 
@@ -157,8 +159,8 @@ def _unequal(
 
 
 def _contaminated(
-    project: Project, role: Role, contender: Contender, task: EvaluationTask, table: pa.Table,
-    whose: str,
+    trainings: _Trainings, role: Role, contender: Contender, task: EvaluationTask,
+    table: pa.Table, whose: str,
 ) -> Iterator[str]:  # fmt: skip
     """Yield what the firewall says against these predictions.
 
@@ -174,7 +176,7 @@ def _contaminated(
     if role != "candidate" and contender.sha256 and OTHER in codes:
         codes.discard(OTHER)
         own = table["patient"].to_pylist() if task.tests_archive else []
-        known = trained_on(project, contender.sha256, own)
+        known = trainings.saw(contender.sha256, own)
         if known is None:
             yield f"{whose}: the ledger does not say whom it was trained on"
         elif known:
@@ -183,26 +185,38 @@ def _contaminated(
         yield f"{whose}: contaminated ({', '.join(sorted(codes))})"
 
 
-def trained_on(project: Project, sha256: str, patients: Iterable[str]) -> int | None:
-    """Return how many of ``patients`` the training of these weights saw; None if nobody knows."""
-    entries = ledger.entries(project)
-    ancestry = Ancestry(entries)
-    made = next(
-        (told for told in ancestry.runs.values() if _wrote(told.run.files.values(), sha256)), None
-    )
-    if made is None:
-        return None
-    before = {told.id for told in ancestry.upstream(made)}
-    bitmaps = [
-        unpacked(role["patients"])
-        for entry in entries
-        if entry.kind == TRAINED_ON and entry.payload and entry.payload["run"] in before
-        for role in entry.payload["roles"].values()
-    ]
-    if not bitmaps:
-        return None
-    asked = RowNumbers(project, PATIENT).find_all(set(patients))
-    return len(asked & bitmaps[0].union(*bitmaps))
+@dataclass
+class _Trainings:
+    """Whom the trainings of models saw; the ledger is walked once, and only if it is asked."""
+
+    project: Project
+    seen: dict[str, BitMap | None] = field(default_factory=dict)
+
+    @cached_property
+    def ancestry(self) -> Ancestry:
+        """The runs of the ledger."""
+        return Ancestry(ledger.entries(self.project))
+
+    def saw(self, sha256: str, patients: Iterable[str]) -> int | None:
+        """Return how many of ``patients`` the training of these weights saw; None: nobody knows."""
+        if sha256 not in self.seen:
+            self.seen[sha256] = self._find(sha256)
+        seen = self.seen[sha256]
+        if seen is None:
+            return None
+        return len(RowNumbers(self.project, PATIENT).find_all(set(patients)) & seen)
+
+    def _find(self, sha256: str) -> BitMap | None:
+        runs = self.ancestry.runs.values()
+        made = next((told for told in runs if _wrote(told.run.files.values(), sha256)), None)
+        before = {told.id for told in self.ancestry.upstream(made)} if made else set()
+        bitmaps = [
+            unpacked(role["patients"])
+            for entry in self.ancestry.entries
+            if entry.kind == TRAINED_ON and entry.payload and entry.payload["run"] in before
+            for role in entry.payload["roles"].values()
+        ]
+        return bitmaps[0].union(*bitmaps) if bitmaps else None
 
 
 def _wrote(files: Iterable[Mapping[str, object]], sha256: str) -> bool:

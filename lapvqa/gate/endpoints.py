@@ -59,7 +59,7 @@ def make_rule(params: GateParams) -> Rule:
     """Return the rule of params.yaml."""
     return Rule(
         tuple(params.primary), dict(params.margins), params.slice_margin, params.worthwhile,
-        params.guard_level,
+        params.guard_level, params.successor_margin,
     )  # fmt: skip
 
 

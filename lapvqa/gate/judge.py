@@ -15,8 +15,8 @@ from typing import Any
 
 from lapvqa import storage
 from lapvqa.evaluation import sealed
+from lapvqa.gate import champions, looks
 from lapvqa.gate import endpoints as found
-from lapvqa.gate import looks
 from lapvqa.gate.budget import Budget
 from lapvqa.gate.contenders import UNTRAINED, Contender, Prepared, Role, gather
 from lapvqa.gate.endpoints import Endpoint
@@ -53,6 +53,8 @@ class Question:
     account: looks.Account
     budget: Budget
     faults: tuple[str, ...]
+    contaminated: bool = False
+    """The champion's training saw a patient who is erased now."""
 
     @property
     def level(self) -> float:
@@ -89,10 +91,21 @@ def ask(
         faults.append(
             f"{len(patients)} {which} patients have predictions, {gate.patients} are asked"
         )
-    account = looks.account(ledger.entries(project), manifest)
+    entries = ledger.entries(project)
+    erased = champions.contaminated(entries)
+    if candidate.sha256 in erased:
+        faults.append("the candidate's training saw a patient who is erased now")
+    account = looks.account(entries, manifest)
     budget = Budget(gate.budget.total, gate.budget.share)
     return Question(
-        manifest, prepared, endpoints, patients, account, budget, (*prepared.faults, *faults)
+        manifest,
+        prepared,
+        endpoints,
+        patients,
+        account,
+        budget,
+        (*prepared.faults, *faults),
+        champion.sha256 in erased,
     )
 
 
@@ -123,6 +136,7 @@ def judge(
         evidence, left_out = weigh(
             project, question.prepared, question.endpoints, gate, params.evaluate
         )
+        evidence = replace(evidence, contaminated=question.contaminated)
         if champion.system == UNTRAINED:
             evidence = replace(evidence, opponent=champion.title)
         verdict = decide(rule, evidence, level)
@@ -169,6 +183,7 @@ def _said(
         ],
         "guards_on_shown_sets": shown,
         "optimistic": judgement.optimistic,
+        "champion_contaminated": question.contaminated,
     }
 
 

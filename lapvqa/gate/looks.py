@@ -52,7 +52,11 @@ def account(entries: Iterable[Entry], manifest: str) -> Account:
         for entry in entries
         if entry.kind == LOOK and entry.payload and entry.payload.get("manifest") == manifest
     ]
-    promoted = {said["look"] for said in decisions(entries) if said["verdict"] == Outcome.PROMOTE}
+    # A level comes back where it was passed; a contaminated champion's successor need not pass it.
+    promoted = {
+        said["look"] for said in decisions(entries)
+        if said["verdict"] == Outcome.PROMOTE and not said.get("champion_contaminated")
+    }  # fmt: skip
     looks = [PastLook(float(said["level"]), id in promoted) for id, said in own]
     seen = BitMap().union(*(unpacked(said["patients"]) for _, said in own)) if own else BitMap()
     return Account(manifest, tuple(looks), seen)

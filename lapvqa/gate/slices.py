@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lapvqa import storage
+from lapvqa.arrivals import first_of_studies
 from lapvqa.project import Project
 from lapvqa.schemas import FRONTAL_VIEWS
 
@@ -77,6 +77,4 @@ def _sources(project: Project) -> dict[object, str]:
 
     Its report has a line of its own, with the name of whoever sends reports.
     """
-    events = storage.read_json_lines(project.arrivals)
-    came = (event for event in events if event.get("event") == "study" and event.get("study"))
-    return {event["study"]: str(event["source"]) for event in came}
+    return {study: one.source for study, one in first_of_studies(project.arrivals).items()}

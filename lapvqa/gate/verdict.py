@@ -7,6 +7,10 @@ champion, and than the anchor, by more than the margin in every other endpoint; 
 champion in any slice. All of the latter must hold, so none of them needs a correction
 (intersection-union: Berger, Technometrics 24 (1982)). For the same reason a guard may be of
 patients whose results were seen: a condition more can only keep a candidate out.
+
+A champion whose training saw a patient who is erased now has to go, so its successor need not be
+better: in the primary endpoints not worse than the first anchor by more than a margin, at the level
+of guards; all other guards stay. The anchor does not move, so that erasures do not add up.
 """
 
 from __future__ import annotations
@@ -20,6 +24,9 @@ from statistics import NormalDist
 _NORMAL = NormalDist()
 _POWER = 0.8
 
+CONTAMINATED = (
+    "the champion's training saw a patient who is erased now: its successor need not be better"
+)
 SPENT = "the error budget of this test set is spent: new patients are needed"
 
 
@@ -80,6 +87,8 @@ class Rule:
     """A gain that is worth a promotion: what the number of missing patients is reckoned for."""
     guard_level: float = 0.0
     """Of the tests that guard; never below what the budget grants."""
+    successor_margin: float = 0.0
+    """How much worse than the anchor a contaminated champion's successor may be, primary ones."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,8 @@ class Evidence:
     """Guarding endpoint -> why it cannot be judged in this project: its data set is not here."""
     opponent: str = "champion"
     """What the champion's side is called: of a first gate the untrained encoder."""
+    contaminated: bool = False
+    """The champion's training saw a patient who is erased now."""
     faults: tuple[str, ...] = ()
     """Why nothing can be concluded: contaminated, missing or foreign predictions."""
 
@@ -124,10 +135,12 @@ def decide(rule: Rule, evidence: Evidence, level: float) -> Verdict:
         return Verdict(Outcome.REJECT, level, reasons)
     better = holm({name: evidence.champion[name].p_better() for name in rule.primary}, level)
     unshown = [name for name, guard in guarded.items() if not guard.holds()]
-    if better and not unshown:
-        reasons = tuple(f"{name}: better than the {evidence.opponent}" for name in sorted(better))
-        return Verdict(Outcome.PROMOTE, level, reasons)
-    return _not_shown(rule, evidence, level, bool(better), unshown)
+    if unshown or not (better or evidence.contaminated):
+        return _not_shown(rule, evidence, level, bool(better), unshown)
+    reasons = tuple(f"{name}: better than the {evidence.opponent}" for name in sorted(better))
+    if evidence.contaminated:
+        reasons = (CONTAMINATED, *reasons)
+    return Verdict(Outcome.PROMOTE, level, reasons)
 
 
 def holm(p_values: Mapping[str, float], level: float) -> set[str]:
@@ -179,12 +192,15 @@ def _guarded(rule: Rule, evidence: Evidence, level: float) -> dict[str, _Guard]:
         if name not in evidence.absent
     }
     # The primary endpoints must not fall behind the anchor at all, or small steps add up.
+    margin, strict = 0.0, level
+    side, anchor = "anchor", evidence.anchor
+    if evidence.contaminated:
+        margin, strict = rule.successor_margin, guards
+        side, anchor = (side, anchor) if anchor else (evidence.opponent, evidence.champion)
     guarded |= {
-        f"{name} against the anchor": _Guard(
-            evidence.anchor[name], rule.margins.get(name, 0.0), level
-        )
+        f"{name} against the {side}": _Guard(anchor[name], rule.margins.get(name, margin), strict)
         for name in rule.primary
-        if evidence.anchor
+        if anchor
     }
     return guarded | {
         f"{name} in {part}": _Guard(found[name], rule.slice_margin, guards)
@@ -198,6 +214,8 @@ def _not_shown(
     rule: Rule, evidence: Evidence, level: float, better: bool, unshown: list[str]
 ) -> Verdict:
     reasons = [f"{name}: not shown to be within its margin" for name in unshown]
+    if evidence.contaminated:
+        reasons, better = [CONTAMINATED, *reasons], True
     if not better:
         reasons.append(f"not shown to be better in {' or '.join(rule.primary)}")
     primary = [evidence.champion[name] for name in rule.primary]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from lapvqa.errors import TrainingError
+from lapvqa.networks.device import Computer
 from lapvqa.params import RecipeParams
 
 _ORDER_STREAM = 5
@@ -52,6 +54,7 @@ def fit(
     *,
     recipe: RecipeParams,
     score: Callable[[], float] | None,
+    computer: Computer,
     encoder: nn.Module | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fitted:
@@ -76,12 +79,15 @@ def fit(
         for epoch in range(epochs):
             modules.train()
             for number, samples in enumerate(_batches(count, recipe, epoch)):
-                _step(loss(samples), modules, optimizer, recipe, epoch)
+                optimizer.zero_grad(set_to_none=True)
+                value = computer.learn(partial(loss, samples))
+                _step(value, modules, optimizer, recipe, epoch)
                 schedule.step()
                 progress(epoch * batches + number + 1, steps)
             modules.eval()
             if score is not None:
-                scores.append(score())
+                with computer.inference():
+                    scores.append(score())
                 if math.isfinite(scores[-1]) and (kept < 0 or scores[-1] >= scores[kept]):
                     kept = epoch
                     best = {key: value.clone() for key, value in modules.state_dict().items()}
@@ -133,7 +139,5 @@ def _step(
             f"head, epoch {epoch + 1}: expected a finite loss, found {float(loss)}",
             hint="lower recipe.lr of the task in params.yaml, or look at its features",
         )
-    optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss)
     clip_grad_norm_(modules.parameters(), recipe.grad_clip)
     optimizer.step()

@@ -141,19 +141,13 @@ def read_batch(
 ) -> Batch:
     """Read the pairs at ``indices`` as a batch padded to its longest report.
 
-    ``pin``: into page-locked memory, which needs CUDA.
+    ``pin``: its images into page-locked memory, which needs CUDA.
     """
     chosen = [pairs[index] for index in indices]
     images = _empty_images(len(chosen), pin=pin)
     store.read_into(images.numpy(), [pair.shard for pair in chosen], [pair.row for pair in chosen])
-    return _batch(chosen, indices, images, pin=pin)
-
-
-def _batch(chosen: list[Pair], indices: Sequence[int], images: Tensor, *, pin: bool) -> Batch:
     inputs, targets = pad_tokens([pair.token_ids for pair in chosen])
     groups = torch.tensor([pair.group for pair in chosen], dtype=torch.int64)
-    if pin:
-        inputs, targets, groups = (tensor.pin_memory() for tensor in (inputs, targets, groups))
     sided = [pair.sided for pair in chosen]
     return Batch(list(indices), images, inputs, targets, sided, groups)
 

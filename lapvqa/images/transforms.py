@@ -1,6 +1,7 @@
 """Stored pixels to the model's input: resizing, normalisation, augmentation.
 
-All of it runs on the device, on whole batches. B images, S pixels a side.
+What is drawn is drawn on the host; all else runs on the device, on whole batches. B images, S
+pixels a side.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MAX_ZOOM = 0.12
 MAX_LOG_GAIN = 0.2
 MAX_BIAS = 0.08  # of the full range
 MAX_LOG_GAMMA = 0.25
-_DRAWS = 7
+DRAWS = 7
 
 # 0 is the order of samples, 2 what parallel prediction hides.
 _AUGMENT_STREAM, _MIRROR_STREAM = 1, 3
@@ -46,29 +47,37 @@ def _as_floats(images: Tensor) -> Tensor:
     return torch.from_numpy(np.empty(images.shape, dtype=np.float32)).copy_(images)
 
 
-def mirror(
-    images: Tensor, *, seed: int, epoch: int, indices: Sequence[int], sided: Sequence[bool]
+def draw_mirrored(
+    *, seed: int, epoch: int, indices: Sequence[int], sided: Sequence[bool]
 ) -> Tensor:
-    """Mirror about half of the images [B, 1, S, S] whose report is not ``sided``, left to right.
+    """Return which images to mirror, bool [B]: about half of those whose report is not ``sided``.
 
     An image whose report names a side is never mirrored: the report would no longer be true of it.
-    A pure function of (seed, epoch, index) and ``sided``, as ``augment``.
+    A pure function of (seed, epoch, index) and ``sided``, as ``draw_changes``.
     """
-    flipped = [
-        not names_side and _stream(seed, epoch, index, _MIRROR_STREAM).random() < 0.5
-        for index, names_side in zip(indices, sided, strict=True)
-    ]
-    chosen = torch.tensor(flipped, device=images.device).view(-1, 1, 1, 1)
-    return torch.where(chosen, images.flip(-1), images)
+    return torch.tensor(
+        [
+            not names_side and _stream(seed, epoch, index, _MIRROR_STREAM).random() < 0.5
+            for index, names_side in zip(indices, sided, strict=True)
+        ]
+    )
 
 
-def augment(images: Tensor, *, seed: int, epoch: int, indices: Sequence[int]) -> Tensor:
-    """Rotate, shift, zoom and re-expose input images [B, 1, S, S]; no flip.
+def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Mirror those of the images [B, 1, S, S] that ``mirrored`` bool [B] names, left to right."""
+    return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
 
-    An image's change is a pure function of (seed, epoch, its index), whatever batch it is in.
+
+def draw_changes(*, seed: int, epoch: int, indices: Sequence[int]) -> Tensor:
+    """Return how much of each change an image gets: float32 [B, 7], in [-1, 1).
+
+    A pure function of (seed, epoch, the image's index), whatever batch it is in.
     """
-    drawn = np.stack([_draw(seed, epoch, index) for index in indices])
-    draws = torch.from_numpy(drawn).to(images.device, images.dtype)
+    return torch.from_numpy(np.stack([_draw(seed, epoch, index) for index in indices]))
+
+
+def augment(images: Tensor, draws: Tensor) -> Tensor:
+    """Rotate, shift, zoom and re-expose input images [B, 1, S, S] by ``draws`` [B, 7]; no flip."""
     angle, shift_x, shift_y, zoom, gain, bias, gamma = draws.unbind(dim=1)
     moved = _move(images, angle, shift_x, shift_y, zoom)
     return _expose(moved, gain, bias, gamma)
@@ -77,7 +86,7 @@ def augment(images: Tensor, *, seed: int, epoch: int, indices: Sequence[int]) ->
 def _draw(seed: int, epoch: int, index: int) -> NDArray[np.float32]:
     """Return the image's numbers, uniform in [-1, 1), by a counter-based generator: no state."""
     stream = _stream(seed, epoch, index, _AUGMENT_STREAM)
-    return stream.random(_DRAWS, dtype=np.float32) * 2 - 1
+    return stream.random(DRAWS, dtype=np.float32) * 2 - 1
 
 
 def _stream(seed: int, epoch: int, index: int, purpose: int) -> np.random.Generator:

@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lapvqa import storage
+from lapvqa import arrivals, storage
+from lapvqa.arrivals import AMENDED, STUDY, Line
 from lapvqa.errors import DicomError, StorageFullError
-from lapvqa.intake import arrivals
-from lapvqa.intake.arrivals import AMENDED, STUDY, Event, Register
 from lapvqa.intake.inbox import Inbox, Waiting
 from lapvqa.intake.instance import Names, read_names
+from lapvqa.intake.register import Register
 from lapvqa.lineage import ledger
 from lapvqa.lineage.row_numbers import STUDY as STUDY_ROWS
 from lapvqa.lineage.row_numbers import RowNumbers, packed
@@ -100,7 +100,7 @@ class Filing:
         folder = self.inbox.home(study.source, study.study)
         return {study.folder / path.name for path in folder.glob("*.dcm")}
 
-    def file(self, study: Waiting) -> Event | None:
+    def file(self, study: Waiting) -> Line | None:
         """Move a study into the archive; return the event, None if nothing was new."""
         with self.alone(), self.inbox.holding(study.study):
             files = sorted(study.folder.glob("*.dcm"))
@@ -109,7 +109,7 @@ class Filing:
             moves = [self._plan(path, target / path.name) for path in files]
             changes = [move for move in moves if move.target is not None]
             numbers = {names.accession for names in map(_names, files)} - {""}
-            event: Event = {
+            event: Line = {
                 "at": arrivals.now(), "event": STUDY if is_new else AMENDED,
                 "source": study.source, "study": study.study, "files": len(changes),
                 "bytes": sum(move.source.stat().st_size for move in changes),
@@ -183,7 +183,7 @@ class Filing:
             self.record(event, "film", pairs)
         self.inbox.journal.unlink()
 
-    def record(self, event: Event, what: str, replaced: list[tuple[str, str]]) -> None:
+    def record(self, event: Line, what: str, replaced: list[tuple[str, str]]) -> None:
         """Write into the ledger what took the place of what, pairs of digests; once per event."""
         if not replaced:
             return

@@ -15,12 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pydicom.uid import UID
 
 from lapvqa.dicom.pixels import DECODERS, NATIVE
 from lapvqa.errors import ConfigError, DicomError, StorageFullError
+from lapvqa.intake import tls
 from lapvqa.intake.filing import Filing, Say
 from lapvqa.intake.inbox import Inbox
 from lapvqa.intake.instance import read_names
@@ -44,7 +46,7 @@ _POLL = 1.0
 class Server:
     """The AE that listens; it runs in threads of its own from ``start`` to ``stop``."""
 
-    def __init__(self, inbox: Inbox, settings: Receiver, say: Say) -> None:
+    def __init__(self, inbox: Inbox, settings: Receiver, say: Say, *, root: Path) -> None:
         if not settings.sources:
             raise ConfigError(
                 "expected who may send, found nobody in local.yaml",
@@ -52,6 +54,7 @@ class Server:
                 "addresses: [10.1.2.0/24]}}}}",
             )
         self.inbox, self.settings, self.say = inbox, settings, say
+        self._context = tls.context(settings.tls, root) if settings.tls else None
         self.counts = {"received": 0, "refused": 0}
         self._counting = threading.Lock()
         self._server: Any = None
@@ -74,7 +77,9 @@ class Server:
         ]
         address = (self.settings.host, self.settings.port)
         try:
-            self._server = ae.start_server(address, block=False, evt_handlers=handlers)
+            self._server = ae.start_server(
+                address, block=False, evt_handlers=handlers, ssl_context=self._context
+            )
         except OSError as error:
             raise ConfigError(
                 f"cannot listen on {address[0]} port {address[1]} ({error.strerror})",

@@ -18,7 +18,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from lapvqa import storage
+from lapvqa import arrivals, storage
+from lapvqa.arrivals import AMENDED, REPORT, Line
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError, SourceError
 from lapvqa.ingest.archives.arrived import place_of
@@ -26,8 +27,7 @@ from lapvqa.ingest.archives.messages import Hashes, Keys, Names
 from lapvqa.ingest.archives.names import place
 from lapvqa.ingest.archives.protocol import Refusal, ReportText
 from lapvqa.ingest.archives.report_sources import TreeReports
-from lapvqa.intake import arrivals
-from lapvqa.intake.arrivals import AMENDED, REPORT, Event
+from lapvqa.intake import register
 from lapvqa.intake.filing import Filing
 from lapvqa.machine import ReportSources
 
@@ -164,9 +164,9 @@ def _lookup(filing: Filing, names: Names) -> tuple[str | None, list[str]]:
 
 def _events(
     filing: Filing, found: Sequence[_Found], *, source: str, digest: str, size: int, time: str
-) -> list[Event]:
+) -> list[Line]:
     """Return an event for each report that is new or takes the place of another."""
-    events: list[Event] = []
+    events: list[Line] = []
     keyring = filing.inbox.keyring
     for one in found:
         said = one.report if isinstance(one.report, ReportText) else None
@@ -175,7 +175,7 @@ def _events(
         if not one.is_of_use or (said is None and before is None):
             continue
         text = said.sha256 if said else Reason.REPORT_WITHDRAWN
-        event: Event = {
+        event: Line = {
             "at": arrivals.now(), "event": REPORT if before is None else AMENDED,
             "source": source, "study": study, "files": 0, "bytes": 0,
             "accession": [key for key in keys if key != study],
@@ -196,15 +196,15 @@ def _events(
     return events
 
 
-def _counts(event: Event, before: Event, *, withdrawn: bool) -> bool:
+def _counts(event: Line, before: Line, *, withdrawn: bool) -> bool:
     """Tell whether a report counts in place of the one before."""
     if event["report"] == before["report"]:
         return False
     return withdrawn or _is_better(event, before)
 
 
-def _is_better(event: Event, before: Event) -> bool:
-    return arrivals.worth(event) <= arrivals.worth(before)
+def _is_better(event: Line, before: Line) -> bool:
+    return register.worth(event) <= register.worth(before)
 
 
 def _rank(filing: Filing, one: _Found) -> int:
@@ -219,7 +219,7 @@ def _rank(filing: Filing, one: _Found) -> int:
     return _RANKS["text"]
 
 
-def _tell(filing: Filing, events: list[Event], *, source: str, size: int, digest: str) -> None:
+def _tell(filing: Filing, events: list[Line], *, source: str, size: int, digest: str) -> None:
     """Write down what has arrived: in the ledger what amends what, then in the list."""
     for event in events:
         if event["event"] == AMENDED:

@@ -214,6 +214,8 @@ def _arrival(said: dict[str, Any]) -> str:
 def _drift(said: dict[str, Any]) -> str:
     if said.get("what") == "reference":
         return f"A drift reference of {said.get('studies')} studies was frozen."
+    if said.get("what") == "no look":
+        return f"No look for drift could be taken: {said.get('why')}."
     studies = (said.get("window") or {}).get("studies")
     if not said.get("level"):
         why = "too soon after the last one" if said.get("compared") else "nothing to compare yet"

@@ -101,8 +101,8 @@ _BLEU = _text(
     _TOKENS, "kept: length 0, no match",
 )  # fmt: skip
 _ROUGE = _text(
-    "rouge-score: F1, mean over samples, use_stemmer False", "rouge-score",
-    "rouge-score's: lower case, a-z and digits", "kept: 0",
+    "lapvqa.metrics.texts.ngrams: F1, mean over samples, no stemmer", OWN,
+    "lower case; runs of a-z and digits", "kept: 0",
 )  # fmt: skip
 _FINDINGS = Definition(
     implementation="lapvqa.metrics.findings: F1 of the findings that a report asserts (the "

@@ -1,7 +1,9 @@
 """The networks: their layers, losses and searches, their weights on disk, and where they compute.
 
 Files, in the order in which data meets them:
-    device.py         the device, its precision, and determinism
+    device.py         where and how torch computes: device, precision, threads, batches
+    unusable_gpu.py   a GPU that torch cannot use, said
+    allocation_counter.py  the bytes that torch allocates, by purpose
     encoder.py        images to visual tokens: a ViT with timm's parameter names
     vocabulary.py     GPT-2 ids to numbers of the tokens that occur, and back
     decoder.py        visual tokens and earlier words to the next word

@@ -25,8 +25,8 @@ class Cache:
     """Keys and values of all layers during generation, allocated once.
 
     ``tokens`` [layers, 2, R, H, T_max, K] of the ``length`` tokens so far, where R = B * beams and
-    the beams of an image lie side by side; ``memory`` [layers, 2, B, H, M, K] of the images, which
-    an image's beams share.
+    the beams of an image lie side by side; ``memory`` [layers, 2, B, H, M, K] of the images, for
+    the layers that see them, which an image's beams share.
     """
 
     tokens: Tensor
@@ -164,6 +164,29 @@ class CrossAttention(nn.Module):
         return projected
 
 
+class TextBlock(nn.Module):
+    """Self-attention and MLP, each normed before and added: a layer that sees no image."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.attn = CausalAttention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = Mlp(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, T, D] to [B, T, D]."""
+        x = x + self.attn(self.norm1(x))
+        mapped: Tensor = x + self.mlp(self.norm2(x))
+        return mapped
+
+    def extend(self, x: Tensor, tokens: Tensor, position: int) -> Tensor:
+        """Do what ``forward`` does for tokens [R, T, D] that follow those in the cache."""
+        x = x + self.attn.extend(self.norm1(x), tokens, position)
+        mapped: Tensor = x + self.mlp(self.norm2(x))
+        return mapped
+
+
 class DecoderBlock(nn.Module):
     """Self-attention, cross-attention, MLP; each normed before and added."""
 
@@ -192,7 +215,10 @@ class DecoderBlock(nn.Module):
 
 
 class CaptionDecoder(nn.Module):
-    """Causal transformer over GPT-2 tokens; the head is the token embedding (tied)."""
+    """Causal transformer over GPT-2 tokens; the head is the token embedding (tied).
+
+    ``text_depth`` layers that see words alone come before the ``depth`` that see the image too.
+    """
 
     def __init__(
         self,
@@ -203,6 +229,7 @@ class CaptionDecoder(nn.Module):
         heads: int = 8,
         vocabulary: int = GPT2_VOCABULARY,
         max_length: int = MAX_LENGTH,
+        text_depth: int = 0,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -211,6 +238,7 @@ class CaptionDecoder(nn.Module):
         self.token_embed = Embedding(vocabulary, width)
         self.pos_embed = nn.Parameter(torch.empty(max_length, width))
         self.visual_proj = Linear(visual_width, width)
+        self.text_blocks = nn.ModuleList(TextBlock(width, heads) for _ in range(text_depth))
         self.blocks = nn.ModuleList(DecoderBlock(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.init_weights()
@@ -231,10 +259,20 @@ class CaptionDecoder(nn.Module):
 
         Raises ValueError for more tokens than there are positions.
         """
-        length = token_ids.shape[1]
+        return self.write(self.read(self.token_embed(token_ids)), visual)
+
+    def read(self, embedded: Tensor) -> Tensor:
+        """Map rows of the token table [B, T, D] to what the layers of words make of them."""
+        length = embedded.shape[1]
         if length > self.max_length:
             raise ValueError(f"expected at most {self.max_length} tokens, found {length}")
-        x = self.token_embed(token_ids) + self.pos_embed[:length]
+        x = embedded + self.pos_embed[:length]
+        for block in self.text_blocks:
+            x = block(x)
+        return x
+
+    def write(self, x: Tensor, visual: Tensor) -> Tensor:
+        """Map what ``read`` returns and visual tokens to hidden states [B, T, D]."""
         memory = self.visual_proj(visual)
         for block in self._layers():
             x = block(x, memory)
@@ -255,7 +293,8 @@ class CaptionDecoder(nn.Module):
         memory = projected.new_empty((*sizes, count, head_width))
         for block, keys_values in zip(layers, memory, strict=True):
             keys_values[0], keys_values[1] = block.cross.memory(projected)
-        return Cache(projected.new_empty((*sizes, length, head_width)), memory)
+        total = len(self.text_blocks) + len(layers)
+        return Cache(projected.new_empty((total, *sizes[1:], length, head_width)), memory)
 
     @torch.no_grad()
     def extend(self, token_ids: Tensor, cache: Cache) -> Tensor:
@@ -268,7 +307,12 @@ class CaptionDecoder(nn.Module):
             raise ValueError(f"expected one token after the first call, found {count}")
         places = slice(cache.length, cache.length + count)
         x = self.token_embed(token_ids) + self.pos_embed[places]
-        for block, tokens, memory in zip(self._layers(), cache.tokens, cache.memory, strict=True):
+        words = cast("list[TextBlock]", list(self.text_blocks))
+        first = len(words)
+        for text_block, tokens in zip(words, cache.tokens[:first], strict=True):
+            x = text_block.extend(x, tokens, cache.length)
+        seeing = zip(self._layers(), cache.tokens[first:], cache.memory, strict=True)
+        for block, tokens, memory in seeing:
             x = block.extend(x, tokens, memory, cache.length)
         cache.length += count
         return self._next_logits(self.norm(x[:, -1]))

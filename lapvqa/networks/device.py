@@ -1,19 +1,33 @@
-"""The device that torch computes on, its precision and attention, and determinism."""
+"""Where and how torch computes: device, precision, attention, threads, batches, reading ahead.
+
+What a stage computes goes through a ``Computer``; training, which owns its loop, through the parts
+of which one is made.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lapvqa.errors import ConfigError
+from lapvqa.job import Job
 from lapvqa.machine import Machine
+from lapvqa.networks.unusable_gpu import refuse_unusable_gpu
 from lapvqa.params import Attention
+from lapvqa.runtime import compiler
+
+T = TypeVar("T")
 
 _BACKENDS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION,
@@ -21,11 +35,7 @@ _BACKENDS = {
 }  # fmt: skip
 _ON_CPU = ("auto", "flash", "math")
 
-_NEEDS_DRIVER = {13: 580, 12: 525, 11: 450}
-"""CUDA's major version -> the first driver that runs it (CUDA's release notes, minor versions)."""
-_DRIVER = re.compile(r"Kernel Module\b.*?\s(\d{3,}(?:\.\d+)+)\s")
-_HIDDEN = ("", "-1", "NoDevFiles")
-"""Values of CUDA_VISIBLE_DEVICES by which somebody wants no GPU."""
+NO_COMPILER = "install gcc and g++, or set pretrain.compile to false"
 
 
 def choose_device(machine: Machine, local_rank: int = 0) -> torch.device:
@@ -75,48 +85,15 @@ def make_deterministic(*, threads: int, exact: bool = True) -> None:
     torch.set_num_threads(threads)
 
 
-def refuse_unusable_gpu(root: Path = Path("/")) -> None:
-    """Raise ConfigError if there is an NVIDIA GPU below ``root``, of which torch sees none.
-
-    Its device file and its driver's version tell; not where CUDA_VISIBLE_DEVICES hides all GPUs.
-    """
-    there = any(root.glob("dev/nvidia[0-9]*"))
-    if not there or os.environ.get("CUDA_VISIBLE_DEVICES") in _HIDDEN:
-        return
-    driver = _driver(root)
-    built = torch.version.cuda
-    raise ConfigError(
-        "this machine has a GPU that torch cannot use: its driver is "
-        f"{driver or 'of unknown version'}, torch {torch.__version__} is built for "
-        + (f"CUDA {built}" if built else "CPUs alone"),
-        hint=f"{_way_out(driver, built)}; or set device: cpu in local.yaml to do without the GPU",
-    )
-
-
-def _driver(root: Path) -> str | None:
-    try:
-        text = (root / "proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    found = _DRIVER.search(text)
-    return found.group(1) if found else None
-
-
-def _way_out(driver: str | None, built: str | None) -> str:
-    if driver is None:
-        return "load the GPU's driver (`nvidia-smi` says whether it runs), in a container too"
-    number = int(driver.split(".")[0])
-    runs = next((cuda for cuda, first in _NEEDS_DRIVER.items() if number >= first), None)
-    install = f"install torch's build for CUDA {runs}, which this driver runs"
-    if built is None:
-        return install if runs else f"update the driver to {_NEEDS_DRIVER[12]} or newer"
-    wanted = int(built.split(".")[0])
-    if runs is not None and runs >= wanted:
-        return "see what `nvidia-smi` says, and whether this user may open /dev/nvidia*"
-    update = (
-        f"update the driver to {_NEEDS_DRIVER.get(wanted, max(_NEEDS_DRIVER.values()))} or newer"
-    )
-    return f"{update}, or {install}" if runs else update
+def require_compiler(device: torch.device) -> None:
+    """Raise ConfigError where torch.compile would fail for want of a compiler."""
+    for_gpu = device.type == "cuda"
+    if compiler(for_gpu=for_gpu) is None:
+        raise ConfigError(
+            f"pretrain.compile is true, and this machine has no {'C' if for_gpu else 'C++'} "
+            "compiler, with which torch builds its kernels",
+            hint=NO_COMPILER,
+        )
 
 
 def check_attention(attention: Attention, device: torch.device) -> None:
@@ -143,11 +120,111 @@ def attention_by(attention: Attention) -> Iterator[None]:
         yield
 
 
+def precision_on(device: torch.device) -> torch.dtype:
+    """Return what products are computed in: bfloat16 on a GPU, float32 on a CPU, where bf16 crawls.
+
+    Weights, sums and losses stay float32 on both.
+    """
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
 @contextlib.contextmanager
 def mixed_precision(device: torch.device) -> Iterator[None]:
-    """Use bf16 autocast on a GPU; not on a CPU: bf16 crawls there."""
-    if device.type != "cuda":
+    """Compute by autocast in the device's precision; around a forward pass, not the backward."""
+    precision = precision_on(device)
+    if precision == torch.float32:
         yield
         return
-    with torch.autocast("cuda", dtype=torch.bfloat16):
+    with torch.autocast(device.type, dtype=precision):
         yield
+
+
+@dataclass(frozen=True)
+class Computer:
+    """A device, and how it computes."""
+
+    device: torch.device
+    attention: Attention = "auto"
+
+    @contextlib.contextmanager
+    def inference(self) -> Iterator[None]:
+        """Compute without gradients."""
+        with torch.no_grad(), attention_by(self.attention), mixed_precision(self.device):
+            yield
+
+    def learn(self, loss: Callable[[], Tensor]) -> Tensor:
+        """Compute a loss and add its gradients; return it, detached.
+
+        One that is not finite gives no gradients: whoever asked has to look.
+        """
+        with attention_by(self.attention):
+            with mixed_precision(self.device):
+                value = loss()
+            if bool(value.isfinite()):
+                torch.autograd.backward(value)
+        return value.detach()
+
+    def put(self, values: NDArray[Any] | Tensor) -> Tensor:
+        """Return values on the device; the copy is not waited for."""
+        return self._pinned(values).to(self.device, non_blocking=True)
+
+    def ahead(self, read: Callable[[T], NDArray[Any]], parts: Iterable[T]) -> Generator[Tensor]:
+        """Yield what ``read`` returns for each part, on the device; the next is read meanwhile.
+
+        An error in reading is raised when its part's turn comes. Closing the generator ends the
+        thread.
+        """
+        waiting: deque[Future[Tensor]] = deque()
+        pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+        try:
+            for part in parts:
+                waiting.append(pool.submit(self._read, read, part))
+                if len(waiting) > 1:
+                    yield self.put(waiting.popleft().result())
+            while waiting:
+                yield self.put(waiting.popleft().result())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _read(self, read: Callable[[T], NDArray[Any]], part: T) -> Tensor:
+        return self._pinned(read(part))
+
+    def rows(self, taken: Callable[[], float] = lambda: 0.0) -> int:
+        """Return how many rows to compute at a time; of one machine always the same number.
+
+        Bits may depend on it, so it follows from the kind of device alone: ``ROWS_ON_CPU``; on a
+        GPU up to ``ROWS_ON_GPU``, a power of 2 whose rows of ``taken()`` bytes fill half of it.
+        """
+        if self.device.type != "cuda":
+            return ROWS_ON_CPU
+        memory = torch.cuda.get_device_properties(self.device).total_memory
+        return rows_within(memory / 2, taken())
+
+    def _pinned(self, values: NDArray[Any] | Tensor) -> Tensor:
+        tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+        if self.device.type != "cuda" or tensor.is_pinned() or tensor.is_cuda:
+            return tensor
+        return tensor.pin_memory()
+
+
+ON_CPU = Computer(torch.device("cpu"))
+"""For what is too small for a GPU, and for what has to have a CPU's bits."""
+
+ROWS_ON_CPU, ROWS_ON_GPU = 32, 256
+
+
+def rows_within(room: float, taken: float) -> int:
+    """Return the largest power of 2 up to ``ROWS_ON_GPU`` whose rows fit into ``room``, or 1."""
+    rows = ROWS_ON_GPU
+    while rows > 1 and rows * taken > room:
+        rows //= 2
+    return rows
+
+
+def open_computer(job: Job, *, exact: bool = True) -> Computer:
+    """Return the computer of a stage; from here on equal inputs give equal bits.
+
+    Raises ConfigError for a device that cannot be used.
+    """
+    make_deterministic(threads=job.computing.cpu_threads, exact=exact)
+    return Computer(choose_device(job.machine))

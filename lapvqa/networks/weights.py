@@ -68,11 +68,16 @@ def load_weights(module: nn.Module, path: Path) -> None:
     loaded = read_weights(path)
     if isinstance(module, VisionEncoder):
         loaded = encoder_part(loaded)
+    load_state(module, loaded, name=path.name)
+
+
+def load_state(module: nn.Module, loaded: Mapping[str, Tensor], *, name: str) -> None:
+    """Load a state dict, which errors call ``name``, into ``module``; raises CheckpointError."""
     expected = module.state_dict()
     faults = _faults(expected, loaded)
     if faults:
         raise CheckpointError(
-            f"{path.name} does not fit {type(module).__name__}: {'; '.join(faults)}",
+            f"{name} does not fit {type(module).__name__}: {'; '.join(faults)}",
             hint=_remedy(expected, loaded),
         )
     module.load_state_dict(loaded)

@@ -147,7 +147,7 @@ class GroundingTaskHead(TaskHead[VisualGroundingHead, Boxes]):
         """Return smooth-L1 and GIoU towards the targets."""
         samples = [self._splits["train"][number] for number in numbers]
         targets = torch.from_numpy(to_centred([sample.target for sample in samples])).float()
-        return grounding_loss(_boxes(head, tokens, samples), targets.to(tokens.device))
+        return grounding_loss(_boxes(head, tokens, samples), tokens.computer.put(targets))
 
     def score(self, head: VisualGroundingHead, tokens: VisualTokens) -> float:
         """Return the mIoU of the validation phrases."""
@@ -162,7 +162,6 @@ class GroundingTaskHead(TaskHead[VisualGroundingHead, Boxes]):
         """Return the box of each test phrase, ordered by sample."""
         return self.ground(head, tokens, self._splits["test"])
 
-    @torch.no_grad()
     def ground(
         self, head: VisualGroundingHead, tokens: VisualTokens, samples: Sequence[GroundingSample]
     ) -> Boxes:
@@ -183,7 +182,7 @@ def _boxes(
     head: VisualGroundingHead, tokens: VisualTokens, samples: Sequence[GroundingSample]
 ) -> Tensor:
     """Return the head's boxes [k, 4] (cx, cy, w, h) of phrases."""
-    vectors = torch.from_numpy(np.stack([sample.vector for sample in samples])).to(tokens.device)
+    vectors = tokens.computer.put(np.stack([sample.vector for sample in samples]))
     boxes: Tensor = head(tokens.of([sample.number for sample in samples]), vectors)
     return boxes
 

@@ -9,10 +9,7 @@ same.
 
 from __future__ import annotations
 
-import contextlib
-import weakref
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,24 +17,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+from torch.utils._pytree import tree_map_only
 
 from lapvqa.images import transforms
+from lapvqa.networks.allocation_counter import AllocationCounter, Workspace
 from lapvqa.networks.decoder import GPT2_VOCABULARY
 from lapvqa.params import PretrainParams
+from lapvqa.pretrain.compiled_blocks import kept
 from lapvqa.pretrain.distributed import World
 from lapvqa.pretrain.inputs import Inputs
-from lapvqa.pretrain.model import CaptioningModel, initial_model
-from lapvqa.pretrain.objective import build_objective
+from lapvqa.pretrain.model import initial_model
+from lapvqa.pretrain.objectives.table import OBJECTIVES
 from lapvqa.pretrain.optimizer import build_optimizer
 from lapvqa.schemas import STORED_SIZE
 
 _CUDA_BLOCK = 512  # bytes that torch's CUDA allocator rounds up to
 _aten = torch.ops.aten
-
-Workspace = Callable[..., int]
-"""Bytes that a kernel takes and gives back within one call, from the call's arguments."""
 
 
 def _flash_backward(grad: Tensor, query: Tensor, *_: Any) -> int:
@@ -89,11 +84,12 @@ def simulate(params: PretrainParams, workload: Workload) -> tuple[Peak, int]:
         workspaces=_CUDA_WORKSPACES if workload.on_gpu else _WORKSPACES,
     )
     rows = params.batch_size // (params.accumulate * workload.processes)
-    peaks: list[Peak] = []
+    peaks: dict[str, Peak] = {}
     with FakeTensorMode(allow_non_fake_inputs=True), counter:
         step = _FakeStep(params, workload, counter)
         if not workload.on_gpu:  # a GPU gets a model made on the CPU, its table already cut
-            peaks.append(Peak(counter.peak, "making the model", counter.at_peak))
+            moment = "making the model"
+            peaks[moment] = Peak(counter.peak, moment, counter.at_peak)
         step.make_optimizer_state()
         for moment, act in (
             ("step", step.take),
@@ -102,99 +98,45 @@ def simulate(params: PretrainParams, workload: Workload) -> tuple[Peak, int]:
         ):
             counter.reset_peak()
             act(rows)
-            peaks.append(Peak(counter.peak, moment, counter.at_peak))
+            peaks[moment] = Peak(counter.peak, moment, counter.at_peak)
+    if params.compile and not params.checkpoint_activations:
+        peaks["step"] = _compiled(peaks["step"], step.blocks, workload.on_gpu)
     parameters = sum(parameter.nbytes for parameter in step.model.parameters())
-    return max(peaks, key=lambda peak: peak.size), parameters
+    return max(peaks.values(), key=lambda peak: peak.size), parameters
 
 
-class AllocationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of every storage from the operation that makes it until it is freed.
+@dataclass(frozen=True)
+class _Called:
+    """A block as a step called it; ``purpose``: what its activations were counted as."""
 
-    ``purpose`` is what new storages are for; ``granularity`` what an allocator rounds up to.
-    ``peak`` is the most bytes so far, ``at_peak`` what they were for. Works on real tensors and on
-    fake ones. Kernels' own buffers are not seen, but for those given as ``workspaces``.
-    """
+    block: nn.Module
+    arguments: tuple[Any, ...]
+    purpose: str
 
-    def __init__(
-        self, *, granularity: int = 1, workspaces: Mapping[Any, Workspace] | None = None
-    ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.granularity, self.workspaces = granularity, workspaces or {}
-        self.purpose = "other"
-        self.live: Counter[str] = Counter()
-        self.peak = 0
-        self.at_peak: dict[str, int] = {}
-        self._storages: dict[int, tuple[str, int]] = {}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Run ``func`` and count what it made."""
-        made = func(*args, **(kwargs or {}))
-        purpose = self._purpose_of(func, args)
-        for value in tree_iter(made):
-            if isinstance(value, Tensor):
-                self._add(value, purpose)
-        workspace = self.workspaces.get(func)
-        self._update_peak(workspace(*args) if workspace else 0)
-        return made
+def _compiled(peak: Peak, blocks: Sequence[_Called], on_gpu: bool) -> Peak:
+    """Return the peak of a step whose blocks are compiled: they keep less for the backward pass."""
+    context = partial(torch.autocast, "cpu", dtype=torch.bfloat16, enabled=on_gpu)
+    spared: dict[Any, int] = {}
+    purposes = dict(peak.purposes)
+    for called in blocks:
+        shapes = tuple(getattr(one, "shape", None) for one in called.arguments)
+        key = (type(called.block), shapes)
+        if key not in spared:
+            eager, compiled = (
+                kept(called.block, called.arguments, context, compiled=how) for how in (False, True)
+            )
+            spared[key] = max(0, eager - compiled)
+        left = purposes.get(called.purpose, 0)
+        purposes[called.purpose] = left - min(left, spared[key])
+    size = peak.size - sum(peak.purposes.values()) + sum(purposes.values())
+    return Peak(size, peak.moment, purposes)
 
-    @contextlib.contextmanager
-    def counting_as(self, purpose: str) -> Iterator[None]:
-        """Count what is made meanwhile as ``purpose``."""
-        before, self.purpose = self.purpose, purpose
-        try:
-            yield
-        finally:
-            self.purpose = before
 
-    def recount(self, tensors: Iterable[Tensor], purpose: str) -> None:
-        """Count these tensors' storages as ``purpose`` from now on, new ones included."""
-        for tensor in tensors:
-            key = tensor.untyped_storage()._cdata
-            if key not in self._storages:
-                self._add(tensor, purpose)
-                continue
-            before, size = self._storages[key]
-            self._storages[key] = (purpose, size)
-            self.live[before] -= size
-            self.live[purpose] += size
-
-    def reset_peak(self) -> None:
-        """Forget the peak so far, not what is live."""
-        self.peak, self.at_peak = 0, {}
-        self._update_peak(0)
-
-    def _purpose_of(self, func: Any, args: tuple[Any, ...]) -> str:
-        """Tell apart what ``purpose`` alone does not: autocast's copies, and the backward pass."""
-        if func is torch.ops.aten._to_copy.default:
-            counted = self._storages.get(args[0].untyped_storage()._cdata)
-            if counted is not None and counted[0] == "weights":
-                return "weights in bf16"
-        in_backward = torch._C._current_autograd_node() is not None
-        return "backward pass" if in_backward else self.purpose
-
-    def _add(self, tensor: Tensor, purpose: str) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._storages:
-            return
-        size = -(-storage.nbytes() // self.granularity) * self.granularity
-        self._storages[key] = (purpose, size)
-        self.live[purpose] += size
-        weakref.finalize(storage, self._remove, key)
-
-    def _remove(self, key: int) -> None:
-        purpose, size = self._storages.pop(key)
-        self.live[purpose] -= size
-
-    def _update_peak(self, workspace: int) -> None:
-        total = self.live.total() + workspace
-        if total > self.peak:
-            self.peak = total
-            self.at_peak = {name: size for name, size in self.live.items() if size}
-            if workspace:
-                self.at_peak["workspace"] = workspace
+def _without_content(tensor: Tensor) -> Tensor:
+    """Return a tensor of the same kind that keeps nothing alive."""
+    made = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    return made.requires_grad_(tensor.requires_grad)
 
 
 class _FakeStep:
@@ -209,7 +151,7 @@ class _FakeStep:
             self._cut_vocabulary()
         self.model.vision_encoder.checkpointing = params.checkpoint_activations
         log_count = torch.empty(workload.vocabulary)
-        self.objective = build_objective(
+        self.objective = OBJECTIVES[params.objective](
             self.model, params, log_count, World(), "ddp", torch.device("cpu")
         )
         self.objective.module = _Autocast(self.objective.module, enabled=workload.on_gpu)
@@ -223,15 +165,29 @@ class _FakeStep:
 
     def _watch(self) -> None:
         """Tell the counter which part of the model is computed."""
-        model = self.model
-        text = model.decoder if isinstance(model, CaptioningModel) else model.text_encoder
-        for module, purpose in ((model.vision_encoder, "encoder"), (text, "decoder")):
+        self.blocks: list[_Called] = []
+        """The blocks that training compiles, as the step called them."""
+        for root, purpose in self._parts():
+            for module in root.modules():
+                if isinstance(module, nn.ModuleList):
+                    for block in module:
+                        block.register_forward_pre_hook(partial(self._note_block, purpose))
+        for module, purpose in self._parts():
             module.register_forward_pre_hook(partial(self._enter, purpose))
             module.register_forward_hook(partial(self._enter, "head and loss"))
-        for parameter in model.parameters():
+        for parameter in self.model.parameters():
             if parameter.requires_grad:
                 hook = self._count_gradient
                 parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+
+    def _note_block(self, purpose: str, block: nn.Module, arguments: tuple[Any, ...]) -> None:
+        """Note the first call of a block: what another micro-batch's keeps is gone before."""
+        if torch.is_grad_enabled() and all(one.block is not block for one in self.blocks):
+            empty = tree_map_only(Tensor, _without_content, arguments)
+            self.blocks.append(_Called(block, empty, purpose))
+
+    def _parts(self) -> tuple[tuple[nn.Module, str], ...]:
+        return (self.model.vision_encoder, "encoder"), (self.model.text_side, "decoder")
 
     def _enter(self, purpose: str, *_: Any) -> None:
         self.counter.purpose = purpose if torch.is_grad_enabled() else "forward pass"
@@ -279,7 +235,7 @@ class _FakeStep:
             stored = torch.empty(rows, STORED_SIZE, STORED_SIZE, dtype=torch.uint8, device="meta")
             images = transforms.to_input(stored, self.params.model.image_size)
             if self.params.augment:
-                transforms.augment(images, seed=0, epoch=0, indices=range(rows))
+                transforms.augment(images, torch.empty(rows, transforms.DRAWS, device="meta"))
         del made
 
     def _inputs(self, rows: int) -> Inputs:

@@ -33,12 +33,12 @@ class World:
         """Whether this process writes and reports."""
         return self.rank == 0
 
-    def mean(self, value: Tensor) -> float:
-        """Return the mean of a number over the processes."""
+    def mean(self, value: Tensor) -> Tensor:
+        """Return the mean of a number over the processes: float64, still on its device."""
         value = value.detach().float().clone()
         if self.size > 1:
             dist.all_reduce(value)
-        return value.item() / self.size
+        return value.double() / self.size
 
     def gather(self, value: Any) -> list[Any]:
         """Return every process's value, in the order of ranks."""

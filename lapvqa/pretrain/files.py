@@ -6,7 +6,7 @@ Which forms of weights are accepted: ``lapvqa.networks.weights``.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -16,9 +16,9 @@ from lapvqa.networks.encoder import VisionEncoder
 from lapvqa.networks.weights import load_weights
 from lapvqa.params import ModelParams, validate
 from lapvqa.pretrain.model import (
-    OBJECTIVES,
+    MODELS,
     CaptioningModel,
-    ContrastiveModel,
+    PretrainedModel,
     build_encoder,
     initial_model,
 )
@@ -38,7 +38,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def load_model(folder: Path) -> CaptioningModel | ContrastiveModel:
+def load_model(folder: Path) -> PretrainedModel:
     """Return the trained model of a folder, of the class that its objective trains, in eval mode.
 
     Raises MissingArtifactError without its files, CheckpointError if they do not fit.
@@ -56,7 +56,7 @@ def load_encoder(folder: Path) -> VisionEncoder:
     return encoder.eval()
 
 
-def untrained_model(folder: Path) -> CaptioningModel | ContrastiveModel:
+def untrained_model(folder: Path) -> PretrainedModel:
     """Return the folder's model as it was before its first step, in eval mode."""
     return _build(folder, seed=read_card(folder)["init_seed"]).eval()
 
@@ -81,26 +81,32 @@ def untrained_encoder(folder: Path) -> VisionEncoder:
 
 
 def read_objective(folder: Path) -> str:
-    """Return the objective that the folder's model was trained with: a key of OBJECTIVES."""
+    """Return the objective that the folder's model was trained with: a key of MODELS."""
     objective = read_card(folder).get("objective")
-    if objective not in OBJECTIVES:
+    if objective not in MODELS:
         raise CheckpointError(
             f"expected an objective in {CARD_FILE}, found {objective!r}",
-            hint=f"known: {', '.join(OBJECTIVES)}; run `lapvqa run --stage export` again",
+            hint=f"known: {', '.join(MODELS)}; run `lapvqa run --stage export` again",
         )
     return str(objective)
 
 
-def _captioner(model: CaptioningModel | ContrastiveModel, folder: Path) -> CaptioningModel:
-    if not isinstance(model, CaptioningModel):
+def writes_reports(folder: Path) -> bool:
+    """Say whether the folder's model writes reports, without making it."""
+    with torch.device("meta"):
+        return _build(folder, seed=0).writes
+
+
+def _captioner(model: PretrainedModel, folder: Path) -> CaptioningModel:
+    if not model.writes:
         raise CheckpointError(
             f"expected a model that writes reports, found the objective {read_objective(folder)}",
             hint="set pretrain.objective to captioning, or use `load_model` for embeddings",
         )
-    return model
+    return cast("CaptioningModel", model)
 
 
-def _build(folder: Path, *, seed: int) -> CaptioningModel | ContrastiveModel:
+def _build(folder: Path, *, seed: int) -> PretrainedModel:
     return initial_model(_sizes(folder), seed=seed, objective=read_objective(folder))
 
 

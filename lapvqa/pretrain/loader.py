@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from lapvqa.images.shards import ShardStore, verify_shards
 from lapvqa.networks.decoder import MAX_LENGTH
 from lapvqa.project import Project
 
+T = TypeVar("T")
 STEPS_AHEAD = 2
 """Steps per worker that are read before they are asked for."""
 
@@ -171,7 +173,7 @@ class Loader:
     """Reads a plan's steps, ``workers`` threads ahead; 0 reads when asked.
 
     Threads, since reading a row is one copy that runs without the interpreter's lock, while a
-    process would have to copy each batch once more. ``pin`` (CUDA only) puts batches into
+    process would have to copy each batch once more. ``pin`` (CUDA only) puts images into
     page-locked memory, from which ``to(device, non_blocking=True)`` does not wait.
 
     ``wait_s``: seconds that training waited for the last step's batches.
@@ -198,38 +200,46 @@ class Loader:
         return int(self._num_targets[list(indices)].sum())
 
     def batches(self, first_step: int, last_step: int) -> Generator[list[Batch]]:
-        """Yield this rank's micro-batches of each step from ``first_step`` until ``last_step``.
+        """Yield this rank's micro-batches as they are stored; see ``steps``."""
+        return self.steps(first_step, last_step, lambda batch, _: batch)
 
-        ``last_step`` itself is left out. An error in reading a step is raised when that step's
-        turn comes. Closing the generator, as leaving a ``for`` over it does, ends all threads.
+    def steps(
+        self, first_step: int, last_step: int, prepare: Callable[[Batch, int], T]
+    ) -> Generator[list[T]]:
+        """Yield what ``prepare`` makes of this rank's micro-batches, step by step.
+
+        ``prepare`` gets a batch and its epoch, in the thread that has read it. ``last_step`` is no
+        step of them. An error in a step is raised when its turn comes. Closing the generator, as
+        leaving a ``for`` over it does, ends all threads.
         """
-        steps = range(first_step, last_step)
-        source = self._ahead(steps) if self.workers else map(self._read, steps)
-        return self._timed(source)
 
-    def _timed(self, source: Iterable[list[Batch]]) -> Generator[list[Batch]]:
+        def read(step: int) -> list[T]:
+            epoch, _ = self.plan.place(step)
+            return [
+                prepare(read_batch(self.pairs, indices, self.store, pin=self.pin), epoch)
+                for indices in self.plan.micro_batches(step)
+            ]
+
+        steps = range(first_step, last_step)
+        return self._timed(self._ahead(read, steps) if self.workers else map(read, steps))
+
+    def _timed(self, source: Iterable[list[T]]) -> Generator[list[T]]:
         started = time.perf_counter()
         for batches in source:
             self.wait_s = time.perf_counter() - started
             yield batches
             started = time.perf_counter()
 
-    def _ahead(self, steps: range) -> Generator[list[Batch]]:
+    def _ahead(self, read: Callable[[int], list[T]], steps: range) -> Generator[list[T]]:
         """Read up to ``STEPS_AHEAD`` steps per worker before they are asked for, in order."""
-        waiting: deque[Future[list[Batch]]] = deque()
+        waiting: deque[Future[list[T]]] = deque()
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
         try:
             for step in steps:
-                waiting.append(pool.submit(self._read, step))
+                waiting.append(pool.submit(read, step))
                 if len(waiting) > STEPS_AHEAD * self.workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
-
-    def _read(self, step: int) -> list[Batch]:
-        return [
-            read_batch(self.pairs, indices, self.store, pin=self.pin)
-            for indices in self.plan.micro_batches(step)
-        ]

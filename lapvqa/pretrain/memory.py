@@ -1,8 +1,8 @@
 """How much memory pretraining takes, what fits into a device, and what to say when it runs out.
 
 Not counted by the simulated step (``allocations``): CUDA's context and fragmentation
-(``usable_on_gpu`` allows for them), what torch.compile saves, and FSDP, for which the plan is that
-of DDP.
+(``usable_on_gpu`` allows for them), what compiled blocks no longer put down between their kernels,
+and FSDP, for which the plan is that of DDP.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from lapvqa.errors import TrainingError
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain.allocations import Workload, simulate
-from lapvqa.pretrain.objective import LOSSES
+from lapvqa.pretrain.objectives.table import OBJECTIVES
 
 if TYPE_CHECKING:
     from lapvqa.pretrain.trainer import Trainer
@@ -74,7 +74,7 @@ def _for_several_processes(
     if workload.processes == 1:
         return {}
     sizes = {"gradients on their way": parameters}
-    if LOSSES[params.objective].all_pairs_at_once:
+    if OBJECTIVES[params.objective].all_pairs_at_once:
         rows = params.batch_size // workload.processes
         others = params.batch_size - rows
         sizes["logits of other processes"] = _COPIES_OF_LOGITS * 4 * rows * others
@@ -208,8 +208,18 @@ def advice(params: PretrainParams, workload: Workload, available: float) -> str:
         )
     others = [plan for plan in fitting if (plan.accumulate, plan.checkpointing) != current]
     if len(others) < len(fitting):
-        return "these settings should fit: see what else uses the memory, then run again"
-    return "set " + "; or ".join(_setting(plan, params) for plan in others)
+        doubt = "; compiling takes memory too: pretrain.compile false does without"
+        return "these settings should fit: see what else uses the memory, then run again" + (
+            doubt if params.compile else ""
+        )
+    settings = [_setting(plan, params) for plan in others]
+    if not params.compile:
+        compiled = forecast(params.model_copy(update={"compile": True}), workload)
+        if compiled.peak <= available:
+            settings.insert(
+                0, f"pretrain.compile to true: the same take {gigabytes(compiled.peak)}"
+            )
+    return "set " + "; or ".join(settings)
 
 
 def _setting(plan: Forecast, params: PretrainParams) -> str:

@@ -1,7 +1,7 @@
 """How fast training is, and how fast it could be.
 
-FLOPs are counted for matrix products alone, two for each multiplication and addition, the
-backward pass as twice the forward pass; recomputation is not counted (model FLOPs).
+FLOPs as in ``flops``; the backward pass counts twice the forward pass, recomputation does not count
+(model FLOPs).
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
-from lapvqa.params import ModelParams, PretrainParams
-from lapvqa.pretrain.model import writes_reports
+from lapvqa.params import PretrainParams
+from lapvqa.pretrain.flops import encoder_flops, patch_flops, visual_tokens
+from lapvqa.pretrain.objectives.table import OBJECTIVES
 
 DATA_SHEET = {"H100": 989.5e12, "H200": 989.5e12, "A100": 312e12}
 """Dense bf16 FLOP/s by the makers' data sheets, which papers divide by."""
@@ -23,61 +24,14 @@ def flops_per_step(
 ) -> float:
     """Return the FLOPs of a step over ``images``, forward and backward.
 
-    ``positions`` is all their tokens with padding, ``targets`` those that reach the head. Counted
-    as computed: one channel (the three kernels are summed first), cross-attention to pooled
-    tokens, and attention with the places that the causal mask hides.
+    ``positions`` is all their tokens with padding, ``targets`` those that reach the head.
     """
-    writes = writes_reports(params.objective)
+    text = OBJECTIVES[params.objective].text_flops(
+        params.model, length=positions / images, memory=visual_tokens(params),
+        targets=targets / images, vocabulary=vocabulary,
+    )  # fmt: skip
     # No gradient of pixels is taken: one product backward instead of two.
-    return 2.0 * images * patch_flops(params.model) + 3.0 * (
-        images * encoder_flops(params)
-        + text_flops(params, images=images, positions=positions)
-        + (2 * targets * params.model.decoder_width * vocabulary if writes else 0)
-    )
-
-
-def patch_flops(sizes: ModelParams) -> float:
-    """Return the FLOPs of an image's patch embedding, forward."""
-    return 2 * sizes.patch_size**2 * sizes.width * (sizes.image_size // sizes.patch_size) ** 2
-
-
-def encoder_flops(params: PretrainParams) -> float:
-    """Return the FLOPs of an image in blocks and pooling, forward."""
-    sizes = params.model
-    grid, pooled = sizes.image_size // sizes.patch_size, sizes.pooled_grid
-    patches = kept_patches(params)
-    flops = sizes.depth * block_flops(patches + 1, sizes.width)
-    if patches == grid**2 and pooled != grid:
-        flops += 2 * sizes.width * (pooled * grid**2 + pooled**2 * grid)
-    return flops
-
-
-def text_flops(params: PretrainParams, *, images: int, positions: int) -> float:
-    """Return the FLOPs of the text side, forward, without the head."""
-    sizes, length = params.model, positions / images
-    if not writes_reports(params.objective):
-        projections = 2 * (sizes.width + sizes.text_width) * sizes.embed_dim
-        return images * (sizes.text_depth * block_flops(length, sizes.text_width) + projections)
-    memory = sizes.pooled_grid**2 if params.keep_patches == 1 else kept_patches(params)
-    width = sizes.decoder_width
-    per_layer = (
-        block_flops(length, width)
-        + 4 * length * width**2  # queries and output of cross-attention
-        + 4 * memory * width**2  # its keys and values
-        + 4 * length * memory * width
-    )
-    return images * (2 * memory * sizes.width * width + sizes.decoder_depth * per_layer)
-
-
-def kept_patches(params: PretrainParams) -> int:
-    """Return how many patches of an image are encoded."""
-    patches = (params.model.image_size // params.model.patch_size) ** 2
-    return max(1, round(params.keep_patches * patches))
-
-
-def block_flops(tokens: float, width: int) -> float:
-    """Return the FLOPs of a transformer block: qkv, attention, projection, MLP of four widths."""
-    return 24 * tokens * width**2 + 4 * tokens**2 * width
+    return images * (2.0 * patch_flops(params.model) + 3.0 * (encoder_flops(params) + text))
 
 
 def measured_peak(device: torch.device, *, repeats: int = 5) -> float:

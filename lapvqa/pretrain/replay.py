@@ -53,7 +53,7 @@ def replay(params: PretrainParams, job: Job, *, first: int, last: int) -> Replay
     It starts from the newest state before them, or from the beginning; nothing is changed.
     Raises ConfigError if the logged training had other parameters, data or fewer steps.
     """
-    make_deterministic(threads=params.cpu_threads, exact=params.deterministic)
+    make_deterministic(threads=job.computing.cpu_threads, exact=params.deterministic)
     corpus = read_corpus(job.project)
     folder = job.project.model_dir(params.objective)
     _require_same(storage.read_json(folder / TRAINING_FILE, made_by="pretrain"), params, corpus)
@@ -75,7 +75,7 @@ def replay(params: PretrainParams, job: Job, *, first: int, last: int) -> Replay
     if state is not None:
         trainer.load_state(state)
     begun = trainer.progress.step
-    with closing(trainer.loader.batches(begun, last)) as steps:
+    with closing(trainer.steps(begun, last)) as steps:
         for micro in steps:
             trainer.take_step(micro, job.recorder)
     again = trainer.progress.history

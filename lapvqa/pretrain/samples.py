@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from lapvqa.images.report_pairs import read_batch
 from lapvqa.networks.decoder import MAX_LENGTH
 from lapvqa.networks.generation import BEGIN, continue_prompts
-from lapvqa.pretrain.model import CaptioningModel
 from lapvqa.text.bpe import encoding
 
 if TYPE_CHECKING:
+    from lapvqa.pretrain.model import CaptioningModel
     from lapvqa.pretrain.trainer import Trainer
 
 SAMPLES_FILE = "samples.jsonl"
@@ -28,11 +28,11 @@ def append(trainer: Trainer, path: Path) -> None:
 
     Does nothing for a model that does not write. A resumed run may repeat an epoch's line.
     """
-    model, count = trainer.model, trainer.params.samples
+    count = trainer.params.samples
     pairs = trainer.corpus.validate[:count] or trainer.corpus.train[:count]
-    if not isinstance(model, CaptioningModel):
+    if not trainer.model.writes:
         return
-    model.eval()
+    model = cast("CaptioningModel", trainer.model).eval()
     inputs = trainer.preparer.for_validation(
         read_batch(pairs, range(len(pairs)), trainer.corpus.store)
     )

@@ -1,12 +1,18 @@
-"""Weights that a training goes on from: ``pretrain.continue_from`` names them by their sha256.
+"""Weights that a training goes on from, or that its encoder begins with.
 
-They lie in .lapvqa/starts/<sha256>/, with the members of all trainings behind them; `lapvqa
-retrain` puts them there. As a parameter the digest stands in dvc.lock, so it is as much an input
-of the stage as a file would be.
+``pretrain.init`` names a folder of a ViT within the project, ours or of timm or transformers, whose
+weights file has the sha256 ``init_sha256``. Whom they have seen is known of our own alone.
+
+``pretrain.continue_from`` names weights of a whole model by their sha256. They lie in
+.lapvqa/starts/<sha256>/, with the members of all trainings behind them; `lapvqa retrain` puts them
+there. As a parameter a digest stands in dvc.lock, so it is as much an input of the stage as a file
+would be.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,21 +23,35 @@ from torch import nn
 
 from lapvqa import storage
 from lapvqa.errors import CheckpointError, MissingArtifactError, SplitLeakError
+from lapvqa.images.transforms import MEAN, STD
+from lapvqa.networks.encoder import VisionEncoder
 from lapvqa.networks.vocabulary import CutVocabulary, TokenModel
-from lapvqa.networks.weights import load_weights
+from lapvqa.networks.weights import load_weights, read_weights
 from lapvqa.params import PretrainParams
-from lapvqa.pretrain.files import LAST_FILE
+from lapvqa.pretrain.files import ENCODER_FILE, LAST_FILE, SAFETENSORS_FILE
+from lapvqa.pretrain.other_vits import load_other
 from lapvqa.pretrain.seen import no_longer_training
 from lapvqa.project import Project
 from lapvqa.schemas import MEMBERS, MEMBERS_FILE
 
+_FILES = (ENCODER_FILE, SAFETENSORS_FILE, "model.safetensors", "pytorch_model.bin")
+
+Normalisation = tuple[Sequence[float], Sequence[float]]
+
 
 @dataclass(frozen=True)
 class Start:
-    """Weights of a whole model, and a row per study that they have seen (MEMBERS)."""
+    """Weights of a whole model, and a row per study that they have seen (MEMBERS).
+
+    ``encoder_alone``: weights of a ViT, with the normalisation that its folder states.
+    ``unknown``: sha256 of weights of which nobody knows whom they have seen.
+    """
 
     weights: Path
     members: pa.Table
+    encoder_alone: bool = False
+    normalisation: Normalisation | None = None
+    unknown: str | None = None
 
     def studies(self) -> frozenset[str]:
         """Return the studies that the weights were trained on."""
@@ -45,6 +65,8 @@ def find_start(params: PretrainParams, project: Project) -> Start | None:
     Raises MissingArtifactError if it is not here, CheckpointError if its bytes are others,
     SplitLeakError if it has seen what is no training data now.
     """
+    if params.init is not None:
+        return _find_init(project.root / params.init, params.init_sha256, project)
     if params.continue_from is None:
         return None
     folder = project.start(params.continue_from)
@@ -66,13 +88,58 @@ def find_start(params: PretrainParams, project: Project) -> Start | None:
     return Start(weights, storage.read_table(members, MEMBERS, made_by="pretrain"))
 
 
+def _find_init(path: Path, expected: str | None, project: Project) -> Start:
+    folder = path if path.is_dir() else path.parent
+    names = _FILES if path.is_dir() else (path.name,)
+    weights = next((folder / name for name in names if (folder / name).is_file()), None)
+    if weights is None:
+        raise MissingArtifactError(
+            f"expected weights at pretrain.init, {path.relative_to(project.root)}, found none",
+            hint=f"a file, or a folder with one of {', '.join(_FILES)}; nothing is downloaded",
+        )
+    found = storage.sha256_file(weights)
+    if found != expected:
+        raise CheckpointError(
+            f"expected weights with pretrain.init_sha256, {(expected or 'none')[:12]}, found "
+            f"{found[:12]}",
+            hint=f"if they are the ones you mean, set pretrain.init_sha256: {found}",
+        )
+    own = folder / MEMBERS_FILE
+    if not own.exists():
+        return Start(weights, MEMBERS.empty_table(), True, _normalisation(folder), found)
+    if fault := no_longer_training(project, own):
+        raise SplitLeakError(fault, hint="begin with other weights")
+    return Start(weights, storage.read_table(own, MEMBERS, made_by="pretrain"), True)
+
+
+def _normalisation(folder: Path) -> Normalisation | None:
+    """Return mean and deviation per channel, as transformers or timm state them; None without."""
+    for name, inner, keys in (
+        ("preprocessor_config.json", None, ("image_mean", "image_std")),
+        ("config.json", "pretrained_cfg", ("mean", "std")),
+    ):
+        if (folder / name).is_file():
+            said = json.loads((folder / name).read_bytes())
+            said = said.get(inner, said) if inner else said
+            if all(isinstance(said.get(key), list) for key in keys):
+                return said[keys[0]], said[keys[1]]
+    return None
+
+
 def load(start: Start, model: nn.Module, vocabulary: CutVocabulary) -> None:
     """Give ``model`` the weights of a start, and cut its vocabulary.
 
     Tokens that do not occur now share the mean of their rows.
     """
-    load_weights(model, start.weights)
     assert isinstance(model, TokenModel)
+    if start.encoder_alone:
+        encoder = model.get_submodule("vision_encoder")
+        assert isinstance(encoder, VisionEncoder)
+        weights, theirs = read_weights(start.weights), start.normalisation
+        load_other(encoder, weights, name=start.weights.name, ours=(MEAN, STD), theirs=theirs)
+        vocabulary.cut(model)
+        return
+    load_weights(model, start.weights)
     table = model.token_table[1].weight.detach()
     occurs = torch.zeros(len(table), dtype=torch.bool)
     occurs[vocabulary.kept] = True

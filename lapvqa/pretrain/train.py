@@ -19,7 +19,7 @@ from torch import Tensor
 from lapvqa import code, storage
 from lapvqa.errors import CheckpointError
 from lapvqa.job import Counts, Job
-from lapvqa.networks.device import choose_device, make_deterministic
+from lapvqa.networks.device import choose_device, make_deterministic, require_compiler
 from lapvqa.networks.weights import serialise
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import history, launch, members, memory, samples
@@ -57,7 +57,7 @@ def run(params: PretrainParams, job: Job) -> Counts:
 
 def train(params: PretrainParams, job: Job, world: World) -> None:
     """Train as one of the processes of ``world``."""
-    make_deterministic(threads=params.cpu_threads, exact=params.deterministic)
+    make_deterministic(threads=job.computing.cpu_threads, exact=params.deterministic)
     corpus = read_corpus(job.project)
     if corpus.excluded and world.is_main:
         job.recorder.say(f"{corpus.excluded} images are left out: a test set has them too")
@@ -65,6 +65,8 @@ def train(params: PretrainParams, job: Job, world: World) -> None:
     digest = run_digest(params, corpus)
     world.require_same("run (parameters, data, code, torch)", digest)
     device = choose_device(job.machine, world.local_rank)
+    if params.compile:
+        require_compiler(device)
     trainer = Trainer(
         params, corpus, device, world=world, training=job.machine.training, run=digest, start=start
     )
@@ -104,12 +106,13 @@ def explain_out_of_memory(trainer: Trainer) -> Iterator[None]:
 
 
 def run_digest(params: PretrainParams, corpus: Corpus) -> str:
-    """Return a digest of everything that decides the result: parameters, data, code, torch."""
+    """Return a digest of all that decides the result: parameters, data, code, torch, threads."""
     parts = {
         "params": params.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
         "data": corpus.digest,
         "code": code.digest(__name__),
         "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -169,6 +172,7 @@ def write_results(
             "objective": params.objective,
             "params": params.model_dump(mode="json"),
             "data_digest": corpus.digest,
+            **({"began_with": start.unknown} if start and start.unknown else {}),
             "best_val_loss": best_loss,
             **{key: counts[key] for key in ("train_pairs", "validate_pairs", "steps", "best_step")},
             "counts": counts,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lapvqa.errors import CheckpointError, TrainingError
-from lapvqa.images.report_pairs import Batch, Pair, read_batch
+from lapvqa.images.report_pairs import Pair, read_batch
 from lapvqa.machine import Training
 from lapvqa.networks.device import attention_by, check_attention
 from lapvqa.networks.vocabulary import CutVocabulary
@@ -32,24 +32,24 @@ from lapvqa.pretrain.checkpoint import (
     snapshot,
 )
 from lapvqa.pretrain.distributed import World, assign_full, average_scalars, full_tensor
+from lapvqa.pretrain.guard import Guard, Numbers
 from lapvqa.pretrain.history import StepRecord
-from lapvqa.pretrain.inputs import Preparer
+from lapvqa.pretrain.inputs import Prepared, Preparer
 from lapvqa.pretrain.loader import Corpus, Loader, Plan
 from lapvqa.pretrain.model import initial_model
 from lapvqa.pretrain.monitor import Meter
-from lapvqa.pretrain.objective import BatchResult, build_objective
+from lapvqa.pretrain.objectives.objective import BatchResult
+from lapvqa.pretrain.objectives.table import OBJECTIVES
 from lapvqa.pretrain.optimizer import (
     build_optimizer,
     learning_rate,
     load_optimizer_state,
     optimizer_state,
     set_learning_rate,
+    step_unless,
 )
 from lapvqa.pretrain.start import Start, load
 from lapvqa.recorder import Recorder
-
-_RECENT = 50
-"""A loss is a spike by comparison with the highest of so many steps; without them, none is."""
 
 
 @dataclass
@@ -63,8 +63,22 @@ class Progress:
     history: list[StepRecord] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """A step that the device may still be computing: what is known of it, and what will be."""
+
+    record: StepRecord
+    numbers: Numbers
+    measured: dict[str, float]
+    recorder: Recorder
+
+
 class Trainer:
-    """The model, its optimizer, its progress, and the loop."""
+    """The model, its optimizer, its progress, and the loop.
+
+    A step's loss is read when the next one has been handed to the device, which so never waits for
+    the host. ``progress`` waits for it.
+    """
 
     def __init__(
         self,
@@ -94,8 +108,9 @@ class Trainer:
             load(start, self.model, self.vocabulary)
         self.model.to(device)
         self._prepare_blocks()
-        self.preparer = Preparer(params, self.vocabulary, device)
-        self.objective = build_objective(
+        kind = OBJECTIVES[params.objective]
+        self.preparer = Preparer(params, self.vocabulary, device, hides_words=kind.hides_words)
+        self.objective = kind(
             self.model, params, self.vocabulary.log_count.to(device),
             self.world, self.training.strategy, device,
         )  # fmt: skip
@@ -110,10 +125,27 @@ class Trainer:
             workers=self.training.loader_threads, pin=device.type == "cuda",
         )  # fmt: skip
         self.steps_per_epoch = plan.steps_per_epoch
-        epochs = (start and params.continue_epochs) or params.epochs
+        epochs = (params.continue_from and params.continue_epochs) or params.epochs
         self.total_steps = epochs * plan.steps_per_epoch
         self.meter = Meter(params, device, vocabulary=len(self.vocabulary))
-        self.progress = Progress()
+        self.guard = Guard(params.spike_factor, device)
+        self._progress = Progress()
+        self._taken: _Taken | None = None
+
+    @property
+    def progress(self) -> Progress:
+        """How far training has come, the last step included.
+
+        Raises TrainingError if that one was skipped, and one too many.
+        """
+        taken, self._taken = self._taken, None
+        if taken is not None:
+            self._read(taken)
+        return self._progress
+
+    def steps(self, first: int, last: int) -> Generator[list[Prepared]]:
+        """Yield this rank's micro-batches of each step from ``first`` until ``last``."""
+        return self.loader.steps(first, last, self.preparer.prepare)
 
     def _prepare_blocks(self) -> None:
         self.model.vision_encoder.checkpointing = self.params.checkpoint_activations
@@ -134,7 +166,7 @@ class Trainer:
 
         Every process runs this; only the main one writes.
         """
-        with closing(self.loader.batches(self.progress.step, self.total_steps)) as steps:
+        with closing(self.steps(self.progress.step, self.total_steps)) as steps:
             for number, micro in enumerate(steps):
                 if number == 0:
                     self._settle(micro)
@@ -147,96 +179,89 @@ class Trainer:
                     if self.world.is_main:
                         checkpoints.save(self.progress.step, state)
 
-    def _settle(self, micro: Sequence[Batch]) -> None:
+    def _settle(self, micro: Sequence[Prepared]) -> None:
         """Let DDP arrange its gradient buckets for good, which it does after a first pass.
 
         A sum over three or more processes rounds according to that arrangement: without this, the
         first step after a resume would differ in its last bits from the same step within a run.
         """
         if isinstance(self.objective.module, DistributedDataParallel):
-            self.gradients(micro, self.progress.step)
+            self.gradients(micro, self._progress.step)
             self.optimizer.zero_grad(set_to_none=True)
 
     def _ends_epoch(self) -> bool:
-        return self.progress.step % self.steps_per_epoch == 0
+        return self._progress.step % self.steps_per_epoch == 0
 
     def _is_kept(self) -> bool:
-        return self._ends_epoch() or self.progress.step % self.params.checkpoint_every_steps == 0
+        return self._ends_epoch() or self._progress.step % self.params.checkpoint_every_steps == 0
 
     def _finish_epoch(self, recorder: Recorder) -> None:
-        metrics = self.validate()
-        self.progress.history[-1].val_loss = metrics.get("val_loss")
+        progress, metrics = self.progress, self.validate()
+        progress.history[-1].val_loss = metrics.get("val_loss")
         self._keep_best(metrics.get("val_loss"))
         if metrics:
-            recorder.metrics(metrics, step=self.progress.step)
+            recorder.metrics(metrics, step=progress.step)
 
-    def take_step(self, micro: Sequence[Batch], recorder: Recorder) -> None:
-        """Take one step of the optimizer, or skip it if its loss or gradient is unusable."""
+    def take_step(self, micro: Sequence[Prepared], recorder: Recorder) -> None:
+        """Take one step of the optimizer, without effect if its loss or gradient is unusable."""
         started = time.perf_counter() - self.loader.wait_s
-        step = self.progress.step
+        step = self._progress.step
         epoch, _ = self.loader.plan.place(step)
         rate = learning_rate(step, self.total_steps, self.params)
         set_learning_rate(self.optimizer, rate)
         loss, norm, num_targets = self.gradients(micro, step)
-        fault = self._fault(loss, norm)
-        if fault is None:
-            self.optimizer.step()
+        numbers = self.guard.judge(loss, norm)
+        step_unless(self.optimizer, numbers.fault)
         self.optimizer.zero_grad(set_to_none=True)
+        self._progress.step += 1
+        before, self._taken = self._taken, None
+        if before is not None:
+            self._read(before)
         measured = self.meter.measure(
             seconds=time.perf_counter() - started,
             waited=self.loader.wait_s,
-            images=sum(len(batch.indices) for batch in micro),
-            positions=sum(batch.inputs.numel() for batch in micro),
+            images=sum(len(one.groups) for one in micro),
+            positions=sum(one.tokens.numel() for one in micro),
             targets=num_targets // self.world.size,
             processes=self.world.size,
         )
-        recorder.metrics({"loss": loss, "lr": rate, "grad_norm": norm, **measured}, step=step + 1)
-        note = f"loss {loss:.2f}, {self.meter.line(measured)}"
-        recorder.progress(step + 1, self.total_steps, unit="steps", note=note)
-        if fault is not None:
-            self._count_skipped(fault, step, recorder)
-        self.progress.history.append(
-            StepRecord(step + 1, loss, rate, epoch + 1, skipped=int(fault is not None))
-        )
-        self.progress.step += 1
+        record = StepRecord(step + 1, math.nan, rate, epoch + 1)
+        self._taken = _Taken(record, numbers, measured, recorder)
 
-    def gradients(self, micro: Sequence[Batch], step: int) -> tuple[float, float, int]:
+    def gradients(self, micro: Sequence[Prepared], step: int) -> tuple[Tensor, Tensor, int]:
         """Compute and clip a step's gradients; return loss, norm before clipping, all targets."""
-        epoch, _ = self.loader.plan.place(step)
         self.model.train()
-        inputs = [self.preparer.for_training(batch, epoch) for batch in micro]
+        inputs = [self.preparer.to_inputs(one) for one in micro]
         num_targets = self.loader.num_targets(self.loader.plan.global_indices(step))
         with attention_by(self.params.attention):
             local = self.objective.backward(inputs, num_targets)
         if self.training.strategy == "fsdp" and self.world.size > 1:
             average_scalars(self.model, self.world)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.params.grad_clip)
-        return self.world.mean(local), full_tensor(norm).item(), num_targets
+        return self.world.mean(local), full_tensor(norm), num_targets
 
-    def _fault(self, loss: float, norm: float) -> str | None:
-        """Say why a step must not change the weights, or None."""
-        if not math.isfinite(loss):
-            return f"the loss is {loss}"
-        if not math.isfinite(norm):
-            return f"the gradient's norm is {norm}"
-        recent = [
-            record.loss for record in self.progress.history[-2 * _RECENT :] if not record.skipped
-        ]
-        if len(recent) >= _RECENT:
-            highest = max(recent[-_RECENT:])
-            if loss > self.params.spike_factor * highest:
-                return f"the loss is {loss:.3f}, {highest:.3f} at most in {_RECENT} steps before"
-        return None
+    def _read(self, taken: _Taken) -> None:
+        """Enter a step into history and record, once the device has computed it."""
+        record, recorder = taken.record, taken.recorder
+        loss, norm, fault = taken.numbers.read()
+        record.loss, record.skipped = loss, int(fault is not None)
+        values = {"loss": loss, "lr": record.lr, "grad_norm": norm, **taken.measured}
+        recorder.metrics(values, step=record.step)
+        note = f"loss {loss:.2f}, {self.meter.line(taken.measured)}"
+        recorder.progress(record.step, self.total_steps, unit="steps", note=note)
+        self._progress.history.append(record)
+        if fault is not None:
+            self._count_skipped(fault, record.step, recorder)
 
     def _count_skipped(self, fault: str, step: int, recorder: Recorder) -> None:
-        skipped = 1 + sum(record.skipped for record in self.progress.history)
-        recorder.metrics({"skipped_steps": skipped}, step=step + 1)
+        skipped = sum(record.skipped for record in self._progress.history)
+        recorder.metrics({"skipped_steps": skipped}, step=step)
         recorder.say(
-            f"step {step + 1} skipped: {fault} ({skipped} of {self.params.skip_budget} allowed)"
+            f"step {step} skipped: {fault} ({skipped} of {self.params.skip_budget} allowed)"
         )
         if skipped > self.params.skip_budget:
             raise TrainingError(
-                f"{skipped} steps had to be skipped, the last at step {step + 1} of "
+                f"{skipped} steps had to be skipped, the last at step {step} of "
                 f"{self.total_steps} because {fault}",
                 hint=f"lower pretrain.lr (now {self.params.lr}), raise pretrain.warmup_steps "
                 f"(now {self.params.warmup_steps}), or, if the data is known to be so, raise "
@@ -270,7 +295,7 @@ class Trainer:
 
     def _keep_best(self, value: float | None) -> None:
         """Keep the weights if their loss is the lowest; without validation, always."""
-        progress = self.progress
+        progress = self._progress
         if value is not None and not math.isfinite(value):
             return
         if value is None or progress.best_loss is None or value < progress.best_loss:
@@ -320,13 +345,17 @@ class Trainer:
             assign_full(tensor, state["model"][name])
         load_optimizer_state(self.model, self.optimizer, state["optimizer"])
         restore_generators(state["random"])
-        self.progress = Progress(
-            step=state["step"],
-            best_step=state["best_step"],
-            best_loss=state["best_loss"],
-            best_weights=state["best_weights"] if self.world.is_main else {},
-            history=history.from_tensor(state["history"]),
+        self._taken, self._progress = (
+            None,
+            Progress(
+                step=state["step"],
+                best_step=state["best_step"],
+                best_loss=state["best_loss"],
+                best_weights=state["best_weights"] if self.world.is_main else {},
+                history=history.from_tensor(state["history"]),
+            ),
         )
+        self.guard.resume([one.loss for one in self._progress.history if not one.skipped])
 
     def facts(self) -> dict[str, str | int]:
         """Return a description of this training for a person."""

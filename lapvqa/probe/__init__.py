@@ -10,6 +10,7 @@ Files, in the order in which data meets them:
     judge.py        features of every image, a probe per encoder, predictions and protocol
     judge_archive.py  the same of the archive's stored films
     linear.py       the classifiers: standardised features, L2, regularisation chosen on validation
+    head_file.py    the fitted regressions as a file, extra/probe.safetensors
     scoring.py      AUROC, AUPRC and calibration of predictions
 
 Contracts

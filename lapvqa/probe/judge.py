@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -19,6 +20,7 @@ from lapvqa.evaluation.evaluate import Evaluation
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.job import Counts, Job
 from lapvqa.metrics.classification import UNKNOWN
+from lapvqa.probe import head_file
 from lapvqa.probe.linear import Probe, fit_and_predict
 from lapvqa.probe.scoring import IMPLEMENTATION
 from lapvqa.probe.task import ProbeTask
@@ -54,9 +56,11 @@ def judge(run: Evaluation[ProbeParams]) -> Counts:
     encoders = run.encoders.load()
     extracted = extract(encoders, source, listed.images, job=run.job)
     dataset = listed.keep(extracted.readable)
+    extra = run.empty_extra()
     predictions, protocol = predict(
-        dataset, extracted.systems, c_grid=run.params.c_grid, workers=run.job.machine.workers
-    )
+        dataset, extracted.systems, c_grid=run.params.c_grid, workers=run.job.machine.workers,
+        extra=extra,
+    )  # fmt: skip
     if not predictions.num_rows:
         return run.not_computed(UNDEFINED)
     return run.publish(
@@ -86,13 +90,15 @@ def predict(
     *,
     c_grid: Sequence[float],
     workers: int = 1,
+    extra: Path | None = None,
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Fit one probe per system; return its PROBE_PREDICTIONS on the test and the protocol.
 
     ``features``: system -> [n, D], aligned with ``dataset.images``. A label that the training
-    images cannot define has no rows.
+    images cannot define has no rows. The first system's head is written to ``extra``.
     """
-    tables, protocol = [], _describe(dataset)
+    tables: list[pa.Table] = []
+    protocol = _describe(dataset)
     ends = np.cumsum([len(dataset.train), len(dataset.validate)])
     for system, values in features.items():
         train, validate, test = np.split(values.astype(np.float64), ends)
@@ -103,6 +109,8 @@ def predict(
             c_grid=c_grid,
             workers=workers,
         )
+        if extra is not None and not tables:
+            head_file.save(probe.head, dataset.labels, extra / head_file.FILE)
         tables.append(_rows(dataset.labels, dataset.test, system, probe))
         protocol[f"c_{system}"] = probe.c
         protocol[f"validation_mean_auc_{system}"] = (

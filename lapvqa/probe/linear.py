@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -23,18 +24,36 @@ _MAX_ITERATIONS = 2000
 
 
 @dataclass(frozen=True)
+class LinearHead:
+    """The fitted regressions: of features ``mean``, ``scale`` [D]; ``coef`` [L, D], ``intercept``
+    [L], NaN for a label without both classes in training."""
+
+    mean: Features
+    scale: Features
+    coef: Features
+    intercept: Features
+
+    def predict(self, features: Features) -> Features:
+        """Map features [n, D] to probabilities [n, L]."""
+        standard = (features - self.mean) / self.scale
+        scores: Features = expit(standard @ self.coef.T + self.intercept)
+        return scores
+
+
+@dataclass(frozen=True)
 class Probe:
     """Probabilities [n, L] for the test (NaN for a label without both classes in training).
 
     ``c``: the inverse regularisation chosen; ``validation_mean_auc``: what it was chosen by, None
     if no label has both classes among the validation patients; ``not_converged``: number of final
-    fits stopped by the iteration limit.
+    fits stopped by the iteration limit; ``head``: what was fitted.
     """
 
     scores: NDArray[np.float64]
     c: float
     validation_mean_auc: float | None
     not_converged: int
+    head: LinearHead
 
 
 def fit_and_predict(
@@ -64,8 +83,10 @@ def fit_and_predict(
         both_y = np.concatenate([train[1], validate[1]])
         # A label is left to training patients to define; validation alone may not bring it in.
         defined = [_both_classes(column) for column in train[1].T]
-        scores, not_converged = _predict(pool, both_x, both_y, test_x, c, defined)
-    return Probe(scores, c, best, not_converged)
+        models = _fit(pool, both_x, both_y, c, defined)
+        scores = _scores(models, test_x)
+    not_converged = sum(model is not None and _was_stopped(model) for model in models)
+    return Probe(scores, c, best, not_converged, _head(scaler, models))
 
 
 def _choose(
@@ -81,31 +102,47 @@ def _choose(
         return grid[0], None
     means = []
     for c in grid:
-        scores, _ = _predict(pool, train_x, train_y, validate_x, c, defined)
+        scores = _scores(_fit(pool, train_x, train_y, c, defined), validate_x)
         statistic = mean_and_class_aurocs(validate_y[:, defined], scores[:, defined])
         means.append(float(statistic(np.ones((1, len(validate_y))))[0, 0]))
     best = int(np.argmax(means))
     return grid[best], means[best]
 
 
-def _predict(
-    pool: ThreadPoolExecutor, x: Features, y: Targets, wanted_x: Features, c: float,
-    defined: Sequence[bool],
-) -> tuple[NDArray[np.float64], int]:  # fmt: skip
-    """Fit each defined label and return (probabilities [n, L], fits that did not converge)."""
+def _fit(
+    pool: ThreadPoolExecutor, x: Features, y: Targets, c: float, defined: Sequence[bool]
+) -> list[LogisticRegression | None]:
+    """Fit each defined label; None for the others."""
 
-    def fit(label: int) -> LogisticRegression:
+    def fit(label: int) -> LogisticRegression | None:
+        if not defined[label]:
+            return None
         known = y[:, label] != UNKNOWN
         return LogisticRegression(C=c, max_iter=_MAX_ITERATIONS).fit(x[known], y[known, label])
 
-    labels = np.flatnonzero(defined).tolist()
-    scores = np.full((len(wanted_x), y.shape[1]), np.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead
-        models = list(pool.map(fit, labels))
-    for label, model in zip(labels, models, strict=True):
-        scores[:, label] = model.predict_proba(wanted_x)[:, 1]
-    return scores, sum(int(model.n_iter_[0]) >= _MAX_ITERATIONS for model in models)
+        return list(pool.map(fit, range(y.shape[1])))
+
+
+def _scores(models: Sequence[LogisticRegression | None], x: Features) -> Features:
+    """Return probabilities [n, L], NaN where there is no model."""
+    scores = np.full((len(x), len(models)), np.nan)
+    for label, model in enumerate(models):
+        if model is not None:
+            scores[:, label] = model.predict_proba(x)[:, 1]
+    return scores
+
+
+def _was_stopped(model: LogisticRegression) -> bool:
+    return int(model.n_iter_[0]) >= _MAX_ITERATIONS
+
+
+def _head(scaler: StandardScaler, models: Sequence[LogisticRegression | None]) -> LinearHead:
+    width = len(scaler.mean_)
+    coef = [np.full(width, np.nan) if model is None else model.coef_[0] for model in models]
+    intercept = [np.nan if model is None else model.intercept_[0] for model in models]
+    return LinearHead(scaler.mean_, scaler.scale_, np.stack(coef), np.array(intercept))
 
 
 def _both_classes(targets: Targets) -> bool:

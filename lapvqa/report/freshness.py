@@ -18,8 +18,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lapvqa import storage
+from lapvqa.arrivals import first_of_studies
+from lapvqa.gate import champions
 from lapvqa.lineage import ledger, runs
-from lapvqa.lineage.ledger import CHAMPION, DECISION, DRIFT, MODEL, Entry
+from lapvqa.lineage.ledger import DECISION, DRIFT, Entry
 from lapvqa.lineage.runs import FINISHED
 from lapvqa.project import Project
 from lapvqa.report.figures import percent
@@ -62,8 +64,8 @@ def find_events(project: Project) -> list[Event]:
     entries = ledger.entries(project)
     arrived = list(_arrived(project.arrivals)) or list(_taken_in(entries))
     told = [event for entry in entries if (event := _told(entry)) is not None]
-    champions = list(_champions(entries))
-    return sorted([*arrived, *told, *champions], key=lambda event: event.time)
+    crowned = list(_champions(entries))
+    return sorted([*arrived, *told, *crowned], key=lambda event: event.time)
 
 
 def render(events: Sequence[Event]) -> str:
@@ -85,13 +87,8 @@ def render(events: Sequence[Event]) -> str:
 
 
 def _arrived(path: Path) -> Iterator[Event]:
-    for said in storage.read_json_lines(path):
-        try:
-            at = datetime.fromisoformat(said["at"]).timestamp()
-        except (ValueError, KeyError, TypeError):
-            continue  # no arrival
-        if said.get("event") == "study":
-            yield Event(at, ARRIVALS, "open", "arrived", studies=1)
+    for one in first_of_studies(path).values():
+        yield Event(one.at.timestamp(), ARRIVALS, "open", "arrived", studies=1)
 
 
 def _taken_in(entries: Sequence[Entry]) -> Iterator[Event]:
@@ -118,6 +115,8 @@ def _told(entry: Entry) -> Event | None:
         return Event(entry.time, TRAININGS, "yes" if done else "no", run.outcome)
     if entry.kind == DRIFT and said.get("what") == "look":
         return _look(entry.time, said)
+    if entry.kind == DRIFT and said.get("what") == "no look":
+        return Event(entry.time, LOOKS, "no", "no look", str(said.get("why")))
     if entry.kind == DECISION:
         return _decision(entry.time, said)
     return None
@@ -152,10 +151,7 @@ def _decision(time: float, said: dict[str, Any]) -> Event:
 def _champions(entries: Sequence[Entry]) -> Iterator[Event]:
     """Yield each model that became champion; one that is named again is no event."""
     holder = None
-    for entry in entries:
-        said = entry.payload or {}
-        if entry.kind != MODEL or CHAMPION not in (said.get("aliases") or ()):
-            continue
+    for entry, said in champions.moves(entries):
         if said.get("version") != holder:
             why = f"in place of version {holder}" if holder else "the first"
             yield Event(entry.time, CHAMPIONS, "yes", f"version {said.get('version')}", why)
@@ -175,9 +171,9 @@ def _summary(events: Sequence[Event]) -> Iterator[str]:
         if counts:
             kinds = ", ".join(f"{count} {name}" for name, count in counts.most_common())
             yield f"{len(by_lane[lane])} {noun}: {kinds}."
-    champions = by_lane[CHAMPIONS]
-    if champions:
-        yield f"The champion is {champions[-1].outcome}, since {_day(champions[-1].time)}."
+    crowned = by_lane[CHAMPIONS]
+    if crowned:
+        yield f"The champion is {crowned[-1].outcome}, since {_day(crowned[-1].time)}."
     elif events:
         yield "No model has been promoted: there is no champion."
 

@@ -1,13 +1,13 @@
 """Whether the encoder is trained anew now: a function of the situation, the rule and the time.
 
-What is asked first: is a round at work, or cut off; is anything wanted; may it begin (paused,
-frozen, not quiet yet, too soon after the last one); is there anything to learn; what does it cost.
+What is asked first: is a round at work, or cut off; has so much come that somebody should look for
+drift; is anything wanted; may it begin (paused, frozen, not quiet yet, too soon after the last
+one); is there anything to learn; what does it cost.
 Drift alone asks for an evaluation: what looks different need not be judged worse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -15,6 +15,7 @@ from typing import Any
 
 from lapvqa.params import RetrainingParams
 from lapvqa.retraining import calendar
+from lapvqa.retraining.arrivals import Arrived
 from lapvqa.retraining.situation import Situation
 from lapvqa.retraining.wanted import (
     ARRIVAL,
@@ -43,6 +44,8 @@ class Answer(StrEnum):
     """Not now; the causes stay."""
     NO = "no"
     """Not at all: the causes are answered."""
+    LOOK_FOR_DRIFT = "look for drift"
+    """Take in what is new, compare it with the reference, then decide again."""
     LOOK = "look"
     """Take in what is new and count it, then decide again."""
     EVALUATE = "evaluate"
@@ -67,7 +70,7 @@ class Decision:
     @property
     def acts(self) -> bool:
         """Tell whether something is to be done now."""
-        return self.answer in (Answer.LOOK, Answer.EVALUATE, Answer.TRAIN, Answer.RESUME)
+        return self.answer not in (Answer.NOTHING, Answer.WAIT, Answer.NO)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -91,6 +94,9 @@ def decide(seen: Situation, rule: RetrainingParams, now: datetime) -> Decision:
             return Decision(Answer.WAIT, why, seen.round.causes, thaws)
         why = "a round was cut off and is taken up again"
         return Decision(Answer.RESUME, why, seen.round.causes, way=seen.round.way)
+    if not (seen.paused or thaws) and _is_time_to_look(seen.unwatched, rule, now):
+        why = f"{seen.unwatched.studies} studies have come since the last look"
+        return Decision(Answer.LOOK_FOR_DRIFT, why, causes)
     if not causes:
         return Decision(Answer.NOTHING, "nothing asks for a training")
     if not forced and (waits := _waits(seen, rule, now, causes, thaws)):
@@ -141,9 +147,11 @@ def _waits(
     if any(seen.tried is None or one.until > seen.tried for one in timed):
         return None  # somebody chose the time; not once it has been tried and has failed
     others = [one for one in causes if one not in timed]
-    if others and now < (quiet := _quiet(others, rule)):
-        why = f"causes still come in; {rule.quiet_minutes:g} quiet minutes are waited for"
-        return Decision(Answer.WAIT, why, causes, quiet.astimezone(now.tzinfo))
+    if others:
+        since, until = min(one.since for one in others), max(one.until for one in others)
+        if now < (quiet := _quiet(since, until, rule)):
+            why = f"causes still come in; {rule.quiet_minutes:g} quiet minutes are waited for"
+            return Decision(Answer.WAIT, why, causes, quiet.astimezone(now.tzinfo))
     rested = seen.tried and seen.tried + timedelta(hours=rule.rest_hours)
     if rested and now < rested:
         why = f"{rule.rest_hours:g} hours lie between two trainings"
@@ -151,11 +159,16 @@ def _waits(
     return None
 
 
-def _quiet(causes: Sequence[Cause], rule: RetrainingParams) -> datetime:
+def _is_time_to_look(come: Arrived, rule: RetrainingParams, now: datetime) -> bool:
+    if not (come.busy_since and come.last and 0 < rule.look_studies <= come.studies):
+        return False
+    return _quiet(come.busy_since, come.last, rule) <= now
+
+
+def _quiet(since: datetime, until: datetime, rule: RetrainingParams) -> datetime:
     """Return when nothing has come for long enough, or has for too long."""
-    quiet = max(one.until for one in causes) + timedelta(minutes=rule.quiet_minutes)
-    patience = min(one.since for one in causes) + timedelta(hours=rule.patience_hours)
-    return min(quiet, patience)
+    quiet = until + timedelta(minutes=rule.quiet_minutes)
+    return min(quiet, since + timedelta(hours=rule.patience_hours))
 
 
 def _costs_too_much(

@@ -26,6 +26,9 @@ TRAINED, DECLINED, FAILED, CUT_OFF = "trained", "declined", "failed", "cut off"
 class Work(Protocol):
     """What a round does."""
 
+    def look_for_drift(self) -> None:
+        """Take in what is new and compare it with the reference; an alarm is a cause on record."""
+
     def count_new(self) -> int:
         """Take in what is new; return the studies to learn from that no training has seen."""
 
@@ -71,7 +74,11 @@ def take_turn(project: Project, work: Work, clock: Clock, say: Say) -> Turn:
         params = load_params(project.params)
         seen, rule = situation.look(project, params, clock(), holder=True), params.retraining
         decision = _decided(project, seen, rule, clock(), say)
-        if not decision.acts:
+        if decision.answer is Answer.LOOK_FOR_DRIFT:
+            work.look_for_drift()
+            seen = situation.look(project, params, clock(), holder=True)
+            decision = _decided(project, seen, rule, clock(), say)
+        if not decision.acts or decision.answer is Answer.LOOK_FOR_DRIFT:
             return Turn(decision)
         at_work = _begin(project, decision, seen, clock())
         facts: dict[str, Any] = {}

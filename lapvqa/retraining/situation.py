@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from lapvqa.drift import spending
+from lapvqa.lineage import ledger
 from lapvqa.machine import load_machine
 from lapvqa.params import Params
 from lapvqa.project import Project
@@ -21,6 +23,8 @@ class Situation:
     causes: tuple[Cause, ...] = ()
     arrived: Arrived = Arrived()
     """Since the last training began."""
+    unwatched: Arrived = Arrived()
+    """Since the last look for drift; nothing where no encoder could look."""
     round: Round | None = None
     at_work: bool = False
     """The round's worker lives."""
@@ -46,7 +50,7 @@ class Situation:
         """Return plain values, for the ledger."""
         return {
             "causes": [cause.to_json() for cause in self.causes],
-            "arrived": self.arrived.to_json(),
+            "arrived": self.arrived.to_json(), "unwatched": self.unwatched.to_json(),
             "round": self.round and self.round.id, "at_work": self.at_work, "paused": self.paused,
             "trained": self.trained and self.trained.isoformat(),
             "tried": self.tried and self.tried.isoformat(),
@@ -65,6 +69,10 @@ def look(project: Project, params: Params, now: datetime, *, holder: bool = Fals
     costs = minutes.costs(project, load_machine(project), calendar.month_of(now))
     record = wanted.load(project)
     ended = minutes.rounds(project)
+    # A round that only judged what drift asked about has answered nothing of the new studies.
+    counted = [one for one in ended if {row["cause"] for row in one["causes"]} != {wanted.DRIFT}]
+    quiet = timedelta(minutes=params.retraining.quiet_minutes)
+    can_look = (project.model_dir(params.pretrain.objective) / "card.json").exists()
     tried = [one for one in ended if one["outcome"] in ("trained", "failed")]
     cut_off = record.round if record.round and record.round.way is None else None
     causes = [*(cut_off.causes if cut_off else ()), *record.causes]
@@ -76,10 +84,9 @@ def look(project: Project, params: Params, now: datetime, *, holder: bool = Fals
         causes=tuple(
             cause for cause in wanted.merged(causes) if not is_answered(cause, costs.began)
         ),
-        arrived=arrivals.since(
-            project, _latest(costs.began, *_began(ended[-1:])),
-            quiet=timedelta(minutes=params.retraining.quiet_minutes),
-        ),
+        arrived=arrivals.since(project, _latest(costs.began, *_began(counted[-1:])), quiet=quiet),
+        unwatched=arrivals.since(project, spending.last_look(ledger.entries(project)), quiet=quiet)
+        if can_look else Arrived(),
         round=None if cut_off else record.round,
         at_work=not holder and lease.is_held(project.round_lease),
         paused=bool(schedule and schedule.paused),

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from lapvqa import storage
 from lapvqa.errors import MissingArtifactError
+from lapvqa.gate import champions
 from lapvqa.lineage import dvc_cache, ledger, runs
-from lapvqa.lineage.ledger import CHAMPION, MODEL
 from lapvqa.lineage.runs import Run
 from lapvqa.pretrain import seen
 from lapvqa.project import Project
@@ -39,17 +39,14 @@ class Start:
 
 
 def champion(project: Project) -> Start | None:
-    """Return the weights behind the registered champion, as the ledger tells; None if unknown."""
+    """Return the weights behind the champion that a gate has made; None if none is known."""
     entries = ledger.entries(project)
-    told = {entry.id: run for entry in entries if (run := runs.of_entry(entry))}
-    named = [
-        entry.payload for entry in entries
-        if entry.kind == MODEL and CHAMPION in ((entry.payload or {}).get("aliases") or [])
-    ]  # fmt: skip
-    if not named or not named[-1]:
+    last = champions.last_move(entries)
+    if last is None:
         return None
+    told = {entry.id: run for entry in entries if (run := runs.of_entry(entry))}
     for export in reversed(told.values()):
-        if named[-1]["sha256"] in {
+        if last["sha256"] in {
             facts.get("sha256") for path, facts in export.files.items() if path.endswith(_EXPORTED)
         }:
             trained = (told.get(made) for made in export.sources.values())
@@ -60,7 +57,8 @@ def champion(project: Project) -> Start | None:
 def fault(project: Project, start: Start | None) -> str:
     """Return why a training cannot go on from these weights; "" if it can."""
     if start is None:
-        return "the ledger knows no champion"
+        without = champions.is_set_without_gate(ledger.entries(project))
+        return champions.WITHOUT_GATE if without else "the ledger knows no champion"
     folder = project.start(start.sha256)
     for place, name in start.files():
         if not ((folder / name).exists() or _found(project, *place)):

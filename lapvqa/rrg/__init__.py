@@ -2,6 +2,7 @@
 
 Files, in the order in which data meets them:
     task.py     the record: how it is scored, its lines in the comparison, its words for the page
+    decoding.py the reports that the caption decoder writes
     judge.py    lets the caption decoder write, trains a head per encoder, lets it write
     heads.py    ``ReportGenerationHead``, as published
     scoring.py  BLEU, ROUGE, METEOR and the F1 of findings of predictions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
-from lapvqa.errors import ConfigError
 from lapvqa.evaluation import features, writing
 from lapvqa.evaluation.evaluate import Evaluation
 from lapvqa.evaluation.head_training import describe, train_heads
@@ -30,23 +28,16 @@ from lapvqa.evaluation.visual_tokens import VisualTokens, shard_images
 from lapvqa.evaluation.writing import WritingHead
 from lapvqa.heads.text import TextHead
 from lapvqa.images.shards import ShardStore, verify_shards
-from lapvqa.images.transforms import to_input
 from lapvqa.job import Counts, Job
 from lapvqa.metrics.texts.ngrams import bleu_counts, corpus_bleu
-from lapvqa.networks.device import choose_device, make_deterministic
-from lapvqa.networks.generation import generate
+from lapvqa.networks.device import open_computer
 from lapvqa.params import RrgParams
-from lapvqa.pretrain.files import load_captioner, read_objective, untrained_captioner
-from lapvqa.pretrain.model import CaptioningModel, writes_reports
+from lapvqa.pretrain.files import load_captioner, untrained_captioner, writes_reports
 from lapvqa.project import Project
 from lapvqa.rrg import scoring
+from lapvqa.rrg.decoding import decode_reports
 from lapvqa.rrg.heads import ReportGenerationHead
 from lapvqa.schemas import RRG_PREDICTIONS
-from lapvqa.text.bpe import encoding
-from lapvqa.text.sections import normalise
-
-# Studies per forward pass; fixed, because the bits of a sum may depend on it.
-_BATCH = 32
 
 _JUDGED = 256
 """Validation studies whose BLEU-4 stands in the head's file."""
@@ -65,10 +56,9 @@ def judge(run: Evaluation[RrgParams]) -> Counts:
             f"no study of the split {params.split} has both a report with text and a frontal image"
         )
     extra = run.empty_extra()
-    make_deterministic(threads=job.machine.workers)
     texts: dict[str, list[str]] = {}
     model = run.encoders.model
-    if model is not None and has_decoder(model):
+    if model is not None and writes_reports(model):
         texts = _decode_all(model, studies, params, job)
     encoders = run.encoders.load()
     head_facts: dict[str, Any] = {"heads": "not trained: no training study has an image and a text"}
@@ -160,47 +150,18 @@ def _writing_head(
     )
 
 
-def has_decoder(model: Path) -> bool:
-    """Return whether the model of a folder has a decoder that writes reports."""
-    return writes_reports(read_objective(model))
-
-
-def decode_reports(
-    model: CaptioningModel,
-    studies: Sequence[ReportStudy],
-    store: ShardStore,
-    *,
-    max_new_tokens: int,
-) -> Iterator[str]:
-    """Yield the report that ``model`` writes for each study; white space is collapsed."""
-    limit = model.decoder.max_length
-    if max_new_tokens > limit:
-        raise ConfigError(
-            f"evaluate.rrg.max_new_tokens is {max_new_tokens}, the decoder has {limit} positions",
-            hint=f"set evaluate.rrg.max_new_tokens to at most {limit}",
-        )
-    device = next(model.parameters()).device
-    bpe = encoding()
-    for start in range(0, len(studies), _BATCH):
-        batch = studies[start : start + _BATCH]
-        pixels = store.read([study.shard for study in batch], [study.row for study in batch])
-        images = to_input(torch.from_numpy(pixels).to(device), model.vision_encoder.image_size)
-        for ids in generate(model, images, max_new_tokens=max_new_tokens):
-            yield normalise(bpe.decode(ids))
-
-
 def _decode_all(
     folder: Path, studies: Sequence[ReportStudy], params: RrgParams, job: Job
 ) -> dict[str, list[str]]:
     """Return system -> texts of the trained and the untrained model, in the order of studies."""
     store = ShardStore(job.project.images_dir)
     verify_shards(job.project.images_dir, {study.shard for study in studies})
-    device = choose_device(job.machine)
+    computer = open_computer(job)
     models = {"trained": load_captioner(folder), "untrained": untrained_captioner(folder)}
     written: dict[str, list[str]] = {system: [] for system in models}
     for number, (system, model) in enumerate(models.items()):
         texts = decode_reports(
-            model.to(device), studies, store, max_new_tokens=params.max_new_tokens
+            model, studies, store, computer=computer, max_new_tokens=params.max_new_tokens
         )
         for done, text in enumerate(texts, start=1 + number * len(studies)):
             written[system].append(text)

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +52,8 @@ FROM_REFERENCES = "the labeler on the reference text (the archive brings no labe
 PROTOCOL = {
     "bleu": "lapvqa.metrics.text: corpus BLEU of coco-caption, no smoothing, one reference",
     "bleu_tokenisation": ngrams.TOKENISATION,
-    "rouge": f"rouge-score {version('rouge-score')}: F1, mean over samples, its own lower-case "
-    "tokens, use_stemmer False",
+    "rouge": "lapvqa.metrics.texts.ngrams: F1, mean over samples, lower-case runs of a-z and "
+    "digits, no stemmer",
     "empty_output_policy": "kept: no match and length 0 in BLEU, 0 in ROUGE, no finding asserted",
     "findings": list(labeler.FINDINGS),
     "bertscore_layer": f"{BERTSCORE_LAYER}, or the last of a smaller model",

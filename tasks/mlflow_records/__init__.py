@@ -11,6 +11,7 @@ Files, in the order in which data meets them:
     streaming.py       a running stage's metrics on their way, and the machine's load
     shipping.py        from the spool into MLflow, without doubles
     registry.py        the exported encoder as a registered model
+    signature.py       what that model takes and gives, and an example
     encoder_pyfunc.py  the file that MLflow runs when it loads that model
 
 Contracts

@@ -1,4 +1,4 @@
-"""The registered encoder: what MLflow loads as ``models:/lapvqa-encoder@champion``.
+"""The registered encoder: what MLflow loads as ``models:/lapvqa-encoder@champion``, or serves.
 
 MLflow copies this file into the model ("models from code": no pickle) and runs it on load, beside
 encoder.safetensors and card.json. It needs the package lapvqa.
@@ -6,56 +6,79 @@ encoder.safetensors and card.json. It needs the package lapvqa.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
-import torch
+import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from numpy.typing import NDArray
-from safetensors.torch import load_file
 
-from lapvqa.images.transforms import to_input
-from lapvqa.params import ModelParams, validate
-from lapvqa.pretrain.model import build_encoder
+from lapvqa import Encoder
 
-_BATCH = 32
+FORMS = ("film", "path", "pixels")
 
 
-class Encoder(PythonModel):
-    """Radiographs in, features out."""
+class FilmEncoder(PythonModel):
+    """Films in, features out."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Build the encoder from card.json and load its weights."""
-        card = json.loads(Path(context.artifacts["card"]).read_bytes())
-        self.sizes = validate(ModelParams, card["model"], "card.json")
-        self.encoder = build_encoder(self.sizes).eval()
-        self.encoder.load_state_dict(load_file(context.artifacts["weights"]))
+        """Open the weights; their sizes are those of card.json beside them."""
+        self.encoder = Encoder.load(context.artifacts["weights"])
 
-    @torch.inference_mode()
     def predict(
         self,
         context: PythonModelContext,
-        model_input: np.ndarray,  # MLflow knows only the bare type
+        model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
-    ) -> NDArray[np.float32]:
-        """Map images [B, H, W] (uint8, or float of 0..255) to features [B, tokens, width].
+    ) -> pd.DataFrame:
+        """Return a row per film: sha256, feature; of one that cannot be used reason and detail.
 
-        Images are what ingest stores: 384 x 384, black surroundings, bright bones. Raises
-        ValueError for another shape or for values outside 0..255.
+        A row has one of the columns: ``film``, the bytes of a DICOM, PNG or JPEG file (base64 in
+        JSON); ``path``, a file or folder where the model runs; ``pixels``, rows of whole grey
+        values in 0..255, 0 black. Parameter ``kind``: mean, pooled or patches.
+        Raises ValueError for a row without, with two, or with other pixels.
         """
-        images = np.asarray(model_input)
-        if images.ndim != 3:
-            raise ValueError(f"expected images [B, H, W], found shape {list(images.shape)}")
-        if images.size and not (images.min() >= 0 and images.max() <= 255):
-            raise ValueError("expected pixel values in 0..255, found others")
-        features = [
-            self.encoder(to_input(torch.from_numpy(part), self.sizes.image_size)).numpy()
-            for part in np.array_split(images, max(1, -(-len(images) // _BATCH)))
+        sources = [_source(row) for row in model_input.to_dict("records")]
+        kind = (params or {}).get("kind", "mean")
+        rows = [
+            {
+                "path": film.name,
+                "sha256": film.sha256,
+                "feature": None if feature is None else feature.tolist(),
+                "reason": film.reason and film.reason.value,
+                "detail": film.detail or None,
+            }
+            for film, feature in self.encoder.stream(sources, kind=kind)
         ]
-        return np.concatenate(features)
+        return pd.DataFrame(rows)
 
 
-mlflow.models.set_model(Encoder())
+def _source(row: dict[str, Any]) -> Any:
+    """Return what a row brings."""
+    given = {form: row[form] for form in FORMS if _is_there(row.get(form))}
+    if len(given) != 1:
+        raise ValueError(
+            f"expected one of {', '.join(FORMS)} in each row, found {', '.join(given) or 'none'}"
+        )
+    ((form, value),) = given.items()
+    return _greys(value) if form == "pixels" else value
+
+
+def _is_there(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and np.isnan(value))
+
+
+def _greys(value: Any) -> np.ndarray:
+    """Return rows of whole numbers in 0..255 as uint8 [rows, cols]; ValueError for others."""
+    pixels = np.array([np.asarray(row) for row in value])
+    if pixels.ndim == 2 and pixels.dtype.kind in "iu" and pixels.size:
+        low, high = int(pixels.min()), int(pixels.max())
+        if low >= 0 and high <= 255:
+            return pixels.astype(np.uint8)
+    raise ValueError(
+        f"expected pixels as rows of whole grey values in 0..255, found {pixels.dtype} "
+        f"{list(pixels.shape)}; send other depths as the bytes of a PNG or DICOM file"
+    )
+
+
+mlflow.models.set_model(FilmEncoder())

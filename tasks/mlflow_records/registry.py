@@ -23,6 +23,7 @@ from tasks.mlflow_records.connection import Store, embedded_uri
 
 MODEL = "lapvqa-encoder"
 CANDIDATE = "candidate"
+SCHEME = "models:/"
 WEIGHTS, CARD = "encoder.safetensors", "card.json"
 _FOLDER = "encoder"  # within the run's artifacts
 
@@ -79,6 +80,33 @@ def aliased(store: Store, project: Project, alias: str) -> Registered | None:
     return Registered(str(found.version), found.tags.get("sha256", ""))
 
 
+def named(store: Store, project: Project, asked: str) -> Registered:
+    """Return the version that is called models:/NAME/VERSION or NAME@ALIAS, or by its alias alone.
+
+    Raises MissingArtifactError, which lists the aliases, if there is none.
+    """
+    name = model_name(store, project)
+    versions = [
+        store.client.get_model_version(name, found.version)  # a search leaves aliases out
+        for found in store.client.search_model_versions(f"name = '{name}'")
+    ]
+    calls = {
+        call: Registered(str(one.version), one.tags.get("sha256", ""))
+        for one in versions
+        for call in (
+            f"{name}/{one.version}",
+            *(call for alias in one.aliases for call in (alias, f"{name}@{alias}")),
+        )
+    }
+    found = calls.get(asked.removeprefix(SCHEME))
+    if found is None:
+        raise MissingArtifactError(
+            f"no registered model is called {asked!r}",
+            hint=f"known: {', '.join(sorted(calls)) or 'none yet: `lapvqa run` registers it'}",
+        )
+    return found
+
+
 def set_alias(store: Store, project: Project, alias: str, to: Registered) -> None:
     """Move an alias; MLflow does so in one step, but asks nobody what it was before."""
     store.client.set_registered_model_alias(model_name(store, project), alias, to.version)
@@ -128,14 +156,18 @@ def _new_version(
 ) -> Registered:
     from mlflow.pyfunc import save_model
 
+    from tasks.mlflow_records.signature import example, signature
+
     client, run_id = store.client, _run_of(store, project, weights)
     with tempfile.TemporaryDirectory(dir=project.state) as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # advice about signatures; ours is in the docstring
+        warnings.simplefilter("ignore")
         model = Path(scratch) / _FOLDER
         save_model(
             path=model,
             python_model=str(Path(__file__).with_name("encoder_pyfunc.py")),
             artifacts={"weights": str(weights), "card": str(card)},
+            signature=signature(),
+            input_example=example(),
             # Named here, or MLflow would load the model in a new process to find out.
             pip_requirements=[f"{name}=={version(name)}" for name in ("mlflow", "torch", "lapvqa")],
         )

@@ -8,12 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cli_answer import Answer, Lapvqa
 
-from flows.commands import doctor
+from flows.commands import device_trials, doctor, plan
 from flows.commands.doctor import FAIL, OK, WARN
+from lapvqa import runtime
 from lapvqa.dicom import pixels, self_test
+from lapvqa.errors import ConfigError
+from lapvqa.networks.device import require_compiler
 from lapvqa.project import Project
+from lapvqa.uptodate.staleness import StageState
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -137,16 +142,35 @@ def test_without_a_c_compiler_compiled_training_fails(
     toy: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str, status: str
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(runtime, "has_gpu", lambda: False)
     text = toy.params.read_text()
     toy.params.write_text(text.replace("  compile: false ", f"  compile: {wanted} "))
     (check,) = doctor.compiler(toy)
     assert check.status == status
     assert ("pretrain.compile to false" in check.remedy) == (status == FAIL)
-    (tmp_path / "gcc").write_text("#!/bin/sh\n")
-    (tmp_path / "gcc").chmod(0o755)
+    would_run = [StageState("pretrain", True, ["x"])]
+    said = [line for line in plan.warnings(toy, would_run) if "no compiler" in line]
+    assert bool(said) == (status == FAIL)
+    with pytest.raises(ConfigError, match="no C\\+\\+ compiler.*\n.*compile to false"):
+        require_compiler(torch.device("cpu"))
+    (tmp_path / "g++").write_text("#!/bin/sh\n")
+    (tmp_path / "g++").chmod(0o755)
     (check,) = doctor.compiler(toy)
-    assert (check.status, check.found) == (OK, "gcc")
+    assert (check.status, check.found) == (OK, "g++")
+    assert not [line for line in plan.warnings(toy, would_run) if "compiler" in line]
+
+
+def test_what_a_device_computes_wrongly_turns_the_check_red(
+    toy: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [check.status for check in doctor.computing(toy)] == [OK, OK]
+    exact = device_trials.scaled_dot_product_attention
+    wrong = iter([exact, lambda *of: exact(*of) * 1.1])
+    monkeypatch.setattr(device_trials, "scaled_dot_product_attention", lambda *of: next(wrong)(*of))
+    product, attention = doctor.computing(toy)
+    assert (product.status, attention.status) == (OK, FAIL)
+    assert "apart from a CPU's result" in attention.found
 
 
 def test_outside_a_project_the_machine_is_looked_at(

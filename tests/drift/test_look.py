@@ -31,9 +31,10 @@ from lapvqa.networks.weights import serialise
 from lapvqa.params import DriftParams, ModelParams, RetrainingParams
 from lapvqa.pretrain.model import initial_model
 from lapvqa.project import Project
-from lapvqa.retraining import wanted
+from lapvqa.retraining import rounds, wanted
 from lapvqa.retraining.decision import Answer, decide
 from lapvqa.retraining.situation import Situation
+from lapvqa.retraining.wanted import Round
 from lapvqa.schemas import IMAGES, LABELS, MEMBERS, MEMBERS_FILE, STUDIES
 
 DAY = 86400.0
@@ -246,6 +247,56 @@ def test_an_alarm_of_the_command_is_a_cause_that_the_next_decision_hears(archive
     (cause,) = wanted.load(archive.project).causes
     assert cause.cause == wanted.DRIFT
     assert cause.facts["kind"] in ("acquisition", "mixed")
+
+
+class Worker:
+    """Looks as the pipeline does, at data that is up to date; judges that nothing has fallen."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+
+    def look_for_drift(self) -> None:
+        command.look_of_a_round(self.project)
+
+    def judge_champion(self) -> tuple[str, None]:
+        return "0.80 as before", None
+
+    def count_new(self) -> int:
+        raise AssertionError("drift asks for an evaluation, for nothing else")
+
+    def train(self, at_work: Round) -> dict[str, object]:
+        raise AssertionError(f"drift asks for no training: {at_work}")
+
+    gate = count_new
+
+
+def test_what_has_arrived_asks_for_a_look_and_its_alarm_for_an_evaluation(
+    archive: Archive,
+) -> None:
+    archive.give_encoder()
+    params, project = archive.project.params, archive.project
+    text = params.read_text().replace("min_patients: 20", "min_patients: 5")
+    text = text.replace("window_days: 30", "window_days: 36500")
+    text = text.replace("quiet_minutes: 30", "quiet_minutes: 0")
+    params.write_text(text.replace("look_studies: 200", "look_studies: 10"))
+    archive.arrive(archive.brightness())
+    archive.look(now=FROZEN)
+    work = Worker(project)
+
+    def turn() -> list[str]:
+        before = len(ledger.entries(project))
+        rounds.take_turn(project, work, lambda: datetime.now(UTC), lambda _: None)  # type: ignore[arg-type]
+        told = [entry.payload or {} for entry in ledger.entries(project)[before:]]
+        return [str(one.get("answer") or one.get("outcome") or one["what"]) for one in told]
+
+    assert turn() == ["look for drift", "look", "evaluate", "no", "declined"]
+    assert turn() == ["nothing"], "those studies have been looked at"
+    storage.write_json(project.drift_reference, [])  # a look that fails is none of the training's
+    archive.arrive(archive.edema())
+    now = datetime.now(UTC).isoformat().encode()
+    late = project.arrivals.read_bytes().replace(b"2026-01-02T00:00:00+00:00", now)
+    storage.write_bytes(project.arrivals, late)
+    assert turn() == ["look for drift", "no look", "nothing"]
 
 
 def test_the_command_prints_the_report_for_people_and_for_machines(

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from contextlib import ExitStack, closing
@@ -64,6 +65,7 @@ class SetUp:
             self.ports = {name: probe.getsockname()[1] for name, probe in probes.items()}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._storage: subprocess.Popen[bytes] | None = None
+        self._cluster: Path | None = None
 
     def environment(self, name: str) -> dict[str, str]:
         """Return the settings that compose gives a service, over what a process needs here."""
@@ -145,15 +147,15 @@ class SetUp:
         )
 
     def _start_postgres(self) -> subprocess.Popen[bytes]:
-        data, is_new = self.folder / "postgres/data", not (self.folder / "postgres").exists()
-        if is_new:
-            self._make_cluster(data)
+        is_new = self._cluster is None
+        if self._cluster is None:
+            self._cluster = self._make_cluster()
         with (self.folder / "postgres.log").open("ab") as log:
             process = subprocess.Popen(
                 [
-                    *_as_postgres(), str(_programs() / "postgres"), "-D", str(data),
-                    "-p", str(self.ports["postgres"]), "-h", "127.0.0.1", "-k", "",
-                    "-c", "logging_collector=off",
+                    *_as_postgres(), str(_programs() / "postgres"), "-D",
+                    str(self._cluster / "data"), "-p", str(self.ports["postgres"]),
+                    "-h", "127.0.0.1", "-k", "", "-c", "logging_collector=off",
                 ],
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
@@ -169,23 +171,27 @@ class SetUp:
             )
         return process
 
-    def _make_cluster(self, data: Path) -> None:
-        """Do what the image does on an empty volume."""
-        data.parent.mkdir()
-        password = self.folder / "password"
+    def _make_cluster(self) -> Path:
+        """Do what the image does on an empty volume.
+
+        Not below pytest's folder, which each run of pytest closes to all users but its own.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="lapvqa-postgres-"))
+        password = folder / "password"
         password.write_text(self.secrets["POSTGRES_PASSWORD"])
         if os.geteuid() == 0:
-            for path in (data.parent, password):
+            for path in (folder, password):
                 shutil.chown(path, "postgres")
         options = self.services["postgres"]["environment"]["POSTGRES_INITDB_ARGS"].split()
         subprocess.run(
             [
-                *_as_postgres(), str(_programs() / "initdb"), "-D", str(data), "-U", "postgres",
-                f"--pwfile={password}", "--no-sync", *options,
+                *_as_postgres(), str(_programs() / "initdb"), "-D", str(folder / "data"), "-U",
+                "postgres", f"--pwfile={password}", "--no-sync", *options,
             ],
             check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         password.unlink()
+        return folder
 
     def is_healthy(self, name: str) -> bool:
         """Ask what the service's health check asks."""
@@ -222,6 +228,8 @@ class SetUp:
         if self._storage is not None:
             self._storage.kill()
             self._storage.wait()
+        if self._cluster is not None:
+            shutil.rmtree(self._cluster)
 
 
 def missing() -> str:

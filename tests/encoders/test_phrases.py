@@ -91,6 +91,16 @@ def test_own_phrases_of_a_captioning_model(tmp_path: Path) -> None:
     np.testing.assert_allclose(encoder(PHRASES)[1], expected, atol=1e-6)
 
 
+def test_own_phrases_of_a_model_that_does_both(tmp_path: Path) -> None:
+    """The vector of its layers of words, before it is mapped to the images' space."""
+    folder, model = model_folder(tmp_path, "coca")
+    encoder = open_phrases("own", folder)
+    assert encoder.width == 24
+    ids = torch.tensor([[EOT, *encoding().encode_ordinary(PHRASES[0])]])
+    _, summary = model.read(ids, torch.ones_like(ids, dtype=torch.bool))
+    np.testing.assert_allclose(encoder(PHRASES)[0], unit(model.text_norm(summary))[0], atol=1e-6)
+
+
 @pytest.mark.parametrize("objective", ["contrastive", "sigmoid"])
 def test_own_phrases_of_a_pair_model(objective: str, tmp_path: Path) -> None:
     folder, model = model_folder(tmp_path, objective)

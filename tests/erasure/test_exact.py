@@ -1,21 +1,34 @@
-"""After the erasure of a patient, retraining gives the weights of a run that never had them."""
+"""After the erasure of a patient, retraining gives the weights of a run that never had them.
+
+The round that the erasure asks for is real; its steps are this folder's stages, without DVC and
+Prefect. By the commands alone: docs/erasure.md.
+"""
 
 from __future__ import annotations
 
 import shutil
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from jobs import make_job
 from small_project import KEY, new_project, place
 
 from lapvqa import storage
 from lapvqa.erasure.erase import erase, open_journal
+from lapvqa.erasure.impact import trainings_since
 from lapvqa.identity import Keyring
+from lapvqa.lineage import recording
+from lapvqa.lineage.runs import Run
 from lapvqa.machine import Machine
 from lapvqa.params import ModelParams, PretrainParams
 from lapvqa.pretrain import train
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
+from lapvqa.retraining import rounds, wanted
+from lapvqa.retraining.wanted import Round
 from lapvqa.schemas import TOKENS
 
 PARAMS = PretrainParams(
@@ -48,15 +61,70 @@ def in_training(project: Project) -> list[str]:
     return [one for one in ids if Keyring(KEY.encode()).patient(one) in keys]
 
 
+def told(project: Project) -> str:
+    """Enter the training in the ledger, as the pipeline does; return the run's id."""
+    outs = "".join(
+        f"    - {{path: models/captioning/{name}, md5: {number:032x}}}\n"
+        for number, name in enumerate(FILES)
+    )
+    project.dvc_lock.write_text(
+        f"schema: '2.0'\nstages:\n  pretrain:\n    cmd: x\n    outs:\n{outs}"
+    )
+    run = Run("pretrain", time.time(), 2.0)
+    return recording.record(project, run, recording.Commit(None, None))
+
+
+@dataclass
+class Work:
+    """The round's steps; nothing but a training is expected."""
+
+    project: Project
+    made: dict[str, str] = field(default_factory=dict)
+
+    def look_for_drift(self) -> None:
+        raise AssertionError("nothing has arrived")
+
+    def count_new(self) -> int:
+        raise AssertionError("an erasure asks for no new studies")
+
+    def judge_champion(self) -> tuple[str, None]:
+        raise AssertionError("an erasure asks for no evaluation")
+
+    def train(self, at_work: Round) -> dict[str, Any]:
+        assert (at_work.way, at_work.start) == ("scratch", None)
+        self.made = trained(self.project)
+        return {"run": told(self.project)}
+
+    def gate(self) -> dict[str, Any]:
+        return {"outcome": "promote"}
+
+
+def retrained(project: Project) -> dict[str, str]:
+    """Let the round that is wanted be taken, in half an hour; return what it has made."""
+    work = Work(project)
+    later = datetime.now(UTC) + timedelta(minutes=31)
+    (cause,) = wanted.load(project).causes
+    assert (cause.cause, cause.facts) == (wanted.ERASURE, {"request": "R1"})
+    assert rounds.take_turn(project, work, lambda: later, lambda _: None).outcome == "trained"
+    assert not project.wanted.exists()
+    return work.made
+
+
 def test_the_weights_are_those_of_a_run_that_never_had_the_patient(
     read: Path, project: Project, tmp_path: Path
 ) -> None:
+    params = project.params.read_text()
+    project.params.write_text(f"{params}retraining: {{start: champion}}\n")
     with_the_patient = trained(project)
+    before = told(project)
     patient = in_training(project)[1]
     there = place(project)
     receipt = erase(there, open_journal(there, f"p{patient}", "R1"), lambda _: None)
     assert receipt["absence"]["left"] == {}
-    after = trained(project)
+    assert receipt["decision"]["runs"] == [before]
+    after = retrained(project)
+    key = Keyring(KEY.encode()).key
+    assert [one["has_the_patient"] for one in trainings_since(project, key, receipt)] == [False]
 
     never = tmp_path / "never"
     shutil.copytree(read / "archive", never, copy_function=shutil.copy2)

@@ -16,6 +16,7 @@ import torch
 from grid_encoder import Brightness
 from jobs import make_job
 from PIL import Image
+from watched_computing import as_on_a_gpu, calls
 
 from lapvqa import inventory, storage
 from lapvqa.ad import judge as ad_judge
@@ -261,6 +262,15 @@ def test_a_native_recipe_trains_a_copy_of_the_encoder_and_writes_it(vindr, judge
     assert trained.exists() is (mode == "native")
     if mode == "native":
         assert torch.load(trained, weights_only=True)["scale"].item() != 1
+
+
+def test_on_a_gpus_precision_every_module_is_computed_by_autocast(vindr, judge):
+    recipe = QUICK.recipe.model_copy(update={"encoder": "native", "encoder_lr": 1e-2})
+    with as_on_a_gpu(), calls() as seen:
+        metrics, _, _ = judge({"one": Brightness()}, QUICK.model_copy(update={"recipe": recipe}))
+    assert metrics["status"] == "ok"
+    assert {"DetectionHead", "MultiheadAttention", "Linear"} <= set(seen)
+    assert {name for name, states in seen.items() if states != {True}} == set()
 
 
 def test_several_seeds_are_several_heads(vindr, judge):

@@ -16,6 +16,7 @@ from lapvqa.datasets.pictures import read_image, read_or_none
 from lapvqa.errors import SourceError, SplitLeakError
 from lapvqa.evaluation import contract, evaluate, features
 from lapvqa.evaluation.evaluate import pipeline_encoders
+from lapvqa.networks.device import ROWS_ON_CPU
 from lapvqa.probe import judge as probe_judge
 from lapvqa.probe.on_chexpert import TASK as CHEXPERT
 from lapvqa.probe.on_nih14 import TASK as NIH14
@@ -156,7 +157,7 @@ class TestFeatures:
     ):
         first = self.extract(planted, project, machine, recorder)
         calls = planted["trained"].calls
-        assert calls == 1 + -(-len(first.readable) // features.BATCH)  # 1: the fingerprint
+        assert calls == 1 + -(-len(first.readable) // ROWS_ON_CPU)  # 1: the fingerprint
         second = self.extract(planted, project, machine, recorder)
         assert planted["trained"].calls == calls + 1
         for name in planted:

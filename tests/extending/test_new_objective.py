@@ -38,32 +38,30 @@ def hardest_negatives(
     return (hinges[0] + hinges[1]) / 2
 '''
 IMPORT = """\
-from lapvqa.networks.losses import hardest_negatives, head_loss, info_nce, pairwise_sigmoid
+from lapvqa.networks.losses import hardest_negatives, info_nce, pairwise_sigmoid
 """
 CLASS = '''\
 class HardestNegatives(Contrastive):
-    """The max of hinges over the same embeddings; there is no temperature to learn."""
-
-    def __init__(
-        self,
-        model: ContrastiveModel,
-        world: World,
-        strategy: Strategy,
-        device: torch.device,
-        *,
-        batch_size: int | None = None,
-    ) -> None:
-        model.logit_scale.requires_grad_(False)
-        super().__init__(model, world, strategy, device, batch_size=batch_size)
+    """The max of hinges over the same embeddings."""
 
     def loss(self, images: Tensor, reports: Tensor, groups: Tensor, world: World) -> Tensor:
         """Return this rank's part of the loss."""
         return hardest_negatives(images, reports, groups, gather=world.gather_rows)
 '''
+CLASS_IMPORT = """\
+from lapvqa.pretrain.objectives.contrastive import Contrastive, HardestNegatives, PairwiseSigmoid
+"""
 CLASS_OF = '    "hardest": HardestNegatives,\n'
-MODEL_OF = '    "hardest": ContrastiveModel,\n'
+BUILDER = '''\
+def hardest_model(params: ModelParams) -> ContrastiveModel:
+    """Build a model without a temperature to learn."""
+    model = infonce_model(params)
+    model.logit_scale.requires_grad_(False)
+    return model
+'''
+MODEL_OF = '    "hardest": hardest_model,\n'
 PARAMS = """\
-    objective: Literal["captioning", "contrastive", "sigmoid", "hardest"] = "captioning"
+    objective: Literal["captioning", "contrastive", "sigmoid", "coca", "hardest"] = "captioning"
 """
 CHECKS = """\
 import math
@@ -101,11 +99,15 @@ def test_the_new_objective_trains_and_is_exported(
     root = tmp_path / "project"
     copy_package(repository, root)
     insert(root / "lapvqa/networks/losses.py", f"{LOSS}\n\n", before="def _own_rows(")
-    objective = root / "lapvqa/pretrain/objective.py"
-    replace(objective, IMPORT, start="from lapvqa.networks.losses import")
-    insert(objective, f"{CLASS}\n\n", before="LOSSES: dict")
-    insert(objective, CLASS_OF, before='}\n"""Objective -> its class')
-    insert(root / "lapvqa/pretrain/model.py", MODEL_OF, before='}\n"""Objective -> the model')
+    losses = root / "lapvqa/pretrain/objectives/contrastive.py"
+    replace(losses, IMPORT, start="from lapvqa.networks.losses import")
+    insert(losses, f"{CLASS}\n\n", before="def recall(")
+    table = root / "lapvqa/pretrain/objectives/table.py"
+    replace(table, CLASS_IMPORT, start="from lapvqa.pretrain.objectives.contrastive import")
+    insert(table, CLASS_OF, before='}\n"""Objective -> its class')
+    model = root / "lapvqa/pretrain/model.py"
+    insert(model, f"{BUILDER}\n\n", before="MODELS: dict")
+    insert(model, MODEL_OF, before='}\n"""Objective -> what builds')
     replace(root / "lapvqa/params.py", PARAMS, start="    objective: Literal[")
     project = ingested(tmp_path_factory, root)
     values = read_yaml(project.params)
@@ -129,5 +131,5 @@ def test_the_new_objective_trains_and_is_exported(
 
 
 def test_the_document_shows_these_very_lines(repository: Path) -> None:
-    lines = [LOSS, IMPORT, CLASS, CLASS_OF, MODEL_OF, PARAMS]
+    lines = [LOSS, IMPORT, CLASS, CLASS_IMPORT, CLASS_OF, BUILDER, MODEL_OF, PARAMS]
     assert_shown(repository, files=[], lines=lines)

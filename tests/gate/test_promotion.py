@@ -24,7 +24,7 @@ from lapvqa.evaluation import external_encoders
 from lapvqa.evaluation.evaluate import load_encoders
 from lapvqa.evaluation.features import encoder_digest
 from lapvqa.gate import judge, looks
-from lapvqa.gate.verdict import Outcome
+from lapvqa.gate.verdict import CONTAMINATED, Outcome
 from lapvqa.lineage import evaluations, ledger
 from lapvqa.lineage.ledger import CHAMPION, DECISION, LOOK, MODEL
 from lapvqa.lineage.origins import EVALUATION
@@ -206,6 +206,33 @@ def test_nobody_goes_back_to_a_model_that_saw_an_erased_patient(
     ledger.append(story.project, DECISION, erased)
     _show_champion(story.project, Console())
     assert "trained on a patient who is erased now" in capsys.readouterr().out
+
+
+def test_a_contaminated_champion_is_replaced_by_one_no_better(
+    story: Story, models: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, _ = models
+    third = story.export(3, 0.6)
+    refused = story.gate().judgement
+    assert refused is not None
+    assert refused.verdict.outcome is not Outcome.PROMOTE
+    erased = {"verdict": "contaminated", "runs": [_made(story, first)]}
+    ledger.append(story.project, DECISION, erased)
+    assert command.execute(story.project, dry_run=True, again=False, as_json=False) == 0
+    assert "its successor need not be better" in capsys.readouterr().out
+    result = story.gate()
+    assert result.judgement is not None
+    assert result.judgement.verdict.outcome is Outcome.PROMOTE
+    assert CONTAMINATED in result.judgement.verdict.reasons
+    assert story.champion() == third
+    looked = looks.account(ledger.entries(story.project), result.judgement.manifest)
+    assert [one.promoted for one in looked.looks] == [False, False], "no level comes back"
+    ledger.append(story.project, DECISION, erased | {"runs": [_made(story, third)]})
+    fourth = story.export(2, 0.9)
+    ledger.append(story.project, DECISION, erased | {"runs": [_made(story, fourth)]})
+    plan = story.gate(dry_run=True).question
+    assert plan is not None
+    assert any("candidate's training saw a patient" in why for why in plan.faults)
 
 
 def _made(story: Story, sha256: str) -> str:

@@ -42,10 +42,12 @@ def test_view_sex_age_and_source_of_each_sample(contest: Contest, column: str) -
     ]
     pq.write_table(pa.Table.from_pylist(said), project.demographics)
     events = [
-        {"event": "study", "study": f"s{keys[0]}", "source": "OLD"},
-        {"event": "study", "study": f"s{keys[0]}", "source": "PACS1"},
-        {"event": "report", "study": f"s{keys[0]}", "source": "RIS"},
-    ]
+        {"at": f"2027-01-0{day}T08:00:00+00:00", "event": event, "study": f"s{keys[0]}",
+         "source": source}
+        for day, (event, source) in enumerate(
+            [("study", "PACS1"), ("amended", "OTHER"), ("report", "RIS")], start=1
+        )
+    ]  # fmt: skip
     project.state.mkdir()
     lines = "".join(f"{json.dumps(event)}\n" for event in events)
     (project.state / "arrivals.jsonl").write_text(lines + '{"study": "s')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -66,6 +67,53 @@ def test_what_is_not_shown_is_not_promoted(
     verdict = decide(RULE, evidence(**changes), 0.025)
     assert verdict.outcome is outcome
     assert any(reason in said for said in verdict.reasons), verdict.reasons
+
+
+ROUGH, LOST = Paired(0.0, 0.01, 500), Paired(-0.1, 0.01, 500)
+SUCCESSOR = replace(RULE, guard_level=0.05, successor_margin=0.02)
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome", "reason"),
+    [
+        ({"champion": {"nih": LOST, "chexpert": SAME}}, Outcome.PROMOTE, "need not be better"),
+        ({}, Outcome.PROMOTE, "nih: better than the champion"),
+        ({"anchor": {}}, Outcome.PROMOTE, "need not be better"),
+        ({"anchor": {}, "champion": {"nih": SAME, "chexpert": SAME}}, Outcome.PROMOTE, "need not"),
+        (
+            {"anchor": {}, "champion": {"nih": LOST, "chexpert": SAME}},
+            Outcome.REJECT, "nih against the champion",
+        ),
+        ({"anchor": {"nih": LOST, "chexpert": SAME}}, Outcome.REJECT, "nih against the anchor"),
+        (
+            {"anchor": {"nih": replace(ROUGH, error=0.02), "chexpert": SAME}},
+            Outcome.INCONCLUSIVE, "nih against the anchor: not shown to be within its margin",
+        ),
+        ({"champion": {"nih": SAME, "chexpert": WORSE}}, Outcome.REJECT, "chexpert against"),
+        ({"slices": {"sex F": {"nih": WORSE}}}, Outcome.REJECT, "nih in sex F"),
+        ({"faults": ("foreign predictions",)}, Outcome.INCONCLUSIVE, "foreign"),
+    ],
+)  # fmt: skip
+def test_the_successor_of_a_contaminated_champion_need_not_be_better(
+    changes: dict[str, object], outcome: Outcome, reason: str
+) -> None:
+    same = {"nih": SAME, "chexpert": SAME}
+    found = evidence(**{"anchor": same, **changes, "contaminated": True})
+    verdict = decide(SUCCESSOR, found, 0.0025)
+    assert verdict.outcome is outcome, verdict.reasons
+    assert any(reason in said for said in verdict.reasons), verdict.reasons
+    assert verdict.needed_patients is None or outcome is Outcome.INCONCLUSIVE
+    assert decide(SUCCESSOR, found, 0.0).outcome is Outcome.INCONCLUSIVE
+
+
+@given(paireds, paireds, paireds, st.floats(1e-4, 0.2))
+def test_what_replaces_a_champion_replaces_a_contaminated_one(
+    nih: Paired, chexpert: Paired, first: Paired, level: float
+) -> None:
+    found = Evidence({"nih": nih, "chexpert": chexpert}, {"nih": first, "chexpert": chexpert})
+    if decide(SUCCESSOR, found, level).outcome is Outcome.PROMOTE:
+        easier = replace(found, contaminated=True)
+        assert decide(SUCCESSOR, easier, level).outcome is Outcome.PROMOTE
 
 
 def test_a_spent_budget_refuses_whatever_the_evidence() -> None:

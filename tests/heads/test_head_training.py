@@ -12,6 +12,7 @@ from torch import nn
 
 from lapvqa.errors import TrainingError
 from lapvqa.heads.training import Fitted, fit
+from lapvqa.networks.device import ON_CPU
 from lapvqa.params import RecipeParams
 
 SCORES = st.lists(
@@ -37,7 +38,10 @@ def trained(scores: list[float]) -> tuple[Counting, Fitted]:
         return next(coming)
 
     recipe = RecipeParams(epochs=len(scores), batch_size=2)
-    return head, fit(head, lambda numbers: head.weight.sum() ** 2, 2, recipe=recipe, score=score)
+    return head, fit(
+        head, lambda numbers: head.weight.sum() ** 2, 2,
+        recipe=recipe, score=score, computer=ON_CPU,
+    )  # fmt: skip
 
 
 @settings(deadline=None)

@@ -25,7 +25,7 @@ PROMISED = {
     "dvc": {"dvc.repo", "dvc.exceptions", "dvc.lock", "dvc.dependency"},
     "mlflow": {
         "mlflow", "mlflow.artifacts", "mlflow.entities", "mlflow.exceptions", "mlflow.pyfunc",
-        "mlflow.pyfunc.model",
+        "mlflow.models", "mlflow.pyfunc.model", "mlflow.types", "mlflow.types.schema",
     },
 }  # fmt: skip
 """Modules that their documentation names, or that hold no more than a class of errors."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,17 +42,31 @@ def data_beside(repository: Path, module: str) -> list[str]:
     """Return what lies beside a module, is no code, and is named by one of its texts."""
     file = code.source(module)
     assert file is not None
-    texts = {
-        node.value
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
+    texts = texts_in(code._parsed(module))
     beside = (path for path in file.parent.iterdir() if path.name in texts)
     return [
         path.relative_to(repository).as_posix()
         for path in beside
         if path.suffix != ".py" and not (path / "__init__.py").exists()
     ]
+
+
+@cache
+def texts_in(tree: ast.Module) -> set[str]:
+    """Return the texts that stand in a module."""
+    constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return {value for value in constants if isinstance(value, str)}
+
+
+@cache
+def parsed(source: bytes) -> ast.Module:
+    """Parse a source once, in whichever copy it lies: most files of the copies are equal."""
+    return ast.parse(source)
+
+
+@pytest.fixture(autouse=True)
+def _parsed_by_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code, "_parsed", lambda name: parsed(code.source(name).read_bytes()))
 
 
 def faults(repository: Path) -> Iterator[str]:
@@ -87,7 +102,7 @@ def test_each_stage_declares_the_code_that_it_reaches(repository: Path) -> None:
 
 
 @pytest.fixture
-def copy(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def copy(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the library and the graph, read in place of the real ones."""
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(repository / name, tmp_path)
@@ -95,9 +110,7 @@ def copy(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         repository / "lapvqa", tmp_path / "lapvqa", ignore=shutil.ignore_patterns("__pycache__")
     )
     monkeypatch.setattr(code, "_ROOT", tmp_path)
-    code._parsed.cache_clear()
-    yield tmp_path
-    code._parsed.cache_clear()
+    return tmp_path
 
 
 def test_an_undeclared_import_is_noticed(copy: Path) -> None:

@@ -18,13 +18,13 @@ from pydicom import dcmread
 from pynetdicom import AE, build_context
 from ruamel.yaml import YAML
 
+from lapvqa import arrivals
 from lapvqa.dicom.parse import parse
 from lapvqa.dicom.pixels import digest, read_cells
-from lapvqa.intake import arrivals
-from lapvqa.intake.arrivals import Register
 from lapvqa.intake.filing import Filing
 from lapvqa.intake.inbox import Inbox, open_inbox
 from lapvqa.intake.receive import Server
+from lapvqa.intake.register import Register
 from lapvqa.intake.watch import Watcher
 from lapvqa.machine import Intake, ReportSources, load_machine
 from lapvqa.project import Project
@@ -86,7 +86,7 @@ def open_desk(root: Path, command: str, **settings: Any) -> Iterator[Desk]:
 def receiving(desk: Desk, **settings: Any) -> Iterator[tuple[Server, int]]:
     """A receiver for a desk, and its port."""
     receiver = Intake.model_validate({**SETTINGS, "receive": {**SETTINGS["receive"], **settings}})
-    server = Server(desk.inbox, receiver.receive, desk.said.append)
+    server = Server(desk.inbox, receiver.receive, desk.said.append, root=desk.project.root)
     port = server.start()
     try:
         yield server, port

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lapvqa import __version__
 from lapvqa.errors import ConfigError
 from lapvqa.metrics.classification import NUM_BINS
 from lapvqa.metrics.panel import Panel
@@ -65,7 +66,7 @@ def test_every_metric_has_a_record() -> None:
             assert all(record[key] for key in record if key != "version"), name
     json.dumps(describe(DEFINITIONS, num_items=1), allow_nan=False)
     assert describe(["rouge1", "auc/Edema", "mean_auc"], num_items=1).keys() == {"rouge1", "auc"}
-    assert describe(["rouge1"], num_items=1)["rouge1"]["version"] == "0.1.2"
+    assert describe(["rouge1"], num_items=1)["rouge1"]["version"] == __version__
     assert describe(["radgraph_simple"], num_items=1)["radgraph_simple"]["package"] == "radgraph"
 
 

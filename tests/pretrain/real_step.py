@@ -54,7 +54,7 @@ def two_steps(one: Trainer, folder: Path) -> None:
     """The first makes the optimizer's state."""
     recorder = Recorder(folder / "record.jsonl", stage="pretrain", quiet=True)
     try:
-        for micro in one.loader.batches(0, 2):
+        for micro in one.steps(0, 2):
             one.take_step(micro, recorder)
     finally:
         recorder.close()

@@ -77,7 +77,7 @@ def test_averages_are_of_captioning_alone_and_differ_from_the_last(params, proje
     names = {row["weights"] for row in rows}
     assert names == {"last", scores.LOWEST, "average 0.99", "average 0.999"}
     assert not same_weights(encoders["average 0.99, epoch 2"], encoders["last, epoch 2"])
-    assert not job_of(params, 1).decays
+    assert not job_of(params, 1).contender.decays
 
 
 def test_contenders_of_a_seed_start_alike_and_see_the_same_samples(params, project):

@@ -17,7 +17,8 @@ from lapvqa.networks.losses import info_nce, pairwise_sigmoid
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import train
 from lapvqa.pretrain.inputs import Inputs
-from lapvqa.pretrain.objective import recall
+from lapvqa.pretrain.objectives.contrastive import recall
+from lapvqa.pretrain.objectives.table import OBJECTIVES
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.project import Project
 
@@ -146,7 +147,7 @@ def as_double(inputs: Inputs) -> Inputs:
     return dataclasses.replace(inputs, images=inputs.images.double())
 
 
-@pytest.mark.parametrize("objective", ["captioning", "contrastive", "sigmoid"])
+@pytest.mark.parametrize("objective", list(OBJECTIVES))
 def test_pieces_give_the_loss_and_the_gradients_of_the_whole(
     params: PretrainParams, project: Project, objective: str
 ) -> None:

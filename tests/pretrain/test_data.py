@@ -159,18 +159,23 @@ def inputs() -> torch.Tensor:
     return transforms.to_input(images, 64)
 
 
+def augmented(images: torch.Tensor, seed: int, epoch: int, indices: list[int]) -> torch.Tensor:
+    draws = transforms.draw_changes(seed=seed, epoch=epoch, indices=indices)
+    return transforms.augment(images, draws)
+
+
 def test_augmentation_does_not_see_the_batch(inputs: torch.Tensor) -> None:
     indices = [4, 9, 2, 7, 0, 3]
-    together = transforms.augment(inputs, seed=1, epoch=5, indices=indices)
+    together = augmented(inputs, 1, 5, indices)
     for row, index in enumerate(indices):
-        alone = transforms.augment(inputs[row : row + 1], seed=1, epoch=5, indices=[index])
+        alone = augmented(inputs[row : row + 1], 1, 5, [index])
         torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-5, atol=1e-5)
 
 
 def test_augmentation_changes_with_seed_epoch_and_index(inputs: torch.Tensor) -> None:
     image = inputs[:1]
     seen = [
-        transforms.augment(image, seed=seed, epoch=epoch, indices=[index])
+        augmented(image, seed, epoch, [index])
         for seed, epoch, index in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
     ]
     for first in range(4):
@@ -184,7 +189,7 @@ def test_augmentation_is_small_and_flips_nothing() -> None:
     image[..., 24:40, 8:24] = 1.0
     columns = torch.arange(64.0)
     for index in range(50):
-        found = transforms.augment(image, seed=0, epoch=0, indices=[index])
+        found = augmented(image, 0, 0, [index])
         weights = (found - found.min()).clamp(min=0)[0, 0]
         centre = (weights.sum(0) * columns).sum() / weights.sum()
         assert abs(centre - 15.5) < 8
@@ -214,7 +219,8 @@ def test_a_mirrored_image_is_its_mirror_image_and_sided_ones_never_are(
     sided = [True, False, False, True, False, False]
     flips = np.zeros(6, dtype=int)
     for epoch in range(300):
-        found = transforms.mirror(inputs, seed=1, epoch=epoch, indices=indices, sided=sided)
+        drawn = transforms.draw_mirrored(seed=1, epoch=epoch, indices=indices, sided=sided)
+        found = transforms.mirror(inputs, drawn)
         for row in range(6):
             kept = torch.equal(found[row], inputs[row])
             assert kept or torch.equal(found[row], inputs[row].flip(-1))
@@ -224,11 +230,8 @@ def test_a_mirrored_image_is_its_mirror_image_and_sided_ones_never_are(
     assert ((flips[[1, 2, 4, 5]] > 110) & (flips[[1, 2, 4, 5]] < 190)).all(), flips
 
 
-def test_mirroring_does_not_see_the_batch(inputs: torch.Tensor) -> None:
-    indices = [4, 9, 2, 7, 0, 3]
-    together = transforms.mirror(inputs, seed=1, epoch=5, indices=indices, sided=[False] * 6)
-    for row, index in enumerate(indices):
-        alone = transforms.mirror(
-            inputs[row : row + 1], seed=1, epoch=5, indices=[index], sided=[False]
-        )
-        assert torch.equal(together[row : row + 1], alone)
+def test_mirroring_does_not_see_the_batch() -> None:
+    indices, draw = [4, 9, 2, 7, 0, 3], transforms.draw_mirrored
+    together = draw(seed=1, epoch=5, indices=indices, sided=[False] * 6)
+    alone = [draw(seed=1, epoch=5, indices=[index], sided=[False]) for index in indices]
+    assert together.tolist() == torch.cat(alone).tolist()

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lapvqa.errors import ConfigError
 from lapvqa.machine import Machine
-from lapvqa.networks.device import attention_by, check_attention, choose_device, refuse_unusable_gpu
+from lapvqa.networks.device import attention_by, check_attention, choose_device
+from lapvqa.networks.unusable_gpu import refuse_unusable_gpu
 from lapvqa.params import PretrainParams
 
 CPU = torch.device("cpu")
@@ -98,7 +99,7 @@ class _Attention(TorchDispatchMode):
 
 def fused_in_a_step(folder: Path, params: PretrainParams) -> Counter[str]:
     trainer = real_step.trainer(folder, params, length=6)
-    (micro,) = trainer.loader.batches(0, 1)
+    (micro,) = trainer.steps(0, 1)
     with _Attention() as attention:
         trainer.gradients(micro, 0)
     return attention.seen

@@ -27,6 +27,7 @@ from lapvqa.params import PretrainParams
 from lapvqa.pretrain import launch, train
 from lapvqa.pretrain.checkpoint import Checkpoints
 from lapvqa.pretrain.distributed import World, process_group, unsharded
+from lapvqa.pretrain.objectives.table import OBJECTIVES
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
@@ -36,7 +37,6 @@ PARAMS = PretrainParams(
     model=SIZES, epochs=2, batch_size=4, lr=3e-3, warmup_steps=2, samples=2,
     checkpoint_every_steps=2, grad_clip=5.0,
 )  # fmt: skip
-OBJECTIVES = ("captioning", "contrastive", "sigmoid")
 STRATEGIES = ("ddp", "fsdp")
 PIECES = 2  # of 2 rows: validation then has three batches, which two processes cannot share
 STEPS = 6
@@ -50,7 +50,7 @@ def build(root: Path, objective: str, world: World, strategy: str) -> Trainer:
 
 def take(trainer: Trainer, recorder: Recorder, until: int) -> None:
     """Take the steps up to ``until`` as the loop does."""
-    for micro in trainer.loader.batches(trainer.progress.step, until):
+    for micro in trainer.steps(trainer.progress.step, until):
         trainer.take_step(micro, recorder)
 
 

@@ -14,16 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lapvqa.params import ModelParams, PretrainParams
 from lapvqa.pretrain.distributed import World
+from lapvqa.pretrain.flops import encoder_flops, patch_flops
 from lapvqa.pretrain.inputs import Inputs
 from lapvqa.pretrain.model import initial_model
-from lapvqa.pretrain.monitor import (
-    encoder_flops,
-    flops_per_step,
-    measured_peak,
-    patch_flops,
-    peak_memory,
-)
-from lapvqa.pretrain.objective import build_objective
+from lapvqa.pretrain.monitor import flops_per_step, measured_peak, peak_memory
+from lapvqa.pretrain.objectives.table import OBJECTIVES
 
 SMALL = ModelParams(
     image_size=64, patch_size=16, width=64, depth=2, heads=2, pooled_grid=3, decoder_width=96,
@@ -44,7 +39,8 @@ def counted(params: PretrainParams, *, length: int, targets: int) -> int:
     # Flash attention for CPUs is none of what FlopCounterMode knows; plain products are.
     with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):
         model = initial_model(sizes, seed=0, objective=params.objective).train()
-        objective = build_objective(model, params, torch.zeros(50257), World(), "ddp", CPU)
+        kind = OBJECTIVES[params.objective]
+        objective = kind(model, params, torch.zeros(50257), World(), "ddp", CPU)
         inputs = Inputs(
             images=torch.empty(rows, 1, sizes.image_size, sizes.image_size),
             tokens=torch.zeros(rows, length, dtype=torch.int64),
@@ -61,7 +57,7 @@ def counted(params: PretrainParams, *, length: int, targets: int) -> int:
 
 @pytest.mark.parametrize("keep_patches", [1.0, 0.5])
 @pytest.mark.parametrize("sizes", [SMALL, MEDIUM, ModelParams()], ids=["small", "medium", "vitl"])
-@pytest.mark.parametrize("objective", ["captioning", "contrastive", "sigmoid"])
+@pytest.mark.parametrize("objective", list(OBJECTIVES))
 def test_flops_are_those_that_torch_counts(
     objective: str, sizes: ModelParams, keep_patches: float
 ) -> None:

@@ -17,10 +17,12 @@ from jobs import make_job
 
 from lapvqa import storage
 from lapvqa.errors import CheckpointError, MissingArtifactError, SplitLeakError
+from lapvqa.export import repository
 from lapvqa.machine import Machine
-from lapvqa.params import PretrainParams
+from lapvqa.params import PretrainParams, RecipeParams
 from lapvqa.pretrain import members, train
 from lapvqa.pretrain.loader import Plan, read_corpus
+from lapvqa.pretrain.model import initial_model
 from lapvqa.pretrain.start import find_start
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.project import Project
@@ -157,3 +159,39 @@ def test_without_new_studies_and_replay_there_is_nothing_to_show(tmp_path: Path)
     pairs = len(read_corpus(project).train)
     with pytest.raises(ValueError, match="plan"):
         Plan(pairs, 4, 0, old=b"\1" * pairs, replay=0.0)
+
+
+def test_the_encoder_begins_with_a_vit_of_another_size(
+    params: PretrainParams, project: Project
+) -> None:
+    other = params.model.model_copy(update={"image_size": params.model.image_size * 2})
+    encoder = initial_model(other, seed=3).vision_encoder.eval()
+    folder = project.root / "weights" / "vit"
+    training = {
+        "objective": "captioning", "steps": 1, "train_pairs": 1,
+        "params": params.model_dump(mode="json"),
+    }  # fmt: skip
+    for name, content in repository.contents(encoder, other, training, RecipeParams()).items():
+        storage.write_bytes(folder / name, content)
+    begun = params.model_copy(update={"init": "weights/vit"})
+    digest = storage.sha256_file(folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match="expected weights with pretrain.init_sha256") as said:
+        find_start(begun, project)
+    assert digest in said.value.hint
+    begun = begun.model_copy(update={"init_sha256": digest})
+    start = find_start(begun, project)
+    trainer = Trainer(begun, read_corpus(project), torch.device("cpu"), start=start)
+    blocks = trainer.model.vision_encoder.blocks.state_dict()
+    assert all(torch.equal(blocks[n], t) for n, t in encoder.blocks.state_dict().items())
+    run(begun, project)
+    written = project.model_dir("captioning")
+    assert storage.read_json(written / "training.json", made_by="x")["began_with"] == digest
+    with pytest.raises(MissingArtifactError, match=r"at pretrain\.init, weights/none"):
+        find_start(begun.model_copy(update={"init": "weights/none"}), project)
+
+
+def test_there_is_one_beginning(params: PretrainParams) -> None:
+    values = params.model_dump()
+    for wrong in ({"init": "x", "continue_from": "0" * 64}, {"init": "a/../../b"}, {"init": "/x"}):
+        with pytest.raises(ValueError, match="init"):
+            PretrainParams.model_validate({**values, **wrong})

@@ -21,13 +21,13 @@ from jobs import make_job
 
 from lapvqa import storage
 from lapvqa.errors import ConfigError, SourceError, TrainingError
-from lapvqa.images.report_pairs import Batch
 from lapvqa.images.shards import add_shard
 from lapvqa.machine import Machine
 from lapvqa.networks.device import choose_device
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import train
 from lapvqa.pretrain.checkpoint import Checkpoints
+from lapvqa.pretrain.inputs import Prepared
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
@@ -146,7 +146,7 @@ class DiesAt(Recorder):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("objective", ["captioning", "contrastive", "sigmoid"])
+@pytest.mark.parametrize("objective", ["captioning", "sigmoid", "coca"])
 def test_damage_to_the_newest_state_changes_no_byte(
     params: PretrainParams, tmp_path: Path, objective: str
 ) -> None:
@@ -165,7 +165,7 @@ def test_damage_to_the_newest_state_changes_no_byte(
     assert digests(damaged, objective) == digests(straight, objective)
 
 
-@pytest.mark.parametrize("objective", ["contrastive", "sigmoid"])
+@pytest.mark.parametrize("objective", ["contrastive", "sigmoid", "coca"])
 def test_pairs_learn_which_report_belongs_to_which_image(
     params: PretrainParams, project: Project, objective: str
 ) -> None:
@@ -204,8 +204,9 @@ def test_reports_are_written_after_each_epoch(params: PretrainParams, project: P
     assert "samples" not in project.record("pretrain").read_text()
 
 
-@pytest.mark.parametrize("accumulate", [2, 4])
-@pytest.mark.parametrize("objective", ["captioning", "contrastive", "sigmoid"])
+@pytest.mark.parametrize(
+    ("objective", "accumulate"), [("captioning", 2), ("contrastive", 4), ("coca", 2)]
+)
 def test_pieces_of_a_step_give_what_the_step_gives(
     params: PretrainParams, tmp_path: Path, objective: str, accumulate: int
 ) -> None:
@@ -262,6 +263,7 @@ from lapvqa.project import Project
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import train
 from lapvqa.pretrain.checkpoint import Checkpoints
+from lapvqa.pretrain.inputs import Prepared
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.recorder import Recorder
 
@@ -367,7 +369,9 @@ class Spoilt(Trainer):
 
     at = 55
 
-    def gradients(self, micro: Sequence[Batch], step: int) -> tuple[float, float, int]:
+    def gradients(
+        self, micro: Sequence[Prepared], step: int
+    ) -> tuple[torch.Tensor, torch.Tensor, int]:
         loss, norm, num_targets = super().gradients(micro, step)
         return (loss * 10 if step == self.at else loss), norm, num_targets
 

@@ -33,7 +33,8 @@ def write_history(project: Project) -> None:
     project.arrivals.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"torn')
     moved = {"name": "features PA", "alarm": True}
     told: list[tuple[float, str, dict]] = [
-        (0, MODEL, {"name": "lapvqa-encoder", "version": "1", "aliases": ["champion"]}),
+        (0, MODEL, {"name": "lapvqa-encoder", "version": "1", "aliases": ["champion"],
+                    "decision": "d1"}),
         (2, DRIFT, {"what": "look", "alarm": False, "kind": "none", "window": {"studies": 0},
                     "compared": [], "level": 0.0}),
         (30, DRIFT, {"what": "look", "alarm": False, "kind": "none", "window": {"studies": 40},
@@ -49,8 +50,10 @@ def write_history(project: Project) -> None:
         (71, MODEL, {"name": "lapvqa-encoder", "version": "2", "aliases": ["candidate"]}),
         (72, DECISION, {"what": "gate", "verdict": "inconclusive", "reasons": ["too few"]}),
         (150, DECISION, {"what": "gate", "verdict": "promote", "reasons": ["auc: better"]}),
-        (150, MODEL, {"name": "lapvqa-encoder", "version": "2", "aliases": ["champion"]}),
-        (151, MODEL, {"name": "lapvqa-encoder", "version": "2", "aliases": ["champion"]}),
+        (150, MODEL, {"name": "lapvqa-encoder", "version": "2", "aliases": ["champion"],
+                      "decision": "d2"}),
+        (151, MODEL, {"name": "lapvqa-encoder", "version": "2", "aliases": ["champion"],
+                      "decision": "d2"}),
     ]  # fmt: skip
     drafts = [Draft(kind, said, START + day * DAY) for day, kind, said in told]
     ledger.extend(project, lambda _: drafts)

@@ -9,6 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lapvqa.arrivals import Arrival
 from lapvqa.project import Project
 from lapvqa.retraining import arrivals
 from lapvqa.retraining.arrivals import Arrived
@@ -30,12 +31,18 @@ def test_repeats_count_once_and_reports_add_their_bytes(tmp_path: Path) -> None:
     assert arrivals.since(project, None, quiet=QUIET) == Arrived()
     lines = [
         line(0, "a"), line(1, "a"), line(2, "b"), line(3, "a", "report", 1),
-        line(4, None, "report"), "torn {\n", line(-1, "late"), line(5, "c")[:20],
+        line(3, "before", "amended"), line(3, "b", "amended", 0), line(4, None, "report"),
+        "torn {\n", line(-1, "late"), line(5, "c")[:20],
     ]  # fmt: skip
     with project.arrivals.open("w") as file:
         file.write("".join(lines))
     known = arrivals.since(project, None, quiet=QUIET)
-    assert (known.studies, known.bytes, known.last) == (3, 31, NOW + timedelta(minutes=3))
+    assert (known.studies, known.amended, known.bytes, known.last) == (
+        3,
+        1,
+        41,
+        NOW + timedelta(minutes=3),
+    )
     with project.arrivals.open("a") as file:  # the line that was in writing, and one more
         file.write(line(5, "c")[20:] + line(40, "d"))
     assert arrivals.since(project, None, quiet=QUIET).studies == 5
@@ -47,7 +54,7 @@ def test_repeats_count_once_and_reports_add_their_bytes(tmp_path: Path) -> None:
 @given(st.lists(st.tuples(st.integers(0, 300), st.sampled_from("abcdef")), min_size=1))
 def test_a_busy_stretch_begins_after_the_last_quiet_time(told: list[tuple[int, str]]) -> None:
     events = [
-        arrivals.Event(NOW + timedelta(minutes=minute), study, "study", 1)
+        Arrival(NOW + timedelta(minutes=minute), study, "study", 1)
         for minute, study in sorted(told)
     ]
     found = arrivals.add_up(events, quiet=QUIET)

@@ -66,6 +66,16 @@ LATE = NOW - timedelta(hours=1)
         (Situation((DRIFT, cause("performance"))), {}, "look", "counted"),
         (Situation((DRIFT, cause("performance")), new=9), {}, "train", "performance"),
         (Situation((DRIFT,), arrived=come(100)), {}, "look", "counted"),
+        # Looks for drift, by how much has come since the last one.
+        (Situation(unwatched=come(199)), {}, "nothing", "nothing asks"),
+        (Situation(unwatched=come(200)), {}, "look for drift", "200 studies"),
+        (Situation((CLOCK,), unwatched=come(200)), {}, "look for drift", "200 studies"),
+        (Situation(unwatched=come(200)), {"look_studies": 0}, "nothing", "nothing asks"),
+        (Situation(unwatched=come(200, ago_h=0.2)), {}, "nothing", "nothing asks"),
+        (Situation(unwatched=come(200, ago_h=0.2, busy_h=25)), {}, "look for drift", "200"),
+        (Situation(unwatched=come(200), paused=True), {}, "nothing", "nothing asks"),
+        (Situation((HAND,), unwatched=come(200)), {"freeze": NOON}, "wait", "13:00"),
+        (Situation((FORCED,), unwatched=come(200), paused=True), {}, "train", "hand"),
         # What may not begin now.
         (Situation(arrived=come(100, ago_h=0.2)), {}, "wait", "30 quiet minutes"),
         (Situation(arrived=come(100, ago_h=0.2, busy_h=25)), {}, "look", "counted"),

@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from lapvqa import storage
+from lapvqa import arrivals, storage
+from lapvqa.drift import look
 from lapvqa.errors import BusyError
-from lapvqa.lineage import ledger
+from lapvqa.lineage import ledger, story
 from lapvqa.lineage.ledger import RUN, Draft
 from lapvqa.lineage.runs import Run
 from lapvqa.project import Project
@@ -42,6 +43,9 @@ class Work:
     def _step(self, name: str) -> None:
         self.done.append(name)
         self.at.get(name, lambda: None)()
+
+    def look_for_drift(self) -> None:
+        self._step("look")
 
     def count_new(self) -> int:
         self._step("count")
@@ -123,6 +127,43 @@ def test_drift_asks_for_an_evaluation_and_a_fall_for_a_training(
     answers = [one["answer"] for one in said if one["about"] == minutes.RETRAINING]
     assert answers == ["evaluate", "look", "train"]
     assert all({"inputs", "rule"} <= set(one) for one in said[:-1])
+
+
+def test_a_round_that_only_judged_leaves_the_count_of_new_studies(
+    ruled: Callable[..., Project],
+) -> None:
+    project = ruled(new_studies=2)
+    came(project, "a")
+    wanted.want(project, "drift", kind="acquisition")
+    work = Work(project)
+    work.judge_champion = lambda: ("as before", None)  # type: ignore[method-assign]
+    assert turn(project, work).outcome == "declined"
+    came(project, "b")
+    _, decision = rounds.ask(project, now())
+    assert [one.cause for one in decision.causes] == ["studies"]
+
+
+def test_a_look_that_could_not_be_taken_is_not_asked_for_again_at_once(
+    ruled: Callable[..., Project],
+) -> None:
+    project = ruled(look_studies=1)
+    came(project, "a")
+    assert str(rounds.ask(project, now())[1].answer) == "nothing"  # there is no encoder to look
+    storage.write_json(project.model_dir("captioning") / "card.json", {})
+    work = Work(project, at={"look": lambda: look.refuse(project, "no reference")})
+    assert str(turn(project, work).decision.answer) == "nothing"
+    assert (work.done, wanted.load(project)) == (["look"], wanted.Wanted())
+    told = [e.payload or {} for e in ledger.entries(project) if e.kind == ledger.DECISION]
+    assert [one["answer"] for one in told] == ["look for drift", "nothing"]
+    assert story.tell(project)[1].sentence == "No look for drift could be taken: no reference."
+
+
+def came(project: Project, study: str) -> None:
+    """Let a study arrive."""
+    arrivals.append(
+        project.arrivals,
+        [{"at": arrivals.now(), "event": "study", "study": study, "id": study, "source": "PACS"}],
+    )
 
 
 def test_what_comes_while_a_round_looks_is_not_lost(ruled: Callable[..., Project]) -> None:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from flows.commands.status import _show_champion
 from lapvqa.errors import MissingArtifactError
 from lapvqa.lineage import ledger, recording, walk
 from lapvqa.lineage.ledger import MODEL
 from lapvqa.lineage.recording import Commit
 from lapvqa.lineage.runs import Run, code_listing
 from lapvqa.project import Project
+from lapvqa.report.freshness import CHAMPIONS, find_events
 from lapvqa.retraining import starts
 
 FOLDER = "models/captioning"
@@ -30,7 +33,7 @@ def cached(project: Project, content: bytes) -> str:
     return md5
 
 
-def train(project: Project, generation: int, **pretrain: Any) -> str:
+def train(project: Project, generation: int, *, by_gate: bool = True, **pretrain: Any) -> str:
     """Write the entries of a training and its export, and make it the champion."""
     code, commit = code_listing({}), Commit(None, None)
     (project.root / FOLDER).mkdir(parents=True, exist_ok=True)
@@ -50,7 +53,8 @@ def train(project: Project, generation: int, **pretrain: Any) -> str:
     )  # fmt: skip
     ledger.append(project, ledger.RUN, export.payload())
     told = {"name": "lapvqa-encoder", "version": str(generation), "aliases": ["champion"]}
-    ledger.append(project, MODEL, {**told, "sha256": f"{generation:064x}"})
+    decided = {"decision": f"verdict {generation}"} if by_gate else {}
+    ledger.append(project, MODEL, {**told, "sha256": f"{generation:064x}", **decided})
     return trained
 
 
@@ -76,6 +80,25 @@ def test_the_champions_weights_are_found_in_the_cache_and_kept(project: Project)
     assert "members.parquet of the champion is neither here" in starts.fault(project, start)
     with pytest.raises(MissingArtifactError, match="members.parquet"):
         starts.provide(project, start)
+
+
+def test_an_alias_without_a_gate_makes_no_champion(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(project, 1, by_gate=False)
+    assert starts.champion(project) is None
+    assert "earlier version set the alias" in starts.fault(project, None)
+    _show_champion(project, Console())
+    assert "an earlier version set the alias champion without a gate" in capsys.readouterr().out
+    assert not [event for event in find_events(project) if event.lane == CHAMPIONS]
+    train(project, 2)
+    train(project, 3, by_gate=False)
+    start = starts.champion(project)
+    assert start is not None
+    weights = b"model_last.pt of generation 2"
+    assert start.sha256 == hashlib.sha256(weights).hexdigest()
+    (crowned,) = [event for event in find_events(project) if event.lane == CHAMPIONS]
+    assert (crowned.outcome, crowned.why) == ("version 2", "the first")
 
 
 def test_other_bytes_are_no_start(project: Project) -> None:

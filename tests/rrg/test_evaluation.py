@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from watched_computing import as_on_a_gpu, calls
 
 from lapvqa import schemas, storage
 from lapvqa.errors import ConfigError, MissingArtifactError, SchemaError
@@ -41,6 +42,17 @@ def test_a_trained_model_names_the_findings_and_the_baselines_do_not(
     assert metrics["protocol"]["finding_truth"] == scoring.FROM_LABELS
     assert metrics["protocol"]["most_common_training_studies"] == 16
     assert "finding_f1/Lung Lesion: no study shows it" in " ".join(metrics["undefined"])
+
+
+def test_a_gpus_precision_names_the_findings_too_with_every_module(
+    project: Any, params: Any
+) -> None:
+    with as_on_a_gpu(), calls() as seen:
+        metrics = project.evaluate(params)
+    assert {"VisionEncoder", "TransformerDecoder", "Linear"} <= set(seen)
+    assert {name for name, states in seen.items() if states != {True}} == set()
+    assert metrics["systems"]["trained"]["finding_f1_micro"]["value"] > 0.9
+    assert metrics["systems"]["head_trained"]["bleu4"]["value"] is not None
 
 
 def test_predictions_hold_references_and_truth(project: Any, params: Any) -> None:

@@ -21,8 +21,8 @@ from lapvqa.errors import CheckpointError, ConfigError
 from lapvqa.evaluation.encoders.external import find_weights, read_config
 from lapvqa.evaluation.encoders.from_transformers import load_part
 from lapvqa.evaluation.encoders.packages import optional
+from lapvqa.networks.device import ON_CPU
 from lapvqa.pretrain.files import load_model
-from lapvqa.pretrain.model import CaptioningModel, ContrastiveModel
 from lapvqa.text.bpe import EOT, encoding
 
 Vector = NDArray[np.float32]
@@ -80,29 +80,24 @@ def token_signs(token: int) -> Vector:
 
 
 class OwnPhrases(PhraseEncoder):
-    """The pipeline's model: its decoder's token table, or its text encoder."""
+    """The pipeline's model: what reads whole reports, or else its token table."""
 
     def __init__(self, folder: Path) -> None:
         self._model = load_model(folder)
         table = self._model.token_table[1]
         self.width = table.embedding_dim
-        if isinstance(self._model, CaptioningModel):
-            self.about = f"own: mean of the decoder's token embeddings [{self.width}], length 1"
-        else:
-            self.about = f"own: the text encoder's output [{self.width}], length 1"
+        table_alone = "mean of the decoder's token embeddings"
+        said = "the text encoder's output" if self._model.reads else table_alone
+        self.about = f"own: {said} [{self.width}], length 1"
 
-    @torch.inference_mode()
+    @ON_CPU.inference()
     def encode(self, text: str) -> Vector:
         """Map a phrase to the mean of its tokens, embedded or encoded."""
-        if isinstance(self._model, ContrastiveModel):
+        if self._model.reads:
             tokens = [EOT, *encoding().encode_ordinary(text.strip()), EOT]  # as in training
-            ids = torch.tensor([tokens])
-            valid = torch.ones_like(ids, dtype=torch.bool)
-            feature = self._model.text_encoder(ids, valid)[0]
         else:
-            ids = torch.tensor(encoding().encode_ordinary(" " + " ".join(text.split())))
-            feature = self._model.token_table[1](ids).mean(dim=0)
-        vector: Vector = feature.float().numpy()
+            tokens = encoding().encode_ordinary(" " + " ".join(text.split()))
+        vector: Vector = self._model.phrase(torch.tensor(tokens)).float().numpy()
         return vector
 
 
@@ -137,7 +132,7 @@ class TransformersPhrases(PhraseEncoder):
         self.about = f"transformers {_TEXT_MODELS[kind]} text feature, lower case, length 1"
         self.width = len(self.encode("a"))
 
-    @torch.inference_mode()
+    @ON_CPU.inference()
     def encode(self, text: str) -> Vector:
         """Map a phrase to the text feature.
 

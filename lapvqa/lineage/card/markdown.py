@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lapvqa.lineage.card.fact import Fact
 from lapvqa.lineage.card.page import NOT_RECORDED, Block, Card, Cell, Heading, Paragraph, Result
@@ -14,10 +14,13 @@ _MARK = "# @"
 """Begins a place in the front matter, and may begin nothing else."""
 
 
-def render(card: Card) -> str:
-    """Return the card as Markdown."""
-    lines = [*_front_matter(card), *(line for block in card.blocks for line in _block(block))]
-    return "\n".join(lines) + "\n"
+_FRONT = ("license: other", "library_name: lapvqa")
+
+
+def render(card: Card, *, front: Sequence[str] = _FRONT, before: str = "") -> str:
+    """Return the card as Markdown; ``front``: other metadata, ``before``: text before the card."""
+    blocks = [line for block in card.blocks for line in _block(block)]
+    return "\n".join([*_front_matter(card, front), before + "\n".join(blocks)]) + "\n"
 
 
 def escaped(text: str) -> str:
@@ -52,10 +55,9 @@ def _cell(cell: Cell) -> str:
     return NOT_RECORDED if cell is None else cell
 
 
-def _front_matter(card: Card) -> Iterator[str]:
+def _front_matter(card: Card, front: Sequence[str]) -> Iterator[str]:
     yield "---"
-    yield "license: other"
-    yield "library_name: lapvqa"
+    yield from front
     yield "model-index:"
     yield f"- name: {_text(card.name)}"
     if card.results:

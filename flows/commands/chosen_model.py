@@ -1,0 +1,40 @@
+"""The model that a command uses: the project's own, a folder, the champion, a registered version.
+
+A registered encoder is fetched once into .lapvqa/champions, where the gate keeps it too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lapvqa.errors import ConfigError
+from lapvqa.machine import load_machine
+from lapvqa.params import load_params
+from lapvqa.project import Project
+
+CHAMPION = "champion"
+_SCHEME = "models:/"
+
+
+def find(given: str | None, project: Project | None) -> Path:
+    """Return the local path of the model called ``given``; None: the one of params.yaml.
+
+    Raises ConfigError without a project where one is needed, MissingArtifactError for an unknown
+    version.
+    """
+    registered = given is not None and (given == CHAMPION or given.startswith(_SCHEME))
+    if given is not None and not registered:
+        return Path(given)
+    if project is None:
+        raise ConfigError(
+            "expected a project here (dvc.yaml in this folder or above it), found none",
+            hint="change into your project, or give --model FOLDER",
+        )
+    if given is None:
+        return project.model_dir(load_params(project.params).pretrain.objective)
+    from tasks.mlflow_records import registry
+    from tasks.mlflow_records.connection import connect
+
+    store = connect(project, load_machine(project))
+    sha256 = registry.named(store, project, given).sha256
+    return registry.fetch(store, project, sha256, project.champion(sha256))

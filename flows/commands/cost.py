@@ -1,0 +1,209 @@
+"""How much disk a run takes, and how many images it trains on: told before it starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.commands import terminal
+from lapvqa import storage
+from lapvqa.errors import StorageFullError
+from lapvqa.machine import load_machine
+from lapvqa.params import Params, RecipeParams, load_params
+from lapvqa.project import Project, is_demo
+from lapvqa.schemas import STORED_SIZE
+
+_STORED = STORED_SIZE**2  # bytes of an image
+_SYSTEMS = 2
+"""Encoders whose features are stored: the trained one and its untrained twin."""
+_WORDS, _FLOAT, _HALF = 50257, 4, 2
+_NO_IMAGE = (
+    ".txt", ".csv", ".gz", ".json", ".jsonl", ".xml", ".html", ".pdf", ".md", ".xlsx", ".parquet",
+)  # fmt: skip
+_LOOK_SECONDS = 5.0
+_MS_CXR = 1162  # images with a phrase in the release
+
+
+@dataclass(frozen=True)
+class Use:
+    """What takes disk: bytes at most, of which ``there`` are taken already.
+
+    ``spare``: how to take less.
+    """
+
+    what: str
+    most: float
+    there: float
+    spare: str = ""
+    share: float = 1.0
+    """Of ``most``, what is written for certain."""
+
+    @property
+    def more(self) -> float:
+        """Bytes that are still to be written, at most."""
+        return max(0.0, self.most - self.there)
+
+    @property
+    def surely(self) -> float:
+        """Bytes that are still to be written, at least."""
+        return max(0.0, self.share * self.most - self.there)
+
+
+def disk_use(project: Project, params: Params) -> list[Use]:
+    """Return what a run writes that is large; images, features, states of training, weights."""
+    images = _images(project, "source") or 0
+    pretrain, work = params.pretrain, project.work_dir("pretrain")
+    weights = _FLOAT * num_parameters(params)
+    kept = pretrain.epochs // pretrain.save_every_epochs if pretrain.save_every_epochs else 0
+    models = project.model_dir(pretrain.objective)
+    return [
+        Use("images", images * _STORED, _taken(project.images_dir)),
+        Use("features", _features(project, params), _taken(project.work_dir("features")),
+            "set token_grid to 8 in the recipes of evaluate", 0.5),  # not every image has a text
+        # Weights, two moments, and the best weights so far; one more while the next is written.
+        Use("states of the training", (pretrain.keep_checkpoints + 1) * 4 * weights, _taken(work),
+            "set pretrain.keep_checkpoints to 2"),
+        Use("weights", (3 + kept) * weights, _taken(models),
+            "set pretrain.save_every_epochs to 0" if kept else ""),
+    ]  # fmt: skip
+
+
+def lines(project: Project, params: Params) -> Iterator[str]:
+    """Yield what a run will take of the disk, the largest first."""
+    used = [one for one in disk_use(project, params) if one.more > 0]
+    free = shutil.disk_usage(project.root).free
+    total = sum(one.more for one in used)
+    parts = ", ".join(
+        f"{one.what} {terminal.size(one.more)}" for one in sorted(used, key=lambda one: -one.more)
+    )
+    unknown = "" if _images(project, "source") else "; images not known before the archive is read"
+    yield f"disk: up to {terminal.size(total)} more ({parts}){unknown}; {terminal.size(free)} free"
+
+
+def require_disk(project: Project, stages: set[str]) -> None:
+    """Raise StorageFullError where the stale ``stages`` cannot write what they have to."""
+    params = load_params(project.params)
+    writes = {
+        "images": "ingest" in stages,
+        "features": any(name.startswith("evaluate@") for name in stages),
+        "states of the training": "pretrain" in stages,
+        "weights": "pretrain" in stages,
+    }
+    used = [one for one in disk_use(project, params) if writes[one.what]]
+    needed, free = sum(one.surely for one in used), shutil.disk_usage(project.root).free
+    if needed <= free:
+        return
+    largest = max(used, key=lambda one: one.surely)
+    spare = largest.spare or "choose a smaller preset, or put the project on a larger disk"
+    raise StorageFullError(
+        f"the run would write at least {terminal.size(needed)}, of which {largest.what} "
+        f"{terminal.size(largest.surely)}; {terminal.size(free)} are free",
+        hint=f"free disk space (`dvc gc -w` drops results of older settings), or {spare}",
+    )
+
+
+def _features(project: Project, params: Params) -> float:
+    """Return the bytes of stored tokens: of each data set's images, by each encoder, once."""
+    sizes = params.pretrain.model
+    sides = {"pooled": sizes.pooled_grid, "patches": sizes.image_size // sizes.patch_size}
+    stores = {
+        (name, kind, recipe.token_grid or sides[kind])
+        for name, kind, recipe in _stored_tokens(params)
+        # What a head reads but once is not stored.
+        if recipe.encoder == "frozen" and not recipe.epochs == recipe.seeds == 1
+    }
+    whole = sum(_read_by(project, name) * side**2 for name, _, side in stores)
+    means = sum(_images(project, name) or 0 for name in ("chexpert", "nih14"))
+    return _SYSTEMS * sizes.width * (_HALF * whole + _FLOAT * means)
+
+
+def _stored_tokens(params: Params) -> Iterator[tuple[str, str, RecipeParams]]:
+    """Yield whose images each head reads, as which tokens, and its recipe."""
+    one = params.evaluate
+    for section in (one.rrg, one.vqa, one.diffvqa):
+        yield "source", "pooled", section.recipe
+    yield "vindr", one.ad.tokens, one.ad.recipe
+    yield "ms_cxr", one.pg.tokens, one.pg.recipe
+
+
+def _read_by(project: Project, name: str) -> int:
+    """Return how many images of a data set heads read; MS-CXR's are the archive's own."""
+    if name == "ms_cxr":
+        return min(_MS_CXR, _images(project, "source") or 0)
+    return _images(project, name) or 0
+
+
+def num_parameters(params: Params) -> int:
+    """Return the number of weights to a few per cent: attention and MLP of each block, tables."""
+    one = params.pretrain.model
+    encoder = 12 * one.depth * one.width**2
+    if params.pretrain.objective == "captioning":
+        return encoder + 16 * one.decoder_depth * one.decoder_width**2 + _WORDS * one.decoder_width
+    return encoder + 12 * one.text_depth * one.text_width**2 + _WORDS * one.text_width
+
+
+def training_pairs(project: Project) -> int | None:
+    """Return how many images an epoch shows, as far as it is known: those of the split train."""
+    if project.images.exists():
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(project.images, columns=["split"])
+        return int(pc.sum(pc.equal(table["split"], "train")).as_py() or 0)
+    return _images(project, "source")
+
+
+def tokens_cut(project: Project) -> float | None:
+    """Return the share of tokens that the last tokenisation cut; None before one."""
+    path = project.run_file("tokens")
+    if not path.exists():
+        return None
+    counts = storage.read_json(path, made_by="tokens")["counts"]
+    kept, cut = int(counts.get("tokens", 0)), int(counts.get("tokens_cut", 0))
+    return cut / (kept + cut) if kept + cut else None
+
+
+def reads_the_demo(project: Project) -> bool:
+    """Tell whether the archive is what `lapvqa demo` drew."""
+    params = load_params(project.params)
+    folders = {"source": load_machine(project).folder("source", params.inventory, project)}
+    return is_demo("source", folders)
+
+
+def _images(project: Project, name: str) -> int | None:
+    """Return how many image files an input folder has, at most; None for an absent one.
+
+    As its inventory says; without one the folder is counted, for a few seconds at the longest.
+    """
+    listed = project.inventory(name)
+    if listed.exists():
+        import pyarrow.parquet as pq
+
+        paths = pq.read_table(listed, columns=["path"])["path"].to_pylist()
+        return sum(not path.lower().endswith(_NO_IMAGE) for path in paths)
+    params = load_params(project.params)
+    folder = load_machine(project).folder(name, params.inventory, project)
+    return _counted(folder) if folder.is_dir() else None
+
+
+def _counted(folder: Path) -> int:
+    until, count = time.monotonic() + _LOOK_SECONDS, 0
+    for _, _, files in os.walk(folder):
+        count += sum(not name.lower().endswith(_NO_IMAGE) for name in files)
+        if time.monotonic() > until:
+            break
+    return count
+
+
+def _taken(folder: Path) -> float:
+    return float(
+        sum(
+            (Path(place) / name).lstat().st_size
+            for place, _, files in os.walk(folder)
+            for name in files
+        )
+    )

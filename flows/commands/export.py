@@ -1,0 +1,83 @@
+"""``lapvqa export``: the encoder as a model repository that transformers and timm load.
+
+The stage export writes what the pipeline itself goes on with. This folder has the evaluations'
+figures in it, so it is made after them, from the ledger, and no stage depends on it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.commands import terminal
+from lapvqa import storage
+from lapvqa.errors import ConfigError, MissingArtifactError
+from lapvqa.lineage import chosen, ledger
+from lapvqa.lineage.ancestry import Ancestry, Told
+from lapvqa.lineage.card import document, markdown
+from lapvqa.params import ModelParams, load_params
+from lapvqa.project import Project
+
+
+def execute(project: Project, folder: Path, *, model: str | None) -> int:
+    """Write the folder; ConfigError without a licence, or where something else lies there."""
+    from lapvqa.export import repository
+    from lapvqa.networks.device import make_deterministic
+    from lapvqa.pretrain.files import TRAINING_FILE, load_encoder
+
+    params = load_params(project.params)
+    if params.export.license is None:
+        raise ConfigError(
+            "params.yaml: export.license names no licence, and others may not use weights without",
+            hint="name one as the hub does, such as apache-2.0 or cc-by-nc-4.0; whoever owns the "
+            "radiographs has a say in it",
+        )
+    _require_own(folder, repository.ADAPTATION)
+    ledger.require_whole(project)
+    ancestry = Ancestry(ledger.entries(project))
+    told = chosen.model(project, ancestry, model or str(_default(project)))
+    source = _present(project, told)
+    make_deterministic(threads=1)
+    training = storage.read_json(source / TRAINING_FILE, made_by="pretrain")
+    sizes = ModelParams.model_validate(training["params"]["model"])
+    files = repository.contents(load_encoder(source), sizes, training, params.evaluate.vqa.recipe)
+    page = markdown.render(
+        document.card(ancestry, told),
+        front=repository.front_matter(params.export.license),
+        before=repository.usage(sizes),
+    )
+    for name, content in {**files, repository.README: page.encode()}.items():
+        storage.write_bytes(folder / name, content)
+    terminal.console().print(
+        f"{folder}: transformers and timm load it; licence {params.export.license} (export.license "
+        "of params.yaml)",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+    return 0
+
+
+def _default(project: Project) -> Path:
+    folder = project.model_dir(load_params(project.params).pretrain.objective)
+    return folder.relative_to(project.root)
+
+
+def _require_own(folder: Path, mark: str) -> None:
+    if folder.exists() and not (folder.is_dir() and (folder / mark).is_file()):
+        if folder.is_dir() and not any(folder.iterdir()):
+            return
+        raise ConfigError(
+            f"expected a new folder, or one that `lapvqa export` made, found another at {folder}",
+            hint="name another one",
+        )
+
+
+def _present(project: Project, told: Told) -> Path:
+    """Return the folder of the model's weights, if they are still those of the ledger."""
+    weights = project.root / str(told.weights)
+    known = told.run.files.get(str(told.weights), {}).get("sha256")
+    if not weights.exists() or storage.sha256_file(weights) != known:
+        raise MissingArtifactError(
+            f"expected the weights {str(known)[:12]} of that model at {told.weights}, found "
+            f"{'others' if weights.exists() else 'none'}",
+            hint="`dvc checkout` at its commit brings them back, or `lapvqa run` makes them",
+        )
+    return weights.parent

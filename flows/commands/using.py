@@ -1,0 +1,151 @@
+"""``lapvqa embed``, ``caption`` and ``ask``: films to features, reports and answers.
+
+Paths are printed as they were given, on this terminal only. Nothing is kept but the table that is
+asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.commands import chosen_model, own_files, terminal
+from lapvqa.errors import EXIT_BAD_DATA
+from lapvqa.machine import Machine, load_machine
+from lapvqa.params import Params, load_params
+from lapvqa.project import Project
+from lapvqa.runtime import interruptible
+
+if TYPE_CHECKING:
+    from lapvqa.dicom.reasons import Reason
+    from lapvqa.inference.encoder import Encoder
+    from lapvqa.inference.films import Film
+
+
+def embed(project: Project | None, films: list[Path], *, model: str | None, out: Path) -> int:
+    """Write a table of features; EXIT_BAD_DATA if no film could be used."""
+    from lapvqa.inference import table
+    from lapvqa.inference.films import find
+
+    own_files.require(out, "--out", "a table of an earlier time", own_files.holds(table.MARK))
+    encoder = _encoder(project, chosen_model.find(model, project))
+    sources = [source for _, source in find(films)]
+    account = _Account()
+    with _progress(len(sources)) as advance, interruptible():
+
+        def each(film: Film) -> None:
+            account.add(film)
+            advance()
+
+        table.write(encoder, sources, out, each=each)
+    console = terminal.console()
+    console.print(
+        f"{account.taken} films, features of width {encoder.width} by {encoder.about} "
+        f"({encoder.digest[:12]}), in {out}",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+    return account.close()
+
+
+def caption(project: Project | None, films: list[Path], *, model: str | None, as_json: bool) -> int:
+    """Print the report of each film; EXIT_BAD_DATA if no film could be used."""
+    from lapvqa.inference.words import MAX_NEW_TOKENS, Captioner
+
+    machine, params = _settings(project)
+    captioner = Captioner.load(
+        chosen_model.find(model, project),
+        **_reading(machine, params),
+        max_new_tokens=params.evaluate.rrg.max_new_tokens if params else MAX_NEW_TOKENS,
+    )
+    with interruptible():
+        return _print(captioner.stream(films), "report", as_json)
+
+
+def ask(project: Project, films: list[Path], question: str, *, as_json: bool) -> int:
+    """Print the answer about each film; EXIT_BAD_DATA if no film could be used."""
+    from lapvqa.inference.words import Answerer
+
+    encoder = _encoder(project, chosen_model.find(None, project))
+    answerer = Answerer.load(encoder, project.result_dir("vqa"))
+    with interruptible():
+        return _print(answerer.stream(films, question), "answer", as_json)
+
+
+def _settings(project: Project | None) -> tuple[Machine, Params | None]:
+    if project is None:
+        return Machine(), None
+    return load_machine(project), load_params(project.params)
+
+
+def _reading(machine: Machine, params: Params | None) -> dict[str, Any]:
+    return {"machine": machine, **({"params": params.ingest} if params else {})}
+
+
+def _encoder(project: Project | None, path: Path) -> Encoder:
+    """Open an encoder as the evaluations do: the same bits on the same machine."""
+    from lapvqa.inference.encoder import Encoder
+    from lapvqa.networks.device import make_deterministic
+
+    machine, params = _settings(project)
+    make_deterministic(threads=params.computing.cpu_threads if params else machine.workers)
+    return Encoder.load(path, **_reading(machine, params))
+
+
+class _Account:
+    """How many films were taken, and what became of the others."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self._rejected: Counter[Reason] = Counter()
+        self._examples: dict[Reason, Film] = {}
+
+    def add(self, film: Film) -> None:
+        if film.reason is None:
+            self.taken += 1
+        else:
+            self._rejected[film.reason] += 1
+            self._examples.setdefault(film.reason, film)
+
+    def close(self) -> int:
+        """Say what was rejected and why; return the exit code."""
+        console = terminal.progress_console()
+        for reason, count in self._rejected.most_common():
+            film = self._examples[reason]
+            for line in (
+                f"rejected {count}: {reason.value}; {film.detail}",
+                f"  such as {film.name}; what to do: {reason.remedy}",
+            ):
+                console.print(line, markup=False)
+        return 0 if self.taken else EXIT_BAD_DATA
+
+
+def _print(films: Iterator[tuple[Film, str | None]], what: str, as_json: bool) -> int:
+    console, account = terminal.console(), _Account()
+    for film, text in films:
+        account.add(film)
+        if as_json:
+            told = {"path": film.name, what: text, "reason": film.reason and film.reason.value}
+            sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
+        elif text is not None:
+            console.print(f"{film.name}: {text or '(nothing)'}", markup=False, soft_wrap=True)
+    return account.close()
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """Show how many films are done, on stderr; yield what counts one."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    console = terminal.progress_console()
+    columns = (TextColumn("films"), BarColumn(), MofNCompleteColumn(), Remaining(compact=True))
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True
+    ) as bar:
+        row = bar.add_task("", total=total)
+        yield lambda: bar.advance(row)

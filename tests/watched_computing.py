@@ -1,0 +1,39 @@
+"""A watch over what computes: which modules were called, and in what precision."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from lapvqa.networks import device
+
+
+@contextlib.contextmanager
+def as_on_a_gpu() -> Iterator[None]:
+    """Compute on the CPU in the precision that a GPU gets."""
+    kept = device.precision_on
+    device.precision_on = lambda _: torch.bfloat16
+    try:
+        yield
+    finally:
+        device.precision_on = kept
+
+
+@contextlib.contextmanager
+def calls() -> Iterator[dict[str, set[bool]]]:
+    """Collect, by module class, whether autocast was on in its calls; see ``as_on_a_gpu``."""
+    seen: dict[str, set[bool]] = {}
+
+    def note(module: nn.Module, _arguments: object) -> None:
+        by_autocast = torch.is_autocast_enabled("cpu")
+        seen.setdefault(type(module).__name__, set()).add(by_autocast)
+
+    handle = register_module_forward_pre_hook(note)
+    try:
+        yield seen
+    finally:
+        handle.remove()
