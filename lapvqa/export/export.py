@@ -163,7 +163,6 @@ def build_card(
     """Return card.json: what a reader of the weights must know, and nothing that varies by run."""
     encoder = model.vision_encoder
     size, pooled = encoder.image_size, encoder.pooled_grid**2
-    writes = training["objective"] == "captioning"
     output: dict[str, Any] = {
         "pooled_tokens": pooled,
         "patch_tokens": encoder.grid**2,
@@ -190,7 +189,7 @@ def build_card(
                             "best_val_loss", "began_with")
                 if key in training
             },
-            **({"parallel_share": training["params"]["parallel_share"]} if writes else {}),
+            **({"parallel_share": training["params"]["parallel_share"]} if model.writes else {}),
         },
         "sha256": digests,
     }  # fmt: skip
