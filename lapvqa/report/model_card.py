@@ -69,12 +69,12 @@ def _files(card: Mapping[str, Any]) -> Iterator[CardFile]:
 def _network(card: Mapping[str, Any]) -> str:
     sizes = card["model"]
     second = (
-        f"a decoder of {sizes['decoder_depth']} blocks, width {sizes['decoder_width']}"
+        f"a decoder of depth {sizes['decoder_depth']}, width {sizes['decoder_width']}"
         if card["objective"] in _WRITERS
-        else f"a text encoder of {sizes['text_depth']} blocks, width {sizes['text_width']}"
+        else f"a text encoder of depth {sizes['text_depth']}, width {sizes['text_width']}"
     )
     return (
-        f"vision transformer of {sizes['depth']} blocks, width {sizes['width']}, {sizes['heads']} "
+        f"vision transformer of depth {sizes['depth']}, width {sizes['width']}, {sizes['heads']} "
         f"heads; {sizes['image_size']} x {sizes['image_size']} pixels in patches of "
         f"{sizes['patch_size']}. Trained with {second}."
     )
