@@ -160,8 +160,8 @@ def _show_retraining(project: Project, console: Console) -> None:
         seen, decision = rounds.ask(project, situation.zoned_now(project))
     except LapvqaError:  # a parameter that is being edited
         return
-    if seen.arrived.studies:
-        come = f"{seen.arrived.studies} studies, {terminal.size(seen.arrived.bytes)}"
+    if seen.arrived.last:
+        come = f"{seen.arrived.words()}, {terminal.size(seen.arrived.bytes)}"
         console.print(f"arrived since the last training: {come}", markup=False)
     if decision.answer is not Answer.NOTHING:
         console.print(f"retraining: {decision.answer}: {decision.why}", markup=False)

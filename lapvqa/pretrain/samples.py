@@ -13,6 +13,7 @@ import torch
 
 from lapvqa.images.report_pairs import read_batch
 from lapvqa.networks.decoder import MAX_LENGTH
+from lapvqa.networks.device import Computer
 from lapvqa.networks.generation import BEGIN, continue_prompts
 from lapvqa.text.bpe import encoding
 
@@ -38,7 +39,7 @@ def append(trainer: Trainer, path: Path) -> None:
     )
     begin = int(trainer.vocabulary.number(torch.tensor(BEGIN)))
     longest = max(len(pair.token_ids) for pair in trainer.corpus.train)
-    with torch.no_grad():
+    with Computer(trainer.device, trainer.params.attention).inference():
         written = continue_prompts(
             model.decoder,
             model.vision_encoder(inputs.images),

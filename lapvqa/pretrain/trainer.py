@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lapvqa.errors import CheckpointError, TrainingError
 from lapvqa.images.report_pairs import Pair, read_batch
 from lapvqa.machine import Training
-from lapvqa.networks.device import attention_by, check_attention
+from lapvqa.networks.device import attention_by, check_attention, compile_deterministically
 from lapvqa.networks.vocabulary import CutVocabulary
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import history
@@ -150,6 +150,7 @@ class Trainer:
     def _prepare_blocks(self) -> None:
         self.model.vision_encoder.checkpointing = self.params.checkpoint_activations
         if self.params.compile:
+            compile_deterministically()
             for module in self.model.modules():
                 if isinstance(module, nn.ModuleList):
                     for block in module:
