@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from torch import Tensor
+
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation.head_training import HEAD
 from lapvqa.evaluation.image_encoder import OwnEncoder
@@ -119,8 +121,8 @@ class Answerer:
         # Rounded to half precision, as the evaluations' store keeps them.
         kept = self.encoder.of_stored(pixels, kind="pooled", grid=self._grid)
         tokens = VisualTokens(
-            self.encoder.model, lambda numbers: computer.put(kept[list(numbers)]).float(),
-            computer, trained=False,
+            self.encoder.model, lambda numbers: kept[list(numbers)], Tensor.float, computer,
+            trained=False,
         )  # fmt: skip
         with computer.inference():
             return write(self.head, tokens, samples, max_new_tokens=self.max_new_tokens)
