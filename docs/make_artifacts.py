@@ -113,7 +113,8 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
     "models/<objective>/exports": (
         "The encoder as graph and weights, which computes without this code, for any number of "
         "images: float32 [B, 1, S, S], normalised, to pooled tokens [B, g * g, D]. `encoder.pt2` "
-        "(torch.export) always, `encoder.onnx` (opset 18) where `export.onnx` is true.",
+        "(torch.export) always, `encoder.onnx` (opset 18) where `export.onnx` is true; "
+        "`files.json` says of each what it takes and gives, and its sha256.",
         None,
     ),
     "models/<objective>/card.json": (
@@ -150,8 +151,9 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
     ),
     "results/<task>/extra": (
         "What else the task leaves: `head.pt`, its trained head in the form of the published card "
-        "(of the first system); `encoder.pt`, what a native recipe made of its "
-        "encoder; `examples.npz` (ad), the pixels that the page shows; `files.json` "
+        "(of the first system); `encoder.pt`, what a native recipe made of its encoder; "
+        "`probe.safetensors`, a probe's regressions; `examples.npz` (ad), the pixels that the page "
+        "shows; `files.json` "
         "lists them.",
         None,
     ),
@@ -159,7 +161,10 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
     "reports/index.html": ("The page a person reads: one self-contained file.", None),
 }
 PREDICTIONS = {
-    "`results/probe_chexpert` and `results/probe_nih14`": schemas.PROBE_PREDICTIONS,
+    "`results/probe_chexpert`, `results/probe_nih14` and `results/probe_archive`": (
+        schemas.PROBE_PREDICTIONS
+    ),
+    "`results/retrieval`": schemas.RETRIEVAL_PREDICTIONS,
     "`results/vqa` and `results/diffvqa`": schemas.ANSWER_PREDICTIONS,
     "`results/rrg`": schemas.RRG_PREDICTIONS,
     "`results/ad`": schemas.DETECTION_PREDICTIONS,

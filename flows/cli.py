@@ -172,6 +172,12 @@ def run(
             "The folder that params.yaml names switches back."
         ),
     ] = None,
+    reports: Annotated[
+        Path | None,
+        typer.Option(
+            help="Its reports, if they lie elsewhere: a table or a folder. With --source, or alone."
+        ),
+    ] = None,
     accept_loss: Annotated[
         bool,
         typer.Option(
@@ -185,6 +191,7 @@ def run(
 
     return execute(
         _find_project(), stage=stage, params_file=params, preset=preset, source=source,
+        reports=reports,
         accept_loss=accept_loss,
     )  # fmt: skip
 
@@ -512,6 +519,7 @@ def patient(
     return execute(_find_project(), patient_id, person=True, as_json=as_json, html=html)
 
 
+@app.command("compare")
 @lineage_app.command()
 def diff(
     first: _Target,
@@ -827,12 +835,12 @@ def erase(
 
 @app.command("open")
 def open_(
-    place: Annotated[str, typer.Argument(help="report, mlflow or prefect.")] = "report",
+    place: Annotated[str, typer.Argument(help="report, mlflow, prefect or plots.")] = "report",
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open it, or only say the address.")
     ] = True,
 ) -> int:
-    """Open the report page, or MLflow's or Prefect's pages: on this machine, without telemetry."""
+    """Open the report page, MLflow's or Prefect's pages, DVC's plots: without telemetry."""
     from flows.commands.open_pages import execute
 
     return execute(_find_project(), place, browser=browser)

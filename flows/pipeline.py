@@ -113,7 +113,7 @@ def recorded(root: str) -> Iterator[Session]:
     if multiprocessing.parent_process() is not None:  # started by a schedule's process
         die_with_parent()
     with opened(Path(root)) as session, prefect_private.without_tags():
-        session.flow_run = flow_run.id or ""
+        session.flow_run, session.flow_name = flow_run.id or "", flow_run.name or ""
         session.records.open()
         settling.owe(session.project)
         status, session.ended = spool.KILLED, prefect_history.CRASHED

@@ -63,13 +63,12 @@ class PipelineWork:
 
     def look_for_drift(self) -> None:
         """Bring the data up to date and look; a look that cannot be taken stops no training."""
-        run_pipeline(self.project.root, stage=_LAST_OF_DATA, console=self.console)
-        for line in drift.look_of_a_round(self.project):
+        for line in drift.look_of_a_round(self.project, self._take_in):
             self.say(line)
 
     def count_new(self) -> int:
         """Bring the data up to date; return the studies to learn from that are new."""
-        run_pipeline(self.project.root, stage=_LAST_OF_DATA, console=self.console)
+        self._take_in()
         return starts.new_studies(self.project, self._objective)
 
     def judge_champion(self) -> tuple[str, dict[str, Any] | None]:
@@ -77,7 +76,7 @@ class PipelineWork:
 
         Those whom the present results know against those who are new, by one head taught today.
         """
-        run_pipeline(self.project.root, stage=_LAST_OF_DATA, console=self.console)
+        self._take_in()
         # Its test patients are the archive's own, so that new ones come to it.
         task = next(task for task in find_all() if task.folder is None)
         encoder = self.project.model_dir(self._objective) / ENCODER_FILE
@@ -125,6 +124,9 @@ class PipelineWork:
     def say(self, text: str) -> None:
         """Print a line as it is."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _take_in(self) -> None:
+        run_pipeline(self.project.root, stage=_LAST_OF_DATA, console=self.console)
 
     @property
     def _objective(self) -> str:

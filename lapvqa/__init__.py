@@ -33,7 +33,8 @@ Files, in the order in which data meets them:
     export/       stage 6: the encoder in every form, and its card
     heads/        what the task heads share
     evaluation/   stage 7: the table of tasks, the contract, encoders, comparison
-    probe/        linear probes: CheXpert-5, NIH ChestX-ray14
+    probe/        linear probes: CheXpert-5, NIH ChestX-ray14, the archive's own
+    retrieval/    films and reports that find each other
     vqa/          questions about one image
     diffvqa/      questions about two images
     rrg/          report generation

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lapvqa.job import Counts, Job
     from lapvqa.params import InventoryParams
 
-NAMES = ("source", "chexpert", "nih14", "ext_vqa", "diff_vqa", "vindr", "ms_cxr")
+NAMES = ("source", "chexpert", "nih14", "ext_vqa", "diff_vqa", "vindr", "ms_cxr", "labels")
 BESIDE = ("mimic-cxr-reports.zip", "NLMCXR_reports.tgz")
 """Packed reports that publishers put next to the folder of images; listed as ``../name``."""
 Entry = tuple[str, int, int]

@@ -32,6 +32,7 @@ class Paths(Section):
     diff_vqa: str | None = None
     vindr: str | None = None
     ms_cxr: str | None = None
+    labels: str | None = None
 
 
 class Servers(Section):

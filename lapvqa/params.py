@@ -41,6 +41,7 @@ class InventoryParams(Section):
     diff_vqa: str
     vindr: str
     ms_cxr: str
+    labels: str = "labels"
 
 
 class SplitParams(Section):
@@ -182,7 +183,8 @@ class PretrainParams(Section):
     continue_from: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     continue_epochs: Annotated[int, Field(ge=0)] = 0
     init: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][^\\:]*$")] | None = None
-    """Folder or file of a ViT within the project, with which the vision encoder begins."""
+    """Folder or file of a ViT within the project, with which the vision encoder begins, unless
+    ``continue_from`` names a whole model."""
     init_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     """Of those weights: so they are as much an input of the stage as a file would be."""
     replay: Share = 1.0
@@ -213,9 +215,7 @@ class PretrainParams(Section):
     samples: Annotated[int, Field(ge=0, le=64)] = 4
 
     @model_validator(mode="after")
-    def _has_one_beginning(self) -> PretrainParams:
-        if self.init and self.continue_from:
-            raise ValueError("init and continue_from are two beginnings; set one of them")
+    def _begins_in_the_project(self) -> PretrainParams:
         if self.init and ".." in self.init.split("/"):
             raise ValueError("init must lie within the project; put the folder, or a link, there")
         return self
@@ -260,6 +260,25 @@ class ProbeNih14Params(Section):
     """Linear probe on NIH CXR-14."""
 
     c_grid: list[float]
+
+
+class ProbeArchiveParams(Section):
+    """Linear probe on the archive's own films; of more training films some patients' are taken."""
+
+    uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
+    most_images: Count = 20000
+    c_grid: list[float] = [0.01, 0.1, 1.0, 10.0]
+
+
+class RetrievalParams(Section):
+    """Reports found by their film, films by their report; ``ridge_grid``: penalties to choose from.
+
+    Of more training films some patients' are taken.
+    """
+
+    most_images: Count = 20000
+    most_words: Count = 4096
+    ridge_grid: list[Annotated[float, Field(gt=0)]] = [0.01, 0.1, 1.0, 10.0, 100.0]
 
 
 class RecipeParams(Section):
@@ -388,6 +407,8 @@ class EvaluateParams(Section):
     common: BootstrapParams = BootstrapParams()
     probe_chexpert: ProbeChexpertParams
     probe_nih14: ProbeNih14Params
+    probe_archive: ProbeArchiveParams = ProbeArchiveParams()
+    retrieval: RetrievalParams = RetrievalParams()
     vqa: VqaParams = VqaParams()
     diffvqa: DiffVqaParams = DiffVqaParams()
     rrg: RrgParams = RrgParams()

@@ -80,7 +80,7 @@ class Recorder:
         if self._machine_readable:
             self._print(PROGRESS_PREFIX + json.dumps(entry))
         else:
-            remaining = "unknown" if eta is None else f"{eta:.0f} s"
+            remaining = span(None if eta is None else round(eta))
             text = f"{done}/{total} {unit}, {rate:.1f}/s, ETA {remaining} {note}".rstrip()
             self._print(f"{self.stage}: {text}")
 
@@ -148,6 +148,17 @@ class Recorder:
             return
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
+
+
+def span(seconds: float | None) -> str:
+    """Return a duration: "0.04 s", "12.3 s", "12 s" of an int, "3 min 20 s", "2 h 5 min"."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 60:
+        digits = 0 if isinstance(seconds, int) else 2 if seconds < 1 else 1
+        return f"{seconds:.{digits}f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _put_aside(path: Path, before: Path) -> None:

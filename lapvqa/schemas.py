@@ -225,6 +225,18 @@ PROBE_PREDICTIONS = pa.schema(
     ]
 )
 
+RETRIEVAL_PREDICTIONS = pa.schema(
+    [
+        _field("sample", pa.string(), "study key"),
+        _field("patient", pa.string(), "patient key; the cluster"),
+        _field("system", pa.string(), "trained | untrained, or an encoder's name"),
+        _field("report_rank", pa.float64(), "place of the film's own report, from 1; ties in half"),
+        _field("film_rank", pa.float64(), "place of the report's best film, from 1; ties in half"),
+        _field("reports", pa.int32(), "different reports to choose from"),
+        _field("films", pa.int32(), "films to choose from"),
+    ]
+)
+
 RRG_PREDICTIONS = pa.schema(
     [
         _field("sample", pa.string(), "study key"),

@@ -1,25 +1,36 @@
-"""Show stages while they run: a live bar in a terminal, sparse lines in a log file."""
+"""Show stages while they run: a live line each in a terminal, sparse lines in a log file."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+from lapvqa.recorder import span
 
 _SPARSE_S = 15.0
+_BAR = 12
+_FROM_WIDE, _WIDE_BAR = 100, 24
 
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """What became of one stage: status is "ran", "up to date" or "failed"."""
+    """What became of one stage: status is "ran", "up to date" or "failed".
+
+    ``absent``: what an evaluation lacked that ran and was not computed.
+    """
 
     name: str
     status: str
     seconds: float
     reason: str = ""
+    absent: str = ""
 
 
 class Display:
@@ -30,8 +41,17 @@ class Display:
         self._progress = progress
         self._bar: Progress | None = None
         self._rows: dict[str, TaskID | None] = {}
-        """Stages at work, and the row of each that has told of its progress."""
+        """Stages at work, and the line of each in a terminal."""
+        self._places: dict[str, str] = {}
+        self._last_times: Mapping[str, float] = {}
         self._last_line = 0.0
+
+    def expect(self, stages: list[str], last_times: Mapping[str, float]) -> None:
+        """Take the stages of the run in their order, and the seconds that each took last time."""
+        self._places = {
+            name: f"stage {place} of {len(stages)}" for place, name in enumerate(stages, start=1)
+        }
+        self._last_times = last_times
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -39,34 +59,43 @@ class Display:
 
     def begin(self, stage: str, reason: str) -> None:
         """Announce a stage."""
-        self.say(f"{stage}: starts ({reason})" if reason else f"{stage}: starts")
+        last = self._last_times.get(stage)
+        known = [
+            self._places.get(stage, ""),
+            "" if last is None else f"last time {span(last)}",
+            reason,  # at the end: it may be long
+        ]
+        told = "; ".join(filter(None, known))
+        self.say(f"{stage}: starts ({told})" if told else f"{stage}: starts")
         self._last_line = time.monotonic()
         self._rows[stage] = None
-        if self._bar is None and self._progress and self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(),
-                TextColumn("{task.completed:g}/{task.total:g} {task.fields[detail]}"),
-                TimeRemainingColumn(compact=True),
-                console=self._console, transient=True,
-            )  # fmt: skip
+        if not (self._progress and self._console.is_terminal):
+            return
+        if self._bar is None:
+            self._bar = _live(self._console)
             self._bar.start()
+        # At once and without a total: a stage may import and read for half a minute.
+        self._rows[stage] = self._bar.add_task(
+            stage.removeprefix("evaluate@"), total=None, count="", note="", last=last
+        )
 
     def progress(self, entry: dict[str, Any]) -> None:
         """Show one progress entry of a stage's recorder."""
-        detail = f"{entry['unit']}, {entry['rate']:.1f}/s {entry.get('note') or ''}".rstrip()
-        if self._bar is not None:
-            row = self._rows.get(entry["stage"])
-            if row is None:
-                row = self._bar.add_task(entry["stage"], total=entry["total"], detail=detail)
-                self._rows[entry["stage"]] = row
-            self._bar.update(row, completed=entry["done"], total=entry["total"], detail=detail)
+        eta, note = entry.get("eta_s"), entry.get("note") or ""
+        count = f"{entry['done']}/{entry['total']} {entry['unit']}"
+        row = self._rows.get(entry["stage"])
+        if self._bar is not None and row is not None:
+            over = eta is None or entry["done"] >= entry["total"]
+            ends = None if over else time.monotonic() + eta
+            self._bar.update(
+                row, completed=entry["done"], total=entry["total"], count=count, note=note,
+                ends=ends,
+            )  # fmt: skip
         elif self._progress and time.monotonic() - self._last_line >= _SPARSE_S:
             self._last_line = time.monotonic()
-            eta = entry.get("eta_s")
-            remaining = "unknown" if eta is None else f"{eta:.0f} s"
-            self.say(
-                f"{entry['stage']}: {entry['done']}/{entry['total']} {detail}, ETA {remaining}"
-            )
+            remaining = span(None if eta is None else round(eta))
+            rate = f"{entry['rate']:.1f}/s"
+            self.say(f"{entry['stage']}: {count}, {rate}, ETA {remaining} {note}".rstrip())
 
     def end(self, outcome: StageOutcome) -> None:
         """Announce how a stage ended."""
@@ -78,12 +107,43 @@ class Display:
         tail = f" ({outcome.reason})" if outcome.reason else ""
         if outcome.status == "up to date":
             self.say(f"{outcome.name}: up to date{tail}")
+        elif outcome.absent:
+            self.say(f"{outcome.name}: not computed: {outcome.absent}{tail}")
         else:
-            self.say(f"{outcome.name}: {outcome.status} after {outcome.seconds:.1f} s{tail}")
+            self.say(f"{outcome.name}: {outcome.status} after {span(outcome.seconds)}{tail}")
 
     def clear(self) -> None:
-        """Take the live bar away."""
+        """Take the live lines away."""
         if self._bar is not None:
             self._bar.stop()
         self._bar = None
         self._rows.clear()
+
+
+class _TimeColumn(ProgressColumn):
+    """When the phase at work ends; while nobody knows, how long it has taken."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        ends, last = task.fields.get("ends"), task.fields.get("last")
+        if ends is not None:
+            return Text(f"ETA {span(round(max(ends - time.monotonic(), 0)))}")
+        elapsed = span(int(task.elapsed or 0))
+        return Text(elapsed if last is None else f"{elapsed}, last time {span(round(last))}")
+
+
+def _live(console: Console) -> Progress:
+    """Return lines that fit the terminal: name, bar, count and time are whole, the note is cut."""
+    wide = console.width >= _FROM_WIDE
+    return Progress(
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=_WIDE_BAR if wide else _BAR),
+        TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True)),
+        _TimeColumn(table_column=Column(no_wrap=True)),
+        TextColumn(
+            "{task.fields[note]}", style="dim",
+            table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+        ),
+        console=console, transient=True, expand=True,
+    )  # fmt: skip

@@ -40,9 +40,8 @@ def judge_encoder(name: str, path: Path, task: str, project: Project, display: D
     finally:
         recorder.close()
     _record(project, name, task, began, time.monotonic() - started, counts)
-    display.end(StageOutcome(stage, "ran", time.monotonic() - started, name))
-    if "reason" in counts:
-        display.say(f"  not computed: {counts['reason']}")
+    absent = str(counts.get("reason", ""))
+    display.end(StageOutcome(stage, "ran", time.monotonic() - started, name, absent))
 
 
 def _record(

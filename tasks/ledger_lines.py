@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lapvqa.lineage import recording
+from lapvqa.lineage import ledger, recording
 from lapvqa.lineage.recording import Commit
-from lapvqa.lineage.runs import Run
+from lapvqa.lineage.runs import FINISHED, Run, of_entry
 from lapvqa.project import Project
 from lapvqa.uptodate.stagefile import LockedStage, locked
 from tasks import results
@@ -49,6 +49,16 @@ def tell(
         kept = {}
     known = {"started": began, "seconds": seconds, **kept}
     return _record(project, locks, stage, known, commit, ids)
+
+
+def last_times(project: Project) -> dict[str, float]:
+    """Return how many seconds each stage's last finished run took, as far as it was measured."""
+    known = map(of_entry, ledger.entries(project))
+    return {
+        run.stage: run.seconds
+        for run in known
+        if run is not None and run.outcome == FINISHED and run.seconds
+    }
 
 
 def tell_failure(

@@ -57,6 +57,7 @@ def read_graph() -> list[str]:
     """Read DVC's stage graph; return the stages in the order in which they run."""
     session = current()
     session.graph = {node.name: node for node in load_graph(session.project.root)}
+    session.display.expect(list(session.graph), ledger_lines.last_times(session.project))
     session.records.main_params = results.main_params(session.graph.values())
     return list(session.graph)
 
@@ -332,7 +333,10 @@ def _outcome(
         return StageOutcome(node.name, "up to date", seconds, reason)
     if node.always_changed and before.lock is not None and before.lock.outs == after.outs:
         return StageOutcome(node.name, "up to date", seconds, "looked again, nothing new")
-    return StageOutcome(node.name, "ran", seconds)
+    counts = json.loads(record).get("counts", {}) if record else {}
+    # The whole reason stands in the closing lines, with what to set.
+    absent = str(counts.get("reason", "")).partition(":")[0]
+    return StageOutcome(node.name, "ran", seconds, absent=absent)
 
 
 def _finish(session: Session, outcome: StageOutcome) -> None:
@@ -347,6 +351,7 @@ def _begin_tags(session: Session, name: str) -> dict[str, str]:
         "git.dirty": str(session.commit.dirty).lower(),
         "mlflow.source.git.commit": session.commit.sha or "",
         "prefect.flow_run_id": str(flow_run.id),
+        **({spool.FLOW_NAME: session.flow_name} if session.flow_name else {}),
         "prefect.task_run_id": str(task_run.id),
     }
 

@@ -51,6 +51,8 @@ class Session:
     """Set when the run is interrupted, for the stages that other threads run."""
     flow_run: str = ""
     """Prefect's id of the flow run; empty if Prefect knows nothing of it."""
+    flow_name: str = ""
+    """Prefect's name of the flow run, which MLflow's run gets too."""
     task_states: dict[str, str] = field(default_factory=dict)
     """Prefect's id of each task run that has begun -> the state it is in, or ended in."""
     ended: str = prefect_history.CRASHED

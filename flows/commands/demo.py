@@ -26,8 +26,8 @@ def execute(project: Project, *, patients: int, studies: int, seed: int) -> int:
     console = terminal.console()
     started = time.monotonic()
     folder = demo_folder(project)
+    _require_no_own_source(project)
     with storage.lock(project.run_lock, what="a run of this project"):
-        _leave_own_source(project, console)
         # The server needs ten seconds to come up; the archive is drawn meanwhile.
         _start_server(project)
         write_archive(project, folder, patients, studies, seed, console)
@@ -117,12 +117,17 @@ def demo_folder(project: Project) -> Path:
     return project.root / source.parent
 
 
-def _leave_own_source(project: Project, console: Console) -> None:
-    from flows.commands import edit_settings
+def _require_no_own_source(project: Project) -> None:
+    """Raise ConfigError if the project reads an archive of its own: its results would be lost."""
+    from lapvqa.machine import load_machine
 
-    said = edit_settings.remove_source(project)
-    if said:
-        console.print(said, markup=False, soft_wrap=True)
+    if load_machine(project).paths.source is not None:
+        raise ConfigError(
+            "this project reads an archive of its own (paths.source in local.yaml); the demo would "
+            "take its place, in data/, models/ and results/",
+            hint="make the demo in another clone; or go back first: lapvqa run --source "
+            "demo/mimic-cxr",
+        )
 
 
 def _start_server(project: Project) -> None:

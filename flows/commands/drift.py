@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from flows.commands import terminal
-from lapvqa.errors import ConfigError, LapvqaError
+from lapvqa.errors import BusyError, ConfigError, LapvqaError
 from lapvqa.project import Project
 
 if TYPE_CHECKING:
@@ -58,16 +58,20 @@ def execute(project: Project, *, since: str | None, freeze: bool, as_json: bool)
     return 0
 
 
-def look_of_a_round(project: Project) -> list[str]:
-    """Look, as a round of retraining does, and return what was found; or why nobody could look.
+def look_of_a_round(project: Project, take_in: Callable[[], object]) -> list[str]:
+    """Take in what is new and look; return what was found, or why nobody could look.
 
-    A look that fails is on record as one that was asked for, so that retraining goes on.
+    A look that fails is on record as one that was asked for, so that retraining goes on. Raises
+    BusyError while another run is at work.
     """
     from lapvqa.drift import look
 
     try:
+        take_in()
         with _at_rest(project) as job:
             return list(_lines(_look(job, None)))
+    except BusyError:
+        raise
     except LapvqaError as error:
         look.refuse(project, error.message)
         return [f"no look for drift could be taken: {error.message}; {error.hint}"]

@@ -6,7 +6,7 @@ Whatever is written was checked first, so a wrong value changes no file.
 from __future__ import annotations
 
 import io
-import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,30 +16,30 @@ from ruamel.yaml.comments import CommentedMap
 
 from lapvqa import storage
 from lapvqa.errors import ConfigError, SourceError
-from lapvqa.machine import Machine
+from lapvqa.machine import Machine, load_machine
 from lapvqa.params import Params, load_params, read_yaml, validate
 from lapvqa.project import Project
 
 Change = tuple[str, Any, Any]
 """Dotted key, old value, new value."""
 
+LINKED = "linked"
+"""The project's folder with a link to an archive, ``images``, and one to its ``reports``."""
+
+_TABLES = (".csv", ".tsv", ".parquet")
+_INSIDE = "; it lies inside the project: see that git does not take it in"
 _HEADER = "# Facts of this machine; git ignores this file. See docs/pipeline.md.\n"
 
 
 def set_source(project: Project, folder: Path) -> str:
     """Make ``folder`` the archive of this machine; return what was done, in words.
 
-    The folder that params.yaml names needs no override: naming it removes one.
-    Raises SourceError if there is no such folder.
+    The folder that params.yaml names needs no override: naming it removes one. A link stays the
+    link that was given. Raises SourceError, and keeps nothing, if it is no folder of files.
     """
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing"
-        raise SourceError(
-            f"expected a folder with DICOM files at {folder}, found {found}",
-            hint="give the folder that holds the archive: lapvqa run --source DIR",
-        )
+    _require_archive(project, folder)
     default = load_params(project.params).inventory.source
-    chosen = _as_written(project, folder.resolve())
+    chosen = _as_written(project, folder)
     local = _read(project.local)
     paths = local.get("paths") or {}
     if folder.resolve() == (project.root / default).resolve():
@@ -48,10 +48,87 @@ def set_source(project: Project, folder: Path) -> str:
         return f"source: {chosen}, as local.yaml says already"
     if not isinstance(paths, CommentedMap):
         paths = CommentedMap()
+    if paths.get("source") == LINKED:
+        _forget_table(local)
     paths["source"] = chosen
     local["paths"] = paths
     _write_local(project, local)
-    return f"source: {chosen}, kept in local.yaml (back: lapvqa run --source {default})"
+    inside = "" if Path(chosen).is_absolute() or chosen == LINKED else _INSIDE
+    return f"source: {chosen}, kept in local.yaml (back: lapvqa run --source {default}){inside}"
+
+
+def set_reports(project: Project, reports: Path, folder: Path | None) -> str:
+    """Read ``reports`` beside the archive in ``folder``, by default the present one.
+
+    Both are linked into the folder ``linked`` of the project, which is the archive from then on; a
+    table is the only one that is read. Returns what was done. Raises SourceError, and keeps
+    nothing, without reports or archive.
+    """
+    if not (reports.is_file() or (reports.is_dir() and any(reports.iterdir()))):
+        raise SourceError(
+            f"expected a file or a folder of reports at {reports}, found "
+            f"{'an empty folder' if reports.is_dir() else 'nothing'}",
+            hint="give a table (CSV, TSV, Parquet) or a folder of reports: --reports FILE",
+        )
+    linked = project.root / LINKED
+    if folder is None:
+        now = load_machine(project).folder("source", load_params(project.params).inventory, project)
+        folder = linked / "images" if now == linked else now
+    _require_archive(project, folder)
+    archive = folder.absolute()
+    if archive == linked / "images":
+        archive = archive.readlink()
+    _link(linked / "images", archive)
+    shutil.rmtree(linked / "reports", ignore_errors=True)  # a folder of a link, or a link
+    if reports.is_dir():
+        _link(linked / "reports", reports.absolute())
+    else:
+        (linked / "reports").unlink(missing_ok=True)
+        (linked / "reports").mkdir()
+        _link(linked / "reports" / reports.name, reports.absolute())
+    set_source(project, linked)
+    local = _read(project.local)
+    _forget_table(local)
+    if reports.is_file() and reports.suffix.lower() in _TABLES:
+        local.setdefault("reports", CommentedMap())["table"] = f"reports/{reports.name}"
+    _write_local(project, local)
+    return f"source: {archive} with the reports of {reports}, linked in {LINKED}/"
+
+
+def _link(place: Path, target: Path) -> None:
+    place.parent.mkdir(exist_ok=True)
+    if place.is_symlink():
+        place.unlink()
+    place.symlink_to(target)
+
+
+def _forget_table(local: CommentedMap) -> None:
+    """Take a table out that was beside another archive."""
+    stated = local.get("reports") or {}
+    if str(stated.get("table") or "").startswith("reports/"):
+        del stated["table"]
+    if "reports" in local and not stated:
+        del local["reports"]
+
+
+def _require_archive(project: Project, folder: Path) -> None:
+    """Raise SourceError if this cannot be an archive: before anything is kept of it."""
+    found = ""
+    try:
+        if not folder.is_dir():
+            found = "a link that leads nowhere" if folder.is_symlink() else "nothing"
+            found = "a file" if folder.exists() else found
+        elif not any(folder.iterdir()):
+            found = "an empty folder"
+        elif project.root.resolve().is_relative_to(folder.resolve()):
+            found = "the folder of this project, or one around it"
+    except OSError as error:
+        found = f"what cannot be read ({error.strerror})"
+    if found:
+        raise SourceError(
+            f"expected a folder with DICOM files at {folder}, found {found}",
+            hint="give the folder that holds the archive: lapvqa run --source DIR",
+        )
 
 
 def remove_source(project: Project) -> str:
@@ -61,6 +138,8 @@ def remove_source(project: Project) -> str:
     if paths.get("source") is None:
         return ""
     before = paths.pop("source")
+    if before == LINKED:
+        _forget_table(local)
     if not paths:
         del local["paths"]
     _write_local(project, local)
@@ -112,8 +191,9 @@ def _merged(project: Project, file: Path) -> tuple[str, Params, list[Change]]:
 
 
 def _as_written(project: Project, folder: Path) -> str:
-    inside = folder.is_relative_to(project.root.resolve())
-    return os.path.relpath(folder, project.root.resolve()) if inside else str(folder)
+    """Return the path as it is kept: relative inside the project; links are not followed."""
+    path, root = folder.absolute(), project.root.absolute()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def _merge(params: dict[Any, Any], wanted: dict[Any, Any], prefix: str) -> Iterator[Change]:

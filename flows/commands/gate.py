@@ -138,6 +138,6 @@ def as_json_of(result: GateResult) -> dict[str, Any]:
         "would_ask": {
             "patients": len(question.patients), "level": question.level,
             "looks": len(question.account.looks), "left": question.account.left(question.budget),
-            "faults": list(question.faults),
+            "faults": list(question.faults), "champion_contaminated": question.contaminated,
         } if question else None,
     }  # fmt: skip

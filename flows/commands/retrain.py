@@ -73,7 +73,7 @@ def _show(seen: Situation, decision: Decision, console: Console) -> None:
     come = seen.arrived
     facts = {
         "wanted": ", ".join(f"{one.cause} x {one.count}" for one in decision.causes) or "nothing",
-        "arrived": f"{come.studies} studies, {come.bytes / 1e9:.2f} GB",
+        "arrived": f"{come.words()}, {come.bytes / 1e9:.2f} GB",
         "last training": f"{seen.trained:%Y-%m-%d %H:%M}" if seen.trained else "none",
         "hours": f"{seen.hours_spent:.2f} this month, {seen.hours_expected:.2f} expected",
         "could go on from": (seen.start or "")[:12] or seen.no_start,

@@ -42,14 +42,15 @@ def execute(
     params_file: Path | None = None,
     preset: str | None = None,
     source: Path | None = None,
+    reports: Path | None = None,
     accept_loss: bool = False,
 ) -> int:
     """Run what is stale; print what was done, the results, and where to look."""
     started = time.monotonic()
     console = terminal.console()
     _require_own_code(project)
-    if source or params_file or preset:
-        _edit_settings(project, source, params_file, preset, console)
+    if source or reports or params_file or preset:
+        _edit_settings(project, source, reports, params_file, preset, console)
     if accept_loss:
         vanished.accept(project)
     if _said_nothing_to_do(project, stage, console):
@@ -258,6 +259,7 @@ def _require_stage(stage: str, known: Iterable[str]) -> None:
 def _edit_settings(
     project: Project,
     source: Path | None,
+    reports: Path | None,
     params_file: Path | None,
     preset: str | None,
     console: Console,
@@ -266,7 +268,10 @@ def _edit_settings(
 
     # A run at work would take up the new values halfway.
     with storage.lock(project.run_lock, what="a run of this project"):
-        if source is not None:
+        if reports is not None:
+            said = edit_settings.set_reports(project, reports, source)
+            console.print(said, markup=False, soft_wrap=True)
+        elif source is not None:
             console.print(edit_settings.set_source(project, source), markup=False, soft_wrap=True)
         changes: dict[str, list[edit_settings.Change]] = {}
         if preset is not None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _FOLDERS = ("demo", "data", "models", "results", "reports", ".dvc/cache", ".lapvqa")
 _COUNTS_SHOWN = 4
+_WIDE = 110  # columns from which the stages' counts are shown too
 _TAIL_BYTES = 65536
 
 
@@ -88,29 +89,33 @@ def describe(progress: Progress) -> str:
 def _show_stages(project: Project, at_work: dict[str, Progress], console: Console) -> None:
     from rich.table import Table
 
-    table = Table(title="Stages")
+    # A line per stage, whatever the width: what does not fit is cut, and `lapvqa plan` has it all.
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
     for name in ("stage", "last run", "took"):
         table.add_column(name, no_wrap=True)
-    table.add_column("state", min_width=len("up to date"))
-    table.add_column("counts")
+    table.add_column("state", no_wrap=True, overflow="ellipsis", ratio=1)
+    if console.width >= _WIDE:
+        table.add_column("counts", no_wrap=True, overflow="ellipsis", ratio=1)
     for state in staleness.check(project):
         facts = _read(project.run_file(state.name))
-        table.add_row(
+        cells = [
             state.name,
-            terminal.moment(facts["started"]) if facts else "",
+            terminal.moment(facts["started"])[: -len(":00")] if facts else "",
             terminal.span(facts["seconds"]) if facts else "",
-            "running" if state.name in at_work else _state(project, state),
+            "running" if state.name in at_work else _state(project, state, facts),
             _counts(facts.get("counts", {})),
-        )
+        ]
+        table.add_row(*cells[: len(table.columns)])
     console.print(table)
 
 
-def _state(project: Project, state: StageState) -> str:
+def _state(project: Project, state: StageState, facts: dict[str, Any]) -> str:
     failure = _read(project.failure(state.name))
     if failure:
         return f"[red]failed[/]: {failure.get('message', '')}".split("\n")[0]
     if not state.stale:
-        return "up to date"
+        absent = facts.get("counts", {}).get("reason")
+        return f"not computed: {absent}" if absent else "up to date"
     more = f" and {len(state.reasons) - 1} more" if len(state.reasons) > 1 else ""
     return f"{state.reasons[0]}{more}"
 
@@ -155,59 +160,41 @@ def _show_retraining(project: Project, console: Console) -> None:
         seen, decision = rounds.ask(project, situation.zoned_now(project))
     except LapvqaError:  # a parameter that is being edited
         return
-    if seen.arrived.studies:
-        come = f"{seen.arrived.studies} studies, {terminal.size(seen.arrived.bytes)}"
+    if seen.arrived.last:
+        come = f"{seen.arrived.words()}, {terminal.size(seen.arrived.bytes)}"
         console.print(f"arrived since the last training: {come}", markup=False)
     if decision.answer is not Answer.NOTHING:
         console.print(f"retraining: {decision.answer}: {decision.why}", markup=False)
 
 
 def _show_rejects(project: Project, console: Console) -> None:
-    from rich.table import Table
-
     from flows.commands.run_summary import rejects
 
-    table = Table(title="Rejected")
-    for name in ("table", "kind", "reason", "how many"):
-        table.add_column(name, no_wrap=True, justify="right" if name == "how many" else "left")
     for path in (project.rejects, project.token_rejects):
-        if path.exists():
-            for (kind, reason), number in rejects(path).most_common():
-                table.add_row(str(path.relative_to(project.root)), kind, reason, str(number))
-    if table.row_count:
-        console.print(table)
+        if path.exists() and (counts := rejects(path)):
+            parts = (f"{kind} {reason} {number}" for (kind, reason), number in counts.most_common())
+            name = path.relative_to(project.root)
+            console.print(f"rejected, {name}: {', '.join(parts)}", markup=False, soft_wrap=True)
 
 
 def _show_coverage(project: Project, console: Console) -> None:
-    from rich.table import Table
-
     from lapvqa.text.coverage import coverage, languages
 
     if not (project.tokens_dir.exists() and project.token_rejects.exists()):
         return
-    table = Table(title="Reports by what their text became")
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("studies", justify="right")
-    for verdict, number in coverage(project):
-        table.add_row(verdict, str(number))
-    console.print(table)
+    parts = ", ".join(f"{verdict} {number}" for verdict, number in coverage(project) if number)
+    console.print(f"reports by what their text became: {parts}", markup=False, soft_wrap=True)
     if not project.report_languages.exists():  # the tokens are those of an earlier version
         return
-    table = Table(title="Reports by language")
-    for name in ("language", "reports", "tokens", "per character", "reports cut", "tokens cut"):
-        table.add_column(name, justify="left" if name == "language" else "right")
     rows, hint = languages(project)
     for row in rows:
-        per_character = row.tokens_per_character
-        table.add_row(
-            row.language,
-            str(row.reports),
-            str(row.tokens),
-            "" if per_character is None else f"{per_character:.2f}",
-            str(row.reports_cut),
-            str(row.tokens_cut),
-        )
-    console.print(table)
+        each = row.tokens_per_character
+        console.print(
+            f"reports in {row.language}: {row.reports}, {row.tokens} tokens"
+            + ("" if each is None else f", {each:.2f} per character")
+            + f"; cut {row.reports_cut} reports, {row.tokens_cut} tokens",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
     if hint:
         console.print(hint, markup=False, soft_wrap=True)
 

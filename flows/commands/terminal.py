@@ -10,6 +10,11 @@ from rich.console import Console
 from rich.text import Text
 
 from lapvqa.errors import LapvqaError
+from lapvqa.recorder import span
+
+__all__ = [
+    "console", "moment", "progress_console", "show_error", "show_problem", "size", "span",
+]  # fmt: skip
 
 _WIDTH_OF_A_FILE = 160
 
@@ -43,20 +48,6 @@ def moment(seconds: float | None) -> str:
     if seconds is None:
         return "unknown"
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def span(seconds: float | None) -> str:
-    """Return a duration: "0.04 s", "12.3 s", "3 min 20 s", "2 h 5 min"."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 1:
-        return f"{seconds:.2f} s"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def size(num_bytes: float) -> str:

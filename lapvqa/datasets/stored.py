@@ -93,7 +93,7 @@ def open_stored(job: Job, excluded: frozenset[str] = frozenset()) -> StoredImage
     """
     images = storage.read_table(job.project.images, IMAGES, made_by="ingest")
     studies = storage.read_table(job.project.studies, STUDIES, made_by="ingest")
-    return replace(index(images, studies, _open_keyring(job)), excluded=excluded)
+    return replace(index(images, studies, open_keyring(job)), excluded=excluded)
 
 
 def index(images: pa.Table, studies: pa.Table, keyring: Keyring) -> StoredImages:
@@ -117,7 +117,8 @@ def index(images: pa.Table, studies: pa.Table, keyring: Keyring) -> StoredImages
     return StoredImages(keyring, rows, split_of, order_of, frontal, digest_of)
 
 
-def _open_keyring(job: Job) -> Keyring:
+def open_keyring(job: Job) -> Keyring:
+    """Return the keyring that ingest used; ConfigError if its key is not here, or is another."""
     source = job.folders["source"]
     own = job.project.state / "deid.key"
     if (

@@ -20,7 +20,6 @@ from lapvqa import storage
 from lapvqa.drift.permutation import Array
 from lapvqa.drift.window import Window
 from lapvqa.project import Project
-from lapvqa.rrg import labeler
 from lapvqa.schemas import (
     CHEXPERT_LABELS,
     COMPANIONS,
@@ -31,6 +30,7 @@ from lapvqa.schemas import (
     REPORT_LANGUAGES,
     STUDIES,
 )
+from lapvqa.text import labeler
 
 FEATURES, GREYS, TAGS, REJECTED, TEXTS, FINDINGS = (
     "features", "greys", "tags", "rejects", "texts", "findings",

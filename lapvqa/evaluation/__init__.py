@@ -1,4 +1,4 @@
-"""Evaluations: how good are encoders, by seven tasks under one contract.
+"""Evaluations: how good are encoders, by nine tasks under one contract.
 
 Files, in the order in which data meets them:
     task_table.py         the table: a line per task
@@ -10,6 +10,7 @@ Files, in the order in which data meets them:
     features.py           features of encoders, computed once per encoder and image
     visual_tokens.py      images as tokens of one encoder, frozen or trained with the head
     head_training.py      one loop that trains every task's heads
+    report_studies.py     the archive's studies with a film and a report
     writing.py            heads that write: samples, loss, greedy texts
     answering.py          the question tasks' common judge
     answer_scoring.py     metrics of answers, for both question tasks

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lapvqa import storage
@@ -29,6 +29,7 @@ from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.job import Job
 from lapvqa.networks.allocation_counter import AllocationCounter
 from lapvqa.networks.device import Computer, open_computer
+from lapvqa.networks.encoder import pooling_matrix
 from lapvqa.schemas import STORED_SIZE
 
 Kind = Literal["mean", "pooled", "patches"]
@@ -109,6 +110,22 @@ def open_store(encoder: ImageEncoder, kind: Kind, *, job: Job, grid: int = 0) ->
     folder = job.project.work_dir("features").joinpath("features", *known, name)
     act = partial(encode, encoder, computer=computer, kind=kind, rows=rows, grid=grid)
     return FeatureStore(act, folder, computer)
+
+
+def means(
+    encoders: Mapping[str, ImageEncoder],
+    digests: Sequence[str],
+    read: Callable[[Sequence[int]], Pixels],
+    *,
+    job: Job,
+) -> dict[str, NDArray[np.float32]]:
+    """Return the mean over each encoder's tokens for each image, [n, D]; see ``fill``."""
+    values = {}
+    for name, encoder in encoders.items():
+        store = open_store(encoder, "mean", job=job)
+        store.fill(digests, read, progress=partial(job.recorder.progress, unit="images", note=name))
+        values[name] = store.take(digests)
+    return values
 
 
 def describe(encoders: Mapping[str, ImageEncoder]) -> dict[str, str]:
@@ -209,5 +226,9 @@ def means_of_cells(tokens: Tensor, grid: int) -> Tensor:
             f"recipe.token_grid is {grid}, the encoder hands on {count} tokens of an image",
             hint=f"set it to at most {side}, or to 0 for all tokens",
         )
-    square = tokens.float().transpose(1, 2).reshape(len(tokens), -1, side, side)
-    return nn.functional.adaptive_avg_pool2d(square, grid).flatten(2).transpose(1, 2)
+    # Products with a constant matrix: their gradients are the same bits on a GPU too.
+    pooling = pooling_matrix(side, grid).to(tokens.device)
+    batch, _, width = tokens.shape
+    rows = pooling @ tokens.float().reshape(batch, side, side * width)
+    cells = pooling @ rows.reshape(batch * grid, side, width)
+    return cells.reshape(batch, grid**2, width).float()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 EVALUATIONS = {
     "probe_chexpert": "lapvqa.probe.on_chexpert",
     "probe_nih14": "lapvqa.probe.on_nih14",
+    "probe_archive": "lapvqa.probe.on_archive",
+    "retrieval": "lapvqa.retrieval.task",
     "vqa": "lapvqa.vqa.task",
     "diffvqa": "lapvqa.diffvqa.task",
     "rrg": "lapvqa.rrg.task",
@@ -29,6 +31,7 @@ and the name of its stage; tests/evaluation/test_task_table.py holds them togeth
 HUB_TASKS = {
     "probe_chexpert": "image-classification",
     "probe_nih14": "image-classification",
+    "probe_archive": "image-classification",
     "vqa": "visual-question-answering",
     "diffvqa": "visual-question-answering",
     "rrg": "image-to-text",

@@ -29,6 +29,7 @@ from lapvqa.pretrain.files import (
     ENCODER_FILE,
     EPOCHS_DIR,
     EXPORTS_DIR,
+    GRAPHS_FILE,
     LAST_FILE,
     MODEL_FILE,
     ONNX_FILE,
@@ -67,6 +68,13 @@ def run(params: ExportParams, job: Job) -> Counts:
         job.recorder.say(f"{name} computes what {LAST_FILE} computes")
     _remove_others(folder, written)
     digests = {name: storage.sha256_file(folder / name) for name in _weights(folder, written)}
+    graphs = {name: digests.pop(name) for name in written if name.startswith(f"{EXPORTS_DIR}/")}
+    # Apart from the card, which the evaluations stand on: another format changes no result.
+    described = {
+        Path(name).name: {**_about(name, model), "sha256": digest}
+        for name, digest in graphs.items()
+    }
+    storage.write_json(folder / GRAPHS_FILE, described)
     storage.write_json(folder / CARD_FILE, build_card(training, model, digests))
     weights = encoder.state_dict()
     num_parameters = sum(tensor.numel() for tensor in weights.values())
@@ -175,10 +183,13 @@ def build_card(
         "encoder_of": f"step {training['steps']}, the last",
         "files": {name: _about(name, model) for name in digests},
         "training": {
-            key: training[key]
-            for key in ("data_digest", "train_pairs", "validate_pairs", "steps", "best_step",
-                        "best_val_loss", "began_with")
-            if key in training
+            **{
+                key: training[key]
+                for key in ("data_digest", "train_pairs", "validate_pairs", "steps", "best_step",
+                            "best_val_loss", "began_with")
+                if key in training
+            },
+            **({"parallel_share": training["params"]["parallel_share"]} if model.writes else {}),
         },
         "sha256": digests,
     }  # fmt: skip

@@ -87,6 +87,15 @@ def _grounding(implementation: str) -> Definition:
     )  # fmt: skip
 
 
+def _ranks(implementation: str) -> Definition:
+    return Definition(
+        implementation=f"lapvqa.retrieval: {implementation}, films to reports and back; ties are "
+        "the middle of their places",
+        package=OWN, tokenisation="GPT-2's, small letters", empty_output=_NO_SCORE,
+        undefined=_NEVER,
+    )  # fmt: skip
+
+
 _BLEU = _text(
     "lapvqa.metrics.text: corpus BLEU of coco-caption, one reference, no smoothing", OWN,
     _TOKENS, "kept: length 0, no match",
@@ -162,6 +171,8 @@ DEFINITIONS: dict[str, Definition] = {
         package=OWN, tokenisation=_ANSWERS, empty_output="kept: a miss",
         undefined="null for an answer neither true nor given; not in the mean",
     ),
+    "mrr": _ranks("mean of 1 / rank"),
+    **{f"recall{k}": _ranks(f"share of ranks up to {k}") for k in (1, 5, 10)},
     "ap40": _boxes(f"lapvqa.metrics.detection: {_PERCENT.format('above', 4)}", OWN),
     "ap50": _boxes(f"lapvqa.metrics.detection: {_PERCENT.format('at least', 5)}", OWN),
     "coco_ap": _boxes(

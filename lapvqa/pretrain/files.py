@@ -28,6 +28,7 @@ TRAINING_FILE, EPOCHS_DIR = "training.json", "epochs"
 ENCODER_FILE, SAFETENSORS_FILE = "encoder_final.pt", "encoder.safetensors"
 EXPORTS_DIR = "exports"
 PROGRAM_FILE, ONNX_FILE = f"{EXPORTS_DIR}/encoder.pt2", f"{EXPORTS_DIR}/encoder.onnx"
+GRAPHS_FILE = f"{EXPORTS_DIR}/files.json"
 CARD_FILE = "card.json"
 
 

@@ -13,6 +13,7 @@ import torch
 
 from lapvqa.images.report_pairs import read_batch
 from lapvqa.networks.decoder import MAX_LENGTH
+from lapvqa.networks.device import Computer
 from lapvqa.networks.generation import BEGIN
 from lapvqa.text.bpe import encoding
 
@@ -38,7 +39,10 @@ def append(trainer: Trainer, path: Path) -> None:
     )
     begin = int(trainer.vocabulary.number(torch.tensor(BEGIN)))
     longest = max(len(pair.token_ids) for pair in trainer.corpus.train)
-    written = trainer.objective.write(inputs.images, begin, longest=min(longest, MAX_LENGTH - 1))
+    with Computer(trainer.device, trainer.params.attention).inference():
+        written = trainer.objective.write(
+            inputs.images, begin, longest=min(longest, MAX_LENGTH - 1)
+        )
     if not trainer.world.is_main:
         return
     decode = encoding().decode

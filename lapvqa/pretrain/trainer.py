@@ -22,7 +22,7 @@ from lapvqa.errors import CheckpointError, TrainingError
 from lapvqa.images.report_pairs import Pair, read_batch
 from lapvqa.machine import Training
 from lapvqa.networks import device as computing
-from lapvqa.networks.device import attention_by, check_attention
+from lapvqa.networks.device import attention_by, check_attention, compile_deterministically
 from lapvqa.networks.vocabulary import CutVocabulary
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import history
@@ -153,6 +153,7 @@ class Trainer:
     def _prepare_blocks(self) -> None:
         self.model.compute_by(self.params, computing.precision_on(self.device))
         if self.params.compile:
+            compile_deterministically()
             for module in self.model.modules():
                 if isinstance(module, nn.ModuleList):
                     for block in module:

@@ -1,10 +1,14 @@
-"""Linear probes: logistic regressions on the features of an encoder, on two data sets.
+"""Linear probes: logistic regressions on the features of an encoder, on three sets of films.
 
 Files, in the order in which data meets them:
     task.py         what the records of both probes share
     on_chexpert.py  the record for CheXpert-5: its data, how labels are read, words for the page
     on_nih14.py     the record for NIH ChestX-ray14
+    on_archive.py   the record for the archive's own films
+    own_labels.py   a table of labels of one's own, by the archive's identifiers
+    film_labels.py  labels of the archive's films: that table, the archive's, or read in reports
     judge.py        features of every image, a probe per encoder, predictions and protocol
+    judge_archive.py  the same of the archive's stored films
     linear.py       the classifiers: standardised features, L2, regularisation chosen on validation
     head_file.py    the fitted regressions as a file, extra/probe.safetensors
     scoring.py      AUROC, AUPRC and calibration of predictions

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -81,16 +80,8 @@ def extract(
 ) -> ProbeFeatures:
     """Return the mean over the tokens of each encoder for each image of ``paths``."""
     decoded = image_folder.decode(source, paths, read_or_none, job=job)
-    systems = {}
-    for name, encoder in encoders.items():
-        store = features.open_store(encoder, "mean", job=job)
-        store.fill(
-            decoded.digests,
-            decoded.pixels,
-            progress=partial(job.recorder.progress, unit="images", note=name),
-        )
-        systems[name] = store.take(decoded.digests)
-    return ProbeFeatures(decoded.readable, systems)
+    means = features.means(encoders, decoded.digests, decoded.pixels, job=job)
+    return ProbeFeatures(decoded.readable, means)
 
 
 def predict(

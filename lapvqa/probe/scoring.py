@@ -52,11 +52,13 @@ class Matrix:
     not_predicted: tuple[str, ...]
 
 
-def measure(predictions: pa.Table, *, labels: Sequence[str]) -> Measures:
+def measure(predictions: pa.Table, *, labels: Sequence[str] | None) -> Measures:
     """Return mean and classes of METRICS, mean_auc, auc/<label> .., of one system's predictions.
 
-    Raises SchemaError as ``read_matrix``, and for a score that is no probability.
+    ``labels``: those of the data set; None: those that were predicted. Raises SchemaError as
+    ``read_matrix``, and for a score that is no probability.
     """
+    labels = _predicted(predictions) if labels is None else labels
     matrix = read_matrix(predictions, labels)
     arrays = matrix.targets, matrix.scores
     panel = side_by_side(
@@ -105,16 +107,21 @@ def read_matrix(predictions: pa.Table, labels: Sequence[str]) -> Matrix:
     )
 
 
-def curves(predictions: pa.Table, *, labels: Sequence[str]) -> CurveTable:
+def curves(predictions: pa.Table, *, labels: Sequence[str] | None) -> CurveTable:
     """Return the mean true positive rate at 101 false positive rates, a column per system."""
+    known = _predicted(predictions) if labels is None else labels
 
     def mean_curve(rows: pa.Table) -> Array:
-        matrix = read_matrix(rows, labels)
+        matrix = read_matrix(rows, known)
         curve = mean_roc_curve(matrix.targets, matrix.scores, _GRID)
         return np.full(len(_GRID) + 1, np.nan) if curve is None else np.append(0.0, curve)
 
     points = (0.0, *_GRID.tolist())
     return prediction_rows.curves(predictions, mean_curve, across=CURVE_COLUMNS[0], points=points)
+
+
+def _predicted(predictions: pa.Table) -> list[str]:
+    return sorted(pc.unique(predictions["label"]).to_pylist())
 
 
 def _columns(predictions: pa.Table, labels: Sequence[str]) -> NDArray[np.int64]:

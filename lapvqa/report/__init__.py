@@ -3,6 +3,7 @@
 Files, in the order in which data meets them:
     page.py            the stage: reads what the other stages wrote, fills page.html
     archive_counts.py  counts of what came in and what was taken
+    model_card.py      card.json in words
     page_results.py    results as the page shows them: names, order, words
     sections.py        one section per evaluation: its chart and its examples
     patients.py        whose films and texts may be shown

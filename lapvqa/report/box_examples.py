@@ -126,8 +126,8 @@ def box_legend(kinds: Sequence[str]) -> Markup:
 
 
 DETECTION_RULE = (
-    "Test images in the order of their key, those with findings first. Of the boxes that a system "
-    "found the surest are drawn: as many as there are true ones, and at least three. Numbers are "
+    "Test images in the order of their key, those with findings first. A system finds many boxes; "
+    "only its surest are drawn, as many as there are true ones and at least three. Numbers are "
     "true boxes, letters found ones. Right is a box that overlaps one of its finding by more than "
     "0.4 (IoU), which no surer one has claimed."
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -16,9 +17,9 @@ from lapvqa.report import charts, figures, task_pictures
 from lapvqa.report.archive_counts import count_archive, read_images
 from lapvqa.report.charts import read_history
 from lapvqa.report.examples import ArchivePictures
+from lapvqa.report.model_card import read_model_card
 from lapvqa.report.page_results import (
     PageResult,
-    flatten,
     metric_name,
     read_page_result,
     system_name,
@@ -66,7 +67,8 @@ def run(params: ReportParams, job: Job) -> Counts:
         history=history,
         loss_chart=charts.loss_chart(history),
         archive=count_archive(job.project, images),
-        card=flatten(card),
+        card=read_model_card(card),
+        parallel_share=_parallel_share(card),
     ).encode()  # fmt: skip
     storage.write_bytes(job.project.report_page, page)
     num_pictures = _write_pictures(sections, job.project)
@@ -105,6 +107,12 @@ def _environment() -> Environment:
     environment.globals["line_legend"] = figures.line_legend
     environment.globals["headline_track"] = charts.headline_track
     return environment
+
+
+def _parallel_share(card: dict[str, Any]) -> float:
+    """Return which share of the training reports was written from the film alone; 0 if unknown."""
+    training = card.get("training")
+    return float(training.get("parallel_share", 0.0)) if isinstance(training, dict) else 0.0
 
 
 def _confidence(computed: list[PageResult]) -> str:

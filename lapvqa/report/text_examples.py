@@ -17,8 +17,8 @@ from lapvqa.report.examples import (
     rows_by_sample,
     systems_of,
 )
-from lapvqa.rrg.labeler import FINDINGS, NO_FINDING, Assertion, find, mentions
 from lapvqa.rrg.scoring import why_not_english
+from lapvqa.text.labeler import FINDINGS, NO_FINDING, Assertion, find, mentions
 
 ANSWER_RULE = (
     "Questions are chosen by rule, not by result: in the order of a hash of their key, one of "

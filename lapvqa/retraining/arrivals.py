@@ -29,6 +29,10 @@ class Arrived:
     amended: int = 0
     """Studies known before, of which a report or other files came."""
 
+    def words(self) -> str:
+        """Say it, as "200 studies, 3 amended"."""
+        return f"{self.studies} studies" + (f", {self.amended} amended" if self.amended else "")
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         at = {name: getattr(self, name) for name in ("busy_since", "last")}

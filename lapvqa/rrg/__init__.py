@@ -2,11 +2,9 @@
 
 Files, in the order in which data meets them:
     task.py     the record: how it is scored, its lines in the comparison, its words for the page
-    studies.py  the studies that reports are written of: image, target text, what is known
     decoding.py the reports that the caption decoder writes
     judge.py    lets the caption decoder write, trains a head per encoder, lets it write
     heads.py    ``ReportGenerationHead``, as published
-    labeler.py  the findings a text asserts, by rules; CheXpert's label names
     scoring.py  BLEU, ROUGE, METEOR and the F1 of findings of predictions
 
 Contracts

@@ -12,12 +12,12 @@ from torch import Tensor
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation.features import rows_at_once
 from lapvqa.evaluation.image_encoder import OwnEncoder
+from lapvqa.evaluation.report_studies import ReportStudy
 from lapvqa.images.shards import ShardStore
 from lapvqa.images.transforms import to_input
 from lapvqa.networks.device import Computer
 from lapvqa.networks.generation import generate
 from lapvqa.pretrain.model import CaptioningModel
-from lapvqa.rrg.studies import ReportStudy
 from lapvqa.text.bpe import encoding
 from lapvqa.text.sections import normalise
 

@@ -14,6 +14,15 @@ import pyarrow.compute as pc
 from lapvqa.evaluation import features, writing
 from lapvqa.evaluation.evaluate import Evaluation
 from lapvqa.evaluation.head_training import describe, train_heads
+from lapvqa.evaluation.report_studies import (
+    ReportStudy,
+    TargetReport,
+    count_languages,
+    most_common,
+    read_samples,
+    read_studies,
+    read_targets,
+)
 from lapvqa.evaluation.results import BASELINE
 from lapvqa.evaluation.visual_tokens import VisualTokens, shard_images
 from lapvqa.evaluation.writing import WritingHead
@@ -28,15 +37,6 @@ from lapvqa.project import Project
 from lapvqa.rrg import scoring
 from lapvqa.rrg.decoding import decode_reports
 from lapvqa.rrg.heads import ReportGenerationHead
-from lapvqa.rrg.studies import (
-    ReportStudy,
-    TargetReport,
-    count_languages,
-    most_common,
-    read_samples,
-    read_studies,
-    read_targets,
-)
 from lapvqa.schemas import RRG_PREDICTIONS
 
 _JUDGED = 256

@@ -22,7 +22,7 @@ from lapvqa.metrics.texts.meteor import meteor_panel
 from lapvqa.metrics.texts.neural import bertscore_panel, chexbert_panel, radgraph_panel
 from lapvqa.metrics.texts.ngrams import text_panel
 from lapvqa.params import MetricWeightsParams
-from lapvqa.rrg import labeler
+from lapvqa.text import labeler
 from lapvqa.text.languages import ENGLISH, has_unspaced
 
 Array = NDArray[np.float64]
@@ -57,6 +57,7 @@ PROTOCOL = {
     "empty_output_policy": "kept: no match and length 0 in BLEU, 0 in ROUGE, no finding asserted",
     "findings": list(labeler.FINDINGS),
     "bertscore_layer": f"{BERTSCORE_LAYER}, or the last of a smaller model",
+    # A name that stands in results that were written; it stays where the code moves.
     "finding_labeler": "lapvqa.rrg.labeler: rules; only positive assertions count as predicted",
     "finding_f1_macro": "mean over the findings that the truth shows; F1 without a true positive "
     "is 0, F1 of a finding neither true nor predicted is undefined",

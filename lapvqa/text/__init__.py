@@ -8,6 +8,7 @@ Files, in the order in which data meets them:
     sections.py      the sections of a report, and which of them are the target text
     laterality.py    whether a text names a side of the body
     bpe.py           texts to ids: tiktoken from the packaged rank table
+    labeler.py       the findings a text asserts, by rules; CheXpert's label names
     report_languages.py  how many reports each language has, how long, how much is cut
     coverage.py      how much text reached the model, for `lapvqa status`
 

@@ -23,7 +23,9 @@ TASK = EvaluationTask(
     title="Questions about an image",
     about="A small decoder over the encoder's tokens answers the questions of "
     "MIMIC-Ext-MIMIC-CXR-VQA. Right is an answer that equals the reference after case, "
-    "punctuation and articles are taken away.",
+    "punctuation and articles are taken away. The words are the data set's: its devices are "
+    "pacemakers and the like, while tubes and catheters are tubes/lines, so that a film with a "
+    "catheter may have no device.",
     charted=("exact_match",),
     examples="answers",
 )

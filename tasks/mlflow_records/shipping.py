@@ -71,7 +71,7 @@ def _open_run(store: Store, record: RunRecord, *, parent: str = "") -> str:
     }
     if parent:
         tags[_PARENT] = parent
-    name = record.stage or f"pipeline {record.run[:8]}"
+    name = record.stage or record.tags.get(spool.FLOW_NAME) or f"pipeline {record.run[:8]}"
     created = store.client.create_run(
         store.experiment, start_time=_milliseconds(record.started), run_name=name, tags=tags
     )

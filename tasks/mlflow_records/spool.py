@@ -19,6 +19,8 @@ RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
 DISCARDED = "DISCARDED"  # ours: nothing had to be done, so MLflow shall not keep the run
 LINES, LOAD, _SHIPPED = "lines.jsonl", "load.jsonl", "shipped.json"
 PICTURES = "pictures"
+FLOW_NAME = "prefect.flow_run_name"
+"""A tag of each stage and its pipeline: what Prefect calls the run, and so MLflow does."""
 
 
 @dataclass

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from flows.commands import demo, edit_settings
-from lapvqa.errors import ConfigError
+from lapvqa.errors import ConfigError, SourceError
+from lapvqa.inventory import scan
 from lapvqa.machine import load_machine
 from lapvqa.params import load_params
 from lapvqa.project import Project
@@ -18,8 +19,14 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
-    (tmp_path / "demo" / "mimic-cxr").mkdir(parents=True)
+    archive(tmp_path / "demo" / "mimic-cxr")
     return Project(tmp_path)
+
+
+def archive(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "IM1.dcm").write_bytes(b"")
+    return folder
 
 
 def test_merging_changes_the_named_values_and_nothing_else(
@@ -82,7 +89,7 @@ def test_every_shipped_parameter_file_can_be_merged(project: Project, file: Path
 
 def test_a_source_goes_into_local_yaml_and_back(project: Project, tmp_path: Path) -> None:
     own = tmp_path / "own archive"
-    own.mkdir()
+    archive(own)
     project.local.write_text("# my machine\nworkers: 3  # of four\n")
     said = edit_settings.set_source(project, own)
     assert "own archive, kept in local.yaml (back: lapvqa run --source demo/mimic-cxr)" in said
@@ -102,7 +109,7 @@ def test_a_source_goes_into_local_yaml_and_back(project: Project, tmp_path: Path
 def test_a_source_elsewhere_is_kept_absolute(
     project: Project, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    own = tmp_path_factory.mktemp("own")
+    own = archive(tmp_path_factory.mktemp("own"))
     edit_settings.set_source(project, own)
     assert load_machine(project).paths.source == str(own)
     assert edit_settings.remove_source(project)
@@ -123,3 +130,71 @@ def test_the_demo_is_written_where_params_yaml_says_or_not_at_all(project: Proje
         demo.demo_folder(project)
     assert "inventory.source is /data/mimic" in caught.value.message
     assert "lapvqa run --source DIR" in caught.value.hint
+
+
+def test_a_link_is_kept_as_it_was_given(project: Project, tmp_path_factory) -> None:
+    there = tmp_path_factory.mktemp("there")
+    archive(there / "real")
+    (there / "current").symlink_to(there / "real")
+    edit_settings.set_source(project, there / "current")
+    assert load_machine(project).paths.source == str(there / "current")
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda path: None, "nothing"),
+        (lambda path: path.symlink_to("nowhere"), "a link that leads nowhere"),
+        (lambda path: path.symlink_to(path), "a link that leads nowhere"),
+        (lambda path: path.mkdir(), "an empty folder"),
+        (lambda path: path.write_text(""), "a file"),
+        (lambda path: path.symlink_to(".."), "the folder of this project, or one around it"),
+    ],
+)
+def test_a_bad_source_is_refused_and_not_kept(project: Project, make, found: str) -> None:
+    path = project.root / "own"
+    make(path)
+    with pytest.raises(SourceError, match=f"found {found}"):
+        edit_settings.set_source(project, path)
+    with pytest.raises(SourceError):
+        edit_settings.set_reports(project, project.params, path)
+    assert not project.local.exists()
+
+
+def test_a_source_inside_the_project_is_taken_with_a_warning(project: Project) -> None:
+    assert "inside the project" in edit_settings.set_source(project, archive(project.root / "own"))
+    assert load_machine(project).paths.source == "own"
+
+
+def test_reports_elsewhere_are_read_beside_the_archive(project: Project, tmp_path_factory) -> None:
+    there = tmp_path_factory.mktemp("there")
+    own, table = archive(there / "films"), there / "reports.csv"
+    table.write_text("study_uid,report\n1.2.3,Clear lungs.\n")
+    edit_settings.set_reports(project, table, own)
+    machine = load_machine(project)
+    assert (machine.paths.source, machine.reports.table) == ("linked", "reports/reports.csv")
+    listed = {path for path, _, _ in scan(project.root / "linked")}
+    assert listed == {"images/IM1.dcm", "reports/reports.csv"}
+
+    texts = there / "texts"
+    texts.mkdir()
+    (texts / "1.2.3.txt").write_text("Clear lungs.")
+    edit_settings.set_reports(project, texts, None)  # the archive stays
+    assert load_machine(project).reports.table is None
+    listed = {path for path, _, _ in scan(project.root / "linked")}
+    assert listed == {"images/IM1.dcm", "reports/1.2.3.txt"}
+
+    edit_settings.set_reports(project, table, None)
+    edit_settings.set_source(project, own)  # alone again: no table is looked for
+    machine = load_machine(project)
+    assert (machine.paths.source, machine.reports.table) == (str(own), None)
+    assert sorted(path.name for path in there.iterdir()) == ["films", "reports.csv", "texts"]
+
+
+def test_the_demo_does_not_take_the_place_of_an_archive(project: Project, tmp_path_factory) -> None:
+    edit_settings.set_source(project, archive(tmp_path_factory.mktemp("own")))
+    before = project.local.read_bytes()
+    with pytest.raises(ConfigError, match="reads an archive of its own"):
+        demo.execute(project, patients=2, studies=2, seed=0)
+    assert project.local.read_bytes() == before
+    assert [path.name for path in (project.root / "demo").iterdir()] == ["mimic-cxr"]

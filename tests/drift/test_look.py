@@ -256,7 +256,7 @@ class Worker:
         self.project = project
 
     def look_for_drift(self) -> None:
-        command.look_of_a_round(self.project)
+        command.look_of_a_round(self.project, lambda: None)
 
     def judge_champion(self) -> tuple[str, None]:
         return "0.80 as before", None

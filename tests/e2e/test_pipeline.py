@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 def test_no_canary_gets_out(finished: Scratch) -> None:
     assert CANARY not in finished.output
     assert "identity_in_report" in finished.lapvqa("rejects").stdout
-    assert "Reports by what their text became" in finished.lapvqa("status").stdout
+    assert "reports by what their text became" in finished.lapvqa("status").stdout
     assert len(list(finished.root.rglob("*.parquet"))) > 10
     assert (finished.root / ".lapvqa/mlflow.db").exists()
     assert (finished.root / ".lapvqa/prefect/prefect.db").exists()

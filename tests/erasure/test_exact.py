@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import make_job
+from ruamel.yaml import YAML
 from small_project import KEY, new_project, place
 
 from lapvqa import storage
@@ -100,9 +101,9 @@ class Work:
 
 
 def retrained(project: Project) -> dict[str, str]:
-    """Let the round that is wanted be taken, in half an hour; return what it has made."""
+    """Let the round that is wanted be taken, after a rest; return what it has made."""
     work = Work(project)
-    later = datetime.now(UTC) + timedelta(minutes=31)
+    later = datetime.now(UTC) + timedelta(hours=13)
     (cause,) = wanted.load(project).causes
     assert (cause.cause, cause.facts) == (wanted.ERASURE, {"request": "R1"})
     assert rounds.take_turn(project, work, lambda: later, lambda _: None).outcome == "trained"
@@ -113,8 +114,9 @@ def retrained(project: Project) -> dict[str, str]:
 def test_the_weights_are_those_of_a_run_that_never_had_the_patient(
     read: Path, project: Project, tmp_path: Path
 ) -> None:
-    params = project.params.read_text()
-    project.params.write_text(f"{params}retraining: {{start: champion}}\n")
+    params = YAML(typ="safe").load(project.params)
+    with project.params.open("w") as file:
+        YAML(typ="safe").dump({**params, "retraining": {"start": "champion"}}, file)
     with_the_patient = trained(project)
     before = told(project)
     patient = in_training(project)[1]

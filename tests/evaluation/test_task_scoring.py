@@ -25,7 +25,6 @@ from lapvqa.params import BootstrapParams, MetricWeightsParams
 from lapvqa.pg import scoring as pg_scoring
 from lapvqa.probe import scoring as probe_scoring
 from lapvqa.probe.on_chexpert import TASK as CHEXPERT
-from lapvqa.rrg import labeler
 from lapvqa.rrg import scoring as rrg_scoring
 from lapvqa.schemas import (
     ANSWER_PREDICTIONS,
@@ -34,6 +33,7 @@ from lapvqa.schemas import (
     PROBE_PREDICTIONS,
     RRG_PREDICTIONS,
 )
+from lapvqa.text import labeler
 
 COMMON = BootstrapParams(bootstrap_draws=200)
 LABELS = ("a", "b")

@@ -334,6 +334,7 @@ def test_absent_evaluation_sets_are_one_line(tmp_path: Path) -> None:
     lines = project.record("inventory").read_text().splitlines()
     texts = [entry["text"] for entry in map(json.loads, lines) if entry["kind"] == "say"]
     assert [text for text in texts if "not here" in text] == [
-        "evaluation sets not here, listed as empty: chexpert, nih14, ext_vqa, diff_vqa, ms_cxr"
+        "evaluation sets not here, listed as empty: chexpert, nih14, ext_vqa, diff_vqa, ms_cxr, "
+        "labels"
     ]
     assert {"source: 1 files", "vindr: 1 files"} <= set(texts)

@@ -115,20 +115,24 @@ def test_the_card_names_every_file_of_weights(folder: Path) -> None:
     assert card["objective"] == objective
     made = {
         "model_best.pt", "model_last.pt", "epochs/model_epoch001.pt", "epochs/model_epoch002.pt",
-        "encoder_final.pt", "encoder.safetensors", "exports/encoder.pt2", "exports/encoder.onnx",
+        "encoder_final.pt", "encoder.safetensors",
     }  # fmt: skip
     assert set(card["sha256"]) == set(card["files"]) == made
-    told = {"card.json", "training.json", "history.csv", "members.parquet"}
-    assert set(digests(folder)) - made == told
+    graphs = storage.read_json(folder / "exports" / "files.json", made_by="export")
+    assert set(graphs) == {"encoder.pt2", "encoder.onnx"}
+    told = {"card.json", "training.json", "history.csv", "members.parquet", "exports/files.json"}
+    assert set(digests(folder)) - made - {f"exports/{name}" for name in graphs} == told
+    for name, facts in graphs.items():
+        assert storage.sha256_file(folder / "exports" / name) == facts["sha256"]
     for name, digest in card["sha256"].items():
         assert storage.sha256_file(folder / name) == digest
     best = card["files"]["model_best.pt"]
     assert best["class"] == f"lapvqa.pretrain.model.{CLASSES[objective]}"
     assert set(best["holds"]) == HOLDS[objective]
     assert card["output"].get("embedding") == (None if objective == "captioning" else 16)
-    assert card["files"]["exports/encoder.onnx"]["opset"] == 18
-    assert card["files"]["exports/encoder.pt2"]["input"] == ["B", 1, 32, 32]
-    assert card["files"]["exports/encoder.pt2"]["output"] == ["B", 4, 32]
+    assert graphs["encoder.onnx"]["opset"] == 18
+    assert graphs["encoder.pt2"]["input"] == ["B", 1, 32, 32]
+    assert graphs["encoder.pt2"]["output"] == ["B", 4, 32]
 
 
 def test_onnx_says_what_it_takes_and_gives(folder: Path) -> None:
@@ -180,9 +184,11 @@ def test_no_path_of_this_machine_travels(folder: Path) -> None:
 def test_what_is_no_longer_asked_for_is_removed(copy: Project) -> None:
     folder = copy.model_dir("captioning")
     assert (folder / "exports" / "encoder.onnx").exists()
+    before = (folder / "card.json").read_bytes()
     run_export(copy, ExportParams())
-    assert [path.name for path in (folder / "exports").iterdir()] == ["encoder.pt2"]
-    assert "exports/encoder.onnx" not in files.read_card(folder)["sha256"]
+    assert {path.name for path in (folder / "exports").iterdir()} == {"encoder.pt2", "files.json"}
+    # The evaluations stand on the card: one format less changes none of them.
+    assert (folder / "card.json").read_bytes() == before
 
 
 def test_without_its_packages_onnx_is_refused_before_any_work(

@@ -14,14 +14,16 @@ import pytest
 from jobs import make_job
 
 from lapvqa import storage
+from lapvqa.evaluation import contract
 from lapvqa.images.geometry import fit_image
 from lapvqa.images.shards import add_shard
 from lapvqa.inventory import NAMES
 from lapvqa.machine import Machine
-from lapvqa.params import ReportParams
+from lapvqa.params import BootstrapParams, ReportParams
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.report.page import run
+from lapvqa.retrieval.task import TASK as RETRIEVAL
 from lapvqa.schemas import (
     ANSWER_PREDICTIONS,
     COMPANIONS,
@@ -31,6 +33,7 @@ from lapvqa.schemas import (
     INVENTORY,
     PROBE_PREDICTIONS,
     REJECTS,
+    RETRIEVAL_PREDICTIONS,
     RRG_PREDICTIONS,
     STUDIES,
     TOKENS,
@@ -94,7 +97,9 @@ def project(tmp_path: Path, repository: Path) -> ReportProject:
     storage.write_table(project.token_rejects, _table(_token_rejects(), REJECTS), REJECTS)
     tokens = _table(_tokens(), TOKENS)
     storage.write_table(project.tokens_dir / "tokens-00000.parquet", tokens, TOKENS)
-    for task, labels in (("probe_chexpert", CHEXPERT5), ("probe_nih14", NIH14)):
+    for task, labels in (
+        ("probe_chexpert", CHEXPERT5), ("probe_nih14", NIH14), ("probe_archive", CHEXPERT5),
+    ):  # fmt: skip
         _write_result(project, task, _probe_predictions(labels), PROBE_PREDICTIONS)
         storage.write_json(made.metrics(task), probe_metrics(task, labels))
     _write_result(project, "rrg", _rrg_predictions(), RRG_PREDICTIONS)
@@ -107,6 +112,7 @@ def project(tmp_path: Path, repository: Path) -> ReportProject:
     _write_detection_pictures(project)
     _write_result(project, "pg", _grounding_predictions(), GROUNDING_PREDICTIONS)
     storage.write_json(made.metrics("pg"), grounding_metrics())
+    _write_retrieval(project)
     _write_model(project)
     return made
 
@@ -118,6 +124,22 @@ def _table(rows: list[Json], schema: pa.Schema) -> pa.Table:
 def _write_result(project: Project, task: str, rows: list[Json], schema: pa.Schema) -> None:
     path = project.result_dir(task) / "predictions.parquet"
     storage.write_table(path, _table(rows, schema), schema)
+
+
+def _write_retrieval(project: Project) -> None:
+    rows = [
+        {
+            "sample": study_key(index), "patient": f"patient{index // 2:025x}", "system": system,
+            "report_rank": 1.0 + index * step, "film_rank": 1.0 + index, "reports": 8, "films": 8,
+        }
+        for step, system in ((0.5, "trained"), (1.0, "untrained"))
+        for index in range(8)
+    ]  # fmt: skip
+    contract.publish(
+        RETRIEVAL, _table(rows, RETRIEVAL_PREDICTIONS), protocol={"reports": 8},
+        folder=project.result_dir("retrieval"), common=BootstrapParams(bootstrap_draws=50),
+        contaminated=False,
+    )  # fmt: skip
 
 
 def study_key(index: int) -> str:

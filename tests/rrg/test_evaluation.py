@@ -13,10 +13,10 @@ from watched_computing import as_on_a_gpu, calls
 from lapvqa import schemas, storage
 from lapvqa.errors import ConfigError, MissingArtifactError, SchemaError
 from lapvqa.evaluation import contract
+from lapvqa.evaluation.report_studies import TargetReport, most_common, read_studies, read_targets
 from lapvqa.params import BootstrapParams
 from lapvqa.report.page_results import read_page_result
 from lapvqa.rrg import scoring
-from lapvqa.rrg.studies import TargetReport, most_common, read_studies, read_targets
 from lapvqa.rrg.task import TASK
 
 COMMON = BootstrapParams(bootstrap_draws=50)

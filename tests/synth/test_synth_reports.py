@@ -5,10 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from lapvqa.rrg import labeler
 from lapvqa.synth.findings import CHEXPERT_OF, DEVICE, EFFUSION, NODULE, chexpert_labels
 from lapvqa.synth.patient_history import sample_history, stream
 from lapvqa.synth.report_grammar import write_report
+from lapvqa.text import labeler
 from lapvqa.text.bpe import encoding
 from lapvqa.text.sections import target_text
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from lapvqa.metrics.texts.finding_f1 import finding_counts, micro_f1
-from lapvqa.rrg.labeler import FINDINGS, Assertion, assess, find, mentions
 from lapvqa.synth.findings import chexpert_labels
 from lapvqa.synth.patient_history import evolve, sample_findings
 from lapvqa.synth.report_grammar import write_report
+from lapvqa.text.labeler import FINDINGS, Assertion, assess, find, mentions
 from lapvqa.text.sections import target_text
 
 NO = Assertion.NEGATIVE
