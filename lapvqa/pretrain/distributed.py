@@ -135,7 +135,10 @@ def distribute(
     more than one of its tensors whole.
     """
     if world.size == 1:
-        return module.to(device)
+        # What is there already stays untouched: fake tensors, which plan-memory computes on, would
+        # refuse to move.
+        there = all(tensor.device == device for tensor in module.state_dict().values())
+        return module if there else module.to(device)
     if strategy == "ddp":
         return DistributedDataParallel(
             module.to(device),
