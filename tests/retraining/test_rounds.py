@@ -127,6 +127,24 @@ def test_drift_asks_for_an_evaluation_and_a_fall_for_a_training(
     assert all({"inputs", "rule"} <= set(one) for one in said[:-1])
 
 
+def test_the_same_said_again_between_look_and_round_is_counted(
+    ruled: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, decided = ruled(), minutes.record
+    wanted.want(project, "hand", number=1)
+
+    def record(*arguments: Any) -> bool:
+        if wanted.load(project).round is None:
+            wanted.want(project, "hand", number=1)
+        return decided(*arguments)
+
+    monkeypatch.setattr(minutes, "record", record)
+    assert turn(project, Work(project)).outcome == "trained"
+    (told,) = minutes.rounds(project)
+    assert [(one["cause"], one["count"]) for one in told["causes"]] == [("hand", 2)]
+    assert not project.wanted.exists()
+
+
 def test_a_round_that_only_judged_leaves_the_count_of_new_studies(
     ruled: Callable[..., Project],
 ) -> None:
