@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup wheelhouse setup-export setup-lineage setup-served setup-pacs setup-dev demo up down test lint bench crate docs clean
+.PHONY: help setup wheelhouse setup-export setup-lineage setup-served setup-pacs setup-plots setup-dev demo up down test test-all lint bench crate docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,10 +40,13 @@ setup-served: setup ## drivers for PostgreSQL and S3, for servers that keep the 
 setup-pacs: setup ## what `lapvqa receive` and `pull` need besides
 	$(BIN)/python -m pip install --quiet $(FROM) -c requirements/lock-cuda.txt -r requirements/lock.txt -r requirements/lock-pacs.txt
 
+setup-plots: setup ## what `lapvqa open plots` needs besides
+	$(BIN)/python -m pip install --quiet $(FROM) -c requirements/lock-cuda.txt -r requirements/lock.txt -r requirements/lock-plots.txt
+
 setup-dev: $(VENV)/.dev
 
-$(VENV)/.dev: requirements/lock-dev.txt requirements/lock-docs.txt requirements/lock-dask.txt requirements/lock-export.txt requirements/lock-lineage.txt requirements/lock-pacs.txt requirements/lock-parity.txt $(VENV)/.runtime
-	$(BIN)/python -m pip install --quiet -r requirements/lock-dev.txt -r requirements/lock-docs.txt -r requirements/lock-dask.txt -r requirements/lock-export.txt -r requirements/lock-lineage.txt -r requirements/lock-pacs.txt
+$(VENV)/.dev: requirements/lock-dev.txt requirements/lock-docs.txt requirements/lock-plots.txt requirements/lock-dask.txt requirements/lock-export.txt requirements/lock-lineage.txt requirements/lock-pacs.txt requirements/lock-parity.txt $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet -r requirements/lock-dev.txt -r requirements/lock-docs.txt -r requirements/lock-plots.txt -r requirements/lock-dask.txt -r requirements/lock-export.txt -r requirements/lock-lineage.txt -r requirements/lock-pacs.txt
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements/lock-parity.txt
 	touch $@
 
@@ -57,8 +60,13 @@ up: ## the served set-up in containers: PostgreSQL, S3 storage, Prefect, MLflow,
 down: ## stop it; the volumes with the records stay
 	docker compose --file docker/compose.yaml down
 
-test: setup-dev ## the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: setup-dev ## the tests, but for the slow ones
+	$(PYTEST) -m "not slow"
+
+test-all: setup-dev ## the slow ones too: whole pipelines, kills, servers
+	$(PYTEST)
 
 lint: setup-dev ## style, types, import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -1,6 +1,6 @@
-"""Does it learn? Three objectives beside each other, and beside encoders that never trained.
+"""Does it learn? Four objectives beside each other, and beside encoders that never trained.
 
-    python benchmarks/bakeoff.py PROJECT [--epochs 64] [--seeds 3] [--processes 2]
+    python benchmarks/bakeoff.py PROJECT [--epochs 64] [--seeds 3] [--processes 2] [--only NAME]
 
 PROJECT is a folder with a finished `lapvqa demo`: its data/, demo/ and params.yaml are read, its
 .lapvqa/work/bakeoff/ is written, where finished runs stay and are not run again.
@@ -83,6 +83,7 @@ CONTENDERS = (
     Contender("captioning", "captioning", decays=DECAYS),
     Contender("InfoNCE", "contrastive"),
     Contender("sigmoid", "sigmoid"),
+    Contender("CoCa", "coca"),
     Contender("InfoNCE, batch x 4", "contrastive", times=4),
 )
 
@@ -96,13 +97,16 @@ class Job:
     points: tuple[int, ...]
 
 
-def make_jobs(base: PretrainParams, *, epochs: int, seeds: int) -> list[Job]:
-    """Return a job per seed and contender, all of one seed first."""
+def make_jobs(
+    base: PretrainParams, *, epochs: int, seeds: int, only: Sequence[str] = ()
+) -> list[Job]:
+    """Return a job per seed and contender, all of one seed first; of the names ``only``, or all."""
     points = tuple(sorted({round(share * epochs) for share in SHARES}))
     return [
         Job(contender, recipe_of(contender, base, epochs=epochs, seed=seed), points)
         for seed in range(seeds)
         for contender in CONTENDERS
+        if not only or contender.name in only
     ]
 
 
@@ -287,10 +291,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
+    names = [contender.name for contender in CONTENDERS]
+    parser.add_argument("--only", nargs="+", default=(), choices=names)
     parser.add_argument("--results", type=Path, default=RESULTS)
     chosen = parser.parse_args()
     params = load_params(Project(chosen.project).params)
-    jobs = make_jobs(params.pretrain, epochs=chosen.epochs, seeds=chosen.seeds)
+    jobs = make_jobs(params.pretrain, epochs=chosen.epochs, seeds=chosen.seeds, only=chosen.only)
     common = params.evaluate.common
     with ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
         started = {pool.submit(run_job, job, chosen.project.resolve()): job for job in jobs}

@@ -33,7 +33,7 @@ from lapvqa.schemas import PROBE_PREDICTIONS
 LAST, LOWEST = "last", "lowest validation loss"
 UNTRAINED = "untrained"
 _TITLES = {"chexpert": "CheXpert", "nih14": "NIH"}
-_MARKERS = "osD^"
+_MARKERS = "osD^v"
 _SIZES = ("images_", "patients_")
 EVALUATIONS: dict[str, EvaluationTask] = {"chexpert": CHEXPERT, "nih14": NIH14}
 
@@ -227,8 +227,8 @@ def circumstances(runs: Sequence[Run], *, processes: int) -> dict[str, Any]:
         "probe_validation: the probe's own validation",
         "warning": "the test is predicted at each point: the curves describe, nothing may be "
         "chosen by them; the recipe was chosen earlier by this test, for captioning",
-        "val_loss": "captioning: nats per token; InfoNCE and sigmoid: of batches, comparable only "
-        "between runs of one contender",
+        "val_loss": "captioning: nats per token; InfoNCE and sigmoid: of batches; CoCa: the sum of "
+        "both; comparable only between runs of one contender",
         "seconds": "of training steps alone, reading included, probes and averages not; wall "
         "beside processor (cpu) seconds says how busy the machine was",
         "processes_at_once": processes,

@@ -151,8 +151,9 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
     ),
     "results/<task>/extra": (
         "What else the task leaves: `head.pt`, its trained head in the form of the published card "
-        "(of the first system); `encoder.pt`, what a native recipe made of its "
-        "encoder; `examples.npz` (ad), the pixels that the page shows; `files.json` "
+        "(of the first system); `encoder.pt`, what a native recipe made of its encoder; "
+        "`probe.safetensors`, a probe's regressions; `examples.npz` (ad), the pixels that the page "
+        "shows; `files.json` "
         "lists them.",
         None,
     ),

@@ -835,12 +835,12 @@ def erase(
 
 @app.command("open")
 def open_(
-    place: Annotated[str, typer.Argument(help="report, mlflow or prefect.")] = "report",
+    place: Annotated[str, typer.Argument(help="report, mlflow, prefect or plots.")] = "report",
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open it, or only say the address.")
     ] = True,
 ) -> int:
-    """Open the report page, or MLflow's or Prefect's pages: on this machine, without telemetry."""
+    """Open the report page, MLflow's or Prefect's pages, DVC's plots: without telemetry."""
     from flows.commands.open_pages import execute
 
     return execute(_find_project(), place, browser=browser)

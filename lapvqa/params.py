@@ -183,7 +183,8 @@ class PretrainParams(Section):
     continue_from: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     continue_epochs: Annotated[int, Field(ge=0)] = 0
     init: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][^\\:]*$")] | None = None
-    """Folder or file of a ViT within the project, with which the vision encoder begins."""
+    """Folder or file of a ViT within the project, with which the vision encoder begins, unless
+    ``continue_from`` names a whole model."""
     init_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     """Of those weights: so they are as much an input of the stage as a file would be."""
     replay: Share = 1.0
@@ -213,9 +214,7 @@ class PretrainParams(Section):
     samples: Annotated[int, Field(ge=0, le=64)] = 4
 
     @model_validator(mode="after")
-    def _has_one_beginning(self) -> PretrainParams:
-        if self.init and self.continue_from:
-            raise ValueError("init and continue_from are two beginnings; set one of them")
+    def _begins_in_the_project(self) -> PretrainParams:
         if self.init and ".." in self.init.split("/"):
             raise ValueError("init must lie within the project; put the folder, or a link, there")
         return self

@@ -61,9 +61,9 @@ class Display:
         """Announce a stage."""
         last = self._last_times.get(stage)
         known = [
-            reason,
             self._places.get(stage, ""),
             "" if last is None else f"last time {span(last)}",
+            reason,  # at the end: it may be long
         ]
         told = "; ".join(filter(None, known))
         self.say(f"{stage}: starts ({told})" if told else f"{stage}: starts")
@@ -130,7 +130,7 @@ class _TimeColumn(ProgressColumn):
         if ends is not None:
             return Text(f"ETA {span(round(max(ends - time.monotonic(), 0)))}")
         elapsed = span(int(task.elapsed or 0))
-        return Text(elapsed if last is None else f"{elapsed} of about {span(round(last))}")
+        return Text(elapsed if last is None else f"{elapsed}, last time {span(round(last))}")
 
 
 def _live(console: Console) -> Progress:

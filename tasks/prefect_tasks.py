@@ -333,7 +333,7 @@ def _outcome(
         return StageOutcome(node.name, "up to date", seconds, reason)
     if node.always_changed and before.lock is not None and before.lock.outs == after.outs:
         return StageOutcome(node.name, "up to date", seconds, "looked again, nothing new")
-    counts = json.loads(record)["counts"] if record else {}
+    counts = json.loads(record).get("counts", {}) if record else {}
     # The whole reason stands in the closing lines, with what to set.
     absent = str(counts.get("reason", "")).partition(":")[0]
     return StageOutcome(node.name, "ran", seconds, absent=absent)

@@ -138,12 +138,12 @@ def _read_by(project: Project, name: str) -> int:
 
 
 def num_parameters(params: Params) -> int:
-    """Return the number of weights to a few per cent: attention and MLP of each block, tables."""
+    """Return how many weights there are at most, whatever the objective: blocks and tables."""
     one = params.pretrain.model
     encoder = 12 * one.depth * one.width**2
-    if params.pretrain.objective == "captioning":
-        return encoder + 16 * one.decoder_depth * one.decoder_width**2 + _WORDS * one.decoder_width
-    return encoder + 12 * one.text_depth * one.text_width**2 + _WORDS * one.text_width
+    decoder = 16 * one.decoder_depth * one.decoder_width**2
+    text = 12 * one.text_depth * one.text_width**2
+    return encoder + decoder + text + _WORDS * max(one.decoder_width, one.text_width)
 
 
 def training_pairs(project: Project) -> int | None:

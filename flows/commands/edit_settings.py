@@ -120,10 +120,10 @@ def _require_archive(project: Project, folder: Path) -> None:
             found = "a file" if folder.exists() else found
         elif not any(folder.iterdir()):
             found = "an empty folder"
+        elif project.root.resolve().is_relative_to(folder.resolve()):
+            found = "the folder of this project, or one around it"
     except OSError as error:
         found = f"what cannot be read ({error.strerror})"
-    if project.root.resolve().is_relative_to(folder.resolve()):
-        found = "the folder of this project, or one around it"
     if found:
         raise SourceError(
             f"expected a folder with DICOM files at {folder}, found {found}",

@@ -20,9 +20,10 @@ from lapvqa.project import Project
 
 def execute(project: Project, folder: Path, *, model: str | None) -> int:
     """Write the folder; ConfigError without a licence, or where something else lies there."""
+    from lapvqa.evaluation.encoders.open_encoder import open_own
     from lapvqa.export import repository
     from lapvqa.networks.device import make_deterministic
-    from lapvqa.pretrain.files import TRAINING_FILE, load_encoder
+    from lapvqa.pretrain.files import TRAINING_FILE
 
     params = load_params(project.params)
     if params.export.license is None:
@@ -35,11 +36,12 @@ def execute(project: Project, folder: Path, *, model: str | None) -> int:
     ledger.require_whole(project)
     ancestry = Ancestry(ledger.entries(project))
     told = chosen.model(project, ancestry, model or str(_default(project)))
-    source = _present(project, told)
-    make_deterministic(threads=1)
-    training = storage.read_json(source / TRAINING_FILE, made_by="pretrain")
+    weights = _present(project, told)
+    make_deterministic(threads=params.computing.cpu_threads)
+    training = storage.read_json(weights.parent / TRAINING_FILE, made_by="pretrain")
     sizes = ModelParams.model_validate(training["params"]["model"])
-    files = repository.contents(load_encoder(source), sizes, training, params.evaluate.vqa.recipe)
+    encoder = open_own(weights).encoder
+    files = repository.contents(encoder, sizes, training, params.evaluate.vqa.recipe)
     page = markdown.render(
         document.card(ancestry, told),
         front=repository.front_matter(params.export.license),
@@ -71,7 +73,7 @@ def _require_own(folder: Path, mark: str) -> None:
 
 
 def _present(project: Project, told: Told) -> Path:
-    """Return the folder of the model's weights, if they are still those of the ledger."""
+    """Return the file of the model's weights, if they are still those of the ledger."""
     weights = project.root / str(told.weights)
     known = told.run.files.get(str(told.weights), {}).get("sha256")
     if not weights.exists() or storage.sha256_file(weights) != known:
@@ -80,4 +82,4 @@ def _present(project: Project, told: Told) -> Path:
             f"{'others' if weights.exists() else 'none'}",
             hint="`dvc checkout` at its commit brings them back, or `lapvqa run` makes them",
         )
-    return weights.parent
+    return weights

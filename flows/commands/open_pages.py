@@ -1,4 +1,4 @@
-"""``lapvqa open``: the report page, or the pages of MLflow and Prefect, on this machine alone.
+"""``lapvqa open``: the report page, MLflow's, Prefect's, DVC's plots, on this machine alone.
 
 The embedded stores have no server of their own between runs: one is started on loopback, with every
 telemetry switched off, and ends with the command. A served one is only named.
@@ -16,11 +16,12 @@ import urllib.request
 import webbrowser
 
 from flows.commands import terminal
+from lapvqa import storage
 from lapvqa.errors import ConfigError, MissingArtifactError
 from lapvqa.machine import Machine, load_machine
 from lapvqa.project import Project
 
-PLACES = ("report", "mlflow", "prefect")
+PLACES = ("report", "mlflow", "prefect", "plots")
 _START_S = 120.0
 
 
@@ -38,6 +39,8 @@ def execute(project: Project, place: str, *, browser: bool) -> int:
         return _mlflow(project, machine, browser)
     if place == "prefect":
         return _prefect(project, browser)
+    if place == "plots":
+        return _plots(project, browser)
     raise ConfigError(
         f"expected one of {', '.join(PLACES)}, found {place!r}", hint="see `lapvqa open --help`"
     )
@@ -69,6 +72,42 @@ def _mlflow(project: Project, machine: Machine, browser: bool) -> int:
         return _stay()
     finally:
         _end(server)
+
+
+def _plots(project: Project, browser: bool) -> int:
+    """Let DVC draw its plots into dvc_plots/, with the drawing code inside: offline, too."""
+    template = project.state / "plots.html"
+    storage.write_bytes(template, _plots_template().encode())
+    drawn = subprocess.run(
+        [sys.executable, "-m", "dvc", "plots", "show", "--html-template", str(template),
+         "--out", "dvc_plots"],
+        cwd=project.root, env={**os.environ, "DVC_NO_ANALYTICS": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    page = project.root / "dvc_plots" / "index.html"
+    if drawn.returncode or not page.exists():
+        raise MissingArtifactError(
+            f"expected DVC to draw its plots, found: {drawn.stderr.strip() or 'none'}",
+            hint="run `lapvqa run` first",
+        )
+    return _show(page.resolve().as_uri(), browser)
+
+
+def _plots_template() -> str:
+    """Return DVC's page with vega inside, which DVC's own asks a CDN for."""
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise ConfigError(
+            "expected the package vl-convert-python, which brings vega, found none",
+            hint="make setup-plots; or look at the figures in reports/index.html",
+        ) from error
+    # A "</script" inside would end it.
+    vega = vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    return (
+        '<!doctype html>\n<html><head><meta charset="utf-8"><title>DVC plots</title>{refresh_tag}'
+        f"<script>{vega}</script></head>\n<body>{{plot_divs}}</body></html>\n"
+    )
 
 
 def _prefect(project: Project, browser: bool) -> int:

@@ -63,13 +63,13 @@ PRESETS = {
         0.04e12, "0.04 TFLOP/s assumed, one core",
     ),
     "laptop": Preset(
-        "a small ViT at 224 px, for a computer without a GPU", "laptop.yaml", 4, None, 2.38e9,
+        "a small ViT at 224 px, for a computer without a GPU", "laptop.yaml", 4, None, 2.33e9,
         33.4e9, 0.15e12, "0.15 TFLOP/s assumed, four cores",
     ),
-    "gpu-24": _on_card(24, 8, 19.7e9, "an A10", 125),
-    "gpu-40": _on_card(40, 4, 31.9e9, "an A100", 312),
-    "gpu-80": _on_card(80, 2, 55.3e9, "an A100", 312),
-    "gpu-141": _on_card(141, 1, 100.7e9, "an H200", 989.5),
+    "gpu-24": _on_card(24, 8, 18.4e9, "an A10", 125),
+    "gpu-40": _on_card(40, 4, 29.4e9, "an A100", 312),
+    "gpu-80": _on_card(80, 2, 50.4e9, "an A100", 312),
+    "gpu-141": _on_card(141, 1, 90.9e9, "an H200", 989.5),
 }  # fmt: skip
 
 

@@ -182,7 +182,7 @@ def _show_coverage(project: Project, console: Console) -> None:
 
     if not (project.tokens_dir.exists() and project.token_rejects.exists()):
         return
-    parts = ", ".join(f"{verdict} {number}" for verdict, number in coverage(project))
+    parts = ", ".join(f"{verdict} {number}" for verdict, number in coverage(project) if number)
     console.print(f"reports by what their text became: {parts}", markup=False, soft_wrap=True)
     if not project.report_languages.exists():  # the tokens are those of an earlier version
         return

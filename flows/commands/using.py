@@ -92,7 +92,7 @@ def _encoder(project: Project | None, path: Path) -> Encoder:
     from lapvqa.networks.device import make_deterministic
 
     machine, params = _settings(project)
-    make_deterministic(threads=params.computing.cpu_threads if params else machine.workers)
+    make_deterministic(threads=params.computing.cpu_threads if params else 1)
     return Encoder.load(path, **_reading(machine, params))
 
 

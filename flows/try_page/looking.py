@@ -22,8 +22,7 @@ from lapvqa.inference.findings import Findings
 from lapvqa.inference.words import Answerer, Captioner
 from lapvqa.job import Job
 from lapvqa.params import Params
-from lapvqa.pretrain.files import read_objective
-from lapvqa.pretrain.model import writes_reports
+from lapvqa.pretrain.files import writes_reports
 from lapvqa.report.patients import Patients, read_patients
 from lapvqa.schemas import IMAGES
 
@@ -64,7 +63,8 @@ class Looker:
         found: dict[str, Any] = {"film": _png(film.pixels), "absent": self.absent}
         if self.captioner is not None:
             (found["report"],) = self.captioner.of_stored(one)
-            looked_at = attention(self.captioner.model, film.pixels, found["report"])
+            model, computer = self.captioner.model, self.captioner.computer
+            looked_at = attention(model, film.pixels, found["report"], computer)
             found["attention"] = _png(_veiled(film.pixels, looked_at))
         if self.findings is not None:
             (found["findings"],) = self.findings.of(feature)
@@ -78,7 +78,7 @@ class Looker:
 
     def _captioner(self) -> Captioner | None:
         params = self._params
-        if not writes_reports(read_objective(self._job.model)):
+        if not writes_reports(self._job.model):
             self.absent["report"] = f"{params.pretrain.objective} trains no decoder"
             return None
         return Captioner.load(

@@ -157,6 +157,11 @@ class DetectionTaskHead(TaskHead[DetectionHead, list[Detections]]):
         train = self._splits["train"]
         return self._loss(head, tokens, [train[number] for number in numbers])
 
+    def reads(self, numbers: Sequence[int]) -> list[Sequence[int]]:
+        """Return the samples' images."""
+        train = self._splits["train"]
+        return [[train[number].number for number in numbers]]
+
     def score(self, head: DetectionHead, tokens: VisualTokens) -> float:
         """Return mAP@0.4; without a true box, where it is undefined, minus the loss."""
         samples = self._splits["validate"]

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lapvqa import storage
@@ -29,6 +29,7 @@ from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.job import Job
 from lapvqa.networks.allocation_counter import AllocationCounter
 from lapvqa.networks.device import Computer, open_computer
+from lapvqa.networks.encoder import pooling_matrix
 from lapvqa.schemas import STORED_SIZE
 
 Kind = Literal["mean", "pooled", "patches"]
@@ -225,5 +226,9 @@ def means_of_cells(tokens: Tensor, grid: int) -> Tensor:
             f"recipe.token_grid is {grid}, the encoder hands on {count} tokens of an image",
             hint=f"set it to at most {side}, or to 0 for all tokens",
         )
-    square = tokens.float().transpose(1, 2).reshape(len(tokens), -1, side, side)
-    return nn.functional.adaptive_avg_pool2d(square, grid).flatten(2).transpose(1, 2)
+    # Products with a constant matrix: their gradients are the same bits on a GPU too.
+    pooling = pooling_matrix(side, grid).to(tokens.device)
+    batch, _, width = tokens.shape
+    rows = pooling @ tokens.float().reshape(batch, side, side * width)
+    cells = pooling @ rows.reshape(batch * grid, side, width)
+    return cells.reshape(batch, grid**2, width).float()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -59,6 +60,10 @@ class TaskHead(ABC, Generic[H, T]):
     @abstractmethod
     def loss(self, head: H, tokens: VisualTokens, numbers: Sequence[int]) -> Tensor:
         """Return the loss of training samples, a scalar."""
+
+    @abstractmethod
+    def reads(self, numbers: Sequence[int]) -> list[Sequence[int]]:
+        """Return the images of which ``loss`` will ask the tokens, one entry for each time."""
 
     @abstractmethod
     def score(self, head: H, tokens: VisualTokens) -> float:
@@ -146,16 +151,18 @@ def _train(
         head = task.make(tokens.width)
     computer = tokens.computer
     head.to(computer.device)
-    fitted = fit(
-        head,
-        lambda numbers: task.loss(head, tokens, numbers),
-        task.num_train,
-        recipe=recipe,
-        score=(lambda: task.score(head, tokens)) if task.num_validate else None,
-        computer=computer,
-        encoder=tokens.trained,
-        progress=partial(progress, unit="steps"),
-    )
+    with ThreadPoolExecutor(1, thread_name_prefix="tokens") as pool:
+        fitted = fit(
+            head,
+            lambda numbers: task.loss(head, tokens, numbers),
+            task.num_train,
+            recipe=recipe,
+            score=(lambda: task.score(head, tokens)) if task.num_validate else None,
+            computer=computer,
+            encoder=tokens.trained,
+            expect=lambda numbers: tokens.expect(task.reads(numbers), pool),
+            progress=partial(progress, unit="steps"),
+        )
     task.finish(head)
     return head, tokens, fitted
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lapvqa import storage
@@ -44,14 +46,30 @@ class VisualTokens:
     def __init__(
         self,
         encoder: ImageEncoder,
-        of: Callable[[Sequence[int]], Tensor],
+        read: Callable[[Sequence[int]], NDArray[Any]],
+        make: Callable[[Tensor], Tensor],
         computer: Computer,
         *,
         trained: bool,
     ) -> None:
-        self.of, self.computer = of, computer
+        """``read``: from numbers of images to what is stored of them; ``make``: to tokens."""
+        self._read, self._make, self.computer = read, make, computer
+        self._coming: dict[tuple[int, ...], Future[Tensor]] = {}
         self.width = encoder.width
         self.trained = encoder if trained else None
+
+    def of(self, numbers: Sequence[int]) -> Tensor:
+        """Return the tokens [k, N, D] of images, on the device."""
+        coming = self._coming.pop(tuple(numbers), None)
+        values = self._read(numbers) if coming is None else coming.result()
+        return self._make(self.computer.put(values))
+
+    def expect(self, asked: Sequence[Sequence[int]], pool: Executor) -> None:
+        """Read what ``of`` will be asked for next, while the device computes."""
+        for numbers in asked:
+            self._coming[tuple(numbers)] = pool.submit(
+                lambda chosen: self.computer.pinned(self._read(chosen)), numbers
+            )
 
     def save_trained(self, folder: Path) -> None:
         """Write ``encoder.pt`` if gradients reached the encoder: its head needs these weights.
@@ -82,28 +100,26 @@ def open_visual_tokens(
     computer = open_computer(job)
     encoder.to(computer.device)
 
-    def pixels(numbers: Sequence[int]) -> Tensor:
-        return computer.put(images.read(numbers))
-
-    def native(numbers: Sequence[int]) -> Tensor:
-        tokens = encoder.patches(pixels(numbers)) if kind == "patches" else encoder(pixels(numbers))
+    def native(pixels: Tensor) -> Tensor:
+        tokens = encoder.patches(pixels) if kind == "patches" else encoder(pixels)
         grid = recipe.token_grid
         return means_of_cells(tokens, grid) if grid else tokens.float()
 
     if recipe.encoder == "native":
-        return VisualTokens(encoder, native, computer, trained=True)
+        return VisualTokens(encoder, images.read, native, computer, trained=True)
     store = open_store(encoder, kind, job=job, grid=recipe.token_grid)
     if recipe.epochs == recipe.seeds == 1:
-        return VisualTokens(
-            encoder, lambda numbers: computer.put(store.encode(pixels(numbers))).float(),
-            computer, trained=False,
-        )  # fmt: skip
+
+        def streamed(pixels: Tensor) -> Tensor:
+            return computer.put(store.encode(pixels)).float()
+
+        return VisualTokens(encoder, images.read, streamed, computer, trained=False)
     store.fill(images.digests, images.read, progress=progress)
 
-    def stored(numbers: Sequence[int]) -> Tensor:
-        return computer.put(store.take([images.digests[number] for number in numbers])).float()
+    def stored(numbers: Sequence[int]) -> NDArray[Any]:
+        return store.take([images.digests[number] for number in numbers])
 
-    return VisualTokens(encoder, stored, computer, trained=False)
+    return VisualTokens(encoder, stored, Tensor.float, computer, trained=False)
 
 
 def shard_images(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ from lapvqa.evaluation.head_training import TaskHead
 from lapvqa.evaluation.visual_tokens import NumberedImages, TokenKind, VisualTokens
 from lapvqa.heads.teaching import Lesson, by_length, teach
 from lapvqa.heads.text import TextHead, cut_vocabulary, restore_vocabulary
-from lapvqa.networks.device import Computer
 from lapvqa.networks.vocabulary import CutVocabulary
 from lapvqa.text.bpe import EOT, encoding
 from lapvqa.text.sections import normalise
@@ -23,15 +22,6 @@ VALIDATED = 512
 """Samples whose loss chooses the epoch: the first by key, and keys are hashes."""
 
 V = TypeVar("V")
-
-
-class ImageTokens(Protocol):
-    """Images as tokens, such as ``VisualTokens``."""
-
-    computer: Computer
-
-    def of(self, numbers: Sequence[int]) -> Tensor:
-        """Return the tokens [k, N, D] of images, on the computer's device."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +93,10 @@ class WritingHead(TaskHead[TextHead, list[str]]):
         """Return the mean cross-entropy of the texts' tokens."""
         return self._loss(head, tokens, [self._train[number] for number in numbers])
 
+    def reads(self, numbers: Sequence[int]) -> list[Sequence[int]]:
+        """Return the first images of the samples, then the second ones, if any."""
+        return _columns([self._train[number] for number in numbers])
+
     def score(self, head: TextHead, tokens: VisualTokens) -> float:
         """Return minus the validation loss."""
         total = sum(
@@ -140,9 +134,8 @@ class WritingHead(TaskHead[TextHead, list[str]]):
         return head.teacher_forcing(memory, numbered.to(tokens.computer.device))
 
 
-@torch.no_grad()
 def write(
-    head: TextHead, tokens: ImageTokens, samples: Sequence[TextSample], *, max_new_tokens: int
+    head: TextHead, tokens: VisualTokens, samples: Sequence[TextSample], *, max_new_tokens: int
 ) -> list[str]:
     """Return the text that ``head`` writes for each sample, greedily; white space collapsed."""
     computer = tokens.computer
@@ -170,11 +163,14 @@ def _shorten(sample: TextSample, positions: int) -> TextSample:
     return TextSample(sample.images, sample.prompt, text)
 
 
-def _memory(head: TextHead, tokens: ImageTokens, samples: Sequence[TextSample]) -> Tensor:
+def _memory(head: TextHead, tokens: VisualTokens, samples: Sequence[TextSample]) -> Tensor:
     """Return what the head reads: tokens of the first images, then those of the second, if any."""
-    columns = zip(*(sample.images for sample in samples), strict=True)
     memory = cast("Callable[..., Tensor]", head.memory)  # one argument per image
-    return memory(*(tokens.of(column) for column in columns))
+    return memory(*(tokens.of(column) for column in _columns(samples)))
+
+
+def _columns(samples: Sequence[TextSample]) -> list[Sequence[int]]:
+    return list(zip(*(sample.images for sample in samples), strict=True))
 
 
 def _parts(values: Sequence[V], size: int) -> list[Sequence[V]]:

@@ -56,13 +56,15 @@ def fit(
     score: Callable[[], float] | None,
     computer: Computer,
     encoder: nn.Module | None = None,
+    expect: Callable[[Sequence[int]], None] = lambda numbers: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fitted:
     """Train ``head`` in place, and ``encoder`` with it if given; keep the best epoch's weights.
 
-    ``loss`` maps numbers of samples, 0 <= number < ``count``, to a scalar; ``score`` judges the
-    head, in eval mode, after each epoch. Both modules end in eval mode. Raises TrainingError for
-    a loss that is not finite, or if the score of no epoch is.
+    ``loss`` maps numbers of samples, 0 <= number < ``count``, to a scalar; ``expect`` is told those
+    of the next step while one is taken; ``score`` judges the head, in eval mode, after each epoch.
+    Both modules end in eval mode. Raises TrainingError for a loss that is not finite, or if the
+    score of no epoch is.
     """
     modules = nn.ModuleList([head] if encoder is None else [head, encoder])
     optimizer = _optimizer(head, encoder, recipe)
@@ -78,7 +80,10 @@ def fit(
         torch.manual_seed(recipe.seed)  # dropout
         for epoch in range(epochs):
             modules.train()
-            for number, samples in enumerate(_batches(count, recipe, epoch)):
+            order = _batches(count, recipe, epoch)
+            for number, samples in enumerate(order):
+                if number + 1 < len(order):
+                    expect(order[number + 1])
                 optimizer.zero_grad(set_to_none=True)
                 value = computer.learn(partial(loss, samples))
                 _step(value, modules, optimizer, recipe, epoch)

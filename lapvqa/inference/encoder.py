@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from lapvqa.networks.device import Computer, choose_device
 from lapvqa.params import IngestParams
 from lapvqa.schemas import STORED_SIZE
 
-Features = NDArray[np.float32] | NDArray[np.float16]
+Features = NDArray[np.floating]
 
 
 class RejectedFilmsError(LapvqaError):
@@ -55,8 +55,9 @@ class Encoder:
 
     def __init__(self, model: ImageEncoder, reader: Reader, computer: Computer) -> None:
         self.model = model.to(computer.device).eval()
-        self.reader, self.computer = reader, computer
+        self.computer = computer
         self._rows = rows_at_once(model, computer)
+        self.reader = replace(reader, batch=self._rows)  # no batch is half empty
         self.digest = encoder_digest(model)
         """Sha256 of the weights, as the evaluations' protocols name it."""
 
@@ -75,8 +76,8 @@ class Encoder:
         accepted. Raises MissingArtifactError, CheckpointError, MissingPackageError, ConfigError.
         """
         machine = machine or Machine()
-        reader = Reader(machine.workers, params)
-        return cls(open_encoder(Path(path)), reader, Computer(choose_device(machine)))
+        computer = Computer(choose_device(machine))
+        return cls(open_encoder(Path(path)), Reader(machine.workers, params), computer)
 
     @property
     def width(self) -> int:
@@ -98,8 +99,8 @@ class Encoder:
         if rejected := [film for film, _ in encoded if film.reason]:
             raise RejectedFilmsError(rejected)
         found = [one for _, one in encoded if one is not None]
-        none = np.zeros((0, self.width), np.float32)
-        return cast("Features", np.stack(found) if found else none)
+        features: Features = np.stack(found) if found else np.zeros((0, self.width), np.float32)
+        return features
 
     def stream(
         self, sources: Source | Iterable[Source], *, kind: Kind = "mean"
@@ -110,10 +111,10 @@ class Encoder:
         """
         return self.reader.each(sources, lambda pixels: list(self.of_stored(pixels, kind=kind)))
 
-    def of_stored(self, pixels: Pixels, *, kind: Kind = "mean") -> Features:
+    def of_stored(self, pixels: Pixels, *, kind: Kind = "mean", grid: int = 0) -> Features:
         """Return the features of stored images uint8 [n, 384, 384], n >= 1, as ingest keeps them.
 
-        Raises ValueError for any other array.
+        ``grid``: tokens are averaged to so many a side. Raises ValueError for any other array.
         """
         side = STORED_SIZE
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[1:] != (side, side):
@@ -121,6 +122,7 @@ class Encoder:
                 f"expected stored images uint8 [n, {side}, {side}], found {pixels.dtype} "
                 f"{list(pixels.shape)}; a film of another size is a source: encoder([film])"
             )
-        stored = self.computer.put(pixels)
-        features = encode(self.model, stored, computer=self.computer, rows=self._rows, kind=kind)
-        return cast("Features", features)
+        images = self.computer.put(pixels)
+        return encode(
+            self.model, images, computer=self.computer, rows=self._rows, kind=kind, grid=grid
+        )

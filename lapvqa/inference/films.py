@@ -31,9 +31,6 @@ from lapvqa.ingest.verdicts import Verdicts, reject_unless_permitted
 from lapvqa.inventory import scan
 from lapvqa.params import IngestParams
 
-BATCH = 32
-"""Films that are read, and computed, at a time."""
-
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 
@@ -103,20 +100,21 @@ def _below(folder: Path) -> list[tuple[str, Source]]:
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads what a client brings, ``BATCH`` films at a time, in ``workers`` threads.
+    """Reads what a client brings, ``batch`` films at a time, in ``workers`` threads.
 
     ``params``: which headers are accepted.
     """
 
     workers: int
     params: IngestParams = CHEST_RADIOGRAPHS
+    batch: int = 32
 
     def batches(self, sources: Source | Iterable[Source]) -> Iterator[list[Film]]:
         """Yield the films in order, read and judged; the next ones are read meanwhile."""
         rest = iter(find(sources))
         pending: deque[list[Future[Film]]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:  # the decoders work without the GIL
-            while part := list(islice(rest, BATCH)):
+            while part := list(islice(rest, self.batch)):
                 pending.append([pool.submit(read, *film) for film in part])
                 if len(pending) > 1:
                     yield self._judged(pending.popleft())

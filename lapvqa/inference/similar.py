@@ -68,7 +68,7 @@ def build(encoder: Encoder, job: Job) -> Index:
         images.digests, images.read,
         progress=lambda done, total: job.recorder.progress(done, total, unit="films"),
     )  # fmt: skip
-    return Index(rows, store.take(digests))
+    return Index(rows, store.take(digests).astype(np.float32))
 
 
 def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,10 +10,13 @@ import pyarrow.parquet as pq
 
 from lapvqa import __version__, storage
 from lapvqa.inference.encoder import Encoder
-from lapvqa.inference.films import BATCH, Film, Source
+from lapvqa.inference.films import Film, Source
 
 MARK = b"lapvqa embed"
 """Which program wrote a file: stands in its metadata."""
+
+_GROUP = 256
+"""Rows that are written at a time."""
 
 COLUMNS = pa.schema(
     [
@@ -59,7 +62,7 @@ def write(
                 }
             )
             each(film)
-            if len(rows) == 8 * BATCH:
+            if len(rows) == _GROUP:
                 _flush(writer, rows, schema)
         _flush(writer, rows, schema)
 

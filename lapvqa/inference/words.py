@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from lapvqa.errors import ConfigError
 from lapvqa.evaluation.head_training import HEAD
 from lapvqa.evaluation.image_encoder import OwnEncoder
 from lapvqa.evaluation.results import EXTRA
-from lapvqa.evaluation.visual_tokens import ENCODER
+from lapvqa.evaluation.visual_tokens import ENCODER, VisualTokens
 from lapvqa.evaluation.writing import as_sample, write
 from lapvqa.heads import checkpoint
 from lapvqa.heads.text import of_size
@@ -37,8 +37,7 @@ class Captioner:
         self, model: CaptioningModel, reader: Reader, computer: Computer, max_new_tokens: int
     ) -> None:
         self.model, self.reader = model.to(computer.device).eval(), reader
-        self.computer = computer
-        self.max_new_tokens = max_new_tokens
+        self.computer, self.max_new_tokens = computer, max_new_tokens
 
     @classmethod
     def load(
@@ -51,8 +50,8 @@ class Captioner:
     ) -> Captioner:
         """Open a model's folder; CheckpointError if its objective writes no reports."""
         machine = machine or Machine()
-        reader = Reader(machine.workers, params)
         computer = Computer(choose_device(machine))
+        reader = Reader(machine.workers, params)
         return cls(load_captioner(Path(folder)), reader, computer, max_new_tokens)
 
     def stream(self, sources: Source | Iterable[Source]) -> Iterator[tuple[Film, str | None]]:
@@ -61,19 +60,21 @@ class Captioner:
 
     def of_stored(self, pixels: Pixels) -> list[str]:
         """Return the report of each stored image uint8 [k, 384, 384]."""
+        images = self.computer.put(pixels)
         return write_reports(
-            self.model,
-            self.computer.put(pixels),
-            computer=self.computer,
-            max_new_tokens=self.max_new_tokens,
+            self.model, images, computer=self.computer, max_new_tokens=self.max_new_tokens
         )
 
 
 class Answerer:
     """The VQA head of an evaluation over the encoder that it was trained on."""
 
-    def __init__(self, encoder: Encoder, head: VQAHead, max_new_tokens: int) -> None:
+    def __init__(
+        self, encoder: Encoder, head: VQAHead, max_new_tokens: int, *, grid: int = 0
+    ) -> None:
+        """``grid``: see ``Encoder.of_stored``."""
         self.encoder, self.head, self.max_new_tokens = encoder, head, max_new_tokens
+        self._grid = grid
 
     @classmethod
     def load(cls, encoder: Encoder, results: str | Path) -> Answerer:
@@ -90,7 +91,8 @@ class Answerer:
         sizes = {name: int(protocol[f"head_{name}"]) for name in ("d_model", "num_layers", "nhead")}
         path = folder / EXTRA / HEAD
         head = checkpoint.load(of_size(VQAHead, **sizes), path, vis_dim=encoder.width).head
-        return cls(encoder, head, int(protocol["max_new_tokens"]))
+        grid = int(protocol.get("recipe_token_grid", 0))
+        return cls(encoder, head, int(protocol["max_new_tokens"]), grid=grid)
 
     def stream(
         self, sources: Source | Iterable[Source], question: str
@@ -115,16 +117,12 @@ class Answerer:
     def of_stored(self, pixels: Pixels, question: str) -> list[str]:
         """Return the answer about each stored image uint8 [k, 384, 384]."""
         samples = [as_sample((number,), question, "") for number in range(len(pixels))]
-        tokens = _Tokens(self.encoder, pixels)
-        return write(self.head, tokens, samples, max_new_tokens=self.max_new_tokens)
-
-
-class _Tokens:
-    """Pooled tokens of a few films, rounded as the store of the evaluations rounds them."""
-
-    def __init__(self, encoder: Encoder, pixels: Pixels) -> None:
-        self.computer = encoder.computer
-        self._values = self.computer.put(encoder.of_stored(pixels, kind="pooled")).float()
-
-    def of(self, numbers: Sequence[int]) -> Tensor:
-        return self._values[list(numbers)]
+        computer = self.encoder.computer
+        # Rounded to half precision, as the evaluations' store keeps them.
+        kept = self.encoder.of_stored(pixels, kind="pooled", grid=self._grid)
+        tokens = VisualTokens(
+            self.encoder.model, lambda numbers: kept[list(numbers)], Tensor.float, computer,
+            trained=False,
+        )  # fmt: skip
+        with computer.inference():
+            return write(self.head, tokens, samples, max_new_tokens=self.max_new_tokens)

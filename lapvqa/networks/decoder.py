@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lapvqa.networks.encoder import INIT_STD, NORM_EPS, Embedding, Linear, Mlp, init_linears
+from lapvqa.networks.encoder import (
+    INIT_STD,
+    NORM_EPS,
+    Embedding,
+    LayerNorm,
+    Linear,
+    Mlp,
+    init_linears,
+)
 
 GPT2_VOCABULARY = 50257
 MAX_LENGTH = 512
@@ -169,9 +177,9 @@ class TextBlock(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm1 = LayerNorm(width, eps=NORM_EPS)
         self.attn = CausalAttention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm2 = LayerNorm(width, eps=NORM_EPS)
         self.mlp = Mlp(width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -192,11 +200,11 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm1 = LayerNorm(width, eps=NORM_EPS)
         self.attn = CausalAttention(width, heads)
-        self.norm_cross = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm_cross = LayerNorm(width, eps=NORM_EPS)
         self.cross = CrossAttention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm2 = LayerNorm(width, eps=NORM_EPS)
         self.mlp = Mlp(width)
 
     def forward(self, x: Tensor, visual: Tensor) -> Tensor:
@@ -205,6 +213,10 @@ class DecoderBlock(nn.Module):
         x = x + self.cross(self.norm_cross(x), self.cross.memory(visual))
         mapped: Tensor = x + self.mlp(self.norm2(x))
         return mapped
+
+    def remember(self, visual: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values [B, H, M, K] of visual tokens [B, M, D]."""
+        return self.cross.memory(visual)
 
     def extend(self, x: Tensor, tokens: Tensor, memory: Tensor, position: int) -> Tensor:
         """Do what ``forward`` does for tokens [R, T, D] that follow those in the cache."""
@@ -240,7 +252,7 @@ class CaptionDecoder(nn.Module):
         self.visual_proj = Linear(visual_width, width)
         self.text_blocks = nn.ModuleList(TextBlock(width, heads) for _ in range(text_depth))
         self.blocks = nn.ModuleList(DecoderBlock(width, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm = LayerNorm(width, eps=NORM_EPS)
         self.init_weights()
 
     @property
@@ -292,7 +304,7 @@ class CaptionDecoder(nn.Module):
         sizes = (len(layers), 2, batch, self.heads)
         memory = projected.new_empty((*sizes, count, head_width))
         for block, keys_values in zip(layers, memory, strict=True):
-            keys_values[0], keys_values[1] = block.cross.memory(projected)
+            keys_values[0], keys_values[1] = block.remember(projected)
         total = len(self.text_blocks) + len(layers)
         return Cache(projected.new_empty((total, *sizes[1:], length, head_width)), memory)
 

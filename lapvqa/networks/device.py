@@ -49,11 +49,7 @@ def choose_device(machine: Machine, local_rank: int = 0) -> torch.device:
         if not torch.cuda.is_available():
             refuse_unusable_gpu()
             return torch.device("cpu")
-        return (
-            torch.device("cuda", local_rank)
-            if machine.training.processes > 1
-            else torch.device("cuda")
-        )
+        return _own_gpu(torch.device("cuda"), machine, local_rank)
     if machine.training.processes > 1 and ":" in machine.device:
         raise ConfigError(
             f"local.yaml: device is {machine.device!r}, but each of training.processes "
@@ -61,7 +57,7 @@ def choose_device(machine: Machine, local_rank: int = 0) -> torch.device:
             hint="set device: cuda; CUDA_VISIBLE_DEVICES says which ones there are",
         )
     try:
-        device = torch.device(machine.device)
+        device = _own_gpu(torch.device(machine.device), machine, local_rank)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         if machine.device.startswith("cuda") and not torch.cuda.is_available():
@@ -73,16 +69,30 @@ def choose_device(machine: Machine, local_rank: int = 0) -> torch.device:
     return device
 
 
+def _own_gpu(device: torch.device, machine: Machine, local_rank: int) -> torch.device:
+    """Return the GPU of one of several processes, where ``device`` names none of them."""
+    if str(device) == "cuda" and machine.training.processes > 1:
+        return torch.device("cuda", local_rank)
+    return device
+
+
 def make_deterministic(*, threads: int, exact: bool = True) -> None:
     """Make equal inputs give equal bits on ``threads`` CPU threads; another number differs.
 
-    With ``exact`` false a GPU may use faster kernels, which sum in any order.
+    With ``exact`` false a GPU may use faster kernels, which sum in any order. What is compiled
+    needs ``compile_deterministically`` besides.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its start
-    torch.use_deterministic_algorithms(exact)
+    # use_deterministic_algorithms sets the same and imports the compiler, for a second and more.
+    torch.set_deterministic_debug_mode("error" if exact else "default")
     # Otherwise torch fills uninitialised memory; nothing here reads what it has not written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_num_threads(threads)
+
+
+def compile_deterministically() -> None:
+    """Have the compiler's kernels be as exact as ``make_deterministic`` has all others be."""
+    torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
 
 
 def require_compiler(device: torch.device) -> None:
@@ -166,7 +176,7 @@ class Computer:
 
     def put(self, values: NDArray[Any] | Tensor) -> Tensor:
         """Return values on the device; the copy is not waited for."""
-        return self._pinned(values).to(self.device, non_blocking=True)
+        return self.pinned(values).to(self.device, non_blocking=True)
 
     def ahead(self, read: Callable[[T], NDArray[Any]], parts: Iterable[T]) -> Generator[Tensor]:
         """Yield what ``read`` returns for each part, on the device; the next is read meanwhile.
@@ -187,7 +197,7 @@ class Computer:
             pool.shutdown(cancel_futures=True)
 
     def _read(self, read: Callable[[T], NDArray[Any]], part: T) -> Tensor:
-        return self._pinned(read(part))
+        return self.pinned(read(part))
 
     def rows(self, taken: Callable[[], float] = lambda: 0.0) -> int:
         """Return how many rows to compute at a time; of one machine always the same number.
@@ -200,7 +210,8 @@ class Computer:
         memory = torch.cuda.get_device_properties(self.device).total_memory
         return rows_within(memory / 2, taken())
 
-    def _pinned(self, values: NDArray[Any] | Tensor) -> Tensor:
+    def pinned(self, values: NDArray[Any] | Tensor) -> Tensor:
+        """Return values in page-locked memory, if a GPU shall copy them."""
         tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
         if self.device.type != "cuda" or tensor.is_pinned() or tensor.is_cuda:
             return tensor

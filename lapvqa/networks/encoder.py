@@ -36,6 +36,17 @@ class Embedding(nn.Embedding):
         """Do nothing; see ``init_weights`` of the model."""
 
 
+class LayerNorm(nn.LayerNorm):
+    """A norm whose parameters follow the precision of its input, whatever a shard is kept in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., D] to [..., D]."""
+        if x.dtype == self.weight.dtype:
+            return super().forward(x)
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+
+
 def init_linears(module: nn.Module) -> None:
     """Set every projection below ``module`` to Xavier-uniform weights and zero biases.
 
@@ -105,9 +116,9 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm1 = LayerNorm(width, eps=NORM_EPS)
         self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm2 = LayerNorm(width, eps=NORM_EPS)
         self.mlp = Mlp(width)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
@@ -151,7 +162,7 @@ class VisionEncoder(nn.Module):
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + grid * grid, width))
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm = LayerNorm(width, eps=NORM_EPS)
         self.register_buffer("pooling", pooling_matrix(grid, pooled_grid), persistent=False)
         self.init_weights()
 

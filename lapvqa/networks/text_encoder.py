@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lapvqa.networks.decoder import GPT2_VOCABULARY, MAX_LENGTH
-from lapvqa.networks.encoder import INIT_STD, NORM_EPS, Block, Embedding, init_linears
+from lapvqa.networks.encoder import INIT_STD, NORM_EPS, Block, Embedding, LayerNorm, init_linears
 
 
 class TextEncoder(nn.Module):
@@ -34,7 +34,7 @@ class TextEncoder(nn.Module):
         self.token_embed = Embedding(vocabulary, width)
         self.pos_embed = nn.Parameter(torch.empty(max_length, width))
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm = LayerNorm(width, eps=NORM_EPS)
         init_linears(self)
         nn.init.normal_(self.token_embed.weight, std=INIT_STD)
         nn.init.normal_(self.pos_embed, std=INIT_STD)

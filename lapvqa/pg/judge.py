@@ -149,6 +149,11 @@ class GroundingTaskHead(TaskHead[VisualGroundingHead, Boxes]):
         targets = torch.from_numpy(to_centred([sample.target for sample in samples])).float()
         return grounding_loss(_boxes(head, tokens, samples), tokens.computer.put(targets))
 
+    def reads(self, numbers: Sequence[int]) -> list[Sequence[int]]:
+        """Return the samples' images."""
+        train = self._splits["train"]
+        return [[train[number].number for number in numbers]]
+
     def score(self, head: VisualGroundingHead, tokens: VisualTokens) -> float:
         """Return the mIoU of the validation phrases."""
         return self._overlaps(head, tokens)["miou"]

@@ -23,7 +23,7 @@ from lapvqa.images import transforms
 from lapvqa.networks.allocation_counter import AllocationCounter, Workspace
 from lapvqa.networks.decoder import GPT2_VOCABULARY
 from lapvqa.params import PretrainParams
-from lapvqa.pretrain.compiled_blocks import kept
+from lapvqa.pretrain.compiled_blocks import Like, kept
 from lapvqa.pretrain.distributed import World
 from lapvqa.pretrain.inputs import Inputs
 from lapvqa.pretrain.model import initial_model
@@ -133,12 +133,6 @@ def _compiled(peak: Peak, blocks: Sequence[_Called], on_gpu: bool) -> Peak:
     return Peak(size, peak.moment, purposes)
 
 
-def _without_content(tensor: Tensor) -> Tensor:
-    """Return a tensor of the same kind that keeps nothing alive."""
-    made = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-    return made.requires_grad_(tensor.requires_grad)
-
-
 class _FakeStep:
     """A training step on fake tensors; the counter must be on."""
 
@@ -183,8 +177,8 @@ class _FakeStep:
     def _note_block(self, purpose: str, block: nn.Module, arguments: tuple[Any, ...]) -> None:
         """Note the first call of a block: what another micro-batch's keeps is gone before."""
         if torch.is_grad_enabled() and all(one.block is not block for one in self.blocks):
-            empty = tree_map_only(Tensor, _without_content, arguments)
-            self.blocks.append(_Called(block, empty, purpose))
+            alike = tree_map_only(Tensor, Like.of, arguments)
+            self.blocks.append(_Called(block, alike, purpose))
 
     def _parts(self) -> tuple[tuple[nn.Module, str], ...]:
         return (self.model.vision_encoder, "encoder"), (self.model.text_side, "decoder")

@@ -67,7 +67,7 @@ class Checkpoints:
             pending.result()
 
     def _write(self, step: int, state: State) -> None:
-        path = self.folder / f"state-{step:09d}.pt"
+        path = self._path(step)
         with storage.atomic_path(path) as temporary, temporary.open("wb") as handle:
             hashing = _Hashing(handle)
             torch.save(state, cast("IO[bytes]", hashing))
@@ -83,11 +83,18 @@ class Checkpoints:
             if at_most is not None and int(manifest.stem.removeprefix("state-")) > at_most:
                 continue
             if _is_complete(manifest):
-                state: State = torch.load(
-                    manifest.with_suffix(".pt"), map_location="cpu", weights_only=True
-                )
-                return state
+                return _load(manifest.with_suffix(".pt"))
         return None
+
+    def mapped(self, step: int) -> State:
+        """Return the state after ``step`` steps, found whole by another process.
+
+        Its tensors are read where they are used, from memory that all processes share.
+        """
+        return _load(self._path(step), mapped=True)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"state-{step:09d}.pt"
 
     def prune(self, keep: int) -> None:
         """Delete all but the newest ``keep`` states."""
@@ -144,6 +151,11 @@ def restore_generators(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def _load(path: Path, *, mapped: bool = False) -> State:
+    state: State = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    return state
 
 
 def _is_complete(manifest: Path) -> bool:

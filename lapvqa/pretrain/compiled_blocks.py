@@ -8,6 +8,7 @@ graph is made from fake tensors, so no compiler is needed and no memory taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,14 +25,28 @@ Context = Callable[[], Any]
 """Makes the context that the block is computed in, such as autocast."""
 
 
+@dataclass(frozen=True)
+class Like:
+    """A tensor as far as its bytes go: it keeps nothing, and nobody counts it."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    requires_grad: bool
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Like:
+        """Return what ``tensor`` is like."""
+        return cls(tensor.shape, tensor.dtype, tensor.requires_grad)
+
+
 def kept(block: nn.Module, arguments: Sequence[Any], context: Context, *, compiled: bool) -> int:
     """Return the bytes that stay for the backward pass, the block's weights left out.
 
-    ``arguments``: of ``forward``; of tensors only shape, dtype and gradient matter.
+    ``arguments``: of ``forward``, tensors or what they are like.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:
-        inputs = tree_map_only(Tensor, _empty, list(arguments))
+        inputs = tree_map_only((Tensor, Like), _empty, list(arguments))
         weights = {name: _empty(one) for name, one in block.named_parameters()}
         weights |= {name: _empty(one) for name, one in block.named_buffers()}
         find = _kept_compiled if compiled else _kept_eagerly
@@ -41,7 +56,7 @@ def kept(block: nn.Module, arguments: Sequence[Any], context: Context, *, compil
     return sum(size for storage, size in found.items() if storage not in ours)
 
 
-def _empty(tensor: Tensor) -> Tensor:
+def _empty(tensor: Tensor | Like) -> Tensor:
     made = torch.empty(tensor.shape, dtype=tensor.dtype)
     return made.requires_grad_(tensor.requires_grad)
 

@@ -6,18 +6,27 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from lapvqa.errors import ConfigError
 from lapvqa.machine import Strategy
+
+_LIMIT = timedelta(hours=6)
+"""How long a process waits for the others. Not for deaths, which torchrun notices in seconds, but
+longer than it takes one of them to read all shards for their digests, or to write a large state."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,11 @@ class World:
     def is_main(self) -> bool:
         """Whether this process writes and reports."""
         return self.rank == 0
+
+    @property
+    def is_first_of_node(self) -> bool:
+        """Whether this process looks at its machine's files for all of them."""
+        return self.local_rank == 0
 
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean of a number over the processes: float64, still on its device."""
@@ -99,9 +113,9 @@ def process_group(device: torch.device) -> Iterator[World]:
     if device.type == "cuda":
         device = torch.device("cuda", local_rank if device.index is None else device.index)
         torch.cuda.set_device(device)
-        dist.init_process_group("nccl", device_id=device)
+        dist.init_process_group("nccl", device_id=device, timeout=_LIMIT)
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=_LIMIT)
     yield World(dist.get_rank(), dist.get_world_size(), local_rank)
     dist.destroy_process_group()
 
@@ -114,46 +128,69 @@ def is_lost_peer(error: RuntimeError) -> bool:
 def distribute(
     module: nn.Module, world: World, strategy: Strategy, device: torch.device
 ) -> nn.Module:
-    """Return ``module`` wrapped so that its backward pass averages gradients over the processes.
+    """Return ``module`` on ``device``, so wrapped that its backward pass averages gradients.
 
     With ``ddp`` each process keeps a full copy; ``fsdp`` (FSDP2) shards parameters block by block,
-    for models that do not fit.
+    for models that do not fit: its weights are those of the main process, and no device ever holds
+    more than one of its tensors whole.
     """
     if world.size == 1:
-        return module
+        return module.to(device)
     if strategy == "ddp":
         return DistributedDataParallel(
-            module,
+            module.to(device),
             device_ids=[device] if device.type == "cuda" else None,
             forward_sync_buffers=False,  # they are constants
         )
-    # Autocast chooses the precision; sharding must not choose another.
-    policy = MixedPrecisionPolicy(cast_forward_inputs=False)
+    whole = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    module.to("meta")
     mesh = init_device_mesh(device.type, (world.size,))
     for part in module.modules():
         if isinstance(part, nn.ModuleList):
             for block in part:
-                fully_shard(block, mesh=mesh, mp_policy=policy)
+                fully_shard(block, mesh=mesh, mp_policy=precision_of_blocks(device))
+                for method in _FORWARD_OF_BLOCKS:
+                    if hasattr(block, method):
+                        register_fsdp_forward_method(block, method)
     scalars = {parameter for parameter in module.parameters() if parameter.ndim == 0}
-    # Scalars cannot be sharded: ``average_scalars`` sees to their gradients.
+    # Scalars cannot be sharded: ``average_scalars`` sees to their gradients. All else outside the
+    # blocks is added to the residual stream or makes logits: autocast chooses its precision.
+    policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     fully_shard(module, mesh=mesh, mp_policy=policy, ignored_params=scalars)
+    if hasattr(module, "write"):
+        register_fsdp_forward_method(module, "write")
+    module.to_empty(device=device)
+    for name, target in [*module.named_parameters(), *module.named_buffers()]:
+        # Of a tensor alone the main process sends each its part.
+        value = whole[name].detach().to(device) if world.is_main else None
+        _scatter(target, torch.empty(target.shape, device=device) if value is None else value)
     return module
 
 
-@contextlib.contextmanager
-def unsharded(module: nn.Module) -> Iterator[None]:
-    """Hold full parameters, for calls that are not the forward pass that FSDP watches.
+_FORWARD_OF_BLOCKS = ("extend", "remember")
+"""Methods of blocks, besides ``forward``, for which FSDP gathers their parameters."""
 
-    Every process must enter.
+
+def precision_of_blocks(device: torch.device) -> MixedPrecisionPolicy:
+    """Return what FSDP gathers the parameters of blocks in: bf16 on a GPU.
+
+    Half of what is sent, and no second copy beside each rank's float32 (autocast keeps one of every
+    weight that it casts). Gradients are added up in float32.
     """
-    sharded = [part for part in module.modules() if isinstance(part, FSDPModule)]
-    for part in sharded:
-        part.unshard()
-    try:
-        yield
-    finally:
-        for part in sharded:
-            part.reshard()
+    dtype = torch.bfloat16 if device.type == "cuda" else None
+    return MixedPrecisionPolicy(
+        param_dtype=dtype, reduce_dtype=dtype and torch.float32, cast_forward_inputs=False
+    )
+
+
+@torch.no_grad()
+def _scatter(target: Tensor, value: Tensor) -> None:
+    """Give ``target``, sharded or not, the value of the main process."""
+    if isinstance(target, DTensor):
+        target.copy_(distribute_tensor(value, target.device_mesh, target.placements))
+    else:
+        dist.broadcast(value, 0)
+        target.copy_(value)
 
 
 def average_scalars(module: nn.Module, world: World) -> None:

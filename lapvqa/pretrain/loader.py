@@ -53,8 +53,10 @@ class Corpus:
     excluded: int = 0
 
 
-def read_corpus(project: Project) -> Corpus:
+def read_corpus(project: Project, *, verify: bool = True) -> Corpus:
     """Read the pairs of train and validate.
+
+    ``verify``: look at the digests of the shards, unless another process of this machine does.
 
     Raises SourceError if there is nothing to train on, SchemaError if a shard is damaged.
     """
@@ -78,7 +80,8 @@ def read_corpus(project: Project) -> Corpus:
         )
     digest = digest_pairs(train + validate)
     store = ShardStore(project.images_dir)
-    verify_shards(project.images_dir, {pair.shard for pair in train + validate})
+    if verify:
+        verify_shards(project.images_dir, {pair.shard for pair in train + validate})
     return Corpus(train, validate, store, train_without + validate_without, digest, excluded)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lapvqa.networks.decoder import CaptionDecoder
-from lapvqa.networks.encoder import INIT_STD, NORM_EPS, Embedding, Linear, VisionEncoder
+from lapvqa.networks.encoder import INIT_STD, NORM_EPS, Embedding, LayerNorm, Linear, VisionEncoder
 from lapvqa.networks.text_encoder import TextEncoder
 from lapvqa.params import ModelParams
 
@@ -197,7 +197,7 @@ class CocaModel(CaptioningModel):
         super().__init__(params, text_depth=params.text_depth)
         width = params.decoder_width
         self.cls_token = nn.Parameter(nn.init.normal_(torch.empty(width), std=INIT_STD))
-        self.text_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.text_norm = LayerNorm(width, eps=NORM_EPS)
         self.image_proj = _projection(params.width, params.embed_dim)
         self.text_proj = _projection(width, params.embed_dim)
         self.logit_scale = nn.Parameter(torch.tensor(_CLIP_SCALE))

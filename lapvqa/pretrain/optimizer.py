@@ -57,16 +57,19 @@ def step_unless(optimizer: torch.optim.AdamW, fault: Tensor) -> None:
 
 
 def optimizer_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer
+    model: nn.Module, optimizer: torch.optim.Optimizer, *, keep: bool = True
 ) -> dict[str, dict[str, Tensor]]:
-    """Return the optimizer's state of each parameter by name: full tensors, on the CPU."""
-    return {
-        name: {
-            key: snapshot(full_tensor(value)) for key, value in optimizer.state[parameter].items()
-        }
-        for name, parameter in model.named_parameters()
-        if parameter in optimizer.state
-    }
+    """Return the optimizer's state of each parameter by name: full tensors, on the CPU.
+
+    Every process must call this; those that do not ``keep`` it get none.
+    """
+    states: dict[str, dict[str, Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            full = full_tensor(value)
+            if keep:
+                states.setdefault(name, {})[key] = snapshot(full)
+    return states
 
 
 def load_optimizer_state(

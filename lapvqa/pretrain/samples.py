@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
 from lapvqa.images.report_pairs import read_batch
 from lapvqa.networks.decoder import MAX_LENGTH
-from lapvqa.networks.generation import BEGIN, continue_prompts
+from lapvqa.networks.device import Computer
+from lapvqa.networks.generation import BEGIN
 from lapvqa.text.bpe import encoding
 
 if TYPE_CHECKING:
-    from lapvqa.pretrain.model import CaptioningModel
     from lapvqa.pretrain.trainer import Trainer
 
 SAMPLES_FILE = "samples.jsonl"
@@ -26,25 +26,22 @@ SAMPLES_FILE = "samples.jsonl"
 def append(trainer: Trainer, path: Path) -> None:
     """Add what the model now writes for the first studies of validate, beside their reports.
 
-    Does nothing for a model that does not write. A resumed run may repeat an epoch's line.
+    Does nothing for a model that does not write. Every process must call this. A resumed run may
+    repeat an epoch's line.
     """
     count = trainer.params.samples
     pairs = trainer.corpus.validate[:count] or trainer.corpus.train[:count]
     if not trainer.model.writes:
         return
-    model = cast("CaptioningModel", trainer.model).eval()
+    trainer.model.eval()
     inputs = trainer.preparer.for_validation(
         read_batch(pairs, range(len(pairs)), trainer.corpus.store)
     )
     begin = int(trainer.vocabulary.number(torch.tensor(BEGIN)))
     longest = max(len(pair.token_ids) for pair in trainer.corpus.train)
-    with torch.no_grad():
-        written = continue_prompts(
-            model.decoder,
-            model.vision_encoder(inputs.images),
-            torch.full((len(pairs), 1), begin, device=trainer.device),
-            max_new_tokens=min(longest, MAX_LENGTH - 1),
-            end=begin,
+    with Computer(trainer.device, trainer.params.attention).inference():
+        written = trainer.objective.write(
+            inputs.images, begin, longest=min(longest, MAX_LENGTH - 1)
         )
     if not trainer.world.is_main:
         return

@@ -1,7 +1,8 @@
 """Weights that a training goes on from, or that its encoder begins with.
 
 ``pretrain.init`` names a folder of a ViT within the project, ours or of timm or transformers, whose
-weights file has the sha256 ``init_sha256``. Whom they have seen is known of our own alone.
+weights file has the sha256 ``init_sha256``. Whom they have seen is known of our own alone; what a
+first training began with, the members of all that go on from it say.
 
 ``pretrain.continue_from`` names weights of a whole model by their sha256. They lie in
 .lapvqa/starts/<sha256>/, with the members of all trainings behind them; `lapvqa retrain` puts them
@@ -36,6 +37,9 @@ from lapvqa.schemas import MEMBERS, MEMBERS_FILE
 
 _FILES = (ENCODER_FILE, SAFETENSORS_FILE, "model.safetensors", "pytorch_model.bin")
 
+_BEGAN_WITH = b"began_with"
+"""In the metadata of members, which follow the weights from training to training."""
+
 Normalisation = tuple[Sequence[float], Sequence[float]]
 
 
@@ -65,10 +69,10 @@ def find_start(params: PretrainParams, project: Project) -> Start | None:
     Raises MissingArtifactError if it is not here, CheckpointError if its bytes are others,
     SplitLeakError if it has seen what is no training data now.
     """
-    if params.init is not None:
-        return _find_init(project.root / params.init, params.init_sha256, project)
     if params.continue_from is None:
-        return None
+        if params.init is None:
+            return None
+        return _find_init(project.root / params.init, params.init_sha256, project)
     folder = project.start(params.continue_from)
     weights, members = folder / LAST_FILE, folder / MEMBERS_FILE
     if not (weights.exists() and members.exists()):
@@ -85,7 +89,7 @@ def find_start(params: PretrainParams, project: Project) -> Start | None:
         )
     if fault := no_longer_training(project, members):
         raise SplitLeakError(fault, hint="`lapvqa retrain --from scratch`")
-    return Start(weights, storage.read_table(members, MEMBERS, made_by="pretrain"))
+    return _known_by(weights, members)
 
 
 def _find_init(path: Path, expected: str | None, project: Project) -> Start:
@@ -109,7 +113,14 @@ def _find_init(path: Path, expected: str | None, project: Project) -> Start:
         return Start(weights, MEMBERS.empty_table(), True, _normalisation(folder), found)
     if fault := no_longer_training(project, own):
         raise SplitLeakError(fault, hint="begin with other weights")
-    return Start(weights, storage.read_table(own, MEMBERS, made_by="pretrain"), True)
+    return _known_by(weights, own, encoder_alone=True)
+
+
+def _known_by(weights: Path, members: Path, *, encoder_alone: bool = False) -> Start:
+    """Return weights and whom they have seen; what they once began with is known of no one."""
+    table = storage.read_table(members, MEMBERS, made_by="pretrain")
+    unknown = (table.schema.metadata or {}).get(_BEGAN_WITH)
+    return Start(weights, table, encoder_alone, unknown=unknown.decode() if unknown else None)
 
 
 def _normalisation(folder: Path) -> Normalisation | None:
@@ -169,5 +180,7 @@ def with_members(own: pa.Table, start: Start | None) -> pa.Table:
         known["role"] = "train" if "train" in (known["role"], row["role"]) else row["role"]
     for study in start.studies():
         rows[study]["first_step"] = 1
-    table = pa.Table.from_pylist(list(rows.values()), schema=MEMBERS)
+    facts = {_BEGAN_WITH: start.unknown.encode()} if start.unknown else None
+    schema = MEMBERS.with_metadata(facts)
+    table = pa.Table.from_pylist(list(rows.values()), schema=schema)
     return table.sort_by([("role", "ascending"), ("study_key", "ascending")])

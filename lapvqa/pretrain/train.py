@@ -23,8 +23,8 @@ from lapvqa.networks.device import choose_device, make_deterministic, require_co
 from lapvqa.networks.weights import serialise
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import history, launch, members, memory, samples
-from lapvqa.pretrain.checkpoint import Checkpoints, prune_runs
-from lapvqa.pretrain.distributed import World, unsharded
+from lapvqa.pretrain.checkpoint import Checkpoints, State, prune_runs
+from lapvqa.pretrain.distributed import World
 from lapvqa.pretrain.files import EPOCHS_DIR, LAST_FILE, MODEL_FILE, TRAINING_FILE
 from lapvqa.pretrain.history import HISTORY_FILE
 from lapvqa.pretrain.loader import Corpus, read_corpus
@@ -58,7 +58,7 @@ def run(params: PretrainParams, job: Job) -> Counts:
 def train(params: PretrainParams, job: Job, world: World) -> None:
     """Train as one of the processes of ``world``."""
     make_deterministic(threads=job.computing.cpu_threads, exact=params.deterministic)
-    corpus = read_corpus(job.project)
+    corpus = read_corpus(job.project, verify=world.is_first_of_node)
     if corpus.excluded and world.is_main:
         job.recorder.say(f"{corpus.excluded} images are left out: a test set has them too")
     start = find_start(params, job.project)
@@ -72,7 +72,7 @@ def train(params: PretrainParams, job: Job, world: World) -> None:
     )
     folder = job.project.work_dir("pretrain") / digest
     with Checkpoints(folder, keep=params.keep_checkpoints) as checkpoints:
-        state = checkpoints.newest()
+        state = newest_state(checkpoints, world)
         if state is not None:
             trainer.load_state(state)
             if world.is_main:
@@ -89,6 +89,13 @@ def train(params: PretrainParams, job: Job, world: World) -> None:
     if world.is_main:
         write_results(trainer, last, job.project, folder, start)
         prune_runs(job.project.work_dir("pretrain"), current=digest)
+
+
+def newest_state(checkpoints: Checkpoints, world: World) -> State | None:
+    """Return the newest whole state; the main process alone looks at its digest."""
+    own = checkpoints.newest() if world.is_main else None
+    step: int | None = world.gather(None if own is None else own["step"])[0]
+    return own if world.is_main or step is None else checkpoints.mapped(step)
 
 
 @contextlib.contextmanager
@@ -128,8 +135,7 @@ def _after_epoch(trainer: Trainer, folder: Path) -> None:
             path = folder / EPOCHS_DIR / f"model_epoch{epoch:03d}.pt"
             storage.write_bytes(path, serialise(weights))
     if params.samples:
-        with unsharded(trainer.objective.module):
-            samples.append(trainer, folder / samples.SAMPLES_FILE)
+        samples.append(trainer, folder / samples.SAMPLES_FILE)
 
 
 def write_results(

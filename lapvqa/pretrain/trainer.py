@@ -7,6 +7,7 @@ weights, optimizer and history as one that was never interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -20,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lapvqa.errors import CheckpointError, TrainingError
 from lapvqa.images.report_pairs import Pair, read_batch
 from lapvqa.machine import Training
-from lapvqa.networks.device import attention_by, check_attention
+from lapvqa.networks.device import attention_by, check_attention, compile_deterministically
 from lapvqa.networks.vocabulary import CutVocabulary
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain import history
@@ -101,17 +102,18 @@ class Trainer:
         self.world = world or World()
         self.training = training or Training()
         self.vocabulary = CutVocabulary(pair.token_ids for pair in corpus.train)
-        self.model = initial_model(params.model, seed=params.seed, objective=params.objective)
-        if start is None:
+        sends = self.world.is_main or self.training.strategy == "ddp"
+        with contextlib.nullcontext() if sends else torch.device("meta"):  # it gets its shards
+            self.model = initial_model(params.model, seed=params.seed, objective=params.objective)
+        if start is None or not sends:
             self.vocabulary.cut(self.model)
         else:
             load(start, self.model, self.vocabulary)
-        self.model.to(device)
         self._prepare_blocks()
         kind = OBJECTIVES[params.objective]
         self.preparer = Preparer(params, self.vocabulary, device, hides_words=kind.hides_words)
         self.objective = kind(
-            self.model, params, self.vocabulary.log_count.to(device),
+            self.model, params, self.vocabulary.log_count,
             self.world, self.training.strategy, device,
         )  # fmt: skip
         self.optimizer = build_optimizer(self.model, params)
@@ -150,6 +152,7 @@ class Trainer:
     def _prepare_blocks(self) -> None:
         self.model.vision_encoder.checkpointing = self.params.checkpoint_activations
         if self.params.compile:
+            compile_deterministically()
             for module in self.model.modules():
                 if isinstance(module, nn.ModuleList):
                     for block in module:
@@ -318,9 +321,8 @@ class Trainer:
         """Return all that a later process needs to continue; every process must call this."""
         progress = self.progress
         return {
-            # First: it lets FSDP shard again what validation has unsharded.
             "model": self.weights(),
-            "optimizer": optimizer_state(self.model, self.optimizer),
+            "optimizer": optimizer_state(self.model, self.optimizer, keep=self.world.is_main),
             "random": generator_states(),
             "run": self.run,
             "data_digest": self.corpus.digest,

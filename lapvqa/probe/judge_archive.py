@@ -47,8 +47,9 @@ def judge(run: Evaluation[ProbeArchiveParams]) -> Counts:
     encoders = run.encoders.load()
     means = features.means(encoders, images.digests, images.read, job=run.job)
     predictions, protocol = predict(
-        dataset, means, c_grid=params.c_grid, workers=run.job.machine.workers
-    )
+        dataset, means, c_grid=params.c_grid, workers=run.job.machine.workers,
+        extra=run.empty_extra(),
+    )  # fmt: skip
     if not predictions.num_rows:
         return run.not_computed(f"{UNDEFINED} ({labels.source})")
     protocol |= {

@@ -10,10 +10,12 @@ from lapvqa.report.page_results import flatten
 
 _OBJECTIVES = {
     "captioning": "writes the report of a film",
+    "coca": "writes the report of a film, and tells which report belongs to which film (CoCa)",
     "contrastive": "tells which report belongs to which film (InfoNCE)",
     "sigmoid": "tells of each film and report whether they belong together (SigLIP)",
 }
 _SHORT = 16
+_WRITERS = ("captioning", "coca")
 _KNOWN = ("objective", "encoder_of", "init_seed", "model", "input", "output", "training",
           "files", "sha256")  # fmt: skip
 
@@ -67,12 +69,12 @@ def _files(card: Mapping[str, Any]) -> Iterator[CardFile]:
 def _network(card: Mapping[str, Any]) -> str:
     sizes = card["model"]
     second = (
-        f"a decoder of {sizes['decoder_depth']} blocks, width {sizes['decoder_width']}"
-        if card["objective"] == "captioning"
-        else f"a text encoder of {sizes['text_depth']} blocks, width {sizes['text_width']}"
+        f"a decoder of depth {sizes['decoder_depth']}, width {sizes['decoder_width']}"
+        if card["objective"] in _WRITERS
+        else f"a text encoder of depth {sizes['text_depth']}, width {sizes['text_width']}"
     )
     return (
-        f"vision transformer of {sizes['depth']} blocks, width {sizes['width']}, {sizes['heads']} "
+        f"vision transformer of depth {sizes['depth']}, width {sizes['width']}, {sizes['heads']} "
         f"heads; {sizes['image_size']} x {sizes['image_size']} pixels in patches of "
         f"{sizes['patch_size']}. Trained with {second}."
     )

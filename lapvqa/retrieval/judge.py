@@ -41,6 +41,7 @@ def judge(run: Evaluation[RetrievalParams]) -> Counts:
     vocabulary = ReportWords(tokens[TRAIN], params.most_words)
     words = {split: vocabulary.vectors(tokens[split]) for split in SPLITS}
     ends = np.cumsum([len(studies[split]) for split in SPLITS])[:-1]
+    run.empty_extra()
     encoders = run.encoders.load()
     means = features.means(encoders, images.digests, images.read, job=run.job)
     shares = _shares(run, studies[TEST])

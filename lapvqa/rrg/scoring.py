@@ -57,7 +57,8 @@ PROTOCOL = {
     "empty_output_policy": "kept: no match and length 0 in BLEU, 0 in ROUGE, no finding asserted",
     "findings": list(labeler.FINDINGS),
     "bertscore_layer": f"{BERTSCORE_LAYER}, or the last of a smaller model",
-    "finding_labeler": "lapvqa.text.labeler: rules; only positive assertions count as predicted",
+    # A name that stands in results that were written; it stays where the code moves.
+    "finding_labeler": "lapvqa.rrg.labeler: rules; only positive assertions count as predicted",
     "finding_f1_macro": "mean over the findings that the truth shows; F1 without a true positive "
     "is 0, F1 of a finding neither true nor predicted is undefined",
 }

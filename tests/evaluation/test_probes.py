@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from jobs import make_job
 
 from lapvqa import storage
@@ -16,6 +17,7 @@ from lapvqa.datasets.pictures import read_image, read_or_none
 from lapvqa.errors import SourceError, SplitLeakError
 from lapvqa.evaluation import contract, evaluate, features
 from lapvqa.evaluation.evaluate import pipeline_encoders
+from lapvqa.machine import Machine
 from lapvqa.networks.device import ROWS_ON_CPU
 from lapvqa.probe import judge as probe_judge
 from lapvqa.probe.on_chexpert import TASK as CHEXPERT
@@ -62,7 +64,7 @@ def test_nih14_from_files_to_metrics(nih14_folder, params, project, machine, rec
 
 
 @pytest.mark.parametrize("evaluation", [CHEXPERT, NIH14])
-def test_same_input_same_bytes_with_and_without_the_cache(
+def test_same_input_same_bytes_with_and_without_the_cache_on_any_number_of_cores(
     evaluation, chexpert_folder, nih14_folder, params, project, machine, recorder
 ):
     task = evaluation.name
@@ -72,7 +74,8 @@ def test_same_input_same_bytes_with_and_without_the_cache(
     _, cached = results(project, task)
     for path in sorted(project.work_dir("features").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    run(evaluation, params, make_job(project, machine, recorder))
+    run(evaluation, params, make_job(project, Machine(workers=5, device="cpu"), recorder))
+    assert torch.get_num_threads() == 1
     _, fresh = results(project, task)
     assert first == cached == fresh
 
@@ -228,8 +231,6 @@ class TestFeatures:
     def test_mean_over_the_pooled_tokens_of_the_encoder(
         self, chexpert_folder, project, machine, recorder
     ):
-        import torch
-
         from lapvqa.evaluation.image_encoder import OwnEncoder
         from lapvqa.images.transforms import to_input
         from lapvqa.pretrain.files import load_encoder

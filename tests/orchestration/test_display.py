@@ -43,8 +43,8 @@ def test_bar_count_and_eta_fit_the_terminal_and_the_note_is_cut(width: int) -> N
 
 def test_before_the_first_count_the_line_says_how_long_it_took_last_time() -> None:
     text = "\n".join(shown(80))
-    assert "stage 2 of 2; last time 1 min 20 s" in text
-    assert "of about 1 min 20 s" in text
+    assert "starts (stage 2 of 2; last time 1 min 20 s; upstream export)" in text
+    assert "0 s, last time 1 min 20 s" in text
 
 
 def test_a_second_count_has_an_eta_of_its_own() -> None:

@@ -54,7 +54,7 @@ def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return all(torch.equal(mine[name], other[name]) for name in mine)
 
 
-@pytest.mark.parametrize("contender", [0, 2])
+@pytest.mark.parametrize("contender", [0, 2, 3])
 def test_looking_on_the_way_does_not_change_the_training(
     contender, params, project, recorder, tmp_path
 ):

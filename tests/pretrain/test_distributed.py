@@ -13,20 +13,26 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import SIZES, write_project
 from jobs import make_job
 from ruamel.yaml import YAML
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from lapvqa import storage
 from lapvqa.errors import EXIT_INTERRUPTED, EXIT_USER
 from lapvqa.machine import Machine, Training
+from lapvqa.networks.device import choose_device
 from lapvqa.params import PretrainParams
-from lapvqa.pretrain import launch, train
+from lapvqa.pretrain import distributed, launch, train
 from lapvqa.pretrain.checkpoint import Checkpoints
-from lapvqa.pretrain.distributed import World, process_group, unsharded
+from lapvqa.pretrain.distributed import World, process_group
+from lapvqa.pretrain.objectives import objective as objectives
 from lapvqa.pretrain.objectives.table import OBJECTIVES
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.project import Project
@@ -67,7 +73,7 @@ def found(trainer: Trainer, path: Path) -> dict[str, object]:
 def move(root: Path, trainer: Trainer, recorder: Recorder, until: int) -> None:
     """Continue from the newest state in root/moved, and leave another there."""
     with Checkpoints(root / "moved", keep=9) as checkpoints:
-        state = checkpoints.newest()
+        state = train.newest_state(checkpoints, trainer.world)
         if state is not None:
             trainer.load_state(state)
         trainer.world.require_same("step", trainer.progress.step)
@@ -76,6 +82,28 @@ def move(root: Path, trainer: Trainer, recorder: Recorder, until: int) -> None:
         if trainer.world.is_main:
             checkpoints.save(until, state)
     trainer.world.gather(None)  # the state is on disk before anyone reads it
+
+
+def losses_in_bf16(root: Path, world: World, strategy: str, recorder: Recorder) -> list[float]:
+    """Return the losses of steps in the precision that a GPU has: autocast, and FSDP's blocks."""
+    plain = distributed.precision_of_blocks
+
+    def as_on_a_gpu(_: torch.device) -> MixedPrecisionPolicy:
+        return plain(torch.device("cuda"))
+
+    def autocast(_: torch.device) -> torch.autocast:
+        return torch.autocast("cpu", dtype=torch.bfloat16)
+
+    with (
+        patch.object(distributed, "precision_of_blocks", as_on_a_gpu),
+        patch.object(objectives, "mixed_precision", autocast),
+    ):
+        trainer = build(root, "captioning", world, strategy)
+        take(trainer, recorder, 3)
+    if strategy == "fsdp":
+        kept = {one.dtype for one in trainer.model.parameters()}
+        assert kept == {torch.float32}, kept
+    return [one.loss for one in trainer.progress.history]
 
 
 def several(root: Path) -> None:
@@ -90,8 +118,11 @@ def several(root: Path) -> None:
                 name = f"{objective}-{strategy}"
                 results[name] = found(trainer, root / "found" / name)
                 if name == "captioning-fsdp":
-                    with unsharded(trainer.objective.module):
-                        train.samples.append(trainer, root / "samples-fsdp.jsonl")
+                    train.samples.append(trainer, root / "samples-fsdp.jsonl")
+        for strategy in STRATEGIES:
+            results[f"bf16-{strategy}"] = losses_in_bf16(root, world, strategy, recorder)
+        group: Any = dist.group.WORLD
+        results["limit"] = group._get_backend(CPU).options._timeout.total_seconds()
         for strategy, until in (("ddp", 4), ("fsdp", 6)):
             move(root, build(root, "contrastive", world, strategy), recorder, until)
         if world.is_main:
@@ -166,6 +197,35 @@ def test_a_state_moves_from_one_to_two_to_sharded_and_back(together: Path) -> No
 @pytest.mark.slow
 def test_sharded_parameters_write_the_same_samples(together: Path) -> None:
     assert (together / "samples-fsdp.jsonl").read_text() == (together / "samples.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_sharded_blocks_in_bf16_lose_nothing_against_autocast(together: Path) -> None:
+    results = json.loads((together / "results.json").read_text())
+    exact = results["captioning-fsdp"]["losses"][:3]
+    for strategy in STRATEGIES:
+        assert results[f"bf16-{strategy}"] == pytest.approx(exact, rel=5e-3)
+        assert results[f"bf16-{strategy}"] != exact
+    assert results["bf16-fsdp"] != results["bf16-ddp"]  # the policy was in force
+
+
+@pytest.mark.slow
+def test_processes_wait_longer_than_a_slow_disk_takes(together: Path) -> None:
+    assert json.loads((together / "results.json").read_text())["limit"] >= 3600
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether local.yaml says auto or cuda; nothing is ever put on the first one instead."""
+    touched: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", lambda *_, device: touched.append(device))
+    for named in ("auto", "cuda"):
+        machine = Machine.model_validate({"device": named, "training": {"processes": 4}})
+        chosen = [choose_device(machine, rank) for rank in range(4)]
+        assert [device.index for device in chosen] == [0, 1, 2, 3]
+    assert [device.index for device in touched] == [0, 1, 2, 3]
+    alone = choose_device(Machine(device="cuda"))
+    assert alone.type == "cuda"
 
 
 def test_processes_that_see_different_things_are_told_so() -> None:

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lapvqa.datasets.labelled import ProbeDataset, Rows
-from lapvqa.probe import judge, scoring
+from lapvqa.probe import head_file, judge, scoring
 from lapvqa.probe.linear import fit_and_predict
 
 LABELS = ("a", "b")
@@ -33,6 +33,17 @@ def test_equal_to_scikit_learns_pipeline_for_one_c():
         np.testing.assert_allclose(
             found.scores[:, label], model.predict_proba(x[150:])[:, 1], atol=1e-9
         )
+
+
+def test_the_kept_head_gives_the_same_probabilities(tmp_path):
+    x, y = problem()
+    y[:, 1] = 1  # one class: not defined
+    found = fit_and_predict((x[:100], y[:100]), (x[:1], NOT_KNOWN), x[150:], c_grid=[0.5])
+    head_file.save(found.head, LABELS, tmp_path / head_file.FILE)
+    kept, labels = head_file.load(tmp_path / head_file.FILE)
+    assert labels == ["a", "b"]
+    np.testing.assert_allclose(kept.predict(x[150:]), found.scores, atol=1e-12)
+    assert np.isnan(found.scores[:, 1]).all()
 
 
 def test_c_is_chosen_on_validation_then_refitted_on_both():

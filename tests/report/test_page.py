@@ -658,8 +658,8 @@ def test_the_model_card_is_in_words_and_leaves_nothing_out_it_does_not_know(proj
     storage.write_json(project.paths.model_dir("captioning") / "card.json", CARD)
     text = _text(project.render())
     for said in (
-        "Learnt captioning: it writes the report of a film",
-        "vision transformer of 4 blocks, width 128, 4 heads; 64 x 64 pixels in patches of 16.",
+        "captioning: it writes the report of a film",
+        "vision transformer of depth 4, width 128, 4 heads; 64 x 64 pixels in patches of 16.",
         "each value (v / 255 - 0.5) / 0.25, from uint8",
         "1,200 pairs of film and report, 30 to choose by; 320 steps from seed 3; lowest validation "
         "loss 1.250 at step 200",

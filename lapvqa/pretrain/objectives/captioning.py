@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lapvqa.networks.generation import continue_prompts
 from lapvqa.networks.losses import head_loss
 from lapvqa.params import ModelParams
 from lapvqa.pretrain.distributed import synchronise_on_last
@@ -70,8 +71,8 @@ class Captioning(Objective):
         return summed
 
 
-class _CaptionLoss(nn.Module):
-    """Maps images and tokens to the summed loss, in one call."""
+class Writing(nn.Module):
+    """What training calls of a model that writes, and what samples are written by."""
 
     log_count: Tensor
 
@@ -79,6 +80,18 @@ class _CaptionLoss(nn.Module):
         super().__init__()
         self.model = model
         self.register_buffer("log_count", log_count, persistent=False)
+
+    def write(self, images: Tensor, begin: int, *, longest: int) -> list[list[int]]:
+        """Return what the model writes for images [B, 1, S, S] between ``begin`` and the same."""
+        prompts = torch.full((len(images), 1), begin, device=images.device)
+        visual = self.model.vision_encoder(images)
+        return continue_prompts(
+            self.model.decoder, visual, prompts, max_new_tokens=longest, end=begin
+        )
+
+
+class _CaptionLoss(Writing):
+    """Maps images and tokens to the summed loss, in one call."""
 
     def forward(
         self, images: Tensor, tokens: Tensor, places: Tensor, targets: Tensor, keep: Tensor | None

@@ -13,7 +13,7 @@ from lapvqa.pretrain.distributed import World
 from lapvqa.pretrain.flops import block_flops
 from lapvqa.pretrain.inputs import Inputs
 from lapvqa.pretrain.model import CocaModel
-from lapvqa.pretrain.objectives.captioning import Captioning, caption_loss
+from lapvqa.pretrain.objectives.captioning import Captioning, Writing, caption_loss
 from lapvqa.pretrain.objectives.contrastive import Contrastive
 from lapvqa.pretrain.objectives.objective import BatchResult
 
@@ -86,15 +86,10 @@ class Coca(Contrastive):
         return images, reports, summed
 
 
-class _CocaLoss(nn.Module):
+class _CocaLoss(Writing):
     """Maps images and tokens to embeddings, and to the summed caption loss if asked for it."""
 
-    log_count: Tensor
-
-    def __init__(self, model: CocaModel, log_count: Tensor) -> None:
-        super().__init__()
-        self.model = model
-        self.register_buffer("log_count", log_count, persistent=False)
+    model: CocaModel
 
     def forward(
         self,

@@ -1,0 +1,35 @@
+"""``lapvqa open plots``: DVC's page of curves, which asks no network for the code that draws it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.commands import open_pages
+from lapvqa.errors import ConfigError
+from lapvqa.project import Project
+
+DVC = [sys.executable, "-m", "dvc"]
+
+
+def test_the_page_has_its_drawing_code_inside(tmp_path: Path, capsys) -> None:
+    pytest.importorskip("vl_convert")
+    subprocess.run([*DVC, "init", "--no-scm", "-q"], cwd=tmp_path, check=True)
+    (tmp_path / "curves.csv").write_text("fpr,trained\n0,0\n1,1\n")
+    (tmp_path / "dvc.yaml").write_text("plots: [{curves.csv: {x: fpr, y: trained}}]\n")
+    assert open_pages.execute(Project(tmp_path), "plots", browser=False) == 0
+    assert "dvc_plots/index.html" in capsys.readouterr().out
+    page = (tmp_path / "dvc_plots" / "index.html").read_text()
+    assert "window.vegaEmbed=" in page
+    assert "vegaEmbed('#curves_csv'" in page
+    assert "<script src=" not in page
+
+
+def test_without_the_package_the_error_names_it(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    with pytest.raises(ConfigError, match="vl-convert-python") as caught:
+        open_pages.execute(Project(tmp_path), "plots", browser=False)
+    assert "make setup-plots" in caught.value.hint
