@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from lapvqa import arrivals, storage
-from lapvqa.drift import look
+from lapvqa.drift import looks
 from lapvqa.errors import BusyError
 from lapvqa.lineage import ledger, story
 from lapvqa.lineage.ledger import RUN, Draft
@@ -166,7 +166,7 @@ def test_a_look_that_could_not_be_taken_is_not_asked_for_again_at_once(
     came(project, "a")
     assert str(rounds.ask(project, now())[1].answer) == "nothing"  # there is no encoder to look
     storage.write_json(project.model_dir("captioning") / "card.json", {})
-    work = Work(project, at={"look": lambda: look.refuse(project, "no reference")})
+    work = Work(project, at={"look": lambda: looks.refuse(project, "no reference")})
     assert str(turn(project, work).decision.answer) == "nothing"
     assert (work.done, wanted.load(project)) == (["look"], wanted.Wanted())
     told = [e.payload or {} for e in ledger.entries(project) if e.kind == ledger.DECISION]
