@@ -145,8 +145,8 @@ PURPOSE: dict[str, tuple[str, pa.Schema | None]] = {
         None,
     ),
     "results/<task>/headline.json": (
-        "What `dvc metrics` shows, `{primary metric: of the trained encoder, gain: above the "
-        "untrained one}`.",
+        "What `dvc metrics` shows, `{primary: the task's primary metric of the trained encoder, "
+        "gain: above the untrained one}`: two columns for all tasks.",
         None,
     ),
     "results/<task>/extra": (

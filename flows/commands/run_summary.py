@@ -108,8 +108,9 @@ def show_places(project: Project, console: Console) -> None:
     machine = load_machine(project)
     records = public(tracking_uri(project, machine))
     embedded = records.startswith("sqlite:")
+    page = project.report_page
     places = {
-        "report page": _relative(project.report_page),
+        **({"report page": _relative(page)} if page.exists() else {}),
         "records": "lapvqa open mlflow" if embedded else records,
         "runs": _prefect_url(project, machine) or "lapvqa open prefect",
         "metrics": "dvc metrics show; commit dvc.lock, and `dvc metrics diff` compares with it",

@@ -19,8 +19,8 @@ extra/ holds what else a task leaves: head.pt, its trained head in the published
 one; probe.safetensors, a probe's regressions; examples.npz (detection), the pixels that the report
 page shows; files.json lists them.
 
-headline.json is what `dvc metrics` shows, {primary metric: of the trained encoder, "gain": above
-the untrained one}: it would spread all of metrics.json over hundreds of columns.
+headline.json is what `dvc metrics` shows, {"primary": of the trained encoder, "gain": above the
+untrained one}: the same two columns for every task, where metrics.json would fill hundreds.
 """
 
 from __future__ import annotations
@@ -303,8 +303,8 @@ def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
     primary, systems = metrics["primary"], metrics["systems"]
     row = next(parse(metrics).headlines(), None)
     if row is None:  # of neither system: the first one's
-        return {primary: next(iter(systems.values()))[primary]["value"]}
-    return {primary: row.trained.value, "gain": row.difference.value}
+        return {"primary": next(iter(systems.values()))[primary]["value"]}
+    return {"primary": row.trained.value, "gain": row.difference.value}
 
 
 def _counts(metrics: Mapping[str, Any]) -> Counts:

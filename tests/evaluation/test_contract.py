@@ -91,6 +91,15 @@ def test_metrics_have_the_agreed_form(project: Project):
     assert metrics["protocol"]["c"] == 1e-7
 
 
+def test_the_headline_is_two_numbers_under_the_same_names_for_every_task(project: Project):
+    metrics = publish(project, predictions())
+    headline = json.loads((project.result_dir(CHEXPERT.name) / "headline.json").read_text())
+    assert headline == {
+        "primary": metrics["systems"]["trained"]["mean_auc"]["value"],
+        "gain": metrics["differences"]["trained-untrained"]["mean_auc"]["value"],
+    }
+
+
 def test_difference_is_of_the_values_and_paired(project: Project):
     metrics = publish(project, predictions())
     trained, untrained = (metrics["systems"][name]["mean_auc"] for name in ("trained", "untrained"))
