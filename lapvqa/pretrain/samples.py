@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from lapvqa.images.report_pairs import read_batch
-from lapvqa.networks.decoder import MAX_LENGTH
+from lapvqa.networks.decoder import MAX_LENGTH, CaptionDecoder
 from lapvqa.networks.device import Computer
-from lapvqa.networks.generation import BEGIN
+from lapvqa.networks.generation import BEGIN, continue_prompts
 from lapvqa.text.bpe import encoding
 
 if TYPE_CHECKING:
@@ -39,10 +40,15 @@ def append(trainer: Trainer, path: Path) -> None:
     )
     begin = int(trainer.vocabulary.number(torch.tensor(BEGIN)))
     longest = max(len(pair.token_ids) for pair in trainer.corpus.train)
+
+    def search(decoder: CaptionDecoder, visual: Tensor) -> list[list[int]]:
+        return continue_prompts(
+            decoder, visual, torch.full((len(pairs), 1), begin, device=visual.device),
+            max_new_tokens=min(longest, MAX_LENGTH - 1), end=begin,
+        )  # fmt: skip
+
     with Computer(trainer.device, trainer.params.attention).inference():
-        written = trainer.objective.write(
-            inputs.images, begin, longest=min(longest, MAX_LENGTH - 1)
-        )
+        written = trainer.objective.write(inputs.images, search)
     if not trainer.world.is_main:
         return
     decode = encoding().decode

@@ -24,7 +24,8 @@ WITH_EFFECT = (
     "images/report_pairs", "images/shards", "images/transforms", "networks/decoder",
     "networks/device", "networks/encoder", "networks/losses", "networks/text_encoder",
     "networks/vocabulary", "pretrain/checkpoint", "pretrain/distributed", "pretrain/inputs",
-    "pretrain/loader", "pretrain/objective", "pretrain/optimizer", "pretrain/train",
+    "pretrain/guard", "pretrain/loader", "pretrain/objectives/coca", "pretrain/optimizer",
+    "pretrain/train",
     "pretrain/trainer", "pretrain/worker",
 )  # fmt: skip
 INTERRUPTED_AT = 7
@@ -83,7 +84,7 @@ def test_words_about_the_trainer_keep_the_digest_and_its_statements_change_it(
     edit(package, "pretrain/trainer", '"""The training loop', '"""The loop')
     edit(package, "pretrain/trainer", "    def take_step(", "    # one step\n    def take_step(")
     assert digest(params, project) == before
-    edit(package, "pretrain/trainer", "self.progress.step += 1", "self.progress.step += 2")
+    edit(package, "pretrain/trainer", "self._progress.step += 1", "self._progress.step += 2")
     assert digest(params, project) != before
 
 

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lapvqa.networks.generation import continue_prompts
 from lapvqa.networks.losses import head_loss
 from lapvqa.params import ModelParams
 from lapvqa.pretrain.distributed import synchronise_on_last
 from lapvqa.pretrain.flops import block_flops
 from lapvqa.pretrain.inputs import Inputs
 from lapvqa.pretrain.model import CaptioningModel
-from lapvqa.pretrain.objectives.objective import BatchResult, Objective
+from lapvqa.pretrain.objectives.objective import BatchResult, Objective, Search
 
 
 class Captioning(Objective):
@@ -81,13 +80,9 @@ class Writing(nn.Module):
         self.model = model
         self.register_buffer("log_count", log_count, persistent=False)
 
-    def write(self, images: Tensor, begin: int, *, longest: int) -> list[list[int]]:
-        """Return what the model writes for images [B, 1, S, S] between ``begin`` and the same."""
-        prompts = torch.full((len(images), 1), begin, device=images.device)
-        visual = self.model.vision_encoder(images)
-        return continue_prompts(
-            self.model.decoder, visual, prompts, max_new_tokens=longest, end=begin
-        )
+    def write(self, images: Tensor, search: Search) -> list[list[int]]:
+        """Return what ``search`` finds for images [B, 1, S, S]."""
+        return search(self.model.decoder, self.model.vision_encoder(images))
 
 
 class _CaptionLoss(Writing):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,10 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from lapvqa.machine import Strategy
+from lapvqa.networks.decoder import CaptionDecoder
 from lapvqa.networks.device import mixed_precision
 from lapvqa.params import ModelParams, PretrainParams
 from lapvqa.pretrain.distributed import World, distribute
 from lapvqa.pretrain.inputs import Inputs
+
+Search = Callable[[CaptionDecoder, Tensor], list[list[int]]]
+"""Maps a decoder and visual tokens [B, M, D] to texts, in numbers of the cut vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,13 @@ class Objective(ABC):
     def summarise(self, measured: Sequence[BatchResult]) -> dict[str, float]:
         """Return ``val_loss`` and further metrics from all validation batches, in order."""
 
-    def write(self, images: Tensor, begin: int, *, longest: int) -> list[list[int]]:
-        """Return what a model that writes writes for images, in numbers of the cut vocabulary."""
+    def write(self, images: Tensor, search: Search) -> list[list[int]]:
+        """Return what a model that writes writes for images, by a search for texts.
+
+        Which one is no matter of training: its code must not count as training's.
+        """
         module: Any = getattr(self.module, "module", self.module)  # below DDP
-        written: list[list[int]] = module.write(images, begin, longest=longest)
+        written: list[list[int]] = module.write(images, search)
         return written
 
     @staticmethod
