@@ -295,13 +295,13 @@ def states(project: Project) -> list[Path]:
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(
     params: PretrainParams, tmp_path: Path
 ) -> None:
-    params = params.model_copy(update={"epochs": 90, "checkpoint_every_steps": 3})
+    params = params.model_copy(update={"epochs": 60, "checkpoint_every_steps": 3})
     straight, killed = write_project(tmp_path / "a"), write_project(tmp_path / "b")
     child = start(params, straight)
     assert child.wait(timeout=120) == 0, child.stderr.read()
     chance = random.Random(5)
     deaths = 0
-    for _ in range(5):
+    for _ in range(3):
         before = states(killed)
         child = start(params, killed)
         # Imports take seconds and training less: wait for its first new state, then a random time.
@@ -310,7 +310,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
         time.sleep(chance.uniform(0, 0.4))
         os.kill(child.pid, signal.SIGKILL)
         deaths += child.wait() == -signal.SIGKILL
-    assert deaths >= 3, "training ended before it could be killed: this tested nothing"
+    assert deaths >= 2, "training ended before it could be killed: this tested nothing"
     child = start(params, killed)
     assert child.wait(timeout=120) == 0, child.stderr.read()
     assert digests(killed) == digests(straight)
