@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup wheelhouse setup-export setup-lineage setup-served setup-pacs setup-plots setup-dev demo up down test lint bench crate docs clean
+.PHONY: help setup wheelhouse setup-export setup-lineage setup-served setup-pacs setup-plots setup-dev demo up down test test-all lint bench crate docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -60,8 +60,13 @@ up: ## the served set-up in containers: PostgreSQL, S3 storage, Prefect, MLflow,
 down: ## stop it; the volumes with the records stay
 	docker compose --file docker/compose.yaml down
 
-test: setup-dev ## the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: setup-dev ## the tests, but for the slow ones
+	$(PYTEST) -m "not slow"
+
+test-all: setup-dev ## the slow ones too: whole pipelines, kills, servers
+	$(PYTEST)
 
 lint: setup-dev ## style, types, import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

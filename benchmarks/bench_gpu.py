@@ -1,56 +1,68 @@
-"""ViT-L/14 at 384 px on one GPU: pretraining, its parts, embedding, captions. One table.
+"""ViT-L/14 at 384 px on one GPU: training, its parts, embedding, captions, resume. One table.
 
-    python benchmarks/bench_gpu.py            # about ten minutes on an H200
-    python benchmarks/bench_gpu.py --tiny     # the same code, tiny, wherever; nothing is kept
+    python benchmarks/bench_gpu.py               # on an H200 within ten minutes; writes gpu.json
+    python benchmarks/bench_gpu.py --minutes 5   # what is left undone then says so
+    python benchmarks/bench_gpu.py --tiny        # the same code, tiny, wherever; nothing is kept
 
-Trainer, objective, optimizer, ``generate`` and the loader's batches are those of the stage; images
-are random uint8 in memory, reports 128 tokens of which half are padding. Each figure is the median
-of several runs after a warm-up, between CUDA events on a GPU. Without a GPU the rows say
-"not measured", and so does results/gpu.json.
+It takes the stages' own path: ``Trainer.take_step`` on batches that its loader prepares ahead,
+``features.encode`` and ``write_reports`` on a ``Computer``, states and resume of ``Checkpoints``.
+Images are random, reports of up to 128 or 256 tokens are half padding. Where there is no GPU the
+rows say "not measured", but for those that come from tensors without memory: FLOPs and the plan.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import platform
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn import functional
 
-from lapvqa.images.report_pairs import Batch, Pair
+from lapvqa.evaluation.features import encode, rows_at_once
+from lapvqa.evaluation.image_encoder import OwnEncoder
+from lapvqa.images.report_pairs import Pair
 from lapvqa.images.shards import ShardStore, add_shard
-from lapvqa.networks.device import make_deterministic, mixed_precision
-from lapvqa.networks.generation import generate
+from lapvqa.machine import Training
+from lapvqa.networks.device import Computer, attention_by, make_deterministic, mixed_precision
+from lapvqa.networks.encoder import LayerNorm
 from lapvqa.networks.losses import head_loss
-from lapvqa.params import ModelParams, PretrainParams
+from lapvqa.params import Attention, ModelParams, PretrainParams
+from lapvqa.pretrain.allocations import Workload
+from lapvqa.pretrain.checkpoint import Checkpoints
+from lapvqa.pretrain.inputs import padded_length
 from lapvqa.pretrain.loader import Corpus
-from lapvqa.pretrain.memory import forecast, workload_of
-from lapvqa.pretrain.model import CaptioningModel, build_encoder
+from lapvqa.pretrain.memory import forecast, largest_that_fit, usable_on_gpu, workload_of
+from lapvqa.pretrain.model import CaptioningModel
 from lapvqa.pretrain.monitor import data_sheet_peak, flops_per_step, measured_peak
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.recorder import Recorder
+from lapvqa.rrg.decoding import write_reports
 
 RESULT = Path(__file__).parent / "results" / "gpu.json"
-NOT_MEASURED = "not measured: no accelerator here"
-BACKENDS = {
-    "cuDNN": SDPBackend.CUDNN_ATTENTION,
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-}
+NO_GPU, NO_TIME = "not measured: no accelerator here", "not measured: out of time"
+BACKENDS: tuple[Attention, ...] = ("cudnn", "flash", "efficient")
+VOCABULARY = 50257
+Found = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -59,21 +71,22 @@ class Scale:
 
     model: ModelParams
     batch: int
-    length: int
+    lengths: tuple[int, int]
     words: int
-    runs: int
-    embed_batch: int
+    steps: int
+    embedded: int
     studies: int
-    caption_batch: int
+    loss_steps: int
+    loss_batch: int
 
 
-FULL = Scale(ModelParams(), 128, 128, 50257, 10, 256, 3269, 512)
+FULL = Scale(ModelParams(), 128, (128, 256), VOCABULARY, 10, 2048, 3269, 200, 16)
 TINY = Scale(
     ModelParams(
         image_size=64, patch_size=16, width=32, depth=2, heads=2, pooled_grid=2,
         decoder_width=32, decoder_depth=1, decoder_heads=2,
     ),
-    4, 12, 500, 2, 4, 6, 4,
+    4, (12, 20), 500, 2, 4, 3, 3, 4,
 )  # fmt: skip
 
 
@@ -85,101 +98,107 @@ class Row:
     unit: str
     target: str = ""
     value: float | None = None
-    note: str = ""
+    why_not: str = NO_GPU
 
     def line(self) -> str:
         """Return it for a person."""
-        found = NOT_MEASURED if self.value is None else f"{self.value:.4g} {self.unit}"
-        return f"{self.what:52} {found:34} {self.target:22} {self.note}".rstrip()
+        found = self.why_not if self.value is None else f"{self.value:.4g} {self.unit}"
+        return f"{self.what:50} {found:34} {self.target}".rstrip()
 
 
 def rows() -> dict[str, Row]:
-    """Return the table before anything is measured."""
-    found = {
-        "train": Row("captioning, as set", "images/s", ">= 280, then 340"),
-        "train_compiled": Row(
-            "captioning, torch.compile per block", "images/s", ">= 280, then 340"
-        ),
-        "train_fast": Row("captioning, compiled, not deterministic", "images/s"),
-        "train_half": Row("captioning, compiled, 50 % of the patches", "images/s", "650"),
-        "mfu_measured": Row("best full run: MFU of the measured peak", "", "0.55, then 0.67"),
-        "mfu_data_sheet": Row("best full run: MFU of the data sheet", "", "0.54"),
-        "peak": Row("as set: peak memory", "GB", "of the plan +- 10 %"),
-        "planned": Row("as set: peak memory by plan-memory", "GB"),
+    """Return the table before anything is measured, at most 40 lines."""
+    named = {
+        "train_eager_short": Row("training, T 128, eager", "images/s", "277 estimated"),
+        "train_compiled_short": Row("training, T 128, compiled", "images/s", "320 estimated"),
+        "train_fast_short": Row("training, T 128, compiled, not deterministic", "images/s"),
+        "train_lean_short": Row("training, T 128, the same, bf16 residuals", "images/s", "340"),
+        "train_eager_long": Row("training, T 256, eager", "images/s"),
+        "train_compiled_long": Row("training, T 256, compiled", "images/s"),
+        "flops": Row("an image's training, T 128 (counted)", "TFLOP", "1.515"),
+        "mfu_measured": Row("best of these: MFU of the measured peak", "", "0.55"),
+        "mfu_data_sheet": Row("best of these: MFU of the data sheet", "", "0.54"),
+        "rows": Row("images in a micro-batch, as planned", ""),
+        "planned": Row("peak memory of that by plan-memory", "GB"),
+        "peak": Row("peak memory, T 128, eager", "GB", "of the plan +- 10 %"),
+        "waits": Row("waits of the host in a step", "", "0 but for the late read"),
         "part_encoder": Row("encoder, forward and backward", "ms"),
+        "part_elements": Row("of it norms, GELU and sums (alone)", "ms"),
         "part_head": Row("head and loss, forward and backward", "ms"),
-        "part_optimizer": Row("optimizer step, with clipping", "ms"),
-        "part_inputs": Row("images and tokens to the device, augmented", "ms"),
-        "part_data": Row("reading a batch", "ms"),
-        "embed": Row("embedding alone", "images/s", ">= 1280"),
-        "embed_compiled": Row("embedding alone, compiled", "images/s", ">= 1280"),
-        "captions": Row("captions of 3,269 studies, greedy", "s", "< 20"),
+        "part_optimizer": Row("clipping and optimizer", "ms"),
+        "part_inputs": Row("to the device, and augmented there", "ms"),
+        "part_data": Row("reading and preparing on one thread", "ms"),
     }
     for name in BACKENDS:
-        found[f"attention_{name}"] = Row(f"a block's attention, forward and backward: {name}", "ms")
-    return found
+        named[f"attention_{name}"] = Row(f"attention of a block, both ways: {name}", "ms")
+    for name in ("auto", *BACKENDS):
+        named[f"loss_{name}"] = Row(f"loss after 200 steps: {name}", "nats", "as math's to 0.02")
+    named["loss_math"] = Row("loss after 200 steps: math", "nats")
+    named["embed"] = Row("embedding, as evaluations do", "images/s", "1280")
+    named["embed_rows"] = Row("images at a time there", "")
+    named["captions"] = Row("captions of 3,269 studies, greedy", "s", "20")
+    named["resume"] = Row("kill -9, resumed: the same bytes (1: yes)", "", "1")
+    named["seconds"] = Row("all of this", "s", "600")
+    return named
 
 
-class Clock:
-    """Medians of runs after a warm-up, by CUDA's events on a GPU."""
-
-    def __init__(self, device: torch.device, runs: int) -> None:
-        self.device, self.runs = device, runs
-
-    def milliseconds(self, act: Callable[[], Any], *, warm_up: int = 3) -> float:
-        """Return the median of ``runs`` calls."""
-        for _ in range(warm_up):
-            act()
-        return statistics.median(self._once(act) for _ in range(self.runs))
-
-    def _once(self, act: Callable[[], Any]) -> float:
-        if self.device.type != "cuda":
-            started = time.perf_counter()
-            act()
-            return 1000 * (time.perf_counter() - started)
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize(self.device)
-        start.record()
+def mean_ms(device: torch.device, act: Callable[[], Any], runs: int, *, warm_up: int = 3) -> float:
+    """Return the milliseconds of ``act``: the better of two windows of ``runs`` calls."""
+    for _ in range(warm_up):
         act()
-        end.record()
-        torch.cuda.synchronize(self.device)
-        return start.elapsed_time(end)
+    windows = []
+    for _ in range(2):
+        _wait(device)
+        started = time.perf_counter()
+        for _ in range(runs):
+            act()
+        _wait(device)
+        windows.append(1000 * (time.perf_counter() - started) / runs)
+    return min(windows)
 
 
-def corpus(folder: Path, scale: Scale) -> Corpus:
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def corpus(folder: Path, scale: Scale, length: int, batch: int) -> Corpus:
     """Random images; reports of which a third have ``length`` tokens, the others a quarter.
 
     The words are dealt in turn, so that all occur and the table is as large as it can be.
     """
-    rng, count = np.random.default_rng(0), 2 * scale.batch
+    rng, count = np.random.default_rng(0), 2 * batch
     keys = [str(index) for index in range(count)]
     shard = add_shard(folder, keys, rng.integers(0, 256, (count, 384, 384), dtype=np.uint8))
-    words = np.resize(rng.permutation(scale.words).astype(np.uint16), scale.words + scale.length)
+    words = np.resize(rng.permutation(scale.words).astype(np.uint16), scale.words + length)
     pairs: list[Pair] = []
     start = 0
     while start < scale.words or len(pairs) < count:
-        length = scale.length if len(pairs) % 3 == 0 else scale.length // 4
+        taken = length if len(pairs) % 3 == 0 else length // 4
         first = start % scale.words
-        tokens = words[first : first + length + 1]
+        tokens = words[first : first + taken + 1]
         pairs.append(Pair(str(len(pairs)), shard, len(pairs) % count, "", tokens, sided=False))
-        start += length
+        start += taken
     return Corpus(pairs, [], ShardStore(folder), 0, "random")
+
+
+def settings(scale: Scale, **changes: Any) -> PretrainParams:
+    """Return the parameters of the published preset, at this scale."""
+    common = {"epochs": 1000, "batch_size": scale.batch, "lr": 1e-4, "warmup_steps": 10}
+    return PretrainParams(model=scale.model, **{**common, **changes})
 
 
 @contextlib.contextmanager
 def training(
-    scale: Scale, device: torch.device, *, exact: bool = True, **changes: Any
+    scale: Scale, device: torch.device, params: PretrainParams, length: int
 ) -> Iterator[tuple[Trainer, Recorder]]:
-    """A trainer of its own, and a recorder for its steps."""
+    """A trainer of its own, as the stage builds it, and a recorder for its steps."""
     torch.compiler.reset()
-    make_deterministic(threads=torch.get_num_threads(), exact=exact)
+    make_deterministic(threads=torch.get_num_threads(), exact=params.deterministic)
     with tempfile.TemporaryDirectory() as folder:
-        params = PretrainParams(
-            model=scale.model, epochs=1000, batch_size=scale.batch, lr=1e-4, warmup_steps=10,
-            deterministic=exact, **changes,
-        )  # fmt: skip
         recorder = Recorder(Path(folder) / "record.jsonl", stage="pretrain", quiet=True)
-        trainer = Trainer(params, corpus(Path(folder), scale), device)
+        read = corpus(Path(folder), scale, length, params.batch_size)
+        trainer = Trainer(params, read, device, training=Training(loader_threads=2))
         try:
             yield trainer, recorder
         finally:
@@ -188,106 +207,130 @@ def training(
                 torch.cuda.empty_cache()
 
 
-def train_ms(trainer: Trainer, recorder: Recorder, clock: Clock) -> float:
-    """Return the milliseconds of a whole step, reading included, as the stage takes it."""
-    batches = trainer.loader.batches(0, 10**6)
-
-    def step() -> None:
-        trainer.take_step(next(batches), recorder)
-
-    try:
-        return clock.milliseconds(step, warm_up=5)
-    finally:
-        batches.close()
+def accumulated(scale: Scale, device: torch.device, length: int) -> int:
+    """Return into how many pieces the plan cuts a batch on this device."""
+    if device.type != "cuda":
+        return 1
+    room = usable_on_gpu(torch.cuda.get_device_properties(device).total_memory)
+    place = padded_length(length, on_gpu=True)
+    found = largest_that_fit(settings(scale), Workload(place, place / 2, scale.words), room)
+    return found[0].accumulate
 
 
-def measure_training(
-    scale: Scale, device: torch.device, clock: Clock, found: dict[str, float], versions: list[str]
-) -> None:
-    """Fill in the whole step, and of the first the memory and the parts."""
-    kinds: dict[str, dict[str, Any]] = {
-        "train": {},
-        "train_compiled": {"compile": True},
-        "train_fast": {"compile": True, "exact": False},
-        "train_half": {"compile": True, "keep_patches": 0.5},
-    }
-    for name in versions:
-        with training(scale, device, **kinds[name]) as (trainer, recorder):
+KINDS: dict[str, tuple[int, dict[str, Any]]] = {
+    "train_eager_short": (0, {}),
+    "train_compiled_short": (0, {"compile": True}),
+    "train_fast_short": (0, {"compile": True, "deterministic": False}),
+    "train_lean_short": (0, {"compile": True, "deterministic": False, "residuals": "bfloat16"}),
+    "train_eager_long": (1, {}),
+    "train_compiled_long": (1, {"compile": True}),
+}
+"""Row -> which of the lengths, and what differs from the preset."""
+
+
+def measure_training(scale: Scale, device: torch.device, found: Found, name: str) -> None:
+    """Fill in a whole step; of the plain one the memory, the waits and the parts too."""
+    which, changes = KINDS[name]
+    length = scale.lengths[which]
+    params = settings(scale, accumulate=accumulated(scale, device, length), **changes)
+    with training(scale, device, params, length) as (trainer, recorder):
+        with contextlib.closing(trainer.steps(0, 10**6)) as steps:
+            step = partial(_take, trainer, recorder, steps)
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
-            seconds = train_ms(trainer, recorder, clock) / 1000
+            seconds = mean_ms(device, step, scale.steps, warm_up=4) / 1000
             found[name] = scale.batch / seconds
-            if device.type == "cuda" and name == "train":
-                found["peak"] = torch.cuda.max_memory_allocated(device) / 1e9
-            if name == "train":
-                found["planned"] = forecast(trainer.params, workload_of(trainer)).peak / 1e9
-                measure_parts(trainer, clock, found)
-            if name != "train_half":
-                add_mfu(trainer, seconds, found)
+            if name == "train_eager_short":
+                if device.type == "cuda":
+                    found["peak"] = torch.cuda.max_memory_allocated(device) / 1e9
+                    found["waits"] = waits(step)
+                found["rows"] = scale.batch / params.accumulate
+                found["planned"] = forecast(params, workload_of(trainer)).peak / 1e9
+        if name == "train_eager_short":
+            measure_parts(scale, trainer, found)
+        rate = flops_of(scale, params, length) * scale.batch / seconds
+        found["mfu_measured"] = max(found.get("mfu_measured", 0), rate / measured_peak(device))
+        if sheet := data_sheet_peak(device):
+            found["mfu_data_sheet"] = max(found.get("mfu_data_sheet", 0), rate / sheet)
 
 
-def add_mfu(trainer: Trainer, seconds: float, found: dict[str, float]) -> None:
-    """Keep the better MFU; FLOPs as ``monitor.flops_per_step`` counts them."""
-    (batch,) = next(trainer.loader.batches(0, 1))
-    rate = flops_per_step(
-        trainer.params, images=len(batch.indices), positions=batch.inputs.numel(),
-        targets=trainer.loader.num_targets(batch.indices), vocabulary=len(trainer.vocabulary),
-    ) / seconds  # fmt: skip
-    found["mfu_measured"] = max(found.get("mfu_measured", 0), rate / measured_peak(trainer.device))
-    data_sheet = data_sheet_peak(trainer.device)
-    if data_sheet:
-        found["mfu_data_sheet"] = max(found.get("mfu_data_sheet", 0), rate / data_sheet)
+def _take(trainer: Trainer, recorder: Recorder, steps: Iterator[Any]) -> None:
+    trainer.take_step(next(steps), recorder)
 
 
-def measure_parts(trainer: Trainer, clock: Clock, found: dict[str, float]) -> None:
-    """Fill in encoder, head, optimizer, inputs, reading: each alone, so no sum of the step."""
-    model, device = trainer.model, trainer.device
-    assert isinstance(model, CaptioningModel)
-    (batch,) = next(trainer.loader.batches(0, 1))
-    inputs = trainer.preparer.for_training(batch, 0)
+def flops_of(scale: Scale, params: PretrainParams, length: int) -> float:
+    """Return the FLOPs of training on an image, forward and backward, as ``monitor`` counts."""
+    total = flops_per_step(
+        params, images=scale.batch, positions=scale.batch * length,
+        targets=scale.batch * length // 2, vocabulary=scale.words,
+    )  # fmt: skip
+    return total / scale.batch
+
+
+def waits(step: Callable[[], None]) -> float:
+    """Return how often CUDA says that the host waits in a step, but for the read of the last."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return float(sum("synchroniz" in str(one.message) for one in said))
+
+
+def measure_parts(scale: Scale, trainer: Trainer, found: Found) -> None:
+    """Fill in each part of a step alone, for all its micro-batches; so they are no sum of it."""
+    model, device = cast("CaptioningModel", trainer.model), trainer.device
+    pieces = trainer.params.accumulate
+    with contextlib.closing(trainer.steps(0, 1)) as steps:
+        prepared = next(steps)[0]
+    inputs = trainer.preparer.to_inputs(prepared)
     table, log_count = model.decoder.token_embed.weight, trainer.vocabulary.log_count.to(device)
     hidden = torch.randn(len(inputs.targets), model.decoder.width, device=device)
+    sizes, tokens = scale.model, trainer.model.vision_encoder.grid**2 + 1
+    norm = LayerNorm(sizes.width).to(device)
+    x = torch.randn(len(inputs.images), tokens, sizes.width, device=device, requires_grad=True)
+    wide = torch.randn(
+        len(inputs.images), tokens, 4 * sizes.width, device=device, requires_grad=True
+    )
     model.train()
 
-    def encoder() -> None:
-        model.zero_grad(set_to_none=True)  # else gradients would be added up
-        with mixed_precision(device):
-            summed = model.vision_encoder(inputs.images).float().sum()
-        summed.backward()  # type: ignore[no-untyped-call]
+    def alone(forward: Callable[[], torch.Tensor]) -> float:
+        def act() -> None:
+            model.zero_grad(set_to_none=True)  # else gradients would be added up
+            with mixed_precision(device):
+                summed = forward()
+            summed.backward()  # type: ignore[no-untyped-call]
 
-    def head() -> None:
-        model.zero_grad(set_to_none=True)
-        with mixed_precision(device):
-            loss = head_loss(hidden.requires_grad_(), table, log_count, inputs.targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        return pieces * mean_ms(device, act, scale.steps)
+
+    def elements() -> torch.Tensor:
+        changed = x + norm(x) + norm(x)
+        return changed.sum() + functional.gelu(wide.to(torch.bfloat16)).float().sum()
 
     def optimizer() -> None:
         nn.utils.clip_grad_norm_(model.parameters(), trainer.params.grad_clip)
         trainer.optimizer.step()
 
-    found["part_encoder"] = clock.milliseconds(encoder)
-    found["part_head"] = clock.milliseconds(head)
+    found["part_encoder"] = alone(lambda: model.vision_encoder(inputs.images).float().sum())
+    found["part_elements"] = scale.model.depth * alone(elements)
+    found["part_head"] = alone(
+        lambda: head_loss(hidden.requires_grad_(), table, log_count, inputs.targets)
+    )
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    found["part_optimizer"] = clock.milliseconds(optimizer)
+    found["part_optimizer"] = mean_ms(device, optimizer, scale.steps)
     trainer.optimizer.zero_grad(set_to_none=True)
-    found["part_inputs"] = clock.milliseconds(lambda: trainer.preparer.for_training(batch, 0))
-    plain = read_when_asked(trainer)
-    found["part_data"] = clock.milliseconds(lambda: next(plain))
-    plain.close()
-
-
-def read_when_asked(trainer: Trainer) -> Iterator[list[Batch]]:
-    """Batches that are read when they are asked for, by the process itself."""
-    loader = trainer.loader
-    return type(loader)(loader.pairs, loader.store, loader.plan, workers=0, pin=loader.pin).batches(
-        0, 10**6
+    found["part_inputs"] = pieces * mean_ms(
+        device, lambda: trainer.preparer.to_inputs(prepared), scale.steps
     )
+    trainer.loader.workers = 0
+    with contextlib.closing(trainer.steps(0, 10**6)) as steps:
+        found["part_data"] = mean_ms(device, lambda: next(steps), scale.steps)
 
 
-def measure_attention(
-    scale: Scale, device: torch.device, clock: Clock, found: dict[str, float]
-) -> None:
+def measure_attention(scale: Scale, device: torch.device, found: Found) -> None:
     """Fill in each backend that can compute it; a CPU has none of them."""
     make_deterministic(threads=torch.get_num_threads(), exact=False)
     tokens = (scale.model.image_size // scale.model.patch_size) ** 2 + 1
@@ -298,76 +341,154 @@ def measure_attention(
     def attention() -> None:
         qkv.grad = None
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        nn.functional.scaled_dot_product_attention(q, k, v).backward(gradient)
+        functional.scaled_dot_product_attention(q, k, v).backward(gradient)  # type: ignore[no-untyped-call]
 
-    for name, backend in BACKENDS.items():
-        with sdpa_kernel(backend):
+    for name in BACKENDS:
+        with attention_by(name):
             try:
-                found[f"attention_{name}"] = clock.milliseconds(attention)
+                found[f"attention_{name}"] = mean_ms(device, attention, scale.steps)
             except RuntimeError as error:
                 print(f"attention by {name}: {str(error).splitlines()[0]}")
 
 
-@torch.no_grad()
-def measure_inference(
-    scale: Scale, device: torch.device, clock: Clock, found: dict[str, float], *, compiled: bool
-) -> None:
-    """Fill in embedding and captions, weights at random, so that captions run to their end."""
+def measure_losses(scale: Scale, device: torch.device, found: Found, backend: Attention) -> None:
+    """Fill in the mean loss of the last tenth of some steps, by one backend, in small batches."""
+    small = replace(scale, words=min(scale.words, 2000))
+    params = settings(small, batch_size=scale.loss_batch, attention=backend)
+    with training(small, device, params, scale.lengths[0]) as (trainer, recorder):
+        with contextlib.closing(trainer.steps(0, scale.loss_steps)) as steps:
+            for micro in steps:
+                trainer.take_step(micro, recorder)
+        last = trainer.progress.history[-max(1, scale.loss_steps // 10) :]
+        found[f"loss_{backend}"] = statistics.mean(one.loss for one in last)
+
+
+def measure_inference(scale: Scale, device: torch.device, found: Found) -> None:
+    """Fill in embeddings and captions; weights at random, so that captions run to their end."""
+    make_deterministic(threads=torch.get_num_threads())
+    computer = Computer(device)
     model = CaptioningModel(scale.model).to(device).eval()
-    pixels = torch.randint(
-        0, 256, (scale.embed_batch, 1, *[scale.model.image_size] * 2), dtype=torch.uint8
-    )
-    pixels = pixels.to(device)
+    encoder = OwnEncoder(model.vision_encoder)
+    at_once = rows_at_once(encoder, computer)
+    found["embed_rows"] = at_once
+    count = min(scale.embedded, 512)
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 384, 384), dtype=np.uint8)
 
-    def embed() -> None:
-        with mixed_precision(device):
-            model.vision_encoder(pixels.float().div_(255).sub_(0.5).div_(0.25))
+    def embed(images: int) -> None:
+        chunks = [min(count, images - start) for start in range(0, images, count)]
+        with contextlib.closing(computer.ahead(lambda size: pixels[:size], chunks)) as coming:
+            for some in coming:
+                encode(encoder, some, computer=computer, rows=at_once)
 
-    found["embed"] = 1000 * scale.embed_batch / clock.milliseconds(embed)
+    embed(count)
+    milliseconds = mean_ms(device, lambda: embed(scale.embedded), 1, warm_up=0)
+    found["embed"] = 1000 * scale.embedded / milliseconds
 
     def captions() -> None:
-        for start in range(0, scale.studies, scale.caption_batch):
-            count = min(scale.caption_batch, scale.studies - start)
-            some = pixels[torch.arange(count, device=device) % len(pixels)]
-            with mixed_precision(device):
-                generate(model, some.float().div_(255), max_new_tokens=scale.length)
+        for start in range(0, scale.studies, at_once):
+            some = computer.put(pixels[: min(at_once, scale.studies - start, count)])
+            write_reports(model, some, computer=computer, max_new_tokens=scale.lengths[0])
 
-    found["captions"] = Clock(device, 1).milliseconds(captions, warm_up=1) / 1000
-    if compiled:
-        model.vision_encoder = torch.compile(build_encoder(scale.model).to(device).eval())
-        found["embed_compiled"] = 1000 * scale.embed_batch / clock.milliseconds(embed)
+    found["captions"] = mean_ms(device, captions, 1, warm_up=0) / 1000
 
 
-def measure(scale: Scale, device: torch.device, *, compiled: bool = True) -> dict[str, float]:
-    """Measure all that the table has."""
-    found: dict[str, float] = {}
-    clock = Clock(device, scale.runs)
-    if device.type == "cuda":
-        measure_attention(scale, device, clock, found)
-    kinds = ["train", "train_compiled", "train_fast", "train_half"] if compiled else ["train"]
-    measure_training(scale, device, clock, found, kinds)
-    measure_inference(scale, device, clock, found, compiled=compiled)
-    return found
+def measure_resume(scale: Scale, device: torch.device, found: Found) -> None:
+    """Train in processes of their own, one of them killed: do both end with the same bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        ends = []
+        for name, kill_after in (("straight", 0), ("killed", 3)):
+            place = Path(folder) / name
+            command = [sys.executable, __file__, "--child", str(place), "--device", str(device)]
+            if kill_after:
+                child = subprocess.Popen(command)
+                while child.poll() is None and not list(place.glob("state-*[3-9].json")):
+                    time.sleep(0.01)
+                child.send_signal(signal.SIGKILL)
+                child.wait()
+            subprocess.run(command, check=True)
+            ends.append((place / "digest").read_text())
+        found["resume"] = float(ends[0] == ends[1])
+
+
+def child(place: Path, device: torch.device) -> None:
+    """Train TINY for some steps, a state after each; continue if there is one."""
+    params = settings(TINY, compile=device.type == "cuda")
+    with (
+        training(TINY, device, params, TINY.lengths[0]) as (trainer, recorder),
+        Checkpoints(place, keep=50) as states,
+    ):
+        if (state := states.newest()) is not None:
+            trainer.load_state(state)
+        with contextlib.closing(trainer.steps(trainer.progress.step, 40)) as steps:
+            for micro in steps:
+                trainer.take_step(micro, recorder)
+                states.save(trainer.progress.step, trainer.state())
+        digest = hashlib.sha256()
+        for _, tensor in sorted(trainer.weights().items()):
+            digest.update(tensor.numpy().tobytes())
+        digest.update(repr([one.loss for one in trainer.progress.history]).encode())
+    (place / "digest").write_text(digest.hexdigest())
+
+
+def counted(scale: Scale, found: Found) -> None:
+    """Fill in what needs no GPU: FLOPs, and the plan of a step on tensors without memory."""
+    length = scale.lengths[0]
+    found["flops"] = flops_of(scale, settings(scale), length) / 1e12
+    work = Workload(length, length / 2, scale.words)
+    found["planned"] = forecast(settings(scale), work).peak / 1e9
+
+
+def measure(scale: Scale, device: torch.device, *, seconds: float) -> tuple[Found, bool]:
+    """Measure all that the table has, until the time is up; say whether it sufficed."""
+    found: Found = {}
+    counted(scale, found)
+    on_gpu, started = device.type == "cuda", time.monotonic()
+    kinds = [name for name in KINDS if on_gpu or "eager" in name]
+    losses: list[Attention] = ["auto", *(BACKENDS if on_gpu else ()), "math"]
+    parts: list[Callable[[], None]] = [
+        *(partial(measure_training, scale, device, found, name) for name in kinds),
+        partial(measure_inference, scale, device, found),
+        *([partial(measure_attention, scale, device, found)] if on_gpu else []),
+        partial(measure_resume, scale, device, found),
+        *(partial(measure_losses, scale, device, found, name) for name in losses),
+    ]
+    for part in parts:
+        if time.monotonic() - started > seconds:
+            return found, False
+        part()
+    found["seconds"] = time.monotonic() - started
+    return found, True
 
 
 def main() -> None:
     """Measure where there is a GPU, print the table, keep it."""
     parser = argparse.ArgumentParser(description="Pretraining and inference on one GPU.")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, kept nowhere")
-    tiny = parser.parse_args().tiny
-    on_gpu = torch.cuda.is_available()
-    device = torch.device("cuda" if on_gpu else "cpu")
-    found: dict[str, float] = {}
-    if tiny:
-        found = measure(TINY, device, compiled=on_gpu)
-    elif on_gpu:
-        found = measure(FULL, device)
-    table = {name: replace(row, value=found.get(name)) for name, row in rows().items()}
-    if tiny:
+    parser.add_argument("--minutes", type=float, default=8.5, help="begin nothing after so long")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    chosen = parser.parse_args()
+    device = torch.device(chosen.device)
+    if chosen.child:
+        child(chosen.child, device)
+        return
+    found: Found = {}
+    in_time = True
+    if chosen.tiny:
+        found, in_time = measure(TINY, device, seconds=60 * chosen.minutes)
+    elif device.type == "cuda":
+        found, in_time = measure(FULL, device, seconds=60 * chosen.minutes)
+    else:
+        counted(FULL, found)
+    why_not = NO_GPU if in_time else NO_TIME
+    table = {
+        name: replace(row, value=found.get(name), why_not=why_not) for name, row in rows().items()
+    }
+    if chosen.tiny:
         print("tiny: these figures show that the script runs, nothing else")
     for row in table.values():
         print(row.line())
-    if not tiny:
+    if not chosen.tiny:
         keep(table, device)
 
 
@@ -376,22 +497,21 @@ def keep(table: dict[str, Row], device: torch.device) -> None:
     on_gpu = device.type == "cuda"
     result = {
         "date": time.strftime("%Y-%m-%d"),
-        "device": torch.cuda.get_device_name(device) if on_gpu else NOT_MEASURED,
+        "device": torch.cuda.get_device_name(device) if on_gpu else NO_GPU,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if on_gpu else None,
-        "setting": "ViT-L/14, 384 px, batch 128, 128 positions, half of them padding, bfloat16",
+        "setting": "ViT-L/14, 384 px, batch 128, half of the places padding, bfloat16 autocast; "
+        "losses: batches of 16, 2000 words",
         "rows": {
             name: {
-                "what": row.what,
-                "unit": row.unit,
-                "target": row.target,
-                "value": NOT_MEASURED if row.value is None else round(row.value, 4),
+                "what": row.what, "unit": row.unit, "target": row.target,
+                "value": row.why_not if row.value is None else round(row.value, 4),
             }
             for name, row in table.items()
         },
-    }
+    }  # fmt: skip
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -207,6 +207,7 @@ class PretrainParams(Section):
     checkpoint_activations: bool = False
     compile: bool = False
     attention: Attention = "auto"
+    residuals: Literal["float32", "bfloat16"] = "float32"
     deterministic: bool = True
     checkpoint_every_steps: Count = 100
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,8 @@ _NO_IMAGE = (
     ".txt", ".csv", ".gz", ".json", ".jsonl", ".xml", ".html", ".pdf", ".md", ".xlsx", ".parquet",
 )  # fmt: skip
 _LOOK_SECONDS = 5.0
+_READ = ("chexpert", "nih14", "vindr")
+"""Data sets beside the archive whose images encoders read."""
 _MS_CXR = 1162  # images with a phrase in the release
 
 
@@ -55,14 +57,14 @@ class Use:
 
 def disk_use(project: Project, params: Params) -> list[Use]:
     """Return what a run writes that is large; images, features, states of training, weights."""
-    images = _images(project, "source") or 0
+    counts = {name: _images(project, name) or 0 for name in ("source", *_READ)}
     pretrain, work = params.pretrain, project.work_dir("pretrain")
     weights = _FLOAT * num_parameters(params)
     kept = pretrain.epochs // pretrain.save_every_epochs if pretrain.save_every_epochs else 0
     models = project.model_dir(pretrain.objective)
     return [
-        Use("images", images * _STORED, _taken(project.images_dir)),
-        Use("features", _features(project, params), _taken(project.work_dir("features")),
+        Use("images", counts["source"] * _STORED, _taken(project.images_dir)),
+        Use("features", _features(params, counts), _taken(project.work_dir("features")),
             "set token_grid to 8 in the recipes of evaluate", 0.5),  # not every image has a text
         # Weights, two moments, and the best weights so far; one more while the next is written.
         Use("states of the training", (pretrain.keep_checkpoints + 1) * 4 * weights, _taken(work),
@@ -80,8 +82,7 @@ def lines(project: Project, params: Params) -> Iterator[str]:
     parts = ", ".join(
         f"{one.what} {terminal.size(one.more)}" for one in sorted(used, key=lambda one: -one.more)
     )
-    unknown = "" if _images(project, "source") else "; images not known before the archive is read"
-    yield f"disk: up to {terminal.size(total)} more ({parts}){unknown}; {terminal.size(free)} free"
+    yield f"disk: up to {terminal.size(total)} more ({parts}); {terminal.size(free)} free"
 
 
 def require_disk(project: Project, stages: set[str]) -> None:
@@ -106,7 +107,7 @@ def require_disk(project: Project, stages: set[str]) -> None:
     )
 
 
-def _features(project: Project, params: Params) -> float:
+def _features(params: Params, counts: Mapping[str, int]) -> float:
     """Return the bytes of stored tokens: of each data set's images, by each encoder, once."""
     sizes = params.pretrain.model
     sides = {"pooled": sizes.pooled_grid, "patches": sizes.image_size // sizes.patch_size}
@@ -116,8 +117,10 @@ def _features(project: Project, params: Params) -> float:
         # What a head reads but once is not stored.
         if recipe.encoder == "frozen" and not recipe.epochs == recipe.seeds == 1
     }
-    whole = sum(_read_by(project, name) * side**2 for name, _, side in stores)
-    means = sum(_images(project, name) or 0 for name in ("chexpert", "nih14"))
+    # MS-CXR's images are the archive's own.
+    read = {**counts, "ms_cxr": min(_MS_CXR, counts["source"])}
+    whole = sum(read[name] * side**2 for name, _, side in stores)
+    means = read["chexpert"] + read["nih14"]
     return _SYSTEMS * sizes.width * (_HALF * whole + _FLOAT * means)
 
 
@@ -128,13 +131,6 @@ def _stored_tokens(params: Params) -> Iterator[tuple[str, str, RecipeParams]]:
         yield "source", "pooled", section.recipe
     yield "vindr", one.ad.tokens, one.ad.recipe
     yield "ms_cxr", one.pg.tokens, one.pg.recipe
-
-
-def _read_by(project: Project, name: str) -> int:
-    """Return how many images of a data set heads read; MS-CXR's are the archive's own."""
-    if name == "ms_cxr":
-        return min(_MS_CXR, _images(project, "source") or 0)
-    return _images(project, name) or 0
 
 
 def num_parameters(params: Params) -> int:

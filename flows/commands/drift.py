@@ -64,7 +64,7 @@ def look_of_a_round(project: Project, take_in: Callable[[], object]) -> list[str
     A look that fails is on record as one that was asked for, so that retraining goes on. Raises
     BusyError while another run is at work.
     """
-    from lapvqa.drift import look
+    from lapvqa.drift import looks
 
     try:
         take_in()
@@ -73,7 +73,7 @@ def look_of_a_round(project: Project, take_in: Callable[[], object]) -> list[str
     except BusyError:
         raise
     except LapvqaError as error:
-        look.refuse(project, error.message)
+        looks.refuse(project, error.message)
         return [f"no look for drift could be taken: {error.message}; {error.hint}"]
 
 

@@ -11,6 +11,7 @@ Files, in the order in which data meets them:
     permutation.py  the null distribution by permuting patients, and p, whatever the statistic
     features.py     MMD of films' numbers; the classifier that explains it; the shift it would see
     shares.py       PSI and TV of shares
+    looks.py        looks in the ledger, and those that could not be taken
     spending.py     how much error a look may spend, by the time since the last one
     compare.py      the streams compared: Holm over all, alarms explained, the drift named
     look.py         one look: what arrived, what it may spend, the report, the ledger

@@ -18,7 +18,7 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from lapvqa import storage
-from lapvqa.drift import arrivals, features, greys, reference, spending, streams, window
+from lapvqa.drift import arrivals, features, greys, looks, reference, spending, streams, window
 from lapvqa.drift.arrivals import Arrival
 from lapvqa.drift.compare import Compared, Kind, compare, name_kind
 from lapvqa.drift.permutation import Array
@@ -59,7 +59,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, as the ledger and reports/drift.json have them."""
-        return {"what": spending.LOOK, **asdict(self)}
+        return {"what": looks.LOOK, **asdict(self)}
 
 
 def look(
@@ -98,7 +98,10 @@ def look(
     )  # fmt: skip
     level = 0.0
     if found.compared:  # a look at nothing spends nothing
-        level = spending.level(params.false_alarms_per_year, now - _last_spent(project, frozen))
+        entries = ledger.entries(project)
+        level = spending.level(
+            params.false_alarms_per_year, now - looks.last_spent(entries, frozen.at)
+        )
     with threadpool_limits(job.computing.cpu_threads, user_api="blas"):
         compared = compare(
             found.compared,
@@ -115,11 +118,6 @@ def look(
     if report.alarm:
         wanted.want(project, wanted.DRIFT, kind=str(report.kind))
     return report
-
-
-def refuse(project: Project, why: str) -> None:
-    """Note that a look was asked for and could not be taken; later arrivals ask again."""
-    ledger.append(project, ledger.DRIFT, {"what": spending.NO_LOOK, "why": why, "at": time.time()})
 
 
 def freeze(job: Job, *, now: float | None = None) -> Reference:
@@ -139,19 +137,6 @@ def _trained_on(model: Path | None) -> frozenset[str]:
         return frozenset()
     rows = storage.read_table(path, MEMBERS, made_by="pretrain").to_pylist()
     return frozenset(row["study_key"] for row in rows if row["role"] == "train" and row["times"])
-
-
-def _last_spent(project: Project, frozen: Reference) -> float:
-    """Return when error was last spent on this reference: at a look with a level, or never."""
-    spent: list[float] = [
-        entry.payload["at"]
-        for entry in ledger.entries(project)
-        if entry.kind == ledger.DRIFT
-        and entry.payload
-        and entry.payload["what"] == spending.LOOK
-        and entry.payload["level"] > 0
-    ]
-    return max([frozen.at, *spent])
 
 
 def _numbers_of(stream: Stream, tables: Tables, encoder: ImageEncoder, job: Job) -> Array:

@@ -7,14 +7,6 @@ expected number of false alarms whatever the number of looks and however they de
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import UTC, datetime
-
-from lapvqa.lineage.ledger import DRIFT, Entry
-
-LOOK, NO_LOOK = "look", "no look"
-"""``what`` an entry of kind DRIFT says: a look, or why there was none."""
-
 _SECONDS_OF_YEAR = 365.25 * 86400
 MOST, LEAST = 0.05, 1e-4
 """A look never spends more, however late it comes; below the least it would see nothing."""
@@ -24,13 +16,6 @@ def level(false_alarms_per_year: float, seconds: float) -> float:
     """Return the level of a look so long after the last one, or after freezing; 0: too soon."""
     granted = min(MOST, false_alarms_per_year * max(seconds, 0.0) / _SECONDS_OF_YEAR)
     return granted if granted >= LEAST else 0.0
-
-
-def last_look(entries: Iterable[Entry]) -> datetime | None:
-    """Return when somebody last looked, or was asked to and could not; None: never."""
-    told = [entry.payload for entry in entries if entry.kind == DRIFT and entry.payload]
-    times = [said["at"] for said in told if said["what"] in (LOOK, NO_LOOK)]
-    return datetime.fromtimestamp(max(times), UTC) if times else None
 
 
 def draws(level: float, streams: int) -> int:

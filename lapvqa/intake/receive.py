@@ -107,6 +107,9 @@ class Server:
         if not self._may_be_from(address):
             self._tell_refusal(address, "address not allowed")
             connection.shutdown(socket.SHUT_RDWR)
+        elif why := tls.refusal(connection):
+            self._tell_refusal(address, why)
+            connection.shutdown(socket.SHUT_RDWR)
 
     def _requested(self, event: Any) -> None:
         """Refuse whoever is not named for the AE title that is called."""

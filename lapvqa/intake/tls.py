@@ -12,7 +12,7 @@ from lapvqa.machine import Tls
 
 
 class _Context(ssl.SSLContext):
-    """Leaves the handshake to the thread of its association.
+    """Leaves the handshake to ``refusal``, in the thread of its association.
 
     pynetdicom wraps a connection in the one thread that accepts: whoever connected and said nothing
     would keep all others out.
@@ -20,6 +20,17 @@ class _Context(ssl.SSLContext):
 
     def wrap_socket(self, sock: socket.socket, *args: Any, **options: Any) -> ssl.SSLSocket:
         return super().wrap_socket(sock, *args, **{**options, "do_handshake_on_connect": False})
+
+
+def refusal(connection: socket.socket) -> str:
+    """Shake hands with a sender, in this thread; return why not, "" if done or not asked for."""
+    if not isinstance(connection, ssl.SSLSocket):
+        return ""
+    try:
+        connection.do_handshake()
+    except OSError as error:  # ssl.SSLError too; its reason names no certificate
+        return f"no TLS, or no certificate: {getattr(error, 'reason', None) or 'it fell silent'}"
+    return ""
 
 
 def context(settings: Tls, root: Path) -> ssl.SSLContext:

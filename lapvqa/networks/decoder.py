@@ -20,6 +20,7 @@ from lapvqa.networks.encoder import (
     LayerNorm,
     Linear,
     Mlp,
+    ResidualStream,
     init_linears,
 )
 
@@ -226,7 +227,7 @@ class DecoderBlock(nn.Module):
         return mapped
 
 
-class CaptionDecoder(nn.Module):
+class CaptionDecoder(ResidualStream, nn.Module):
     """Causal transformer over GPT-2 tokens; the head is the token embedding (tied).
 
     ``text_depth`` layers that see words alone come before the ``depth`` that see the image too.
@@ -278,7 +279,7 @@ class CaptionDecoder(nn.Module):
         length = embedded.shape[1]
         if length > self.max_length:
             raise ValueError(f"expected at most {self.max_length} tokens, found {length}")
-        x = embedded + self.pos_embed[:length]
+        x = self.stream(embedded + self.pos_embed[:length])
         for block in self.text_blocks:
             x = block(x)
         return x
@@ -318,7 +319,7 @@ class CaptionDecoder(nn.Module):
         if count > 1 and cache.length:
             raise ValueError(f"expected one token after the first call, found {count}")
         places = slice(cache.length, cache.length + count)
-        x = self.token_embed(token_ids) + self.pos_embed[places]
+        x = self.stream(self.token_embed(token_ids) + self.pos_embed[places])
         words = cast("list[TextBlock]", list(self.text_blocks))
         first = len(words)
         for text_block, tokens in zip(words, cache.tokens[:first], strict=True):

@@ -44,7 +44,18 @@ class LayerNorm(nn.LayerNorm):
         if x.dtype == self.weight.dtype:
             return super().forward(x)
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+        with torch.autocast(x.device.type, enabled=False):  # which would widen it again
+            return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+
+
+class ResidualStream:
+    """What blocks add to, in the precision ``residuals``; None: in that of what comes in."""
+
+    residuals: torch.dtype | None = None
+
+    def stream(self, x: Tensor) -> Tensor:
+        """Return what the first block gets."""
+        return x if self.residuals is None else x.to(self.residuals)
 
 
 def init_linears(module: nn.Module) -> None:
@@ -128,7 +139,7 @@ class Block(nn.Module):
         return mapped
 
 
-class VisionEncoder(nn.Module):
+class VisionEncoder(ResidualStream, nn.Module):
     """ViT with a class token and learned positions; without arguments, ViT-L/14 at 384 px.
 
     The state dict has the names of timm's VisionTransformer (294 tensors at 24 layers); the class
@@ -200,7 +211,7 @@ class VisionEncoder(nn.Module):
         if keep is not None:
             patches = patches.gather(1, keep.unsqueeze(2).expand(-1, -1, self.width))
         first = self.cls_token + self.pos_embed[:, :1]
-        x = torch.cat([first.expand(patches.shape[0], -1, -1), patches], dim=1)
+        x = self.stream(torch.cat([first.expand(patches.shape[0], -1, -1), patches], dim=1))
         for block in self.blocks:
             if self.checkpointing and self.training:
                 x = checkpoint(block, x, use_reentrant=False)

@@ -9,10 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from lapvqa.networks.decoder import GPT2_VOCABULARY, MAX_LENGTH
-from lapvqa.networks.encoder import INIT_STD, NORM_EPS, Block, Embedding, LayerNorm, init_linears
+from lapvqa.networks.encoder import (
+    INIT_STD,
+    NORM_EPS,
+    Block,
+    Embedding,
+    LayerNorm,
+    ResidualStream,
+    init_linears,
+)
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(ResidualStream, nn.Module):
     """Pre-norm transformer without a causal mask; a report is the mean of its tokens.
 
     Raises ValueError for a width that the heads do not divide.
@@ -47,7 +55,7 @@ class TextEncoder(nn.Module):
         length = token_ids.shape[1]
         if length > self.max_length:
             raise ValueError(f"expected at most {self.max_length} tokens, found {length}")
-        x = self.token_embed(token_ids) + self.pos_embed[:length]
+        x = self.stream(self.token_embed(token_ids) + self.pos_embed[:length])
         attn_mask = valid[:, None, None, :]
         for block in self.blocks:
             x = block(x, attn_mask)

@@ -25,7 +25,7 @@ from lapvqa.networks.decoder import GPT2_VOCABULARY
 from lapvqa.params import PretrainParams
 from lapvqa.pretrain.compiled_blocks import Like, kept
 from lapvqa.pretrain.distributed import World
-from lapvqa.pretrain.inputs import Inputs
+from lapvqa.pretrain.inputs import Inputs, padded_length
 from lapvqa.pretrain.model import initial_model
 from lapvqa.pretrain.objectives.table import OBJECTIVES
 from lapvqa.pretrain.optimizer import build_optimizer
@@ -143,7 +143,7 @@ class _FakeStep:
         with counter.counting_as("weights"):
             self.model = initial_model(params.model, seed=0, objective=params.objective)
             self._cut_vocabulary()
-        self.model.vision_encoder.checkpointing = params.checkpoint_activations
+        self.model.compute_by(params, torch.bfloat16 if workload.on_gpu else torch.float32)
         log_count = torch.empty(workload.vocabulary)
         self.objective = OBJECTIVES[params.objective](
             self.model, params, log_count, World(), "ddp", torch.device("cpu")
@@ -233,7 +233,8 @@ class _FakeStep:
         del made
 
     def _inputs(self, rows: int) -> Inputs:
-        sizes, length = self.params.model, self.workload.length
+        sizes, on_gpu = self.params.model, self.workload.on_gpu
+        length = padded_length(self.workload.length, on_gpu=on_gpu)
         targets = max(1, round(rows * self.workload.targets))
         patches = (sizes.image_size // sizes.patch_size) ** 2
         kept = max(1, round(self.params.keep_patches * patches))

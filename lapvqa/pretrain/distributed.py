@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lapvqa.errors import ConfigError
 from lapvqa.machine import Strategy
+from lapvqa.networks import device as computing
 
 _LIMIT = timedelta(hours=6)
 """How long a process waits for the others. Not for deaths, which torchrun notices in seconds, but
@@ -135,10 +136,10 @@ def distribute(
     more than one of its tensors whole.
     """
     if world.size == 1:
-        return module.to(device)
+        return _placed(module, device)
     if strategy == "ddp":
         return DistributedDataParallel(
-            module.to(device),
+            _placed(module, device),
             device_ids=[device] if device.type == "cuda" else None,
             forward_sync_buffers=False,  # they are constants
         )
@@ -167,6 +168,13 @@ def distribute(
     return module
 
 
+def _placed(module: nn.Module, device: torch.device) -> nn.Module:
+    """Move what is not there yet: tensors without memory, of which plans are made, cannot move."""
+    tensors = [*module.parameters(), *module.buffers()]
+    elsewhere = any(tensor.device != device for tensor in tensors)
+    return module.to(device) if elsewhere else module
+
+
 _FORWARD_OF_BLOCKS = ("extend", "remember")
 """Methods of blocks, besides ``forward``, for which FSDP gathers their parameters."""
 
@@ -177,10 +185,10 @@ def precision_of_blocks(device: torch.device) -> MixedPrecisionPolicy:
     Half of what is sent, and no second copy beside each rank's float32 (autocast keeps one of every
     weight that it casts). Gradients are added up in float32.
     """
-    dtype = torch.bfloat16 if device.type == "cuda" else None
     return MixedPrecisionPolicy(
-        param_dtype=dtype, reduce_dtype=dtype and torch.float32, cast_forward_inputs=False
-    )
+        param_dtype=computing.precision_on(device), reduce_dtype=torch.float32,
+        cast_forward_inputs=False,
+    )  # fmt: skip
 
 
 @torch.no_grad()

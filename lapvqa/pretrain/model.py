@@ -12,9 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lapvqa.networks.decoder import CaptionDecoder
-from lapvqa.networks.encoder import INIT_STD, NORM_EPS, Embedding, LayerNorm, Linear, VisionEncoder
+from lapvqa.networks.encoder import (
+    INIT_STD,
+    NORM_EPS,
+    Embedding,
+    LayerNorm,
+    Linear,
+    ResidualStream,
+    VisionEncoder,
+)
 from lapvqa.networks.text_encoder import TextEncoder
-from lapvqa.params import ModelParams
+from lapvqa.params import ModelParams, PretrainParams
 
 __all__ = [
     "MODELS",
@@ -68,6 +76,14 @@ class PretrainedModel(nn.Module, ABC):
     def outputs(self) -> dict[str, int]:
         """Return the sizes, for the card, of what it gives besides the encoder's tokens."""
         return {}
+
+    def compute_by(self, params: PretrainParams, precision: torch.dtype) -> None:
+        """Set what blocks keep and what they add in, where products are of ``precision``."""
+        self.vision_encoder.checkpointing = params.checkpoint_activations
+        narrow = params.residuals == "bfloat16" and precision == torch.bfloat16
+        for part in self.modules():
+            if isinstance(part, ResidualStream):
+                part.residuals = precision if narrow else None
 
 
 class CaptioningModel(PretrainedModel):

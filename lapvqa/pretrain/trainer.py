@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lapvqa.errors import CheckpointError, TrainingError
 from lapvqa.images.report_pairs import Pair, read_batch
 from lapvqa.machine import Training
+from lapvqa.networks import device as computing
 from lapvqa.networks.device import attention_by, check_attention, compile_deterministically
 from lapvqa.networks.vocabulary import CutVocabulary
 from lapvqa.params import PretrainParams
@@ -150,7 +151,7 @@ class Trainer:
         return self.loader.steps(first, last, self.preparer.prepare)
 
     def _prepare_blocks(self) -> None:
-        self.model.vision_encoder.checkpointing = self.params.checkpoint_activations
+        self.model.compute_by(self.params, computing.precision_on(self.device))
         if self.params.compile:
             compile_deterministically()
             for module in self.model.modules():

@@ -7,7 +7,7 @@ for the pipeline, for a worker of Prefect, and for a test that lives through two
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -120,7 +120,8 @@ def _look_closer(seen: Situation, decision: Decision, work: Work, now: datetime)
 def _begin(project: Project, decision: Decision, seen: Situation, now: datetime) -> Round:
     """Move the causes that were seen from what is wanted to a round.
 
-    What came since the look stays; what a training has answered goes.
+    What came since the look stays, but what says the same again, which is counted; what a training
+    has answered goes.
     """
 
     def take(record: Wanted) -> Wanted:
@@ -133,11 +134,20 @@ def _begin(project: Project, decision: Decision, seen: Situation, now: datetime)
             if (one.cause, one.facts) not in taken and not situation.is_answered(one, seen.trained)
         )
         began = now.astimezone(UTC).isoformat()
-        return Wanted(left, Round(secrets.token_hex(6), began, decision.causes))
+        causes = _as_counted(decision.causes, record.causes)
+        return Wanted(left, Round(secrets.token_hex(6), began, causes))
 
     made = wanted.change(project, take).round
     assert made is not None
     return made
+
+
+def _as_counted(causes: Iterable[Cause], counted: Sequence[Cause]) -> tuple[Cause, ...]:
+    """Return the causes, each as it stands among those that were counted last, if it does."""
+    return tuple(
+        next((row for row in counted if (row.cause, row.facts) == (one.cause, one.facts)), one)
+        for one in causes
+    )
 
 
 def _settle_start(
@@ -150,7 +160,9 @@ def _settle_start(
         digest = starts.provide(project, start)
         if refused := starts.unfit(project, start):
             way, digest, facts = "scratch", None, {"champion_refused": refused}
-    settled = replace(at_work, way=way, start=digest, causes=decision.causes)
+    settled = replace(
+        at_work, way=way, start=digest, causes=_as_counted(decision.causes, at_work.causes)
+    )
     wanted.change(project, lambda record: replace(record, round=settled))
     return settled, facts
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from lapvqa.drift import spending
+from lapvqa.drift import looks
 from lapvqa.lineage import ledger
 from lapvqa.machine import load_machine
 from lapvqa.params import Params
@@ -85,7 +85,7 @@ def look(project: Project, params: Params, now: datetime, *, holder: bool = Fals
             cause for cause in wanted.merged(causes) if not is_answered(cause, costs.began)
         ),
         arrived=arrivals.since(project, _latest(costs.began, *_began(counted[-1:])), quiet=quiet),
-        unwatched=arrivals.since(project, spending.last_look(ledger.entries(project)), quiet=quiet)
+        unwatched=arrivals.since(project, looks.last_look(ledger.entries(project)), quiet=quiet)
         if can_look else Arrived(),
         round=None if cut_off else record.round,
         at_work=not holder and lease.is_held(project.round_lease),

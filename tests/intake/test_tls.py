@@ -79,11 +79,14 @@ def test_a_sender_shows_its_certificate_and_whoever_cannot_is_not_heard(
     with receiving(desk, tls=tls, timeout_seconds=3) as (server, port):
         for how in (stranger, ["+tla", *trust], []):
             assert store(files, port, path, *how) != 0
-        assert server.counts["received"] == 0
+        assert server.counts == {"received": 0, "refused": 3}
         assert store(files, port, path, *known) == 0
         desk.filing.settle()
     assert pixels_of(desk.filed) == pixels_of([path])
-    assert server.counts["received"] == 1
+    assert server.counts == {"received": 1, "refused": 3}
+    refused = [line for line in desk.said if "at 127.0.0.1: no TLS, or no certificate" in line]
+    assert len(refused) == 3
+    assert not any("stranger" in line for line in refused)
 
 
 @needs_dcmtk

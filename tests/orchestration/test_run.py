@@ -350,7 +350,7 @@ def test_an_interrupt_reaches_a_stage_that_another_thread_runs(copied: Toy) -> N
     assert process.returncode == 130, text
     assert "evaluate@probe_chexpert: starts" in text
     assert (copied.project.state / "put-away").exists()
-    wait_until(lambda: not copied.processes(), seconds=5)
+    wait_until(lambda: not copied.processes(), seconds=60)
     (state,) = copied.history("select state_type from task_run where name = 'evaluate@rrg' "
                               "order by start_time desc limit 1")  # fmt: skip
     assert state == ("CRASHED",)

@@ -10,12 +10,14 @@ import pytest
 import real_step
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from watched_computing import as_on_a_gpu
 
 from lapvqa.errors import ConfigError
 from lapvqa.machine import Machine
 from lapvqa.networks.device import attention_by, check_attention, choose_device
 from lapvqa.networks.unusable_gpu import refuse_unusable_gpu
 from lapvqa.params import PretrainParams
+from lapvqa.recorder import Recorder
 
 CPU = torch.device("cpu")
 DRIVERS = {
@@ -134,3 +136,29 @@ def test_a_backend_of_gpus_is_refused_on_a_cpu() -> None:
     for backend in ("cudnn", "efficient"):
         with pytest.raises(ConfigError, match=f"attention is {backend}.*\n.*auto, flash, math"):
             check_attention(backend, CPU)
+
+
+def losses(folder: Path, params: PretrainParams, steps: int) -> list[float]:
+    trainer = real_step.trainer(folder, params, length=6)
+    recorder = Recorder(folder / "record.jsonl", stage="pretrain", quiet=True)
+    for micro in trainer.steps(0, steps):
+        trainer.take_step(micro, recorder)
+    found = [one.loss for one in trainer.progress.history]
+    recorder.close()
+    return found
+
+
+def test_residuals_in_bf16_learn_as_those_in_float32(
+    tmp_path: Path, params: PretrainParams
+) -> None:
+    """In a GPU's precision, computed here: the losses of the steps stay together."""
+    changes = {"objective": "coca", "epochs": 12, "augment": False, "residuals": "bfloat16"}
+    narrow = params.model_copy(update=changes)
+    plain = narrow.model_copy(update={"residuals": "float32"})
+    assert losses(tmp_path / "a", narrow, 3) == losses(tmp_path / "b", plain, 3)  # a CPU's
+    with as_on_a_gpu():
+        found = torch.tensor(losses(tmp_path / "c", narrow, 12))
+        expected = torch.tensor(losses(tmp_path / "d", plain, 12))
+    assert not torch.equal(found, expected)
+    assert expected[-1] < 0.95 * expected[0]
+    assert ((found - expected).abs() / expected).max() < 0.01

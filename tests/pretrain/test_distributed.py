@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -22,17 +21,16 @@ import torch.distributed as dist
 from conftest import SIZES, write_project
 from jobs import make_job
 from ruamel.yaml import YAML
-from torch.distributed.fsdp import MixedPrecisionPolicy
+from watched_computing import as_on_a_gpu
 
 from lapvqa import storage
 from lapvqa.errors import EXIT_INTERRUPTED, EXIT_USER
 from lapvqa.machine import Machine, Training
 from lapvqa.networks.device import choose_device
 from lapvqa.params import PretrainParams
-from lapvqa.pretrain import distributed, launch, train
+from lapvqa.pretrain import launch, train
 from lapvqa.pretrain.checkpoint import Checkpoints
 from lapvqa.pretrain.distributed import World, process_group
-from lapvqa.pretrain.objectives import objective as objectives
 from lapvqa.pretrain.objectives.table import OBJECTIVES
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.project import Project
@@ -86,18 +84,7 @@ def move(root: Path, trainer: Trainer, recorder: Recorder, until: int) -> None:
 
 def losses_in_bf16(root: Path, world: World, strategy: str, recorder: Recorder) -> list[float]:
     """Return the losses of steps in the precision that a GPU has: autocast, and FSDP's blocks."""
-    plain = distributed.precision_of_blocks
-
-    def as_on_a_gpu(_: torch.device) -> MixedPrecisionPolicy:
-        return plain(torch.device("cuda"))
-
-    def autocast(_: torch.device) -> torch.autocast:
-        return torch.autocast("cpu", dtype=torch.bfloat16)
-
-    with (
-        patch.object(distributed, "precision_of_blocks", as_on_a_gpu),
-        patch.object(objectives, "mixed_precision", autocast),
-    ):
+    with as_on_a_gpu():
         trainer = build(root, "captioning", world, strategy)
         take(trainer, recorder, 3)
     if strategy == "fsdp":

@@ -6,6 +6,8 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +46,26 @@ ASKED = ExportParams(onnx=True)
 NOISE = torch.Generator().manual_seed(4)
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Callable[[str], Path]:
+    """Return the model's folder of an objective, trained and exported once for all tests here."""
+
+    @cache
+    def of(objective: str) -> Path:
+        project = write_project(tmp_path_factory.mktemp(objective))
+        return pretrain_and_export(project, repository, objective, ASKED)
+
+    return of
+
+
 @pytest.fixture(scope="module", params=HOLDS)
-def folder(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, repository: Path
-) -> Path:
-    project = write_project(tmp_path_factory.mktemp(request.param))
-    return pretrain_and_export(project, repository, request.param, ASKED)
+def folder(request: pytest.FixtureRequest, exported: Callable[[str], Path]) -> Path:
+    return exported(request.param)
 
 
 @pytest.fixture(scope="module")
-def captioning(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
-    project = write_project(tmp_path_factory.mktemp("project"))
-    return pretrain_and_export(project, repository, "captioning", ASKED)
+def captioning(exported: Callable[[str], Path]) -> Path:
+    return exported("captioning")
 
 
 @pytest.fixture

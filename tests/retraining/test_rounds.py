@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from lapvqa import arrivals, storage
-from lapvqa.drift import look
+from lapvqa.drift import looks
 from lapvqa.errors import BusyError
 from lapvqa.lineage import ledger, story
 from lapvqa.lineage.ledger import RUN, Draft
@@ -127,6 +127,24 @@ def test_drift_asks_for_an_evaluation_and_a_fall_for_a_training(
     assert all({"inputs", "rule"} <= set(one) for one in said[:-1])
 
 
+def test_the_same_said_again_between_look_and_round_is_counted(
+    ruled: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, decided = ruled(), minutes.record
+    wanted.want(project, "hand", number=1)
+
+    def record(*arguments: Any) -> bool:
+        if wanted.load(project).round is None:
+            wanted.want(project, "hand", number=1)
+        return decided(*arguments)
+
+    monkeypatch.setattr(minutes, "record", record)
+    assert turn(project, Work(project)).outcome == "trained"
+    (told,) = minutes.rounds(project)
+    assert [(one["cause"], one["count"]) for one in told["causes"]] == [("hand", 2)]
+    assert not project.wanted.exists()
+
+
 def test_a_round_that_only_judged_leaves_the_count_of_new_studies(
     ruled: Callable[..., Project],
 ) -> None:
@@ -148,7 +166,7 @@ def test_a_look_that_could_not_be_taken_is_not_asked_for_again_at_once(
     came(project, "a")
     assert str(rounds.ask(project, now())[1].answer) == "nothing"  # there is no encoder to look
     storage.write_json(project.model_dir("captioning") / "card.json", {})
-    work = Work(project, at={"look": lambda: look.refuse(project, "no reference")})
+    work = Work(project, at={"look": lambda: looks.refuse(project, "no reference")})
     assert str(turn(project, work).decision.answer) == "nothing"
     assert (work.done, wanted.load(project)) == (["look"], wanted.Wanted())
     told = [e.payload or {} for e in ledger.entries(project) if e.kind == ledger.DECISION]

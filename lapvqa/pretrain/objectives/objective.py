@@ -70,7 +70,6 @@ class Objective(ABC):
     def summarise(self, measured: Sequence[BatchResult]) -> dict[str, float]:
         """Return ``val_loss`` and further metrics from all validation batches, in order."""
 
-    @torch.no_grad()
     def write(self, images: Tensor, begin: int, *, longest: int) -> list[list[int]]:
         """Return what a model that writes writes for images, in numbers of the cut vocabulary."""
         module: Any = getattr(self.module, "module", self.module)  # below DDP
