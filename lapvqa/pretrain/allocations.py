@@ -166,7 +166,13 @@ class _FakeStep:
                 if isinstance(module, nn.ModuleList):
                     for block in module:
                         block.register_forward_pre_hook(partial(self._note_block, purpose))
-        for module, purpose in self._parts():
+        # A text side need not be called as a whole: its blocks say so too.
+        of_text = [
+            part for part in self.model.text_side.modules() if isinstance(part, nn.ModuleList)
+        ]
+        for module, purpose in (
+            *self._parts(), *((block, "decoder") for blocks in of_text for block in blocks),
+        ):  # fmt: skip
             module.register_forward_pre_hook(partial(self._enter, purpose))
             module.register_forward_hook(partial(self._enter, "head and loss"))
         for parameter in self.model.parameters():

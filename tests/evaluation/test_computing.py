@@ -37,6 +37,7 @@ OWNED = {"autocast", "inference_mode", "pin_memory", "sdpa_kernel", "set_num_thr
 BESIDE = {
     "lapvqa/networks/unusable_gpu.py": {"cuda"},  # torch's CUDA version, for an error
     "lapvqa/lineage/environment.py": {"cuda"},  # the same, for the records
+    "lapvqa/networks/encoder.py": {"autocast"},  # off, in the norm of residuals in bfloat16
     "lapvqa/networks/losses.py": {"autocast"},  # off, where the loss has chosen its dtypes
 }
 

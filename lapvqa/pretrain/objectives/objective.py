@@ -50,7 +50,7 @@ class Objective(ABC):
         self.module = distribute(self.wrapped(log_count), world, strategy, device)
 
     def wrapped(self, log_count: Tensor) -> nn.Module:
-        """Return what maps ``Inputs.for_module`` to what the loss needs."""
+        """Return the module that training calls: from inputs to what the loss needs."""
         del log_count
         module: nn.Module = self.model
         return module
