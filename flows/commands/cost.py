@@ -74,9 +74,22 @@ def disk_use(project: Project, params: Params) -> list[Use]:
     ]  # fmt: skip
 
 
-def lines(project: Project, params: Params) -> Iterator[str]:
-    """Yield what a run will take of the disk, the largest first."""
-    used = [one for one in disk_use(project, params) if one.more > 0]
+def _use_of(project: Project, params: Params, stages: set[str]) -> list[Use]:
+    """Return what those ``stages`` write."""
+    writes = {
+        "images": "ingest" in stages,
+        "features": any(name.startswith("evaluate@") for name in stages),
+        "states of the training": "pretrain" in stages,
+        "weights": "pretrain" in stages,
+    }
+    return [one for one in disk_use(project, params) if writes[one.what]]
+
+
+def lines(project: Project, params: Params, stages: set[str]) -> Iterator[str]:
+    """Yield what a run of ``stages`` will take of the disk, the largest first, if it is much."""
+    used = [one for one in _use_of(project, params, stages) if one.more > 0]
+    if not used:
+        return
     free = shutil.disk_usage(project.root).free
     total = sum(one.more for one in used)
     parts = ", ".join(
@@ -87,14 +100,7 @@ def lines(project: Project, params: Params) -> Iterator[str]:
 
 def require_disk(project: Project, stages: set[str]) -> None:
     """Raise StorageFullError where the stale ``stages`` cannot write what they have to."""
-    params = load_params(project.params)
-    writes = {
-        "images": "ingest" in stages,
-        "features": any(name.startswith("evaluate@") for name in stages),
-        "states of the training": "pretrain" in stages,
-        "weights": "pretrain" in stages,
-    }
-    used = [one for one in disk_use(project, params) if writes[one.what]]
+    used = _use_of(project, load_params(project.params), stages)
     needed, free = sum(one.surely for one in used), shutil.disk_usage(project.root).free
     if needed <= free:
         return

@@ -50,7 +50,7 @@ def warnings(project: Project, states: list[StageState]) -> Iterator[str]:
             "install gcc and g++, or set pretrain.compile to false"
         )
     yield from presets.unfit(project, params)
-    yield from cost.lines(project, params)
+    yield from cost.lines(project, params, stale)
 
 
 def current(project: Project) -> list[StageState]:

@@ -68,10 +68,11 @@ def caption(project: Project | None, films: list[Path], *, model: str | None, as
 
 def ask(project: Project, films: list[Path], question: str, *, as_json: bool) -> int:
     """Print the answer about each film; EXIT_BAD_DATA if no film could be used."""
+    from lapvqa.evaluation import task_table
     from lapvqa.inference.words import Answerer
 
     encoder = _encoder(project, chosen_model.find(None, project))
-    answerer = Answerer.load(encoder, project.result_dir("vqa"))
+    answerer = Answerer.load(encoder, project.result_dir(task_table.shown_as("answers")[0]))
     with interruptible():
         return _print(answerer.stream(films, question), "answer", as_json)
 

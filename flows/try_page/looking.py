@@ -14,6 +14,8 @@ from PIL import Image
 
 from lapvqa import storage
 from lapvqa.errors import LapvqaError
+from lapvqa.evaluation import task_table
+from lapvqa.evaluation.results import EXTRA
 from lapvqa.images.shards import ShardStore
 from lapvqa.inference import similar
 from lapvqa.inference.attention import attention
@@ -23,6 +25,7 @@ from lapvqa.inference.words import Answerer, Captioner
 from lapvqa.job import Job
 from lapvqa.params import Params
 from lapvqa.pretrain.files import writes_reports
+from lapvqa.probe import head_file
 from lapvqa.report.patients import Patients, read_patients
 from lapvqa.schemas import IMAGES
 
@@ -43,12 +46,16 @@ class Looker:
         self.absent: dict[str, str] = {}
         self.encoder = Encoder.load(folder, machine=job.machine, params=params.ingest)
         self.captioner = self._try("report", self._captioner)
-        results = job.project.result_dir
-        self.findings = self._try(
-            "findings", lambda: Findings.load(self.encoder, results("probe_chexpert"))
-        )
-        self.answerer = self._try("answers", lambda: Answerer.load(self.encoder, results("vqa")))
+        self.findings = self._try("findings", self._findings)
+        results = job.project.result_dir(task_table.shown_as("answers")[0])
+        self.answerer = self._try("answers", lambda: Answerer.load(self.encoder, results))
         self.index = self._try("similar", self._index)
+
+    def _findings(self) -> Findings:
+        """Open the first probe that was trained: on a public data set, else on this archive."""
+        folders = [self._job.project.result_dir(name) for name in task_table.shown_as("probe")]
+        trained = [folder for folder in folders if (folder / EXTRA / head_file.FILE).exists()]
+        return Findings.load(self.encoder, (trained or folders)[0])
 
     def look(self, data: bytes, question: str = "") -> dict[str, Any]:
         """Return what the page shows of one file's bytes."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lapvqa.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lapvqa.evaluation.task import EvaluationTask
+    from lapvqa.evaluation.task import EvaluationTask, ExampleKind
 
 EVALUATIONS = {
     "probe_chexpert": "lapvqa.probe.on_chexpert",
@@ -56,3 +56,8 @@ def find(task: str) -> EvaluationTask:
 def find_all() -> list[EvaluationTask]:
     """Return the records of all tasks, in the order of the table."""
     return [find(task) for task in EVALUATIONS]
+
+
+def shown_as(kind: ExampleKind) -> list[str]:
+    """Return the tasks whose predictions are shown so, in the order of the table."""
+    return [task.name for task in find_all() if task.examples == kind]

@@ -33,7 +33,8 @@ GOLDEN = {
         'make one: lapvqa schedule --cron "0 2 * * *"',
     ),
     ("open", "prefct"): (
-        2, "expected one of report, mlflow, prefect, found 'prefct'", "see `lapvqa open --help`",
+        2, "expected one of report, mlflow, prefect, plots, found 'prefct'",
+        "see `lapvqa open --help`",
     ),
     ("lineage",): (2, "Missing argument 'target'.", "see `lapvqa lineage up --help`"),
     ("run", "--stage", "tokns"): (2, "there is no stage 'tokns'", "did you mean tokens?"),

@@ -155,7 +155,10 @@ def test_a_failed_stage_shows_its_error(toy: Project, lapvqa: Lapvqa) -> None:
 
 def test_plan_names_exactly_the_stages_concerned(toy: Project, lapvqa: Lapvqa) -> None:
     toy.params.write_text(toy.params.read_text().replace("max_length: 64 ", "max_length: 128 "))
-    assert lapvqa("plan").out == (
+    disk, _, rest = lapvqa("plan").out.partition("\n")
+    assert disk.startswith("disk: up to ")  # of the evaluations' features alone
+    assert "training" not in disk
+    assert rest == (
         "tokens: params.tokens.max_length 64 -> 128\n"
         "evaluate@probe_nih14: upstream tokens\n"
         "evaluate@rrg: upstream tokens\n"

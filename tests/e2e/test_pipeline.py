@@ -155,7 +155,9 @@ def test_another_archive_and_back(finished: Scratch, corpus: Path, tmp_path: Pat
     metrics = {
         path.parent.name: json.loads(path.read_text()) for path in results.glob("*/metrics.json")
     }
-    assert metrics.pop("rrg")["status"] == "ok"
+    assert metrics.pop("rrg")["status"] == metrics.pop("retrieval")["status"] == "ok"
+    own = metrics.pop("probe_archive")  # so few test patients may show no finding
+    assert own["status"] == "ok" or "demo" not in own["reason"]
     assert len(metrics) == 6
     for task in metrics.values():
         assert task["status"] == "not computed"
