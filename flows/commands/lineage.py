@@ -190,8 +190,15 @@ def _headline(lineage: Lineage) -> list[str]:
 
 def _value(estimate: Any) -> str:
     if isinstance(estimate, dict) and estimate.keys() >= {"value", "low", "high"}:
-        return f"{estimate['value']} [{estimate['low']}, {estimate['high']}]"
+        return _bracketed(estimate["value"], estimate["low"], estimate["high"])
     return str(estimate)
+
+
+def _bracketed(value: Any, low: Any, high: Any) -> str:
+    """Return ``0.69 [0.61, 0.75]``; without an interval, the value alone."""
+    if value is None:
+        return "undefined"
+    return str(value) if low is None or high is None else f"{value} [{low}, {high}]"
 
 
 def _tree(lineage: Lineage, key: Key, shown: set[Any], tree: Tree | None = None) -> Tree:
@@ -301,7 +308,7 @@ def _main_metrics(counts: dict[str, Any], metrics: dict[str, float]) -> Iterable
         system, _, metric = name.partition(".")
         if f"{metric}_{system}" in counts:
             low, high = metrics.get(f"{name}.low"), metrics.get(f"{name}.high")
-            yield f"  {metric} {system}: {value} [{low}, {high}]"
+            yield f"  {metric} {system}: {_bracketed(value, low, high)}"
 
 
 # diff

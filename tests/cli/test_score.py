@@ -68,3 +68,13 @@ def test_what_cannot_be_scored_is_named(lapvqa: Lapvqa) -> None:
     other = lapvqa("score", "rrg", "theirs.parquet")
     assert other.code == EXIT_BAD_DATA
     assert "columns" in other.err
+    Path("README.md").write_text("no table")
+    for name in ("README.md", "theirs.parquet"):
+        theirs = lapvqa("score", "vqa", name)
+        assert theirs.code == EXIT_BAD_DATA
+        assert "give another file: Parquet with the columns sample, " in theirs.err
+        assert "delete" not in theirs.err
+        assert "lapvqa run" not in theirs.err
+    strange = lapvqa("evaluate", "foo")
+    assert strange.code == EXIT_USER
+    assert "lapvqa score" not in strange.err

@@ -83,6 +83,20 @@ def test_a_maker_that_was_told_after_its_reader_is_found_by_its_bytes(told: Told
     assert index.faults(late.project) == []
 
 
+def test_a_value_without_an_interval_stands_alone(
+    told: Told, capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(told.project.root)
+    assert main(["lineage", "vqa.exact_match"]) == 0
+    assert "exact_match trained: 0.5 [0.25, 0.75]" in capsys.readouterr().out
+    path = told.project.result_dir("vqa") / "metrics.json"
+    content = json.loads(path.read_bytes())
+    content["systems"]["trained"]["exact_match"] |= {"low": None, "high": None}
+    path.write_text(json.dumps(content))
+    assert main(["lineage", "vqa.exact_match"]) == 0
+    assert "exact_match trained: 0.5\n" in capsys.readouterr().out
+
+
 def test_code_and_environment_take_a_line_each(told: Told, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(told.project.root)
     assert main(["lineage", WEIGHTS]) == 0
