@@ -31,6 +31,7 @@ def up(project: Project, target: str, *, as_json: bool, html: Path | None) -> in
     """Print the chain of artefacts from ``target`` up to the inventory."""
     from lapvqa.lineage.walk import trace
 
+    _look_at_place(html)
     lineage = trace(project, target)
     lines = _headline(lineage)
     if html is not None:
@@ -52,6 +53,7 @@ def down(project: Project, target: str, *, person: bool, as_json: bool, html: Pa
     """Print what came of ``target``: rows, trainings, runs, predictions, metrics, releases."""
     from lapvqa.lineage.impact import follow
 
+    _look_at_place(html)
     impact = follow(project, target, person=person)
     lines = list(_impact_lines(impact))
     if html is not None:
@@ -68,6 +70,7 @@ def diff(
     """Print how ``second`` differs from ``first``."""
     from lapvqa.lineage.difference import compare
 
+    _look_at_place(html)
     difference = compare(project, first, second, paired=paired)
     lines = list(_difference_lines(difference, keys))
     if html is not None:
@@ -81,6 +84,7 @@ def why(project: Project, stage: str, *, as_json: bool, html: Path | None) -> in
     """Print why a stage would run, or why it last ran."""
     from lapvqa.lineage import reasons
 
+    _look_at_place(html)
     answer = reasons.why(project, stage)
     lines = list(_why_lines(answer))
     if html is not None:
@@ -94,6 +98,7 @@ def verify(project: Project, *, as_json: bool, html: Path | None) -> int:
     """Read everything again; EXIT_BAD_DATA names the first thing that does not match."""
     from lapvqa.lineage.verification import verify as look
 
+    _look_at_place(html)
     with terminal.progress_console().status("reading every artefact again") as shown:
         found = look(project, lambda path: shown.update(f"reading {path} again"))
     count, size = found.artefacts, terminal.size(found.bytes)
@@ -129,6 +134,7 @@ def log(project: Project, *, limit: int, as_json: bool, html: Path | None) -> in
     """Print what happened to this project, newest first."""
     from lapvqa.lineage.story import tell
 
+    _look_at_place(html)
     events = tell(project, limit=limit)
     lines = []
     for event in events:
@@ -159,10 +165,15 @@ def _print_json(content: object) -> int:
     return 0
 
 
+def _look_at_place(path: Path | None) -> None:
+    """Raise an error if the page may not be written there: before the question is answered."""
+    if path is not None:
+        own_files.require(path, "--html", "a drawn graph", own_files.holds(b'<div class="drawing"'))
+
+
 def _draw(path: Path, title: str, lines: Sequence[str], graph: Graph) -> None:
     from lapvqa.lineage import drawing
 
-    own_files.require(path, "--html", "a drawn graph", own_files.holds(b'<div class="drawing"'))
     drawing.write(path, title, lines, graph)
 
 
