@@ -34,7 +34,8 @@ def require(path: Path, option: str, what: str, is_own: Callable[[Path], bool]) 
 def require_writable(folder: Path, option: str) -> None:
     """Raise an error unless ``folder``, or the lowest above it that is there, may be written."""
     whole = folder.absolute()
-    above = next(one for one in (whole, *whole.parents) if os.path.exists(one))
+    # Path.exists raises where a folder may not be looked into.
+    above = next(one for one in (whole, *whole.parents) if os.path.exists(one))  # noqa: PTH110
     try:
         with tempfile.TemporaryDirectory(prefix=".lapvqa-", dir=above):
             pass  # rights, read-only disks and folders of the system are all told by the attempt

@@ -13,7 +13,7 @@ from rich.table import Table
 from flows.commands import terminal
 from flows.commands.run_summary import show_contamination
 from lapvqa.errors import ConfigError, MissingArtifactError, SchemaError
-from lapvqa.evaluation.results import TaskResult, parse
+from lapvqa.evaluation.results import NO_INTERVAL, TaskResult, parse
 from lapvqa.params import load_params
 from lapvqa.project import Project
 
@@ -88,7 +88,13 @@ def show(result: TaskResult, console: Console) -> None:
             soft_wrap=True,
         )
     for line in result.undefined:
-        console.print(f"undefined: {line}", markup=False, soft_wrap=True)
+        if not line.endswith(NO_INTERVAL):
+            console.print(f"undefined: {line}", markup=False, soft_wrap=True)
+    bare = [line.partition(": ")[0] for line in result.undefined if line.endswith(NO_INTERVAL)]
+    if bare:
+        few = result.too_few_patients
+        said = f"no interval: {few}" if few else f"{NO_INTERVAL}: {', '.join(bare)}"
+        console.print(said, markup=False, soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

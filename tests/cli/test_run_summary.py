@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -61,6 +62,18 @@ def test_results_stand_beside_the_untrained_ones_with_intervals(project: Project
     ]  # fmt: skip
     assert "95% interval" in text
     assert "auc/Edema" not in text, "per label: the report page"
+
+
+def test_why_there_is_no_interval_is_said_once(project: Project) -> None:
+    bare = estimate(0.7, None, None)
+    for task in ("rrg", "vqa"):
+        write_metrics(project, task, "exact_match", trained=bare, untrained=bare)
+        path = project.result_dir(task) / "metrics.json"
+        content = json.loads(path.read_bytes())
+        content |= {"num_patients": 4, "protocol": {"interval_min_patients": 6}}
+        storage.write_json(path, content)
+    text = " ".join(shown(project, "show_results").split())
+    assert "no interval: fewer than 6 patients (vqa, rrg)" in text
 
 
 def test_a_narrow_terminal_loses_no_number(project: Project) -> None:
