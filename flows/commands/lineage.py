@@ -107,6 +107,7 @@ def verify(project: Project, *, as_json: bool, html: Path | None) -> int:
         "index: " + (f"{len(found.faults)} do not match" if found.faults else "all match")
     ]
     lines += [f"does not match: {fault}" for fault in found.faults]
+    lines += [f"spoilt in DVC's cache too: {path}" for path in found.spoilt]
     lines += [f"not on this disk: {path}" for path in found.absent]
     if html is not None:
         from lapvqa.lineage.graph import of_present
@@ -124,10 +125,17 @@ def verify(project: Project, *, as_json: bool, html: Path | None) -> int:
             f"the first thing that does not match: {found.faults[0]}",
             "an erasure took outputs away: `lapvqa run` makes them again, nothing is to be restored"
             if (project.state / "wanted.json").exists()
-            else "restore it (`dvc checkout`, git, a backup), or run the stage again; "
+            else f"{_delete_first(found.spoilt)}restore it (`dvc checkout`, git, a backup), or run the stage again; "
             ".lapvqa/lineage.sqlite may simply be deleted",
         )
     return EXIT_BAD_DATA if found.faults else 0
+
+
+def _delete_first(spoilt: Sequence[str]) -> str:
+    """Say which objects of the cache must go, so that DVC does not bring spoilt bytes back."""
+    if not spoilt:
+        return ""
+    return f"first delete {' '.join(spoilt)} (DVC's cache holds the same wrong bytes), then "
 
 
 def log(project: Project, *, limit: int, as_json: bool, html: Path | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -300,6 +301,28 @@ def test_one_flipped_byte_is_named(told: Told, path: str) -> None:
     faults = verify(told.project).faults
     assert faults
     assert faults[0].startswith(path)
+
+
+def test_an_object_of_the_cache_that_is_spoilt_too_is_named(
+    told: Told, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(told.project.root)
+    file = told.project.root / WEIGHTS
+    digest = hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+    place = Path(".dvc/cache/files/md5", digest[:2], digest[2:])
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
+    place.hardlink_to(file)
+    assert verify(told.project).spoilt == ()
+    with file.open("r+b") as handle:
+        handle.write(b"over")
+    assert main(["lineage", "verify"]) == EXIT_BAD_DATA
+    assert f"first delete {place} (" in " ".join(capsys.readouterr().err.split())
+    place.unlink()
+    place.write_bytes(b"whole, of another run")
+    assert verify(told.project).spoilt == (str(place),)
+    place.unlink()
+    assert verify(told.project).spoilt == ()
 
 
 def test_the_first_thing_that_does_not_match_ends_it_with_rc_3(
