@@ -123,10 +123,14 @@ def verify(project: Project, *, as_json: bool, html: Path | None) -> int:
     if found.faults:
         terminal.show_problem(
             f"the first thing that does not match: {found.faults[0]}",
-            "an erasure took outputs away: `lapvqa run` makes them again, nothing is to be restored"
-            if (project.state / "wanted.json").exists()
-            else f"{_delete_first(found.spoilt)}restore it (`dvc checkout`, git, a backup), or run the stage again; "
-            ".lapvqa/lineage.sqlite may simply be deleted",
+            _delete_first(found.spoilt)
+            + (
+                "an erasure took outputs away: `lapvqa run` makes them again, nothing is to be "
+                "restored"
+                if (project.state / "wanted.json").exists()
+                else "restore it (`dvc checkout`, git, a backup), or run the stage again; "
+                ".lapvqa/lineage.sqlite may simply be deleted"
+            ),
         )
     return EXIT_BAD_DATA if found.faults else 0
 
@@ -135,7 +139,7 @@ def _delete_first(spoilt: Sequence[str]) -> str:
     """Say which objects of the cache must go, so that DVC does not bring spoilt bytes back."""
     if not spoilt:
         return ""
-    return f"first delete {' '.join(spoilt)} (DVC's cache holds the same wrong bytes), then "
+    return f"first delete {' '.join(spoilt)} (not what DVC's cache says it is); "
 
 
 def log(project: Project, *, limit: int, as_json: bool, html: Path | None) -> int:
