@@ -27,6 +27,12 @@ def show(lines: Sequence[ComparisonLine], console: Console, common: BootstrapPar
     width = min(_WIDEST_NAME, max(map(len, names), default=0))
     for line in lines:
         _show_line(line, width, console)
+    bare: dict[str, dict[str, None]] = {}
+    for line in lines:
+        for why in filter(None, (score.no_interval for score in line.scores.values())):
+            bare.setdefault(why, {})[line.name] = None
+    for why, tasks in bare.items():
+        console.print(f"\nno interval: {why} ({', '.join(tasks)})", markup=False, soft_wrap=True)
     files = ", ".join(f"evaluations/{name}" for name in NAMES)
     console.print(f"\nwritten: {files}", soft_wrap=True)
 

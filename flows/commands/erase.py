@@ -172,13 +172,18 @@ def _show(found: Mapping[str, Any], opened: Journal, keep_ids: bool, console: Co
     rows = found["rows"]
     told = ", ".join(f"{number} {name}" for name, number in rows.items())
     console.print(f"patient {opened.name}: {told}; split {found['split'] or 'none'}")
+    # With keep_ids a key is an id, which is not printed.
+    key = "" if keep_ids else f"; the key in the tables and of lineage is {opened.traces.patient}"
+    console.print(
+        f"{opened.name} is the name that receipt and tombstone give{key}",
+        soft_wrap=True, markup=False,
+    )  # fmt: skip
     if opened.traces.shared_films:
         console.print(
             f"{opened.traces.shared_films} films stand under another patient's id too, and go with "
             "this one's"
         )
     for copy in opened.traces.copies:
-        # With keep_ids a key is an id, which is not printed.
         whose = "" if keep_ids else f" image {copy.image} of patient {copy.patient},"
         console.print(
             f"edited copy under another id:{whose} split {copy.split}, likeness {copy.score} "

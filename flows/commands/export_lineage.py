@@ -25,7 +25,9 @@ def execute(project: Project, *, target: str | None, form: str, out: Path | None
         )
     if out is None:
         raise ConfigError("expected --out, found none", hint="name the file or folder to write")
-    if form != "ro-crate":  # a crate is a folder: its writer looks
+    if form == "ro-crate":  # a crate is a folder: its writer looks at what is there
+        own_files.require_writable(out.parent, "--out")
+    else:
         own_files.require(out, "--out", "an export", own_files.holds(b"urn:lapvqa:"))
     ledger.require_whole(project)
     ancestry = Ancestry(ledger.entries(project))

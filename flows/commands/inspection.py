@@ -37,6 +37,8 @@ def execute(
     from lapvqa.preview import Settings, look
     from lapvqa.text.languages import load_languages
 
+    if png is not None:
+        own_files.require_writable(png, "--png")
     settings = Settings(
         load_params(project.params), load_machine(project), load_languages(project.root)
     )

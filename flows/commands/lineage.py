@@ -31,6 +31,7 @@ def up(project: Project, target: str, *, as_json: bool, html: Path | None) -> in
     """Print the chain of artefacts from ``target`` up to the inventory."""
     from lapvqa.lineage.walk import trace
 
+    _look_at_place(html)
     lineage = trace(project, target)
     lines = _headline(lineage)
     if html is not None:
@@ -52,6 +53,7 @@ def down(project: Project, target: str, *, person: bool, as_json: bool, html: Pa
     """Print what came of ``target``: rows, trainings, runs, predictions, metrics, releases."""
     from lapvqa.lineage.impact import follow
 
+    _look_at_place(html)
     impact = follow(project, target, person=person)
     lines = list(_impact_lines(impact))
     if html is not None:
@@ -68,6 +70,7 @@ def diff(
     """Print how ``second`` differs from ``first``."""
     from lapvqa.lineage.difference import compare
 
+    _look_at_place(html)
     difference = compare(project, first, second, paired=paired)
     lines = list(_difference_lines(difference, keys))
     if html is not None:
@@ -81,6 +84,7 @@ def why(project: Project, stage: str, *, as_json: bool, html: Path | None) -> in
     """Print why a stage would run, or why it last ran."""
     from lapvqa.lineage import reasons
 
+    _look_at_place(html)
     answer = reasons.why(project, stage)
     lines = list(_why_lines(answer))
     if html is not None:
@@ -94,6 +98,7 @@ def verify(project: Project, *, as_json: bool, html: Path | None) -> int:
     """Read everything again; EXIT_BAD_DATA names the first thing that does not match."""
     from lapvqa.lineage.verification import verify as look
 
+    _look_at_place(html)
     with terminal.progress_console().status("reading every artefact again") as shown:
         found = look(project, lambda path: shown.update(f"reading {path} again"))
     count, size = found.artefacts, terminal.size(found.bytes)
@@ -102,6 +107,7 @@ def verify(project: Project, *, as_json: bool, html: Path | None) -> int:
         "index: " + (f"{len(found.faults)} do not match" if found.faults else "all match")
     ]
     lines += [f"does not match: {fault}" for fault in found.faults]
+    lines += [f"spoilt in DVC's cache too: {path}" for path in found.spoilt]
     lines += [f"not on this disk: {path}" for path in found.absent]
     if html is not None:
         from lapvqa.lineage.graph import of_present
@@ -117,18 +123,30 @@ def verify(project: Project, *, as_json: bool, html: Path | None) -> int:
     if found.faults:
         terminal.show_problem(
             f"the first thing that does not match: {found.faults[0]}",
-            "an erasure took outputs away: `lapvqa run` makes them again, nothing is to be restored"
-            if (project.state / "wanted.json").exists()
-            else "restore it (`dvc checkout`, git, a backup), or run the stage again; "
-            ".lapvqa/lineage.sqlite may simply be deleted",
+            _delete_first(found.spoilt)
+            + (
+                "an erasure took outputs away: `lapvqa run` makes them again, nothing is to be "
+                "restored"
+                if (project.state / "wanted.json").exists()
+                else "restore it (`dvc checkout`, git, a backup), or run the stage again; "
+                ".lapvqa/lineage.sqlite may simply be deleted"
+            ),
         )
     return EXIT_BAD_DATA if found.faults else 0
+
+
+def _delete_first(spoilt: Sequence[str]) -> str:
+    """Say which objects of the cache must go, so that DVC does not bring spoilt bytes back."""
+    if not spoilt:
+        return ""
+    return f"first delete {' '.join(spoilt)} (not what DVC's cache says it is); "
 
 
 def log(project: Project, *, limit: int, as_json: bool, html: Path | None) -> int:
     """Print what happened to this project, newest first."""
     from lapvqa.lineage.story import tell
 
+    _look_at_place(html)
     events = tell(project, limit=limit)
     lines = []
     for event in events:
@@ -159,10 +177,15 @@ def _print_json(content: object) -> int:
     return 0
 
 
+def _look_at_place(path: Path | None) -> None:
+    """Raise an error if the page may not be written there: before the question is answered."""
+    if path is not None:
+        own_files.require(path, "--html", "a drawn graph", own_files.holds(b'<div class="drawing"'))
+
+
 def _draw(path: Path, title: str, lines: Sequence[str], graph: Graph) -> None:
     from lapvqa.lineage import drawing
 
-    own_files.require(path, "--html", "a drawn graph", own_files.holds(b'<div class="drawing"'))
     drawing.write(path, title, lines, graph)
 
 
@@ -190,8 +213,15 @@ def _headline(lineage: Lineage) -> list[str]:
 
 def _value(estimate: Any) -> str:
     if isinstance(estimate, dict) and estimate.keys() >= {"value", "low", "high"}:
-        return f"{estimate['value']} [{estimate['low']}, {estimate['high']}]"
+        return _bracketed(estimate["value"], estimate["low"], estimate["high"])
     return str(estimate)
+
+
+def _bracketed(value: Any, low: Any, high: Any) -> str:
+    """Return ``0.69 [0.61, 0.75]``; without an interval, the value alone."""
+    if value is None:
+        return "undefined"
+    return str(value) if low is None or high is None else f"{value} [{low}, {high}]"
 
 
 def _tree(lineage: Lineage, key: Key, shown: set[Any], tree: Tree | None = None) -> Tree:
@@ -301,7 +331,7 @@ def _main_metrics(counts: dict[str, Any], metrics: dict[str, float]) -> Iterable
         system, _, metric = name.partition(".")
         if f"{metric}_{system}" in counts:
             low, high = metrics.get(f"{name}.low"), metrics.get(f"{name}.high")
-            yield f"  {metric} {system}: {value} [{low}, {high}]"
+            yield f"  {metric} {system}: {_bracketed(value, low, high)}"
 
 
 # diff

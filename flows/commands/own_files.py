@@ -1,18 +1,24 @@
-"""A command writes over nothing but what it wrote itself."""
+"""A command writes over nothing but what it wrote itself, and says at once where it may not."""
 
 from __future__ import annotations
 
 import mmap
+import os
+import tempfile
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from lapvqa.errors import ConfigError
+from lapvqa.errors import FULL, ConfigError, NotAllowedError
 
 
 def require(path: Path, option: str, what: str, is_own: Callable[[Path], bool]) -> None:
-    """Raise ConfigError if a file is there that ``is_own`` does not know as ``what``."""
+    """Raise ConfigError if a file is there that ``is_own`` does not know as ``what``.
+
+    NotAllowedError if its folder is not to be written: before the work, not after it.
+    """
+    require_writable(path.parent, option)
     if path.is_dir():
         raise ConfigError(
             f"{option}: expected a file to write, found the folder {path}",
@@ -23,6 +29,27 @@ def require(path: Path, option: str, what: str, is_own: Callable[[Path], bool]) 
             f"{option}: expected a new file, or {what} to write anew, found another file at {path}",
             hint="name another one, or delete it",
         )
+
+
+def require_writable(folder: Path, option: str) -> None:
+    """Raise an error unless ``folder``, or the lowest above it that is there, may be written."""
+    whole = folder.absolute()
+    # Path.exists raises where a folder may not be looked into.
+    above = next(one for one in (whole, *whole.parents) if os.path.exists(one))  # noqa: PTH110
+    try:
+        with tempfile.TemporaryDirectory(prefix=".lapvqa-", dir=above):
+            pass  # rights, read-only disks and folders of the system are all told by the attempt
+    except NotADirectoryError as error:
+        raise ConfigError(
+            f"{option}: expected a folder at {above}, found a file", hint="name another place"
+        ) from error
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise NotAllowedError(
+            f"{option}: expected a folder to write in, found {above}: {error.strerror}",
+            hint="name another place, or grant access to that folder",
+        ) from error
 
 
 def holds(*marks: bytes) -> Callable[[Path], bool]:

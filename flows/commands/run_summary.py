@@ -54,7 +54,7 @@ def show_results(project: Project, console: Console) -> None:
 
     A narrow terminal gets each interval below its value.
     """
-    from lapvqa.evaluation.results import BASELINE
+    from lapvqa.evaluation.results import BASELINE, without_intervals
     from tasks.results import evaluated
 
     results = evaluated(project)
@@ -76,6 +76,8 @@ def show_results(project: Project, console: Console) -> None:
             table.add_row(f"{result.task}{writer}{break_line}{result.primary}", *cells)
     if table.row_count:
         console.print(table)
+    for why, tasks in without_intervals(results).items():
+        console.print(f"no interval: {why} ({', '.join(tasks)})", markup=False, soft_wrap=True)
     for result in results:
         if BASELINE in result.systems:
             console.print(

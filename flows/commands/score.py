@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from flows.commands import terminal
 from flows.commands.run_summary import show_contamination
-from lapvqa.errors import ConfigError
-from lapvqa.evaluation.results import TaskResult, parse
+from lapvqa.errors import ConfigError, MissingArtifactError, SchemaError
+from lapvqa.evaluation.results import NO_INTERVAL, TaskResult, parse
 from lapvqa.params import load_params
 from lapvqa.project import Project
+
+if TYPE_CHECKING:
+    from lapvqa.evaluation.task import EvaluationTask
 
 
 def execute(project: Project, *, task: str, predictions: Path, as_json: bool) -> int:
@@ -29,9 +33,12 @@ def execute(project: Project, *, task: str, predictions: Path, as_json: bool) ->
             f"expected a file of predictions at {predictions}, found nothing",
             hint=f"the pipeline's own: lapvqa score {task} results/{task}/predictions.parquet",
         )
-    table = storage.read_table(
-        predictions, record.schema, made_by=f"evaluate@{task} (or give another file)"
-    )
+    try:
+        table = storage.read_table(predictions, record.schema, made_by=f"evaluate@{task}")
+    except (SchemaError, MissingArtifactError) as error:  # their remedy is for our own file
+        raise SchemaError(error.message, hint=_another(record)) from error
+    if not table.num_rows and not contract.reason_of(table):
+        raise SchemaError(f"{predictions.name}: expected rows, found none", hint=_another(record))
     metrics = contract.metrics_of(record, table, common=params.common)
     if as_json:
         # Plain, whatever the width of the terminal.
@@ -39,6 +46,13 @@ def execute(project: Project, *, task: str, predictions: Path, as_json: bool) ->
         return 0
     show(parse(metrics), terminal.console())
     return 0
+
+
+def _another(task: EvaluationTask) -> str:
+    return (
+        f"give another file: Parquet with the columns {', '.join(task.schema.names)}, of the types "
+        f"of results/{task.name}/predictions.parquet"
+    )
 
 
 def show(result: TaskResult, console: Console) -> None:
@@ -74,7 +88,13 @@ def show(result: TaskResult, console: Console) -> None:
             soft_wrap=True,
         )
     for line in result.undefined:
-        console.print(f"undefined: {line}", markup=False, soft_wrap=True)
+        if not line.endswith(NO_INTERVAL):
+            console.print(f"undefined: {line}", markup=False, soft_wrap=True)
+    bare = [line.partition(": ")[0] for line in result.undefined if line.endswith(NO_INTERVAL)]
+    if bare:
+        few = result.too_few_patients
+        said = f"no interval: {few}" if few else f"{NO_INTERVAL}: {', '.join(bare)}"
+        console.print(said, markup=False, soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

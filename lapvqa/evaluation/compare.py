@@ -56,8 +56,9 @@ class Score:
     """A system's primary metric.
 
     ``difference``: minus the reference's; None with a ``note`` that says why, and of the reference
-    itself. ``delong``: label -> p of the AUC's difference. ``contaminated``: why its training may
-    know the test images; empty if it does not.
+    itself. ``no_interval``: why ``estimate`` has no interval, if so. ``delong``: label -> p of the
+    AUC's difference. ``contaminated``: why its training may know the test images; empty if it does
+    not.
     """
 
     estimate: Interval
@@ -65,6 +66,7 @@ class Score:
     difference: Difference | None = None
     delong: Mapping[str, float | None] = field(default_factory=dict)
     note: str = ""
+    no_interval: str = ""
     contaminated: tuple[str, ...] = ()
 
 
@@ -112,6 +114,7 @@ class SystemResult:
         return Score(
             self.result.interval(self.system, primary), self.result.num_samples,
             contaminated=self._contaminated(),
+            no_interval=self.result.why_no_interval(self.system),
         )  # fmt: skip
 
     def _contaminated(self) -> tuple[str, ...]:

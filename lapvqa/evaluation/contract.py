@@ -46,6 +46,7 @@ from lapvqa.evaluation.results import (
     EXTRA,
     HEADLINE,
     METRICS,
+    NO_INTERVAL,
     NOT_COMPUTED,
     OK,
     PREDICTIONS,
@@ -259,7 +260,7 @@ def _undefined(
             if estimate["value"] is None:
                 lines.add(f"{name}: {measured.undefined.get(name, 'no value for these samples')}")
             elif estimate["low"] is None:
-                lines.add(f"{name}: no interval, too few patients")
+                lines.add(f"{name}: {NO_INTERVAL}")
     return sorted(lines)
 
 

@@ -5,7 +5,7 @@ Numbers come in the order of the file; what a page or a table makes of them is t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +52,7 @@ class Interval:
 
 
 UNDEFINED = Interval(None)
+NO_INTERVAL = "no interval, too few patients"
 BETTER, WORSE, CANNOT_TELL = "better", "worse", "cannot tell"
 
 Systems = Mapping[str, Mapping[str, Interval]]
@@ -131,6 +132,19 @@ class TaskResult:
         """Return how far the first system is above the second; undefined if not compared."""
         return self.differences.get("-".join(pair), {}).get(metric, UNDEFINED)
 
+    @property
+    def too_few_patients(self) -> str:
+        """Why no number of it has an interval; empty if some may have one."""
+        fewest = self.protocol.get("interval_min_patients", 0)
+        return f"fewer than {fewest} patients" if self.num_patients < fewest else ""
+
+    def why_no_interval(self, system: str) -> str:
+        """Why the main value of a system stands without an interval; empty if it has one."""
+        main = self.interval(system, self.primary)
+        if main.value is None or main.limits is not None:
+            return ""
+        return self.too_few_patients or "too few patients for the metric"
+
     def headlines(self) -> Iterator[Headline]:
         """Yield a row for each of ``PAIRS`` of which the result has a system."""
         for writer, pair in PAIRS.items():
@@ -191,3 +205,13 @@ def _intervals(systems: Mapping[str, Any]) -> Systems:
         }
         for system, metrics in systems.items()
     }
+
+
+def without_intervals(results: Iterable[TaskResult]) -> dict[str, list[str]]:
+    """Return reason -> the tasks in whose first row a value has no interval for it."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        reasons = (result.why_no_interval(system) for pair in PAIRS.values() for system in pair)
+        if why := next(filter(None, reasons), ""):
+            found.setdefault(why, []).append(result.task)
+    return found

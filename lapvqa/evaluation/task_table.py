@@ -47,7 +47,7 @@ def find(task: str) -> EvaluationTask:
         near = difflib.get_close_matches(task, EVALUATIONS, n=1)
         raise ConfigError(
             f"expected a task of {', '.join(EVALUATIONS)}, found {task!r}",
-            hint=f"did you mean {near[0]}?" if near else "see `lapvqa score --help`",
+            hint=f"did you mean {near[0]}?" if near else "name one of these",
         )
     record: EvaluationTask = importlib.import_module(EVALUATIONS[task]).TASK
     return record

@@ -21,6 +21,7 @@ from lapvqa.report.model_card import read_model_card
 from lapvqa.report.page_results import (
     PageResult,
     metric_name,
+    no_interval_in_words,
     read_page_result,
     system_name,
     verdict_in_words,
@@ -61,6 +62,7 @@ def run(params: ReportParams, job: Job) -> Counts:
             for section in sections
         ),
         verdict=verdict_in_words(results),
+        no_interval=no_interval_in_words(results),
         any_computed=bool(computed),
         confidence=_confidence(computed),
         examples_wanted=params.examples,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from lapvqa.evaluation.results import (
     Systems,
     TaskResult,
     read_result,
+    without_intervals,
 )
 from lapvqa.evaluation.task import EvaluationTask
 from lapvqa.project import Project
@@ -180,7 +181,7 @@ def read_page_result(task: EvaluationTask, project: Project) -> PageResult:
     return PageResult(task, read_result(project.result_dir(task.name), task.name))
 
 
-def verdict_in_words(results: Iterable[PageResult]) -> str:
+def verdict_in_words(results: Sequence[PageResult]) -> str:
     """Return what pretraining was worth in one sentence: each task's main metric, by its interval.
 
     Of a task with several writers the first counts.
@@ -188,6 +189,9 @@ def verdict_in_words(results: Iterable[PageResult]) -> str:
     said = {item.task.title: item.headlines[0].verdict for item in results if item.headlines}
     if not said:
         return "No evaluation was computed, so nothing says what pretraining was worth."
+    if len(said) > 1 and len(set(said.values())) == 1:
+        words = _VERDICTS[next(iter(said.values()))]
+        return f"In all {len(said)} tasks the encoder is, after its training, {words}."
     parts = []
     for verdict, words in _VERDICTS.items():
         titles = [title for title, found in said.items() if found == verdict]
@@ -198,6 +202,18 @@ def verdict_in_words(results: Iterable[PageResult]) -> str:
 
 
 _VERDICTS = {BETTER: "better", WORSE: "worse", CANNOT_TELL: "not told apart from before"}
+
+
+def no_interval_in_words(results: Sequence[PageResult]) -> str:
+    """Return why values of the first table stand without an interval; empty if none does."""
+    titles = {item.task.name: item.task.title for item in results if item.result.computed}
+    found = without_intervals(item.result for item in results if item.result.computed)
+    said = []
+    for why, tasks in found.items():
+        all_of_them = len(tasks) == len(titles) > 1
+        where = "all tasks" if all_of_them else "; ".join(titles[task] for task in tasks)
+        said.append(f"No interval, {why}: {where}.")
+    return " ".join(said)
 
 
 def _rank(key: str) -> int:

@@ -114,3 +114,21 @@ def test_what_has_to_write_says_that_it_may_not(locked: Path, lapvqa: Lapvqa) ->
         assert "Permission denied" in answer.err
         assert "fault of LAPVQA" not in answer.err
     assert everything(locked) == before
+
+
+@pytest.mark.parametrize(("place", "named"), [("/proc/deep/out", "/proc"), ("file/out", "file")])
+def test_where_nothing_can_be_written_is_said_before_the_work(
+    place: str, named: str, lapvqa: Lapvqa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(in_clone(tmp_path))
+    Path("file").touch()
+    for command in (
+        ("embed", "no.png", "--out"), ("bundle", "nothing", "--out"),
+        ("card", "nothing", "--out"), ("export-lineage", "nothing", "--out"),
+        ("export-lineage", "nothing", "--format", "ro-crate", "--out"),
+        ("lineage", "nothing", "--html"), ("inspect", "no.png", "--png"),
+    ):  # fmt: skip
+        answer = lapvqa(*command, place)
+        assert answer.code == 2, (command, answer.err)
+        assert f"{command[-1]}: expected a folder" in answer.err, (command, answer.err)
+        assert str(Path(named).absolute()) in answer.err.replace("\n", "")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from flows.commands import run_summary, terminal
+from flows.commands import comparison, run_summary, terminal
 from lapvqa import storage
+from lapvqa.evaluation.compare import ComparisonLine, Score
+from lapvqa.evaluation.results import Interval
 from lapvqa.evaluation.task_table import EVALUATIONS
+from lapvqa.params import load_params
 from lapvqa.project import Project
 from lapvqa.schemas import COMPANIONS, REJECTS
 
@@ -61,6 +65,31 @@ def test_results_stand_beside_the_untrained_ones_with_intervals(project: Project
     ]  # fmt: skip
     assert "95% interval" in text
     assert "auc/Edema" not in text, "per label: the report page"
+
+
+def test_why_there_is_no_interval_is_said_once(project: Project) -> None:
+    bare = estimate(0.7, None, None)
+    for task in ("rrg", "vqa"):
+        write_metrics(project, task, "exact_match", trained=bare, untrained=bare)
+        path = project.result_dir(task) / "metrics.json"
+        content = json.loads(path.read_bytes())
+        content |= {"num_patients": 4, "protocol": {"interval_min_patients": 6}}
+        storage.write_json(path, content)
+    text = " ".join(shown(project, "show_results").split())
+    assert "no interval: fewer than 6 patients (vqa, rrg)" in text
+
+
+def test_a_comparison_says_why_there_is_no_interval(project: Project) -> None:
+    lines = [
+        ComparisonLine(task, "", "exact_match", {"trained": score}, {})
+        for task, score in (
+            ("vqa", Score(Interval(0.7), 4, no_interval="fewer than 6 patients")),
+            ("rrg", Score(Interval(0.7, 0.6, 0.8), 40)),
+        )
+    ]
+    console = Console(width=100, record=True, file=io.StringIO())
+    comparison.show(lines, console, load_params(project.params).evaluate.common)
+    assert "no interval: fewer than 6 patients (vqa)" in console.export_text()
 
 
 def test_a_narrow_terminal_loses_no_number(project: Project) -> None:

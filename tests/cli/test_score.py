@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from cli_answer import Lapvqa
@@ -15,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from lapvqa.datasets import chexpert
 from lapvqa.errors import EXIT_BAD_DATA, EXIT_USER
+from lapvqa.metrics.bootstrap import MIN_PATIENTS
 from lapvqa.schemas import PROBE_PREDICTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +59,24 @@ def test_the_numbers_are_those_of_scikit_learn(predictions: pa.Table, lapvqa: La
     assert f"{np.mean(areas):.3f} [" in shown.out
 
 
+def test_what_has_no_interval_is_not_called_undefined(
+    predictions: pa.Table, lapvqa: Lapvqa
+) -> None:
+    few = predictions.filter(pc.is_in(predictions["patient"], pa.array(["patient00", "patient01",
+                                                                        "patient02"])))  # fmt: skip
+    pq.write_table(few, "few.parquet")
+    shown = lapvqa("score", "probe_chexpert", "few.parquet")
+    assert shown.code == 0
+    assert f"no interval: fewer than {MIN_PATIENTS} patients" in shown.out
+    content = json.loads(lapvqa("score", "probe_chexpert", "few.parquet", "--json").out)
+    values = content["systems"]["theirs"]
+    undefined = [
+        line.removeprefix("undefined: ").partition(": ")[0]
+        for line in shown.out.splitlines() if line.startswith("undefined: ")
+    ]  # fmt: skip
+    assert undefined == sorted(name for name in values if values[name]["value"] is None)
+
+
 @pytest.mark.usefixtures("predictions")
 def test_what_cannot_be_scored_is_named(lapvqa: Lapvqa) -> None:
     unknown = lapvqa("score", "probe_chexprt", "theirs.parquet")
@@ -68,3 +88,13 @@ def test_what_cannot_be_scored_is_named(lapvqa: Lapvqa) -> None:
     other = lapvqa("score", "rrg", "theirs.parquet")
     assert other.code == EXIT_BAD_DATA
     assert "columns" in other.err
+    Path("README.md").write_text("no table")
+    for name in ("README.md", "theirs.parquet"):
+        theirs = lapvqa("score", "vqa", name)
+        assert theirs.code == EXIT_BAD_DATA
+        assert "give another file: Parquet with the columns sample, " in theirs.err
+        assert "delete" not in theirs.err
+        assert "lapvqa run" not in theirs.err
+    strange = lapvqa("evaluate", "foo")
+    assert strange.code == EXIT_USER
+    assert "lapvqa score" not in strange.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import random
@@ -24,8 +25,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from canaries import contents
+from rich.console import Console
 from small_project import GONE, KEY, SENTENCE, copy_of, place
 
+from flows.commands.erase import _show
 from lapvqa import storage
 from lapvqa.erasure import journal, receipt
 from lapvqa.erasure.databases import overwrite
@@ -317,6 +320,17 @@ def test_a_journal_is_private(project: Project) -> None:
     path = journal.place(project, opened.name)
     assert path.stat().st_mode & 0o777 == 0o600
     assert journal.load(project, opened.name) == opened
+
+
+@pytest.mark.parametrize("keep_ids", [False, True])
+def test_a_look_says_how_else_the_patient_is_called(project: Project, keep_ids: bool) -> None:
+    there = place(project)
+    opened = open_journal(there, GONE, "R1")
+    console = Console(record=True, file=io.StringIO(), width=200)
+    _show(look(there, opened), opened, keep_ids, console)
+    text = console.export_text()
+    assert f"patient {opened.name}: " in text
+    assert (PATIENT_KEY in text) is not keep_ids
 
 
 def test_a_training_that_follows_records_by_its_root_that_the_patient_is_not_in_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -81,6 +82,20 @@ def test_a_maker_that_was_told_after_its_reader_is_found_by_its_bytes(told: Told
     found = {node.origin.stage for node in lineage.nodes.values() if node.origin}
     assert found == {"export", "pretrain", "tokens", "ingest", "inventory"}
     assert index.faults(late.project) == []
+
+
+def test_a_value_without_an_interval_stands_alone(
+    told: Told, capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(told.project.root)
+    assert main(["lineage", "vqa.exact_match"]) == 0
+    assert "exact_match trained: 0.5 [0.25, 0.75]" in capsys.readouterr().out
+    path = told.project.result_dir("vqa") / "metrics.json"
+    content = json.loads(path.read_bytes())
+    content["systems"]["trained"]["exact_match"] |= {"low": None, "high": None}
+    path.write_text(json.dumps(content))
+    assert main(["lineage", "vqa.exact_match"]) == 0
+    assert "exact_match trained: 0.5\n" in capsys.readouterr().out
 
 
 def test_code_and_environment_take_a_line_each(told: Told, capsys: Any, monkeypatch: Any) -> None:
@@ -286,6 +301,28 @@ def test_one_flipped_byte_is_named(told: Told, path: str) -> None:
     faults = verify(told.project).faults
     assert faults
     assert faults[0].startswith(path)
+
+
+def test_an_object_of_the_cache_that_is_spoilt_too_is_named(
+    told: Told, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(told.project.root)
+    file = told.project.root / WEIGHTS
+    digest = hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+    place = Path(".dvc/cache/files/md5", digest[:2], digest[2:])
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
+    place.hardlink_to(file)
+    assert verify(told.project).spoilt == ()
+    with file.open("r+b") as handle:
+        handle.write(b"over")
+    assert main(["lineage", "verify"]) == EXIT_BAD_DATA
+    assert f"first delete {place} (" in " ".join(capsys.readouterr().err.split())
+    place.unlink()
+    place.write_bytes(b"whole, of another run")
+    assert verify(told.project).spoilt == (str(place),)
+    place.unlink()
+    assert verify(told.project).spoilt == ()
 
 
 def test_the_first_thing_that_does_not_match_ends_it_with_rc_3(

@@ -22,6 +22,7 @@ from PIL import Image
 
 from lapvqa import storage
 from lapvqa.errors import MissingArtifactError, SchemaError
+from lapvqa.evaluation import task_table
 from lapvqa.evaluation.task_table import EVALUATIONS
 from lapvqa.metrics import record
 from lapvqa.report import page
@@ -149,8 +150,28 @@ def test_one_sentence_says_what_pretraining_was_worth(project) -> None:
     assert "Of 9 tasks the encoder is, after its training, better in 6 (" in text
     assert "worse in 1 (Grounding of phrases), not told apart from before in 2 (" in text
     for task in EVALUATIONS:
+        project.edit_metrics(task, differences={})
+    assert (
+        "In all 9 tasks the encoder is, after its training, not told apart from before."
+        in _text(project.render())
+    )
+    for task in EVALUATIONS:
         project.edit_metrics(task, status="not computed", reason="no data")
     assert "No evaluation was computed, so nothing says" in _text(project.render())
+
+
+def test_why_values_have_no_interval_is_said_below_the_table_and_in_the_section(project) -> None:
+    content = json.loads(project.metrics("vqa").read_text())
+    bare = {
+        system: {name: number | {"low": None, "high": None} for name, number in numbers.items()}
+        for system, numbers in content["systems"].items()
+    }
+    fewest = {"interval_confidence": 0.95, "interval_min_patients": content["num_patients"] + 1}
+    project.edit_metrics("vqa", systems=bare, protocol=fewest)
+    text = _text(project.render())
+    title = task_table.find("vqa").title
+    assert f"No interval, fewer than {content['num_patients'] + 1} patients: {title}." in text
+    assert f"; no interval, fewer than {content['num_patients'] + 1} patients." in text
 
 
 def test_a_contaminated_result_says_so_in_the_table_and_in_its_section(project) -> None:

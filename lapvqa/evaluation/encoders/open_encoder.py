@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from lapvqa import storage
 from lapvqa.errors import CheckpointError, MissingArtifactError
 from lapvqa.evaluation.encoders.external import file_names, read_config
 from lapvqa.evaluation.encoders.from_open_clip import CONFIG, WEIGHTS, open_open_clip
@@ -68,7 +67,13 @@ def open_own(path: Path) -> OwnEncoder:
     ones (ViT-L/14, 384 px). Raises MissingArtifactError without weights, CheckpointError if they
     do not fit.
     """
-    weights = storage.require(path / ENCODER_FILE if path.is_dir() else path, made_by="export")
+    weights = path / ENCODER_FILE if path.is_dir() else path
+    if not weights.is_file():
+        raise MissingArtifactError(
+            f"expected {weights.name} in {weights.parent.name}/, found nothing",
+            hint="of this project's own: `lapvqa run --stage export`; else give the path of "
+            "another encoder",
+        )
     encoder = _untrained(weights.parent)
     load_weights(encoder, weights)
     return OwnEncoder(encoder.eval())
@@ -81,7 +86,8 @@ def _untrained(folder: Path) -> VisionEncoder:
     if not isinstance(sizes, Mapping):
         raise CheckpointError(
             f"expected the model's sizes under model in {CARD_FILE}, found {type(sizes).__name__}",
-            hint="run `lapvqa run --stage export` again",
+            hint="of this project's own: `lapvqa run --stage export` again; else take the "
+            f"{CARD_FILE} that came with the weights",
         )
     with torch.random.fork_rng(devices=[]):
         return build_encoder(validate(ModelParams, dict(sizes), CARD_FILE))
