@@ -118,6 +118,7 @@ class Watcher:
 
 def watch(watcher: Watcher, stopped: Callable[[], bool], *, once: bool) -> None:
     """Look and file until ``stopped``; ``once``: until all that is there is in the archive."""
+    told = False
     while not stopped():
         unsettled = waiting = 1
         with nullcontext() if once else watcher.filing.going_on():
@@ -125,4 +126,11 @@ def watch(watcher: Watcher, stopped: Callable[[], bool], *, once: bool) -> None:
             waiting = watcher.filing.settle()
         if once and not unsettled and not waiting:
             return
+        if once and waiting and not told:
+            told = True
+            quiet = watcher.filing.inbox.settings.quiet_seconds
+            watcher.filing.say(
+                f"{watcher.source}: waits until nothing more of {counted(waiting, 'study')} has "
+                f"come for {quiet:g} s (intake.quiet_seconds of local.yaml)"
+            )
         time.sleep(min(POLL_SECONDS, watcher.settled) if once else POLL_SECONDS)
