@@ -543,7 +543,7 @@ def diff(
 
 @lineage_app.command()
 def why(
-    stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")],
+    stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml, or a task.")],
     as_json: _Json = False,
     html: _Html = None,
 ) -> int:
@@ -596,11 +596,14 @@ def export(
     model: Annotated[
         str | None, typer.Argument(help="A model, as for `lapvqa card`; else that of params.yaml.")
     ] = None,
+    license: Annotated[
+        str | None, typer.Option(help="Such as apache-2.0; else export.license of params.yaml.")
+    ] = None,
 ) -> int:
-    """Write the encoder as a model repository: transformers, timm, card, licence (params.yaml)."""
+    """Write the encoder as a model repository: transformers, timm, card, licence."""
     from flows.commands.export import execute
 
-    return execute(_find_project(), folder, model=model)
+    return execute(_find_project(), folder, model=model, license=license)
 
 
 @app.command()

@@ -79,8 +79,11 @@ def diff(
 
 def why(project: Project, stage: str, *, as_json: bool, html: Path | None) -> int:
     """Print why a stage would run, or why it last ran."""
+    from lapvqa.evaluation import task_table
     from lapvqa.lineage import reasons
 
+    if stage in task_table.EVALUATIONS:  # as other commands call it
+        stage = f"evaluate@{stage}"
     answer = reasons.why(project, stage)
     lines = list(_why_lines(answer))
     if html is not None:
@@ -99,7 +102,7 @@ def verify(project: Project, *, as_json: bool, html: Path | None) -> int:
     count, size = found.artefacts, terminal.size(found.bytes)
     lines = [
         f"{count} artefacts ({size}) hashed again, {found.entries} entries of the ledger and its "
-        "index: " + (f"{len(found.faults)} do not match" if found.faults else "all match")
+        f"index: {_mismatches(len(found.faults))}"
     ]
     lines += [f"does not match: {fault}" for fault in found.faults]
     lines += [f"not on this disk: {path}" for path in found.absent]
@@ -123,6 +126,12 @@ def verify(project: Project, *, as_json: bool, html: Path | None) -> int:
             ".lapvqa/lineage.sqlite may simply be deleted",
         )
     return EXIT_BAD_DATA if found.faults else 0
+
+
+def _mismatches(faults: int) -> str:
+    if not faults:
+        return "all match"
+    return "1 does not match" if faults == 1 else f"{faults} do not match"
 
 
 def log(project: Project, *, limit: int, as_json: bool, html: Path | None) -> int:
@@ -259,7 +268,7 @@ def _impact_lines(impact: Impact) -> Iterable[str]:
     if target.key and not impact.sampled and not target.remark:
         yield "no training in the ledger sampled it"
     for predicted in impact.predicted:
-        yield f"{predicted.path}: {predicted.rows} rows"
+        yield f"{predicted.path}: {terminal.counted(predicted.rows, 'row')}"
     later = [run for run in impact.runs if run.id not in {one.origin.id for one in impact.sampled}]
     for run in later:
         outs = _names(list(run.run.outs)) or run.run.outcome

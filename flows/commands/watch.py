@@ -8,11 +8,11 @@ from flows.commands import intake
 from lapvqa.errors import ConfigError, SourceError
 from lapvqa.machine import SOURCE_NAME
 from lapvqa.project import Project
+from lapvqa.recorder import counted
 
 
 def execute(project: Project, folder: Path, *, name: str, keep: bool, once: bool) -> int:
     """Watch until interrupted, or once; 0."""
-    from lapvqa.intake.filing import counted
     from lapvqa.intake.inbox import open_inbox
     from lapvqa.intake.watch import Watcher, watch
 

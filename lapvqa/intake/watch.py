@@ -16,11 +16,12 @@ from pathlib import Path
 from lapvqa.errors import ConfigError, DicomError, SourceError
 from lapvqa.ingest.archives import kinds, members
 from lapvqa.ingest.archives.names import place
-from lapvqa.intake.filing import Filing, counted
+from lapvqa.intake.filing import Filing
 from lapvqa.intake.instance import read_names
 from lapvqa.intake.reports import take_reports
 from lapvqa.inventory import Entry, scan
 from lapvqa.machine import ReportSources
+from lapvqa.recorder import counted
 
 SETTLED_SECONDS = 5.0
 """A file that nothing has touched for so long is whole."""
