@@ -319,6 +319,11 @@ def _main_metrics(counts: dict[str, Any], metrics: dict[str, float]) -> Iterable
 def _difference_lines(difference: Difference, keys: bool) -> Iterable[str]:
     first, second = difference.sides
     yield f"{second.target.asked} against {first.target.asked}"
+    if {name: run.id for name, run in first.runs.items()} == {
+        name: run.id for name, run in second.runs.items()
+    } and first.target.artefacts == second.target.artefacts:
+        yield "the same: nothing differs"
+        return
     for stage in dict.fromkeys([*first.runs, *second.runs]):
         runs = [side.runs.get(stage) for side in difference.sides]
         if all(runs) and runs[0] is not None and runs[1] is not None:
