@@ -197,11 +197,16 @@ def run(
 
 
 @app.command()
-def plan() -> int:
+def plan(
+    preset: Annotated[
+        str | None,
+        typer.Option(help="What a run with this preset would take, memory, time and disk."),
+    ] = None,
+) -> int:
     """Show what would run, and why; run nothing."""
     from flows.commands.plan import execute
 
-    return execute(_find_project())
+    return execute(_find_project(), preset=preset)
 
 
 @app.command()
@@ -221,11 +226,14 @@ def plan_memory(
         str | None,
         typer.Option(help="Of a GPU, such as 80GB; else what this machine's device has."),
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Plan for this preset's values, as of `lapvqa run`.")
+    ] = None,
 ) -> int:
     """Show the peak memory of pretraining, and the largest micro-batch that fits."""
     from flows.commands.plan_memory import execute
 
-    return execute(_find_project(), params_file=params, memory=memory)
+    return execute(_find_project(), params_file=params, memory=memory, preset=preset)
 
 
 rejects_app = typer.Typer(
@@ -543,7 +551,7 @@ def diff(
 
 @lineage_app.command()
 def why(
-    stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")],
+    stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml, or a task.")],
     as_json: _Json = False,
     html: _Html = None,
 ) -> int:
@@ -596,11 +604,14 @@ def export(
     model: Annotated[
         str | None, typer.Argument(help="A model, as for `lapvqa card`; else that of params.yaml.")
     ] = None,
+    license: Annotated[
+        str | None, typer.Option(help="Such as apache-2.0; else export.license of params.yaml.")
+    ] = None,
 ) -> int:
-    """Write the encoder as a model repository: transformers, timm, card, licence (params.yaml)."""
+    """Write the encoder as a model repository: transformers, timm, card, licence."""
     from flows.commands.export import execute
 
-    return execute(_find_project(), folder, model=model)
+    return execute(_find_project(), folder, model=model, license=license)
 
 
 @app.command()

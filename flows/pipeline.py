@@ -133,7 +133,8 @@ def recorded(root: str) -> Iterator[Session]:
 
 def _done(session: Session, status: str) -> list[StageNode]:
     """Return the stages that are up to date as the run ends."""
-    names = [outcome.name for outcome in session.outcomes if outcome.status != "failed"]
+    broken = {"failed", "interrupted"}
+    names = [outcome.name for outcome in session.outcomes if outcome.status not in broken]
     return [session.graph[name] for name in (session.wanted if status == spool.FINISHED else names)]
 
 

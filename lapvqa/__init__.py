@@ -62,5 +62,8 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "Encoder":  # torch is imported with it
-        return import_module("lapvqa.inference.encoder").Encoder
+        try:
+            return import_module("lapvqa.inference.encoder").Encoder
+        except AttributeError as error:  # "from" would say no more than that there is no Encoder
+            raise ImportError(f"lapvqa.Encoder cannot be imported: {error}", name=name) from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import json
+import re
 from contextlib import suppress
 from datetime import date, time
 from functools import lru_cache
@@ -21,6 +22,7 @@ from lapvqa.errors import ConfigError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+LICENSE = re.compile(r"^[a-z0-9][a-z0-9.+-]*$")
 Modality = Literal["CR", "DX", "RG", "RF", "XA", "OT", "SC", "none"]
 """Kinds of image that may be a projection radiograph; none: the header does not say."""
 
@@ -231,13 +233,13 @@ class ExportParams(Section):
     """Stage export; tolerances are relative to the largest output.
 
     ``license``: under which others may use the weights, as Hugging Face's hub names it; `lapvqa
-    export` needs it.
+    export` needs it, here or by its option.
     """
 
     tolerance: Annotated[float, Field(ge=0)] = 1e-6
     onnx: bool = False
     onnx_tolerance: Annotated[float, Field(ge=0)] = 1e-5
-    license: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9.+-]*$")] | None = None
+    license: Annotated[str, Field(pattern=LICENSE.pattern)] | None = None
 
 
 class BootstrapParams(Section):

@@ -161,6 +161,13 @@ def span(seconds: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return "1 file" or "2 files"; of a noun in -y "2 studies"."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
+
+
 def _put_aside(path: Path, before: Path) -> None:
     """Keep the records of a run that was interrupted, for the one that resumes it."""
     kinds = {line["kind"] for line in _lines(path)}

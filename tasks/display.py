@@ -21,7 +21,7 @@ _FROM_WIDE, _WIDE_BAR = 100, 24
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """What became of one stage: status is "ran", "up to date" or "failed".
+    """What became of one stage: status is "ran", "up to date", "failed" or "interrupted".
 
     ``absent``: what an evaluation lacked that ran and was not computed.
     """
@@ -109,6 +109,9 @@ class Display:
             self.say(f"{outcome.name}: up to date{tail}")
         elif outcome.absent:
             self.say(f"{outcome.name}: not computed: {outcome.absent}{tail}")
+        elif outcome.status == "interrupted":
+            took = span(outcome.seconds)
+            self.say(f"{outcome.name}: interrupted after {took}; the next run continues from here")
         else:
             self.say(f"{outcome.name}: {outcome.status} after {span(outcome.seconds)}{tail}")
 

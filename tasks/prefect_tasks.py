@@ -105,8 +105,8 @@ def run_stage(name: str, reason: str = "") -> str:
             began=began, outcome=runs.INTERRUPTED if interrupted else runs.FAILED,
             params=node.params, commit=session.commit, ids=ids, seconds=time.time() - began,
         )  # fmt: skip
-        why = "interrupted" if interrupted else _first_line(error)
-        _finish(session, StageOutcome(name, "failed", time.time() - began, why))
+        how, why = ("interrupted", "") if interrupted else ("failed", _first_line(error))
+        _finish(session, StageOutcome(name, how, time.time() - began, why))
         raise
     locks = keep_dvc_lock(session.project)
     after = locks[name]

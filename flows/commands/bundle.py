@@ -26,7 +26,7 @@ def pack(
     packed = bundle.pack(project, target, out, predictions=predictions, weights=weights)
     console = terminal.console()
     console.print(
-        f"wrote {out}: {packed.files} files, {terminal.size(packed.bytes)}, "
+        f"wrote {out}: {terminal.counted(packed.files, 'file')}, {terminal.size(packed.bytes)}, "
         f"bundle {packed.digest[:_SHOWN]}",
         soft_wrap=True, markup=False,
     )  # fmt: skip
@@ -63,7 +63,8 @@ def bring_in(project: Project, file: Path, *, key: Path | None) -> int:
     folder = project.imported(arrived.digest).relative_to(project.root)
     if arrived.new:
         console.print(
-            f"brought in {arrived.files} files of run {arrived.target[:_SHOWN]}: {folder}/"
+            f"brought in {terminal.counted(arrived.files, 'file')} of run "
+            f"{arrived.target[:_SHOWN]}: {folder}/"
         )
     elif arrived.repaired:
         console.print(

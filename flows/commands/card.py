@@ -53,6 +53,12 @@ def _check(project: Project, file: Path, model: str | None, entries: list[ledger
             f"--check: expected a card at {file}, found none",
             hint="make one by `lapvqa card MODEL --out FILE`",
         )
+    if not own_files.holds(*_MARKS)(file):
+        raise ConfigError(
+            f"--check: expected a card at {file}, found another file",
+            hint="name what `lapvqa card MODEL --out FILE` made; a README.md of `lapvqa export` "
+            "holds more than its card and is not checked",
+        )
     page = file.read_bytes().decode(errors="replace")
     told = chosen.model(project, Ancestry(entries), model) if model else None
     differences = checking.differences(page, entries, model=told)

@@ -45,10 +45,13 @@ def execute(project: Project, *, since: str | None, freeze: bool, as_json: bool)
             frozen = look.freeze(job)
             said = {"what": "reference", "studies": len(frozen.studies), "at": frozen.at,
                     "digest": frozen.digest}  # fmt: skip
-            lines = [f"froze {len(frozen.studies)} studies as the reference"]
+            lines = [
+                f"reference frozen now: {terminal.counted(len(frozen.studies), 'study')}; the "
+                "ledger has an entry of it"
+            ]
         else:
             report = _look(job, start)
-            said, lines = report.to_json(), list(_lines(report))
+            said, lines = report.to_json(), [*job.recorder.said, *_lines(report)]
         freshness.write_page(project)
     if as_json:
         sys.stdout.write(json.dumps(said, indent=2, sort_keys=True) + "\n")
@@ -69,7 +72,8 @@ def look_of_a_round(project: Project, take_in: Callable[[], object]) -> list[str
     try:
         take_in()
         with _at_rest(project) as job:
-            return list(_lines(_look(job, None)))
+            report = _look(job, None)
+            return [*job.recorder.said, *_lines(report)]
     except BusyError:
         raise
     except LapvqaError as error:

@@ -205,14 +205,18 @@ def _show(found: Mapping[str, Any], opened: Journal, keep_ids: bool, console: Co
     for model in found["models"]:
         console.print(
             f"model affected: training {model['run'][:12]} ({', '.join(model['roles'])}), "
-            f"{len(model['weights'])} files of weights, judged by {len(model['evaluations'])} tasks"
+            f"{terminal.counted(len(model['weights']), 'file')} of weights, judged by "
+            f"{terminal.counted(len(model['evaluations']), 'task')}"
         )
     for metric in found["metrics"]:
-        console.print(f"metric affected: {metric['task']}, {metric['samples_of_patient']} samples")
+        console.print(
+            f"metric affected: {metric['task']}, "
+            + terminal.counted(metric["samples_of_patient"], "sample")
+        )
     for way in found["ways"]:
-        seconds = terminal.span(way["seconds"]) if way["seconds"] is not None else "-"
-        console.print(f"retraining by {way['way']}: {way['steps'] or '-'} steps, {seconds}; "
-                      f"{way['remark']}", soft_wrap=True)  # fmt: skip
+        seconds = "time not known" if way["seconds"] is None else terminal.span(way["seconds"])
+        takes = f"{terminal.counted(way['steps'], 'step')}, {seconds}; " if way["steps"] else ""
+        console.print(f"retraining by {way['way']}: {takes}{way['remark']}", soft_wrap=True)
 
 
 def _show_stores(stores: Sequence[Mapping[str, Any]], console: Console) -> None:
@@ -241,8 +245,8 @@ def _show_archive(place: Place, opened: Journal, console: Console) -> None:
 def _list_archive(paths: Sequence[str], console: Console) -> None:
     if paths:
         console.print(
-            f"{len(paths)} files in the archive, which LAPVQA never changes; for its owner to "
-            "delete, then run the same again:"
+            f"{terminal.counted(len(paths), 'file')} in the archive, which LAPVQA never changes; "
+            "for its owner to delete, then run the same again:"
         )
     for path in paths:
         console.print(f"  {path}", markup=False, soft_wrap=True)

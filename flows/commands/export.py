@@ -14,11 +14,13 @@ from lapvqa.errors import ConfigError, MissingArtifactError
 from lapvqa.lineage import chosen, ledger
 from lapvqa.lineage.ancestry import Ancestry, Told
 from lapvqa.lineage.card import document, markdown
-from lapvqa.params import ModelParams, load_params
+from lapvqa.params import LICENSE, ModelParams, load_params
 from lapvqa.project import Project
 
 
-def execute(project: Project, folder: Path, *, model: str | None) -> int:
+def execute(
+    project: Project, folder: Path, *, model: str | None, license: str | None = None
+) -> int:
     """Write the folder; ConfigError without a licence, or where something else lies there."""
     from lapvqa.evaluation.encoders.open_encoder import open_own
     from lapvqa.export import repository
@@ -26,11 +28,13 @@ def execute(project: Project, folder: Path, *, model: str | None) -> int:
     from lapvqa.pretrain.files import TRAINING_FILE
 
     params = load_params(project.params)
-    if params.export.license is None:
+    license = _named(license) or params.export.license
+    if license is None:
         raise ConfigError(
-            "params.yaml: export.license names no licence, and others may not use weights without",
-            hint="name one as the hub does, such as apache-2.0 or cc-by-nc-4.0; whoever owns the "
-            "radiographs has a say in it",
+            "expected a licence, found none, and others may not use weights without",
+            hint="name one as the hub does: --license apache-2.0 for the demo's weights; for "
+            "others whoever owns the radiographs has a say in it, and export.license of "
+            "params.yaml keeps it",
         )
     _require_own(folder, repository.ADAPTATION)
     ledger.require_whole(project)
@@ -44,17 +48,25 @@ def execute(project: Project, folder: Path, *, model: str | None) -> int:
     files = repository.contents(encoder, sizes, training, params.evaluate.vqa.recipe)
     page = markdown.render(
         document.card(ancestry, told),
-        front=repository.front_matter(params.export.license),
+        front=repository.front_matter(license),
         before=repository.usage(sizes),
     )
     for name, content in {**files, repository.README: page.encode()}.items():
         storage.write_bytes(folder / name, content)
     terminal.console().print(
-        f"{folder}: transformers and timm load it; licence {params.export.license} (export.license "
-        "of params.yaml)",
+        f"{folder}: transformers and timm load it; licence {license}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
     return 0
+
+
+def _named(license: str | None) -> str | None:
+    if license is not None and not LICENSE.fullmatch(license):
+        raise ConfigError(
+            f"--license: expected a name as the hub writes it, found {license!r}",
+            hint="such as apache-2.0, cc-by-nc-4.0 or other",
+        )
+    return license
 
 
 def _default(project: Project) -> Path:

@@ -39,6 +39,8 @@ def execute(project: Project, *, target: str | None, form: str, out: Path | None
     else:
         count = as_ro_crate.write(project, ancestry, runs, out)
     terminal.console().print(
-        f"wrote {out}: {len(runs)} runs, {count} {FORMATS[form]}", soft_wrap=True, markup=False
+        f"wrote {out}: {terminal.counted(len(runs), 'run')}, {count} {FORMATS[form]}",
+        soft_wrap=True,
+        markup=False,
     )
     return 0

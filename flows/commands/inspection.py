@@ -57,15 +57,19 @@ def execute(
             console.print(line, markup=False, soft_wrap=True)
         if png is not None:
             number = _write_pictures(preview.files, png)
-            console.print(f"{number} pictures as they would be stored, in {png}", markup=False)
+            console.print(
+                f"{terminal.counted(number, 'picture')} as they would be stored, in {png}",
+                markup=False,
+            )
     return code
 
 
 def _lines(preview: Preview, within: Path, *, text: bool, max_length: int) -> Iterator[str]:
     if preview.layout:
-        yield f"layout {preview.layout}: {len(preview.files)} image files looked at, " + (
-            f"{preview.num_studies} studies, {len(preview.reports)} reports"
-        )
+        looked_at = terminal.counted(len(preview.files), "image file")
+        studies = terminal.counted(preview.num_studies, "study")
+        reports = terminal.counted(len(preview.reports), "report")
+        yield f"layout {preview.layout}: {looked_at} looked at, {studies}, {reports}"
     if preview.not_looked_at:
         beyond = f"{preview.not_looked_at} more were not looked at (--limit)"
         yield beyond + ("; their reports count as without study" if preview.layout else "")

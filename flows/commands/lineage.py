@@ -82,9 +82,12 @@ def diff(
 
 def why(project: Project, stage: str, *, as_json: bool, html: Path | None) -> int:
     """Print why a stage would run, or why it last ran."""
+    from lapvqa.evaluation import task_table
     from lapvqa.lineage import reasons
 
     _look_at_place(html)
+    if stage in task_table.EVALUATIONS:  # as other commands call it
+        stage = f"evaluate@{stage}"
     answer = reasons.why(project, stage)
     lines = list(_why_lines(answer))
     if html is not None:
@@ -104,7 +107,7 @@ def verify(project: Project, *, as_json: bool, html: Path | None) -> int:
     count, size = found.artefacts, terminal.size(found.bytes)
     lines = [
         f"{count} artefacts ({size}) hashed again, {found.entries} entries of the ledger and its "
-        "index: " + (f"{len(found.faults)} do not match" if found.faults else "all match")
+        f"index: {_mismatches(len(found.faults))}"
     ]
     lines += [f"does not match: {fault}" for fault in found.faults]
     lines += [f"spoilt in DVC's cache too: {path}" for path in found.spoilt]
@@ -140,6 +143,12 @@ def _delete_first(spoilt: Sequence[str]) -> str:
     if not spoilt:
         return ""
     return f"first delete {' '.join(spoilt)} (not what DVC's cache says it is); "
+
+
+def _mismatches(faults: int) -> str:
+    if not faults:
+        return "all match"
+    return "1 does not match" if faults == 1 else f"{faults} do not match"
 
 
 def log(project: Project, *, limit: int, as_json: bool, html: Path | None) -> int:
@@ -289,7 +298,7 @@ def _impact_lines(impact: Impact) -> Iterable[str]:
     if target.key and not impact.sampled and not target.remark:
         yield "no training in the ledger sampled it"
     for predicted in impact.predicted:
-        yield f"{predicted.path}: {predicted.rows} rows"
+        yield f"{predicted.path}: {terminal.counted(predicted.rows, 'row')}"
     later = [run for run in impact.runs if run.id not in {one.origin.id for one in impact.sampled}]
     for run in later:
         outs = _names(list(run.run.outs)) or run.run.outcome
@@ -340,6 +349,11 @@ def _main_metrics(counts: dict[str, Any], metrics: dict[str, float]) -> Iterable
 def _difference_lines(difference: Difference, keys: bool) -> Iterable[str]:
     first, second = difference.sides
     yield f"{second.target.asked} against {first.target.asked}"
+    if {name: run.id for name, run in first.runs.items()} == {
+        name: run.id for name, run in second.runs.items()
+    } and first.target.artefacts == second.target.artefacts:
+        yield "the same: nothing differs"
+        return
     for stage in dict.fromkeys([*first.runs, *second.runs]):
         runs = [side.runs.get(stage) for side in difference.sides]
         if all(runs) and runs[0] is not None and runs[1] is not None:

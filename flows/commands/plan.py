@@ -17,9 +17,16 @@ if TYPE_CHECKING:
 _UPSTREAM = "upstream "
 
 
-def execute(project: Project) -> int:
-    """Print each stage that would run with its reasons, then those that would not."""
+def execute(project: Project, *, preset: str | None = None) -> int:
+    """Print each stage that would run with its reasons, then those that would not.
+
+    ``preset``: what a run with it would take instead; params.yaml stays.
+    """
     console = terminal.console()
+    if preset is not None:
+        for line in _with_preset(project, preset):
+            console.print(line, markup=False, soft_wrap=True)
+        return 0
     states = current(project)
     if staleness.nothing_to_do(states):
         console.print("nothing to do: every stage is up to date")
@@ -33,6 +40,16 @@ def execute(project: Project) -> int:
     if fresh:
         console.print(f"up to date: {', '.join(fresh)}", soft_wrap=True)
     return 0
+
+
+def _with_preset(project: Project, preset: str) -> Iterator[str]:
+    from flows.commands import cost, presets
+
+    name = presets.choose(project) if preset == presets.AUTO else preset
+    yield from presets.describe(project, name)
+    stages = {state.name for state in staleness.check(project)}
+    yield from cost.lines(project, presets.params_of(project, name), stages)
+    yield f"nothing was changed: a look; `lapvqa run --preset {name}` does it"
 
 
 def warnings(project: Project, states: list[StageState]) -> Iterator[str]:

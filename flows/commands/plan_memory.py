@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from flows.commands import edit_settings, terminal
+from flows.commands import edit_settings, presets, terminal
 from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.machine import Machine, load_machine
@@ -35,11 +35,13 @@ _NAMES = {
 }
 
 
-def execute(project: Project, *, params_file: Path | None, memory: str | None) -> int:
-    """Print the plan for params.yaml, or for it with ``params_file`` merged into it."""
+def execute(
+    project: Project, *, params_file: Path | None, memory: str | None, preset: str | None = None
+) -> int:
+    """Print the plan for params.yaml, or with ``params_file`` or a preset merged into it."""
     room = None if memory is None else _parse(memory)
     current = load_params(project.params)
-    params = edit_settings.merged_params(project, params_file) if params_file else current
+    params = _chosen(project, params_file, preset) or current
     machine = load_machine(project)
     from lapvqa.pretrain.memory import (
         forecast,
@@ -66,6 +68,15 @@ def execute(project: Project, *, params_file: Path | None, memory: str | None) -
         )
     _print_fitting(largest_that_fit(chosen, work, free), free, name)
     return 0
+
+
+def _chosen(project: Project, params_file: Path | None, preset: str | None) -> Params | None:
+    if params_file is not None and preset is not None:
+        raise ConfigError("expected --params or --preset, found both", hint="leave one out")
+    if preset is None:
+        return None if params_file is None else edit_settings.merged_params(project, params_file)
+    name = presets.choose(project) if preset == presets.AUTO else preset
+    return presets.params_of(project, name)
 
 
 def _parse(memory: str) -> float:

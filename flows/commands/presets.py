@@ -14,7 +14,7 @@ from flows.commands import cost, edit_settings, terminal
 from flows.commands.edit_settings import Change
 from lapvqa.errors import ConfigError
 from lapvqa.machine import load_machine
-from lapvqa.params import Params, load_params, read_yaml
+from lapvqa.params import Params, read_yaml
 from lapvqa.project import Project
 
 AUTO = "auto"
@@ -114,10 +114,18 @@ def apply(project: Project, name: str) -> list[Change]:
     return edit_settings.set_params(project, values)
 
 
+def params_of(project: Project, name: str) -> Params:
+    """Return what params.yaml would hold with a preset; nothing is written."""
+    preset = find(name)
+    merged = edit_settings.merged_params(project, project.root / "params" / preset.file)
+    pretrain = merged.pretrain.model_copy(update={"accumulate": preset.accumulate})
+    return merged.model_copy(update={"pretrain": pretrain})
+
+
 def describe(project: Project, name: str) -> Iterator[str]:
     """Yield lines that say what a run with a preset will take."""
     preset = find(name)
-    params = load_params(project.params).pretrain
+    params = params_of(project, name).pretrain
     rows = params.batch_size // preset.accumulate
     where = f"of a GPU with {terminal.size(preset.memory)}" if preset.memory else "of RAM"
     yield f"preset {name}: {preset.what}"

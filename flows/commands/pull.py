@@ -7,6 +7,7 @@ from datetime import date, datetime, timedelta
 from flows.commands import intake
 from lapvqa.errors import EXIT_BAD_DATA, ConfigError
 from lapvqa.project import Project
+from lapvqa.recorder import counted
 
 
 def execute(
@@ -14,7 +15,6 @@ def execute(
 ) -> int:
     """Pull the studies of some days; 0, or 3 if the server did not give all files."""
     from lapvqa.intake.dicomweb import Server
-    from lapvqa.intake.filing import counted
     from lapvqa.intake.inbox import open_inbox
     from lapvqa.intake.pull import Puller, is_within
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from flows.commands import intake
 from lapvqa.project import Project
+from lapvqa.recorder import counted
 
 
 def execute(project: Project) -> int:
     """Receive until interrupted; 0."""
-    from lapvqa.intake.filing import counted
     from lapvqa.intake.inbox import open_inbox
     from lapvqa.intake.receive import Server, serve
 

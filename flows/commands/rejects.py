@@ -89,7 +89,9 @@ def retry(project: Project, *, reason: str | None, path: str | None) -> int:
             project.rejects.unlink(missing_ok=True)
     console = terminal.console()
     if number:
-        console.print(f"{number} files will be read again by the next `lapvqa run`")
+        console.print(
+            f"{terminal.counted(number, 'file')} will be read again by the next `lapvqa run`"
+        )
     else:
         console.print(
             "no such rejected file was read by itself: rejects by comparison (duplicates, splits, "

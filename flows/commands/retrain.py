@@ -72,7 +72,7 @@ def _show(seen: Situation, decision: Decision, console: Console) -> None:
     """Print a decision and what it looked at."""
     come = seen.arrived
     facts = {
-        "wanted": ", ".join(f"{one.cause} x {one.count}" for one in decision.causes) or "nothing",
+        "wanted": wanted.in_words(decision.causes) or "nothing",
         "arrived": f"{come.words()}, {come.bytes / 1e9:.2f} GB",
         "last training": f"{seen.trained:%Y-%m-%d %H:%M}" if seen.trained else "none",
         "hours": f"{seen.hours_spent:.2f} this month, {seen.hours_expected:.2f} expected",

@@ -22,7 +22,7 @@ from lapvqa.errors import EXIT_BUSY, EXIT_INTERRUPTED, ConfigError, LapvqaError
 from lapvqa.machine import load_machine
 from lapvqa.params import load_params
 from lapvqa.project import Project
-from lapvqa.retraining import clock, minutes, rounds, situation
+from lapvqa.retraining import clock, minutes, rounds, situation, wanted
 from lapvqa.retraining.clock import Schedule
 from lapvqa.retraining.decision import Answer
 from lapvqa.runtime import interruptible
@@ -30,6 +30,7 @@ from tasks import child_process
 
 LOOK_S = 30.0
 _SHOWN_TIMES = 3
+_QUARTERS = {"*/15", "0", "15", "30", "45"}
 _PAUSE_AFTER_FAILURE_S = 300.0
 
 
@@ -42,6 +43,7 @@ def execute(project: Project, *, cron: str | None, zone: str | None) -> int:
         for line in _described(project):
             _say(line)
         _say(f"without this process, by crontab: {crontab_line(project)}")
+        _say("waits for what asks for a training, until Ctrl-C")
         with interruptible():
             try:
                 keep(project, look_s=LOOK_S)
@@ -77,10 +79,10 @@ def show(project: Project, *, count: int = _SHOWN_TIMES) -> int:
     seen, decision = rounds.ask(project, situation.zoned_now(project))
     console.print(f"now: {decision.answer}: {decision.why}", markup=False, soft_wrap=True)
     for cause in seen.causes:
-        console.print(f"wanted: {cause.cause} x {cause.count}, since {cause.first[:16]} UTC")
+        console.print(f"wanted: {wanted.in_words([cause])}, since {_minute(cause.first)}")
     for ended in minutes.rounds(project)[-count:]:
         console.print(
-            f"{ended['began'][:16]} UTC: {ended['outcome']}: {ended['why']}", markup=False
+            f"{_minute(ended['began'])}: {ended['outcome']}: {ended['why']}", markup=False
         )
     return 0
 
@@ -143,7 +145,10 @@ def print_crontab(project: Project, *, cron: str | None, zone: str | None) -> in
     if cron is not None:
         set_clock(project, cron, zone)
     project.log("cron").parent.mkdir(parents=True, exist_ok=True)  # or sh would run nothing
-    sys.stdout.write(crontab_line(project) + "\n")
+    sys.stdout.write(
+        "# Asks each quarter of an hour whether anything is due: the clock, or another cause.\n"
+        f"{crontab_line(project)}\n"
+    )
     return 0
 
 
@@ -155,7 +160,8 @@ def crontab_line(project: Project) -> str:
     """
     schedule = clock.load(project)
     minute = schedule.cron.split()[0] if schedule else "*/15"
-    minutes = minute if minute in ("*", "*/15") else f"*/15,{minute}"
+    others = [part for part in minute.split(",") if part not in _QUARTERS]
+    minutes = "*" if "*" in others else ",".join(["*/15", *others])
     place, log = (shlex.quote(str(path)) for path in (project.root, project.log("cron")))
     looks = f"cd {place} && {shlex.join(_command())} retrain --due >> {log} 2>&1"
     return f"{minutes} * * * * {looks}".replace("%", r"\%")  # a % ends a line of crontab
@@ -245,7 +251,13 @@ def _required(project: Project) -> Schedule:
     return schedule
 
 
+def _minute(moment: str) -> str:
+    """Return a moment of the record, in ISO form, as a time of this machine's zone."""
+    at = datetime.fromisoformat(moment).astimezone(ZoneInfo(clock.local_timezone()))
+    return f"{at:%Y-%m-%d %H:%M %Z}"
+
+
 def _say(text: str) -> None:
     now = datetime.now(ZoneInfo(clock.local_timezone()))
-    sys.stdout.write(f"{now.isoformat(timespec='seconds')} {text}\n")
+    sys.stdout.write(f"{now:%Y-%m-%d %H:%M:%S} {text}\n")
     sys.stdout.flush()

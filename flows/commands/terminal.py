@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.text import Text
 
 from lapvqa.errors import LapvqaError
-from lapvqa.recorder import span
+from lapvqa.recorder import counted, span
 
 __all__ = [
-    "console", "moment", "progress_console", "show_error", "show_problem", "size", "span",
+    "console", "counted", "moment", "progress_console", "show_error", "show_problem", "size",
+    "span",
 ]  # fmt: skip
 
 _WIDTH_OF_A_FILE = 160

@@ -45,8 +45,8 @@ def embed(project: Project | None, films: list[Path], *, model: str | None, out:
         table.write(encoder, sources, out, each=each)
     console = terminal.console()
     console.print(
-        f"{account.taken} films, features of width {encoder.width} by {encoder.about} "
-        f"({encoder.digest[:12]}), in {out}",
+        f"{terminal.counted(account.taken, 'film')}, features of width {encoder.width} by "
+        f"{encoder.about} ({encoder.digest[:12]}), in {out}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
     return account.close()
@@ -102,24 +102,26 @@ class _Account:
 
     def __init__(self) -> None:
         self.taken = 0
-        self._rejected: Counter[Reason] = Counter()
-        self._examples: dict[Reason, Film] = {}
+        self._rejected: Counter[tuple[Reason, str]] = Counter()
+        self._examples: dict[tuple[Reason, str], Film] = {}
 
     def add(self, film: Film) -> None:
         if film.reason is None:
             self.taken += 1
         else:
-            self._rejected[film.reason] += 1
-            self._examples.setdefault(film.reason, film)
+            why = film.reason, film.detail
+            self._rejected[why] += 1
+            self._examples.setdefault(why, film)
 
     def close(self) -> int:
         """Say what was rejected and why; return the exit code."""
         console = terminal.progress_console()
-        for reason, count in self._rejected.most_common():
-            film = self._examples[reason]
+        for (reason, detail), count in self._rejected.most_common():
+            film = self._examples[reason, detail]
+            such = "such as " if count > 1 else ""
             for line in (
-                f"rejected {count}: {reason.value}; {film.detail}",
-                f"  such as {film.name}; what to do: {reason.remedy}",
+                f"rejected {count}: {reason.value}; {detail}",
+                f"  {such}{film.name}; what to do: {reason.remedy}",
             ):
                 console.print(line, markup=False)
         return 0 if self.taken else EXIT_BAD_DATA

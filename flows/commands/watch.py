@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.commands import intake
-from lapvqa.errors import ConfigError
+from lapvqa.errors import ConfigError, SourceError
 from lapvqa.machine import SOURCE_NAME
 from lapvqa.project import Project
+from lapvqa.recorder import counted
 
 
 def execute(project: Project, folder: Path, *, name: str, keep: bool, once: bool) -> int:
     """Watch until interrupted, or once; 0."""
-    from lapvqa.intake.filing import counted
     from lapvqa.intake.inbox import open_inbox
     from lapvqa.intake.watch import Watcher, watch
 
@@ -20,6 +20,12 @@ def execute(project: Project, folder: Path, *, name: str, keep: bool, once: bool
         raise ConfigError(
             "expected a source's name of letters, digits, - and _, at most 16",
             hint="it becomes a folder of the archive: --name WARD2",
+        )
+    if not folder.is_dir():
+        raise SourceError(
+            f"expected a folder to watch at {folder}, found "
+            f"{'a file' if folder.exists() else 'none'}",
+            hint="make it, or name the folder into which others write",
         )
     job = intake.open_job(project, "watch")
     with open_inbox(job, f"watch-{name}") as inbox, intake.stop_on_signals() as stopped:

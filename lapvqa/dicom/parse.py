@@ -169,9 +169,8 @@ def _begin(data: bytes) -> _Begin:
     start = _PREAMBLE + 4 if data[_PREAMBLE : _PREAMBLE + 4] == b"DICM" else 0
     if not start:
         if not _is_bare(data):
-            raise DicomError(
-                Reason.NOT_DICOM, f"expected DICM at byte 128 of {len(data)}, found none"
-            )
+            found = "none" if data else "an empty file"
+            raise DicomError(Reason.NOT_DICOM, f"expected DICM at byte 128, found {found}")
         notes.append(NO_PREAMBLE)
     syntax, sop_class = "", ""
     if data[start : start + 2] == _META:

@@ -32,6 +32,7 @@ from lapvqa.job import Job
 from lapvqa.lineage import ledger
 from lapvqa.params import DriftParams
 from lapvqa.project import Project
+from lapvqa.recorder import counted
 from lapvqa.retraining import wanted
 from lapvqa.schemas import MEMBERS, MEMBERS_FILE
 
@@ -86,7 +87,7 @@ def look(
     frozen = reference.read(project)
     if frozen is None:
         frozen = _freeze(project, arrived, now)
-        job.recorder.say(f"froze {len(frozen.studies)} studies: what comes is compared with them")
+        job.recorder.say(_frozen_now(frozen, tables))
     start = now - params.window_days * 86400 if since is None else since
     chosen = window.choose(
         tables.studies, arrived, frozen, start=start, end=now, divide=since is not None,
@@ -129,6 +130,17 @@ def freeze(job: Job, *, now: float | None = None) -> Reference:
 
 def _freeze(project: Project, arrived: Mapping[str, Arrival], now: float) -> Reference:
     return reference.freeze(project, (key for key, one in arrived.items() if one.at <= now), now)
+
+
+def _frozen_now(frozen: Reference, tables: Tables) -> str:
+    rows = (row for row in tables.studies.to_pylist() if row["study_key"] in frozen.studies)
+    patients = len({row["patient_key"] for row in rows})
+    images = sum(key in frozen.studies for key in tables.images["study_key"].to_pylist())
+    return (
+        f"reference frozen now: {counted(images, 'image')} of {counted(patients, 'patient')} in "
+        f"{counted(len(frozen.studies), 'study')}; the ledger has an entry of it, and what comes "
+        "is compared with it"
+    )
 
 
 def _trained_on(model: Path | None) -> frozenset[str]:

@@ -238,7 +238,7 @@ def ways_to_retrain(
             "way": "ancestor generation", "steps": None, "seconds": None,
             "remark": "not offered: an erasure is answered by a training from scratch"
             if training["params"].get("continue_from")
-            else "none: no model here was started from another",
+            else "not possible: no model here was started from another",
         },
         {
             "way": "checkpoint", "steps": total - first + 1,

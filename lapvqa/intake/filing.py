@@ -29,6 +29,7 @@ from lapvqa.lineage import ledger
 from lapvqa.lineage.row_numbers import STUDY as STUDY_ROWS
 from lapvqa.lineage.row_numbers import RowNumbers, packed
 from lapvqa.project import Project
+from lapvqa.recorder import counted
 
 _HEADER = 1 << 20
 Say = Callable[[str], None]
@@ -206,13 +207,6 @@ class Filing:
     def alone(self) -> AbstractContextManager[None]:
         """Wait until no other command files into this archive."""
         return storage.alone(self.inbox.root / "filing.lock")
-
-
-def counted(number: int, noun: str) -> str:
-    """Return "1 file" or "2 files"; of a noun in -y "2 studies"."""
-    if number == 1:
-        return f"1 {noun}"
-    return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
 
 
 def _names(path: Path) -> Names:

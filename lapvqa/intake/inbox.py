@@ -159,5 +159,5 @@ def _require_tree(job: Job) -> None:
         raise ConfigError(
             f"expected an archive of hospital studies, found one of layout {layout}",
             hint="studies that arrive need an archive of their own: "
-            "`paths: {source: FOLDER}` in local.yaml",
+            "`paths: {source: FOLDER}` in local.yaml; docs/fresh-walk.md walks through it",
         )

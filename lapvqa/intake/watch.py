@@ -16,11 +16,12 @@ from pathlib import Path
 from lapvqa.errors import ConfigError, DicomError, SourceError
 from lapvqa.ingest.archives import kinds, members
 from lapvqa.ingest.archives.names import place
-from lapvqa.intake.filing import Filing, counted
+from lapvqa.intake.filing import Filing
 from lapvqa.intake.instance import read_names
 from lapvqa.intake.reports import take_reports
 from lapvqa.inventory import Entry, scan
 from lapvqa.machine import ReportSources
+from lapvqa.recorder import counted
 
 SETTLED_SECONDS = 5.0
 """A file that nothing has touched for so long is whole."""
@@ -118,6 +119,7 @@ class Watcher:
 
 def watch(watcher: Watcher, stopped: Callable[[], bool], *, once: bool) -> None:
     """Look and file until ``stopped``; ``once``: until all that is there is in the archive."""
+    told = False
     while not stopped():
         unsettled = waiting = 1
         with nullcontext() if once else watcher.filing.going_on():
@@ -125,4 +127,11 @@ def watch(watcher: Watcher, stopped: Callable[[], bool], *, once: bool) -> None:
             waiting = watcher.filing.settle()
         if once and not unsettled and not waiting:
             return
+        if once and waiting and not told:
+            told = True
+            quiet = watcher.filing.inbox.settings.quiet_seconds
+            watcher.filing.say(
+                f"{watcher.source}: waits until nothing more of {counted(waiting, 'study')} has "
+                f"come for {quiet:g} s (intake.quiet_seconds of local.yaml)"
+            )
         time.sleep(min(POLL_SECONDS, watcher.settled) if once else POLL_SECONDS)

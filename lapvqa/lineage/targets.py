@@ -48,6 +48,12 @@ _IDS = {
 }  # fmt: skip
 
 
+_ALIASES = {
+    "champion": "`lapvqa gate` judges what was exported and makes it champion",
+    "candidate": "`lapvqa run` registers what it exported",
+}
+
+
 class Key(NamedTuple):
     """One artefact as one run left it."""
 
@@ -476,6 +482,8 @@ class _Finder:
             return ConfigError(
                 f"nothing is known of {shown}: no stage has run yet", hint="run `lapvqa run` first"
             )
+        if asked in _ALIASES:
+            return ConfigError(f"there is no {asked} yet", hint=_ALIASES[asked])
         near = difflib.get_close_matches(asked, known, n=3, cutoff=0.5) or known[:8]
         return ConfigError(
             f"{shown} is no file, metric or run that this project made",

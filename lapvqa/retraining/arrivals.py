@@ -14,6 +14,7 @@ from typing import Any
 
 from lapvqa.arrivals import STUDY, Arrival, of_studies
 from lapvqa.project import Project
+from lapvqa.recorder import counted
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Arrived:
 
     def words(self) -> str:
         """Say it, as "200 studies, 3 amended"."""
-        return f"{self.studies} studies" + (f", {self.amended} amended" if self.amended else "")
+        amended = f", {self.amended} amended" if self.amended else ""
+        return counted(self.studies, "study") + amended
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""

@@ -27,6 +27,7 @@ from lapvqa.retraining.wanted import (
     PERFORMANCE,
     STUDIES,
     Cause,
+    in_words,
     merged,
 )
 
@@ -116,7 +117,7 @@ def decide(seen: Situation, rule: RetrainingParams, now: datetime) -> Decision:
             why = f"{seen.new} new studies to learn from, at least {rule.least_new} are asked for"
             return Decision(Answer.NO, why, causes)
     way, from_where = _way(seen, rule, causes)
-    return Decision(Answer.TRAIN, f"{_words(causes)}; {from_where}", causes, way=way)
+    return Decision(Answer.TRAIN, f"{in_words(causes)}; {from_where}", causes, way=way)
 
 
 def asked_by(seen: Situation, rule: RetrainingParams) -> tuple[Cause, ...]:
@@ -186,19 +187,16 @@ def _costs_too_much(
 
 def _way(seen: Situation, rule: RetrainingParams, causes: tuple[Cause, ...]) -> tuple[str, str]:
     """Return champion or scratch, and why."""
-    if any(one.cause == ERASURE or one.facts.get("way") == "scratch" for one in causes):
+    if any(one.cause == ERASURE for one in causes):
         return "scratch", "from scratch, since weights keep what they have seen"
-    asked = next((one.facts["way"] for one in causes if one.facts.get("way")), rule.start)
+    if any(one.facts.get("way") == "scratch" for one in causes):
+        return "scratch", "from scratch, as asked"
+    said = next((one.facts["way"] for one in causes if one.facts.get("way")), None)
+    asked = said or rule.start
     if asked == "champion" and seen.start is None:
         return "scratch", f"from scratch: {seen.no_start or 'there is no champion to go on from'}"
-    return asked, "from the champion" if asked == "champion" else "from scratch"
-
-
-def _words(causes: tuple[Cause, ...]) -> str:
-    counted = {one.cause: 0 for one in causes}
-    for one in causes:
-        counted[one.cause] += one.count
-    return ", ".join(name if times == 1 else f"{name} ({times})" for name, times in counted.items())
+    why = "as asked" if said else "as retraining.start of params.yaml says"
+    return asked, f"from {'the champion' if asked == 'champion' else 'scratch'}, {why}"
 
 
 def _time(at: datetime) -> str:

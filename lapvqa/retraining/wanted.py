@@ -9,6 +9,7 @@ are made under a lock and by renaming, so a killed trigger has either asked or i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,6 +21,13 @@ from lapvqa.project import Project
 HAND, CLOCK, ARRIVAL, STUDIES, BYTES, ERASURE, PERFORMANCE, DRIFT = CAUSES = (
     "hand", "clock", "arrival", "studies", "bytes", "erasure", "performance", "drift",
 )  # fmt: skip
+
+_SAID = {
+    HAND: "asked for by hand", CLOCK: "asked for by the clock", ARRIVAL: "something arrived",
+    STUDIES: "enough studies arrived", BYTES: "enough bytes arrived",
+    ERASURE: "a patient was erased", PERFORMANCE: "the champion does worse",
+    DRIFT: "what arrives has changed",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,17 @@ def merged(causes: Iterable[Cause]) -> tuple[Cause, ...]:
         else:
             rows.append(one)
     return tuple(rows)
+
+
+def in_words(causes: Iterable[Cause]) -> str:
+    """Say why, as "asked for by hand, a patient was erased (2 times)"."""
+    counted = Counter[str]()
+    for one in causes:
+        counted[one.cause] += one.count
+    return ", ".join(
+        _SAID[name] if times == 1 else f"{_SAID[name]} ({times} times)"
+        for name, times in counted.items()
+    )
 
 
 def load(project: Project) -> Wanted:

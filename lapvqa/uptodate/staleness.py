@@ -43,6 +43,8 @@ class _Snapshot:
     hasher: Hasher
     inputs: dict[str, str]
     """Inventory file -> what changed in the folder it lists; empty text if nothing."""
+    begun: frozenset[str]
+    """Stages of which a run began and none has ever ended well."""
 
 
 def nothing_to_do(states: list[StageState]) -> bool:
@@ -88,7 +90,12 @@ def _snapshot(project: Project) -> _Snapshot:
         )
         for name in places.folders
     }
-    return _Snapshot(stages, locks, params, hasher, changes)
+    begun = frozenset(
+        name
+        for name in stages
+        if project.record(name).exists() and not project.run_file(name).exists()
+    )
+    return _Snapshot(stages, locks, params, hasher, changes, begun)
 
 
 def _unknown(name: str, reason: str) -> StageState:
@@ -98,7 +105,8 @@ def _unknown(name: str, reason: str) -> StageState:
 def _state(snapshot: _Snapshot, name: str, done: dict[str, StageState]) -> StageState:
     stage, lock = snapshot.stages[name], snapshot.locks.get(name)
     if lock is None:
-        return StageState(name, stale=True, reasons=["never run"])
+        why = "begun, not finished" if name in snapshot.begun else "never run"
+        return StageState(name, stale=True, reasons=[why])
     upstream = stagefile.upstream(snapshot.stages, name)
     stale = {other: snapshot.stages[other] for other in upstream if done[other].stale}
     try:

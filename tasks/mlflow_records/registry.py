@@ -101,7 +101,9 @@ def named(store: Store, project: Project, asked: str) -> Registered:
     found = calls.get(asked.removeprefix(SCHEME))
     if found is None:
         raise MissingArtifactError(
-            f"no registered model is called {asked!r}",
+            "there is no champion yet"
+            if asked == "champion"
+            else f"no registered model is called {asked!r}",
             hint=f"known: {', '.join(sorted(calls)) or 'none yet: `lapvqa run` registers it'}",
         )
     return found

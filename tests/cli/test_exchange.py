@@ -35,10 +35,15 @@ def test_a_card_is_made_and_checked(project: Path, lapvqa: Lapvqa) -> None:
     refused = lapvqa("card", "--check", "card.md")
     assert refused.code == 3
     assert "the card says '0.922', the ledger '0.722'" in refused.out
-    Path("card.md").write_bytes(b"\xff")
+    Path("card.md").write_bytes(b"library_name: lapvqa\xff")
     empty = lapvqa("card", "--check", "card.md")
     assert empty.code == 3
     assert "names no model of this ledger" in empty.out
+    Path("notes.md").write_text("no card")
+    stranger = lapvqa("card", "--check", "notes.md")
+    assert (stranger.code, "found another file" in stranger.err) == (2, True)
+    same = lapvqa("compare", "captioning", "models/captioning", "--quick")
+    assert same.out.splitlines()[1:] == ["the same: nothing differs"], same.out
     assert "found none" in lapvqa("card", "--check", "none.md").err
     assert lapvqa("card").code == 2
     assert lapvqa("card", "unheard-of").code == 2

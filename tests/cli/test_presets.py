@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cli_answer import Lapvqa
 
-from flows.commands import cost, edit_settings, presets
+from flows.commands import cost, edit_settings, plan, plan_memory, presets
 from flows.commands.presets import PRESETS
 from lapvqa import storage
 from lapvqa.errors import ConfigError, StorageFullError
@@ -158,3 +158,17 @@ def test_less_of_the_tokens_takes_less_of_the_disk(project: Project) -> None:
     )
     # Of the 16 pooled tokens 4 are left; the 16 patches of grounding stay.
     assert cost.disk_use(project, load_params(project.params))[1].most == whole * 20 / 32
+
+
+def test_a_preset_is_looked_at_without_being_run(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = project.params.read_bytes()
+    plan.execute(project, preset="laptop")
+    out = capsys.readouterr().out
+    laptop = presets.params_of(project, "laptop").pretrain
+    assert f"micro-batches of {laptop.batch_size // laptop.accumulate}" in out
+    assert "nothing was changed: a look" in out
+    with pytest.raises(ConfigError, match="found both"):
+        plan_memory.execute(project, params_file=project.params, memory=None, preset="laptop")
+    assert project.params.read_bytes() == before

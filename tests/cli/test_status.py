@@ -124,7 +124,7 @@ def test_what_is_wanted_and_what_has_arrived(toy: Project, lapvqa: Lapvqa) -> No
     storage.write_bytes(toy.arrivals, json.dumps(event).encode() + b"\n")
     out = lapvqa("status").out
     assert "an evaluation is wanted: drift acquisition" in out
-    assert "arrived since the last training: 1 studies, 2.0 kB" in out
+    assert "arrived since the last training: 1 study, 2.0 kB" in out
     assert "retraining: wait: causes still come in" in out
 
 

@@ -115,14 +115,14 @@ def test_the_exported_folder_has_the_card_and_its_licence(
     finished: Scratch, tmp_path: Path
 ) -> None:
     folder = tmp_path / "hub"
-    finished.lapvqa("export", str(folder))
+    finished.lapvqa("export", str(folder), "--license", "apache-2.0")
     first = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     front = YAML(typ="safe").load((folder / "README.md").read_text().split("---")[1])
     assert front["license"] == "apache-2.0"
     results = front["model-index"][0]["results"]
     assert {"probe_chexpert", "rrg", "ad"} <= {one["dataset"]["name"] for one in results}
     assert all(isinstance(one["metrics"][0]["value"], float) for one in results)
-    finished.lapvqa("export", str(folder))
+    finished.lapvqa("export", str(folder), "--license", "apache-2.0")
     assert first == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "thesis.tex").touch()

@@ -446,7 +446,7 @@ def test_incomplete_transformers_folders_are_refused(tmp_path: Path) -> None:
             open_encoder(folder)
     folder = copy("weights")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="expected weights in the folder weights"):
+    with pytest.raises(CheckpointError, match="expected weights in the folder .weights."):
         open_encoder(folder)
     (folder / "model.safetensors").write_bytes(b"not tensors")
     with pytest.raises(CheckpointError, match="transformers cannot load"):

@@ -15,6 +15,7 @@ from jobs import make_job
 from PIL import Image
 from pydicom import dcmread
 
+import lapvqa
 from lapvqa import Encoder, storage
 from lapvqa.datasets import image_folder
 from lapvqa.dicom.reasons import Reason
@@ -156,6 +157,17 @@ def test_the_digest_is_that_of_the_protocol(demo: Project, encoder: Encoder) -> 
     folder = demo.model_dir("captioning")
     assert (encoder.digest, encoder.width) == (Encoder.load(folder / "encoder_final.pt").digest, 32)
     assert storage.sha256_file(folder / "encoder_final.pt") != encoder.digest
+
+
+def test_a_fault_below_the_import_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of somebody's own module beside the script; "from" tells nothing of AttributeError."""
+
+    def breaks(name: str) -> None:
+        raise AttributeError("module 'inspect' has no attribute 'signature'")
+
+    monkeypatch.setattr(lapvqa, "import_module", breaks)
+    with pytest.raises(ImportError, match="Encoder cannot be imported: module 'inspect' has no"):
+        from lapvqa import Encoder as _  # noqa: F401
 
 
 def test_importing_the_package_imports_no_torch() -> None:

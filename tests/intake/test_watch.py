@@ -9,7 +9,7 @@ import pytest
 from intake_parts import NAME, Desk, film, look, open_desk, oru
 
 from lapvqa.errors import ConfigError
-from lapvqa.intake.watch import Watcher
+from lapvqa.intake.watch import Watcher, watch
 from lapvqa.lineage import graph, ledger, story
 from lapvqa.lineage.impact import follow as impact_of
 from lapvqa.machine import ReportSources
@@ -136,4 +136,18 @@ def test_lineage_tells_of_a_study_what_took_the_place_of_what(watched) -> None:
     assert (edge["before"], edge["now"]) in drawn.edges
     assert "A report from RIS took the place of what was here before." in [
         event.sentence for event in story.tell(desk.project)
+    ]
+
+
+def test_once_says_what_it_waits_for(tmp_path: Path) -> None:
+    (folder := tmp_path / "drop").mkdir()
+    (folder / "1.dcm").write_bytes(film(1))
+    looks = iter([False, False, True])
+    with open_desk(tmp_path, f"watch-{NAME}", quiet_seconds=60.0) as desk:
+        watcher = Watcher(folder, NAME, desk.filing, ReportSources(), settled=0.0)
+        watch(watcher, lambda: next(looks), once=True)
+    told = [line for line in desk.said if "waits until" in line]
+    assert told == [
+        f"{NAME}: waits until nothing more of 1 study has come for 60 s "
+        "(intake.quiet_seconds of local.yaml)"
     ]

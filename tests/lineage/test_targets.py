@@ -121,6 +121,7 @@ def test_a_short_id_of_several_things_lists_them(told: Told) -> None:
         ("data/images/nonexistent.arrow", "data/images holds no nonexistent.arrow", SHARD),
         ("models/captioning/encoder.safetensor", "is no file, metric or run", WEIGHTS),
         ("vqa.exact_mach", "no metric 'exact_mach'", "did you mean exact_match"),
+        ("champion", "there is no champion yet", "`lapvqa gate` judges"),
         ("models:/lapvqa-encoder@champion", "no registered model", "no encoder is registered"),
     ],
 )

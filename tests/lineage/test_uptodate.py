@@ -283,3 +283,13 @@ def test_a_copy_looks_at_its_own_archive(toy: Project, tmp_path: Path) -> None:
     (copy.root / "demo/mimic-cxr/files/p10/s1/b.dcm").unlink()
     assert reasons(copy)["inventory"] == ["folder source: 1 file gone"]
     assert reasons(toy) == {}
+
+
+def test_a_first_run_that_was_cut_off_is_told_from_none(toy: Project) -> None:
+    toy.dvc_lock.unlink()
+    toy.run_file("tokens").unlink(missing_ok=True)
+    toy.record("tokens").parent.mkdir(parents=True, exist_ok=True)
+    toy.record("tokens").touch()
+    found = {state.name: state.reasons for state in staleness.check(toy)}
+    assert found.pop("tokens") == ["begun, not finished"]
+    assert set(map(tuple, found.values())) == {("never run",)}

@@ -70,3 +70,11 @@ def test_what_was_not_computed_did_not_run() -> None:
         StageOutcome("evaluate@ad", "ran", 17.2, absent="no VinDr-CXR images here")
     )
     assert out.getvalue() == "evaluate@ad: not computed: no VinDr-CXR images here\n"
+
+
+def test_who_interrupts_a_stage_is_not_told_that_it_failed() -> None:
+    out = io.StringIO()
+    Display(Console(file=out, width=160)).end(StageOutcome("pretrain", "interrupted", 13.3))
+    assert (
+        out.getvalue() == "pretrain: interrupted after 13.3 s; the next run continues from here\n"
+    )

@@ -17,7 +17,7 @@ from lapvqa.project import Project
 from lapvqa.retraining import clock, minutes, wanted
 
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata")
-minute = st.sampled_from(["*", "*/5", "0", "37", "7-9", "1,31"])
+minute = st.sampled_from(["*", "*/5", "0", "15,45", "37", "7-9", "1,31"])
 hour = st.sampled_from(["*", "2", "*/6", "8-18"])
 
 
@@ -45,7 +45,8 @@ def test_what_crontab_runs_is_a_decision_and_after_downtime_one(
     project = ruled(freeze=[{"from": "2000-01-01", "until": "2999-12-31"}])
     (project.root / "dvc.yaml").write_text("stages: {}\n")
     assert schedule.print_crontab(project, cron="37 2 * * *", zone="Europe/Berlin") == 0
-    line = capsys.readouterr().out
+    why, line = capsys.readouterr().out.splitlines()
+    assert why.startswith("# Asks each quarter of an hour")
     assert line.startswith("*/15,37 * * * * cd ")
     kept = clock.load(project)
     assert kept is not None

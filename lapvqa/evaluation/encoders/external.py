@@ -201,7 +201,7 @@ def find_weights(folder: Path, names: Sequence[str]) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise CheckpointError(
-        f"expected weights in the folder {folder.name}, found {file_names(folder)}",
+        f"expected weights in the folder {folder.name!r}, found {file_names(folder)}",
         hint=f"accepted: {', '.join(names)}",
     )
 

@@ -55,7 +55,7 @@ def _open_folder(folder: Path) -> ImageEncoder:
     if "architecture" in config:
         return open_timm(folder)
     raise CheckpointError(
-        f"expected an encoder in the folder {folder.name}, found {file_names(folder)}",
+        f"expected an encoder in the folder {folder.name!r}, found {file_names(folder)}",
         hint=_ACCEPTED,
     )
 
