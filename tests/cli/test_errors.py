@@ -228,7 +228,7 @@ def test_interrupted(toy: Project, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPat
 
 
 def _raise(error: BaseException) -> Callable[..., int]:
-    def execute(project: Project) -> int:
+    def execute(*_: object, **__: object) -> int:
         raise error
 
     return execute

@@ -101,7 +101,7 @@ def test_a_schedule_waits_and_runs_alone_dies_and_goes_on(new_toy: Callable[[], 
     (told,) = minutes.rounds(toy.project)
     assert (told["outcome"], [one["cause"] for one in told["causes"]]) == ("trained", ["hand"])
     assert toy.project.report_page.exists()
-    dated = [line for line in third.text.splitlines() if re.match(r"\d{4}-\d\d-\d\dT", line)]
+    dated = [line for line in third.text.splitlines() if re.match(r"\d{4}-\d\d-\d\d \d\d:", line)]
     assert any("pretrain" in line for line in dated), third.text
     wait_until(lambda: not toy.project.round_lease.exists(), seconds=20)
     assert not toy.project.wanted.exists()
