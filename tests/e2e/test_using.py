@@ -34,6 +34,8 @@ from lapvqa.recorder import Recorder
 sys.path.append(str(Path(__file__).parents[1] / "report"))
 from keyboard import Keyboard, keyboard
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MACHINE = Machine(workers=1, device="cpu")
 
