@@ -32,7 +32,7 @@ def show(lines: Sequence[ComparisonLine], console: Console, common: BootstrapPar
         for why in filter(None, (score.no_interval for score in line.scores.values())):
             bare.setdefault(why, {})[line.name] = None
     for why, tasks in bare.items():
-        console.print(f"\nno interval: {why} ({', '.join(tasks)})", markup=False, soft_wrap=True)
+        console.print(f"\nno interval: {why} ({', '.join(tasks)})", markup=False)
     files = ", ".join(f"evaluations/{name}" for name in NAMES)
     console.print(f"\nwritten: {files}", soft_wrap=True)
 

@@ -77,7 +77,7 @@ def show_results(project: Project, console: Console) -> None:
     if table.row_count:
         console.print(table)
     for why, tasks in without_intervals(results).items():
-        console.print(f"no interval: {why} ({', '.join(tasks)})", markup=False, soft_wrap=True)
+        console.print(f"no interval: {why} ({', '.join(tasks)})", markup=False)
     for result in results:
         if BASELINE in result.systems:
             console.print(

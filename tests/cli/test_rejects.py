@@ -78,7 +78,7 @@ def test_rejects_are_listed_waived_and_read_again(project: Project, lapvqa: Lapv
     assert "(waived)" in lapvqa("rejects", "--files").out
 
     again = lapvqa("rejects", "retry", "--reason", "not_dicom")
-    assert "1 files will be read again" in again.out
+    assert "1 file will be read again" in again.out
     assert not project.rejects.exists()
     assert "16 files are known from before, 1 are new" in run(project)
 

@@ -109,3 +109,9 @@ def test_lock_pins_what_breaks_silently(repository: Path) -> None:
     assert tuple(map(int, pins["fastapi"].split(".")[:2])) < (0, 151)
     assert tuple(map(int, pins["sqlalchemy"].split(".")[:2])) < (2, 1)
     assert not [name for name in pins if name.startswith("nvidia") or name == "torchvision"]
+
+
+def test_no_two_test_files_have_one_name(repository: Path) -> None:
+    """Pytest would read the first for both: folders of tests are no packages."""
+    names = [path.name for path in (repository / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names))
