@@ -34,10 +34,11 @@ _MS_CXR = 1162  # images with a phrase in the release
 class Use:
     """What takes disk: bytes at most, of which ``there`` are taken already.
 
-    ``spare``: how to take less.
+    ``stage``: who writes it, an evaluation as "evaluate"; ``spare``: how to take less.
     """
 
     what: str
+    stage: str
     most: float
     there: float
     spare: str = ""
@@ -63,26 +64,22 @@ def disk_use(project: Project, params: Params) -> list[Use]:
     kept = pretrain.epochs // pretrain.save_every_epochs if pretrain.save_every_epochs else 0
     models = project.model_dir(pretrain.objective)
     return [
-        Use("images", counts["source"] * _STORED, _taken(project.images_dir)),
-        Use("features", _features(params, counts), _taken(project.work_dir("features")),
+        Use("images", "ingest", counts["source"] * _STORED, _taken(project.images_dir)),
+        Use("features", "evaluate", _features(params, counts), _taken(project.work_dir("features")),
             "set token_grid to 8 in the recipes of evaluate", 0.5),  # not every image has a text
         # Weights, two moments, and the best weights so far; one more while the next is written.
-        Use("states of the training", (pretrain.keep_checkpoints + 1) * 4 * weights, _taken(work),
+        Use("states of the training", "pretrain",
+            (pretrain.keep_checkpoints + 1) * 4 * weights, _taken(work),
             "set pretrain.keep_checkpoints to 2"),
-        Use("weights", (3 + kept) * weights, _taken(models),
+        Use("weights", "pretrain", (3 + kept) * weights, _taken(models),
             "set pretrain.save_every_epochs to 0" if kept else ""),
     ]  # fmt: skip
 
 
 def _use_of(project: Project, params: Params, stages: set[str]) -> list[Use]:
     """Return what those ``stages`` write."""
-    writes = {
-        "images": "ingest" in stages,
-        "features": any(name.startswith("evaluate@") for name in stages),
-        "states of the training": "pretrain" in stages,
-        "weights": "pretrain" in stages,
-    }
-    return [one for one in disk_use(project, params) if writes[one.what]]
+    names = {name.partition("@")[0] for name in stages}
+    return [one for one in disk_use(project, params) if one.stage in names]
 
 
 def lines(project: Project, params: Params, stages: set[str]) -> Iterator[str]:

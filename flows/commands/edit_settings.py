@@ -152,10 +152,7 @@ def merge_params(project: Project, file: Path) -> list[Change]:
 
     Only what differs is written, and nothing unless the whole is valid (ConfigError).
     """
-    text, _, changes = _merged(project, file)
-    if changes:
-        storage.write_bytes(project.params, text.encode())
-    return changes
+    return _set(project, _values_of(file), file.name)
 
 
 def set_params(project: Project, values: dict[str, Any]) -> list[Change]:
@@ -163,31 +160,43 @@ def set_params(project: Project, values: dict[str, Any]) -> list[Change]:
 
     Nothing is written unless the whole is valid (ConfigError).
     """
-    params = _read(project.params)
-    changes = list(_merge(params, values, ""))
-    text = _dump(params)
-    validate(Params, YAML(typ="safe", pure=True).load(text), project.params.name)
-    if changes:
-        storage.write_bytes(project.params, text.encode())
-    return changes
+    return _set(project, values, project.params.name)
 
 
 def merged_params(project: Project, file: Path) -> Params:
     """Return what params.yaml would hold after ``merge_params``; nothing is written."""
-    return _merged(project, file)[1]
+    return _merged(project, _values_of(file), file.name)[1]
 
 
-def _merged(project: Project, file: Path) -> tuple[str, Params, list[Change]]:
+def with_values(project: Project, values: dict[str, Any]) -> Params:
+    """Return what params.yaml would hold after ``set_params``; nothing is written."""
+    return _merged(project, values, project.params.name)[1]
+
+
+def _values_of(file: Path) -> CommentedMap:
     if not file.is_file():
         raise ConfigError(
             f"expected a YAML file with parameters at {file}, found none",
             hint="give a file laid out as params.yaml; it may hold a part of it only",
         )
-    read_yaml(file)  # says what is wrong with it
-    params, wanted = _read(project.params), _read(file)
+    return _read(file)
+
+
+def _merged(
+    project: Project, wanted: dict[str, Any], name: str
+) -> tuple[str, Params, list[Change]]:
+    """Return params.yaml's new text, its values and what changes; ConfigError names ``name``."""
+    params = _read(project.params)
     changes = list(_merge(params, wanted, ""))
     text = _dump(params)
-    return text, validate(Params, YAML(typ="safe", pure=True).load(text), file.name), changes
+    return text, validate(Params, YAML(typ="safe", pure=True).load(text), name), changes
+
+
+def _set(project: Project, wanted: dict[str, Any], name: str) -> list[Change]:
+    text, _, changes = _merged(project, wanted, name)
+    if changes:
+        storage.write_bytes(project.params, text.encode())
+    return changes
 
 
 def _as_written(project: Project, folder: Path) -> str:

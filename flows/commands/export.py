@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.commands import terminal
+from flows.commands import chosen_model, terminal
 from lapvqa import storage
 from lapvqa.errors import ConfigError, MissingArtifactError
 from lapvqa.lineage import chosen, ledger
@@ -39,7 +39,8 @@ def execute(
     _require_own(folder, repository.ADAPTATION)
     ledger.require_whole(project)
     ancestry = Ancestry(ledger.entries(project))
-    told = chosen.model(project, ancestry, model or str(_default(project)))
+    default = chosen_model.find(None, project).relative_to(project.root)
+    told = chosen.model(project, ancestry, model or str(default))
     weights = _present(project, told)
     make_deterministic(threads=params.computing.cpu_threads)
     training = storage.read_json(weights.parent / TRAINING_FILE, made_by="pretrain")
@@ -67,11 +68,6 @@ def _named(license: str | None) -> str | None:
             hint="such as apache-2.0, cc-by-nc-4.0 or other",
         )
     return license
-
-
-def _default(project: Project) -> Path:
-    folder = project.model_dir(load_params(project.params).pretrain.objective)
-    return folder.relative_to(project.root)
 
 
 def _require_own(folder: Path, mark: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from flows.commands import cost, edit_settings, terminal
 from flows.commands.edit_settings import Change
@@ -108,18 +109,18 @@ def choose(project: Project) -> str:
 
 def apply(project: Project, name: str) -> list[Change]:
     """Write a preset's values into params.yaml; return the changed ones."""
-    preset = find(name)
-    values = read_yaml(project.root / "params" / preset.file)
-    values["pretrain"]["accumulate"] = preset.accumulate
-    return edit_settings.set_params(project, values)
+    return edit_settings.set_params(project, _values(project, find(name)))
 
 
 def params_of(project: Project, name: str) -> Params:
     """Return what params.yaml would hold with a preset; nothing is written."""
-    preset = find(name)
-    merged = edit_settings.merged_params(project, project.root / "params" / preset.file)
-    pretrain = merged.pretrain.model_copy(update={"accumulate": preset.accumulate})
-    return merged.model_copy(update={"pretrain": pretrain})
+    return edit_settings.with_values(project, _values(project, find(name)))
+
+
+def _values(project: Project, preset: Preset) -> dict[str, Any]:
+    values = read_yaml(project.root / "params" / preset.file)
+    values["pretrain"]["accumulate"] = preset.accumulate
+    return values
 
 
 def describe(project: Project, name: str) -> Iterator[str]:

@@ -155,10 +155,10 @@ def _numbers_of(stream: Stream, tables: Tables, encoder: ImageEncoder, job: Job)
     """Return standardised numbers [n, D] of a stream's films: greys, or the features that the
     evaluations have of them, too."""
     rows = tables.images.take(pa.array(stream.films, pa.int64()))
-    digests, shards, places = (rows[name].to_pylist() for name in ("pixels_sha256", "shard", "row"))
-    images = shard_images(digests, shards, places, job.project)
+    columns = (rows[name].to_pylist() for name in ("pixels_sha256", "shard", "row"))
+    images = shard_images(list(zip(*columns, strict=True)), job.project)
     if stream.kind == GREYS:
-        every = range(len(digests))
+        every = range(len(images.digests))
         parts = [
             greys.describe(images.read(every[start : start + _AT_ONCE]))
             for start in every[::_AT_ONCE]
@@ -166,7 +166,7 @@ def _numbers_of(stream: Stream, tables: Tables, encoder: ImageEncoder, job: Job)
         return features.standardised(np.concatenate(parts))
     store = feature_stores.open_store(encoder, "mean", job=job)
     store.fill(images.digests, images.read)
-    return features.standardised(store.take(digests).astype(np.float64))
+    return features.standardised(store.take(images.digests).astype(np.float64))
 
 
 def _report(

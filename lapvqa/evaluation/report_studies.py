@@ -34,6 +34,11 @@ class ReportStudy:
     target: TargetReport
     truth: list[str] | None = None
 
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """Return the pixels' sha256, shard and row of the image."""
+        return self.pixels_sha256, self.shard, self.row
+
 
 def read_targets(project: Project, sections: str = "both") -> dict[str, TargetReport]:
     """Return the target text of every tokenised study that has the chosen ``sections``.

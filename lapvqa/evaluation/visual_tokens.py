@@ -122,18 +122,16 @@ def open_visual_tokens(
     return VisualTokens(encoder, stored, Tensor.float, computer, trained=False)
 
 
-def shard_images(
-    digests: list[str], shards: Sequence[str], rows: Sequence[int], project: Project
-) -> NumberedImages:
-    """Return images of data/images by number: pixels' sha256, shard and row of each."""
-    verify_shards(project.images_dir, set(shards))
+def shard_images(places: Sequence[tuple[str, str, int]], project: Project) -> NumberedImages:
+    """Return images of data/images by number; ``places``: pixels' sha256, shard, row of each."""
+    verify_shards(project.images_dir, {shard for _, shard, _ in places})
     store = ShardStore(project.images_dir)
 
     def read(numbers: Sequence[int]) -> Pixels:
-        return store.read([shards[number] for number in numbers],
-                          [rows[number] for number in numbers])  # fmt: skip
+        some = [places[number] for number in numbers]
+        return store.read([shard for _, shard, _ in some], [row for _, _, row in some])
 
-    return NumberedImages(digests, read)
+    return NumberedImages([digest for digest, _, _ in places], read)
 
 
 def stored_images(
@@ -141,11 +139,5 @@ def stored_images(
 ) -> tuple[NumberedImages, dict[str, int]]:
     """Return the archive's images of ``keys`` and the number of each key."""
     numbers = {key: number for number, key in enumerate(sorted(set(keys)))}
-    places = [stored.rows[key] for key in numbers]
-    images = shard_images(
-        [stored.digest_of[key] for key in numbers],
-        [place[5] for place in places],
-        [place[6] for place in places],
-        project,
-    )
-    return images, numbers
+    places = [(stored.digest_of[key], *stored.rows[key][5:7]) for key in numbers]
+    return shard_images(places, project), numbers

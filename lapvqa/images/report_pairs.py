@@ -23,7 +23,6 @@ IGNORED = -100
 """Target of a position without one; torch's own default."""
 
 _ORDER_STREAM = 0
-_IMAGES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ def attention(
     words = [BEGIN, *encoding().encode_ordinary(report)][: decoder.max_length]
     block = cast("DecoderBlock", decoder.blocks[-1])
     seen: list[Tensor] = []
-    hook = block.norm_cross.register_forward_hook(lambda _, __, normed: seen.append(normed))
     with computer.inference():
         visual = encoder(to_input(computer.put(pixels[None]), encoder.image_size))
+        hook = block.norm_cross.register_forward_hook(lambda _, __, normed: seen.append(normed))
         try:
             decoder(computer.put(torch.tensor([words])), visual)
         finally:

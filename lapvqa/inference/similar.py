@@ -59,16 +59,14 @@ def build(encoder: Encoder, job: Job) -> Index:
     rows = table.sort_by("image_key").slice(0, MOST).to_pylist()
     if not rows:
         return Index([], np.zeros((0, encoder.width), np.float32))
-    digests = [row["pixels_sha256"] for row in rows]
-    images = shard_images(
-        digests, [row["shard"] for row in rows], [row["row"] for row in rows], job.project
-    )
+    places = [(row["pixels_sha256"], row["shard"], row["row"]) for row in rows]
+    images = shard_images(places, job.project)
     store = open_store(encoder.model, "mean", job=job)
     store.fill(
         images.digests, images.read,
         progress=lambda done, total: job.recorder.progress(done, total, unit="films"),
     )  # fmt: skip
-    return Index(rows, store.take(digests).astype(np.float32))
+    return Index(rows, store.take(images.digests).astype(np.float32))
 
 
 def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:

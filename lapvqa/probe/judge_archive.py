@@ -38,12 +38,8 @@ def judge(run: Evaluation[ProbeArchiveParams]) -> Counts:
         return run.not_computed(f"{dataset} ({labels.source})")
     row_of = {film["image_key"]: film for film in films}
     rows = [row_of[key] for key in dataset.images]
-    images = shard_images(
-        [row["pixels_sha256"] for row in rows],
-        [row["shard"] for row in rows],
-        [row["row"] for row in rows],
-        project,
-    )
+    places = [(row["pixels_sha256"], row["shard"], row["row"]) for row in rows]
+    images = shard_images(places, project)
     encoders = run.encoders.load()
     means = features.means(encoders, images.digests, images.read, job=run.job)
     predictions, protocol = predict(

@@ -31,12 +31,7 @@ def judge(run: Evaluation[RetrievalParams]) -> Counts:
             "frontal image"
         )
     everybody = [study for split in SPLITS for study in studies[split]]
-    images = shard_images(
-        [study.pixels_sha256 for study in everybody],
-        [study.shard for study in everybody],
-        [study.row for study in everybody],
-        project,
-    )
+    images = shard_images([study.place for study in everybody], project)
     tokens = {split: _token_ids(studies[split]) for split in SPLITS}
     vocabulary = ReportWords(tokens[TRAIN], params.most_words)
     words = {split: vocabulary.vectors(tokens[split]) for split in SPLITS}

@@ -129,12 +129,7 @@ def _writing_head(
         writing.as_sample((number,), params.prompt, study.target.text)
         for number, study in enumerate(studies)
     ]
-    images = shard_images(
-        [study.pixels_sha256 for study in studies],
-        [study.shard for study in studies],
-        [study.row for study in studies],
-        project,
-    )
+    images = shard_images([study.place for study in studies], project)
     ends = len(train), len(train) + len(validate)
     return ReportHead(
         validate,

@@ -66,10 +66,6 @@ class Coca(Contrastive):
         )
         return words + projections + written
 
-    def _embed(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        images, reports = self._call(inputs.images, inputs.tokens, inputs.valid, inputs.keep)
-        return images, reports
-
     def _forward(
         self, inputs: Inputs, num_targets: int
     ) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:

@@ -25,12 +25,8 @@ def judge(run: Evaluation[ViewParams]) -> Counts:
     split = np.array([row["split"] for row in rows])
     if not {"train", "test"} <= set(split.tolist()):
         return run.not_computed("no stored training and test images whose view is known")
-    images = shard_images(
-        [row["pixels_sha256"] for row in rows],
-        [row["shard"] for row in rows],
-        [row["row"] for row in rows],
-        project,
-    )
+    places = [(row["pixels_sha256"], row["shard"], row["row"]) for row in rows]
+    images = shard_images(places, project)
     views = np.array([row["view"] for row in rows])
     run.empty_extra()
     encoders = run.encoders.load()
