@@ -3,7 +3,8 @@
 What DVC writes in place is mended here too: a process that dies while it writes leaves a file cut
 off. Of dvc.lock a copy is kept beside the project's state whenever the file is known to be whole.
 What a restored copy does not tell of, DVC's run cache does: the stage is restored, not computed
-again. .dvc/tmp/rwlock, which lists who reads and writes what, is removed.
+again. .dvc/tmp/rwlock, which lists who reads and writes what, is removed; in a whole one the dead
+are forgotten, also those whom no parent has waited for: DVC takes a zombie for alive.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from lapvqa import storage
 from lapvqa.errors import BusyError, ConfigError
@@ -241,28 +244,49 @@ def dvc_lock_is_whole(project: Project) -> bool:
 
 
 def _mend_rwlock(project: Project, say: Callable[[str], None]) -> None:
-    """Remove a rwlock that is no JSON: under its guard, its writer must be dead.
+    """Remove a rwlock that is no JSON, and from a whole one those who are dead.
 
-    The guard is held for moments only; whoever holds it now is alive and leaves a whole file.
+    The guard is held for moments only; whoever holds it now is alive, and leaves a whole file.
     """
+    path = dvc_private.temporary_folder(project.root) / dvc_private.RWLOCK
+    if not path.exists() or (users := _users(path)) and users == _of_the_living(users):
+        return
     from dvc.lock import LockError
 
-    folder = dvc_private.temporary_folder(project.root)
-    path = folder / dvc_private.RWLOCK
-    if not path.exists() or _is_json(path):
-        return
-    with (
-        contextlib.suppress(LockError),
-        dvc_private.rwlock_guard(project.root),
-    ):
-        if path.exists() and not _is_json(path):
+    with contextlib.suppress(LockError), dvc_private.rwlock_guard(project.root):
+        users = _users(path)
+        if users is None:
             path.unlink()
             say(".dvc/tmp/rwlock was cut off when a run was killed; removed")
+        else:
+            storage.write_bytes(path, json.dumps(_of_the_living(users)).encode())
 
 
-def _is_json(path: Path) -> bool:
+def _users(path: Path) -> dict[str, Any] | None:
+    """Return who writes and who reads; None where the file is cut off."""
     try:
-        json.loads(path.read_bytes())
+        users: dict[str, Any] = json.loads(path.read_bytes())
     except ValueError:
+        return None
+    return users
+
+
+def _of_the_living(users: dict[str, Any]) -> dict[str, Any]:
+    """Return who writes ({path: process}) and who reads ({path: processes}), without the dead."""
+    write = {path: one for path, one in users.get("write", {}).items() if _lives(one)}
+    read = {
+        path: [one for one in some if _lives(one)] for path, some in users.get("read", {}).items()
+    }
+    return {"write": write, "read": {path: some for path, some in read.items() if some}}
+
+
+def _lives(user: dict[str, Any]) -> bool:
+    """Return whether the process runs, and is not another that has got the number since."""
+    arguments = " ".join(user["cmd"].split(" ")[1:])
+    try:
+        process = psutil.Process(int(user["pid"]))
+        return process.status() != psutil.STATUS_ZOMBIE and arguments in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
         return False
-    return True
+    except psutil.Error:  # another user's: it cannot be told
+        return True

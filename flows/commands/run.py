@@ -23,7 +23,6 @@ from lapvqa.errors import ConfigError, SourceError, StorageFullError
 from lapvqa.project import Project
 from lapvqa.runtime import interruptible
 from lapvqa.uptodate import stagefile, staleness
-from lapvqa.uptodate.staleness import StageState
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -212,7 +211,8 @@ def _result(session: Session, stage: str | None) -> RunResult:
 def _said_nothing_to_do(project: Project, stage: str | None, console: Console) -> bool:
     states = staleness.check(project)
     if stage is not None:
-        return _said_stage_is_up_to_date(states, stage, console)
+        _require_stage(stage, [state.name for state in states])
+        states = [state for state in states if state.name == stage]
     if not staleness.nothing_to_do(states):
         return False
     _settle(project, console)
@@ -226,23 +226,16 @@ def _settle(project: Project, console: Console) -> None:
     if not project.unsettled.exists():
         return
     from flows.commands.sync import told
+    from tasks.dvc_repository import mend_cut_files
     from tasks.mlflow_records.connection import RecordsUnavailableError
     from tasks.settling import settle
 
     try:
         with storage.lock(project.run_lock, what="a run of this project"):
+            mend_cut_files(project, console.print)
             console.print(f"an earlier run was cut short: {told(settle(project))}")
     except RecordsUnavailableError as error:
         console.print(f"an earlier run's records wait: {error}", markup=False, soft_wrap=True)
-
-
-def _said_stage_is_up_to_date(states: list[StageState], stage: str, console: Console) -> bool:
-    by_name = {state.name: state for state in states}
-    _require_stage(stage, by_name)
-    if by_name[stage].stale:
-        return False
-    console.print(f"{stage}: up to date")
-    return True
 
 
 def _require_stage(stage: str, known: Iterable[str]) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -380,7 +381,9 @@ def _absence_from_training(place: Place, found: Traces) -> dict[str, Any]:
 
 
 def _moment(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    """Return a time in UTC, to the millisecond: a training may have ended in the same second."""
+    said = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return said.replace("+00:00", "Z")
 
 
 def _tables(project: Project) -> list[Path]:

@@ -5,15 +5,17 @@ A file of its own, so that another process can run it: with test_pipeline.py it 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import BIN, Scratch
 from ruamel.yaml import YAML
@@ -23,6 +25,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 KILLS = int(os.environ.get("LAPVQA_KILLS", "3"))
 
 
+@pytest.fixture
+def _orphans_stay_zombies() -> Iterator[None]:
+    """Wait for no orphan until the end, as in a container whose first process is no init."""
+    subreaper = 36  # PR_SET_CHILD_SUBREAPER
+    libc = ctypes.CDLL(None)
+    libc.prctl(subreaper, 1, 0, 0, 0)
+    yield
+    libc.prctl(subreaper, 0, 0, 0, 0)
+    for child in psutil.Process().children():
+        if child.status() == psutil.STATUS_ZOMBIE:
+            os.waitpid(child.pid, 0)
+
+
+@pytest.mark.usefixtures("_orphans_stay_zombies")
 def test_killed_at_random_moments_and_ended_by_dvc_alone_it_has_the_same_bytes(
     new_project: Callable[[], Scratch], request: pytest.FixtureRequest
 ) -> None:

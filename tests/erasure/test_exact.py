@@ -21,7 +21,7 @@ from lapvqa import storage
 from lapvqa.erasure.erase import erase, open_journal
 from lapvqa.erasure.impact import trainings_since
 from lapvqa.identity import Keyring
-from lapvqa.lineage import recording
+from lapvqa.lineage import ledger, recording
 from lapvqa.lineage.runs import Run
 from lapvqa.machine import Machine
 from lapvqa.params import ModelParams, PretrainParams
@@ -123,6 +123,9 @@ def test_the_weights_are_those_of_a_run_that_never_had_the_patient(
     there = place(project)
     receipt = erase(there, open_journal(there, f"p{patient}", "R1"), lambda _: None)
     assert receipt["absence"]["left"] == {}
+    (training,) = [one.time for one in ledger.entries(project) if one.kind == ledger.TRAINED_ON]
+    # Told apart though both may lie in one second, and the receipt tells what came after it.
+    assert training < datetime.fromisoformat(receipt["written"]).timestamp()
     assert receipt["decision"]["runs"] == [before]
     after = retrained(project)
     key = Keyring(KEY.encode()).key

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
+import psutil
 import pytest
 from running_toy import Toy
 
@@ -50,7 +56,7 @@ def test_the_next_run_ends_with_the_same_file_though_no_copy_is_left(copied: Toy
     assert copied.lock == whole
 
 
-def test_a_rwlock_that_is_cut_off_is_removed_and_a_whole_one_stays(copied: Toy) -> None:
+def test_a_rwlock_that_is_cut_off_is_removed(copied: Toy) -> None:
     path = copied.root / ".dvc" / "tmp" / "rwlock"
     whole = b'{"write": {"/a": {"pid": 1, "cmd": "dvc repro"}}, "read": {}}'
     lines: list[str] = []
@@ -59,6 +65,36 @@ def test_a_rwlock_that_is_cut_off_is_removed_and_a_whole_one_stays(copied: Toy) 
         dvc_repository.mend_cut_files(copied.project, lines.append)
         assert not path.exists()
     assert len(lines) == len(whole)
-    path.write_bytes(whole)
-    dvc_repository.mend_cut_files(copied.project, lines.append)
-    assert path.read_bytes() == whole
+
+
+def test_the_dead_are_forgotten_a_zombie_too_and_the_living_stay(copied: Toy) -> None:
+    path = copied.root / ".dvc" / "tmp" / "rwlock"
+    zombie = subprocess.Popen([sys.executable, "-c", "", "repro"])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+    assert psutil.Process(zombie.pid).status() == psutil.STATUS_ZOMBIE
+    alive = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "repro"])
+    reader = {"pid": alive.pid, "cmd": "dvc repro"}
+    dead = {"pid": zombie.pid, "cmd": "dvc repro"}
+    another = {"pid": alive.pid, "cmd": "dvc status"}
+    users = {"write": {"/a": dead}, "read": {"/b": [reader, dead, another], "/c": [dead]}}
+    path.write_text(json.dumps(users))
+    dvc_repository.mend_cut_files(copied.project, lambda _: None)
+    assert json.loads(path.read_bytes()) == {"write": {}, "read": {"/b": [reader]}}
+    assert zombie.wait() == 0
+    alive.kill()
+    alive.wait()
+
+
+def test_a_zombie_does_not_keep_a_run_waiting(copied: Toy) -> None:
+    """As after a kill where nobody waits for orphans, such as in a container without an init."""
+    zombie = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+    dead = {"pid": zombie.pid, "cmd": "dvc repro"}
+    users = {"write": {str(copied.root / "data"): dead}, "read": {}}
+    (copied.root / ".dvc" / "tmp" / "rwlock").write_text(json.dumps(users))
+    stale = copied.project.root / "data"
+    assert stale.exists()
+    copied.project.dvc_lock.unlink()
+    run = copied.run()
+    assert run.code == 0, run.text
+    zombie.wait()
