@@ -188,9 +188,13 @@ def _finding(values: Mapping[str, Any]) -> Finding:
 
 
 def _remove_page(project: Project) -> None:
-    """Remove the report page: its pictures carry no key by which they could be found."""
+    """Remove the report page, and what MLflow has of older ones, whose pictures name no film."""
     for path in (project.report_page, *project.pictures_dir.glob("*")):
         path.unlink(missing_ok=True)
+    for folder in (project.mlflow_artifacts, project.spool):
+        for path in folder.rglob("*.svg"):
+            if b"data:image/png;base64" in path.read_bytes():
+                path.unlink()
 
 
 def _check(place: Place, opened: Journal) -> dict[str, Any]:

@@ -123,7 +123,7 @@ class Databases:
     def remove(self, findings: Sequence[Finding], traces: Traces, *, keep_listings: bool) -> int:
         """Overwrite and vacuum every database, found or not: free pages hold what was deleted."""
         del findings, keep_listings
-        texts = [text for kind, own in traces.found.items() if kind != "pixels" for text in own]
+        texts = [text for _, text in traces.texts()]
         found = [path for path in self._files() if databases.is_database(path)]
         return sum(bool(databases.overwrite(path, texts)) for path in found)
 
