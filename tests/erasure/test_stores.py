@@ -39,6 +39,7 @@ from lapvqa.erasure.impact import trainings_since
 from lapvqa.errors import BusyError, ConfigError, LapvqaError
 from lapvqa.identity import Keyring
 from lapvqa.images.shards import ShardStore, write_shard
+from lapvqa.inference.table import COLUMNS
 from lapvqa.lineage import index, ledger, merkle, recording, signing
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers
 from lapvqa.lineage.runs import Run
@@ -101,7 +102,7 @@ def plant(project: Project) -> Canaries:
     state, root = project.state, project.root
     predictions = pa.table({"sample": [row["study_key"], "another"],
                             "patient": [PATIENT_KEY, "f" * 16]})  # fmt: skip
-    for where in ("results/rrg", "evaluations/other/rrg"):
+    for where in ("results/rrg", "results/retrieval", "evaluations/other/rrg", "imports/0a/files"):
         (root / where).mkdir(parents=True)
         pq.write_table(predictions, root / where / "predictions.parquet")
     storage.write_bytes(project.report_page, b"<p>a page with a picture and no key</p>")
@@ -110,7 +111,14 @@ def plant(project: Project) -> Canaries:
     for where in ("work/pretrain/0a/samples.jsonl", "logs/tokens.log", "records/rrg.jsonl",
                   "spool/1/rrg/lines.jsonl"):  # fmt: skip
         storage.write_bytes(state / where, line.encode())
+    for where in ("arrivals.jsonl", "whois.jsonl", "work/drift/reference.jsonl"):
+        storage.write_bytes(state / where, f'{{"study": "{row["study_key"]}"}}\n'.encode())
+    embedded = {"path": "a film", "sha256": row["file_sha256"], "feature": [0.5, 0.25]}
+    storage.write_table(root / "exports/embedded.parquet",
+                        pa.Table.from_pylist([embedded], COLUMNS), COLUMNS)  # fmt: skip
     chunk = state / "work/features/features/a/b/mean/chunk"
+    storage.write_bytes(chunk.with_name("of a killed run.npy"), b"features")
+    storage.write_bytes(chunk.with_name(".chunk.npy.1.tmp"), b"features")
     storage.write_json(chunk.with_suffix(".json"), {"digests": [row["pixels_sha256"]]})
     np.save(chunk.with_suffix(".npy"), np.zeros((1, 4), np.float32))
     np.savez_compressed(chunk.with_name("listed.npz"), digests=np.array([row["pixels_sha256"]]))
@@ -175,6 +183,7 @@ def test_no_store_holds_anything_afterwards(apart: Project) -> None:
     first = erase(there, opened, lambda _: None)
     assert first["state"].startswith("open"), "the archive still has the files, and lists them"
     assert left_of(apart, hidden) == LISTED
+    assert not any(path.is_file() for path in apart.work_dir("features").rglob("*"))
     shutil.rmtree(apart.root.parent / f"archive/files/p10/p{GONE}")
     last = erase(there, open_journal(there, GONE, "R1"), lambda _: None)
     assert last["state"] == "complete"

@@ -131,9 +131,7 @@ def histories(draw: st.DrawFn) -> list[list[int]]:
 
 
 @given(histories())
-@settings(
-    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_both_walks_are_the_closures_of_the_edges(
     tmp_path_factory: pytest.TempPathFactory, reads: list[list[int]]
 ) -> None:
