@@ -133,6 +133,8 @@ def try_page(film: str, project: str = str(ROOT)) -> Path:
             field = browser.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
             browser.call("DOM.setFileInputFiles", files=[str(Path(film).resolve())], nodeId=field)
             _until(browser, "!document.getElementById('found').hidden")
+            height = browser.evaluate("document.documentElement.scrollHeight")
+            _size(browser, 1180, height)
             picture = _saved(_shot(browser), "try", colours=COLOURS)
         server.send_signal(signal.SIGINT)
     return picture
@@ -145,11 +147,16 @@ def _browser(width: int, height: int) -> Iterator[Keyboard]:
         raise SystemExit("needs chromium")
     with tempfile.TemporaryDirectory() as folder, keyboard(chromium, Path(folder)) as browser:
         browser.call("Page.enable")
-        browser.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width, height=height, deviceScaleFactor=1, mobile=False,
-        )  # fmt: skip
+        browser.call("Emulation.setScrollbarsHidden", hidden=True)
+        _size(browser, width, height)
         yield browser
+
+
+def _size(browser: Keyboard, width: int, height: int) -> None:
+    browser.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=width, height=height, deviceScaleFactor=1, mobile=False,
+    )  # fmt: skip
 
 
 def _until(browser: Keyboard, condition: str) -> None:
