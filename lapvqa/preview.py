@@ -273,7 +273,7 @@ def _preview(result: ReportResult, settings: Settings) -> ReportPreview:
 
 def _others(archive: Archive, files: Files, judged: pa.Table, found: Reports) -> dict[str, str]:
     beside = companions_table(judged, archive, files, found)
-    known = {*found.paths, *archive.images}
+    known = {*found.paths.to_pylist(), *archive.images}
     rows = beside.filter(pc.equal(beside["kind"], "other")).to_pylist()
     return {row["path"]: row["what"] for row in rows if row["path"] not in known}
 
