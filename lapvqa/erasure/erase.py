@@ -88,16 +88,16 @@ def look(place: Place, opened: Journal) -> dict[str, Any]:
     """Search all stores and say what an erasure would touch; nothing is written."""
     project, patient = place.project, opened.traces.patient
     searched = [store.search(opened.traces) for store in place.stores]
-    seen_in = opened.traces.also_in
+    seen_in, split = opened.traces.also_in, impact.split_of(project, patient)
     models = impact.affected_models(project, patient, seen_in)
     return {
         "searched": [one.to_json() for one in searched],
         "rows": impact.rows_of(project, patient),
-        "split": impact.split_of(project, patient),
+        "split": split,
         "shards": impact.shard_rows(project),
         "outputs": _outputs(project),
         "models": models,
-        "metrics": impact.affected_metrics(project, patient),
+        "metrics": impact.affected_metrics(project, patient, split),
         "ways": impact.ways_to_retrain(project, patient, seen_in, place.objective),
         "held_out_for": impact.held_out_for(project, patient),
         "archive_files": len(archive_files(place, opened)),

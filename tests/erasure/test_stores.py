@@ -180,6 +180,10 @@ def test_no_store_holds_anything_afterwards(apart: Project) -> None:
     seen = found | unnamed | {f"{item}-wal" for item in found}
     assert holding(apart.root, hidden) <= seen, "the look sees all"
 
+    is_tested = before["split"] == "test"
+    told = {one["task"]: one["head_may_have_learnt"] for one in before["metrics"]}
+    assert told == {"rrg": not is_tested, "retrieval": not is_tested}
+
     first = erase(there, opened, lambda _: None)
     assert first["state"].startswith("open"), "the archive still has the files, and lists them"
     assert left_of(apart, hidden) == LISTED

@@ -180,6 +180,7 @@ def test_a_patient_is_followed_to_rows_trainings_and_metrics(told: Told, asked: 
     assert [(one.path, one.rows) for one in found.predicted] == [
         ("results/vqa/predictions.parquet", 2)
     ]
+    assert [one.id for one in found.heads] == [told.ids["evaluate@vqa", 2]]
     assert FIRST not in json.dumps(found.to_json())
 
 
