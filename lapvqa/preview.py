@@ -197,7 +197,10 @@ def _look_from_root(
         with_plan(looked_at, as_table(read), context), ingest, has_split=archive.has_split
     )
     studies = study_tables.find_studies(judged)
-    numbers = {key: number for number, key in enumerate(studies.keys.to_pylist(), start=1)}
+    # In order of path: keys are hashes of this one look, and so is their order.
+    results = sorted(as_results(judged), key=lambda result: result.path)
+    known = dict.fromkeys(result.study_key for result in results if result.study_key)
+    numbers = {key: number for number, key in enumerate(known, start=1)}
     found, notes = _judged_reports(archive, studies, keyring, ingest)
     rest = study_tables.without_reports(judged, found)
     pixels = {result.path: result.pixels for result in read}
