@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import configparser
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from lapvqa.project import Project
+from lapvqa.uptodate import hashes
+from lapvqa.uptodate.hashes import Artefact
 
 
 def stored(project: Project, md5: str) -> Path | None:
@@ -24,6 +27,20 @@ def listing(project: Project, md5: str) -> dict[str, str] | None:
     if path is None:
         return None
     return {item["relpath"]: item["md5"] for item in json.loads(path.read_bytes())}
+
+
+def spoilt(project: Project, md5: str, found: Artefact) -> Iterator[Path]:
+    """Yield those objects of what ``found`` lacks of ``md5`` whose bytes are not their name's.
+
+    They were written over through a hard link. As long as one is there, it is what DVC brings back.
+    """
+    expected = (listing(project, md5) or {}) if md5.endswith(".dir") else {"": md5}
+    for name, digest in expected.items():
+        if name in found and found[name].md5 == digest:
+            continue
+        file = stored(project, digest)
+        if file is not None and hashes.md5_file(file) != digest:
+            yield file
 
 
 def folder(project: Project) -> Path:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from lapvqa import storage
 from lapvqa.errors import LapvqaError
@@ -26,8 +24,8 @@ class Verification:
     """Outputs that are not on this disk: no fault, a clone fetches what it needs."""
     faults: tuple[str, ...]
     spoilt: tuple[str, ...] = ()
-    """Objects of DVC's cache that no longer hold what their names say: of outputs at fault, written
-    over through a hard link. As long as one is there it is what `dvc checkout` brings back."""
+    """Objects of DVC's cache, of outputs at fault, that no longer hold what their names say.
+    Relative to the project, if the cache lies in it."""
 
 
 def verify(project: Project, told: Callable[[str], None] = lambda _: None) -> Verification:
@@ -50,7 +48,9 @@ def verify(project: Project, told: Callable[[str], None] = lambda _: None) -> Ve
         num_bytes += sum(facts.stat[0] for facts in found.values())
         if hashes.md5_artefact(found) != md5:
             faults += _differing(project, path, md5, found)
-            spoilt |= dict.fromkeys(_spoilt(project, md5, found))
+            for file in dvc_cache.spoilt(project, md5, found):
+                inside = file.is_relative_to(project.root)
+                spoilt[str(file.relative_to(project.root) if inside else file)] = None
         elif sha256 is not None and storage.sha256_file(project.root / path) != sha256:
             faults.append(f"{path}: expected sha256 {sha256[:12]} of the ledger, found another")
     faults += index.faults(project)
@@ -80,26 +80,6 @@ def _expected(project: Project, faults: list[str]) -> Iterator[tuple[str, str, s
         for path, md5, sha256 in rows:
             latest[path] = (path, md5, sha256)
         yield from latest.values()
-
-
-def _spoilt(project: Project, md5: str, found: hashes.Artefact) -> Iterator[str]:
-    """Yield the objects of DVC's cache, of what differs, whose bytes are not those of their name.
-
-    Relative to the project, if the cache lies in it.
-    """
-    expected = {"": md5} if set(found) == {""} else dvc_cache.listing(project, md5) or {}
-    for name, digest in expected.items():
-        if name in found and found[name].md5 == digest:
-            continue
-        file = dvc_cache.stored(project, digest)
-        if file is not None and _md5(file) != digest:
-            inside = file.is_relative_to(project.root)
-            yield str(file.relative_to(project.root) if inside else file)
-
-
-def _md5(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "md5").hexdigest()
 
 
 def _differing(project: Project, path: str, md5: str, found: hashes.Artefact) -> Iterator[str]:
