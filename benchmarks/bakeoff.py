@@ -8,8 +8,11 @@ PROJECT is a folder with a finished `lapvqa demo`: its data/, demo/ and params.y
 Every run takes the recipe of params.yaml but for its objective, seed and number of epochs, so all
 see the same samples as often and take as many steps. One contender more, InfoNCE with a batch four
 times as large, sees the same samples in a quarter of the steps: a batch's size is the number of
-negatives. The encoder is probed on the way by the evaluations' own code. The test images are
-predicted at each of these points, so the curves describe and nothing may be chosen by them.
+negatives. With `pretrain.init` in params.yaml, captioning that begins with those weights stands
+beside captioning from scratch, at equal steps.
+
+The encoder is probed on the way by the evaluations' own code. The test images are predicted at each
+of these points, so the curves describe and nothing may be chosen by them.
 
 Averages of the weights (EMA) are kept beside captioning's runs, to see whether they pay.
 """
@@ -54,6 +57,7 @@ from lapvqa.networks.device import make_deterministic
 from lapvqa.networks.encoder import VisionEncoder
 from lapvqa.params import Params, PretrainParams, load_params
 from lapvqa.pretrain.loader import Corpus, read_corpus
+from lapvqa.pretrain.start import Start, find_start
 from lapvqa.pretrain.train import run_digest
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.probe import judge as probe_judge
@@ -77,6 +81,8 @@ class Contender:
     times: int = 1
     decays: tuple[float, ...] = ()
     """Of the averages that are kept beside it."""
+    begun: bool = False
+    """Its encoder begins with the weights of ``pretrain.init``."""
 
 
 CONTENDERS = (
@@ -86,6 +92,8 @@ CONTENDERS = (
     Contender("CoCa", "coca"),
     Contender("InfoNCE, batch x 4", "contrastive", times=4),
 )
+BEGUN = Contender("captioning, begun", "captioning", begun=True)
+"""Stands beside them where ``pretrain.init`` names weights."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +110,11 @@ def make_jobs(
 ) -> list[Job]:
     """Return a job per seed and contender, all of one seed first; of the names ``only``, or all."""
     points = tuple(sorted({round(share * epochs) for share in SHARES}))
+    contenders = (*CONTENDERS, BEGUN) if base.init else CONTENDERS
     return [
         Job(contender, recipe_of(contender, base, epochs=epochs, seed=seed), points)
         for seed in range(seeds)
-        for contender in CONTENDERS
+        for contender in contenders
         if not only or contender.name in only
     ]
 
@@ -121,6 +130,7 @@ def recipe_of(
             "epochs": epochs,
             "batch_size": base.batch_size * contender.times,
             "warmup_steps": base.warmup_steps // contender.times,
+            **({} if contender.begun else {"init": None, "init_sha256": None}),
         }
     )
 
@@ -162,11 +172,13 @@ class Watch:
 
 
 def train(
-    job: Job, corpus: Corpus, recorder: Recorder
+    job: Job, corpus: Corpus, recorder: Recorder, start: Start | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, VisionEncoder]]:
     """Run a job; return one row per probed encoder, and the encoders by the rows' ``system``."""
     # Without threads that read ahead, the process's seconds are the training's.
-    trainer = Trainer(job.params, corpus, torch.device("cpu"), training=Training(loader_threads=0))
+    trainer = Trainer(
+        job.params, corpus, torch.device("cpu"), training=Training(loader_threads=0), start=start
+    )
     averages = {f"average {decay}": Average(trainer.model, decay) for decay in job.contender.decays}
     watch, rows, encoders = Watch(), [], {}
 
@@ -262,7 +274,7 @@ def run_job(job: Job, root: Path, tasks: Sequence[str] = tuple(EVALUATIONS)) -> 
     if (folder / "run.json").exists():
         return folder
     recorder = Recorder(folder / "record.jsonl", stage="bakeoff", quiet=True)
-    rows, encoders = train(job, corpus, recorder)
+    rows, encoders = train(job, corpus, recorder, find_start(job.params, project))
     protocols = {}
     for task in tasks:
         predictions, protocols[task] = probe(
@@ -291,7 +303,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
-    names = [contender.name for contender in CONTENDERS]
+    names = [contender.name for contender in (*CONTENDERS, BEGUN)]
     parser.add_argument("--only", nargs="+", default=(), choices=names)
     parser.add_argument("--results", type=Path, default=RESULTS)
     chosen = parser.parse_args()

@@ -33,7 +33,7 @@ from lapvqa.schemas import PROBE_PREDICTIONS
 LAST, LOWEST = "last", "lowest validation loss"
 UNTRAINED = "untrained"
 _TITLES = {"chexpert": "CheXpert", "nih14": "NIH"}
-_MARKERS = "osD^v"
+_MARKERS = "osD^vP"
 _SIZES = ("images_", "patients_")
 EVALUATIONS: dict[str, EvaluationTask] = {"chexpert": CHEXPERT, "nih14": NIH14}
 

@@ -1,8 +1,12 @@
 """ViT-L/14 at 384 px on one GPU: training, its parts, embedding, captions, resume. One table.
 
     python benchmarks/bench_gpu.py               # on an H200 within ten minutes; writes gpu.json
-    python benchmarks/bench_gpu.py --minutes 5   # what is left undone then says so
+    python benchmarks/bench_gpu.py --minutes 5 --out FILE   # what is left undone then says so
     python benchmarks/bench_gpu.py --tiny        # the same code, tiny, wherever; nothing is kept
+
+It measures part by part in a process of its own and writes the file after each. A part that fails
+says why in its rows, one that hangs is stopped, and where the process dies (a kernel that spoilt
+the GPU's context, memory) a new one goes on with the next part. A checkout will do, not installed.
 
 It takes the stages' own path: ``Trainer.take_step`` on batches that its loader prepares ahead,
 ``features.encode`` and ``write_reports`` on a ``Computer``, states and resume of ``Checkpoints``.
@@ -14,8 +18,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import hashlib
 import json
+import math
 import os
 import platform
 import signal
@@ -24,14 +30,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
@@ -60,6 +68,8 @@ from lapvqa.rrg.decoding import write_reports
 
 RESULT = Path(__file__).parent / "results" / "gpu.json"
 NO_GPU, NO_TIME = "not measured: no accelerator here", "not measured: out of time"
+PART_LIMIT_S = 180.0
+"""A part that takes longer hangs."""
 BACKENDS: tuple[Attention, ...] = ("cudnn", "flash", "efficient")
 VOCABULARY = 50257
 Found = dict[str, float]
@@ -97,6 +107,8 @@ class Row:
     what: str
     unit: str
     target: str = ""
+    part: str = ""
+    """What fills it; empty: the part of the row's own name."""
     value: float | None = None
     why_not: str = NO_GPU
 
@@ -104,6 +116,10 @@ class Row:
         """Return it for a person."""
         found = self.why_not if self.value is None else f"{self.value:.4g} {self.unit}"
         return f"{self.what:50} {found:34} {self.target}".rstrip()
+
+
+PLAIN = "train_eager_short"
+"""The step of which the parts, the memory and the waits are measured too."""
 
 
 def rows() -> dict[str, Row]:
@@ -116,18 +132,18 @@ def rows() -> dict[str, Row]:
         "train_eager_long": Row("training, T 256, eager", "images/s"),
         "train_compiled_long": Row("training, T 256, compiled", "images/s"),
         "flops": Row("an image's training, T 128 (counted)", "TFLOP", "1.515"),
-        "mfu_measured": Row("best of these: MFU of the measured peak", "", "0.55"),
-        "mfu_data_sheet": Row("best of these: MFU of the data sheet", "", "0.54"),
-        "rows": Row("images in a micro-batch, as planned", ""),
+        "mfu_measured": Row("best of these: MFU of the measured peak", "", "0.55", part=PLAIN),
+        "mfu_data_sheet": Row("best of these: MFU of the data sheet", "", "0.54", part=PLAIN),
+        "rows": Row("images in a micro-batch, as planned", "", part=PLAIN),
         "planned": Row("peak memory of that by plan-memory", "GB"),
-        "peak": Row("peak memory, T 128, eager", "GB", "of the plan +- 10 %"),
-        "waits": Row("waits of the host in a step", "", "0 but for the late read"),
-        "part_encoder": Row("encoder, forward and backward", "ms"),
-        "part_elements": Row("of it norms, GELU and sums (alone)", "ms"),
-        "part_head": Row("head and loss, forward and backward", "ms"),
-        "part_optimizer": Row("clipping and optimizer", "ms"),
-        "part_inputs": Row("to the device, and augmented there", "ms"),
-        "part_data": Row("reading and preparing on one thread", "ms"),
+        "peak": Row("peak memory, T 128, eager", "GB", "of the plan +- 10 %", part=PLAIN),
+        "waits": Row("waits of the host in a step", "", "0 but for the late read", part=PLAIN),
+        "part_encoder": Row("encoder, forward and backward", "ms", part=PLAIN),
+        "part_elements": Row("of it norms, GELU and sums (alone)", "ms", part=PLAIN),
+        "part_head": Row("head and loss, forward and backward", "ms", part=PLAIN),
+        "part_optimizer": Row("clipping and optimizer", "ms", part=PLAIN),
+        "part_inputs": Row("to the device, and augmented there", "ms", part=PLAIN),
+        "part_data": Row("reading and preparing on one thread", "ms", part=PLAIN),
     }
     for name in BACKENDS:
         named[f"attention_{name}"] = Row(f"attention of a block, both ways: {name}", "ms")
@@ -135,7 +151,7 @@ def rows() -> dict[str, Row]:
         named[f"loss_{name}"] = Row(f"loss after 200 steps: {name}", "nats", "as math's to 0.02")
     named["loss_math"] = Row("loss after 200 steps: math", "nats")
     named["embed"] = Row("embedding, as evaluations do", "images/s", "1280")
-    named["embed_rows"] = Row("images at a time there", "")
+    named["embed_rows"] = Row("images at a time there", "", part="embed")
     named["captions"] = Row("captions of 3,269 studies, greedy", "s", "20")
     named["resume"] = Row("kill -9, resumed: the same bytes (1: yes)", "", "1")
     named["seconds"] = Row("all of this", "s", "600")
@@ -218,7 +234,7 @@ def accumulated(scale: Scale, device: torch.device, length: int) -> int:
 
 
 KINDS: dict[str, tuple[int, dict[str, Any]]] = {
-    "train_eager_short": (0, {}),
+    PLAIN: (0, {}),
     "train_compiled_short": (0, {"compile": True}),
     "train_fast_short": (0, {"compile": True, "deterministic": False}),
     "train_lean_short": (0, {"compile": True, "deterministic": False, "residuals": "bfloat16"}),
@@ -240,13 +256,13 @@ def measure_training(scale: Scale, device: torch.device, found: Found, name: str
                 torch.cuda.reset_peak_memory_stats(device)
             seconds = mean_ms(device, step, scale.steps, warm_up=4) / 1000
             found[name] = scale.batch / seconds
-            if name == "train_eager_short":
+            if name == PLAIN:
                 if device.type == "cuda":
                     found["peak"] = torch.cuda.max_memory_allocated(device) / 1e9
                     found["waits"] = waits(step)
                 found["rows"] = scale.batch / params.accumulate
                 found["planned"] = forecast(params, workload_of(trainer)).peak / 1e9
-        if name == "train_eager_short":
+        if name == PLAIN:
             measure_parts(scale, trainer, found)
         rate = flops_of(scale, params, length) * scale.batch / seconds
         found["mfu_measured"] = max(found.get("mfu_measured", 0), rate / measured_peak(device))
@@ -330,8 +346,8 @@ def measure_parts(scale: Scale, trainer: Trainer, found: Found) -> None:
         found["part_data"] = mean_ms(device, lambda: next(steps), scale.steps)
 
 
-def measure_attention(scale: Scale, device: torch.device, found: Found) -> None:
-    """Fill in each backend that can compute it; a CPU has none of them."""
+def measure_attention(scale: Scale, device: torch.device, found: Found, backend: Attention) -> None:
+    """Fill in attention by a backend, both ways."""
     make_deterministic(threads=torch.get_num_threads(), exact=False)
     tokens = (scale.model.image_size // scale.model.patch_size) ** 2 + 1
     shape = (scale.batch, tokens, 3, scale.model.heads, scale.model.width // scale.model.heads)
@@ -343,18 +359,15 @@ def measure_attention(scale: Scale, device: torch.device, found: Found) -> None:
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         functional.scaled_dot_product_attention(q, k, v).backward(gradient)  # type: ignore[no-untyped-call]
 
-    for name in BACKENDS:
-        with attention_by(name):
-            try:
-                found[f"attention_{name}"] = mean_ms(device, attention, scale.steps)
-            except RuntimeError as error:
-                print(f"attention by {name}: {str(error).splitlines()[0]}")
+    with attention_by(backend):
+        found[f"attention_{backend}"] = mean_ms(device, attention, scale.steps)
 
 
 def measure_losses(scale: Scale, device: torch.device, found: Found, backend: Attention) -> None:
     """Fill in the mean loss of the last tenth of some steps, by one backend, in small batches."""
     small = replace(scale, words=min(scale.words, 2000))
-    params = settings(small, batch_size=scale.loss_batch, attention=backend)
+    # Not every backend has kernels that sum in one order.
+    params = settings(small, batch_size=scale.loss_batch, attention=backend, deterministic=False)
     with training(small, device, params, scale.lengths[0]) as (trainer, recorder):
         with contextlib.closing(trainer.steps(0, scale.loss_steps)) as steps:
             for micro in steps:
@@ -363,16 +376,21 @@ def measure_losses(scale: Scale, device: torch.device, found: Found, backend: At
         found[f"loss_{backend}"] = statistics.mean(one.loss for one in last)
 
 
-def measure_inference(scale: Scale, device: torch.device, found: Found) -> None:
-    """Fill in embeddings and captions; weights at random, so that captions run to their end."""
+def _inference(scale: Scale, device: torch.device) -> tuple[Computer, CaptioningModel, int, Any]:
+    """Return computer, model, rows at a time and images [count, 384, 384]."""
     make_deterministic(threads=torch.get_num_threads())
     computer = Computer(device)
     model = CaptioningModel(scale.model).to(device).eval()
-    encoder = OwnEncoder(model.vision_encoder)
-    at_once = rows_at_once(encoder, computer)
+    shape = (min(scale.embedded, 512), 384, 384)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return computer, model, rows_at_once(OwnEncoder(model.vision_encoder), computer), pixels
+
+
+def measure_embedding(scale: Scale, device: torch.device, found: Found) -> None:
+    """Fill in embeddings."""
+    computer, model, at_once, pixels = _inference(scale, device)
+    encoder, count = OwnEncoder(model.vision_encoder), len(pixels)
     found["embed_rows"] = at_once
-    count = min(scale.embedded, 512)
-    pixels = np.random.default_rng(0).integers(0, 256, (count, 384, 384), dtype=np.uint8)
 
     def embed(images: int) -> None:
         chunks = [min(count, images - start) for start in range(0, images, count)]
@@ -384,9 +402,14 @@ def measure_inference(scale: Scale, device: torch.device, found: Found) -> None:
     milliseconds = mean_ms(device, lambda: embed(scale.embedded), 1, warm_up=0)
     found["embed"] = 1000 * scale.embedded / milliseconds
 
+
+def measure_captions(scale: Scale, device: torch.device, found: Found) -> None:
+    """Fill in captions; weights at random, so that they run to their end."""
+    computer, model, at_once, pixels = _inference(scale, device)
+
     def captions() -> None:
         for start in range(0, scale.studies, at_once):
-            some = computer.put(pixels[: min(at_once, scale.studies - start, count)])
+            some = computer.put(pixels[: min(at_once, scale.studies - start)])
             write_reports(model, some, computer=computer, max_new_tokens=scale.lengths[0])
 
     found["captions"] = mean_ms(device, captions, 1, warm_up=0) / 1000
@@ -438,62 +461,166 @@ def counted(scale: Scale, found: Found) -> None:
     found["planned"] = forecast(settings(scale), work).peak / 1e9
 
 
-def measure(scale: Scale, device: torch.device, *, seconds: float) -> tuple[Found, bool]:
-    """Measure all that the table has, until the time is up; say whether it sufficed."""
-    found: Found = {}
-    counted(scale, found)
-    on_gpu, started = device.type == "cuda", time.monotonic()
+def parts(scale: Scale, device: torch.device, found: Found) -> dict[str, Callable[[], None]]:
+    """Return what is measured in one go each, the most wanted first."""
+    on_gpu = device.type == "cuda"
     kinds = [name for name in KINDS if on_gpu or "eager" in name]
-    losses: list[Attention] = ["auto", *(BACKENDS if on_gpu else ()), "math"]
-    parts: list[Callable[[], None]] = [
-        *(partial(measure_training, scale, device, found, name) for name in kinds),
-        partial(measure_inference, scale, device, found),
-        *([partial(measure_attention, scale, device, found)] if on_gpu else []),
-        partial(measure_resume, scale, device, found),
-        *(partial(measure_losses, scale, device, found, name) for name in losses),
-    ]
-    for part in parts:
-        if time.monotonic() - started > seconds:
-            return found, False
-        part()
-    found["seconds"] = time.monotonic() - started
-    return found, True
+    backends = BACKENDS if on_gpu else ()
+    losses: list[Attention] = ["auto", *backends, "math"]
+    return {
+        "flops": partial(counted, scale, found),
+        **{name: partial(measure_training, scale, device, found, name) for name in kinds},
+        "embed": partial(measure_embedding, scale, device, found),
+        "captions": partial(measure_captions, scale, device, found),
+        **{
+            f"attention_{name}": partial(measure_attention, scale, device, found, name)
+            for name in backends
+        },
+        "resume": partial(measure_resume, scale, device, found),
+        **{f"loss_{name}": partial(measure_losses, scale, device, found, name) for name in losses},
+    }
+
+
+@dataclass
+class State:
+    """What is known so far, on disk between two processes; one of them writes at a time."""
+
+    found: Found = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    done: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    since: float = 0.0
+    """When the first of ``left`` was begun; 0: not yet."""
+
+    @classmethod
+    def read(cls, path: Path) -> State:
+        """Read it."""
+        return cls(**json.loads(path.read_text()))
+
+    def write(self, path: Path) -> None:
+        """Write it whole or not at all."""
+        beside = path.with_suffix(".new")
+        beside.write_text(json.dumps(asdict(self)))
+        beside.replace(path)
+
+    def end_part(self, fault: str | None = None) -> None:
+        """Take the first of what is left as done, or as failed."""
+        name = self.left.pop(0)
+        self.done.append(name)
+        self.since = 0.0
+        if fault is not None:
+            self.failed[name] = fault
+
+
+def work(scale: Scale, device: torch.device, path: Path) -> None:
+    """Do what is left, part by part; a fault is the part's alone."""
+    state = State.read(path)
+    todo = parts(scale, device, state.found)
+    while state.left:
+        state.since = time.monotonic()
+        state.write(path)
+        fault = None
+        try:
+            todo[state.left[0]]()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the rest goes on
+            traceback.print_exc()
+            fault = f"{type(error).__name__}: {error}".splitlines()[0]
+        state.end_part(fault)
+        state.write(path)
+        gc.collect()  # else the last model's memory would count as the next one's
+        if device.type == "cuda":
+            torch.cuda.synchronize()  # raises where a kernel has spoilt the context: a new process
+            torch.cuda.empty_cache()
+
+
+def supervise(chosen: argparse.Namespace, scale: Scale, device: torch.device) -> State:
+    """Have all parts done within the time, by as many processes as it takes."""
+    until = time.monotonic() + 60 * chosen.minutes
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state.json"
+        State(left=list(parts(scale, device, {}))).write(path)
+        while (state := State.read(path)).left and time.monotonic() < until:
+            before = len(state.done)
+            command = [sys.executable, __file__, "--work", str(path), "--device", str(device)]
+            process = subprocess.Popen(command + ["--tiny"] * chosen.tiny, start_new_session=True)
+            fault = _watch(process, path, until, lambda state: keep(chosen, state, device))
+            state = State.read(path)
+            if state.since and time.monotonic() < until:
+                state.end_part(fault)
+            elif len(state.done) == before:  # it never began
+                while state.left:
+                    state.end_part(fault)
+            state.write(path)
+        return State.read(path)
+
+
+def _watch(
+    process: subprocess.Popen[bytes], path: Path, until: float, on_part: Callable[[State], None]
+) -> str:
+    """Wait for a process; stop it with its children where it hangs; return how it ended."""
+    seen, fault = 0, ""
+    try:
+        while process.poll() is None and not fault:
+            time.sleep(0.1)
+            state, now = State.read(path), time.monotonic()
+            if len(state.done) > seen:
+                seen = len(state.done)
+                on_part(state)
+            if (state.since and now - state.since > PART_LIMIT_S) or now > until:
+                fault = f"stopped after {now - (state.since or now):.0f} s"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        ended = process.wait()
+    return fault or f"its process ended with {ended}"
 
 
 def main() -> None:
     """Measure where there is a GPU, print the table, keep it."""
     parser = argparse.ArgumentParser(description="Pretraining and inference on one GPU.")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, kept nowhere")
-    parser.add_argument("--minutes", type=float, default=8.5, help="begin nothing after so long")
+    parser.add_argument("--minutes", type=float, default=8.5, help="stop after so long")
+    parser.add_argument("--out", type=Path, default=RESULT, help="the file that is written")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     chosen = parser.parse_args()
-    device = torch.device(chosen.device)
+    device, scale = torch.device(chosen.device), TINY if chosen.tiny else FULL
     if chosen.child:
         child(chosen.child, device)
         return
-    found: Found = {}
-    in_time = True
-    if chosen.tiny:
-        found, in_time = measure(TINY, device, seconds=60 * chosen.minutes)
-    elif device.type == "cuda":
-        found, in_time = measure(FULL, device, seconds=60 * chosen.minutes)
+    if chosen.work:
+        work(scale, device, chosen.work)
+        return
+    started, state = time.monotonic(), State()
+    if chosen.tiny or device.type == "cuda":
+        state = supervise(chosen, scale, device)
+        state.found["seconds"] = time.monotonic() - started
     else:
-        counted(FULL, found)
-    why_not = NO_GPU if in_time else NO_TIME
-    table = {
-        name: replace(row, value=found.get(name), why_not=why_not) for name, row in rows().items()
-    }
+        counted(scale, state.found)
     if chosen.tiny:
         print("tiny: these figures show that the script runs, nothing else")
-    for row in table.values():
+    for row in table(state).values():
         print(row.line())
-    if not chosen.tiny:
-        keep(table, device)
+    keep(chosen, state, device)
 
 
-def keep(table: dict[str, Row], device: torch.device) -> None:
-    """Write results/gpu.json."""
+def table(state: State) -> dict[str, Row]:
+    """Return the rows with what was found, and why where nothing was."""
+    filled = {}
+    for name, row in rows().items():
+        part = row.part or name
+        why_not = NO_TIME if part in state.left else NO_GPU
+        if part in state.failed:
+            why_not = f"failed: {state.failed[part]}"
+        filled[name] = replace(row, value=state.found.get(name), why_not=why_not)
+    return filled
+
+
+def keep(chosen: argparse.Namespace, state: State, device: torch.device) -> None:
+    """Write the file, unless sizes are tiny."""
+    if chosen.tiny:
+        return
     on_gpu = device.type == "cuda"
     result = {
         "date": time.strftime("%Y-%m-%d"),
@@ -503,17 +630,21 @@ def keep(table: dict[str, Row], device: torch.device) -> None:
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if on_gpu else None,
         "setting": "ViT-L/14, 384 px, batch 128, half of the places padding, bfloat16 autocast; "
-        "losses: batches of 16, 2000 words",
+        "losses: batches of 16, 2000 words, not deterministic",
         "rows": {
             name: {
                 "what": row.what, "unit": row.unit, "target": row.target,
-                "value": row.why_not if row.value is None else round(row.value, 4),
+                "value": row.why_not if row.value is None else _number(row.value),
             }
-            for name, row in table.items()
+            for name, row in table(state).items()
         },
     }  # fmt: skip
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    chosen.out.parent.mkdir(exist_ok=True)
+    chosen.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _number(value: float) -> float | str:
+    return round(value, 4) if math.isfinite(value) else str(value)
 
 
 if __name__ == "__main__":

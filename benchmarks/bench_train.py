@@ -35,7 +35,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from lapvqa.images.report_pairs import IGNORED, pad_tokens
 from lapvqa.networks.vocabulary import CutVocabulary
-from lapvqa.params import ModelParams
+from lapvqa.params import ModelParams, PretrainParams
 from lapvqa.pretrain.distributed import World
 from lapvqa.pretrain.inputs import Inputs
 from lapvqa.pretrain.model import CaptioningModel, initial_model
@@ -75,7 +75,8 @@ def make_reports(count: int, seed: int = 0) -> list[np.ndarray]:
 def our_step(model: CaptioningModel, vocabulary: CutVocabulary | None) -> Step:
     """Return our step; without a vocabulary, the head has all 50257 rows."""
     log_count = torch.zeros(END + 1) if vocabulary is None else vocabulary.log_count
-    objective = Captioning(model, log_count, World(), "ddp", CPU)
+    params = PretrainParams(model=SIZES, epochs=1, batch_size=BATCH, lr=LEARNING_RATE)
+    objective = Captioning(model, params, log_count, World(), "ddp", CPU)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
     number = (lambda ids: ids) if vocabulary is None else vocabulary.number
 

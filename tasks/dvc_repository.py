@@ -207,7 +207,7 @@ def drop_spoilt(project: Project, lock: LockedStage, say: Callable[[str], None])
     for path, md5 in lock.outs.items():
         if hasher.md5(path) == md5:
             continue
-        for file in dvc_cache.spoilt(project, md5, hasher.artefact(path) or {}):
+        for file in dvc_cache.spoilt(project, path, md5, hasher.artefact(path) or {}):
             file.unlink()
             say(f"{lock.name}: DVC's cache held other bytes of {path} than it says; removed")
 

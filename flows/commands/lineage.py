@@ -300,6 +300,9 @@ def _impact_lines(impact: Impact) -> Iterable[str]:
         yield f"  checkpoints: {_names(checkpoints(one.origin)) or 'none recorded'}"
     if target.key and not impact.sampled and not target.remark:
         yield "no training in the ledger sampled it"
+    if impact.heads:
+        tasks = ", ".join(head.stage.partition("@")[2] for head in impact.heads)
+        yield f"heads that learn from films of its split, perhaps from it: {tasks}"
     for predicted in impact.predicted:
         yield f"{predicted.path}: {terminal.counted(predicted.rows, 'row')}"
     later = [run for run in impact.runs if run.id not in {one.origin.id for one in impact.sampled}]

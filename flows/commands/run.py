@@ -66,7 +66,7 @@ def bring_up_to_date(project: Project, stage: str | None, console: Console) -> N
 
     _run(project, stage, console)
     console.print()
-    run_summary.show(project, console)
+    run_summary.show(project, console, stage)
 
 
 def bring_stage_up_to_date(project: Project, stage: str, console: Console) -> None:

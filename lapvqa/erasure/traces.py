@@ -6,6 +6,8 @@ else; receipts hold their number and marks (``lapvqa.ingest.tombstones``).
 
 from __future__ import annotations
 
+import html
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -66,11 +68,18 @@ class Traces:
         return sum(map(len, self.found.values()))
 
     def needles(self) -> list[tuple[str, bytes]]:
-        """Return kind and bytes of each trace."""
+        """Return kind and bytes of each trace, of a text as each format may write it."""
+        lines = [(PIXELS, bytes.fromhex(line)) for line in sorted(self.found.get(PIXELS, ()))]
+        return [(kind, text.encode()) for kind, text in self.texts()] + lines
+
+    def texts(self) -> list[tuple[str, str]]:
+        """Return kind and text of each trace but pixels, plain and escaped."""
         return [
-            (kind, bytes.fromhex(value) if kind == PIXELS else value.encode())
+            (kind, form)
             for kind, values in sorted(self.found.items())
+            if kind != PIXELS
             for value in sorted(values)
+            for form in sorted(_written_forms(value))
         ]
 
     def to_json(self) -> dict[str, object]:
@@ -94,6 +103,13 @@ class Traces:
             str(values["patient"]), found, set(values["marks"]), set(values["report_digests"]),
             int(values["shared_films"]), copies, set(values.get("also_in", [])),
         )  # fmt: skip
+
+
+def _written_forms(text: str) -> set[str]:
+    """Return a text as it is, as JSON has it (Erg\\u00fcsse), and as pages do (d&#39;air)."""
+    lines = (json.dumps(text, ensure_ascii=ascii)[1:-1] for ascii in (True, False))
+    page = html.escape(text)
+    return {text, *lines, page, page.replace("&#x27;", "&#39;")}
 
 
 def begin(patient: str, given: str, erased: Tombstones) -> Traces:

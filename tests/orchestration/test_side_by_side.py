@@ -25,7 +25,7 @@ from tasks.side_by_side import at_once, run_all
     ),
     st.integers(1, 4),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_each_runs_once_after_what_is_above_it_and_never_too_many(
     above: tuple[set[int], ...], limit: int
 ) -> None:
