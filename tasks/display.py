@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +68,10 @@ class Display:
         ]
         told = "; ".join(filter(None, known))
         self.say(f"{stage}: starts ({told})" if told else f"{stage}: starts")
+        self.follow(stage, last)
+
+    def follow(self, stage: str, last: float | None = None) -> None:
+        """Begin a live line without a word; ``last``: seconds that it took last time."""
         self._last_line = time.monotonic()
         self._rows[stage] = None
         if not (self._progress and self._console.is_terminal):
@@ -117,6 +122,25 @@ class Display:
             self._bar.stop()
         self._bar = None
         self._rows.clear()
+
+
+@contextmanager
+def counting(console: Console, what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how much of one work of this process is done; yield what is told (done, total)."""
+    display, started = Display(console), time.monotonic()
+    display.follow(what)
+
+    def told(done: int, total: int) -> None:
+        rate = done / max(time.monotonic() - started, 1e-9)
+        eta = (total - done) / rate if rate else None
+        display.progress(
+            {"stage": what, "done": done, "total": total, "unit": unit, "rate": rate, "eta_s": eta}
+        )
+
+    try:
+        yield told
+    finally:
+        display.clear()
 
 
 class _TimeColumn(ProgressColumn):
