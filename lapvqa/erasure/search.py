@@ -47,7 +47,7 @@ _STREAMS: Mapping[bytes, Callable[[bytes], bytes]] = {
 }
 _PACKED = (_SQLITE, _SHARD, b"PAR1", b"PK\x03\x04", b"\x93NUMPY", *_STREAMS)
 _UNREADABLE = (
-    pa.ArrowInvalid, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, OSError,
+    pa.ArrowException, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, OSError,
     EOFError, ValueError, RuntimeError, NotImplementedError,
 )  # fmt: skip
 """What is raised on damaged files, and on zips with a password."""
@@ -181,7 +181,7 @@ def _in_shard(data: Data, needles: Needles) -> set[str]:
     """Search a shard of images by its keys and by the middle lines of its pixels."""
     try:
         table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-    except (pa.ArrowInvalid, OSError):
+    except (pa.ArrowException, OSError):
         return _in_bytes(data, needles)
     found: set[str] = set()
     for content in _texts(table):
