@@ -33,7 +33,7 @@ from lapvqa.project import Project
 from lapvqa.recorder import PROGRESS_PREFIX
 from lapvqa.uptodate import staleness
 from lapvqa.uptodate.stagefile import LockedStage
-from tasks import child_process, ledger_lines, settling
+from tasks import child_process, ledger_lines, results, settling
 from tasks.display import StageOutcome
 from tasks.dvc_repository import (
     StageNode,
@@ -163,6 +163,7 @@ class Work:
         session = self._session
         project = session.project
         session.graph = {node.name: node for node in read_graph(project)}
+        session.records.main_params = results.main_params(session.graph.values())
         session.display.expect(list(session.graph), ledger_lines.last_times(project))
         wanted = [name for name in session.graph if self._stage is None or self._concerns(name)]
         session.wanted = wanted
@@ -230,6 +231,9 @@ class Work:
         require_inputs(project.root, one.node, session.graph)
         before = _Before.of(project, one.node)
         one.began = time.time()
+        if not one.node.always_changed:  # it may find nothing new, which nobody records
+            params, tags = one.node.params, session.tags(name)
+            session.records.note(name, params, tags, started=one.began)
         one.begins.set_result(True)
         session.display.begin(name, one.reason)
         ended, failed = None, None
