@@ -128,8 +128,9 @@ def recorded(root: str, stage: str | None = None) -> Iterator[Session]:
             status, session.ended = spool.FAILED, prefect_history.FAILED
             raise
         finally:
+            folder, done = session.project.root, _done(session, status)
             session.records.close(
-                status, results.main_metrics(session.project.root, _done(session, status))
+                status, results.main_metrics(folder, done), results.main_note(folder, done)
             )
             if status == spool.FINISHED:
                 settling.close(session.project, registered=session.settled)
