@@ -1,4 +1,4 @@
-"""The graph read without DVC is DVC's own, whatever the order in which dvc.yaml names its stages."""
+"""The graph read without DVC is DVC's own, however dvc.yaml orders its stages."""
 
 from __future__ import annotations
 

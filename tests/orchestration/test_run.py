@@ -351,7 +351,9 @@ def test_a_killed_run_leaves_nothing_behind_and_the_next_one_continues(
 
 
 @pytest.mark.parametrize("early", [False, True])
-def test_an_interrupt_lets_the_stage_put_its_work_away(copied: Toy, early: bool) -> None:
+def test_an_interrupt_lets_the_stage_put_its_work_away(
+    copied: Toy, early: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SIGTERM; and, before Prefect's server is up, SIGINT of a parent that ignored it (nohup)."""
     (copied.root / "input" / "second.dcm").write_text("more pixels")
     copied.trouble("ingest hang")
@@ -372,6 +374,7 @@ def test_an_interrupt_lets_the_stage_put_its_work_away(copied: Toy, early: bool)
     last = runs.of_entry(ledger.entries(copied.project)[-1])
     assert last is not None
     assert (last.stage, last.outcome) == ("ingest", "interrupted")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # another test's
     sync_records(copied.project)
     client = MlflowClient(tracking_uri=f"sqlite:///{copied.project.mlflow_db}")
     killed = client.search_runs(["1"], "attributes.status = 'KILLED'")
