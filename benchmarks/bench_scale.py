@@ -1,17 +1,20 @@
-"""What a run of stage ingest costs beside 1,000 to 377,110 known files: seconds, memory.
+"""What inventory and ingest cost beside 1,000 to 377,110 known files: seconds, memory.
 
 An archive in MIMIC-CXR's layout: two images of three studies of four, metadata, split, labels and
-lists of files as published, a loose report a study. Known files are not there: what ingest would
-have written for them (inventory, rows of results, shards, reports) is written straight away, the
-shards as sparse files, so that 377,110 images take no disk. Reports are there, of the right size
-and without content, because whoever asks for their stamp asks the disk. ``prove`` shows at 1,000
-real files that the rows are those of ingest. "none new" is a run of which nothing differs,
-"tables anew" one that has forgotten what the last one wrote, "ten new" has ten real studies more.
+lists of files as published, a loose report a study. Known files are there, of the right size and
+without content, as sparse files that take no disk; what ingest would have written for them (rows
+of results, shards, reports) is written straight away. ``prove`` shows at 1,000 real files that the
+rows are those of ingest. "none new" is a run of which nothing differs, "tables anew" one that has
+forgotten what the last one wrote, "ten new" has ten real studies more.
+
+"look" is what `lapvqa run` does before anything else: it lists the archive and compares; where
+nothing is new, that is all. Its floor is the same walk by others (``peers``): find, which asks each
+file for size and time, and os.scandir with a stat of each file, in Python.
 
     python benchmarks/bench_scale.py [--base COMMIT] [ENTRIES ...]     default: 1000 10000
 
-``--base`` measures that commit beside this one, in turns. Seconds are of the whole process of the
-stage, its start included; listing the folder is the stage inventory's and not measured here.
+``--base`` measures that commit beside this one, in turns. Seconds are of the whole process of a
+stage, its start included.
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ from lapvqa.ingest.result_store import open_files
 from lapvqa.machine import ReportSources
 from lapvqa.params import load_params
 from lapvqa.project import Project
-from lapvqa.schemas import CHEXPERT_LABELS, INVENTORY
+from lapvqa.schemas import CHEXPERT_LABELS
 
 REPOSITORY = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "scale-cpu.json"
@@ -178,7 +181,6 @@ class Made:
     def __init__(self, scratch: Path, entries: int) -> None:
         self.archive, self.root = scratch / "archive", scratch / "project"
         self.entries = [Entry(number) for number in range(entries)]
-        self.listed: dict[str, tuple[int, int]] = {}
         self.data = template(SIDE, SIDE, SMALL)
         if not self.root.exists():
             self._make_project()
@@ -238,11 +240,6 @@ class Made:
         path = self.archive / name
         with gzip.open(path, "wt", newline="", compresslevel=6) as handle:
             csv.writer(handle).writerows(chain([header], rows))
-        self._list(name)
-
-    def _list(self, name: str) -> None:
-        status = (self.archive / name).stat()
-        self.listed[name] = status.st_size, status.st_mtime_ns
 
     def add_real(self, entries: list[Entry]) -> None:
         """Write files and reports that are really there."""
@@ -251,34 +248,26 @@ class Made:
             folder.mkdir(parents=True, exist_ok=True)
             (self.archive / entry.path).write_bytes(self._bytes(entry))
             folder.with_suffix(".txt").write_bytes(entry.report)
-            self._list(entry.path)
-            self._list(f"{entry.folder}.txt")
 
     def _bytes(self, entry: Entry) -> bytes:
         own = self.data.replace(_UID, f"1.2.3.{entry.number + 10**9:010d}".encode())
         return own[:-8] + entry.number.to_bytes(8, "little")
 
     def add_known(self) -> None:
-        """Write what ingest would have written of all entries; their reports are empty files."""
-        self.listed |= {entry.path: (len(self.data), TIME_NS) for entry in self.entries}
+        """Write what an inventory sees of all entries: files of the right size, and empty."""
         for entry in self.entries:
+            self._hollow(self.archive / entry.path, len(self.data))
             report = self.archive / f"{entry.folder}.txt"
-            if f"{entry.folder}.txt" not in self.listed:
-                report.parent.mkdir(parents=True, exist_ok=True)
-                with report.open("wb") as handle:
-                    handle.truncate(len(entry.report))
-                os.utime(report, ns=(TIME_NS, TIME_NS))
-                self.listed[f"{entry.folder}.txt"] = len(entry.report), TIME_NS
+            if not report.exists():
+                self._hollow(report, len(entry.report))
 
-    def write_inventory(self) -> None:
-        """Write data/inventory/source.parquet, as the stage inventory would."""
-        rows = [(path, *self.listed[path]) for path in sorted(self.listed)]
-        columns = [
-            pa.array(column, field.type)
-            for column, field in zip(zip(*rows, strict=True), INVENTORY, strict=True)
-        ]
-        table = pa.table(columns, schema=INVENTORY)
-        storage.write_table(self.project.inventory("source"), table, INVENTORY)
+    @staticmethod
+    def _hollow(path: Path, size: int) -> None:
+        """Write a file of zeros that takes no disk."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as handle:
+            handle.truncate(size)
+        os.utime(path, ns=(TIME_NS, TIME_NS))
 
     def write_stores(self) -> None:
         """Write rows, shards and reports, into the folders that this code opens."""
@@ -392,26 +381,68 @@ sys.exit(code)
 """The stage, and the peak of its memory; that of ``wait4`` is never under the starter's own."""
 
 
-def run(root: Path, tree: Path, stages: tuple[str, ...] = ("ingest",)) -> dict[str, float]:
-    """Run stages by the code in ``tree``; return wall and CPU seconds and the peak memory in MB."""
-    wall = cpu = peak = 0.0
-    for stage in stages:
-        started = time.perf_counter()
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-c", _STAGE, stage],
-            cwd=root,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(tree)},
-        )
-        assert child.stdout is not None
-        said = child.stdout.read().split()
-        _, status, usage = os.wait4(child.pid, 0)
-        wall += time.perf_counter() - started
-        cpu += usage.ru_utime + usage.ru_stime
-        if status:
-            raise SystemExit(f"{stage} failed")
-        peak = max(peak, int(said[-1]) / 1024)
-    return {"wall_s": round(wall, 2), "cpu_s": round(cpu, 2), "peak_mb": round(peak)}
+_LOOK = """
+from pathlib import Path
+from lapvqa.inventory import list_folder
+from lapvqa.uptodate.input_folders import digest
+digest(list_folder("source", {"source": Path("../archive")}))
+print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+"""
+_WALK = """
+import os
+pending = ["../archive"]
+while pending:
+    with os.scandir(pending.pop()) as found:
+        for child in found:
+            if child.is_dir():
+                pending.append(child.path)
+            else:
+                child.stat()
+print(0)
+"""
+_FIND = "find ../archive -printf '%s %T@ %p\\n' >/dev/null && echo 0"
+
+
+def run(root: Path, tree: Path, stage: str = "ingest") -> dict[str, float]:
+    """Run a stage by the code in ``tree``; return wall and CPU seconds and peak memory in MB."""
+    return _measured([sys.executable, "-P", "-c", _STAGE, stage], root, tree)
+
+
+def _measured(command: list[str], root: Path, tree: Path) -> dict[str, float]:
+    started = time.perf_counter()
+    child = subprocess.Popen(
+        command, cwd=root, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(tree)}
+    )
+    assert child.stdout is not None
+    said = child.stdout.read().split()
+    _, status, usage = os.wait4(child.pid, 0)
+    wall, cpu = time.perf_counter() - started, usage.ru_utime + usage.ru_stime
+    if status:
+        raise SystemExit(f"{command[-1]} failed")
+    return {
+        "wall_s": round(wall, 2),
+        "cpu_s": round(cpu, 2),
+        "peak_mb": round(int(said[-1]) / 1024),
+    }
+
+
+def peers(root: Path, tree: Path, repeats: int) -> dict[str, Any]:
+    """Return what the walk alone costs others, in turns, and the ratio of ``look`` to each."""
+    commands = {
+        "look": [sys.executable, "-P", "-c", _LOOK],
+        "find": ["sh", "-c", _FIND],
+        "scandir": [sys.executable, "-c", _WALK],
+    }
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    for _ in range(repeats):
+        for name, command in commands.items():
+            found[name].append(_measured(command, root, tree))
+    ratios = {
+        name: [round(a["cpu_s"] / b["cpu_s"], 2) for a, b in zip(found["look"], own, strict=True)]
+        for name, own in found.items()
+        if name != "look"
+    }
+    return {**found, "look_to_peer_cpu": ratios}
 
 
 def rows_of(folder: Path, pattern: str) -> pa.Table:
@@ -425,8 +456,8 @@ def prove(scratch: Path, entries: int = 1000) -> None:
     """Show that the rows written here are those of ingest; raises SystemExit if they are not."""
     real, made = Made(scratch / "real", entries), Made(scratch / "made", entries)
     real.add_real(real.entries)
-    real.write_inventory()
-    run(real.root, REPOSITORY)
+    for stage in ("inventory", "ingest"):
+        run(real.root, REPOSITORY, stage)
     made.add_known()
     made.write_stores()
     for pattern in ("files-*/rows-*.parquet", "reports-*/*.parquet"):
@@ -449,27 +480,32 @@ def measure(entries: int, scratch: Path, trees: dict[str, Path]) -> dict[str, An
     """Measure one size of archive with each code tree, in turns; the least of the repeats."""
     made = Made(scratch, entries)
     made.add_known()
-    made.write_inventory()
+    run(made.root, trees["this"], "inventory")
     for tree in trees.values():
         write_here(scratch, entries, tree)
     run(made.root, trees["this"])  # the first run writes many files of rows anew as one
+    walks = peers(made.root, trees["this"], REPEATS)
     found: dict[str, dict[str, list[dict[str, float]]]] = {
-        name: {"none_new": [], "tables_anew": [], "ten_new": []} for name in trees
-    }
+        name: {what: [] for what in (
+            "none_new_inventory", "none_new", "tables_anew", "ten_new_inventory", "ten_new",
+        )} for name in trees
+    }  # fmt: skip
     number = entries
     for _ in range(REPEATS if entries <= 100_000 else 1):
         for name, tree in trees.items():
+            found[name]["none_new_inventory"].append(run(made.root, tree, "inventory"))
             found[name]["none_new"].append(run(made.root, tree))
             shutil.rmtree(made.project.work_dir("ingest") / "last", ignore_errors=True)
             found[name]["tables_anew"].append(run(made.root, tree))
         made.add_real([Entry(n) for n in range(number, number + 7 * NEW // 4)])
         number += 7 * NEW
-        made.write_inventory()
         for name, tree in trees.items():
+            found[name]["ten_new_inventory"].append(run(made.root, tree, "inventory"))
             found[name]["ten_new"].append(run(made.root, tree))
     shutil.rmtree(scratch)
     return {
         "entries": entries,
+        "walk": walks,
         **{
             name: {
                 what: {key: min(run[key] for run in runs) for key in runs[0]}

@@ -1,6 +1,7 @@
 """Write the generated pages of docs/ from the code: ``python docs/make_reference.py``.
 
-Files and columns are in ``make_artifacts``; here are commands, parameters, reasons and metrics.
+Files and columns are in ``make_artifacts``, the picture of the flow in ``make_flow``; here are
+commands, parameters, reasons and metrics.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import make_artifacts  # noqa: E402
+import make_flow  # noqa: E402
 
 from flows.cli import app  # noqa: E402
 from lapvqa.dicom.reasons import Reason  # noqa: E402
@@ -214,6 +216,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "parameters.md": parameters_page,
     "reject-reasons.md": reasons_page,
     "metric-definitions.md": metrics_page,
+    "img/flow.svg": make_flow.flow,
 }
 
 

@@ -1,7 +1,7 @@
 """The list of what has arrived: .lapvqa/arrivals.jsonl, a line per event, only ever added to.
 
-    {"at": "2026-11-29T10:15:03+00:00", "event": "study", "source": "WARD", "study": "6f1d...",
-     "files": 2, "bytes": 24117250, "id": "...", "accession": ["91c4..."]}
+    {"at": "2026-11-29T10:15:03.251907+00:00", "event": "study", "source": "WARD",
+     "study": "6f1d...", "files": 2, "bytes": 24117250, "id": "...", "accession": ["91c4..."]}
 
 ``event`` is ``study`` (new), ``report`` (new) or ``amended`` (more or other files of a study that
 was complete, or a report in place of an earlier one). ``study`` and ``accession`` are keyed hashes
@@ -39,8 +39,11 @@ class Arrival:
 
 
 def now() -> str:
-    """Return the time as lines have it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """Return the time as lines have it.
+
+    Of the same precision as a training's begin: what comes in the same second is behind it or not.
+    """
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def append(path: Path, lines: Iterable[Line]) -> None:

@@ -13,16 +13,17 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from lapvqa import vanished
 from lapvqa.errors import SourceError
 from lapvqa.ingest.archives.names import NO_FILE, shown
 from lapvqa.project import Project, is_demo, is_unrelated_demo
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from lapvqa.job import Counts, Job
     from lapvqa.params import InventoryParams
 
@@ -44,30 +45,33 @@ def run(params: InventoryParams, job: Job) -> Counts:
     of any reruns ingest. An absent evaluation set gives an empty list; one that was here, like
     much of any folder that is gone, raises FilesGoneError (``lapvqa.vanished``).
     """
+    from lapvqa import vanished
+    from lapvqa.ingest.archives.found import as_table
+
     counts: Counts = {}
     absent: list[str] = []
     _require_source(job.folders["source"])
-    listed = {name: (job.folders[name], list_folder(name, job.folders)) for name in NAMES}
+    listed = {name: (job.folders[name], as_table(list_folder(name, job.folders))) for name in NAMES}
     own = {name: what for name, what in listed.items() if not is_unrelated_demo(name, job.folders)}
     vanished.require_present(job.project, own, job.files_gone)
-    for name, (folder, entries) in listed.items():
+    for name, (folder, table) in listed.items():
         facts = {}
-        if entries:
+        if len(table):
             facts["folder"] = told(folder, job.project)
-        if entries and is_demo(name, job.folders):
+        if len(table) and is_demo(name, job.folders):
             facts["synthetic"] = "yes"
         if name == "source":
-            facts |= _source_facts(folder, entries, job)
-        _write(job.project.inventory(name), entries, facts)
-        counts[name] = len(entries)
+            facts |= _source_facts(folder, table, job)
+        _write(job.project.inventory(name), table, facts)
+        counts[name] = len(table)
         if folder.is_dir():
-            job.recorder.say(f"{name}: {_result(name, entries, job.folders)}")
+            job.recorder.say(f"{name}: {_result(name, len(table), job.folders)}")
         else:
             absent.append(name)
     if absent:
         job.recorder.say(f"evaluation sets not here, listed as empty: {', '.join(absent)}")
     read = {
-        name: told(folder, job.project) for name, (folder, entries) in listed.items() if entries
+        name: told(folder, job.project) for name, (folder, table) in listed.items() if len(table)
     }
     return {**counts, "read": ", ".join(f"{name} {folder}" for name, folder in read.items())}
 
@@ -105,7 +109,7 @@ def scan(folder: Path, *, everything: bool = False) -> list[Entry]:
     ``NO_FILE`` for a time. Raises SourceError if folders are unreadable.
     """
     listing = _Listing(everything)
-    pending = [_Folder(str(folder), "", "its own folder")]
+    pending = [_Folder(str(folder))]
     faults: list[tuple[_Folder, str]] = []
     while pending:
         current = pending.pop()
@@ -113,7 +117,7 @@ def scan(folder: Path, *, everything: bool = False) -> list[Entry]:
             if not current.prefix:
                 listing.linked.add(_identity(folder.stat()))
             with os.scandir(current.path) as found:
-                children = sorted(found, key=lambda child: child.name)
+                children = list(found)
         except OSError as error:
             is_gone = isinstance(error, FileNotFoundError | NotADirectoryError)
             if not (current.prefix and is_gone):  # else gone since its parent was read
@@ -122,16 +126,26 @@ def scan(folder: Path, *, everything: bool = False) -> list[Entry]:
         pending += listing.take(current, children)
     if faults:
         raise _unreadable(faults)
-    return sorted(listing.entries)
+    listing.entries.sort(key=itemgetter(0))
+    return listing.entries
 
 
-@dataclass(frozen=True)
-class _Folder:
-    """A folder to read; ``place`` says where it is without a name."""
+class _Folder(NamedTuple):
+    """A folder to read: the ``number``-th of ``of`` in the folder above it."""
 
     path: str
-    prefix: str
-    place: str
+    prefix: str = ""
+    above: _Folder | None = None
+    number: int = 0
+    of: int = 0
+
+    @property
+    def place(self) -> str:
+        """Where it is, without a name."""
+        if self.above is None:
+            return "its own folder"
+        start = f"{self.above.place}, then " if self.above.prefix else "folder "
+        return f"{start}{self.number} of {self.of}"
 
 
 class _Listing:
@@ -143,22 +157,24 @@ class _Listing:
         self.linked: set[tuple[int, int]] = set()
 
     def take(self, folder: _Folder, children: list[os.DirEntry[str]]) -> list[_Folder]:
-        """Take a folder's files; return its folders."""
-        folders = []
+        """Take a folder's files; return its folders in order of name."""
+        prefix, folders = folder.prefix, []
         for child in children:
-            path = folder.prefix + shown(child.name)
+            name = child.name
             is_folder = _is_folder(child)
-            if child.name.startswith(".") or (is_folder and child.name in _OF_FILE_SYSTEMS):
+            if name[0] == "." or (is_folder and name in _OF_FILE_SYSTEMS):
                 if self.everything:
+                    path = prefix + shown(name)
                     self.entries.append((path + "/" if is_folder else path, *_NOT_ASKED))
-            elif not is_folder:
-                self._take_file(child, path)
-            elif not child.is_symlink() or self._first_visit(child):
-                folders.append((child.path, path + "/"))
-        start = f"{folder.place}, then " if folder.prefix else "folder "
+            elif is_folder:
+                folders.append(child)
+            else:
+                self._take_file(child, prefix + shown(name))
+        folders.sort(key=attrgetter("name"))  # of two links to one folder the first is followed
+        own = [child for child in folders if not child.is_symlink() or self._first_visit(child)]
         return [
-            _Folder(path, prefix, f"{start}{number} of {len(folders)}")
-            for number, (path, prefix) in enumerate(folders, start=1)
+            _Folder(child.path, f"{prefix}{shown(child.name)}/", folder, number, len(own))
+            for number, child in enumerate(own, start=1)
         ]
 
     def _take_file(self, child: os.DirEntry[str], path: str) -> None:
@@ -189,10 +205,10 @@ def _is_folder(child: os.DirEntry[str]) -> bool:
         return False
 
 
-def _result(name: str, entries: list[Entry], folders: Mapping[str, Path]) -> str:
+def _result(name: str, files: int, folders: Mapping[str, Path]) -> str:
     if is_unrelated_demo(name, folders):
         return "the demo's, and the archive is another: listed as empty"
-    return f"{len(entries)} files"
+    return f"{files} files"
 
 
 def _beside(folder: Path) -> Iterator[Entry]:
@@ -231,27 +247,21 @@ def _require_source(folder: Path) -> None:
         )
 
 
-def _source_facts(folder: Path, entries: list[Entry], job: Job) -> dict[str, str]:
+def _source_facts(folder: Path, listed: pa.Table, job: Job) -> dict[str, str]:
     from lapvqa import identity
     from lapvqa.ingest.archives.found import find_known_files
     from lapvqa.ingest.archives.recognise import recognise
 
-    files = find_known_files(folder, entries, job.project.work_dir("ingest"))
+    files = find_known_files(folder, listed, job.project.work_dir("ingest"))
     archive_layout = recognise(folder, files)
     key = identity.load_key(folder, job)
     reports = job.machine.reports.digest()
     return {"layout": archive_layout, "deid_key": identity.key_id(key), "reports": reports}
 
 
-def _write(path: Path, entries: list[Entry], facts: dict[str, str]) -> None:
-    import pyarrow as pa
-
+def _write(path: Path, listed: pa.Table, facts: dict[str, str]) -> None:
     from lapvqa import storage
     from lapvqa.schemas import INVENTORY
 
-    columns = list(zip(*entries, strict=True)) if entries else [(), (), ()]
-    arrays = [
-        pa.array(column, field.type) for column, field in zip(columns, INVENTORY, strict=True)
-    ]
-    table = pa.table(arrays, schema=INVENTORY.with_metadata(facts))
+    table = listed.cast(INVENTORY.with_metadata(facts))
     storage.write_table(path, table, INVENTORY)

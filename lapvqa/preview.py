@@ -197,7 +197,10 @@ def _look_from_root(
         with_plan(looked_at, as_table(read), context), ingest, has_split=archive.has_split
     )
     studies = study_tables.find_studies(judged)
-    numbers = {key: number for number, key in enumerate(studies.keys.to_pylist(), start=1)}
+    # In order of path: keys are hashes of this one look, and so is their order.
+    results = sorted(as_results(judged), key=lambda result: result.path)
+    known = dict.fromkeys(result.study_key for result in results if result.study_key)
+    numbers = {key: number for number, key in enumerate(known, start=1)}
     found, notes = _judged_reports(archive, studies, keyring, ingest)
     rest = study_tables.without_reports(judged, found)
     pixels = {result.path: result.pixels for result in read}
@@ -270,7 +273,7 @@ def _preview(result: ReportResult, settings: Settings) -> ReportPreview:
 
 def _others(archive: Archive, files: Files, judged: pa.Table, found: Reports) -> dict[str, str]:
     beside = companions_table(judged, archive, files, found)
-    known = {*found.paths, *archive.images}
+    known = {*found.paths.to_pylist(), *archive.images}
     rows = beside.filter(pc.equal(beside["kind"], "other")).to_pylist()
     return {row["path"]: row["what"] for row in rows if row["path"] not in known}
 
@@ -280,11 +283,11 @@ def _look_at_report(path: Path, files: Files, settings: Settings, limit: int) ->
     name = shown(path.name)
     stated = settings.machine.reports.model_copy(update={"table": None})
     sources = TreeReports(path.parent, [name], stated)
-    entries = list(sources.entries) or [entry.path for entry in sources.look_into(sources.texts)]
+    entries = sources.entries.paths or sources.look_into(sources.texts).paths
     found = entries or [*sources.texts, *sources.rich_texts]
     refused = {
         entry.path: (entry.path, entry.refusal.reason, entry.refusal.detail)
-        for entry in sources.entries.values()
+        for entry in sources.entries
         if entry.refusal is not None
     }
     policy = settings.params.ingest.deid.reports

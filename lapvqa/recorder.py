@@ -80,9 +80,7 @@ class Recorder:
         if self._machine_readable:
             self._print(PROGRESS_PREFIX + json.dumps(entry))
         else:
-            remaining = span(None if eta is None else round(eta))
-            text = f"{done}/{total} {unit}, {rate:.1f}/s, ETA {remaining} {note}".rstrip()
-            self._print(f"{self.stage}: {text}")
+            self._print(progress_line(entry))
 
     def metrics(self, values: dict[str, float], *, step: int) -> None:
         """Record metrics at a step (loss, lr, images_per_s, grad_norm)."""
@@ -150,10 +148,16 @@ class Recorder:
         sys.stdout.flush()
 
 
-def span(seconds: float | None) -> str:
+def progress_line(entry: dict[str, Any]) -> str:
+    """Return a progress entry as a line; of speed and end nothing while nobody knows them."""
+    parts = [f"{entry['done']}/{entry['total']} {entry['unit']}"]
+    if entry["eta_s"] is not None:
+        parts += [f"{entry['rate']:.1f}/s", f"ETA {span(round(entry['eta_s']))}"]
+    return f"{entry['stage']}: {', '.join(filter(None, [*parts, entry['note']]))}"
+
+
+def span(seconds: float) -> str:
     """Return a duration: "0.04 s", "12.3 s", "12 s" of an int, "3 min 20 s", "2 h 5 min"."""
-    if seconds is None:
-        return "unknown"
     if seconds < 60:
         digits = 0 if isinstance(seconds, int) else 2 if seconds < 1 else 1
         return f"{seconds:.{digits}f} s"

@@ -11,22 +11,23 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from lapvqa import storage
 from lapvqa.errors import FilesGoneError
 from lapvqa.project import Project
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-Listed = tuple[Path, list[tuple[str, int, int]]]
-"""An input folder, and (name, bytes, mtime in ns) of its files."""
+Listed = tuple[Path, pa.Table]
+"""An input folder, and its files (``INVENTORY``)."""
 
 FEW = 5
 """So many files may be gone of any folder, unless they were all that it had."""
 _DIGEST = 8  # bytes
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+"""Spreads sizes over 64 bits."""
 
 
 def require_present(project: Project, listed: Mapping[str, Listed], share: float) -> None:
@@ -35,11 +36,16 @@ def require_present(project: Project, listed: Mapping[str, Listed], share: float
     ``listed``: by the input folder's name. A folder that is another one now (local.yaml,
     params.yaml) is not compared. ``accept`` lets one call pass.
     """
-    digests = {name: _digests(folder, entries) for name, (folder, entries) in listed.items()}
     accepted = project.accepted_loss.exists()
-    faults = [] if accepted else list(filter(None, (
-        _fault(name, _remembered(project, name), now, share) for name, now in digests.items()
-    )))  # fmt: skip
+    found = {}
+    faults = []
+    for name, (folder, table) in listed.items():
+        before, whole = _remembered(project, name), _whole(folder, table)
+        if before is not None and np.array_equal(before[0], whole):
+            continue
+        now = found[name] = _digests(whole, table)
+        if not accepted and before is not None and before[0, 0] == now[0, 0]:
+            faults += _fault(name, before[1:], now[1:], share)
     if faults:
         raise FilesGoneError(
             f"expected the files of the last run, found {'; '.join(faults)}",
@@ -47,7 +53,7 @@ def require_present(project: Project, listed: Mapping[str, Listed], share: float
             "lapvqa run --accept-loss (what was made of them goes too); "
             "the share that may be gone is safeguards.files_gone in params.yaml",
         )
-    for name, now in digests.items():
+    for name, now in found.items():
         storage.write_bytes(_path(project, name), now.tobytes())
     project.accepted_loss.unlink(missing_ok=True)
 
@@ -58,38 +64,38 @@ def accept(project: Project) -> None:
 
 
 def _fault(
-    name: str, before: NDArray[np.uint64] | None, now: NDArray[np.uint64], share: float
-) -> str:
-    """Return how many files are gone in words, empty if few enough; the first row is the folder."""
-    if before is None or before[0, 0] != now[0, 0]:
-        return ""
-    names = set(now[1:, 0].tolist())
-    missing = [(name, state) for name, state in before[1:].tolist() if name not in names]
-    known = set(before[1:, 0].tolist())
-    arrived = Counter(state for name, state in now[1:].tolist() if name not in known)
-    moved = (Counter(state for _, state in missing) & arrived).total()
-    gone, of = len(missing) - moved, len(before) - 1
+    name: str, before: NDArray[np.uint64], now: NDArray[np.uint64], share: float
+) -> list[str]:
+    """Return how many files are gone in words, nothing if few enough."""
+    missing = before[~np.isin(before[:, 0], now[:, 0]), 1]
+    arrived = now[~np.isin(now[:, 0], before[:, 0]), 1]
+    moved = (Counter(missing.tolist()) & Counter(arrived.tolist())).total()
+    gone, of = len(missing) - moved, len(before)
     is_much = gone > max(share * of, FEW) or gone == of
-    return f"{gone} of {of} of {name} gone" if gone and is_much else ""
+    return [f"{gone} of {of} of {name} gone"] if gone and is_much else []
 
 
-def _digests(folder: Path, entries: list[tuple[str, int, int]]) -> NDArray[np.uint64]:
-    """Return [1 + files, 2]: digest of the folder's path and 0; of each name, of size and time."""
-    import numpy as np
+def _whole(folder: Path, table: pa.Table) -> NDArray[np.uint64]:
+    """Return the digests of the folder's path and of all that is listed of it."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return np.array([_digest(str(folder).encode("utf-8", "surrogateescape")),
+                     _digest(sink.getvalue())], np.uint64)  # fmt: skip
 
-    rows = [(_digest(str(folder)), 0)]
-    rows += [(_digest(name), _digest(f"{size} {time}")) for name, size, time in entries]
-    return np.array(rows, dtype=np.uint64)
+
+def _digests(whole: NDArray[np.uint64], table: pa.Table) -> NDArray[np.uint64]:
+    """Return [1 + files, 2]: ``whole``; of each file a digest of its name, and size with time."""
+    names = np.array([_digest(name.encode()) for name in table["path"].to_pylist()], np.uint64)
+    size, time = (table[name].to_numpy().astype(np.uint64) for name in ("size", "mtime_ns"))
+    return np.vstack([whole, np.stack([names, size * _ODD + time], axis=1)])
 
 
-def _digest(text: str) -> int:
-    encoded = text.encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.blake2b(encoded, digest_size=_DIGEST).digest(), "little")
+def _digest(data: bytes | pa.Buffer) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=_DIGEST).digest(), "little")
 
 
 def _remembered(project: Project, name: str) -> NDArray[np.uint64] | None:
-    import numpy as np
-
     path = _path(project, name)
     if not path.exists():
         return None

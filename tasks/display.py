@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Column
 from rich.text import Text
 
-from lapvqa.recorder import span
+from lapvqa.recorder import progress_line, span
 
 _SPARSE_S = 15.0
 _BAR = 12
@@ -67,6 +68,10 @@ class Display:
         ]
         told = "; ".join(filter(None, known))
         self.say(f"{stage}: starts ({told})" if told else f"{stage}: starts")
+        self.follow(stage, last)
+
+    def follow(self, stage: str, last: float | None = None) -> None:
+        """Begin a live line without a word; ``last``: seconds that it took last time."""
         self._last_line = time.monotonic()
         self._rows[stage] = None
         if not (self._progress and self._console.is_terminal):
@@ -81,21 +86,17 @@ class Display:
 
     def progress(self, entry: dict[str, Any]) -> None:
         """Show one progress entry of a stage's recorder."""
-        eta, note = entry.get("eta_s"), entry.get("note") or ""
-        count = f"{entry['done']}/{entry['total']} {entry['unit']}"
         row = self._rows.get(entry["stage"])
         if self._bar is not None and row is not None:
-            over = eta is None or entry["done"] >= entry["total"]
-            ends = None if over else time.monotonic() + eta
+            eta, done, total = entry["eta_s"], entry["done"], entry["total"]
             self._bar.update(
-                row, completed=entry["done"], total=entry["total"], count=count, note=note,
-                ends=ends,
+                row, completed=done, total=total, count=f"{done}/{total} {entry['unit']}",
+                note=entry["note"],
+                ends=None if eta is None or done >= total else time.monotonic() + eta,
             )  # fmt: skip
         elif self._progress and time.monotonic() - self._last_line >= _SPARSE_S:
             self._last_line = time.monotonic()
-            remaining = span(None if eta is None else round(eta))
-            rate = f"{entry['rate']:.1f}/s"
-            self.say(f"{entry['stage']}: {count}, {rate}, ETA {remaining} {note}".rstrip())
+            self.say(progress_line(entry))
 
     def end(self, outcome: StageOutcome) -> None:
         """Announce how a stage ended."""
@@ -121,6 +122,25 @@ class Display:
             self._bar.stop()
         self._bar = None
         self._rows.clear()
+
+
+@contextmanager
+def counting(console: Console, what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how much of one work of this process is done; yield what is told (done, total)."""
+    display, started = Display(console), time.monotonic()
+    display.follow(what)
+
+    def told(done: int, total: int) -> None:
+        rate = done / max(time.monotonic() - started, 1e-9)
+        eta = (total - done) / rate if rate else None
+        display.progress(
+            {"stage": what, "done": done, "total": total, "unit": unit, "rate": rate, "eta_s": eta}
+        )
+
+    try:
+        yield told
+    finally:
+        display.clear()
 
 
 class _TimeColumn(ProgressColumn):

@@ -7,12 +7,17 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Two processes with a thread per core each wait for one another in every small product.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes is the machine's load, no fault of what is tested.
+settings.register_profile("any load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any load")
 
 
 def pytest_configure() -> None:

@@ -15,8 +15,6 @@ from lapvqa.uptodate import staleness
 if TYPE_CHECKING:
     from rich.console import Console
 
-_SPARSE_S = 10.0
-
 
 def execute(project: Project, *, patients: int, studies: int, seed: int) -> int:
     """Write the archive where params.yaml says, run everything, print how long each part took."""
@@ -48,57 +46,18 @@ def execute(project: Project, *, patients: int, studies: int, seed: int) -> int:
 def write_archive(
     project: Project, folder: Path, patients: int, studies: int, seed: int, console: Console
 ) -> None:
-    """Draw the archive with a bar in a terminal, sparse lines elsewhere."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
+    """Draw the archive, and show how far it is."""
     from lapvqa.machine import load_machine
     from lapvqa.synth.archive import write_demo
+    from tasks.display import counting
 
-    columns = (
-        TextColumn("demo archive"), BarColumn(), MofNCompleteColumn(), TextColumn("images"),
-        TimeRemainingColumn(compact=True),
-    )  # fmt: skip
-    sparse = _Sparse(console)
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True
-    ) as bar:
-        row = bar.add_task("", total=None)
-
-        def on_progress(done: int, total: int) -> None:
-            bar.update(row, completed=done, total=total)
-            if not console.is_terminal:
-                sparse.show(done, total)
-
+    with counting(console, "demo archive", "images") as on_progress:
         counts = write_demo(
             folder, patients=patients, studies=studies, seed=seed,
             workers=load_machine(project).workers, on_progress=on_progress,
         )  # fmt: skip
     numbers = ", ".join(f"{name} {number}" for name, number in counts.items())
     console.print(f"demo archive in {folder.name}/: {numbers}", soft_wrap=True)
-
-
-class _Sparse:
-    """A line every few seconds, for log files."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._started = self._last = time.monotonic()
-
-    def show(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self._last < _SPARSE_S:
-            return
-        self._last = now
-        rate = done / (now - self._started)
-        self._console.print(
-            f"demo archive: {done}/{total} images, {rate:.1f}/s, ETA {(total - done) / rate:.0f} s"
-        )
 
 
 def demo_folder(project: Project) -> Path:

@@ -6,6 +6,7 @@ Whatever is written was checked first, so a wrong value changes no file.
 from __future__ import annotations
 
 import io
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -201,7 +202,8 @@ def _set(project: Project, wanted: dict[str, Any], name: str) -> list[Change]:
 
 def _as_written(project: Project, folder: Path) -> str:
     """Return the path as it is kept: relative inside the project; links are not followed."""
-    path, root = folder.absolute(), project.root.absolute()
+    # ".." is taken away: the folder beside the project does not lie inside it.
+    path, root = Path(os.path.abspath(folder)), project.root.absolute()  # noqa: PTH100
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 

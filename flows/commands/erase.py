@@ -209,10 +209,10 @@ def _show(found: Mapping[str, Any], opened: Journal, keep_ids: bool, console: Co
             f"{terminal.counted(len(model['evaluations']), 'task')}"
         )
     for metric in found["metrics"]:
-        console.print(
-            f"metric affected: {metric['task']}, "
-            + terminal.counted(metric["samples_of_patient"], "sample")
-        )
+        how = terminal.counted(metric["samples_of_patient"], "sample")
+        if metric["head_may_have_learnt"]:
+            how = "its head may have learnt from the patient"
+        console.print(f"metric affected: {metric['task']}, {how}")
     for way in found["ways"]:
         seconds = "time not known" if way["seconds"] is None else terminal.span(way["seconds"])
         takes = f"{terminal.counted(way['steps'], 'step')}, {seconds}; " if way["steps"] else ""

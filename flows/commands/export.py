@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.commands import chosen_model, terminal
+from flows.commands import chosen_model, own_files, terminal
 from lapvqa import storage
 from lapvqa.errors import ConfigError, MissingArtifactError
 from lapvqa.lineage import chosen, ledger
@@ -36,7 +36,7 @@ def execute(
             "others whoever owns the radiographs has a say in it, and export.license of "
             "params.yaml keeps it",
         )
-    _require_own(folder, repository.ADAPTATION)
+    own_files.require_folder(folder, "lapvqa export", "one that it made", repository.ADAPTATION)
     ledger.require_whole(project)
     ancestry = Ancestry(ledger.entries(project))
     default = chosen_model.find(None, project).relative_to(project.root)
@@ -68,16 +68,6 @@ def _named(license: str | None) -> str | None:
             hint="such as apache-2.0, cc-by-nc-4.0 or other",
         )
     return license
-
-
-def _require_own(folder: Path, mark: str) -> None:
-    if folder.exists() and not (folder.is_dir() and (folder / mark).is_file()):
-        if folder.is_dir() and not any(folder.iterdir()):
-            return
-        raise ConfigError(
-            f"expected a new folder, or one that `lapvqa export` made, found another at {folder}",
-            hint="name another one",
-        )
 
 
 def _present(project: Project, told: Told) -> Path:

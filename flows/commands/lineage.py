@@ -142,7 +142,10 @@ def _delete_first(spoilt: Sequence[str]) -> str:
     """Say which objects of the cache must go, so that DVC does not bring spoilt bytes back."""
     if not spoilt:
         return ""
-    return f"first delete {' '.join(spoilt)} (not what DVC's cache says it is); "
+    return (
+        "`lapvqa run` makes it again and takes the spoilt object out of DVC's cache; before you "
+        f"restore it otherwise, delete {' '.join(spoilt)}; "
+    )
 
 
 def _mismatches(faults: int) -> str:
@@ -297,6 +300,9 @@ def _impact_lines(impact: Impact) -> Iterable[str]:
         yield f"  checkpoints: {_names(checkpoints(one.origin)) or 'none recorded'}"
     if target.key and not impact.sampled and not target.remark:
         yield "no training in the ledger sampled it"
+    if impact.heads:
+        tasks = ", ".join(head.stage.partition("@")[2] for head in impact.heads)
+        yield f"heads that learn from films of its split, perhaps from it: {tasks}"
     for predicted in impact.predicted:
         yield f"{predicted.path}: {terminal.counted(predicted.rows, 'row')}"
     later = [run for run in impact.runs if run.id not in {one.origin.id for one in impact.sampled}]

@@ -31,6 +31,19 @@ def require(path: Path, option: str, what: str, is_own: Callable[[Path], bool]) 
         )
 
 
+def require_folder(folder: Path, option: str, what: str, mark: str) -> None:
+    """Raise ConfigError unless ``folder`` is new, empty, or holds the file ``mark`` of ``what``.
+
+    NotAllowedError if it may not be written.
+    """
+    require_writable(folder, option)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
+        raise ConfigError(
+            f"{option}: expected a new folder, or {what}, found another at {folder}",
+            hint="name another one",
+        )
+
+
 def require_writable(folder: Path, option: str) -> None:
     """Raise an error unless ``folder``, or the lowest above it that is there, may be written."""
     whole = folder.absolute()

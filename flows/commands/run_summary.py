@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from lapvqa import storage
 from lapvqa.machine import Machine, load_machine
 from lapvqa.project import Project
 
@@ -19,10 +21,17 @@ if TYPE_CHECKING:
 _WIDE = 110  # columns that a row with its intervals needs
 
 
-def show(project: Project, console: Console) -> None:
-    """Print counts, the table of results, and where to look."""
+def show(project: Project, console: Console, stage: str | None = None) -> None:
+    """Print counts, the table of results, and where to look.
+
+    ``stage``: the only one that was asked for. What it does not stand on may be of other data, so
+    it is not shown.
+    """
     show_counts(project, console)
-    show_results(project, console)
+    if stage is None or stage == "report":
+        show_results(project, console)
+    elif (task := stage.removeprefix("evaluate@")) != stage:
+        show_results(project, console, [task])
     show_places(project, console)
 
 
@@ -49,7 +58,7 @@ def show_counts(project: Project, console: Console) -> None:
         )
 
 
-def show_results(project: Project, console: Console) -> None:
+def show_results(project: Project, console: Console, tasks: Collection[str] | None = None) -> None:
     """Print each task's primary metric, trained beside untrained, and the difference.
 
     A narrow terminal gets each interval below its value.
@@ -57,7 +66,7 @@ def show_results(project: Project, console: Console) -> None:
     from lapvqa.evaluation.results import BASELINE, without_intervals
     from tasks.results import evaluated
 
-    results = evaluated(project)
+    results = [result for result in evaluated(project) if tasks is None or result.task in tasks]
     if not results:
         return
     console.print(
@@ -128,9 +137,7 @@ def show_places(project: Project, console: Console) -> None:
 
 def rejects(path: Path) -> Counter[tuple[str, str]]:
     """Return how many rejects a table holds by (kind, reason)."""
-    import pyarrow.parquet as pq
-
-    columns = pq.read_table(path, columns=["kind", "reason"]).to_pydict()
+    columns = storage.read_columns(path, ["kind", "reason"]).to_pydict()
     return Counter(zip(columns["kind"], columns["reason"], strict=True))
 
 

@@ -10,7 +10,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,24 +23,26 @@ from lapvqa.runtime import interruptible
 
 if TYPE_CHECKING:
     from lapvqa.dicom.reasons import Reason
-    from lapvqa.inference.encoder import Encoder
     from lapvqa.inference.films import Film
 
 
 def embed(project: Project | None, films: list[Path], *, model: str | None, out: Path) -> int:
     """Write a table of features; EXIT_BAD_DATA if no film could be used."""
     from lapvqa.inference import table
+    from lapvqa.inference.encoder import Encoder
     from lapvqa.inference.films import find
+    from tasks.display import counting
 
     own_files.require(out, "--out", "a table of an earlier time", own_files.holds(table.MARK))
-    encoder = _encoder(project, chosen_model.find(model, project))
+    path, settings = chosen_model.find(model, project), _settings(project)
+    encoder = Encoder.load(path, **settings.reading)
     sources = [source for _, source in find(films)]
     account = _Account()
-    with _progress(len(sources)) as advance, interruptible():
+    with counting(terminal.progress_console(), "embed", "films") as told, interruptible():
 
         def each(film: Film) -> None:
             account.add(film)
-            advance()
+            told(account.looked_at, len(sources))
 
         table.write(encoder, sources, out, each=each)
     console = terminal.console()
@@ -56,12 +58,12 @@ def caption(project: Project | None, films: list[Path], *, model: str | None, as
     """Print the report of each film; EXIT_BAD_DATA if no film could be used."""
     from lapvqa.inference.words import MAX_NEW_TOKENS, Captioner
 
-    machine, params = _settings(project)
+    path, settings = chosen_model.find(model, project), _settings(project)
+    params = settings.params
     captioner = Captioner.load(
-        chosen_model.find(model, project),
-        **_reading(machine, params),
+        path, **settings.reading,
         max_new_tokens=params.evaluate.rrg.max_new_tokens if params else MAX_NEW_TOKENS,
-    )
+    )  # fmt: skip
     with interruptible():
         return _print(captioner.stream(films), "report", as_json)
 
@@ -69,43 +71,45 @@ def caption(project: Project | None, films: list[Path], *, model: str | None, as
 def ask(project: Project, films: list[Path], question: str, *, as_json: bool) -> int:
     """Print the answer about each film; EXIT_BAD_DATA if no film could be used."""
     from lapvqa.evaluation import task_table
+    from lapvqa.inference.encoder import Encoder
     from lapvqa.inference.words import Answerer
 
-    encoder = _encoder(project, chosen_model.find(None, project))
+    path = chosen_model.find(None, project)
+    encoder = Encoder.load(path, **_settings(project).reading)
     answerer = Answerer.load(encoder, project.result_dir(task_table.shown_as("answers")[0]))
     with interruptible():
         return _print(answerer.stream(films, question), "answer", as_json)
 
 
-def _settings(project: Project | None) -> tuple[Machine, Params | None]:
-    if project is None:
-        return Machine(), None
-    return load_machine(project), load_params(project.params)
+@dataclass(frozen=True)
+class _Settings:
+    """``params``: the project's, None without one; ``reading``: how a model is to be opened."""
+
+    params: Params | None
+    reading: dict[str, Any]
 
 
-def _reading(machine: Machine, params: Params | None) -> dict[str, Any]:
-    return {"machine": machine, **({"params": params.ingest} if params else {})}
-
-
-def _encoder(project: Project | None, path: Path) -> Encoder:
-    """Open an encoder as the evaluations do: the same bits on the same machine."""
-    from lapvqa.inference.encoder import Encoder
+def _settings(project: Project | None) -> _Settings:
+    """Read them, and compute from here on as the evaluations do: the same bits on one machine."""
     from lapvqa.networks.device import make_deterministic
 
-    machine, params = _settings(project)
+    machine, params = Machine(), None
+    if project is not None:
+        machine, params = load_machine(project), load_params(project.params)
     make_deterministic(threads=params.computing.cpu_threads if params else 1)
-    return Encoder.load(path, **_reading(machine, params))
+    return _Settings(params, {"machine": machine, **({"params": params.ingest} if params else {})})
 
 
 class _Account:
     """How many films were taken, and what became of the others."""
 
     def __init__(self) -> None:
-        self.taken = 0
+        self.taken = self.looked_at = 0
         self._rejected: Counter[tuple[Reason, str]] = Counter()
         self._examples: dict[tuple[Reason, str], Film] = {}
 
     def add(self, film: Film) -> None:
+        self.looked_at += 1
         if film.reason is None:
             self.taken += 1
         else:
@@ -137,18 +141,3 @@ def _print(films: Iterator[tuple[Film, str | None]], what: str, as_json: bool) -
         elif text is not None:
             console.print(f"{film.name}: {text or '(nothing)'}", markup=False, soft_wrap=True)
     return account.close()
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    """Show how many films are done, on stderr; yield what counts one."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    console = terminal.progress_console()
-    columns = (TextColumn("films"), BarColumn(), MofNCompleteColumn(), Remaining(compact=True))
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True
-    ) as bar:
-        row = bar.add_task("", total=total)
-        yield lambda: bar.advance(row)

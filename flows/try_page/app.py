@@ -29,7 +29,7 @@ _POLICY = (
 def make_app(looker: Looker) -> Starlette:
     """Return the application of one model."""
     page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    page = page.replace("{{about}}", looker.encoder.about)
+    page = page.replace("{{about}}", looker.encoder.about).replace("{{probe}}", looker.probe)
 
     async def show(request: Request) -> Response:
         headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-store"}

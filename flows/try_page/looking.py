@@ -46,6 +46,8 @@ class Looker:
         self.absent: dict[str, str] = {}
         self.encoder = Encoder.load(folder, machine=job.machine, params=params.ingest)
         self.captioner = self._try("report", self._captioner)
+        self.probe = ""
+        """What the findings are by."""
         self.findings = self._try("findings", self._findings)
         results = job.project.result_dir(task_table.shown_as("answers")[0])
         self.answerer = self._try("answers", lambda: Answerer.load(self.encoder, results))
@@ -53,9 +55,12 @@ class Looker:
 
     def _findings(self) -> Findings:
         """Open the first probe that was trained: on a public data set, else on this archive."""
-        folders = [self._job.project.result_dir(name) for name in task_table.shown_as("probe")]
-        trained = [folder for folder in folders if (folder / EXTRA / head_file.FILE).exists()]
-        return Findings.load(self.encoder, (trained or folders)[0])
+        names = task_table.shown_as("probe")
+        folders = {name: self._job.project.result_dir(name) for name in names}
+        trained = [name for name in names if (folders[name] / EXTRA / head_file.FILE).exists()]
+        name = (trained or names)[0]
+        self.probe = task_table.find(name).title
+        return Findings.load(self.encoder, folders[name])
 
     def look(self, data: bytes, question: str = "") -> dict[str, Any]:
         """Return what the page shows of one file's bytes."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from lapvqa import storage
 from lapvqa.ad.heads import DETR, DetectionHead, Detections, TrueDetections, detection_loss, predict
 from lapvqa.datasets.boxes import Boxes, to_centred
-from lapvqa.datasets.image_folder import ImageFolder, decode
+from lapvqa.datasets.image_folder import ImageFolder, copies_of_tested, decode
 from lapvqa.datasets.pictures import read_or_none
 from lapvqa.datasets.vindr import VindrDataset, count_beyond, read_vindr
 from lapvqa.datasets.vindr_tables import CLASSES
@@ -115,8 +115,11 @@ def open_data(dataset: VindrDataset, source: ImageFolder, job: Job) -> Detection
     readable = [one for one, good in zip(listed, decoded.readable, strict=True) if good]
     beyond = count_beyond([image for _, image in readable], decoded.fits)
     splits: dict[str, list[DetectionSample]] = {split: [] for split in dataset.splits}
+    copied = copies_of_tested(decoded.digests, [split == "test" for split, _ in readable])
     flat = 0
     for number, ((split, image), fit_) in enumerate(zip(readable, decoded.fits, strict=True)):
+        if copied[number]:
+            continue
         boxes = image.stored_boxes(fit_)
         solid = areas(boxes) > 0
         flat += int((~solid).sum())
@@ -126,6 +129,8 @@ def open_data(dataset: VindrDataset, source: ImageFolder, job: Job) -> Detection
     counts = {f"images_{split}": len(samples) for split, samples in splits.items()}
     for split in splits:
         counts[f"unreadable_images_{split}"] = sum(one == split for one, _ in broken)
+    if copied.any():
+        counts["left_out_film_of_test"] = int(copied.sum())
     ordered = {split: sorted(one, key=lambda sample: sample.key) for split, one in splits.items()}
     return DetectionData(
         ordered,

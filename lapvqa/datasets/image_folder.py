@@ -116,6 +116,16 @@ def digest(pixels: Pixels) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
+def copies_of_tested(digests: Sequence[str], tested: Sequence[bool]) -> NDArray[np.bool_]:
+    """Return [n]: which images have the pixels of a ``tested`` one and are none themselves.
+
+    A film that stands under two patients, or twice in a release: no head may learn from it.
+    """
+    known = {one for one, is_tested in zip(digests, tested, strict=True) if is_tested}
+    pairs = zip(digests, tested, strict=True)
+    return np.array([one in known and not is_tested for one, is_tested in pairs], dtype=bool)
+
+
 def _write(
     cached: Path, source: ImageFolder, chunk: Sequence[str], read: Read, machine: Machine
 ) -> None:

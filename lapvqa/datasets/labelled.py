@@ -91,8 +91,23 @@ class ProbeDataset:
     def keep(self, readable: NDArray[np.bool_]) -> ProbeDataset:
         """Return the dataset without the images that are not ``readable`` [n]; see ``check``."""
         self.check(readable)
+        return self._select(readable)
+
+    @property
+    def tested(self) -> NDArray[np.bool_]:
+        """Return [n] which of ``images`` are the test's."""
+        return np.arange(len(self.images)) >= len(self.train) + len(self.validate)
+
+    def without_copies(self, copied: NDArray[np.bool_]) -> ProbeDataset:
+        """Return the dataset without the ``copied`` [n], which training may not learn from."""
+        if not copied.any():
+            return self
+        told = {**self.left_out, "film_of_test": int(copied.sum())}
+        return replace(self._select(~copied), left_out=told)
+
+    def _select(self, kept: NDArray[np.bool_]) -> ProbeDataset:
         ends = np.cumsum([len(self.train), len(self.validate)])
-        train, validate, test = np.split(readable, ends)
+        train, validate, test = np.split(kept, ends)
         return replace(
             self,
             train=self.train.select(train),

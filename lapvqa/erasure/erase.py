@@ -26,7 +26,7 @@ from lapvqa.dicom.reasons import Reason
 from lapvqa.erasure import impact, journal, receipt, traces, whom
 from lapvqa.erasure.copies import find_copies
 from lapvqa.erasure.journal import Journal
-from lapvqa.erasure.stores import Finding, Searched, Store
+from lapvqa.erasure.stores import Finding, Searched, Store, remove_unlisted
 from lapvqa.erasure.traces import Traces
 from lapvqa.identity import Keyring, key_id
 from lapvqa.ingest.tombstones import add_tombstone, load_tombstones
@@ -88,16 +88,16 @@ def look(place: Place, opened: Journal) -> dict[str, Any]:
     """Search all stores and say what an erasure would touch; nothing is written."""
     project, patient = place.project, opened.traces.patient
     searched = [store.search(opened.traces) for store in place.stores]
-    seen_in = opened.traces.also_in
+    seen_in, split = opened.traces.also_in, impact.split_of(project, patient)
     models = impact.affected_models(project, patient, seen_in)
     return {
         "searched": [one.to_json() for one in searched],
         "rows": impact.rows_of(project, patient),
-        "split": impact.split_of(project, patient),
+        "split": split,
         "shards": impact.shard_rows(project),
         "outputs": _outputs(project),
         "models": models,
-        "metrics": impact.affected_metrics(project, patient),
+        "metrics": impact.affected_metrics(project, patient, split),
         "ways": impact.ways_to_retrain(project, patient, seen_in, place.objective),
         "held_out_for": impact.held_out_for(project, patient),
         "archive_files": len(archive_files(place, opened)),
@@ -176,6 +176,7 @@ def _remove(place: Place, opened: Journal, searched: Iterable[Mapping[str, Any]]
     found = {one["store"]: [_finding(f) for f in one["findings"]] for one in searched}
     if any(not finding.listing for own in found.values() for finding in own):
         _remove_page(place.project)
+        remove_unlisted(place.project)
     keep = bool(archive_files(place, opened))
     return {
         store.name: store.remove(found.get(store.name, []), opened.traces, keep_listings=keep)
@@ -188,9 +189,13 @@ def _finding(values: Mapping[str, Any]) -> Finding:
 
 
 def _remove_page(project: Project) -> None:
-    """Remove the report page: its pictures carry no key by which they could be found."""
+    """Remove the report page, and what MLflow has of older ones, whose pictures name no film."""
     for path in (project.report_page, *project.pictures_dir.glob("*")):
         path.unlink(missing_ok=True)
+    for folder in (project.mlflow_artifacts, project.spool):
+        for path in folder.rglob("*.svg"):
+            if b"data:image/png;base64" in path.read_bytes():
+                path.unlink()
 
 
 def _check(place: Place, opened: Journal) -> dict[str, Any]:
@@ -308,6 +313,8 @@ LIMITS = (
     "git's history holds hashes of the data as it was (dvc.lock), and no data",
     "pictures on older report pages are found by the data that they were made of, not by pixels",
     "what was released, published or mailed is not reached",
+    "input folders are their owners': the archive's files are listed; tables beside it that "
+    "name a study (labels, questions, phrases) are not searched",
 )
 
 

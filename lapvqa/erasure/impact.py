@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 from pyroaring import BitMap
 
 from lapvqa import storage
+from lapvqa.datasets.splits import TRAIN, VALIDATE
 from lapvqa.evaluation.results import PREDICTIONS
 from lapvqa.evaluation.sealed import SEALED
-from lapvqa.evaluation.task_table import EVALUATIONS
+from lapvqa.evaluation.task_table import EVALUATIONS, find
 from lapvqa.ingest.columns import counted, is_one_of
 from lapvqa.lineage import ledger, merkle
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, unpacked
@@ -30,7 +31,7 @@ def rows_of(project: Project, patient: str) -> dict[str, int]:
     counts = {}
     for name, path in tables.items():
         files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        own = (pq.read_table(file, columns=["patient_key"], partitioning=None)["patient_key"]
+        own = (storage.read_columns(file, ["patient_key"])["patient_key"]
                for file in files if file.exists())  # fmt: skip
         counts[name] = sum(int(is_one_of(column, [patient]).sum()) for column in own)
     return counts
@@ -141,8 +142,12 @@ def _evaluations(after: Iterable[Run]) -> list[str]:
     return sorted({run.stage for run in after if run.stage.startswith("evaluate@")})
 
 
-def affected_metrics(project: Project, patient: str) -> list[dict[str, Any]]:
-    """Return the evaluations in results/ whose test samples hold the patient."""
+def affected_metrics(project: Project, patient: str, split: str | None) -> list[dict[str, Any]]:
+    """Return the evaluations in results/ whose test samples hold the patient.
+
+    Of a patient who is not tested those whose heads learn from the archive's films: no list says
+    from which. ``split``: the patient's.
+    """
     found = []
     for task in EVALUATIONS:
         samples = 0
@@ -150,11 +155,15 @@ def affected_metrics(project: Project, patient: str) -> list[dict[str, Any]]:
             path = project.result_dir(task) / name
             if not path.exists():
                 continue
-            table = pq.read_table(path, columns=["patient", "sample"], partitioning=None)
+            table = storage.read_columns(path, ["patient", "sample"])
             own = table.filter(pa.array(is_one_of(table["patient"], [patient])))
             samples += len(set(own["sample"].to_pylist()))
-        if samples:
-            found.append({"task": task, "samples_of_patient": samples})
+        learns = split in (TRAIN, VALIDATE) and find(task).tests_archive
+        learns = learns and (project.result_dir(task) / PREDICTIONS).exists()
+        if samples or learns:
+            found.append(
+                {"task": task, "samples_of_patient": samples, "head_may_have_learnt": learns}
+            )
     return found
 
 

@@ -38,7 +38,7 @@ def write(project: Project, receipt: Mapping[str, Any]) -> None:
     storage.write_json(path, receipt)
     storage.write_bytes(page, render(receipt).encode())
     about = {name: receipt[name] for name in ("request", "patient", "state", "written")}
-    digests = {path.name: storage.sha256_file(path)}
+    digests = {file.name: storage.sha256_file(file) for file in (path, page)}
     envelope = signing.sign(project, signing.statement(digests, signing.RECEIPT, about))
     storage.write_bytes(signed, envelope)
 
@@ -72,11 +72,10 @@ def check(path: Path, public_key: bytes) -> dict[str, Any]:
             f"expected the receipt's signature {signed.name} beside it, found none",
             hint="have it sent with the receipt",
         )
-    statement = signing.verify(signed.read_bytes(), public_key, what=signed.name)
-    if signing.subjects(statement) != {path.name: storage.sha256_file(path)}:
+    if path.name not in signing.subjects(signing.check_file(signed, public_key)):
         raise signing.SignatureError(
-            f"{path.name}: expected the bytes that were signed, found others",
-            hint="the receipt was changed; restore it, or erase again to have a new one written",
+            f"{signed.name}: expected a signature of {path.name}, found one of other files",
+            hint="restore the receipt and its signature, or erase again to have a new one written",
         )
     require_proof(receipt)
     return receipt

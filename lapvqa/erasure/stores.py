@@ -123,7 +123,7 @@ class Databases:
     def remove(self, findings: Sequence[Finding], traces: Traces, *, keep_listings: bool) -> int:
         """Overwrite and vacuum every database, found or not: free pages hold what was deleted."""
         del findings, keep_listings
-        texts = [text for kind, own in traces.found.items() if kind != "pixels" for text in own]
+        texts = [text for _, text in traces.texts()]
         found = [path for path in self._files() if databases.is_database(path)]
         return sum(bool(databases.overwrite(path, texts)) for path in found)
 
@@ -269,8 +269,18 @@ def _remove_file(path: Path, traces: Traces) -> None:
         if len(kept) < len(lines):
             storage.write_bytes(path, b"".join(kept))
             return
-    path.unlink()
-    for suffix in (".npy", ".npz", ".json") if path.suffix in (".npy", ".npz", ".json") else ():
-        beside = path.with_suffix(suffix)  # a chunk of features and its listing go together
-        if "features" in path.parts and beside.exists():
-            beside.unlink()
+    if "features" in path.parts:  # before its listing, which says whose it is: a kill may come
+        path.with_suffix(".npy").unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def remove_unlisted(project: Project) -> None:
+    """Remove chunks of features that a run left without a listing when it was killed.
+
+    Nothing says whose they are, and no run reads them.
+    """
+    for path in project.work_dir("features").rglob("*"):
+        listings = (path.with_suffix(suffix) for suffix in (".json", ".npz"))
+        left = path.suffix == ".npy" and not any(listing.exists() for listing in listings)
+        if left or path.suffix == ".tmp":
+            path.unlink()

@@ -6,6 +6,8 @@ else; receipts hold their number and marks (``lapvqa.ingest.tombstones``).
 
 from __future__ import annotations
 
+import html
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lapvqa import storage
 from lapvqa.erasure.copies import Copy
 from lapvqa.errors import MissingArtifactError, SchemaError
 from lapvqa.images.shards import map_shard
@@ -65,11 +68,18 @@ class Traces:
         return sum(map(len, self.found.values()))
 
     def needles(self) -> list[tuple[str, bytes]]:
-        """Return kind and bytes of each trace."""
+        """Return kind and bytes of each trace, of a text as each format may write it."""
+        lines = [(PIXELS, bytes.fromhex(line)) for line in sorted(self.found.get(PIXELS, ()))]
+        return [(kind, text.encode()) for kind, text in self.texts()] + lines
+
+    def texts(self) -> list[tuple[str, str]]:
+        """Return kind and text of each trace but pixels, plain and escaped."""
         return [
-            (kind, bytes.fromhex(value) if kind == PIXELS else value.encode())
+            (kind, form)
             for kind, values in sorted(self.found.items())
+            if kind != PIXELS
             for value in sorted(values)
+            for form in sorted(_written_forms(value))
         ]
 
     def to_json(self) -> dict[str, object]:
@@ -93,6 +103,13 @@ class Traces:
             str(values["patient"]), found, set(values["marks"]), set(values["report_digests"]),
             int(values["shared_films"]), copies, set(values.get("also_in", [])),
         )  # fmt: skip
+
+
+def _written_forms(text: str) -> set[str]:
+    """Return a text as it is, as JSON has it (Erg\\u00fcsse), and as pages do (d&#39;air)."""
+    lines = (json.dumps(text, ensure_ascii=ascii)[1:-1] for ascii in (True, False))
+    page = html.escape(text)
+    return {text, *lines, page, page.replace("&#x27;", "&#39;")}
 
 
 def begin(patient: str, given: str, erased: Tombstones) -> Traces:
@@ -121,7 +138,7 @@ def _learn_from(traces: Traces, path: Path, erased: Tombstones) -> None:
                  if n in schema.names]  # fmt: skip
         if not {"patient_key", *_DIGESTS} & set(names):
             return
-        table = pq.read_table(path, columns=names, partitioning=None)
+        table = storage.read_columns(path, names)
     except (pa.ArrowInvalid, OSError):
         return
     own = np.zeros(len(table), bool)

@@ -1,8 +1,8 @@
 """Stage ``firewall``: no patient, study or film of a test set is trained on.
 
-Before anything is trained, the images that pretraining would see are compared with those of every
-evaluation whose data are here. By default training loses what both have; with ``on_leak: stamp``
-it keeps them, and the evaluations say so (``lapvqa.evaluation.contamination``).
+Before anything is trained, the images that pretraining and heads would see are compared with those
+of every evaluation whose data are here. By default training loses what both have; with
+``on_leak: stamp`` it keeps them, and the evaluations say so (``lapvqa.evaluation.contamination``).
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from lapvqa.firewall.leaks import Training, by_keys, of_patients
 from lapvqa.firewall.reports import of_reports, read_reports
 from lapvqa.job import Counts, Job
 from lapvqa.params import EvaluateParams, FirewallParams
-from lapvqa.project import Project
-from lapvqa.schemas import EXCLUDED, FRONTAL_VIEWS, STUDIES, TOKENS
+from lapvqa.schemas import EXCLUDED, FRONTAL_VIEWS, STUDIES
 
 
 def run(params: tuple[FirewallParams, EvaluateParams], job: Job) -> Counts:
@@ -39,7 +38,7 @@ def run(params: tuple[FirewallParams, EvaluateParams], job: Job) -> Counts:
     """
     own, evaluate = params
     archive = open_archive(job)
-    training = read_training(archive, job.project)
+    training = read_training(archive)
     sets = list(of_archive(archive))
     not_checked: dict[str, str] = {}
     for name, held in of_folders(archive, evaluate, job):
@@ -64,16 +63,15 @@ def run(params: tuple[FirewallParams, EvaluateParams], job: Job) -> Counts:
     return _say(content, len(shared), job)
 
 
-def read_training(archive: Archive, project: Project) -> Training:
-    """Return the images of train and validate that pretraining takes: frontal, with tokens."""
-    tokens = storage.read_table(project.tokens_dir, TOKENS, made_by="tokens")
+def read_training(archive: Archive) -> Training:
+    """Return the frontal images of train and validate: pretraining or a head learns from them.
+
+    With a report or without: a probe on the archive's own labels needs none.
+    """
     images = archive.table
     is_taken = pc.and_(
-        pc.and_(
-            pc.is_in(images["split"], value_set=pa.array(LEARNT_FROM)),
-            pc.is_in(images["view"], value_set=pa.array(FRONTAL_VIEWS)),
-        ),
-        pc.is_in(images["study_key"], value_set=tokens["study_key"].combine_chunks()),
+        pc.is_in(images["split"], value_set=pa.array(LEARNT_FROM)),
+        pc.is_in(images["view"], value_set=pa.array(FRONTAL_VIEWS)),
     )
     places = np.flatnonzero(is_taken.to_numpy(zero_copy_only=False))
     return Training(images.take(pa.array(places)), places.astype(np.int64))

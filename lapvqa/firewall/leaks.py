@@ -23,7 +23,7 @@ REASONS: tuple[Reason, ...] = ("film", "edited copy", "study", "report", "patien
 
 @dataclass(frozen=True)
 class Training:
-    """The images that pretraining would see, as columns; ``places``: rows of images.parquet."""
+    """The images that would be learnt from, as columns; ``places``: rows of images.parquet."""
 
     table: pa.Table
     places: NDArray[np.int64]

@@ -129,23 +129,24 @@ def map_shard(path: Path) -> NDArray[np.uint8]:
     return _read_shard(path)[1]
 
 
-def _read_shard(path: Path) -> tuple[pa.ChunkedArray, NDArray[np.uint8]]:
+def _read_shard(path: Path) -> tuple[pa.Array, NDArray[np.uint8]]:
     if not path.exists():
         raise MissingArtifactError(f"expected the shard {path.name}, found nothing", hint=_REMAKE)
     try:
         # Closing the file gives back its descriptor; the mapping lives as long as the array.
         with pa.memory_map(str(path)) as source:
-            table = pa.ipc.open_file(source).read_all()
+            file = pa.ipc.open_file(source)
+            batches, schema = file.num_record_batches, file.schema
+            batch = file.get_batch(0) if batches == 1 else None
     except (pa.ArrowInvalid, OSError) as error:
         raise SchemaError(
             f"expected an Arrow file at {path.name}, found a damaged one", hint=_REMAKE
         ) from error
-    if not table.schema.equals(SHARD):
+    if not schema.equals(SHARD):
         raise SchemaError(
-            f"{path.name}: columns {table.schema.names}, expected {SHARD.names}", hint=_REMAKE
+            f"{path.name}: columns {schema.names}, expected {SHARD.names}", hint=_REMAKE
         )
-    chunks = table.column("pixels").chunks
-    if len(chunks) != 1:
-        raise SchemaError(f"{path.name}: {len(chunks)} batches, expected 1", hint=_REMAKE)
-    flat = np.frombuffer(chunks[0].buffers()[1], dtype=np.uint8, count=len(table) * IMAGE_BYTES)
-    return table.column("image_key"), flat.reshape(-1, STORED_SIZE, STORED_SIZE)
+    if batch is None:
+        raise SchemaError(f"{path.name}: {batches} batches, expected 1", hint=_REMAKE)
+    flat = np.frombuffer(batch["pixels"].buffers()[1], np.uint8, len(batch) * IMAGE_BYTES)
+    return batch["image_key"], flat.reshape(-1, STORED_SIZE, STORED_SIZE)

@@ -16,6 +16,7 @@ from lapvqa.evaluation.features import open_store
 from lapvqa.evaluation.visual_tokens import shard_images
 from lapvqa.inference.encoder import Encoder, Features
 from lapvqa.job import Job
+from lapvqa.retrieval.linear_map import unit
 from lapvqa.schemas import IMAGES
 
 MOST = 20_000
@@ -38,14 +39,14 @@ class Index:
     """The archive's films, with features [n, D] of length 1."""
 
     def __init__(self, rows: list[dict[str, Any]], features: NDArray[np.float32]) -> None:
-        self._rows, self._features = rows, _unit(features)
+        self._rows, self._features = rows, unit(features)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def nearest(self, feature: Features, count: int) -> list[Similar]:
         """Return the ``count`` films most like a feature [D], the most alike first."""
-        cosines = self._features @ _unit(feature[None].astype(np.float32))[0]
+        cosines = self._features @ unit(feature[None].astype(np.float32))[0]
         order = np.argsort(-cosines, kind="stable")[:count]
         names = ("image_key", "study_key", "view", "shard", "row")
         return [
@@ -67,8 +68,3 @@ def build(encoder: Encoder, job: Job) -> Index:
         progress=lambda done, total: job.recorder.progress(done, total, unit="films"),
     )  # fmt: skip
     return Index(rows, store.take(images.digests).astype(np.float32))
-
-
-def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return (features / np.where(lengths > 0, lengths, 1)).astype(np.float32)

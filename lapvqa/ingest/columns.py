@@ -72,9 +72,9 @@ def is_valid(column: Column) -> Mask:
     return mask
 
 
-def is_one_of(column: Column, values: Collection[str | None]) -> Mask:
+def is_one_of(column: Column, values: Column | Collection[str | None]) -> Mask:
     """Return where a column has one of ``values``; None among them stands for null."""
-    wanted = pa.array(list(values), pa.string())
+    wanted = whole(values) if isinstance(values, Column) else pa.array(list(values), pa.string())
     mask: Mask = pc.is_in(whole(column), value_set=wanted).to_numpy(zero_copy_only=False)
     return mask
 

@@ -116,8 +116,8 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
     del taken  # what only the table of images needs need not be there twice
     known_studies = study_tables.find_studies(files)
     reports, flags, num_reports = _reports(source, known_studies, params, job)
-    files = study_tables.without_keys_of_erased(files)
-    known_studies = study_tables.find_studies(files)
+    known_studies = study_tables.without_keys_of_erased(known_studies)
+    files = known_studies.files
     days_earlier = _days_earlier(params, source.keyring)
     studies = study_tables.studies_table(known_studies, reports, days_earlier)
     reports = replace(reports, taken=reports.taken.drop_columns(["text"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -109,6 +109,11 @@ class Studies:
         return np.searchsorted(self.study, np.arange(self.study.max(initial=-1) + 1))
 
     @cached_property
+    def times_taken(self) -> tuple[Rows, pa.Array]:
+        """Of all files the order in time, and the date; unknown ones stand last."""
+        return _times_taken(self.files)
+
+    @cached_property
     def keys(self) -> pa.Array:
         """The study key of each study."""
         return picked(self.files["study_key"], self.rows[self.starts])
@@ -139,7 +144,7 @@ class Reports:
     rejects: Sequence[dict[str, str | None]]
     rules: Mapping[str, int]
     """How many were matched by which rule."""
-    paths: Set[str]
+    paths: pa.Array
     """All reports: those that are taken and those that are rejected."""
 
 
@@ -223,7 +228,7 @@ def known_studies(studies: Studies, keyring: Keyring) -> KnownStudies:
         return {number: next(iter(o)) if len(o) == 1 else None for number, o in owners.items()}
 
     def dates() -> dict[str, str]:
-        ranks, days = _times_taken(studies.files)
+        ranks, days = studies.times_taken
         place = studies.least(np.where(is_image, ranks[studies.rows], len(days)))
         found = zip(
             keys.to_pylist(), days.take(pa.array(studies.rows[place])).to_pylist(), strict=True
@@ -292,13 +297,16 @@ def without_erased(matches: Matches, files: pa.Table) -> Matches:
     return Matches(kept(matches.table, ~refused), {**matches.refused, **why}, matches.notes)
 
 
-def without_keys_of_erased(files: pa.Table) -> pa.Table:
-    """Return the judged files without whose they are, where that is somebody erased."""
-    is_erased = pa.array(is_one_of(files["reason"], [Reason.ERASED]))
-    none = pa.scalar(None, pa.string())
+def without_keys_of_erased(studies: Studies) -> Studies:
+    """Return the same studies, where their files do not say any more who was erased."""
+    files = studies.files
+    is_erased = is_one_of(files["reason"], [Reason.ERASED])
+    if not is_erased.any():
+        return studies
+    where, none = pa.array(is_erased), pa.scalar(None, pa.string())
     names = ("study", "study_key", "patient_key", "accession_key", "instance_key")
-    return replaced(
-        files, {name: pc.if_else(is_erased, none, whole(files[name])) for name in names}
+    return find_studies(
+        replaced(files, {name: pc.if_else(where, none, whole(files[name])) for name in names})
     )
 
 
@@ -326,20 +334,28 @@ def judge_reports(
         reject_row("report", path, refusal.reason, refusal.detail)
         for path, refusal in matches.refused.items()
     ]
-    others = _other_documents(archive, results)
-    known = {*table["path"].to_pylist(), *matches.refused}
+    known = pc.unique(pa.concat_arrays([whole(table["path"]), _texts(matches.refused)]))
+    unknown = _beyond(_texts(archive.reports), known)
     rejects += [
         reject_row("report", path, Reason.REPORT_WITHOUT_STUDY, "no study to go with it")
-        for path in archive.reports
-        if path not in known
+        for path in unknown.to_pylist()
     ]
+    paths = _beyond(pa.concat_arrays([known, unknown]), _other_documents(archive, results))
     study_of = np.full(len(results), None, object)
     study_of[place[is_only]] = table["study"].filter(pa.array(is_only)).to_pylist()
     rows = positions(pa.array([*chosen.values()], pa.string()), results["path"])
     study_of[rows] = [*chosen]
     owners = pa.array(study_of, pa.string())
     texts = kept(results.append_column("study_key", owners), is_valid(owners))
-    return Reports(texts, rejects, dict(rules.most_common()), known.union(archive.reports) - others)
+    return Reports(texts, rejects, dict(rules.most_common()), paths)
+
+
+def _texts(values: Collection[str]) -> pa.Array:
+    return pa.array(list(values), pa.string())
+
+
+def _beyond(texts: pa.Array, known: Column | Collection[str]) -> pa.Array:
+    return texts.filter(pa.array(~is_one_of(texts, known)))
 
 
 def _choose(
@@ -458,7 +474,7 @@ def studies_table(
     first, report = studies.first[rows], report[rows]
     patient = picked(studies.files["patient_key"], first)
     # A study is as old as the first of its images that are taken, of its files if none is.
-    ranks, days = _times_taken(studies.files)
+    ranks, days = studies.times_taken
     counts = studies.is_taken | (studies.num_images == 0)[studies.study]
     when = studies.rows[studies.least(np.where(counts, ranks[studies.rows], len(ranks)))][rows]
     patients = unordered(patient)
@@ -495,7 +511,7 @@ def demographics_table(studies: Studies, table: pa.Table, people: pa.Table) -> p
     headers = headers.take(pa.array(studies.rows))
     patient, study = table["patient_key"], table["study_key"]
     row = positions(patient, people["patient"])
-    _, days = _times_taken(studies.files)
+    _, days = studies.times_taken
     first = picked(days, studies.first[positions(study, studies.keys)])
     known = (picked(people["age"], row), picked(people["year"], row), first)
     bands = [_band(*of_one) for of_one in zip(*(one.to_pylist() for one in known), strict=True)]

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 
 from lapvqa import storage
 from lapvqa.errors import EXIT_BAD_DATA, ConfigError, LapvqaError, MissingArtifactError
-from lapvqa.lineage import chosen, file_digests, ledger, signing
+from lapvqa.lineage import chosen, dvc_cache, file_digests, ledger, signing
 from lapvqa.lineage.ancestry import WEIGHTS, Ancestry, Told
 from lapvqa.lineage.card import check, document, markdown
 from lapvqa.lineage.ledger import IMPORT, RELEASE, Draft, Entry
@@ -247,9 +247,8 @@ def _artefacts(
 
 def _find_bytes(project: Project, path: str, md5: str, facts: Mapping[str, Any]) -> Path | None:
     """Return where a file lies as the run left it: in its place, or in DVC's cache."""
-    cached = project.root / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
-    for place in (project.root / path, cached):
-        if not place.is_file() or place.stat().st_size != facts.get("bytes"):
+    for place in (project.root / path, dvc_cache.stored(project, md5)):
+        if place is None or not place.is_file() or place.stat().st_size != facts.get("bytes"):
             continue
         if storage.sha256_file(place) == facts.get("sha256"):
             return place
@@ -257,9 +256,12 @@ def _find_bytes(project: Project, path: str, md5: str, facts: Mapping[str, Any])
 
 
 def _checked_manifest(
-    contents: Mapping[str, Content], public_key: bytes | None
+    contents: Mapping[str, Content], public_key: bytes | None, *, whole: bool = True
 ) -> tuple[dict[str, Any], bytes, bytes]:
-    """Return the manifest, its bytes and the key, once the signature holds."""
+    """Return the manifest, its bytes and the key, once the signature holds.
+
+    ``whole``: every file that it names is there.
+    """
     for name in OUTSIDE:
         if name not in contents:
             raise _refused(f"expected {name} in the bundle, found none")
@@ -273,7 +275,8 @@ def _checked_manifest(
     manifest: dict[str, Any] = json.loads(text)
     if manifest["format"] != FORMAT:
         raise _refused(f"{MANIFEST}: expected format {FORMAT}, found {manifest['format']!r}")
-    if odd := set(contents) ^ {*manifest["files"], *OUTSIDE}:
+    named = {*manifest["files"], *OUTSIDE}
+    if odd := set(contents) - named | (named - set(contents) if whole else set()):
         raise _refused(f"{min(odd)}: the manifest and the zip do not both hold it")
     return manifest, text, key
 
@@ -296,6 +299,26 @@ def _changed_field(text: bytes, contents: Mapping[str, Content]) -> str:
     except (ValueError, KeyError, TypeError):
         return "it is damaged"
     return "a field beside files was changed since it was signed"
+
+
+def faults_of_imports(project: Project) -> Iterator[str]:
+    """Name what in imports/ is not as it came; what an erasure took away is no fault."""
+    for folder in sorted(project.imported("").glob("*")):
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        contents = {path.relative_to(folder).as_posix(): _of_file(path) for path in files}
+        where = f"{folder.parent.name}/{folder.name}"
+        try:
+            manifest, text, _ = _checked_manifest(contents, None, whole=False)
+        except LapvqaError as error:
+            yield f"{where}/{error.message}"
+            continue
+        if project.imported(_sha256(text)) != folder:
+            yield f"{where}/{MANIFEST}: it is another bundle's"
+        for name in contents.keys() & manifest["files"].keys():
+            with contents[name].open() as stream:
+                fault = file_digests.fault(stream, contents[name].size, manifest["files"][name])
+            if fault:
+                yield f"{where}/{name}: {fault}"
 
 
 def _damage(folder: Path, files: Mapping[str, Any], outside: Mapping[str, bytes]) -> str:

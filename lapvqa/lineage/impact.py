@@ -13,6 +13,7 @@ from typing import Any
 
 from pyroaring import BitMap
 
+from lapvqa.evaluation import task_table
 from lapvqa.lineage import index, registered, targets
 from lapvqa.lineage.ledger import ARRIVAL, IMPORT, RELEASE, TRAINED_ON
 from lapvqa.lineage.origins import Origin, Origins
@@ -75,6 +76,8 @@ class Impact:
     """Registered versions among what those runs left."""
     releases: tuple[dict[str, Any], ...]
     """Entries of bundles that carry one of the runs."""
+    heads: tuple[Origin, ...] = ()
+    """Evaluations whose heads learn from films of the target's split: it may be among them."""
     replaced: tuple[dict[str, Any], ...] = ()
     """Of a person's studies what arrived in place of what, oldest first: digests of reports (keyed)
     and of files."""
@@ -107,6 +110,7 @@ class Impact:
             },
             "models": [asdict(version) for version in self.models],
             "releases": list(self.releases),
+            "heads": [{"run": one.id, "stage": one.stage} for one in self.heads],
             "replaced": list(self.replaced),
         }  # fmt: skip
 
@@ -135,14 +139,17 @@ def walk(project: Project, database: sqlite3.Connection, target: Target) -> Impa
     films = _films(database, target)
     predicted = _predictions(database, target, films)
     sampled: list[Sampling] = []
+    heads: list[Origin] = []
     if target.kind in (PATIENT, STUDY, FILM):
         if not RowNumbers(project, PATIENT).keys():
             target = replace(target, remark=_NO_NUMBERS)
         elif untold := _untold(database):
             target = replace(target, remark=f"{untold} {_UNTOLD}")
         sampled = _samplings(project, origins, target, films)
+        heads = _heads(origins, films)
+        read = [*(one.origin for one in sampled), *heads]
         judged = _judges(database, origins, predicted)
-        starts = list(dict.fromkeys([*(one.origin.number for one in sampled), *judged]))
+        starts = list(dict.fromkeys([*(origin.number for origin in read), *judged]))
     elif target.runs:
         starts = list(target.runs)
     else:
@@ -158,7 +165,7 @@ def walk(project: Project, database: sqlite3.Connection, target: Target) -> Impa
         target, films, _token_places(database, films, target), tuple(sampled), tuple(first),
         tuple(runs), predicted,
         tuple(version for version in versions if version.sha256 in weights),
-        _releases(database, {run.id for run in runs}),
+        _releases(database, {run.id for run in runs}), tuple(heads),
         _replaced(project, database, _studies(films, target)),
     )  # fmt: skip
 
@@ -224,6 +231,15 @@ def _samplings(
         if origin is not None and drawn:  # known to a training and drawn by no step: not sampled
             sampled.append(Sampling(origin, role, num_studies, times))
     return sampled
+
+
+def _heads(origins: Origins, films: tuple[dict[str, Any], ...]) -> list[Origin]:
+    """Return the present evaluations that train a head on the archive's train and validate."""
+    if not {film["split"] for film in films} & {"train", "validate"}:
+        return []
+    stages = [f"evaluate@{task.name}" for task in task_table.find_all() if task.tests_archive]
+    found = (origins.present(stage) for stage in stages)
+    return [origin for origin in found if origin is not None]
 
 
 def _readers(database: sqlite3.Connection, origins: Origins, target: Target) -> list[int]:

@@ -99,6 +99,22 @@ def verify(envelope: bytes, public_key: bytes, *, what: str = "signature") -> di
     return content
 
 
+def check_file(envelope: Path, public_key: bytes) -> dict[str, Any]:
+    """Return the statement of an envelope; of a receipt the files beside it that it names match.
+
+    Raises SignatureError that names the file at fault; one that is not there is none.
+    """
+    told = verify(envelope.read_bytes(), public_key, what=envelope.name)
+    for name, digest in subjects(told).items() if told["predicateType"] == RECEIPT else ():
+        file = envelope.with_name(name)
+        if file.exists() and storage.sha256_file(file) != digest:
+            raise SignatureError(
+                f"{name}: expected the bytes that were signed, found others",
+                hint="it was changed; restore it from git or a backup",
+            )
+    return told
+
+
 def subjects(statement: Mapping[str, Any]) -> dict[str, str]:
     """Return the files that a statement is about: name -> sha256."""
     return {one["name"]: one["digest"]["sha256"] for one in statement["subject"]}

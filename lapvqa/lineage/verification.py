@@ -1,15 +1,13 @@
-"""Does everything still say what it said? Every byte on disk, the chain, the index."""
+"""Does everything still say what it said? Every byte on disk, chain, index, what was signed."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from lapvqa import storage
 from lapvqa.errors import LapvqaError
-from lapvqa.lineage import dvc_cache, index, ledger
+from lapvqa.lineage import bundle, dvc_cache, index, ledger, signing
 from lapvqa.lineage.origins import EVALUATION, Origins
 from lapvqa.project import Project
 from lapvqa.uptodate import hashes, stagefile
@@ -26,14 +24,15 @@ class Verification:
     """Outputs that are not on this disk: no fault, a clone fetches what it needs."""
     faults: tuple[str, ...]
     spoilt: tuple[str, ...] = ()
-    """Objects of DVC's cache that no longer hold what their names say: of outputs at fault, written
-    over through a hard link. As long as one is there it is what `dvc checkout` brings back."""
+    """Objects of DVC's cache, of outputs at fault, that no longer hold what their names say.
+    Relative to the project, if the cache lies in it."""
 
 
 def verify(project: Project, told: Callable[[str], None] = lambda _: None) -> Verification:
     """Read every artefact of dvc.lock and of evaluations again, whatever its stat says.
 
-    Walks the chain and compares the index with the ledger. ``told`` is called with each path.
+    Walks the chain, compares the index with the ledger, checks signed verdicts and receipts and
+    what came in bundles. ``told`` is called with each path.
     """
     faults = list(ledger.verify(project))
     if project.dvc_lock.exists() and not ledger.entries(project):
@@ -50,10 +49,14 @@ def verify(project: Project, told: Callable[[str], None] = lambda _: None) -> Ve
         num_bytes += sum(facts.stat[0] for facts in found.values())
         if hashes.md5_artefact(found) != md5:
             faults += _differing(project, path, md5, found)
-            spoilt |= dict.fromkeys(_spoilt(project, md5, found))
+            for file in dvc_cache.spoilt(project, path, md5, found):
+                inside = file.is_relative_to(project.root)
+                spoilt[str(file.relative_to(project.root) if inside else file)] = None
         elif sha256 is not None and storage.sha256_file(project.root / path) != sha256:
             faults.append(f"{path}: expected sha256 {sha256[:12]} of the ledger, found another")
     faults += index.faults(project)
+    faults += _signed(project)
+    faults += bundle.faults_of_imports(project)
     entries = len(ledger.entries(project))
     return Verification(artefacts, num_bytes, entries, tuple(absent), tuple(faults), tuple(spoilt))
 
@@ -82,32 +85,26 @@ def _expected(project: Project, faults: list[str]) -> Iterator[tuple[str, str, s
         yield from latest.values()
 
 
-def _spoilt(project: Project, md5: str, found: hashes.Artefact) -> Iterator[str]:
-    """Yield the objects of DVC's cache, of what differs, whose bytes are not those of their name.
-
-    Relative to the project, if the cache lies in it.
-    """
-    expected = {"": md5} if set(found) == {""} else dvc_cache.listing(project, md5) or {}
-    for name, digest in expected.items():
-        if name in found and found[name].md5 == digest:
-            continue
-        file = dvc_cache.stored(project, digest)
-        if file is not None and _md5(file) != digest:
-            inside = file.is_relative_to(project.root)
-            yield str(file.relative_to(project.root) if inside else file)
-
-
-def _md5(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "md5").hexdigest()
+def _signed(project: Project) -> Iterator[str]:
+    """Name the signed verdicts and receipts of the project that are not as they were signed."""
+    envelopes = sorted(
+        path
+        for folder in (project.verdicts, project.receipts)
+        for path in folder.glob("*.dsse.json")
+    )
+    for path in envelopes:
+        try:
+            signing.check_file(path, signing.checking_key(project))
+        except LapvqaError as error:
+            yield f"{path.parent.name}/{error.message}"
 
 
 def _differing(project: Project, path: str, md5: str, found: hashes.Artefact) -> Iterator[str]:
-    """Name the files of an artefact that differ, as far as DVC's cache knows them."""
+    """Name the files of an artefact that differ, where it is known what they were."""
     if set(found) == {""}:
         yield f"{path}: expected md5 {md5[:12]} of dvc.lock, found {found[''].md5[:12]}"
         return
-    listed = dvc_cache.listing(project, md5)
+    listed = dvc_cache.files(project, path, md5)
     if listed is None:
         yield f"{path}: expected the files of md5 {md5[:12]} of dvc.lock, found others"
         return

@@ -10,6 +10,7 @@ from typing import Any
 from lapvqa.lineage.index import BY_RUN
 from lapvqa.lineage.origins import EVALUATION, Origin
 from lapvqa.lineage.runs import FINISHED
+from lapvqa.recorder import span
 
 SHORT = 12
 """Digits shown of a digest."""
@@ -87,11 +88,3 @@ def environment(known: dict[str, Any]) -> str:
 def moment(seconds: float) -> str:
     """Return a time (seconds since the epoch) as local date and time."""
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def span(seconds: float) -> str:
-    """Return a duration: "0.04 s", "12.3 s", "3 min 20 s", "2 h 5 min"."""
-    if seconds < 60:
-        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -39,9 +39,13 @@ class ProbeParams(Protocol):
 
 @dataclass(frozen=True)
 class ProbeFeatures:
-    """``readable`` [n]: false where a file is missing or broken; ``systems``: [readable, D]."""
+    """``readable`` [n]: false where a file is missing or broken; ``systems``: [readable, D].
+
+    ``digests``: sha256 of the stored pixels, of those that are readable.
+    """
 
     readable: NDArray[np.bool_]
+    digests: list[str]
     systems: dict[str, NDArray[np.float32]]
 
 
@@ -55,12 +59,14 @@ def judge(run: Evaluation[ProbeParams]) -> Counts:
     listed.check(source.present(listed.images))
     encoders = run.encoders.load()
     extracted = extract(encoders, source, listed.images, job=run.job)
-    dataset = listed.keep(extracted.readable)
+    readable = listed.keep(extracted.readable)
+    copied = image_folder.copies_of_tested(extracted.digests, readable.tested.tolist())
+    dataset = readable.without_copies(copied)
+    systems = {name: values[~copied] for name, values in extracted.systems.items()}
     extra = run.empty_extra()
     predictions, protocol = predict(
-        dataset, extracted.systems, c_grid=run.params.c_grid, workers=run.job.machine.workers,
-        extra=extra,
-    )  # fmt: skip
+        dataset, systems, c_grid=run.params.c_grid, workers=run.job.machine.workers, extra=extra
+    )
     if not predictions.num_rows:
         return run.not_computed(UNDEFINED)
     return run.publish(
@@ -68,8 +74,8 @@ def judge(run: Evaluation[ProbeParams]) -> Counts:
         {
             **protocol,
             **task.protocol(run.params),
-            **describe_unreadable(listed, dataset),
-            **{f"left_out_{reason}": count for reason, count in listed.left_out.items()},
+            **describe_unreadable(listed, readable),
+            **{f"left_out_{reason}": count for reason, count in dataset.left_out.items()},
             **features.describe(encoders),
         },
     )
@@ -81,7 +87,7 @@ def extract(
     """Return the mean over the tokens of each encoder for each image of ``paths``."""
     decoded = image_folder.decode(source, paths, read_or_none, job=job)
     means = features.means(encoders, decoded.digests, decoded.pixels, job=job)
-    return ProbeFeatures(decoded.readable, means)
+    return ProbeFeatures(decoded.readable, decoded.digests, means)
 
 
 def predict(

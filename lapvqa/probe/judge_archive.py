@@ -9,7 +9,7 @@ import numpy as np
 
 from lapvqa import storage
 from lapvqa.datasets.labelled import ProbeDataset, Rows
-from lapvqa.datasets.splits import SPLITS, TEST, TRAIN, lowest
+from lapvqa.datasets.splits import SPLITS, TRAIN, lowest
 from lapvqa.evaluation import features
 from lapvqa.evaluation.evaluate import Evaluation
 from lapvqa.evaluation.visual_tokens import shard_images
@@ -66,8 +66,7 @@ def _frontal_films(project: Project) -> list[dict[str, Any]]:
     return [
         row
         for row in table.to_pylist()
-        if row["view"] in FRONTAL_VIEWS
-        and (row["split"] == TEST or row["image_key"] not in excluded)
+        if row["view"] in FRONTAL_VIEWS and row["image_key"] not in excluded
     ]
 
 

@@ -65,17 +65,22 @@ def _digest(name: str) -> str:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG for the page, base64."""
+    """A PNG for the page, base64.
+
+    ``film``: of an image of the archive ``pixels_sha256``, by which an erasure finds the picture
+    wherever a page is copied to.
+    """
 
     data: str
     width: int
     height: int
     view: str
+    film: str = "elsewhere"
 
     @property
     def address(self) -> str:
         """The picture as an address that holds it."""
-        return f"data:image/png;base64,{self.data}"
+        return f"data:image/png;film={self.film};base64,{self.data}"
 
 
 class ArchivePictures:
@@ -111,7 +116,8 @@ class ArchivePictures:
             pixels = self._store.read([place["shard"]], [place["row"]])[0]
         except (MissingArtifactError, SchemaError):
             return None  # the page says so in the picture's place
-        return encode_png(pixels if whole else _content(pixels, place), view=place["view"])
+        shown = pixels if whole else _content(pixels, place)
+        return encode_png(shown, view=place["view"], film=place["pixels_sha256"])
 
 
 def _content(pixels: NDArray[np.uint8], place: Row) -> NDArray[np.uint8]:
@@ -122,10 +128,11 @@ def _content(pixels: NDArray[np.uint8], place: Row) -> NDArray[np.uint8]:
     return pixels[top : top + height, left : left + width]
 
 
-def encode_png(pixels: NDArray[np.uint8], *, view: str) -> Picture:
+def encode_png(pixels: NDArray[np.uint8], *, view: str, film: str = Picture.film) -> Picture:
     """Shrink uint8 [height, width] to at most 256 pixels a side and encode it as PNG."""
     image = Image.fromarray(pixels)
     image.thumbnail((SIZE, SIZE), Image.Resampling.BOX)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
-    return Picture(base64.b64encode(buffer.getvalue()).decode(), image.width, image.height, view)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return Picture(data, image.width, image.height, view, film)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from lapvqa.text.bpe import VOCABULARY
 
 Array = NDArray[np.float64]
+Real = TypeVar("Real", np.float32, np.float64)
 
 
 class ReportWords:
@@ -81,7 +82,7 @@ class LinearMap:
         )
         predicted = self._scaler.transform(studies.features) @ self._weights
         words = studies.words[first].toarray() - self._mean
-        return ranks(_unit(predicted) @ _unit(words).T, group)
+        return ranks(unit(predicted) @ unit(words).T, group)
 
 
 def choose_map(train: Studies, validate: Studies, *, grid: Iterable[float]) -> LinearMap:
@@ -113,10 +114,12 @@ def ranks(likeness: Array, group: NDArray[np.int64]) -> Ranks:
     return Ranks(report, film[group])
 
 
-def _unit(vectors: Array) -> Array:
+def unit(vectors: NDArray[Real]) -> NDArray[Real]:
+    """Return vectors [n, D] at length 1; one of zeros stays."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Array = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    return unit
+    at_one: NDArray[Real] = np.zeros_like(vectors)
+    np.divide(vectors, lengths, out=at_one, where=lengths > 0)
+    return at_one
 
 
 def _counts(reports: Sequence[Sequence[int]]) -> csr_matrix:

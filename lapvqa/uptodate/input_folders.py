@@ -104,10 +104,8 @@ def change(project: Project, name: str, *, places: Places, known: Listing | None
 
 def digest(rows: Iterable[Row]) -> str:
     """Return a hash of the rows, whatever their order."""
-    state = hashlib.sha256()
-    for path, size, mtime_ns in sorted(rows):
-        state.update(f"{path}\0{size}\0{mtime_ns}\n".encode())
-    return state.hexdigest()
+    lines = (f"{path}\0{size}\0{mtime_ns}\n" for path, size, mtime_ns in sorted(rows))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def count_changes(before: list[Row], now: list[Row]) -> str:

@@ -38,6 +38,7 @@ BUDGET_S = 30.0
 """How long a backlog may hold up the start or the end of a stage; the rest waits."""
 
 _AGAIN_S = 30.0
+_NOTE = "mlflow.note.content"
 
 
 def _one_at_a_time(method: Callable[P, R]) -> Callable[P, R]:
@@ -198,15 +199,17 @@ class Records:
         inputs: dict[str, str],
         metrics: dict[str, float],
         pictures: Path | None = None,
+        ended: float | None = None,
     ) -> None:
         """Close the child run: what was not streamed yet, then tags, inputs, final metrics.
 
-        ``pictures``: a folder whose files become artifacts of the run.
+        ``pictures``: a folder whose files become artifacts of the run. ``ended``: when the stage
+        ended, where that was earlier than this call.
         """
         record = self._stop(stage)
         if record is None:
             return
-        record.status, record.ended = status, time.time()
+        record.status, record.ended = status, ended or time.time()
         record.tags, record.inputs, record.metrics = {**record.tags, **tags}, inputs, metrics
         lines = self._project.record(record.stage)
         spool.keep(record, self._project.spool, lines=lines, pictures=pictures)
@@ -221,10 +224,12 @@ class Records:
             self._forget(record)
 
     @_one_at_a_time
-    def close(self, status: str, metrics: Mapping[str, float] = MappingProxyType({})) -> None:
+    def close(
+        self, status: str, metrics: Mapping[str, float] = MappingProxyType({}), note: str = ""
+    ) -> None:
         """Close the parent run, if there is one; without a stage that ran it is not kept.
 
-        ``metrics``: what it shows of the results.
+        ``metrics``: what it shows of the results; ``note``: its description, in Markdown.
         """
         if not self._pipeline.tags:
             return
@@ -234,6 +239,7 @@ class Records:
             return
         self._pipeline.status, self._pipeline.ended = status, time.time()
         self._pipeline.metrics = dict(metrics)
+        self._pipeline.tags |= {_NOTE: note} if note else {}
         spool.keep(self._pipeline, self._project.spool)
         self._reach()
         self._bring_in_waiting()

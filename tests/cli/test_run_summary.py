@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -47,6 +48,22 @@ def write_metrics(
         "differences": differences or {},
     }  # fmt: skip
     storage.write_json(project.result_dir(task) / "metrics.json", metrics)
+
+
+@pytest.mark.parametrize(
+    ("stage", "told"),
+    [(None, {"vqa", "ad"}), ("report", {"vqa", "ad"}), ("evaluate@ad", {"ad"}), ("ingest", set())],
+)
+def test_results_of_other_data_are_not_shown_after_one_stage(
+    project: Project, stage: str | None, told: set[str]
+) -> None:
+    for task in ("vqa", "ad"):
+        one = estimate(0.5, 0.4, 0.6)
+        write_metrics(project, task, "mean_auc", trained=one, untrained=one)
+    console = Console(width=140, record=True, file=io.StringIO())
+    run_summary.show(project, console, stage)
+    table = re.findall(r"^(vqa|ad) mean_auc", console.export_text(), re.MULTILINE)
+    assert set(table) == told
 
 
 def test_results_stand_beside_the_untrained_ones_with_intervals(project: Project) -> None:

@@ -167,6 +167,16 @@ def test_a_source_inside_the_project_is_taken_with_a_warning(project: Project) -
     assert load_machine(project).paths.source == "own"
 
 
+def test_a_source_beside_the_project_is_kept_whole(
+    project: Project, tmp_path_factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = archive(tmp_path_factory.mktemp("beside"))
+    monkeypatch.chdir(project.root)
+    given = Path("..") / beside.name
+    assert "inside the project" not in edit_settings.set_source(project, given)
+    assert load_machine(project).paths.source == str(beside)
+
+
 def test_reports_elsewhere_are_read_beside_the_archive(project: Project, tmp_path_factory) -> None:
     there = tmp_path_factory.mktemp("there")
     own, table = archive(there / "films"), there / "reports.csv"

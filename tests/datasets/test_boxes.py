@@ -63,7 +63,7 @@ def test_no_boxes():
 
 
 @given(drawn, st.randoms())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_order_of_rows_does_not_matter(found, random):
     first = fuse(*split(found), min_iou=0.4)
     shuffled = list(found)
@@ -75,7 +75,7 @@ def test_the_order_of_rows_does_not_matter(found, random):
 
 
 @given(drawn)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_reader_is_represented_and_nothing_grows(found):
     boxes, readers = split(found)
     fused = fuse(boxes, readers, min_iou=0.4)

@@ -45,7 +45,7 @@ def test_more_than_one_percent_unreadable_is_an_error_that_names_a_line():
 
 
 @given(st.lists(st.integers(0, 30), min_size=2, max_size=80), st.randoms())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_carving_is_by_patient_whatever_the_order(numbers: list[int], random) -> None:
     patients = [f"p{number}" for number in numbers]
     if len(set(patients)) < 2:

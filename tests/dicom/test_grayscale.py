@@ -70,7 +70,7 @@ def test_linear_window_is_the_example_of_the_standard() -> None:
     intercept=st.sampled_from([0.0, -1024.0, 7.5]),
     function=st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rescale_and_window_agree_with_pydicom(
     center: float, width: float, slope: float, intercept: float, function: str
 ) -> None:

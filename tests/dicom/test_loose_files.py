@@ -91,7 +91,7 @@ def test_compressed_pixels_without_a_transfer_syntax_are_not_guessed() -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_bytes_that_begin_like_a_data_set_are_none(rest: bytes) -> None:
     for begin in (b"\x08\0\x05\0", b"\x02\0\0\0", b"\0" * 128 + b"DICM\x08\0\x16\0"):
         with pytest.raises(DicomError):
@@ -185,7 +185,7 @@ def test_jpeg_ls_of_7_bits_that_is_cut_is_turned_away_at_once() -> None:
     arrays(np.uint8, st.tuples(st.integers(64, 90), st.integers(64, 90))),
     st.sampled_from(["grey", "colour"]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_picture_and_a_dicom_file_of_the_same_bytes_are_stored_alike(
     tmp_path_factory: pytest.TempPathFactory, cells: np.ndarray, kind: str
 ) -> None:

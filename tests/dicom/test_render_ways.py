@@ -45,7 +45,7 @@ def noisy_cells(rows: int, cols: int, seed: int) -> NDArray[np.uint16]:
     photometric=st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
     shape=st.sampled_from([None, "IDENTITY", "INVERSE"]),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_both_ways_agree_within_a_fiftieth_of_a_grey_before_rounding(
     coding: Coding, rows: int, cols: int, place: float, share: float, function: str,
     slope: float, intercept: float, photometric: str, shape: str | None,
@@ -78,7 +78,7 @@ def test_both_ways_agree_within_a_fiftieth_of_a_grey_before_rounding(
     slope=st.sampled_from([1.0, 2.5, -1.0]),
     photometric=st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_both_ways_agree_on_percentiles(
     bits: int, signed: bool, slope: float, photometric: str
 ) -> None:

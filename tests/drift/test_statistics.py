@@ -136,7 +136,7 @@ def test_the_classifier_tells_apart_by_other_patients_alone() -> None:
     assert found == pytest.approx(roc_auc_score(new, scores), abs=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(1, 40 * 86400), min_size=1, max_size=60), st.floats(0.05, 2))
 def test_looks_of_any_rhythm_spend_no_more_than_the_rate(gaps: list[float], rate: float) -> None:
     years = sum(gaps) / (365.25 * 86400)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 import shutil
@@ -131,6 +132,32 @@ def test_the_exported_folder_has_the_card_and_its_licence(
     refused = finished.lapvqa("export", str(tmp_path / "theirs"), check=False)
     assert refused.returncode == 2
     assert [path.name for path in (tmp_path / "theirs").iterdir()] == ["thesis.tex"]
+
+
+def test_the_page_of_the_first_hour_prints_what_a_person_gets(
+    finished: Scratch, repository: Path, tmp_path: Path
+) -> None:
+    """Its commands are run, but for those that run stages; what another model says is another."""
+    root = tmp_path / "lapvqa"
+    root.mkdir()
+    for path in finished.root.iterdir():
+        (root / path.name).symlink_to(path)
+    spec = importlib.util.spec_from_file_location("run_page", repository / "docs/run_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    run_page = sys.modules["run_page"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(run_page)
+    environment = {**finished.environment, "COLUMNS": run_page.WIDTH}
+    compared = []
+    for _, block in run_page.blocks((repository / "docs/first-hour.md").read_text()):
+        words = " ".join(command.text for command in block.commands)
+        if block.by_hand or "lapvqa run" in words or "lapvqa rejects" in words:
+            continue
+        ran = run_page.run(block, root, environment)
+        if "inspect" in words or "python" in words:
+            assert ran == block.commands
+            compared.append(words)
+    assert len(compared) == 3
 
 
 # The page

@@ -18,7 +18,7 @@ from lapvqa.project import Project
 KEY = "0123456789abcdef" * 2
 PATIENTS = 8
 GONE = "10000001"
-SENTENCE = "A heron of grey marble stands in the left lung"
+SENTENCE = "A heron of grey marble, d'après nature, stands in the left lung"
 
 
 def write_archive(folder: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import html
 import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -37,10 +39,12 @@ from lapvqa.erasure.impact import trainings_since
 from lapvqa.errors import BusyError, ConfigError, LapvqaError
 from lapvqa.identity import Keyring
 from lapvqa.images.shards import ShardStore, write_shard
+from lapvqa.inference.table import COLUMNS
 from lapvqa.lineage import index, ledger, merkle, recording, signing
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers
 from lapvqa.lineage.runs import Run
 from lapvqa.project import Project
+from lapvqa.report.examples import ArchivePictures
 from lapvqa.schemas import IMAGES, MEMBERS, MEMBERS_FILE, STUDIES
 
 PATIENT_KEY = Keyring(KEY.encode()).patient(GONE)
@@ -60,7 +64,10 @@ def canaries(project: Project) -> Canaries:
     own = [row for row in images if row["patient_key"] == PATIENT_KEY]
     assert len(own) == 2
     names = ("study_key", "image_key", "file_sha256", "pixels_sha256")
-    words = {PATIENT_KEY, GONE, SENTENCE, *(row[name] for row in own for name in names)}
+    words = {PATIENT_KEY, GONE, SENTENCE, json.dumps(SENTENCE)[1:-1], html.escape(SENTENCE)}
+    words |= {row[name] for row in own for name in names}
+    pictures = ArchivePictures(pa.Table.from_pylist(images, IMAGES), project)
+    words |= {one.data for one in pictures.of_images(row["image_key"] for row in own).values()}
     pixels = ShardStore(project.images_dir).read([own[0]["shard"]], [own[0]["row"]])
     return Canaries([word.encode() for word in words], pixels[0, 100].tobytes())
 
@@ -95,32 +102,54 @@ def plant(project: Project) -> Canaries:
     state, root = project.state, project.root
     predictions = pa.table({"sample": [row["study_key"], "another"],
                             "patient": [PATIENT_KEY, "f" * 16]})  # fmt: skip
-    for where in ("results/rrg", "evaluations/other/rrg"):
+    for where in ("results/rrg", "results/retrieval", "evaluations/other/rrg", "imports/0a/files"):
         (root / where).mkdir(parents=True)
         pq.write_table(predictions, root / where / "predictions.parquet")
     storage.write_bytes(project.report_page, b"<p>a page with a picture and no key</p>")
+    _plant_pictures(project, row)
     line = json.dumps({"report": f"{SENTENCE}."}) + '\n{"report": "of somebody else"}\n'
     for where in ("work/pretrain/0a/samples.jsonl", "logs/tokens.log", "records/rrg.jsonl",
                   "spool/1/rrg/lines.jsonl"):  # fmt: skip
         storage.write_bytes(state / where, line.encode())
+    for where in ("arrivals.jsonl", "whois.jsonl", "work/drift/reference.jsonl"):
+        storage.write_bytes(state / where, f'{{"study": "{row["study_key"]}"}}\n'.encode())
+    embedded = {"path": "a film", "sha256": row["file_sha256"], "feature": [0.5, 0.25]}
+    storage.write_table(root / "exports/embedded.parquet",
+                        pa.Table.from_pylist([embedded], COLUMNS), COLUMNS)  # fmt: skip
     chunk = state / "work/features/features/a/b/mean/chunk"
+    storage.write_bytes(chunk.with_name("of a killed run.npy"), b"features")
+    storage.write_bytes(chunk.with_name(".chunk.npy.1.tmp"), b"features")
     storage.write_json(chunk.with_suffix(".json"), {"digests": [row["pixels_sha256"]]})
     np.save(chunk.with_suffix(".npy"), np.zeros((1, 4), np.float32))
     np.savez_compressed(chunk.with_name("listed.npz"), digests=np.array([row["pixels_sha256"]]))
     storage.write_bytes(state / "mlartifacts/1/artifacts/note.txt.gz", gzip.compress(line.encode()))
     storage.write_bytes(state / "prefect/storage/result", row["image_key"].encode())
-    (root / "exports").mkdir()
     with zipfile.ZipFile(root / "exports/bundle.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("studies.json", line * 50)
     write_shard(root / "exports/images-0.arrow", ["another-name"], pixels)
     _plant_in_database(state / "mlflow.db", row["study_key"], wal=False)
-    _plant_in_database(state / "prefect/prefect.db", SENTENCE, wal=True)
+    _plant_in_database(state / "prefect/prefect.db", json.dumps(SENTENCE), wal=True)
     RowNumbers(project, PATIENT).number([PATIENT_KEY, "f" * 16])
     RowNumbers(project, STUDY).number([row["study_key"]])
     ledger.append(project, ledger.LOOK, {"note": f"asked for {row['image_key']}"})
     with index.opened(project):
         pass
     return hidden
+
+
+def _plant_pictures(project: Project, row: dict[str, Any]) -> None:
+    """Put a film of the patient where pictures of the page are copied to; and an old one's."""
+    images = storage.read_table(project.images, IMAGES, made_by="ingest")
+    picture = ArchivePictures(images, project).of_studies([row["study_key"]])[row["study_key"]]
+    assert picture is not None
+    shown = f'<svg><image href="{picture.address}"/></svg>'
+    state = project.state
+    for where in ("mlartifacts/1/artifacts/pictures/vqa.svg", "spool/1/report/pictures/vqa.svg"):
+        storage.write_bytes(state / where, shown.encode())
+    storage.write_bytes(project.root / "exports/page.html", html.escape(SENTENCE).encode())
+    old = re.sub(";film=[^;]*", "", shown)
+    storage.write_bytes(state / "mlartifacts/2/artifacts/pictures/rrg.svg", old.encode())
+    storage.write_bytes(state / "mlartifacts/2/artifacts/pictures/ad.svg", b'<svg film="other"/>')
 
 
 def _plant_in_database(path: Path, word: str, *, wal: bool) -> None:
@@ -147,11 +176,18 @@ def test_no_store_holds_anything_afterwards(apart: Project) -> None:
     opened = open_journal(there, GONE, "R1")
     before = look(there, opened)
     found = {f["item"] for one in before["searched"] for f in one["findings"]}
-    assert holding(apart.root, hidden) - {f"{f}-wal" for f in found} <= found, "the look sees all"
+    unnamed = {".lapvqa/mlartifacts/2/artifacts/pictures/rrg.svg"}  # of an older version's page
+    seen = found | unnamed | {f"{item}-wal" for item in found}
+    assert holding(apart.root, hidden) <= seen, "the look sees all"
+
+    is_tested = before["split"] == "test"
+    told = {one["task"]: one["head_may_have_learnt"] for one in before["metrics"]}
+    assert told == {"rrg": not is_tested, "retrieval": not is_tested}
 
     first = erase(there, opened, lambda _: None)
     assert first["state"].startswith("open"), "the archive still has the files, and lists them"
     assert left_of(apart, hidden) == LISTED
+    assert not any(path.is_file() for path in apart.work_dir("features").rglob("*"))
     shutil.rmtree(apart.root.parent / f"archive/files/p10/p{GONE}")
     last = erase(there, open_journal(there, GONE, "R1"), lambda _: None)
     assert last["state"] == "complete"

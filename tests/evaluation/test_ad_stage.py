@@ -322,6 +322,15 @@ def test_boxes_and_pixels_of_one_sample_belong_together(vindr, project, machine)
                 assert pixels[y0 + 3 : y1 - 3, x0 + 3 : x1 - 3].min() > 200
 
 
+def test_a_film_of_the_test_is_not_learnt_from(vindr, project, machine):
+    tested, copied = (next((vindr / split).glob("*.png")) for split in ("test", "train"))
+    copied.write_bytes(tested.read_bytes())
+    job = make_job(project, machine)
+    source = image_folder.open_folder("vindr", job)
+    data = ad_judge.open_data(ad_judge.read_vindr(vindr, source.files), source, job)
+    assert data.counts["left_out_film_of_test"] == 1
+
+
 def test_one_box_over_the_edge_stops_nothing(vindr, project, machine):
     path = vindr / "annotations" / "annotations_test.csv"
     rows = list(csv.reader(path.open()))

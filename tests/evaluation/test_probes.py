@@ -136,6 +136,18 @@ def test_one_broken_image_is_counted_and_left_out(
     assert metrics["num_samples"] == 31
 
 
+def test_a_film_of_the_test_under_another_patient_is_not_learnt_from(
+    chexpert_folder, params, project, machine, recorder
+):
+    tested = next(chexpert_folder.glob("valid/*/*/*.jpg"))
+    copied = next(chexpert_folder.glob("train/*/*/*.jpg"))
+    copied.write_bytes(tested.read_bytes())
+    run(CHEXPERT, params, make_job(project, machine, recorder))
+    protocol = results(project, "probe_chexpert")[0]["protocol"]
+    assert protocol["left_out_film_of_test"] == 1
+    assert protocol["unreadable_images"] == 0
+
+
 def test_many_missing_images_stop_before_any_is_decoded(
     nih14_folder, list_again, params, project, machine, recorder
 ):

@@ -58,6 +58,7 @@ class Archive:
         patient: str | None = None,
         report: str | None = None,
         decoded: str | None = None,
+        has_tokens: bool = True,
     ) -> str:
         """Add a study of one image, ``key``; the patient is new unless it is named."""
         patient = patient or f"patient of {key}"
@@ -73,7 +74,8 @@ class Archive:
         study = {**self.studies[0], **common, "report": report, "num_images": 1}
         self.images.append(image)
         self.studies.append(study)
-        self.tokens.append({**like, **common})
+        if has_tokens:
+            self.tokens.append({**like, **common})
         return key
 
     def move(self, patient: str, split: str) -> None:

@@ -29,7 +29,7 @@ def apart(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.unpackbits(ours ^ theirs).mean())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     ANY_FILM, st.floats(0.6, 1.6), st.floats(0.5, 1.5), st.floats(0, 0.2), st.integers(0, 255),
     st.booleans(),

@@ -59,6 +59,7 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> Leaky:
     moved = next(row for row in archive.images if row["image_key"] in asked)["patient_key"]
     other = next(row for row in test if row["patient_key"] != moved)
     archive.add("same film", archive.pixels(other))
+    archive.add("no report", archive.pixels(other), has_tokens=False)
     archive.add("his other film", archive.pixels(archive.of_split("train")[0]) // 2,
                 patient="patient of same film")  # fmt: skip
     archive.add("film of validate", archive.pixels(validate[0]))
@@ -95,6 +96,10 @@ def test_where_nothing_is_planted_nothing_is_excluded(sound: Project) -> None:
 
 def test_a_film_of_the_test_split_is_found_under_another_patient(leaky: Leaky) -> None:
     assert leaky.outcome.reasons("same film", "film of validate") == [("film", "archive")] * 2
+
+
+def test_a_film_without_a_report_is_found_too_since_a_probe_learns_from_it(leaky: Leaky) -> None:
+    assert leaky.outcome.reasons("no report") == [("film", "archive")]
 
 
 def test_the_other_films_of_that_patient_go_with_it(leaky: Leaky) -> None:
@@ -136,8 +141,8 @@ def test_a_report_under_another_name_is_found_and_a_template_is_not(leaky: Leaky
 
 def test_nothing_else_is_lost(leaky: Leaky) -> None:
     planted = {
-        "same film", "his other film", "film of validate", "film of nih", "validated on",
-        "other window", "cropped", "mirrored", "same report", "edited report",
+        "same film", "no report", "his other film", "film of validate", "film of nih",
+        "validated on", "other window", "cropped", "mirrored", "same report", "edited report",
     }  # fmt: skip
     moved = {r["image_key"] for r in leaky.archive.images if r["patient_key"] == leaky.moved}
     assert set(leaky.outcome.excluded) <= planted | moved

@@ -16,7 +16,7 @@ FILM = draw(0)
 GREY = st.integers(0, 255)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(GREY, st.floats(0.01, 0.3)), min_size=1, max_size=3))
 def test_borders_in_borders_are_cut_off(borders: list[tuple[int, float]]) -> None:
     picture = trim(FILM)

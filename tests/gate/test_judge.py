@@ -205,7 +205,7 @@ def test_looks_spend_until_the_gate_refuses_and_a_killed_one_is_spent(contest: C
     ]  # fmt: skip
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(0, 1000))
 def test_a_model_that_is_the_same_is_never_promoted(
     tmp_path_factory: pytest.TempPathFactory, seed: int

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -44,7 +44,6 @@ def trained(scores: list[float]) -> tuple[Counting, Fitted]:
     )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(SCORES)
 def test_the_last_of_the_best_finite_scores_is_kept(scores: list[float]) -> None:
     finite = [one for one in scores if math.isfinite(one)]

@@ -78,7 +78,7 @@ def test_the_longest_lanes_do_not_overflow() -> None:
 
 
 @given(rows=st.integers(760, 1400), cols=st.integers(760, 1400), data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_edges_of_a_rectangle_lie_exactly_where_the_mapping_says(
     rows: int, cols: int, data: st.DataObject
 ) -> None:
@@ -102,7 +102,7 @@ def test_edges_of_a_rectangle_lie_exactly_where_the_mapping_says(
 
 
 @given(rows=sides, cols=sides)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_last_six_pixels_and_the_surroundings_are_zero(rows: int, cols: int) -> None:
     if max(rows, cols) > 300 * min(rows, cols):
         return
@@ -117,7 +117,7 @@ def test_last_six_pixels_and_the_surroundings_are_zero(rows: int, cols: int) -> 
 
 
 @given(rows=sides, cols=sides, data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_boxes_return_to_where_they_came_from(rows: int, cols: int, data: st.DataObject) -> None:
     _, fit = fit_image(np.zeros((rows, cols), dtype=np.uint8))
     x = sorted(data.draw(st.floats(0, cols)) for _ in range(2))

@@ -48,7 +48,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=300)
+@settings(suppress_health_check=list(HealthCheck), max_examples=300)
 @given(st.one_of(damaged(), st.sampled_from(WHOLE), st.binary()))
 @example(b"")
 @example(b"garbage")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
 from lapvqa.ingest.archives.fhir import is_fhir, read_resources
 
@@ -110,13 +111,26 @@ def test_a_presented_form_in_a_binary_of_the_same_file(url: str) -> None:
         assert found.text.text == "Held."
 
 
-def test_a_binary_that_is_not_here_or_of_another_kind_is_no_text() -> None:
+def test_a_binary_that_is_not_here_or_of_another_kind_is_a_reject_that_says_so() -> None:
     one = report(presentedForm=[{"url": "Binary/b1"}])
-    for other in ({}, binary("x", id="b2"), {"resourceType": "Patient", "id": "b1"},
-                  binary("%PDF", contentType="application/pdf")):  # fmt: skip
+    elsewhere, others = "found an address of it", "found others"
+    for other, why in (
+        ({}, elsewhere), (binary("x", id="b2"), elsewhere),
+        ({"resourceType": "Patient", "id": "b1"}, elsewhere),
+        (binary("%PDF", contentType="application/pdf"), others),
+    ):  # fmt: skip
         bundle = {"resourceType": "Bundle", "entry": [{"resource": one}, {"resource": other}]}
         (found,) = read_resources(json.dumps(bundle).encode())
         assert found.text is None
+        assert found.refusal is not None
+        assert found.refusal.reason == Reason.REPORT_FORMAT
+        assert found.refusal.detail.endswith(why)
+    (empty,) = read_resources(json.dumps(report()).encode())
+    assert empty.refusal is not None
+    assert empty.refusal.reason == Reason.NOT_A_REPORT
+    concluded = report(presentedForm=[{"url": "Binary/b1"}], conclusion="No effusion.")
+    (taken,) = read_resources(json.dumps(concluded).encode())
+    assert taken.text is not None
 
 
 def test_ndjson_has_a_report_or_a_reason_for_each_line() -> None:

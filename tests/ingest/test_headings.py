@@ -25,3 +25,8 @@ def test_what_both_lists_know_is_the_same_section() -> None:
 @pytest.mark.parametrize("name", ["Diagnose", "Ergebnis", "Untersuchung", "Procedure", "Exam"])
 def test_columns_that_hold_no_report_name_no_section(name: str) -> None:
     assert heading_of(name) == ""
+
+
+def test_a_column_of_all_in_one_is_the_impression_as_the_header_of_a_text_is() -> None:
+    for name in ("Befund und Beurteilung", "Befund/Beurteilung", "Findings and Impression"):
+        assert heading_of(name) == "IMPRESSION"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_layouts import CHEXPERT, IMAGE, LATERAL, METADATA, REPORT, SPLIT, listed, matched, write
 
@@ -151,7 +151,7 @@ def test_an_unreadable_report_says_so(tmp_path: Path) -> None:
 numbers = st.integers(0, 999)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(
     studies=st.dictionaries(numbers, st.tuples(numbers, st.booleans()), min_size=1, max_size=8),
     nesting=st.sampled_from(["", NESTING]),

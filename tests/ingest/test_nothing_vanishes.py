@@ -225,9 +225,7 @@ ARCHIVES = st.dictionaries(
     st.tuples(KINDS, CONTENT),
     max_size=12,
 )
-SLOW = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+SLOW = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def make(folder: Path, content: dict[tuple[str, str], tuple[str, bytes]]) -> Path:

@@ -40,6 +40,8 @@ def test_an_archive_is_seen_as_the_stages_take_it(project: Project, settings: Se
     images = storage.read_table(project.images, schemas.IMAGES, made_by="ingest")
     taken = [file.result for file in preview.files if file.reason is None]
     assert preview.not_looked_at == 0
+    numbers = dict.fromkeys(file.study for file in preview.files if file.study)
+    assert list(numbers) == list(range(1, preview.num_studies + 1))
     for column in ("pixels_sha256", "file_sha256", "voi", "photometric"):
         stored = Counter(images[column].to_pylist())
         assert Counter(getattr(image, column) for image in taken) == stored, column

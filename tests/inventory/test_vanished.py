@@ -9,6 +9,7 @@ import pytest
 
 from lapvqa import inventory, storage, vanished
 from lapvqa.errors import EXIT_BAD_DATA, FilesGoneError
+from lapvqa.ingest.archives.found import as_table
 from lapvqa.job import Job
 from lapvqa.machine import Machine
 from lapvqa.project import Project
@@ -34,7 +35,7 @@ def job(tmp_path: Path) -> Job:
 def look(job: Job) -> None:
     """Look as the stage does, without the recognition of the archive's layout."""
     listed = {
-        name: (job.folders[name], inventory.list_folder(name, job.folders))
+        name: (job.folders[name], as_table(inventory.list_folder(name, job.folders)))
         for name in inventory.NAMES
     }
     vanished.require_present(job.project, listed, job.files_gone)

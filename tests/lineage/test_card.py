@@ -144,7 +144,7 @@ HOSTILE = st.text() | st.sampled_from(
 
 
 @given(st.dictionaries(HOSTILE, HOSTILE | st.integers() | st.booleans(), max_size=5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_whatever_stands_in_the_ledger_the_card_holds(values: dict[str, object]) -> None:
     weights = "models/7/encoder.safetensors"
     run = Run("export", 1.0, 2.0, params=values, counts=values, outs={weights: "m"})

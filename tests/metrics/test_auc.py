@@ -39,7 +39,7 @@ def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @given(problems())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_equal_to_scikit_learn_with_ties_and_weights(problem: tuple) -> None:
     targets, scores, weights = problem
     expected = roc_auc_score(targets, scores, sample_weight=weights)
@@ -122,7 +122,7 @@ def test_planted_signal_is_seen_and_permuting_it_is_seen_too() -> None:
 
 
 @given(problems())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_roc_curve_passes_through_scikit_learns_points(problem: tuple) -> None:
     targets, scores, _ = problem
     fpr, tpr, _ = sklearn_roc_curve(targets, scores, drop_intermediate=False)

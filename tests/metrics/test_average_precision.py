@@ -26,7 +26,7 @@ def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @given(problems())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_equal_to_scikit_learn_with_ties_and_weights(problem: tuple) -> None:
     targets, scores, weights = problem
     known = targets != UNKNOWN
@@ -36,7 +36,7 @@ def test_equal_to_scikit_learn_with_ties_and_weights(problem: tuple) -> None:
 
 
 @given(problems(), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_order_of_samples_does_not_matter(problem: tuple, random: object) -> None:
     targets, scores, weights = problem
     order = list(range(len(targets)))

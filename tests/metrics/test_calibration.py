@@ -30,7 +30,7 @@ def _arrays(rows: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, n
 
 
 @given(ROWS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_brier_equals_scikit_learn(rows: list) -> None:
     targets, scores, weights = _arrays(rows)
     expected = brier_score_loss(targets, scores, sample_weight=weights, pos_label=1)
@@ -38,7 +38,7 @@ def test_brier_equals_scikit_learn(rows: list) -> None:
 
 
 @given(ROWS, st.integers(2, 15))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_reliability_equals_scikit_learn(rows: list, num_bins: int) -> None:
     targets, scores, _ = _arrays(rows)
     # Scores off the edges: there the two libraries' floating edges may differ in the last bit.
@@ -50,7 +50,7 @@ def test_reliability_equals_scikit_learn(rows: list, num_bins: int) -> None:
 
 
 @given(ROWS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_ece_is_the_weighted_gap_of_the_reliability_curve(rows: list) -> None:
     targets, scores, _ = _arrays(rows)
     bins = [one for one in reliability(targets, scores) if one.num_samples]

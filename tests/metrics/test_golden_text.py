@@ -55,7 +55,7 @@ PAIRS = st.lists(st.tuples(TEXTS, TEXTS), min_size=2, max_size=8)
 
 
 @given(PAIRS, st.randoms(use_true_random=False))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_the_order_of_samples_does_not_matter(pairs: list, random: object) -> None:
     mixed = list(enumerate(pairs))
     random.shuffle(mixed)

@@ -25,7 +25,7 @@ def _mask(boxes: list[list[int]]) -> np.ndarray:
 
 
 @given(BOX, st.lists(BOX, min_size=1, max_size=5))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_overlaps_equal_painted_masks(box: list[int], others: list[list[int]]) -> None:
     own, theirs = _mask([box]), _mask(others)
     expected = (own & theirs).sum() / (own | theirs).sum()
@@ -74,7 +74,7 @@ def test_of_several_true_boxes_the_rule_decides() -> None:
 
 
 @given(st.lists(st.tuples(BOX, BOX), min_size=1, max_size=6), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_with_one_true_box_both_rules_agree_in_any_order(pairs: list, random: object) -> None:
     truth = [as_boxes(one) for one, _ in pairs]
     predicted = as_boxes([other for _, other in pairs]).astype(float)

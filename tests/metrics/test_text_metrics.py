@@ -23,7 +23,7 @@ def _bleu(references: list[list[str]], hypotheses: list[list[str]]) -> np.ndarra
     return corpus_bleu(bleu_counts(references, hypotheses), np.ones((1, len(references))))[0]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(PAIRS)
 def test_bleu_4_equals_sacrebleu(pairs: list[tuple[list[str], list[str]]]) -> None:
     # Where an order has no match coco-caption's constants leave a trace and sacrebleu gives 0:
@@ -99,7 +99,7 @@ def test_empty_outputs_lower_the_score_and_are_no_error() -> None:
     assert rouge_f1(["clear", ""], ["", ""]).tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(PAIRS, st.data())
 def test_weights_are_repetitions(
     pairs: list[tuple[list[str], list[str]]], data: st.DataObject
@@ -117,7 +117,7 @@ def test_weights_are_repetitions(
     assert weighted[1] == pytest.approx(_bleu(references, hypotheses), rel=1e-9, abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(PAIRS)
 def test_rouge_is_that_of_its_library(pairs: list[tuple[list[str], list[str]]]) -> None:
     references, hypotheses = (

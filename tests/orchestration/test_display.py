@@ -59,9 +59,17 @@ def test_a_log_file_has_sparse_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SPARSE_S", 0.0)
     lines = shown(None, ENTRY)
     assert lines[1].startswith(
-        "evaluate@probe_chexpert: 80/320 images, 4.1/s, ETA 1 min 1 s loss 2.83"
+        "evaluate@probe_chexpert: 80/320 images, 4.1/s, ETA 1 min 1 s, loss 2.83"
     )
     assert lines[2] == "evaluate@probe_chexpert: ran after 1 min 20 s"
+
+
+def test_of_speed_and_end_nothing_is_said_while_nobody_knows_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_SPARSE_S", 0.0)
+    entry = ENTRY | {"done": 1, "rate": 0.0, "eta_s": None, "note": "trained"}
+    assert shown(None, entry)[1] == "evaluate@probe_chexpert: 1/320 images, trained"
 
 
 def test_what_was_not_computed_did_not_run() -> None:

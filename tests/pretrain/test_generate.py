@@ -113,7 +113,7 @@ def test_logits_are_those_of_transformers() -> None:
 
 @pytest.mark.parametrize(("beams", "penalty"), [(1, 1.0), (3, 1.0), (4, 2.0)])
 @given(data=st.data())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_rows_do_not_influence_each_other(beams: int, penalty: float, data: st.DataObject) -> None:
     seed = data.draw(st.integers(0, 100))
     decoder, visual = make_decoder(seed), make_visual(seed, batch=12)

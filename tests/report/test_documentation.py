@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from flows.cli import app
 from lapvqa.stage import STAGES
@@ -86,6 +87,26 @@ def test_commands_and_stages_named_in_the_text_exist(repository: Path) -> None:
         stages = re.findall(r"\bevaluate@\w+", text)
         unknown += [f"{page.name}: {name}" for name in stages if name not in STAGES]
     assert not unknown
+
+
+def test_options_named_in_the_text_exist(repository: Path) -> None:
+    """Of commands in blocks and in backticks."""
+    shown = re.compile(r"(?:`|^ {4}(?:\$ )?)lapvqa ([a-z][^`\n#|;]*)", re.MULTILINE)
+    unknown, seen, program = [], 0, get_command(app)
+    for page in _pages(repository):
+        for told in shown.findall(page.read_text()):
+            words, command = told.split(), program
+            while words and words[0] in getattr(command, "commands", {}):
+                command = command.commands[words.pop(0)]
+            # `lineage TARGET` is one of its own commands, and does not say so.
+            meant = [command, *getattr(command, "commands", {}).values()]
+            given = [option for one in meant for option in one.params]
+            known = {name for option in given for name in (*option.opts, *option.secondary_opts)}
+            options = {word.split("=")[0].strip(",.)") for word in words if word[:2] == "--"}
+            unknown += [f"{page.name}: {told}" for _ in options - known - {"--help"}]
+            seen += len(options)
+    assert unknown == []
+    assert seen > 100
 
 
 def test_every_direct_dependency_has_its_reason(repository: Path) -> None:

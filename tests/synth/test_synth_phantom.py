@@ -72,7 +72,7 @@ def inside(shape: tuple[int, ...], boxes) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("side", SIDES)
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=8, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(seed=st.integers(0, 10_000), grade=st.floats(0.02, 0.98))
 def test_what_a_finding_changes_lies_in_its_boxes(kind, side, seed, grade):
     changed, boxes = change(seed, finding(kind, seed, grade, side))

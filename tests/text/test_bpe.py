@@ -101,14 +101,14 @@ def test_known_ids() -> None:
     assert encoding().eot_token == EOT
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(TEXT)
 def test_ids_equal_those_of_transformers(independent: GPT2Tokenizer, text: str) -> None:
     theirs = independent(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert encoding().encode_ordinary(text) == theirs
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(TEXT)
 def test_ids_give_the_text_back(text: str) -> None:
     assert encoding().decode(encoding().encode_ordinary(text)) == text
@@ -177,7 +177,7 @@ def _rows(encoded: Encoded) -> list[list[int]]:
     return [encoded.ids[a:b].tolist() for a, b in zip(ends, ends[1:], strict=False)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(TEXT, max_size=8), st.sampled_from([4, 9, 2048]))
 def test_rows_are_the_ids_between_two_ends_cut_to_the_length(
     texts: list[str], max_length: int

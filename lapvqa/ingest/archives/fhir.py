@@ -165,18 +165,31 @@ def _text(report: Resource) -> ReportText:
     stated = str(report.get("status", ""))
     if stated in _WITHDRAWN:
         raise Withdrawn(f"its status is {stated}", _written(report))
-    text, form, encoding = _presented(_list(report, "presentedForm"))
+    forms = _list(report, "presentedForm")
+    text, form, encoding = _presented(forms)
     if not text and report.get("conclusion"):
         text = compose([("IMPRESSION", str(report["conclusion"]))])
     narrative = report.get("text")
     if not text and isinstance(narrative, dict) and narrative.get("status") != "generated":
         text = html_to_text(str(narrative.get("div", "")))
     if not any(char.isalnum() for char in text):
-        raise DicomError(
-            Reason.NOT_A_REPORT, "expected presentedForm as text, or a conclusion, found neither"
-        )
+        raise _without_text(forms)
     digest = hashlib.sha256(text.encode()).hexdigest()
     return ReportText(text, digest, encoding, form, _STATUS.get(stated, ""), _written(report))
+
+
+def _without_text(forms: Sequence[Resource]) -> DicomError:
+    """Return why a report has no text: it lies elsewhere, is a document, or there is none."""
+    if any(form.get("url") and not form.get("data") for form in forms):
+        found = "the text in the report or in a Binary of the same file, found an address of it"
+        return DicomError(Reason.REPORT_FORMAT, f"expected {found}")
+    if any(form.get("data") for form in forms):
+        return DicomError(
+            Reason.REPORT_FORMAT, "expected presentedForm as text, RTF or HTML, found others"
+        )
+    return DicomError(
+        Reason.NOT_A_REPORT, "expected presentedForm as text, or a conclusion, found neither"
+    )
 
 
 def _presented(attachments: Sequence[Resource]) -> tuple[str, str, str]:

@@ -120,13 +120,13 @@ def find_files(
 ) -> Files:
     """Sort out ``entries`` (the inventory's rows) and the members of the zips among them."""
     seen = Seen() if seen is None else seen
-    listed = _sorted_out(folder, _as_table(entries), seen)
+    listed = _sorted_out(folder, as_table(entries), seen)
     packed = listed.filter(is_one_of(listed["kind"], [kinds.ZIP])).select(INVENTORY.names)
     if not len(packed):
         return Files(in_order(listed), {})
     expanded = members.expand(folder, list(_entries(packed)))
     faults = dict(expanded.faults)
-    inner = _sorted_out(folder, _as_table(expanded.entries), seen, faults.keys())
+    inner = _sorted_out(folder, as_table(expanded.entries), seen, faults.keys())
     nested = inner.filter(is_one_of(inner["kind"], [kinds.ZIP]))["path"].to_pylist()
     faults |= dict.fromkeys(nested, "expected files in a zip, found another zip")
     every = pa.concat_tables([listed, inner])
@@ -150,7 +150,8 @@ def _sorted_out(
     return listed.append_column("kind", pa.array(found, pa.string()))
 
 
-def _as_table(entries: pa.Table | Iterable[Entry]) -> pa.Table:
+def as_table(entries: pa.Table | Iterable[Entry]) -> pa.Table:
+    """Return the rows of an inventory as a table."""
     if isinstance(entries, pa.Table):
         return entries.cast(INVENTORY).replace_schema_metadata(None)
     columns = list(zip(*entries, strict=True)) or [(), (), ()]

@@ -24,8 +24,9 @@ _WORDS = {
         "impression", "impressions", "conclusion", "conclusions", "beurteilung",
         "zusammenfassung", "impresion", "conclusiones", "impressao", "conclusao", "conclusioni",
         "conclusie", "opinion", "诊断", "診斷", "診断", "印象", "结论", "結論", "影像诊断",
-        "影像診斷",
-        "诊断意见", "诊断结论", "印象診断", "결론", "판독결론", "заключение",
+        "影像診斷", "诊断意见", "诊断结论", "印象診断", "결론", "판독결론", "заключение",
+        # Both in one, which the tables of params/reports count as this too.
+        "findingsandimpression", "befundundbeurteilung", "befundbeurteilung",
     ),
     "INDICATION": (
         "indication", "indications", "reasonforexam", "reasonforexamination", "reasonforstudy",

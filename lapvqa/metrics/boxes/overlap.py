@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lapvqa.metrics.bootstrap import Array
+if TYPE_CHECKING:  # readers of boxes need no intervals, and neither does the firewall
+    from lapvqa.metrics.bootstrap import Array
 
 
 def as_boxes(boxes: ArrayLike) -> Array:
