@@ -283,11 +283,11 @@ def _look_at_report(path: Path, files: Files, settings: Settings, limit: int) ->
     name = shown(path.name)
     stated = settings.machine.reports.model_copy(update={"table": None})
     sources = TreeReports(path.parent, [name], stated)
-    entries = list(sources.entries) or [entry.path for entry in sources.look_into(sources.texts)]
+    entries = sources.entries.paths or sources.look_into(sources.texts).paths
     found = entries or [*sources.texts, *sources.rich_texts]
     refused = {
         entry.path: (entry.path, entry.refusal.reason, entry.refusal.detail)
-        for entry in sources.entries.values()
+        for entry in sources.entries
         if entry.refusal is not None
     }
     policy = settings.params.ingest.deid.reports

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from rich.console import Console
 
@@ -27,6 +27,9 @@ from tasks.display import Display, StageOutcome
 from tasks.dvc_repository import StageNode, mend_cut_files
 from tasks.mlflow_records.records import Records
 from tasks.prefect_calls import kept, through
+
+if TYPE_CHECKING:
+    from tasks.work import Work
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,6 +69,8 @@ class Session:
 
     settled: bool = False
     """MLflow was asked to register the encoder."""
+    work: Work | None = None
+    """What the tasks of the run follow, once it has begun."""
 
 
 _current: ContextVar[Session | None] = ContextVar("lapvqa_session", default=None)

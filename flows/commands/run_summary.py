@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from lapvqa import storage
 from lapvqa.machine import Machine, load_machine
 from lapvqa.project import Project
 from lapvqa.recorder import counted
@@ -137,9 +138,7 @@ def show_places(project: Project, console: Console) -> None:
 
 def rejects(path: Path) -> Counter[tuple[str, str]]:
     """Return how many rejects a table holds by (kind, reason)."""
-    import pyarrow.parquet as pq
-
-    columns = pq.read_table(path, columns=["kind", "reason"]).to_pydict()
+    columns = storage.read_columns(path, ["kind", "reason"]).to_pydict()
     return Counter(zip(columns["kind"], columns["reason"], strict=True))
 
 

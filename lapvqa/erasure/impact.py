@@ -31,7 +31,7 @@ def rows_of(project: Project, patient: str) -> dict[str, int]:
     counts = {}
     for name, path in tables.items():
         files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        own = (pq.read_table(file, columns=["patient_key"], partitioning=None)["patient_key"]
+        own = (storage.read_columns(file, ["patient_key"])["patient_key"]
                for file in files if file.exists())  # fmt: skip
         counts[name] = sum(int(is_one_of(column, [patient]).sum()) for column in own)
     return counts
@@ -155,7 +155,7 @@ def affected_metrics(project: Project, patient: str, split: str | None) -> list[
             path = project.result_dir(task) / name
             if not path.exists():
                 continue
-            table = pq.read_table(path, columns=["patient", "sample"], partitioning=None)
+            table = storage.read_columns(path, ["patient", "sample"])
             own = table.filter(pa.array(is_one_of(table["patient"], [patient])))
             samples += len(set(own["sample"].to_pylist()))
         learns = split in (TRAIN, VALIDATE) and find(task).tests_archive

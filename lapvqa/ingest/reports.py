@@ -23,7 +23,7 @@ from lapvqa import code, storage
 from lapvqa.dicom.reasons import TRANSIENT, Reason
 from lapvqa.errors import DicomError, SchemaError
 from lapvqa.ingest.archives.found import Files
-from lapvqa.ingest.archives.protocol import Archive, ReportText, written_of
+from lapvqa.ingest.archives.protocol import Archive, ReportText, stamps_of, written_of
 from lapvqa.ingest.columns import (
     Column,
     counted,
@@ -39,6 +39,7 @@ from lapvqa.ingest.columns import (
 from lapvqa.ingest.plan import known_line
 from lapvqa.ingest.result_store import open_folder
 from lapvqa.recorder import Recorder
+from lapvqa.schemas import INVENTORY
 from lapvqa.text import phi
 
 Policy = Literal["flag", "reject"]
@@ -159,11 +160,12 @@ def _stamps(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], pa.Array]:
     """Return size and stamp of each report, and why it has none.
 
-    Of a file the inventory has asked already; rows and members are asked for in their archive.
+    Of a file the inventory has asked already, of reports that a layout remembers the layout; other
+    rows and members are asked for in their archive.
     """
-    rows = positions(paths, files.listed["path"])
-    facts = files.listed.select(["size", "mtime_ns"])
-    size, stamp = (np.append(whole(column).to_numpy(), 0)[rows] for column in facts.columns)
+    facts = pa.concat_tables([files.listed.select(INVENTORY.names), stamps_of(archive)])
+    rows = positions(paths, facts["path"])
+    size, stamp = (np.append(whole(facts[n]).to_numpy(), 0)[rows] for n in ("size", "mtime_ns"))
     faults = np.full(len(rows), None, object)
     not_listed = np.flatnonzero(rows < 0)
     asked = paths.take(pa.array(not_listed)).to_pylist()

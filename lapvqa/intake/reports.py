@@ -101,13 +101,13 @@ def _reports_in(folder: Path, path: str, stated: ReportSources) -> Iterator[_Fou
     """Yield the reports of a file, as ingest will find them in the archive."""
     reports = TreeReports(folder, [path], stated.model_copy(update={"table": None}))
     try:
-        entries = [*reports.entries.values()]
+        entries = [*reports.entries]
     except SourceError:  # local.yaml names columns, and this is no table with them
         reports = TreeReports(folder, [path], ReportSources(encoding=stated.encoding))
-        entries = [*reports.entries.values()]
+        entries = [*reports.entries]
     is_text = bool(reports.texts or reports.rich_texts)
     if not entries and reports.texts:
-        entries = reports.look_into(reports.texts)
+        entries = [*reports.look_into(reports.texts)]
     for entry in entries:
         names = entry.names if isinstance(entry.names, Names) else Names()
         if entry.place or entry.refusal is None:  # else the file cannot be read at all

@@ -13,10 +13,6 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.identity import find_key
@@ -235,9 +231,11 @@ def _file_facts(project: Project, name: str) -> dict[str, Any]:
 
 
 def _table_facts(path: Path) -> dict[str, Any]:
+    import pyarrow.parquet as pq  # here: most of what uses this module has nothing to read
+
     try:
         footer = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError):
+    except (ValueError, OSError):
         return {}
     columns = {field.name: str(field.type) for field in footer.schema_arrow}
     return {"rows": footer.metadata.num_rows, "schema": digest(columns)}
@@ -263,6 +261,8 @@ def _root_of(project: Project, path: Path) -> dict[str, Any]:
 
 def _trained_on(project: Project, path: str, run_id: str) -> dict[str, Any]:
     """Return whom a training sampled, by row number: role -> patients, studies by times sampled."""
+    import pyarrow.compute as pc
+
     table = storage.read_table(project.root / path, MEMBERS, made_by="pretrain")
     patients, studies = RowNumbers(project, PATIENT), RowNumbers(project, STUDY)
     roles = {}

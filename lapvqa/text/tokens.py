@@ -255,7 +255,7 @@ def _require_training_text(
     tokenised = 0
     for chunk in chunks:
         if chunk.shard is not None:
-            splits = pq.read_table(chunk.shard, columns=["split"])["split"].to_pylist()
+            splits = storage.read_columns(chunk.shard, ["split"])["split"].to_pylist()
             if "train" in splits:
                 return
             tokenised += len(splits)

@@ -199,15 +199,17 @@ class Records:
         inputs: dict[str, str],
         metrics: dict[str, float],
         pictures: Path | None = None,
+        ended: float | None = None,
     ) -> None:
         """Close the child run: what was not streamed yet, then tags, inputs, final metrics.
 
-        ``pictures``: a folder whose files become artifacts of the run.
+        ``pictures``: a folder whose files become artifacts of the run. ``ended``: when the stage
+        ended, where that was earlier than this call.
         """
         record = self._stop(stage)
         if record is None:
             return
-        record.status, record.ended = status, time.time()
+        record.status, record.ended = status, ended or time.time()
         record.tags, record.inputs, record.metrics = {**record.tags, **tags}, inputs, metrics
         lines = self._project.record(record.stage)
         spool.keep(record, self._project.spool, lines=lines, pictures=pictures)

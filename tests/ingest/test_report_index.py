@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -21,8 +22,9 @@ from test_ingest import digests, image, run, said, write_tree
 from lapvqa.dicom.reasons import Reason
 from lapvqa.ingest.archives import report_sources
 from lapvqa.ingest.archives.messages import Hashes, Keys, Names
-from lapvqa.ingest.archives.protocol import Refusal
-from lapvqa.ingest.archives.report_index import Content, Entry, ReportIndex
+from lapvqa.ingest.archives.protocol import KnownStudies, Refusal
+from lapvqa.ingest.archives.report_index import Content, Entries, Entry, ReportIndex
+from lapvqa.ingest.archives.tree import _Index, claims_of
 from lapvqa.project import Project
 
 
@@ -65,9 +67,51 @@ def test_an_index_gives_back_what_it_was_told(
         assert all(isinstance(entry.names, Keys) for entry in contents[path].entries)
     index.save()
     again = ReportIndex(file, HASHES, stamps)
-    assert {path: again.recall(path) for path in told} == contents
+    for path, content in contents.items():
+        recalled = again.recall(path)
+        assert recalled is not None
+        assert recalled._replace(entries=[*recalled.entries]) == content
     changed = ReportIndex(file, HASHES, {path: (size, 7) for path, (size, _) in stamps.items()})
     assert all(changed.recall(path) is None or stamps[path][1] == 7 for path in told)
+
+
+STUDIES = [f"S{number}" for number in range(4)]
+FEW = st.lists(st.sampled_from(["S0", "S1", "n1", "N1", "n2", "n3", "P0"]), max_size=2).map(tuple)
+ONE = st.lists(st.sampled_from(["n1", "n2", "n3", "n9"]), max_size=1).map(tuple)
+KNOWN = KnownStudies(
+    images={hashed(study): [f"{study}/a.dcm"] for study in STUDIES},
+    by_accession={hashed("n1"): hashed("S0"), hashed("n2"): None, hashed("n3"): hashed("S3")},
+    by_instance={hashed("n1"): hashed("S1")},
+    patients={hashed("S0"): hashed("P0"), hashed("S1"): hashed("P1")},
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(st.lists(st.tuples(st.builds(Names, FEW, FEW | ONE, ONE, st.just(()), FEW | ONE),
+                          REFUSAL | st.none()), min_size=1, max_size=6))  # fmt: skip
+def test_what_is_remembered_claims_all_at_once_what_it_claims_one_by_one(
+    tmp_path: Path, told: list[tuple[Names, Refusal | None]]
+) -> None:
+    file = tmp_path / "report-index-0.parquet"
+    file.unlink(missing_ok=True)
+    index = ReportIndex(file, HASHES, {"r.csv": (1, 2)})
+    sources = itertools.cycle(["table", "hl7", "fhir"])
+    entries = [
+        Entry(f"r.csv#{n}", "r.csv", (n,), next(sources), names, (n, n), refusal)
+        for n, (names, refusal) in enumerate(told)
+    ]
+    read = index.add("r.csv", Content(entries, "table"))
+    index.save()
+    kept = ReportIndex(file, HASHES, {"r.csv": (1, 2)}).recall("r.csv")
+    assert kept is not None
+    found = []
+    for content in (read, kept):
+        refused: dict[str, Refusal] = {}
+        plain, claims = claims_of(Entries([content.entries]), _Index(KNOWN), refused)
+        rows = {tuple(row.values()) for row in plain.to_pylist()}
+        rows |= {(study, match.rank, match.path, match.rule) for match, study in claims}
+        found.append((rows, refused, len(plain) + len(claims)))
+    assert found[0] == found[1]
 
 
 def delivery() -> dict[str, bytes | str]:

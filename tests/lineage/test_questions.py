@@ -358,7 +358,9 @@ def test_an_object_of_the_cache_that_is_spoilt_too_is_named(
     with file.open("r+b") as handle:
         handle.write(b"over")
     assert main(["lineage", "verify"]) == EXIT_BAD_DATA
-    assert f"first delete {place} (" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "`lapvqa run` makes it again" in said
+    assert f"delete {place};" in said
     place.unlink()
     place.write_bytes(b"whole, of another run")
     assert verify(told.project).spoilt == (str(place),)

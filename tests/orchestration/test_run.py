@@ -262,6 +262,44 @@ def test_a_stage_asked_for_brings_what_it_stands_on_up_to_date(copied: Toy) -> N
     assert run.result["stages"] == dict.fromkeys(("inventory", "ingest", "tokens"), "ran")
 
 
+def test_what_is_above_came_back_as_it_was(copied: Toy) -> None:
+    """Then no `dvc repro` is started for what stands on it, and dvc.lock is that of `dvc repro`."""
+    logs = {name: copied.project.log(name) for name in ("tokens", "pretrain")}
+    before = {name: path.stat().st_mtime_ns for name, path in logs.items()}
+    (copied.root / "data" / "studies.parquet").unlink()
+    run = copied.run("pretrain")
+    done = ("inventory", "ingest", "tokens", "pretrain")
+    assert run.result["stages"] == dict.fromkeys(done, "up to date")
+    assert run.result["reasons"]["ingest"] == "restored from DVC's cache"
+    assert "pretrain: starts" in run.text
+    assert {name: path.stat().st_mtime_ns for name, path in logs.items()} == before
+    own = copied.lock
+    copied.command("dvc", "repro")
+    assert copied.lock == own
+
+
+def test_what_was_written_over_through_a_hard_link_is_computed_again(copied: Toy) -> None:
+    """DVC's cache has the same wrong bytes, which DVC would bring back; it keeps the right ones."""
+    copied.command("dvc", "config", "cache.type", "hardlink")
+    copied.command("dvc", "checkout", "--relink")
+    cache = copied.root / ".dvc" / "cache" / "files" / "md5"
+    md5s = locked(copied.project)["export"].outs
+    weights = "models/captioning/encoder.safetensors"
+    spoilt = cache / md5s[weights][:2] / md5s[weights][2:]
+    good = {path: path.stat().st_ino for path in cache.rglob("*") if path.is_file()}
+    right = spoilt.read_bytes()
+    (copied.root / weights).chmod(0o644)
+    with (copied.root / weights).open("r+b") as handle:
+        handle.write(b"wrong")
+    assert spoilt.read_bytes().startswith(b"wrong"), "one file by two names"
+    run = copied.run("export")
+    assert run.result["stages"]["export"] == "ran", run.text
+    assert f"export: DVC's cache held other bytes of {weights} than it says" in run.text
+    assert (copied.root / weights).read_bytes() == right == spoilt.read_bytes()
+    kept = {path: path.stat().st_ino for path in good if path != spoilt}
+    assert kept == {path: number for path, number in good.items() if path != spoilt}
+
+
 def test_an_unknown_stage_names_the_nearest(toy: Toy) -> None:
     with pytest.raises(ConfigError, match="there is no stage 'token'") as caught:
         run_pipeline(toy.root, stage="token")
@@ -270,7 +308,7 @@ def test_an_unknown_stage_names_the_nearest(toy: Toy) -> None:
 
 def test_a_stage_without_its_inputs_names_the_stage_that_makes_them(copied: Toy) -> None:
     from tasks.dvc_repository import load_graph
-    from tasks.prefect_tasks import require_inputs
+    from tasks.work import require_inputs
 
     graph = {node.name: node for node in load_graph(copied.root)}
     require_inputs(copied.root, graph["pretrain"], graph)

@@ -13,6 +13,7 @@ Files, in the order in which data meets them:
     arrived.py        where a report that has arrived lies, and when it came
     report_sources.py where the reports of such a tree are: texts, tables, messages
     report_index.py   what was found in files with several reports, remembered
+    claims.py         which studies remembered reports name, all at once
     report_files.py   reports that are loose files, or members of a zip or tar
     report_table.py   a table (CSV, TSV, Parquet) with a report in each row
     messages.py       one report of a file that holds several

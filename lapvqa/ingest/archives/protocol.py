@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError
 from lapvqa.identity import Ids
-from lapvqa.schemas import CHEXPERT_LABELS, LABELS
+from lapvqa.schemas import CHEXPERT_LABELS, INVENTORY, LABELS
 
 Value = TypeVar("Value")
 IDS = pa.schema([(name, pa.string()) for name in Ids._fields])
@@ -26,6 +26,7 @@ LABELLED = pa.schema(
 )
 """The archive's own labels: study id, and 1 positive, 0 negative, -1 uncertain, null no word."""
 NO_LABELS = LABELLED.empty_table()
+NO_STAMPS = INVENTORY.empty_table().replace_schema_metadata(None)
 PEOPLE = pa.schema(
     [("patient", pa.string()), ("sex", pa.string()), ("age", pa.int32()), ("year", pa.int32())]
 )
@@ -50,6 +51,15 @@ def ids_of(archive: Archive, paths: pa.Array) -> tuple[pa.Table, NDArray[np.bool
     at_once: Callable[[pa.Array], tuple[pa.Table, NDArray[np.bool_]]] | None
     at_once = getattr(archive, "all_ids", None)
     return one_by_one(archive.ids, paths) if at_once is None else at_once(paths)
+
+
+def stamps_of(archive: Archive) -> pa.Table:
+    """Return path, size and stamp of reports within files, as far as a layout remembers them.
+
+    A layout that does has a property ``stamps``, which says what ``report_stamp`` would.
+    """
+    known: pa.Table = getattr(archive, "stamps", NO_STAMPS)
+    return known
 
 
 def one_by_one(

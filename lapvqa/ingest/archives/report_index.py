@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lapvqa import storage
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import MissingArtifactError, SchemaError
 from lapvqa.ingest.archives.messages import Hashes, Keys, Names
 from lapvqa.ingest.archives.protocol import Refusal
+from lapvqa.ingest.columns import taken, unordered
 
-_INDEX = pa.schema(
+INDEX = pa.schema(
     [
         pa.field("file", pa.string(), nullable=False),
         pa.field("size", pa.int64(), nullable=False),
@@ -39,7 +43,8 @@ _INDEX = pa.schema(
     ]
 )
 """A row for each report; one without ``path`` for a file that holds none, and why (``detail``)."""
-_BETWEEN, _WITHIN = "\x1f", "\x1e"
+BETWEEN, WITHIN = "\x1f", "\x1e"
+"""What separates several names of a kind in the index, and several keys of one name."""
 Stamp = tuple[int, int]
 
 
@@ -57,10 +62,69 @@ class Entry(NamedTuple):
     refusal: Refusal | None
 
 
+class Kept(Collection[Entry]):
+    """Entries as the index keeps them: rows, of which entries are made when somebody asks."""
+
+    def __init__(self, table: pa.Table, start: int, length: int) -> None:
+        self.table, self.start, self.length = table, start, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Entry]:
+        return entries_of(self.table.slice(self.start, self.length))
+
+    def __contains__(self, entry: object) -> bool:
+        return any(entry == one for one in self)
+
+
+def gathered(kept: Sequence[Kept]) -> pa.Table:
+    """Return the rows of all of them, which one index keeps."""
+    if not kept:
+        return INDEX.empty_table()
+    spans = [np.arange(own.start, own.start + own.length) for own in kept]
+    return taken(kept[0].table, np.concatenate(spans))
+
+
+class Entries:
+    """The reports of many files: rows of those that are known, entries of those just read."""
+
+    def __init__(self, parts: Sequence[Collection[Entry]]) -> None:
+        self.parts = parts
+        self.kept = gathered([own for own in parts if isinstance(own, Kept)])
+        read = (entry for own in parts if not isinstance(own, Kept) for entry in own)
+        self.read = {entry.path: entry for entry in read}
+
+    def __iter__(self) -> Iterator[Entry]:
+        yield from entries_of(self.kept)
+        yield from self.read.values()
+
+    def get(self, path: str) -> Entry | None:
+        """Return the report of this path, if it is one of them."""
+        row = self._rows.get(path)
+        if row is None:
+            return self.read.get(path)
+        return next(entries_of(self.kept.slice(row, 1)))
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {path: row for row, path in enumerate(self.kept["path"].to_pylist())}
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of all of them."""
+        return [*self.kept["path"].to_pylist(), *self.read]
+
+    @property
+    def files(self) -> set[str]:
+        """The files in which they lie."""
+        return {*pc.unique(self.kept["file"]).to_pylist()} | {e.file for e in self.read.values()}
+
+
 class Content(NamedTuple):
     """What was found in a file."""
 
-    entries: Sequence[Entry]
+    entries: Collection[Entry]
     source: str
     """Empty: no file of reports."""
     not_read: str = ""
@@ -111,10 +175,16 @@ class ReportIndex:
         for old in self._file.parent.glob("report-index-*.parquet"):
             if old != self._file:
                 old.unlink()
-        rows = [row for path, known in self._used.items() for row in _rows(path, *known)]
-        columns = list(zip(*rows, strict=True)) or [()] * len(_INDEX)
-        arrays = list(map(pa.array, columns, _INDEX.types))
-        storage.write_table(self._file, pa.table(arrays, schema=_INDEX), _INDEX)
+        kept = [c.entries for _, c in self._used.values() if isinstance(c.entries, Kept)]
+        rows = [
+            row
+            for path, known in self._used.items()
+            if not isinstance(known[1].entries, Kept)
+            for row in _rows(path, *known)
+        ]
+        columns = list(zip(*rows, strict=True)) or [()] * len(INDEX)
+        new = pa.table(list(map(pa.array, columns, INDEX.types)), schema=INDEX)
+        storage.write_table(self._file, pa.concat_tables([gathered(kept), new]), INDEX)
         self._known, self._is_new = dict(self._used), False
 
 
@@ -133,7 +203,7 @@ def _rows(path: str, stamp: Stamp, content: Content) -> Iterable[tuple[object, .
         why = (refusal.reason.value, refusal.detail, refusal.written) if refusal else (None,) * 3
         assert isinstance(entry.names, Keys)
         keys = (
-            _BETWEEN.join(_WITHIN.join(one) if isinstance(one, tuple) else one for one in own)
+            BETWEEN.join(WITHIN.join(one) if isinstance(one, tuple) else one for one in own)
             if own
             else None
             for own in entry.names
@@ -143,26 +213,30 @@ def _rows(path: str, stamp: Stamp, content: Content) -> Iterable[tuple[object, .
 
 def _load(file: Path) -> dict[str, tuple[Stamp, Content]]:
     try:
-        table = storage.read_table(file, _INDEX, made_by="ingest")
+        table = storage.read_table(file, INDEX, made_by="ingest").replace_schema_metadata(None)
     except (MissingArtifactError, SchemaError):
         return {}
+    starts = np.flatnonzero(np.diff(unordered(table["file"]), prepend=-1))
+    names = ("file", "size", "time", "path", "source", "detail")
+    first = [table[name].take(pa.array(starts)).to_pylist() for name in names]
     known: dict[str, tuple[Stamp, Content]] = {}
-    last = ""
-    entries: list[Entry] = []
-    columns = [table[name].to_pylist() for name in _INDEX.names]
-    for path, size, time, name, place, source, length, mark, *rest in zip(*columns, strict=True):
-        if path != last:
-            last, entries = path, []
-            is_empty = name is None
-            known[path] = (size, time), Content(entries, source, rest[1] if is_empty else "")
-            if is_empty:
-                continue
-        reason, detail, written, *keys = rest
-        refusal = None if reason is None else Refusal(Reason(reason), detail, written)
-        entries.append(
-            Entry(name, path, tuple(place), source, _keys(*keys), (length, mark), refusal)
-        )
+    for start, length, path, size, time, report, source, detail in zip(
+        starts, np.diff(starts, append=len(table)), *first, strict=True
+    ):
+        content = Content([], source, detail)
+        if report is not None:
+            content = Content(Kept(table, int(start), int(length)), source)
+        known[path] = (size, time), content
     return known
+
+
+def entries_of(rows: pa.Table) -> Iterator[Entry]:
+    """Yield rows of the index as entries."""
+    columns = [rows[name].to_pylist() for name in INDEX.names]
+    for file, _, _, path, place, source, *rest in zip(*columns, strict=True):
+        length, mark, reason, detail, written, *keys = rest
+        refusal = None if reason is None else Refusal(Reason(reason), detail, written)
+        yield Entry(path, file, tuple(place), source, _keys(*keys), (length, mark), refusal)
 
 
 def _keys(
@@ -173,11 +247,9 @@ def _keys(
     patients: str | None,
 ) -> Keys:
     return Keys(
-        tuple(studies.split(_BETWEEN)) if studies else (),
-        tuple(tuple(one.split(_WITHIN)) for one in accessions.split(_BETWEEN))
-        if accessions
-        else (),
-        tuple(instances.split(_BETWEEN)) if instances else (),
-        tuple(image_paths.split(_BETWEEN)) if image_paths else (),
-        tuple(patients.split(_BETWEEN)) if patients else (),
+        tuple(studies.split(BETWEEN)) if studies else (),
+        tuple(tuple(one.split(WITHIN)) for one in accessions.split(BETWEEN)) if accessions else (),
+        tuple(instances.split(BETWEEN)) if instances else (),
+        tuple(image_paths.split(BETWEEN)) if image_paths else (),
+        tuple(patients.split(BETWEEN)) if patients else (),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from lapvqa.ingest.archives.messages import Found, Names
 from lapvqa.ingest.archives.names import place
 from lapvqa.ingest.archives.protocol import Refusal, ReportText
 from lapvqa.ingest.archives.report_files import decode_report, read_loose, stamp_of
-from lapvqa.ingest.archives.report_index import Content, Entry, ReportIndex
+from lapvqa.ingest.archives.report_index import Content, Entries, Entry, ReportIndex
 from lapvqa.ingest.archives.report_table import (
     ReportTable,
     is_table,
@@ -102,20 +102,20 @@ class TreeReports:
         """Documents that are not read: what is said of them is that a text was wanted."""
 
     @cached_property
-    def entries(self) -> dict[str, Entry]:
-        """All reports that name their study themselves, by path."""
+    def entries(self) -> Entries:
+        """All reports that name their study themselves."""
         found = [*self._table_entries()]
         for path in self._paths:
             lower = path.lower()
             if lower.endswith(_MESSAGE_SUFFIXES):
-                found += self._known(path, lambda path: self._messages_of(path, "hl7")).entries
+                found.append(self._known(path, lambda path: self._messages_of(path, "hl7")).entries)
             elif lower.endswith(_RESOURCE_SUFFIXES):
-                found += self._known(path, self._resources_of).entries
-        return {entry.path: entry for entry in found}
+                found.append(self._known(path, self._resources_of).entries)
+        return Entries(found)
 
-    def look_into(self, texts: Sequence[str]) -> list[Entry]:
+    def look_into(self, texts: Sequence[str]) -> Entries:
         """Return the reports of the texts that are HL7 or tables; from now on they are entries."""
-        found: list[Entry] = []
+        found = []
         others = set()
         for path in texts:
             content = self._known(path, self._looked_into)
@@ -123,10 +123,10 @@ class TreeReports:
                 others.add(path)
             if content.source == "table":
                 self._take_table(path, content)
-            found += content.entries
+            found.append(content.entries)
         self.texts = [path for path in self.texts if path not in others]
-        self.entries.update({entry.path: entry for entry in found})
-        return found
+        self.entries = Entries([*self.entries.parts, *found])
+        return Entries(found)
 
     def remember(self) -> None:
         """Keep what was found in files with several reports, where it is kept."""
@@ -178,7 +178,7 @@ class TreeReports:
             return decode_report(data, stated=self._stated.encoding)
         return read_structured_report(read_loose(place(self._folder, path), _MAX_FILE))
 
-    def _table_entries(self) -> Iterator[Entry]:
+    def _table_entries(self) -> Iterator[Collection[Entry]]:
         stated = self._stated.table
         if stated is not None and stated not in self._paths:
             raise SourceError(
@@ -189,7 +189,7 @@ class TreeReports:
         for path in [stated] if stated is not None else filter(is_table, self._paths):
             content = self._known(path, self._rows_of)
             self._take_table(path, content)
-            yield from content.entries
+            yield content.entries
         if not self._read_tables and (self._stated.key_columns() or self._stated.text):
             raise SourceError(
                 "local.yaml names columns of the reports that no table of the archive has",
@@ -199,7 +199,7 @@ class TreeReports:
     def _take_table(self, path: str, content: Content) -> None:
         if content.not_read:
             self.not_read[path] = content.not_read
-        elif not content.entries or content.entries[0].place:  # else it is damaged
+        elif next((entry.place for entry in content.entries), "none"):  # else it is damaged
             self._read_tables.append(path)
 
     def _rows_of(self, path: str) -> Content:

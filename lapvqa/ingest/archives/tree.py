@@ -41,10 +41,12 @@ from lapvqa.dicom.header import clean_date
 from lapvqa.dicom.reasons import Reason
 from lapvqa.identity import Ids
 from lapvqa.ingest.archives.arrived import arrival_of
+from lapvqa.ingest.archives.claims import SOURCES, plain_claims
 from lapvqa.ingest.archives.messages import Hashes, Keys, Names
 from lapvqa.ingest.archives.protocol import (
     IDS,
     NO_LABELS,
+    NO_STAMPS,
     KnownStudies,
     Matches,
     Refusal,
@@ -52,11 +54,11 @@ from lapvqa.ingest.archives.protocol import (
     ReportText,
     nothing_listed,
 )
-from lapvqa.ingest.archives.report_index import Entry, ReportIndex
+from lapvqa.ingest.archives.report_index import Entries, ReportIndex, entries_of
 from lapvqa.ingest.archives.report_sources import TreeReports
 from lapvqa.machine import ReportSources
+from lapvqa.schemas import INVENTORY
 
-_SOURCES = {"table": (10, "in a table"), "fhir": (20, "in FHIR"), "hl7": (30, "in HL7")}
 _RANK_SR, _RANK_NAME, _RANK_PLACE, _RANK_DATE = 40, 50, 60, 1000
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)+")
 _WITH_MORE = re.compile(r"(.+?)[ _-]\w{1,16}")
@@ -106,12 +108,12 @@ class TreeArchive:
     @property
     def reports(self) -> Sequence[str]:
         """Texts, rows, messages and resources; structured reports count as images until read."""
-        return sorted([*self._reports.texts, *self._reports.entries])
+        return sorted([*self._reports.texts, *self._reports.entries.paths])
 
     @property
     def tables(self) -> Sequence[str]:
         """Files that hold several reports, or one under its own name."""
-        return sorted({entry.file for entry in self._reports.entries.values()} - {*self.reports})
+        return sorted(self._reports.entries.files - {*self.reports})
 
     def ids(self, path: str) -> Ids:
         """Return no ids: the header has them."""
@@ -134,14 +136,15 @@ class TreeArchive:
         """Match by the rules above."""
         index = _Index(known)
         refused: dict[str, Refusal] = {}
-        claims = self._claims_of(list(self._reports.entries.values()), index, refused)
+        plain, claims = claims_of(self._reports.entries, index, refused)
         loose = [*self._reports.texts, *self._reports.rich_texts]
         claims += _claims_of_texts(loose, index, refused)
         without = set(self._reports.texts) - {match.path for match, _ in claims}
         found = self._reports.look_into(sorted(without))
-        for entry in found:  # its content says whose it is
-            refused.pop(entry.file, None)
-        claims += self._claims_of(found, index, refused)
+        for file in found.files:  # its content says whose it is
+            refused.pop(file, None)
+        plain_too, others = claims_of(found, index, refused)
+        claims += others
         claims += [
             (ReportMatch(rank, path, f"structured report {by}"), study)
             for rank, by, own in (
@@ -153,8 +156,10 @@ class TreeArchive:
             if study in known.images
         ]
         matches = _resolve(claims, refused)
+        at_once = pa.concat_tables([plain, plain_too])
+        has_report = {*matches, *(at_once["study"].to_pylist() if self._reports.documents else ())}
         for match, study in _claims_of_texts(self._reports.documents, index, {}):
-            if study not in matches:
+            if study not in has_report:
                 refused[match.path] = _DOCUMENT
         shared = index.shared_folders if self._reports.texts else ()
         for path in self._reports.texts:
@@ -163,12 +168,20 @@ class TreeArchive:
                 refused[path] = Refusal(Reason.REPORT_WITHOUT_STUDY, detail)
         taken = {match.path for own in matches.values() for match in own}
         self._reports.remember()
-        every = Matches.of(matches, {p: why for p, why in refused.items() if p not in taken})
-        return replace(every, notes=self._reports.notes)
+        asked = Matches.of(matches, {p: why for p, why in refused.items() if p not in taken})
+        every = pa.concat_tables([at_once, asked.table])
+        return Matches(every, asked.refused, self._reports.notes)
 
     def report_stamp(self, path: str) -> tuple[int, int]:
         """Return size and modification time of a file, length and digest of a row or message."""
         return self._reports.stamp(path)
+
+    @property
+    def stamps(self) -> pa.Table:
+        """Return the same of all that is remembered of files with several reports."""
+        names = ["path", "length", "mark"]
+        kept = self._reports.entries.kept.select(names)
+        return kept.rename_columns(INVENTORY.names).cast(NO_STAMPS.schema)
 
     def read_report(self, path: str) -> ReportText:
         """Read a text, a row, a message, a resource or a structured report.
@@ -177,29 +190,6 @@ class TreeArchive:
         """
         report = self._reports.read(path)
         return report if report.written else replace(report, written=arrival_of(path))
-
-    def _claims_of(
-        self, entries: Sequence[Entry], index: _Index, refused: dict[str, Refusal]
-    ) -> list[Claim]:
-        claims: list[Claim] = []
-        for entry in entries:
-            if entry.refusal is not None:
-                refused[entry.path] = entry.refusal
-                if entry.refusal.reason != Reason.REPORT_WITHDRAWN:
-                    continue
-            rank, where = _SOURCES[entry.source]
-            keys = index.hashes.keys(entry.names) if isinstance(entry.names, Names) else entry.names
-            hits = list(index.studies_named(keys))
-            studies = {study for _, study in hits if study}
-            if len(studies) == 1:
-                by, study = next((by, study) for by, study in hits if study)
-                if not index.is_of_patient(study, keys.patients):
-                    refused[entry.path] = _OTHER_PATIENT
-                    continue
-                claims.append((ReportMatch(rank, entry.path, f"{by} {where}"), study))
-            elif hits and entry.refusal is None:
-                refused[entry.path] = _TWO_STUDIES if studies else _SHARED_NUMBER
-        return claims
 
 
 class _Index:
@@ -292,6 +282,32 @@ class _Index:
     def shared_folders(self) -> frozenset[str]:
         """Folders with images of several studies."""
         return frozenset(folder for folder, study in self.owners.items() if study is None)
+
+
+def claims_of(
+    entries: Entries, index: _Index, refused: dict[str, Refusal]
+) -> tuple[pa.Table, list[Claim]]:
+    """Return the matches of reports that are plain, and what the others claim."""
+    plain, odd = plain_claims(entries.kept, index.known)
+    claims: list[Claim] = []
+    for entry in (*entries_of(odd), *entries.read.values()):
+        if entry.refusal is not None:
+            refused[entry.path] = entry.refusal
+            if entry.refusal.reason != Reason.REPORT_WITHDRAWN:
+                continue
+        rank, where = SOURCES[entry.source]
+        keys = index.hashes.keys(entry.names) if isinstance(entry.names, Names) else entry.names
+        hits = list(index.studies_named(keys))
+        studies = {study for _, study in hits if study}
+        if len(studies) == 1:
+            by, study = next((by, study) for by, study in hits if study)
+            if not index.is_of_patient(study, keys.patients):
+                refused[entry.path] = _OTHER_PATIENT
+                continue
+            claims.append((ReportMatch(rank, entry.path, f"{by} {where}"), study))
+        elif hits and entry.refusal is None:
+            refused[entry.path] = _TWO_STUDIES if studies else _SHARED_NUMBER
+    return plain, claims
 
 
 def _is_end(end: str, path: str) -> bool:
