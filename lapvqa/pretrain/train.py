@@ -31,6 +31,7 @@ from lapvqa.pretrain.loader import Corpus, read_corpus
 from lapvqa.pretrain.start import Start, find_start, with_members
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.project import Project
+from lapvqa.recorder import counted
 from lapvqa.schemas import MEMBERS, MEMBERS_FILE
 
 # How often a state is saved, and how many stay, changes no result.
@@ -60,7 +61,7 @@ def train(params: PretrainParams, job: Job, world: World) -> None:
     make_deterministic(threads=job.computing.cpu_threads, exact=params.deterministic)
     corpus = read_corpus(job.project, verify=world.is_first_of_node)
     if corpus.excluded and world.is_main:
-        job.recorder.say(f"{corpus.excluded} images are left out: a test set has them too")
+        job.recorder.say(f"left out: {counted(corpus.excluded, 'image')} that a test set has too")
     start = find_start(params, job.project)
     digest = run_digest(params, corpus, attention=job.computing.attention)
     world.require_same("run (parameters, data, code, torch)", digest)
