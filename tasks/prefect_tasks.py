@@ -28,8 +28,6 @@ from tasks.work import StageAtWork, Work
 def read_graph() -> list[str]:
     """Return the stages of DVC's graph in the order in which they run."""
     order: list[str] = at_work().graph.result()
-    session = current()
-    session.records.main_params = results.main_params(session.graph.values())
     return order
 
 
@@ -171,10 +169,7 @@ def _show_results(session: Session, rows: list[dict[str, str]]) -> None:
 
 def _begin_tags(session: Session, name: str) -> dict[str, str]:
     return {
-        "dvc.stage": name,
-        "git.commit": session.commit.sha or "not under git",
-        "git.dirty": str(session.commit.dirty).lower(),
-        "mlflow.source.git.commit": session.commit.sha or "",
+        **session.tags(name),
         "prefect.flow_run_id": str(flow_run.id),
         **({spool.FLOW_NAME: session.flow_name} if session.flow_name else {}),
         "prefect.task_run_id": str(task_run.id),

@@ -63,6 +63,15 @@ class Session:
     prefect_lost: str = ""
     """What Prefect failed with first; empty while it has not."""
 
+    def tags(self, stage: str) -> dict[str, str]:
+        """Return the tags of a stage's record in MLflow, as far as no server has a part in them."""
+        return {
+            "dvc.stage": stage,
+            "git.commit": self.commit.sha or "not under git",
+            "git.dirty": str(self.commit.dirty).lower(),
+            "mlflow.source.git.commit": self.commit.sha or "",
+        }
+
     def lose_prefect(self, why: str) -> None:
         """Keep what Prefect failed with, for the end of the run."""
         self.prefect_lost = self.prefect_lost or why.partition("\n")[0]

@@ -33,7 +33,7 @@ from lapvqa.project import Project
 from lapvqa.recorder import PROGRESS_PREFIX
 from lapvqa.uptodate import staleness
 from lapvqa.uptodate.stagefile import LockedStage
-from tasks import child_process, ledger_lines, settling
+from tasks import child_process, ledger_lines, results, settling
 from tasks.display import StageOutcome
 from tasks.dvc_repository import (
     StageNode,
@@ -121,6 +121,8 @@ class Work:
         """Those that may have to run after them."""
         self.stages: dict[str, StageAtWork] = {}
         self._first: list[str] = []
+        self._locks: dict[str, LockedStage] = {}
+        """dvc.lock before anything ran."""
         self.under_way = threading.Event()
         """Set once the first stage is about to start, or there is none."""
         self.flow: Future[Context] = Future()
@@ -163,10 +165,12 @@ class Work:
         session = self._session
         project = session.project
         session.graph = {node.name: node for node in read_graph(project)}
+        session.records.main_params = results.main_params(session.graph.values())
         session.display.expect(list(session.graph), ledger_lines.last_times(project))
         wanted = [name for name in session.graph if self._stage is None or self._concerns(name)]
         session.wanted = wanted
         self.graph.set_result(list(session.graph))
+        self._locks = keep_dvc_lock(project)  # once: later a stage beside may hold the lock
         # What an always-changed stage without inputs finds (the inventory) decides the rest.
         first = self._first = [name for name in wanted if _looks_around(session.graph[name])]
         states = staleness.check(project)
@@ -228,8 +232,11 @@ class Work:
         if session.stop.is_set():
             raise KeyboardInterrupt
         require_inputs(project.root, one.node, session.graph)
-        before = _Before.of(project, one.node)
+        before = _Before.of(project, one.node, self._locks.get(name))
         one.began = time.time()
+        if not one.node.always_changed:  # it may find nothing new, which nobody records
+            params, tags = one.node.params, session.tags(name)
+            session.records.note(name, params, tags, started=one.began)
         one.begins.set_result(True)
         session.display.begin(name, one.reason)
         ended, failed = None, None
@@ -421,9 +428,9 @@ class _Before:
     """No output was missing."""
 
     @classmethod
-    def of(cls, project: Project, node: StageNode) -> _Before:
+    def of(cls, project: Project, node: StageNode, lock: LockedStage | None) -> _Before:
         return cls(
-            keep_dvc_lock(project).get(node.name),  # another stage's end may be writing it
+            lock,
             _own_record(project, node.name),
             all((project.root / out).exists() for out in node.outs),
         )

@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
@@ -155,6 +156,16 @@ class Records:
             return "MLflow: embedded, records in .lapvqa/mlflow.db"
         return f"MLflow: served, {public(uri)}"
 
+    def note(
+        self, stage: str, params: dict[str, Any], tags: dict[str, str], *, started: float
+    ) -> None:
+        """Keep on disk that a stage has begun, in case we are killed; asks and awaits nobody."""
+        run, folder = self._pipeline.run, self._project.spool
+        if spool.waits(run, folder) is None:
+            pipeline = replace(self._pipeline, params=self.main_params, tags=_of_pipeline(tags))
+            spool.keep(pipeline, folder)
+        spool.keep(RunRecord(run, stage, started, params=params, tags=tags), folder)
+
     @_one_at_a_time
     def begin(
         self,
@@ -170,7 +181,7 @@ class Records:
         """
         self._reach()
         if not self._pipeline.tags:
-            self._pipeline.tags = {k: v for k, v in tags.items() if not k.startswith("dvc.")}
+            self._pipeline.tags = _of_pipeline(tags)
             self._pipeline.params = self.main_params
             spool.keep(self._pipeline, self._project.spool)
         if self.pipeline_run is None:
@@ -306,3 +317,7 @@ class Records:
             f"MLflow does not take records ({public(str(error))}); they wait in .lapvqa/spool "
             "and the next run brings them in"
         )
+
+
+def _of_pipeline(tags: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in tags.items() if not key.startswith("dvc.")}

@@ -337,4 +337,4 @@ def test_absent_evaluation_sets_are_one_line(tmp_path: Path) -> None:
         "evaluation sets not here, listed as empty: chexpert, nih14, ext_vqa, diff_vqa, ms_cxr, "
         "labels"
     ]
-    assert {"source: 1 files", "vindr: 1 files"} <= set(texts)
+    assert {"source: 1 file", "vindr: 1 file"} <= set(texts)

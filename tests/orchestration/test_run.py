@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from running_toy import Finished, Toy, wait_until
+from mlflow import MlflowClient
+from running_toy import Finished, Toy, sync_records, wait_until
 
 from flows.commands.run import run_pipeline
 from lapvqa.errors import BusyError, ConfigError, MissingArtifactError
-from lapvqa.lineage import ledger, recording, walk
+from lapvqa.lineage import ledger, recording, runs, walk
 from lapvqa.lineage.recording import Commit
 from lapvqa.uptodate import staleness
 from lapvqa.uptodate.stagefile import locked
@@ -36,8 +37,6 @@ def toy(finished: tuple[Toy, Finished]) -> Toy:
 
 @pytest.fixture(scope="module")
 def client(toy: Toy):
-    from mlflow import MlflowClient
-
     uri = f"sqlite:///{toy.project.mlflow_db}"
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
@@ -325,6 +324,7 @@ def test_a_killed_run_leaves_nothing_behind_and_the_next_one_continues(
     copied.trouble("pretrain hang")
     process = copied.start()
     wait_until((copied.project.state / "pids").exists)
+    wait_until(lambda: copied.is_followed("pretrain"))
     assert len(copied.processes()) >= 6  # driver, server, guard, dvc, stage, its worker
     with pytest.raises(BusyError, match=f"process {process.pid}"):
         run_pipeline(copied.root)
@@ -344,31 +344,41 @@ def test_a_killed_run_leaves_nothing_behind_and_the_next_one_continues(
     fresh.command("dvc", "repro")
     assert fresh.lock == copied.lock
 
-    from mlflow import MlflowClient
-
     client = MlflowClient(tracking_uri=f"sqlite:///{copied.project.mlflow_db}")
     killed = client.search_runs(["1"], "attributes.status = 'KILLED'")
     assert {one.data.tags["lapvqa.stage"] for one in killed} == {"", "pretrain"}
     assert not client.search_runs(["1"], "attributes.status = 'RUNNING'")
 
 
-@pytest.mark.parametrize("ignored", [False, True])
-def test_sigterm_lets_the_stage_put_its_work_away(copied: Toy, ignored: bool) -> None:
-    """So does SIGINT, though the parent ignored it (nohup, a job scheduler)."""
+@pytest.mark.parametrize("early", [False, True])
+def test_an_interrupt_lets_the_stage_put_its_work_away(
+    copied: Toy, early: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM; and, before Prefect's server is up, SIGINT of a parent that ignored it (nohup)."""
     (copied.root / "input" / "second.dcm").write_text("more pixels")
     copied.trouble("ingest hang")
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if ignored else None
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if early else None
     process = copied.start()
-    if ignored:
+    if early:
         signal.signal(signal.SIGINT, before)
     wait_until((copied.project.state / "pids").exists)
-    process.send_signal(signal.SIGINT if ignored else signal.SIGTERM)
+    if not early:
+        wait_until(lambda: copied.is_followed("ingest"))
+    process.send_signal(signal.SIGINT if early else signal.SIGTERM)
     process.communicate(timeout=40)
     assert process.returncode == 130
     assert (copied.project.state / "put-away").exists()
     wait_until(lambda: not copied.processes(), seconds=60)
     flows = copied.history("select state_type from flow_run order by start_time")
-    assert flows[-1] == ("CRASHED",)
+    assert early or flows[-1] == ("CRASHED",)
+    last = runs.of_entry(ledger.entries(copied.project)[-1])
+    assert last is not None
+    assert (last.stage, last.outcome) == ("ingest", "interrupted")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # another test's
+    sync_records(copied.project)
+    client = MlflowClient(tracking_uri=f"sqlite:///{copied.project.mlflow_db}")
+    killed = client.search_runs(["1"], "attributes.status = 'KILLED'")
+    assert {one.data.tags["lapvqa.stage"] for one in killed} == {"", "ingest"}
 
 
 def test_an_interrupt_reaches_a_stage_that_another_thread_runs(copied: Toy) -> None:
@@ -378,6 +388,7 @@ def test_an_interrupt_reaches_a_stage_that_another_thread_runs(copied: Toy) -> N
     copied.trouble("evaluate@rrg hang")
     process = copied.start()
     wait_until((copied.project.state / "pids").exists)
+    wait_until(lambda: copied.is_followed("evaluate@rrg"))
     process.send_signal(signal.SIGTERM)
     text = process.communicate(timeout=60)[0]
     assert process.returncode == 130, text
