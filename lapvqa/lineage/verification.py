@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lapvqa import storage
 from lapvqa.errors import LapvqaError
-from lapvqa.lineage import bundle, dvc_cache, index, ledger, signing
+from lapvqa.lineage import bundle, dvc_cache, index, ledger, members, signing
 from lapvqa.lineage.origins import EVALUATION, Origins
 from lapvqa.project import Project
 from lapvqa.uptodate import hashes, stagefile
@@ -57,6 +57,8 @@ def verify(project: Project, told: Callable[[str], None] = lambda _: None) -> Ve
     faults += index.faults(project)
     faults += _signed(project)
     faults += bundle.faults_of_imports(project)
+    if project.row_numbers.exists():  # a clone has none
+        faults += members.faults(project, members.project_key(project))
     entries = len(ledger.entries(project))
     return Verification(artefacts, num_bytes, entries, tuple(absent), tuple(faults), tuple(spoilt))
 
