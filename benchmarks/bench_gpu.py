@@ -6,7 +6,9 @@
 
 It measures part by part in a process of its own and writes the file after each. A part that fails
 says why in its rows, one that hangs is stopped, and where the process dies (a kernel that spoilt
-the GPU's context, memory) a new one goes on with the next part. A checkout will do, not installed.
+the GPU's context, memory) a new one goes on with the next part. A checkout will do, not installed;
+beside torch it needs numpy, pyarrow, pydantic, opencv, pydicom, scikit-learn, tiktoken, safetensors
+and xxhash, and no network.
 
 It takes the stages' own path: ``Trainer.take_step`` on batches that its loader prepares ahead,
 ``features.encode`` and ``write_reports`` on a ``Computer``, states and resume of ``Checkpoints``.
@@ -115,7 +117,7 @@ class Row:
     def line(self) -> str:
         """Return it for a person."""
         found = self.why_not if self.value is None else f"{self.value:.4g} {self.unit}"
-        return f"{self.what:50} {found:34} {self.target}".rstrip()
+        return f"{self.what:50} {found[:70]:34} {self.target}".rstrip()
 
 
 PLAIN = "train_eager_short"
@@ -206,7 +208,11 @@ def settings(scale: Scale, **changes: Any) -> PretrainParams:
 
 @contextlib.contextmanager
 def training(
-    scale: Scale, device: torch.device, params: PretrainParams, length: int
+    scale: Scale,
+    device: torch.device,
+    params: PretrainParams,
+    length: int,
+    attention: Attention = "auto",
 ) -> Iterator[tuple[Trainer, Recorder]]:
     """A trainer of its own, as the stage builds it, and a recorder for its steps."""
     torch.compiler.reset()
@@ -214,7 +220,8 @@ def training(
     with tempfile.TemporaryDirectory() as folder:
         recorder = Recorder(Path(folder) / "record.jsonl", stage="pretrain", quiet=True)
         read = corpus(Path(folder), scale, length, params.batch_size)
-        trainer = Trainer(params, read, device, training=Training(loader_threads=2))
+        threads = Training(loader_threads=2)
+        trainer = Trainer(params, read, device, training=threads, attention=attention)
         try:
             yield trainer, recorder
         finally:
@@ -367,8 +374,9 @@ def measure_losses(scale: Scale, device: torch.device, found: Found, backend: At
     """Fill in the mean loss of the last tenth of some steps, by one backend, in small batches."""
     small = replace(scale, words=min(scale.words, 2000))
     # Not every backend has kernels that sum in one order.
-    params = settings(small, batch_size=scale.loss_batch, attention=backend, deterministic=False)
-    with training(small, device, params, scale.lengths[0]) as (trainer, recorder):
+    params = settings(small, batch_size=scale.loss_batch, deterministic=False)
+    length = scale.lengths[0]
+    with training(small, device, params, length, attention=backend) as (trainer, recorder):
         with contextlib.closing(trainer.steps(0, scale.loss_steps)) as steps:
             for micro in steps:
                 trainer.take_step(micro, recorder)
@@ -490,7 +498,7 @@ class State:
     done: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     since: float = 0.0
-    """When the first of ``left`` was begun; 0: not yet."""
+    """When the first of ``left`` was begun; 0: none is under way."""
 
     @classmethod
     def read(cls, path: Path) -> State:
@@ -540,17 +548,15 @@ def supervise(chosen: argparse.Namespace, scale: Scale, device: torch.device) ->
         path = Path(folder) / "state.json"
         State(left=list(parts(scale, device, {}))).write(path)
         while (state := State.read(path)).left and time.monotonic() < until:
-            before = len(state.done)
+            state.since = time.monotonic()  # a process may hang before it begins
+            state.write(path)
             command = [sys.executable, __file__, "--work", str(path), "--device", str(device)]
-            process = subprocess.Popen(command + ["--tiny"] * chosen.tiny, start_new_session=True)
+            process = subprocess.Popen(command + ["--tiny"] * chosen.tiny, process_group=0)
             fault = _watch(process, path, until, lambda state: keep(chosen, state, device))
             state = State.read(path)
             if state.since and time.monotonic() < until:
                 state.end_part(fault)
-            elif len(state.done) == before:  # it never began
-                while state.left:
-                    state.end_part(fault)
-            state.write(path)
+                state.write(path)
         return State.read(path)
 
 
@@ -566,8 +572,9 @@ def _watch(
             if len(state.done) > seen:
                 seen = len(state.done)
                 on_part(state)
-            if (state.since and now - state.since > PART_LIMIT_S) or now > until:
-                fault = f"stopped after {now - (state.since or now):.0f} s"
+            taken = now - state.since if state.since else 0.0
+            if taken > PART_LIMIT_S or now > until:
+                fault = f"stopped after {taken:.0f} s"
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

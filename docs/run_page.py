@@ -26,7 +26,7 @@ _BLOCK = re.compile(
 _HEREDOC = re.compile(r"<<'(\w+)'")
 WIDTH = "130"
 """Columns of the terminal: of what is printed as a table."""
-_HOME = "/home/you"
+_HOME = "~"
 """Printed in place of the folder that holds the project."""
 
 

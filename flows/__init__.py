@@ -1,7 +1,7 @@
 """Prefect flows: composition only. What runs is dvc.yaml's; how one stage runs is in ``tasks``.
 
-`lapvqa run`, from the command to a finished stage: cli.py, commands/run.py, pipeline.py, then
-tasks/prefect_tasks.py, whose child process is lapvqa/stage.py.
+`lapvqa run`, from the command to a finished stage: cli.py, commands/run.py, then tasks/work.py,
+whose child process is lapvqa/stage.py; pipeline.py follows it.
 
 Files, in the order in which data meets them:
     __main__.py  `python -m flows` is `lapvqa`

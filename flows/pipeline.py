@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,12 @@ from prefect import Flow, flow
 from prefect.runtime import flow_run
 
 from lapvqa.runtime import die_with_parent
-from lapvqa.uptodate import staleness
-from tasks import dvc_repository, prefect_history, prefect_private, results, settling
+from tasks import prefect_history, prefect_private, results, settling
 from tasks.dvc_repository import StageNode
 from tasks.mlflow_records import spool
 from tasks.prefect_calls import kept
 from tasks.prefect_tasks import (
+    at_work,
     find_stale,
     publish_results,
     read_graph,
@@ -29,7 +31,7 @@ from tasks.prefect_tasks import (
     run_stage,
 )
 from tasks.session import Session, current, opened
-from tasks.side_by_side import at_once, run_all
+from tasks.work import working
 
 
 @flow(name="pipeline", persist_result=False)
@@ -42,7 +44,7 @@ def pipeline(root: str = ".") -> dict[str, str]:
     """
     with recorded(root):
         order = read_graph()
-        statuses = _run_stale(order)
+        statuses = _follow()
         record_lineage()
         register_encoder()
         publish_results()
@@ -57,12 +59,9 @@ def make_stage_flow(stage: str) -> Flow[..., dict[str, str]]:
 
     @kept
     def one_stage(root: str = ".") -> dict[str, str]:
-        with recorded(root):
-            order = read_graph()
-            needed = [name for name in order if name == stage or name in _upstream(stage)]
-            statuses = _run_stale(needed)
-            if stage not in statuses:
-                statuses[stage] = run_stage(stage, "asked for")
+        with recorded(root, stage):
+            read_graph()
+            statuses = _follow()
             record_lineage()
             register_encoder()
         return statuses
@@ -73,49 +72,54 @@ def make_stage_flow(stage: str) -> Flow[..., dict[str, str]]:
     return made
 
 
-def _run_stale(stages: Sequence[str]) -> dict[str, str]:
-    """Run those of ``stages``, in the graph's order, that are stale; return stage -> status."""
-    # What an always-changed stage without inputs finds (the inventory) decides the rest.
-    current().wanted = list(stages)
-    first = [name for name in stages if _looks_around(name)]
-    statuses = dict.fromkeys(first, "up to date")
-    statuses |= {name: run_stage(name, "looks for new files") for name in _to_look(first)}
-    stale = {name: why for name, why in find_stale(first).items() if name in stages}
-
-    def work(name: str) -> str:
-        prepare(name)
-        return run_stage(name, stale[name])
-
-    with dvc_repository.same_order(current().project, list(current().graph)):
-        return statuses | run_all(
-            list(stale), {name: _upstream(name) for name in stale}, work,
-            limit=at_once(current().machine), stop=current().stop,
-        )  # fmt: skip
+def _follow() -> dict[str, str]:
+    """Follow the work to its end, each stage by a task in a thread; return stage -> status."""
+    work = at_work()
+    work.flow.set_result(copy_context())
+    statuses = _follow_all(work.looks.result())
+    statuses |= _follow_all(list(find_stale()))
+    work.finish()
+    return statuses
 
 
-def _upstream(stage: str) -> set[str]:
-    """Return all stages that ``stage`` stands on, directly or not."""
-    direct = current().graph[stage].upstream
-    return set(direct).union(*map(_upstream, direct))
+def _follow_all(names: Sequence[str]) -> dict[str, str]:
+    """Follow these stages, those that begin; raise the first failure in their order.
 
+    The records of a stage come after those of the stages above it, to which they point.
+    """
+    stages = at_work().stages
+    following: dict[str, Future[str | None]] = {}
 
-def prepare(stage: str) -> None:
-    """Do what a stage may have done for it beforehand on other machines."""
-    if stage == "ingest" and current().machine.execution.engine == "dask":
-        from tasks.ingest_on_dask import read_ahead
+    def follow(name: str) -> str | None:
+        wait([following[above] for above in stages[name].node.upstream if above in following])
+        begins = stages[name].begins.result()
+        return run_stage(name, stages[name].reason) if begins else None
 
-        read_ahead()
+    if not names:
+        return {}
+    with ThreadPoolExecutor(len(names), thread_name_prefix="follow") as pool:
+        for name in names:
+            following[name] = pool.submit(copy_context().run, follow, name)
+        try:
+            wait(following.values())
+        except BaseException:
+            current().stop.set()
+            raise
+    statuses = {name: future.result() for name, future in following.items()}
+    return {name: status for name, status in statuses.items() if status is not None}
 
 
 @contextmanager
-def recorded(root: str) -> Iterator[Session]:
-    """Open the session of a flow run, and close its MLflow records as it ends."""
+def recorded(root: str, stage: str | None = None) -> Iterator[Session]:
+    """Open the session of a flow run, and close its MLflow records as it ends.
+
+    Its work (all stages, or ``stage`` and what it stands on) is begun, unless it is at work.
+    """
     if multiprocessing.parent_process() is not None:  # started by a schedule's process
         die_with_parent()
-    with opened(Path(root)) as session, prefect_private.without_tags():
+    with opened(Path(root)) as session, prefect_private.without_tags(), working(session, stage):
         session.flow_run, session.flow_name = flow_run.id or "", flow_run.name or ""
         session.records.open()
-        settling.owe(session.project)
         status, session.ended = spool.KILLED, prefect_history.CRASHED
         try:
             yield session
@@ -124,8 +128,9 @@ def recorded(root: str) -> Iterator[Session]:
             status, session.ended = spool.FAILED, prefect_history.FAILED
             raise
         finally:
+            folder, done = session.project.root, _done(session, status)
             session.records.close(
-                status, results.main_metrics(session.project.root, _done(session, status))
+                status, results.main_metrics(folder, done), results.main_note(folder, done)
             )
             if status == spool.FINISHED:
                 settling.close(session.project, registered=session.settled)
@@ -136,16 +141,3 @@ def _done(session: Session, status: str) -> list[StageNode]:
     broken = {"failed", "interrupted"}
     names = [outcome.name for outcome in session.outcomes if outcome.status not in broken]
     return [session.graph[name] for name in (session.wanted if status == spool.FINISHED else names)]
-
-
-def _to_look(names: list[str]) -> list[str]:
-    """Return those that may find something new: a listing here spares a stage's whole process."""
-    if not current().project.inventory("source").exists():
-        return names  # nothing to compare with
-    seen = {state.name: state.stale for state in staleness.check(current().project)}
-    return [name for name in names if seen.get(name, True)]
-
-
-def _looks_around(name: str) -> bool:
-    node = current().graph[name]
-    return node.always_changed and not node.upstream

@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from prefect import flow
 from rich.console import Console
 
@@ -85,10 +84,11 @@ class PipelineWork:
             return "nobody has judged it before", None
         name = promotion.judge_champion(self.project, task.name, Display(self.console))
         params = load_params(self.project.params)
-        known = set(pq.read_table(before, columns=["patient"])["patient"].to_pylist())
+        known = set(storage.read_columns(before, ["patient"])["patient"].to_pylist())
+        now = storage.read_columns(self.project.evaluations_dir(name) / task.name / PREDICTIONS)
         found = performance.compare(
-            task, pq.read_table(self.project.evaluations_dir(name) / task.name / PREDICTIONS),
-            name, known, margin=params.retraining.fallen, common=params.evaluate.common,
+            task, now, name, known,
+            margin=params.retraining.fallen, common=params.evaluate.common,
         )  # fmt: skip
         if isinstance(found, str):
             return found, None

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lapvqa.errors import SourceError
 from lapvqa.ingest.archives.names import NO_FILE, shown
 from lapvqa.project import Project, is_demo, is_unrelated_demo
+from lapvqa.recorder import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -208,7 +209,7 @@ def _is_folder(child: os.DirEntry[str]) -> bool:
 def _result(name: str, files: int, folders: Mapping[str, Path]) -> str:
     if is_unrelated_demo(name, folders):
         return "the demo's, and the archive is another: listed as empty"
-    return f"{files} files"
+    return counted(files, "file")
 
 
 def _beside(folder: Path) -> Iterator[Entry]:

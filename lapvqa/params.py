@@ -208,7 +208,6 @@ class PretrainParams(Section):
     spike_factor: Annotated[float, Field(gt=1)] = 3.0
     checkpoint_activations: bool = False
     compile: bool = False
-    attention: Attention = "auto"
     residuals: Literal["float32", "bfloat16"] = "float32"
     deterministic: bool = True
     checkpoint_every_steps: Count = 100
@@ -227,6 +226,7 @@ class ComputingParams(Section):
     """How every stage computes with torch; bits depend on it."""
 
     cpu_threads: Count = 1
+    attention: Attention = "auto"
 
 
 class ExportParams(Section):

@@ -154,6 +154,16 @@ def read_table(path: Path, schema: pa.Schema, *, made_by: str) -> pa.Table:
     )
 
 
+def read_columns(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read some columns of a Parquet file, or all, whatever they are.
+
+    Not by ``pyarrow.parquet.read_table``, which imports pandas: half a second.
+    """
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(path).read(columns)
+
+
 def _check_schema(path: Path, schema: pa.Schema, expected: pa.Schema) -> None:
     if set(schema.names) != set(expected.names):
         missing = sorted(set(expected.names) - set(schema.names))

@@ -10,10 +10,11 @@ Files, in the order in which data meets them:
     prefect_private.py the names of Prefect that nobody promised
     dvc_repository.py  DVC in this process: the graph, what is stale, files cut off by a kill
     dvc_private.py     the names of DVC that nobody promised
-    prefect_tasks.py   the tasks: look, run each stale stage, keep records, show results
+    work.py            the work of a run: what is stale, each stage run, whoever follows told
     side_by_side.py    independent stages at the same time
     ingest_on_dask.py  ingest's files read by a Dask cluster beforehand
     child_process.py   one stage's `dvc repro -s`, streamed, which never outlives us
+    prefect_tasks.py   the tasks: follow each stage at work, keep records, show results
     ledger_lines.py    the ledger's entries, also of stages that a bare `dvc repro` ran
     judging.py         one encoder by one evaluation, recorded
     promotion.py       the gate asked, and the alias ``champion`` moved on its verdict
@@ -26,6 +27,7 @@ Files, in the order in which data meets them:
 Contracts
     DVC is the only cache and dvc.yaml the only graph: no task decides what is up to date.
     Tasks are given names and paths, never arrays or models (Prefect hashes every argument).
+    The work asks no server anything; what keeps records follows it, and may be late or never come.
     The library below knows nothing of this; `dvc repro` alone leaves the same dvc.lock.
 
 Pitfalls

@@ -13,7 +13,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,13 @@ import psutil
 
 from lapvqa import storage
 from lapvqa.errors import BusyError, ConfigError
+from lapvqa.lineage import dvc_cache
+from lapvqa.params import read_yaml
 from lapvqa.project import Project
+from lapvqa.uptodate import manifest, stagefile
+from lapvqa.uptodate.hashes import Hasher
 from lapvqa.uptodate.stagefile import CutLockError, LockedStage, locked
+from lapvqa.uptodate.staleness import StageState
 from tasks import dvc_private
 
 if TYPE_CHECKING:
@@ -48,6 +53,29 @@ class StageNode:
     always_changed: bool
 
 
+def read_graph(project: Project) -> list[StageNode]:
+    """Return the stages in the order in which `dvc repro` runs them, upstream first.
+
+    Without DVC, whose import and reading take a second, where dvc.yaml can be read without it.
+    """
+    try:
+        stages = stagefile.declared(project)
+    except stagefile.UnsupportedStagefileError:
+        return load_graph(project.root)
+    params = read_yaml(project.params)
+    return [
+        StageNode(
+            name=name,
+            upstream=tuple(sorted(stagefile.upstream(stages, name))),
+            deps=stage.deps,
+            outs=stage.outs,
+            params={key: stagefile.lookup(params, key) for key in stage.params},
+            always_changed=stage.always_changed,
+        )
+        for name, stage in stages.items()
+    ]
+
+
 def load_graph(root: Path) -> list[StageNode]:
     """Return the stages in the order in which `dvc repro` runs them, upstream first.
 
@@ -62,26 +90,27 @@ def load_graph(root: Path) -> list[StageNode]:
 
 
 def stale_stages(
-    root: Path, graph: list[StageNode], *, skip: frozenset[str] = frozenset()
+    project: Project, states: Sequence[StageState], graph: list[StageNode], *, done: Collection[str]
 ) -> dict[str, str]:
     """Return the stages that may have to run, in order, each with the reason.
 
-    A stage is stale if DVC says so or anything upstream of it is; whether it then runs, DVC
-    decides. ``skip``: stages that ran a moment ago and would be called changed for ever
-    (always_changed). Raises BusyError while another `dvc repro` is at work.
+    A stage is stale if it is by itself or anything upstream of it is; whether it then runs, DVC
+    decides. ``states``: as ``staleness.check`` sees them; if it cannot tell, DVC is asked, which
+    raises BusyError while another `dvc repro` is at work. ``done``: stages that ran a moment ago
+    and would be called changed for ever (always_changed).
     """
-    with repository(root) as repo:
+    if all(state.known for state in states):
+        stale = {state.name: _shown(state.reasons) for state in states if state.stale}
+        return {node.name: stale[node.name] for node in graph if node.name in stale}
+    with repository(project.root) as repo:
         status = {_name(key): facts for key, facts in repo.status().items()}
-    known = locked(Project(root))
-    stale: dict[str, str] = {}
+    stale = {}
     for node in graph:
-        if node.name in skip:
+        if node.name in done:
             continue
         above = [name for name in node.upstream if name in stale]
         if node.name in status:
-            stale[node.name] = (
-                describe(status[node.name]) if node.name in known else "has not run here yet"
-            )
+            stale[node.name] = describe(status[node.name])
         elif above:
             stale[node.name] = f"after {', '.join(above)}"
     return stale
@@ -101,10 +130,13 @@ def describe(facts: list[Any]) -> str:
                     changes_named += [f"parameter {key} {how}" for key, how in state.items()]
                 else:
                     changes_named.append(f"{prefix}{path} {state}")
-    shown = changes_named[:_SHOWN]
-    if len(changes_named) > _SHOWN:
-        shown.append(f"{len(changes_named) - _SHOWN} more")
-    return ", ".join(shown)
+    return _shown(changes_named)
+
+
+def _shown(reasons: Sequence[str]) -> str:
+    """Return the first few reasons."""
+    more = [f"{len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
+    return ", ".join([*reasons[:_SHOWN], *more])
 
 
 def _node(stage: Any, graph: Any) -> StageNode:
@@ -159,34 +191,55 @@ def repository(root: Path) -> Iterator[Repo]:
 def keep_dvc_lock(project: Project) -> dict[str, LockedStage]:
     """Copy dvc.lock while no DVC command writes it, and return its stages."""
     with _while_nobody_writes(project):
-        if project.dvc_lock.exists():
+        if project.dvc_lock.exists() and not _is_as_kept(project):
             storage.write_bytes(project.kept_dvc_lock, project.dvc_lock.read_bytes())
-        return locked(project)
+        return manifest.locked(project)
 
 
-@contextmanager
-def same_order(project: Project, graph: Sequence[str]) -> Iterator[None]:
-    """Put the stages that are new in dvc.lock at the end in the order of ``graph``, as DVC would.
+def drop_spoilt(project: Project, lock: LockedStage, say: Callable[[str], None]) -> None:
+    """Take out of DVC's cache what is spoilt of a stage's outputs, so that it is not brought back.
 
-    Stages that run side by side are written in the order in which they end.
+    An output that somebody wrote over in place, where it is a hard link, spoils the cache's object.
+    Only objects of outputs that differ from dvc.lock are read, and none that is good is touched.
     """
-    before = list(locked(project))
-    try:
-        yield
-    finally:
-        with _while_nobody_writes(project):
-            now = list(locked(project))
-            wanted = before + [name for name in graph if name in now and name not in before]
-            if sorted(now) == sorted(wanted) and now != wanted:
-                text = project.dvc_lock.read_text(encoding="utf-8")
-                storage.write_bytes(project.dvc_lock, _reordered(text, now, wanted).encode())
-        keep_dvc_lock(project)
+    known = manifest.load(project)
+    hasher = Hasher(project, known.artefacts if known else {})
+    for path, md5 in lock.outs.items():
+        if hasher.md5(path) == md5:
+            continue
+        for file in dvc_cache.spoilt(project, path, md5, hasher.artefact(path) or {}):
+            file.unlink()
+            say(f"{lock.name}: DVC's cache held other bytes of {path} than it says; removed")
 
 
-def _reordered(text: str, now: Sequence[str], wanted: Sequence[str]) -> str:
+def put_in_order(project: Project, graph: Iterable[str]) -> None:
+    """Put dvc.lock's stages into the order of ``graph``, in which `dvc repro` writes them.
+
+    Stages that run side by side are written as they end. So the file does not tell who ended first,
+    who was killed, and which of them somebody ran by hand. What dvc.yaml no longer has stays last.
+    """
+    with _while_nobody_writes(project):
+        text = _text(project)
+        now = _order(text)
+        wanted = [name for name in graph if name in now]
+        wanted += [name for name in now if name not in wanted]
+        if now != wanted:
+            storage.write_bytes(project.dvc_lock, _reordered(text, wanted).encode())
+
+
+def _text(project: Project) -> str:
+    return project.dvc_lock.read_text(encoding="utf-8") if project.dvc_lock.exists() else ""
+
+
+def _order(text: str) -> list[str]:
+    """Return the stages' names in a dvc.lock as DVC wrote it."""
+    return re.findall(r"^  (\S.*):$", text, flags=re.MULTILINE)
+
+
+def _reordered(text: str, wanted: Sequence[str]) -> str:
     """Return dvc.lock with the stages' blocks, which DVC wrote, in another order."""
     head, *blocks = re.split(r"^(?=  \S)", text, flags=re.MULTILINE)
-    by_name = dict(zip(now, blocks, strict=True))
+    by_name = dict(zip(_order(text), blocks, strict=True))
     return head + "".join(by_name[name] for name in wanted)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from lapvqa import storage
 from lapvqa.lineage import ledger, recording
 from lapvqa.lineage.recording import Commit
 from lapvqa.lineage.runs import FINISHED, Run, of_entry
@@ -24,15 +26,25 @@ class Ids:
     mlflow_run: str | None = None
     mlflow_pipeline_run: str | None = None
 
-    def environment(self) -> dict[str, str]:
-        """Return them as the variables that ``lapvqa.stage`` keeps in its run file."""
-        named = {
-            "LAPVQA_ID_PREFECT_FLOW_RUN": self.prefect_flow_run,
-            "LAPVQA_ID_PREFECT_TASK_RUN": self.prefect_task_run,
-            "LAPVQA_ID_MLFLOW_RUN": self.mlflow_run,
-            "LAPVQA_ID_MLFLOW_PIPELINE_RUN": self.mlflow_pipeline_run,
-        }
-        return {key: value for key, value in named.items() if value}
+
+TOKEN = "LAPVQA_ID_TOKEN"
+"""The variable whose value ``lapvqa.stage`` keeps in its run file."""
+
+
+def keep_ids(project: Project, stage: str, token: str, ids: Ids) -> None:
+    """Keep to which records the stage's run with this ``token`` belongs, in case we are killed."""
+    storage.write_json(_ids_file(project, stage), {"token": token, **asdict(ids)})
+
+
+def _kept_ids(project: Project, stage: str, token: str | None) -> Ids:
+    path = _ids_file(project, stage)
+    facts = json.loads(path.read_bytes()) if path.exists() else {}
+    is_same = token is not None and facts.pop("token", None) == token
+    return Ids(**facts) if is_same else Ids()
+
+
+def _ids_file(project: Project, stage: str) -> Path:
+    return project.state / "ids" / f"{stage}.json"
 
 
 def tell(
@@ -82,10 +94,8 @@ def complete(project: Project, commit: Commit) -> list[str]:
         kept = _kept(project, lock.name)
         if not kept or (lock.name, kept["started"]) in told:
             kept = {"started": project.dvc_lock.stat().st_mtime, "seconds": 0.0}
-        ids = {
-            key.removeprefix("LAPVQA_ID_").lower(): of for key, of in kept.get("ids", {}).items()
-        }
-        _record(project, locked(project), lock.name, kept, commit, Ids(**ids))
+        ids = _kept_ids(project, lock.name, kept.get("ids", {}).get(TOKEN))
+        _record(project, locked(project), lock.name, kept, commit, ids)
         added.append(lock.name)
     return added
 

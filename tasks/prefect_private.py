@@ -9,7 +9,8 @@ import queue
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
-NAMES = {
+NAMES: dict[str, tuple[str, ...] | None] = {
+    "prefect._internal.plugins.collections:_collections": None,
     "prefect.context:TagsContext": ("current_tags",),
     "prefect.context:refresh_global_settings_context": (),
     "prefect.events.worker:EventsWorker.instance": (),
@@ -19,7 +20,7 @@ NAMES = {
     "prefect.logging.handlers:APILogWorker.instance": (),
     "prefect.server.api.server:create_app": ("ephemeral", "final"),
 }
-"""Where each lies -> the parameters that we pass."""
+"""Where each lies -> the parameters that we pass; None: no call."""
 
 
 def read_settings_again() -> None:
@@ -37,9 +38,16 @@ def without_tags() -> AbstractContextManager[Any]:
 
 
 def server_app(*, for_one_run: bool) -> Any:
-    """Return the server as an ASGI application; ``for_one_run``: without scheduler and pages."""
+    """Return the server as an ASGI application.
+
+    ``for_one_run``: without scheduler and pages, and without the blocks that other packages bring
+    (prefect-dask: half a second).
+    """
+    from prefect._internal.plugins import collections
     from prefect.server.api.server import create_app
 
+    if for_one_run:
+        collections._collections = {}
     return create_app(ephemeral=for_one_run, final=True)
 
 

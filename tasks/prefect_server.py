@@ -30,7 +30,7 @@ from typing import Any
 from lapvqa.errors import LapvqaError
 from lapvqa.machine import load_machine
 from lapvqa.project import Project
-from lapvqa.runtime import die_with_parent
+from lapvqa.runtime import die_with_parent, importing
 
 _START_S = 180.0  # the very first start migrates a new database, up to half a minute on slow disks
 _PROBE_S = 3.0
@@ -303,11 +303,12 @@ def main(arguments: list[str]) -> int:
     """Serve until killed, or until the parent dies."""
     parent, descriptor, services = int(arguments[0]), int(arguments[1]), arguments[2]
     die_with_parent(parent)
-    import uvicorn
+    with importing():
+        import uvicorn
 
-    from tasks import prefect_private
+        from tasks import prefect_private
 
-    app = prefect_private.server_app(for_one_run=services == "run")
+        app = prefect_private.server_app(for_one_run=services == "run")
     config = uvicorn.Config(app, log_level="error", lifespan="on")
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
     return 0

@@ -65,6 +65,20 @@ def main_metrics(root: Path, stages: Iterable[StageNode]) -> dict[str, float]:
     return values
 
 
+def main_note(root: Path, stages: Iterable[StageNode]) -> str:
+    """Return ``main_metrics`` of the evaluations as a table of Markdown, empty without any."""
+    rows = []
+    for path in (root / out for node in stages for out in node.outs):
+        if path.name == METRICS:
+            result = parse(json.loads(path.read_bytes()))
+            for row in result.headlines():
+                task = f"{result.task}, {row.writer}" if row.writer else result.task
+                values = (row.trained.shown(), row.untrained.shown(), row.difference.shown("+.3f"))
+                rows.append(f"| {task} | {result.primary} | {' | '.join(values)} {row.verdict} |")
+    head = ["| task | metric | trained | untrained | difference |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *rows]) if rows else ""
+
+
 def _ends(name: str, interval: Interval) -> dict[str, float]:
     """Return a number and the ends of its interval, without what is undefined."""
     pairs = zip(_ENDS, astuple(interval), strict=True)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from rich.console import Console
 
@@ -27,6 +27,9 @@ from tasks.display import Display, StageOutcome
 from tasks.dvc_repository import StageNode, mend_cut_files
 from tasks.mlflow_records.records import Records
 from tasks.prefect_calls import kept, through
+
+if TYPE_CHECKING:
+    from tasks.work import Work
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,12 +63,23 @@ class Session:
     prefect_lost: str = ""
     """What Prefect failed with first; empty while it has not."""
 
+    def tags(self, stage: str) -> dict[str, str]:
+        """Return the tags of a stage's record in MLflow, as far as no server has a part in them."""
+        return {
+            "dvc.stage": stage,
+            "git.commit": self.commit.sha or "not under git",
+            "git.dirty": str(self.commit.dirty).lower(),
+            "mlflow.source.git.commit": self.commit.sha or "",
+        }
+
     def lose_prefect(self, why: str) -> None:
         """Keep what Prefect failed with, for the end of the run."""
         self.prefect_lost = self.prefect_lost or why.partition("\n")[0]
 
     settled: bool = False
     """MLflow was asked to register the encoder."""
+    work: Work | None = None
+    """What the tasks of the run follow, once it has begun."""
 
 
 _current: ContextVar[Session | None] = ContextVar("lapvqa_session", default=None)

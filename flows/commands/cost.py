@@ -78,8 +78,8 @@ def disk_use(project: Project, params: Params) -> list[Use]:
 
 def _use_of(project: Project, params: Params, stages: set[str]) -> list[Use]:
     """Return what those ``stages`` write."""
-    names = {name.partition("@")[0] for name in stages}
-    return [one for one in disk_use(project, params) if one.stage in names]
+    names = {name.partition("@")[0] for name in stages} & {"ingest", "pretrain", "evaluate"}
+    return [one for one in disk_use(project, params) if one.stage in names] if names else []
 
 
 def lines(project: Project, params: Params, stages: set[str]) -> Iterator[str]:
@@ -149,9 +149,8 @@ def training_pairs(project: Project) -> int | None:
     """Return how many images an epoch shows, as far as it is known: those of the split train."""
     if project.images.exists():
         import pyarrow.compute as pc
-        import pyarrow.parquet as pq
 
-        table = pq.read_table(project.images, columns=["split"])
+        table = storage.read_columns(project.images, ["split"])
         return int(pc.sum(pc.equal(table["split"], "train")).as_py() or 0)
     return _images(project, "source")
 
@@ -180,9 +179,7 @@ def _images(project: Project, name: str) -> int | None:
     """
     listed = project.inventory(name)
     if listed.exists():
-        import pyarrow.parquet as pq
-
-        paths = pq.read_table(listed, columns=["path"])["path"].to_pylist()
+        paths = storage.read_columns(listed, ["path"])["path"].to_pylist()
         return sum(not path.lower().endswith(_NO_IMAGE) for path in paths)
     params = load_params(project.params)
     folder = load_machine(project).folder(name, params.inventory, project)

@@ -65,12 +65,9 @@ def check(project: Project, path: Path) -> int:
 def _check_trainings(project: Project, content: Mapping[str, Any], console: Console) -> int:
     """Say of each training since whether its recorded patients are without the one erased."""
     from lapvqa.erasure.impact import trainings_since
-    from lapvqa.identity import find_key
-    from lapvqa.machine import load_machine
-    from lapvqa.params import load_params
+    from lapvqa.lineage.members import project_key
 
-    machine, inventory = load_machine(project), load_params(project.params).inventory
-    secret = find_key(machine.folder("source", inventory, project), project, machine)
+    secret = project_key(project)
     found = trainings_since(project, secret, content) if secret else []
     for one in found:
         console.print(
@@ -130,6 +127,7 @@ def _place(project: Project, request: str, also: Sequence[Path], console: Consol
     from lapvqa.erasure.stores import project_stores
     from lapvqa.identity import Keyring, find_key
     from lapvqa.inventory import NAMES
+    from lapvqa.lineage import members
     from lapvqa.machine import load_machine
     from lapvqa.params import load_params
     from tasks.erasing import dvc_store, mlflow_store
@@ -155,6 +153,12 @@ def _place(project: Project, request: str, also: Sequence[Path], console: Consol
             "here yet",
             hint="run `lapvqa run` first, or restore .lapvqa/deid.key (deid_key_file of "
             "local.yaml) from its backup",
+        )
+    if fault := next(members.faults(project, key), ""):
+        raise ConfigError(
+            f"expected the lists of keys by which the ledger knows patients; {fault}",
+            hint="restore ledger/private from its backup (it is not in git): without it nobody can "
+            "tell which models sampled the patient",
         )
     keyring = Keyring(key, keep_ids=params.ingest.deid.keep_ids)
     in_dvc = dvc_store.stores(project)

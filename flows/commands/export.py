@@ -25,7 +25,7 @@ def execute(
     from lapvqa.evaluation.encoders.open_encoder import open_own
     from lapvqa.export import repository
     from lapvqa.networks.device import make_deterministic
-    from lapvqa.pretrain.files import TRAINING_FILE
+    from lapvqa.pretrain.files import ADAPTATION_FILE, TRAINING_FILE
 
     params = load_params(project.params)
     license = _named(license) or params.export.license
@@ -36,7 +36,7 @@ def execute(
             "others whoever owns the radiographs has a say in it, and export.license of "
             "params.yaml keeps it",
         )
-    own_files.require_folder(folder, "lapvqa export", "one that it made", repository.ADAPTATION)
+    own_files.require_folder(folder, "lapvqa export", "one that it made", ADAPTATION_FILE)
     ledger.require_whole(project)
     ancestry = Ancestry(ledger.entries(project))
     default = chosen_model.find(None, project).relative_to(project.root)

@@ -142,7 +142,10 @@ def _delete_first(spoilt: Sequence[str]) -> str:
     """Say which objects of the cache must go, so that DVC does not bring spoilt bytes back."""
     if not spoilt:
         return ""
-    return f"first delete {' '.join(spoilt)} (not what DVC's cache says it is); "
+    return (
+        "`lapvqa run` makes it again and takes the spoilt object out of DVC's cache; before you "
+        f"restore it otherwise, delete {' '.join(spoilt)}; "
+    )
 
 
 def _mismatches(faults: int) -> str:

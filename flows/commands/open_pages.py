@@ -47,7 +47,8 @@ def execute(project: Project, place: str, *, browser: bool) -> int:
 
 
 def _mlflow(project: Project, machine: Machine, browser: bool) -> int:
-    from tasks.mlflow_records.connection import embedded_uri, public, tracking_uri
+    from tasks.mlflow_records import view
+    from tasks.mlflow_records.connection import connect, embedded_uri, public, tracking_uri
 
     uri = tracking_uri(project, machine)
     if uri != embedded_uri(project):
@@ -67,8 +68,9 @@ def _mlflow(project: Project, machine: Machine, browser: bool) -> int:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
+        table = view.link(connect(project, machine))
         _wait(f"http://127.0.0.1:{port}/health", server)
-        _show(f"http://127.0.0.1:{port}", browser)
+        _show(f"http://127.0.0.1:{port}{table}", browser)
         return _stay()
     finally:
         _end(server)

@@ -21,7 +21,7 @@ from flows.commands import terminal
 from lapvqa import storage, vanished
 from lapvqa.errors import ConfigError, SourceError, StorageFullError
 from lapvqa.project import Project
-from lapvqa.runtime import interruptible
+from lapvqa.runtime import importing, interruptible
 from lapvqa.uptodate import stagefile, staleness
 
 if TYPE_CHECKING:
@@ -112,13 +112,14 @@ def run_pipeline(
     from tasks.display import Display
     from tasks.prefect_server import forget_address, start_server_early
     from tasks.session import opened
+    from tasks.work import working
 
     project = Project(root.resolve())
     load_params(project.params)
     if stage is not None:
         _require_stage(stage, stagefile.declared(project))
     display = Display(console or Console(quiet=True), progress=progress)
-    with interruptible(), opened(project.root, display) as session:
+    with interruptible(), opened(project.root, display) as session, working(session, stage):
         server = start_server_early(project)
         try:
             _run_flow(session, server, stage)
@@ -135,17 +136,20 @@ def run_pipeline(
 
 
 def _run_flow(session: Session, server: Server, stage: str | None) -> None:
-    # These imports take seconds; the server needs longer.
-    from prefect import tags
+    # These imports take seconds, which the server and the first stage need too.
+    if session.work is not None:
+        session.work.under_way.wait()
+    with importing():
+        from prefect import tags
 
-    from flows.pipeline import make_stage_flow, pipeline
-    from tasks.prefect_calls import through
-    from tasks.prefect_server import project_tag
+        from flows.pipeline import make_stage_flow, pipeline
+        from tasks.prefect_calls import through
+        from tasks.prefect_server import project_tag
 
+        session.records.open()
     flow = pipeline if stage is None else make_stage_flow(stage)
     root = str(session.project.root)
     logging.raiseExceptions = False  # log lines that Prefect does not take must not fill the screen
-    session.records.open()
     if not _prefect_is_ready(session, server):
         flow.fn(root)
         return
@@ -226,13 +230,14 @@ def _settle(project: Project, console: Console) -> None:
     if not project.unsettled.exists():
         return
     from flows.commands.sync import told
-    from tasks.dvc_repository import mend_cut_files
+    from tasks.dvc_repository import mend_cut_files, put_in_order, read_graph
     from tasks.mlflow_records.connection import RecordsUnavailableError
     from tasks.settling import settle
 
     try:
         with storage.lock(project.run_lock, what="a run of this project"):
             mend_cut_files(project, console.print)
+            put_in_order(project, (node.name for node in read_graph(project)))
             console.print(f"an earlier run was cut short: {told(settle(project))}")
     except RecordsUnavailableError as error:
         console.print(f"an earlier run's records wait: {error}", markup=False, soft_wrap=True)

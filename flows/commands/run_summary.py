@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from lapvqa import storage
 from lapvqa.machine import Machine, load_machine
 from lapvqa.project import Project
+from lapvqa.recorder import counted
 
 if TYPE_CHECKING:
     from lapvqa.evaluation.results import TaskResult
@@ -43,17 +45,17 @@ def show_counts(project: Project, console: Console) -> None:
     ingested = _num_rows(project.images)
     known = _num_rows(project.companions) if project.companions.exists() else 0
     beside = f" + {known} that are no images" if known else ""
+    total = counted(ingested + files.total() + known, "file")
     console.print(
-        f"{ingested + files.total() + known} files = {ingested} ingested + {files.total()} rejected"
-        f"{_by_reason(files)}{beside}"
+        f"{total} = {ingested} ingested + {files.total()} rejected{_by_reason(files)}{beside}"
     )
     if project.tokens_dir.exists() and project.token_rejects.exists():
         without = Counter({why: n for (_, why), n in rejects(project.token_rejects).items()})
         tokenised = sum(_num_rows(path) for path in project.tokens_dir.glob("*.parquet"))
         studies = tokenised + without.total()
         console.print(
-            f"{studies} studies = {tokenised} reports tokenised + {without.total()} without"
-            f"{_by_reason(without)}"
+            f"{counted(studies, 'study')} = {tokenised} reports tokenised + {without.total()} "
+            f"without{_by_reason(without)}"
         )
 
 
@@ -136,9 +138,7 @@ def show_places(project: Project, console: Console) -> None:
 
 def rejects(path: Path) -> Counter[tuple[str, str]]:
     """Return how many rejects a table holds by (kind, reason)."""
-    import pyarrow.parquet as pq
-
-    columns = pq.read_table(path, columns=["kind", "reason"]).to_pydict()
+    columns = storage.read_columns(path, ["kind", "reason"]).to_pydict()
     return Counter(zip(columns["kind"], columns["reason"], strict=True))
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyroaring import BitMap
 
 from lapvqa import storage
 from lapvqa.datasets.splits import TRAIN, VALIDATE
@@ -18,7 +17,7 @@ from lapvqa.evaluation.results import PREDICTIONS
 from lapvqa.evaluation.sealed import SEALED
 from lapvqa.evaluation.task_table import EVALUATIONS, find
 from lapvqa.ingest.columns import counted, is_one_of
-from lapvqa.lineage import ledger, merkle
+from lapvqa.lineage import ledger, members
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, unpacked
 from lapvqa.lineage.runs import Run, of_entry
 from lapvqa.project import Project
@@ -31,7 +30,7 @@ def rows_of(project: Project, patient: str) -> dict[str, int]:
     counts = {}
     for name, path in tables.items():
         files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        own = (pq.read_table(file, columns=["patient_key"], partitioning=None)["patient_key"]
+        own = (storage.read_columns(file, ["patient_key"])["patient_key"]
                for file in files if file.exists())  # fmt: skip
         counts[name] = sum(int(is_one_of(column, [patient]).sum()) for column in own)
     return counts
@@ -155,7 +154,7 @@ def affected_metrics(project: Project, patient: str, split: str | None) -> list[
             path = project.result_dir(task) / name
             if not path.exists():
                 continue
-            table = pq.read_table(path, columns=["patient", "sample"], partitioning=None)
+            table = storage.read_columns(path, ["patient", "sample"])
             own = table.filter(pa.array(is_one_of(table["patient"], [patient])))
             samples += len(set(own["sample"].to_pylist()))
         learns = split in (TRAIN, VALIDATE) and find(task).tests_archive
@@ -177,27 +176,14 @@ def trainings_since(
     """
     written = datetime.fromisoformat(receipt["written"]).timestamp()
     absent = bytes.fromhex(receipt["training_set"]["absent"])
-    keys = RowNumbers(project, PATIENT).keys()
-    entries = ledger.entries(project)
-    runs = {entry.id: run for entry in entries if (run := of_entry(entry))}
-    found = []
-    for entry in entries:
-        if entry.kind != ledger.TRAINED_ON or not entry.payload or entry.time < written:
-            continue
-        run = runs.get(entry.payload["run"])
-        told = run.files.get(entry.payload["path"], {}).get("members") if run else None
-        if told is None:
-            continue
-        rows = BitMap.union(*(unpacked(r["patients"]) for r in entry.payload["roles"].values()))
-        tree = merkle.leaves(merkle.member_digest(key, keys[row]) for row in rows)
-        known = merkle.root(tree) == told["root"]
-        found.append(
-            {
-                "run": entry.payload["run"], "patients": told["patients"], "root": told["root"],
-                "has_the_patient": absent in tree if known else None,
-            }
-        )  # fmt: skip
-    return found
+    return [
+        {
+            "run": one.run, "patients": one.patients, "root": one.root,
+            "has_the_patient": absent in one.leaves if one.is_as_recorded else None,
+        }
+        for one in members.trainings(project, key)
+        if one.time >= written
+    ]  # fmt: skip
 
 
 def held_out_for(project: Project, patient: str) -> dict[str, int]:
@@ -225,10 +211,10 @@ def ways_to_retrain(
     folder = project.model_dir(objective)
     if not (folder / MEMBERS_FILE).exists() or not (folder / "training.json").exists():
         return []
-    members = storage.read_table(folder / MEMBERS_FILE, MEMBERS, made_by="pretrain")
-    sampled = is_one_of(members["patient_key"], [patient])
-    sampled |= is_one_of(members["study_key"], also_in)
-    own = members.filter(pa.array(sampled))
+    table = storage.read_table(folder / MEMBERS_FILE, MEMBERS, made_by="pretrain")
+    sampled = is_one_of(table["patient_key"], [patient])
+    sampled |= is_one_of(table["study_key"], also_in)
+    own = table.filter(pa.array(sampled))
     if not len(own):
         return []
     training = storage.read_json(folder / "training.json", made_by="pretrain")

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lapvqa import storage
 from lapvqa.erasure.copies import Copy
 from lapvqa.errors import MissingArtifactError, SchemaError
 from lapvqa.images.shards import map_shard
@@ -137,7 +138,7 @@ def _learn_from(traces: Traces, path: Path, erased: Tombstones) -> None:
                  if n in schema.names]  # fmt: skip
         if not {"patient_key", *_DIGESTS} & set(names):
             return
-        table = pq.read_table(path, columns=names, partitioning=None)
+        table = storage.read_columns(path, names)
     except (pa.ArrowInvalid, OSError):
         return
     own = np.zeros(len(table), bool)

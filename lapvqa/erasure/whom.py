@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.identity import Keyring
 from lapvqa.ingest.columns import is_one_of
@@ -44,7 +45,7 @@ def _known(keys: list[str], tables: Iterable[Path]) -> set[str]:
         try:
             if "patient_key" not in pq.read_schema(path).names:
                 continue
-            column = pq.read_table(path, columns=["patient_key"], partitioning=None)["patient_key"]
+            column = storage.read_columns(path, ["patient_key"])["patient_key"]
         except (pa.ArrowInvalid, OSError):
             continue
         found |= set(column.filter(pa.array(is_one_of(column, keys))).to_pylist())

@@ -17,7 +17,7 @@ import pyarrow as pa
 from lapvqa import storage
 from lapvqa.evaluation.results import Contamination
 from lapvqa.images.report_pairs import digest_pairs, read_pairs
-from lapvqa.pretrain.files import CARD_FILE, ENCODER_FILE, read_card
+from lapvqa.pretrain.files import ADAPTATION_FILE, CARD_FILE, ENCODER_FILE
 from lapvqa.project import Project
 from lapvqa.schemas import TESTED
 
@@ -25,6 +25,11 @@ ARCHIVE = "archive"
 """The data set of tasks without an input folder: the archive's own splits."""
 
 NOT_COMPARED, UNKNOWN, OTHER = "not_compared", "training_unknown", "training_of_another_run"
+_DESCRIBED = (
+    (CARD_FILE, "training", ENCODER_FILE),
+    (ADAPTATION_FILE, "pretraining", "model.safetensors"),
+)
+"""What says whom weights have seen: the file, its section, the weights that it lies beside."""
 _WHY = {
     NOT_COMPARED: "{} of {} test images were not compared with training by the firewall",
     UNKNOWN: "it is not known what the encoder was trained on: {} of {} test images may be in it",
@@ -61,18 +66,21 @@ def examine(
 def training_of(encoder: Path) -> str | None:
     """Return the digest of the pairs that an encoder's file or folder was trained on.
 
-    As its card says, if that is the card of these very weights; None if nobody says, as of an
-    encoder that began with weights from elsewhere (``pretrain.init``).
+    As its card or its adaptation plan says, if that is of these very weights; None if nobody says,
+    as of an encoder that began with weights from elsewhere (``pretrain.init``).
     """
-    weights = encoder / ENCODER_FILE if encoder.is_dir() else encoder
-    if not (weights.is_file() and (weights.parent / CARD_FILE).is_file()):
-        return None
-    card = read_card(weights.parent)
-    if card.get("sha256", {}).get(weights.name) != storage.sha256_file(weights):
-        return None
-    training = card.get("training", {})
-    digest: str | None = None if "began_with" in training else training.get("data_digest")
-    return digest
+    for file, section, name in _DESCRIBED:
+        weights = encoder / name if encoder.is_dir() else encoder
+        for folder in (weights.parent, weights.parent.parent):  # timm's lie in a folder below
+            if not (weights.is_file() and (folder / file).is_file()):
+                continue
+            said = storage.read_json(folder / file, made_by="export")
+            known = said.get("sha256", {}).get(weights.relative_to(folder).as_posix())
+            if known == storage.sha256_file(weights):
+                training = said.get(section, {})
+                digest: str | None = training.get("data_digest")
+                return None if "began_with" in training else digest
+    return None
 
 
 def tested_names(predictions: pa.Table) -> set[str]:

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING
 
 from lapvqa import storage
 from lapvqa.params import Section, Share, read_json
 from lapvqa.project import Project
-from lapvqa.schemas import IMAGES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SEALED = "sealed.parquet"
 """Beside predictions.parquet, with its columns: the rows of sealed patients."""
@@ -80,6 +80,10 @@ def write_rule(
 
 def tested_patients(project: Project) -> frozenset[str]:
     """Return the keys of the patients in the archive's own split ``test``."""
+    import pyarrow.compute as pc  # here: many only ask for the file's name
+
+    from lapvqa.schemas import IMAGES
+
     images = storage.read_table(project.images, IMAGES, made_by="ingest")
     return frozenset(images.filter(pc.equal(images["split"], "test"))["patient_key"].to_pylist())
 
@@ -94,5 +98,8 @@ def sealed_patients(project: Project) -> frozenset[str]:
 
 def divide(predictions: pa.Table, patients: frozenset[str]) -> tuple[pa.Table, pa.Table]:
     """Return the rows that may be shown, and those of ``patients``."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     own = pc.is_in(predictions["patient"], pa.array(sorted(patients), pa.string()))
     return predictions.filter(pc.invert(own)), predictions.filter(own)

@@ -8,6 +8,7 @@ Equal weights give equal bytes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,12 +20,13 @@ from lapvqa.export.export import check_parity, reference_tokens
 from lapvqa.images import transforms
 from lapvqa.networks.encoder import NORM_EPS, VisionEncoder
 from lapvqa.params import ModelParams, RecipeParams
+from lapvqa.pretrain.files import ADAPTATION_FILE
 from lapvqa.pretrain.model import build_encoder
 from lapvqa.pretrain.vit_names import from_transformers, to_transformers
 from lapvqa.schemas import CONTENT_SIZE, STORED_SIZE
 
 CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
-TIMM, ADAPTATION, README = "timm", "adaptation.json", "README.md"
+TIMM, README = "timm", "README.md"
 _USAGE = "usage.md"
 _BOX = 4
 """Pillow's number of the filter that averages areas."""
@@ -43,13 +45,17 @@ def contents(
     back = build_encoder(sizes).eval()
     back.load_state_dict(from_transformers(renamed))
     check_parity(WEIGHTS, back, reference_tokens(encoder), 0.0)
-    return {
-        CONFIG: _json(_config(sizes)),
+    files = {
         WEIGHTS: safetensors.torch.save(renamed, {"format": "pt"}),
+        f"{TIMM}/{WEIGHTS}": safetensors.torch.save(weights, {"format": "pt"}),
+    }
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    return {
+        **files,
+        CONFIG: _json(_config(sizes)),
         PROCESSOR: _json(_processor(sizes)),
         f"{TIMM}/{CONFIG}": _json(_timm(sizes)),
-        f"{TIMM}/{WEIGHTS}": safetensors.torch.save(weights, {"format": "pt"}),
-        ADAPTATION: _json(_adaptation(encoder, training, recipe)),
+        ADAPTATION_FILE: _json({**_adaptation(encoder, training, recipe), "sha256": digests}),
     }
 
 
@@ -147,6 +153,8 @@ def _adaptation(
             "steps": training["steps"],
             "train_pairs": training["train_pairs"],
             **{name: trained[name] for name in ("lr", "weight_decay", "batch_size", "flip")},
+            # Whom it has seen: an evaluation compares it with its own test images.
+            **{name: training[name] for name in ("data_digest", "began_with") if name in training},
         },
         "frozen": {
             "features": "compute once, train the head alone",

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from lapvqa import storage
 from lapvqa.arrivals import first_of_studies
 from lapvqa.project import Project
 from lapvqa.schemas import FRONTAL_VIEWS
@@ -26,7 +26,7 @@ Parts = dict[str, set[str]]
 
 def divide(project: Project, rows: pa.Table, names: Iterable[str]) -> dict[str, Parts]:
     """Return slice name -> value -> samples, of one system's rows; empty where no table tells."""
-    images = pq.read_table(project.images, partitioning=None).sort_by("image_key").to_pylist()
+    images = storage.read_columns(project.images).sort_by("image_key").to_pylist()
     place = dict(_placed(rows, images))
     told = {"source": _sources(project), **_demographics(project)}
     divided: dict[str, Parts] = {}
@@ -59,7 +59,7 @@ def _demographics(project: Project) -> dict[str, dict[object, str]]:
     """Return sex and age: study -> value; studies of which nobody knows are left out."""
     if not project.demographics.exists():
         return {"sex": {}, "age": {}}
-    rows = pq.read_table(project.demographics, partitioning=None).to_pylist()
+    rows = storage.read_columns(project.demographics).to_pylist()
     return {
         "sex": {row["study_key"]: row["sex"] for row in rows if row["sex"]},
         "age": {row["study_key"]: _wider(row["age_band"]) for row in rows if row["age_band"]},

@@ -123,6 +123,8 @@ class Encoder:
                 f"{list(pixels.shape)}; a film of another size is a source: encoder([film])"
             )
         images = self.computer.put(pixels)
-        return encode(
-            self.model, images, computer=self.computer, rows=self._rows, kind=kind, grid=grid
-        )
+        # A CPU's bits are the same in a batch of any size (docs/log.md), and a single film would
+        # take as long as a whole batch.
+        on_cpu = self.computer.device.type == "cpu"
+        rows = min(self._rows, len(pixels)) if on_cpu else self._rows
+        return encode(self.model, images, computer=self.computer, rows=rows, kind=kind, grid=grid)

@@ -21,7 +21,7 @@ from lapvqa.ingest.archives.protocol import Archive
 from lapvqa.ingest.columns import in_order, is_one_of, mapped, positions, whole
 from lapvqa.ingest.study_tables import Reports
 from lapvqa.ingest.verdicts import is_taken
-from lapvqa.recorder import Recorder
+from lapvqa.recorder import Recorder, counted
 from lapvqa.schemas import COMPANIONS
 
 
@@ -121,9 +121,9 @@ def by_side(beside: pa.Table) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def described(beside: pa.Table) -> str:
-    """Return "1 companions (dicomdir 1) + 3 other files (text 2, viewer 1)"."""
+    """Return "1 companion (dicomdir 1) + 3 other files (text 2, viewer 1)"."""
     companions, others = by_side(beside)
-    return f"{_counted('companions', companions)} + {_counted('other files', others)}"
+    return f"{_counted('companion', companions)} + {_counted('other file', others)}"
 
 
 def by_kind(counts: Iterable[tuple[str, int]]) -> str:
@@ -134,7 +134,7 @@ def by_kind(counts: Iterable[tuple[str, int]]) -> str:
 
 def _counted(name: str, counts: dict[str, int]) -> str:
     shown = f" ({by_kind(counts.items())})" if counts else ""
-    return f"{sum(counts.values())} {name}{shown}"
+    return counted(sum(counts.values()), name) + shown
 
 
 def _words(companion: str | None) -> str:

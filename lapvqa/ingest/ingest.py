@@ -51,6 +51,7 @@ from lapvqa.job import Job
 from lapvqa.params import IngestParams
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
+from lapvqa.recorder import counted as in_words
 from lapvqa.schemas import COMPANIONS, DEMOGRAPHICS, IMAGES, INVENTORY, LABELS, REJECTS, STUDIES
 
 _GARBAGE_AFTER = 200_000
@@ -90,13 +91,14 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
     archive = source.archive
     began = len(job.recorder.said)
     job.recorder.say(
-        f"{len(archive.images)} image files and {len(archive.reports)} reports in layout "
-        f"{archive.name}, {job.machine.workers} workers"
+        f"{in_words(len(archive.images), 'image file')} and "
+        f"{in_words(len(archive.reports), 'report')} in layout {archive.name}, "
+        f"{in_words(job.machine.workers, 'worker')}"
     )
     for list_path, absent in sorted(archive.missing.items()):
         if absent:
             job.recorder.say(
-                f"{absent} files that {list_path} names are not here: an incomplete copy?"
+                f"not here: {in_words(absent, 'file')} that {list_path} names; an incomplete copy?"
             )
     files = read_files(
         source.planned,
@@ -155,7 +157,7 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
     storage.write_table(job.project.labels, labels, LABELS)
     storage.write_table(job.project.images, images, IMAGES)
     said = [line for line in job.recorder.said[began:] if not _OF_ONE_RUN.search(line)]
-    for number, what in ((len(source.planned.to_read), "files"), (num_reports, "reports")):
+    for number, what in ((len(source.planned.to_read), "file"), (num_reports, "report")):
         said += [known_line(number, 0, what)] * bool(number)
     last.keep(counts, facts, said)
     return counts

@@ -46,7 +46,7 @@ from lapvqa.ingest.pool import process_all
 from lapvqa.ingest.result_store import ResultStore
 from lapvqa.ingest.tombstones import Tombstones
 from lapvqa.ingest.verdicts import Verdicts, Views, reject_unless_frontal
-from lapvqa.recorder import Recorder
+from lapvqa.recorder import Recorder, counted
 
 Places = Mapping[tuple[str, str], tuple[str, int]]
 """Shard and row of images by image key and sha256 of the pixels."""
@@ -155,13 +155,13 @@ def look_up(planned: Plan, store: ResultStore, keyring: Keyring, recorder: Recor
     current = taken(stored, known[known >= 0])
     new = planned.tasks(to_read[known < 0])
     if len(current):
-        recorder.say(known_line(len(current), len(new), "files"))
+        recorder.say(known_line(len(current), len(new), "file"))
     return Known(current, new, _orphans(stored, current))
 
 
 def known_line(known: int, new: int, what: str) -> str:
     """Return what a run says of the files or reports that need not be read."""
-    return f"{known} {what} are known from before, {new} are new"
+    return f"{counted(known, what)} known from before, {new} new"
 
 
 def _orphans(stored: pa.Table, current: pa.Table) -> Places:

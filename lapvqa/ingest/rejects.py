@@ -21,6 +21,7 @@ from lapvqa.ingest.columns import Column
 from lapvqa.params import RejectBudgetParams, Section, read_yaml, validate
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
+from lapvqa.recorder import counted as in_words
 from lapvqa.schemas import REJECTS
 
 
@@ -92,7 +93,7 @@ def require_budget(
     ]
     waived = [row for row in counted if (mark(row), row["reason"]) in waivers.marks]
     if waived:
-        recorder.say(f"{len(waived)} rejected files are waived by waivers.yaml")
+        recorder.say(f"{in_words(len(waived), 'rejected file')} waived by waivers.yaml")
     kept = [str(row["file"]) for row in counted if row not in waived]
     where = "see `lapvqa rejects`, which also retries and waives; correct the archive, or raise "
     if len(files) == len(paths):

@@ -36,6 +36,7 @@ from lapvqa.ingest.columns import (
     taken,
     whole,
 )
+from lapvqa.ingest.plan import known_line
 from lapvqa.ingest.result_store import open_folder
 from lapvqa.recorder import Recorder
 from lapvqa.schemas import INVENTORY
@@ -146,7 +147,7 @@ def read_reports(
             recorder.progress(done, len(rest), unit="reports")
     current = taken(stored, place[is_known])
     if number := len(current) + len(found):
-        recorder.say(f"{number} reports are known from before, {len(new)} are new")
+        recorder.say(known_line(number, len(new), "report"))
     if rest.size:
         current = pa.concat_tables([current, as_table(found), _write(folder, new)])
     current = _shed(folder, current)

@@ -11,6 +11,7 @@ Files, in the order in which data meets them:
     row_numbers.py   numbers in place of patients' and studies' keys
     first_ledger.py  the ledger of version 0.1, taken over
     evaluations.py   the entry of `lapvqa evaluate --encoder`
+    members.py       the patients of each training against the root that it recorded
     merkle.py        the root of a training's patients; the proof that somebody is not among them
     contents.py      what a table or a metrics.json says that a model card tells
     ancestry.py      what of the ledger belongs to one run or model

@@ -9,10 +9,12 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from lapvqa import storage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 UNKNOWN = "unknown"
 _EVALUATION = (
@@ -28,18 +30,18 @@ def facts(path: Path) -> dict[str, Any]:
         return {}
     try:
         return reader(path)
-    except (OSError, ValueError, KeyError, pa.ArrowInvalid):
+    except (OSError, ValueError, KeyError):
         return {}
 
 
 def _of_images(path: Path) -> dict[str, Any]:
-    table = pq.read_table(path, columns=["split", "view"])
+    table = storage.read_columns(path, ["split", "view"])
     splits = table["split"].to_pylist()
     return {"counts": {"split": _counted(splits), "view": _by_split(table["view"], splits)}}
 
 
 def _of_demographics(path: Path) -> dict[str, Any]:
-    table = pq.read_table(path, columns=["split", "sex", "age_band"])
+    table = storage.read_columns(path, ["split", "sex", "age_band"])
     splits = table["split"].to_pylist()
     return {"counts": {name: _by_split(table[name], splits) for name in ("sex", "age_band")}}
 
@@ -54,7 +56,7 @@ def _by_split(column: pa.ChunkedArray, splits: list[str]) -> dict[str, dict[str,
 
 
 def _of_studies(path: Path) -> dict[str, Any]:
-    table = pq.read_table(path, columns=["split", "patient_key", "report_sha256"])
+    table = storage.read_columns(path, ["split", "patient_key", "report_sha256"])
     splits, patients, reports = (column.to_pylist() for column in table.columns)
     return {
         "counts": {
@@ -68,7 +70,7 @@ def _of_studies(path: Path) -> dict[str, Any]:
 
 
 def _of_rejects(path: Path) -> dict[str, Any]:
-    table = pq.read_table(path, columns=["kind", "reason"])
+    table = storage.read_columns(path, ["kind", "reason"])
     kinds, reasons = (column.to_pylist() for column in table.columns)
     return {
         "counts": {

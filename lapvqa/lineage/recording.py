@@ -13,19 +13,12 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from lapvqa import storage
-from lapvqa.errors import ConfigError
-from lapvqa.identity import find_key
 from lapvqa.lineage import contents, ledger, merkle, runs
 from lapvqa.lineage.ledger import CODE, PATCH, RUN, TRAINED_ON, Draft, Entry
+from lapvqa.lineage.members import project_key
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, packed
 from lapvqa.lineage.runs import Run, code_listing, digest
-from lapvqa.machine import load_machine
-from lapvqa.params import load_params
 from lapvqa.project import Project
 from lapvqa.schemas import MEMBERS, MEMBERS_FILE
 from lapvqa.uptodate import hashes
@@ -235,9 +228,11 @@ def _file_facts(project: Project, name: str) -> dict[str, Any]:
 
 
 def _table_facts(path: Path) -> dict[str, Any]:
+    import pyarrow.parquet as pq  # here: most of what uses this module has nothing to read
+
     try:
         footer = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError):
+    except (ValueError, OSError):
         return {}
     columns = {field.name: str(field.type) for field in footer.schema_arrow}
     return {"rows": footer.metadata.num_rows, "schema": digest(columns)}
@@ -248,21 +243,19 @@ def _root_of(project: Project, path: Path) -> dict[str, Any]:
 
     The root names nobody, and whoever has the key can prove by it that somebody is not among them.
     """
-    try:
-        machine, inventory = load_machine(project), load_params(project.params).inventory
-        key = find_key(machine.folder("source", inventory, project), project, machine)
-    except ConfigError:
-        return {}
+    key = project_key(project)
     if key is None:
         return {}
     table = storage.read_table(path, MEMBERS, made_by="pretrain")
-    members = {one for one in table["patient_key"].to_pylist() if one}
-    tree = merkle.leaves(merkle.member_digest(key, one) for one in members)
-    return {"members": {"patients": len(members), "root": merkle.root(tree)}}
+    patients = {one for one in table["patient_key"].to_pylist() if one}
+    tree = merkle.leaves(merkle.member_digest(key, one) for one in patients)
+    return {"members": {"patients": len(patients), "root": merkle.root(tree)}}
 
 
 def _trained_on(project: Project, path: str, run_id: str) -> dict[str, Any]:
     """Return whom a training sampled, by row number: role -> patients, studies by times sampled."""
+    import pyarrow.compute as pc
+
     table = storage.read_table(project.root / path, MEMBERS, made_by="pretrain")
     patients, studies = RowNumbers(project, PATIENT), RowNumbers(project, STUDY)
     roles = {}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from lapvqa import storage
 from lapvqa.errors import LapvqaError
-from lapvqa.lineage import bundle, dvc_cache, index, ledger, signing
+from lapvqa.lineage import bundle, dvc_cache, index, ledger, members, signing
 from lapvqa.lineage.origins import EVALUATION, Origins
 from lapvqa.project import Project
-from lapvqa.uptodate import hashes, manifest, stagefile
+from lapvqa.uptodate import hashes, stagefile
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Verification:
     """Outputs that are not on this disk: no fault, a clone fetches what it needs."""
     faults: tuple[str, ...]
     spoilt: tuple[str, ...] = ()
-    """Objects of DVC's cache that no longer hold what their names say: of outputs at fault, written
-    over through a hard link. As long as one is there it is what `dvc checkout` brings back."""
+    """Objects of DVC's cache, of outputs at fault, that no longer hold what their names say.
+    Relative to the project, if the cache lies in it."""
 
 
 def verify(project: Project, told: Callable[[str], None] = lambda _: None) -> Verification:
@@ -49,12 +49,16 @@ def verify(project: Project, told: Callable[[str], None] = lambda _: None) -> Ve
         num_bytes += sum(facts.stat[0] for facts in found.values())
         if hashes.md5_artefact(found) != md5:
             faults += _differing(project, path, md5, found)
-            spoilt |= dict.fromkeys(_spoilt(project, path, md5, found))
+            for file in dvc_cache.spoilt(project, path, md5, found):
+                inside = file.is_relative_to(project.root)
+                spoilt[str(file.relative_to(project.root) if inside else file)] = None
         elif sha256 is not None and storage.sha256_file(project.root / path) != sha256:
             faults.append(f"{path}: expected sha256 {sha256[:12]} of the ledger, found another")
     faults += index.faults(project)
     faults += _signed(project)
     faults += bundle.faults_of_imports(project)
+    if project.row_numbers.exists():  # a clone has none
+        faults += members.faults(project, members.project_key(project))
     entries = len(ledger.entries(project))
     return Verification(artefacts, num_bytes, entries, tuple(absent), tuple(faults), tuple(spoilt))
 
@@ -83,31 +87,6 @@ def _expected(project: Project, faults: list[str]) -> Iterator[tuple[str, str, s
         yield from latest.values()
 
 
-def _spoilt(project: Project, path: str, md5: str, found: hashes.Artefact) -> Iterator[str]:
-    """Yield the objects of DVC's cache, of what differs, whose bytes are not those of their name.
-
-    Relative to the project, if the cache lies in it.
-    """
-    expected = {"": md5} if set(found) == {""} else _listing(project, path, md5) or {}
-    for name, digest in expected.items():
-        if name in found and found[name].md5 == digest:
-            continue
-        file = dvc_cache.stored(project, digest)
-        if file is not None and hashes.md5_file(file) != digest:
-            inside = file.is_relative_to(project.root)
-            yield str(file.relative_to(project.root) if inside else file)
-
-
-def _listing(project: Project, path: str, md5: str) -> dict[str, str] | None:
-    """Return path within a folder -> md5, from DVC's cache or the last complete run's manifest."""
-    listed = dvc_cache.listing(project, md5)
-    known = manifest.load(project) if listed is None else None
-    files = known.artefacts.get(path, {}) if known else {}
-    if files and hashes.md5_artefact(files) == md5:
-        return {name: facts.md5 for name, facts in files.items()}
-    return listed
-
-
 def _signed(project: Project) -> Iterator[str]:
     """Name the signed verdicts and receipts of the project that are not as they were signed."""
     envelopes = sorted(
@@ -127,7 +106,7 @@ def _differing(project: Project, path: str, md5: str, found: hashes.Artefact) ->
     if set(found) == {""}:
         yield f"{path}: expected md5 {md5[:12]} of dvc.lock, found {found[''].md5[:12]}"
         return
-    listed = _listing(project, path, md5)
+    listed = dvc_cache.files(project, path, md5)
     if listed is None:
         yield f"{path}: expected the files of md5 {md5[:12]} of dvc.lock, found others"
         return

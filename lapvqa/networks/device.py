@@ -110,8 +110,8 @@ def check_attention(attention: Attention, device: torch.device) -> None:
     """Raise ConfigError for a backend that ``device`` lacks."""
     if device.type == "cpu" and attention not in _ON_CPU:
         raise ConfigError(
-            f"pretrain.attention is {attention}, which computes on a GPU alone; this is a CPU",
-            hint=f"set pretrain.attention to one of {', '.join(_ON_CPU)}",
+            f"computing.attention is {attention}, which computes on a GPU alone; this is a CPU",
+            hint=f"set computing.attention to one of {', '.join(_ON_CPU)}",
         )
 
 
@@ -235,7 +235,9 @@ def rows_within(room: float, taken: float) -> int:
 def open_computer(job: Job, *, exact: bool = True) -> Computer:
     """Return the computer of a stage; from here on equal inputs give equal bits.
 
-    Raises ConfigError for a device that cannot be used.
+    Raises ConfigError for a device that cannot be used, or whose attention cannot be had.
     """
     make_deterministic(threads=job.computing.cpu_threads, exact=exact)
-    return Computer(choose_device(job.machine))
+    device = choose_device(job.machine)
+    check_attention(job.computing.attention, device)
+    return Computer(device, job.computing.attention)

@@ -30,6 +30,8 @@ EXPORTS_DIR = "exports"
 PROGRAM_FILE, ONNX_FILE = f"{EXPORTS_DIR}/encoder.pt2", f"{EXPORTS_DIR}/encoder.onnx"
 GRAPHS_FILE = f"{EXPORTS_DIR}/files.json"
 CARD_FILE = "card.json"
+ADAPTATION_FILE = "adaptation.json"
+"""Beside an exported model repository's weights."""
 
 
 def read_card(folder: Path) -> dict[str, Any]:

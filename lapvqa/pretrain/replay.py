@@ -13,7 +13,7 @@ from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.job import Job
 from lapvqa.networks.device import choose_device, make_deterministic
-from lapvqa.params import PretrainParams
+from lapvqa.params import ComputingParams, PretrainParams
 from lapvqa.pretrain import history
 from lapvqa.pretrain.checkpoint import Checkpoints
 from lapvqa.pretrain.files import TRAINING_FILE
@@ -56,7 +56,8 @@ def replay(params: PretrainParams, job: Job, *, first: int, last: int) -> Replay
     make_deterministic(threads=job.computing.cpu_threads, exact=params.deterministic)
     corpus = read_corpus(job.project)
     folder = job.project.model_dir(params.objective)
-    _require_same(storage.read_json(folder / TRAINING_FILE, made_by="pretrain"), params, corpus)
+    training = storage.read_json(folder / TRAINING_FILE, made_by="pretrain")
+    _require_same(training, params, job.computing, corpus)
     path = storage.require(folder / HISTORY_FILE, made_by="pretrain")
     logged = history.read_csv(path.read_bytes())
     if not 1 <= first <= last <= len(logged):
@@ -64,12 +65,13 @@ def replay(params: PretrainParams, job: Job, *, first: int, last: int) -> Replay
             f"expected steps within 1:{len(logged)}, found {first}:{last}",
             hint="give --steps FIRST:LAST of history.csv",
         )
-    digest = run_digest(params, corpus)
+    digest = run_digest(params, corpus, attention=job.computing.attention)
     device = choose_device(job.machine)
     start = find_start(params, job.project)
     trainer = Trainer(
-        params, corpus, device, training=job.machine.training, run=digest, start=start
-    )
+        params, corpus, device, training=job.machine.training, run=digest, start=start,
+        attention=job.computing.attention,
+    )  # fmt: skip
     states = Checkpoints(job.project.work_dir("pretrain") / digest)
     state = states.newest(at_most=first - 1)
     if state is not None:
@@ -86,11 +88,14 @@ def replay(params: PretrainParams, job: Job, *, first: int, last: int) -> Replay
     return Replay(begun, compared, history.chain(again)[-1] == logged[last - 1][1])
 
 
-def _require_same(training: dict[str, object], params: PretrainParams, corpus: Corpus) -> None:
+def _require_same(
+    training: dict[str, object], params: PretrainParams, computing: ComputingParams, corpus: Corpus
+) -> None:
     differing = [
         name
         for name, now, logged in (
             ("parameters", params.model_dump(mode="json"), training["params"]),
+            ("computing", computing.model_dump(mode="json"), training["computing"]),
             ("data", corpus.digest, training["data_digest"]),
         )
         if now != logged

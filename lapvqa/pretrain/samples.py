@@ -47,7 +47,7 @@ def append(trainer: Trainer, path: Path) -> None:
             max_new_tokens=min(longest, MAX_LENGTH - 1), end=begin,
         )  # fmt: skip
 
-    with Computer(trainer.device, trainer.params.attention).inference():
+    with Computer(trainer.device, trainer.attention).inference():
         written = trainer.objective.write(inputs.images, search)
     if not trainer.world.is_main:
         return

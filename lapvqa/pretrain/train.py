@@ -21,7 +21,7 @@ from lapvqa.errors import CheckpointError
 from lapvqa.job import Counts, Job
 from lapvqa.networks.device import choose_device, make_deterministic, require_compiler
 from lapvqa.networks.weights import serialise
-from lapvqa.params import PretrainParams
+from lapvqa.params import Attention, PretrainParams
 from lapvqa.pretrain import history, launch, members, memory, samples
 from lapvqa.pretrain.checkpoint import Checkpoints, State, prune_runs
 from lapvqa.pretrain.distributed import World
@@ -31,6 +31,7 @@ from lapvqa.pretrain.loader import Corpus, read_corpus
 from lapvqa.pretrain.start import Start, find_start, with_members
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.project import Project
+from lapvqa.recorder import counted
 from lapvqa.schemas import MEMBERS, MEMBERS_FILE
 
 # How often a state is saved, and how many stay, changes no result.
@@ -60,16 +61,17 @@ def train(params: PretrainParams, job: Job, world: World) -> None:
     make_deterministic(threads=job.computing.cpu_threads, exact=params.deterministic)
     corpus = read_corpus(job.project, verify=world.is_first_of_node)
     if corpus.excluded and world.is_main:
-        job.recorder.say(f"{corpus.excluded} images are left out: a test set has them too")
+        job.recorder.say(f"left out: {counted(corpus.excluded, 'image')} that a test set has too")
     start = find_start(params, job.project)
-    digest = run_digest(params, corpus)
+    digest = run_digest(params, corpus, attention=job.computing.attention)
     world.require_same("run (parameters, data, code, torch)", digest)
     device = choose_device(job.machine, world.local_rank)
     if params.compile:
         require_compiler(device)
     trainer = Trainer(
-        params, corpus, device, world=world, training=job.machine.training, run=digest, start=start
-    )
+        params, corpus, device, world=world, training=job.machine.training, run=digest,
+        start=start, attention=job.computing.attention,
+    )  # fmt: skip
     folder = job.project.work_dir("pretrain") / digest
     with Checkpoints(folder, keep=params.keep_checkpoints) as checkpoints:
         state = newest_state(checkpoints, world)
@@ -112,7 +114,7 @@ def explain_out_of_memory(trainer: Trainer) -> Iterator[None]:
         raise memory.out_of_memory_error(trainer) from error
 
 
-def run_digest(params: PretrainParams, corpus: Corpus) -> str:
+def run_digest(params: PretrainParams, corpus: Corpus, *, attention: Attention = "auto") -> str:
     """Return a digest of all that decides the result: parameters, data, code, torch, threads."""
     parts = {
         "params": params.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
@@ -120,6 +122,7 @@ def run_digest(params: PretrainParams, corpus: Corpus) -> str:
         "code": code.digest(__name__),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        "attention": attention,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -177,6 +180,10 @@ def write_results(
         {
             "objective": params.objective,
             "params": params.model_dump(mode="json"),
+            "computing": {
+                "cpu_threads": torch.get_num_threads(),
+                "attention": trainer.attention,
+            },
             "data_digest": corpus.digest,
             **({"began_with": start.unknown} if start and start.unknown else {}),
             "best_val_loss": best_loss,

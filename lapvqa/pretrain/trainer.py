@@ -24,7 +24,7 @@ from lapvqa.machine import Training
 from lapvqa.networks import device as computing
 from lapvqa.networks.device import attention_by, check_attention, compile_deterministically
 from lapvqa.networks.vocabulary import CutVocabulary
-from lapvqa.params import PretrainParams
+from lapvqa.params import Attention, PretrainParams
 from lapvqa.pretrain import history
 from lapvqa.pretrain.checkpoint import (
     Checkpoints,
@@ -92,13 +92,14 @@ class Trainer:
         training: Training | None = None,
         run: str = "",
         start: Start | None = None,
+        attention: Attention = "auto",
     ) -> None:
         """Build the model at its first step, from scratch or with the weights of ``start``.
 
         ``run`` is the digest that its states carry.
         """
-        check_attention(params.attention, device)
-        self.run = run
+        check_attention(attention, device)
+        self.run, self.attention = run, attention
         self.params, self.corpus, self.device = params, corpus, device
         self.world = world or World()
         self.training = training or Training()
@@ -237,7 +238,7 @@ class Trainer:
         self.model.train()
         inputs = [self.preparer.to_inputs(one) for one in micro]
         num_targets = self.loader.num_targets(self.loader.plan.global_indices(step))
-        with attention_by(self.params.attention):
+        with attention_by(self.attention):
             local = self.objective.backward(inputs, num_targets)
         if self.training.strategy == "fsdp" and self.world.size > 1:
             average_scalars(self.model, self.world)
@@ -294,7 +295,7 @@ class Trainer:
     def _measure(self, pairs: Sequence[Pair], start: int, size: int) -> BatchResult:
         indices = range(start, min(start + size, len(pairs)))
         batch = read_batch(pairs, indices, self.corpus.store)
-        with attention_by(self.params.attention):
+        with attention_by(self.attention):
             return self.objective.measure(self.preparer.for_validation(batch))
 
     def _keep_best(self, value: float | None) -> None:

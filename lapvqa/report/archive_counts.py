@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from lapvqa import storage
 from lapvqa.project import Project
-from lapvqa.schemas import COMPANIONS, IMAGES, REJECTS, STUDIES, TOKENS
+from lapvqa.schemas import COMPANIONS, IMAGES, REJECTS, STUDIES
 
 SPLITS = ("train", "validate", "test")
 
@@ -98,7 +97,7 @@ def _tokens(project: Project) -> tuple[Counter[str], int]:
     truncated = 0
     for file in sorted(folder.glob("*.parquet")):
         # Only two narrow columns: the token ids of a large archive are gigabytes.
-        table = pq.read_table(file, columns=["split", "truncated"], schema=TOKENS)
+        table = storage.read_columns(file, ["split", "truncated"])
         by_split.update(table["split"].to_pylist())
         truncated += pc.sum(table["truncated"]).as_py() or 0
     return by_split, truncated

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from lapvqa import schemas, storage
 from lapvqa.project import Project
@@ -21,10 +20,10 @@ def coverage(project: Project) -> list[tuple[str, int]]:
     """
     rejects = storage.require(project.token_rejects, made_by="tokens")
     storage.require(project.tokens_dir, made_by="tokens")
-    verdicts = Counter(pq.read_table(rejects, columns=["reason"])["reason"].to_pylist())
+    verdicts = Counter(storage.read_columns(rejects, ["reason"])["reason"].to_pylist())
     cut = sided = 0
     for path in sorted(project.tokens_dir.glob("*.parquet")):
-        shard = pq.read_table(path, columns=["verdict", "truncated", "sided"])
+        shard = storage.read_columns(path, ["verdict", "truncated", "sided"])
         for entry in pc.value_counts(shard["verdict"]):
             verdicts[entry["values"].as_py()] += entry["counts"].as_py()
         cut += pc.sum(shard["truncated"]).as_py() or 0

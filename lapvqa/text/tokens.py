@@ -16,7 +16,7 @@ from lapvqa import schemas, storage
 from lapvqa.errors import SourceError
 from lapvqa.job import Counts, Job
 from lapvqa.params import TokensParams
-from lapvqa.recorder import Recorder
+from lapvqa.recorder import Recorder, counted
 from lapvqa.text import report_languages
 from lapvqa.text.bpe import Encoded, encode
 from lapvqa.text.languages import AUTO, UNKNOWN, Languages, load_languages
@@ -77,7 +77,7 @@ def run(params: TokensParams, job: Job) -> Counts:
     studies = studies.append_column("language", pa.array(read_by, pa.string()))
     plans = plan_chunks(keys, known_as, known, shard_reports=params.shard_reports)
     new = sum(len(plan.fresh) for plan in plans)
-    job.recorder.say(f"{len(keys) - new} reports known, {new} new")
+    job.recorder.say(f"{counted(len(keys) - new, 'report')} known, {new} new")
 
     tokeniser = Tokeniser(params, languages, job.recorder, total=new)
     started = time.perf_counter()
@@ -255,7 +255,7 @@ def _require_training_text(
     tokenised = 0
     for chunk in chunks:
         if chunk.shard is not None:
-            splits = pq.read_table(chunk.shard, columns=["split"])["split"].to_pylist()
+            splits = storage.read_columns(chunk.shard, ["split"])["split"].to_pylist()
             if "train" in splits:
                 return
             tokenised += len(splits)
@@ -312,8 +312,9 @@ def _account_languages(lengths: pa.Table, job: Job) -> Counts:
     job.recorder.facts({"languages": said})
     if numbers.get(UNKNOWN):
         job.recorder.say(
-            f"{numbers[UNKNOWN]} reports in no language of params/reports: cut by English headers "
-            "or taken whole, and never mirrored; add a table (docs/ingest.md, Languages)"
+            f"{counted(numbers[UNKNOWN], 'report')} in no language of params/reports: cut by "
+            "English headers or taken whole, and never mirrored; add a table (docs/ingest.md, "
+            "Languages)"
         )
     hint = report_languages.length_hint(lengths)
     if hint:

@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from lapvqa.errors import ConfigError
@@ -123,25 +124,38 @@ def lookup(values: dict[str, Any], dotted: str) -> Any:
 
 
 def _feeds(source: Stage, target: Stage) -> bool:
-    return any(overlap(dep, out) for dep in target.deps for out in source.outs)
+    """Tell whether an output and a dependency ``overlap``, without comparing all pairs."""
+    deps = set(target.deps)
+    return not _with_folders(target.deps).isdisjoint(source.outs) or any(
+        not deps.isdisjoint(_with_folders((out,))) for out in source.outs
+    )
+
+
+@cache
+def _with_folders(paths: tuple[str, ...]) -> frozenset[str]:
+    """Return the paths and all folders above them."""
+    parts = (path.split("/") for path in paths)
+    return frozenset("/".join(one[: n + 1]) for one in parts for n in range(len(one)))
 
 
 def _upstream_first(stages: dict[str, Stage]) -> dict[str, Stage]:
+    """Return the stages in DVC's order: each, as dvc.yaml names it, after all above it."""
     ordered: dict[str, Stage] = {}
-    waiting = dict(stages)
-    while waiting:
-        ready = [
-            name
-            for name in waiting
-            if not any(other in waiting for other in upstream(stages, name))
-        ]
-        if not ready:
+
+    def visit(name: str, *below: str) -> None:
+        if name in below:
+            circle = sorted(below[: below.index(name) + 1])
             raise ConfigError(
-                f"dvc.yaml: stages depend on each other in a circle: {', '.join(waiting)}",
+                f"dvc.yaml: stages depend on each other in a circle: {', '.join(circle)}",
                 hint="remove one of the dependencies between them",
             )
-        for name in ready:
-            ordered[name] = waiting.pop(name)
+        if name not in ordered:
+            for other in upstream(stages, name):
+                visit(other, name, *below)
+            ordered[name] = stages[name]
+
+    for name in stages:
+        visit(name)
     return ordered
 
 

@@ -8,7 +8,7 @@ of its own) decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,11 @@ def nothing_to_do(states: list[StageState]) -> bool:
     return bool(states) and not any(state.stale for state in states)
 
 
-def check(project: Project) -> list[StageState]:
+def check(project: Project, *, done: Collection[str] = ()) -> list[StageState]:
     """Compare the project with what the last run left; upstream stages first.
 
-    Raises ConfigError if params.yaml, local.yaml or dvc.yaml is malformed.
+    ``done``: stages that ran a moment ago, which are up to date though they always run. Raises
+    ConfigError if params.yaml, local.yaml or dvc.yaml is malformed.
     """
     try:
         now = _snapshot(project)
@@ -65,7 +66,8 @@ def check(project: Project) -> list[StageState]:
         return [_unknown(name, error.message) for name in stagefile.declared(project)]
     states: dict[str, StageState] = {}
     for name in now.stages:
-        states[name] = _state(now, name, states)
+        is_done = name in done and name in now.locks
+        states[name] = StageState(name, False, []) if is_done else _state(now, name, states)
     return list(states.values())
 
 
@@ -73,13 +75,13 @@ def _snapshot(project: Project) -> _Snapshot:
     known = manifest.load(project)
     now = manifest.texts(project)
     same = {name for name, text in now.items() if known and known.texts.get(name) == text}
-    if known and same >= {"dvc.yaml", "params.yaml", "dvc.lock"}:
-        stages, locks, params = known.stages, known.locks, known.params
+    locks = known.locks if known and "dvc.lock" in same else stagefile.locked(project)
+    if known and same >= {"dvc.yaml", "params.yaml"}:
+        stages, params = known.stages, known.params
     else:
         from lapvqa.params import read_yaml
 
-        stages, locks = stagefile.declared(project), stagefile.locked(project)
-        params = read_yaml(project.params)
+        stages, params = stagefile.declared(project), read_yaml(project.params)
     as_before = known and same >= {"params.yaml", "local.yaml"}
     places = known.places if known and as_before else input_folders.places(project)
     hasher = Hasher(project, known.artefacts if known else {}, budget=_HASH_BUDGET)

@@ -12,6 +12,7 @@ Files, in the order in which data meets them:
     shipping.py        from the spool into MLflow, without doubles
     registry.py        the exported encoder as a registered model
     signature.py       what that model takes and gives, and an example
+    view.py            the table of runs as MLflow's page shows it first
     encoder_pyfunc.py  the file that MLflow runs when it loads that model
 
 Contracts

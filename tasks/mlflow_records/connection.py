@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _PROBE_S = 3.0
+_KIND = "mlflow.experimentKind"
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/@]*(:[^\s@]*)?@")
 
 
@@ -70,7 +71,9 @@ def connect(project: Project, machine: Machine) -> Store:
         if experiment is not None:
             return Store(client, str(experiment.experiment_id), uri)
         files = project.mlflow_artifacts.as_uri() if uri == embedded_uri(project) else None
-        return Store(client, client.create_experiment(EXPERIMENT, files), uri)
+        # Its own page would be one for language models otherwise.
+        made = client.create_experiment(EXPERIMENT, files, {_KIND: "custom_model_development"})
+        return Store(client, made, uri)
     except Exception as error:  # noqa: BLE001 - whatever MLflow raises
         # `from None`: the cause's own text may carry the password of the address.
         raise RecordsUnavailableError(

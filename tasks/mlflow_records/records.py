@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
@@ -38,6 +39,7 @@ BUDGET_S = 30.0
 """How long a backlog may hold up the start or the end of a stage; the rest waits."""
 
 _AGAIN_S = 30.0
+_NOTE = "mlflow.note.content"
 
 
 def _one_at_a_time(method: Callable[P, R]) -> Callable[P, R]:
@@ -154,6 +156,16 @@ class Records:
             return "MLflow: embedded, records in .lapvqa/mlflow.db"
         return f"MLflow: served, {public(uri)}"
 
+    def note(
+        self, stage: str, params: dict[str, Any], tags: dict[str, str], *, started: float
+    ) -> None:
+        """Keep on disk that a stage has begun, in case we are killed; asks and awaits nobody."""
+        run, folder = self._pipeline.run, self._project.spool
+        if spool.waits(run, folder) is None:
+            pipeline = replace(self._pipeline, params=self.main_params, tags=_of_pipeline(tags))
+            spool.keep(pipeline, folder)
+        spool.keep(RunRecord(run, stage, started, params=params, tags=tags), folder)
+
     @_one_at_a_time
     def begin(
         self,
@@ -169,7 +181,7 @@ class Records:
         """
         self._reach()
         if not self._pipeline.tags:
-            self._pipeline.tags = {k: v for k, v in tags.items() if not k.startswith("dvc.")}
+            self._pipeline.tags = _of_pipeline(tags)
             self._pipeline.params = self.main_params
             spool.keep(self._pipeline, self._project.spool)
         if self.pipeline_run is None:
@@ -198,15 +210,17 @@ class Records:
         inputs: dict[str, str],
         metrics: dict[str, float],
         pictures: Path | None = None,
+        ended: float | None = None,
     ) -> None:
         """Close the child run: what was not streamed yet, then tags, inputs, final metrics.
 
-        ``pictures``: a folder whose files become artifacts of the run.
+        ``pictures``: a folder whose files become artifacts of the run. ``ended``: when the stage
+        ended, where that was earlier than this call.
         """
         record = self._stop(stage)
         if record is None:
             return
-        record.status, record.ended = status, time.time()
+        record.status, record.ended = status, ended or time.time()
         record.tags, record.inputs, record.metrics = {**record.tags, **tags}, inputs, metrics
         lines = self._project.record(record.stage)
         spool.keep(record, self._project.spool, lines=lines, pictures=pictures)
@@ -221,10 +235,12 @@ class Records:
             self._forget(record)
 
     @_one_at_a_time
-    def close(self, status: str, metrics: Mapping[str, float] = MappingProxyType({})) -> None:
+    def close(
+        self, status: str, metrics: Mapping[str, float] = MappingProxyType({}), note: str = ""
+    ) -> None:
         """Close the parent run, if there is one; without a stage that ran it is not kept.
 
-        ``metrics``: what it shows of the results.
+        ``metrics``: what it shows of the results; ``note``: its description, in Markdown.
         """
         if not self._pipeline.tags:
             return
@@ -234,6 +250,7 @@ class Records:
             return
         self._pipeline.status, self._pipeline.ended = status, time.time()
         self._pipeline.metrics = dict(metrics)
+        self._pipeline.tags |= {_NOTE: note} if note else {}
         spool.keep(self._pipeline, self._project.spool)
         self._reach()
         self._bring_in_waiting()
@@ -300,3 +317,7 @@ class Records:
             f"MLflow does not take records ({public(str(error))}); they wait in .lapvqa/spool "
             "and the next run brings them in"
         )
+
+
+def _of_pipeline(tags: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in tags.items() if not key.startswith("dvc.")}

@@ -73,14 +73,14 @@ def test_rejects_are_listed_waived_and_read_again(project: Project, lapvqa: Lapv
     assert "a test file" in waivers
     assert "p10000000" not in waivers
     said = run(project)
-    assert "1 rejected files are waived" in said
-    assert "17 files are known from before, 0 are new" in said
+    assert "1 rejected file waived" in said
+    assert "17 files known from before, 0 new" in said
     assert "(waived)" in lapvqa("rejects", "--files").out
 
     again = lapvqa("rejects", "retry", "--reason", "not_dicom")
     assert "1 file will be read again" in again.out
     assert not project.rejects.exists()
-    assert "16 files are known from before, 1 are new" in run(project)
+    assert "16 files known from before, 1 new" in run(project)
 
 
 def test_a_key_leads_back_to_its_file_for_who_holds_the_key_file(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 from flows.commands.export import execute
 from lapvqa import Encoder, storage
 from lapvqa.errors import CheckpointError, ConfigError
+from lapvqa.evaluation.contamination import training_of
 from lapvqa.evaluation.encoders.open_encoder import open_encoder
 from lapvqa.export import repository
 from lapvqa.images.transforms import STD, to_input
@@ -32,7 +34,7 @@ SIZES = ModelParams(
     decoder_width=8, decoder_depth=1, decoder_heads=1,
 )  # fmt: skip
 TRAINING = {
-    "objective": "captioning", "steps": 3, "train_pairs": 2,
+    "objective": "captioning", "steps": 3, "train_pairs": 2, "data_digest": "d" * 64,
     "params": {"lr": 1e-3, "weight_decay": 0.2, "batch_size": 2, "flip": False},
 }  # fmt: skip
 # Stands before a script: any import of this project's packages fails, and so does the network.
@@ -94,6 +96,19 @@ def test_timm_and_the_processor_compute_the_same(folder: Path, encoder: VisionEn
         assert (other.preprocess(pixels) - three).abs().max() < 1 / 255 / STD + 1e-5
         exact = other.tower(three)
         torch.testing.assert_close(exact, tokens, rtol=1e-5, atol=1e-5)
+
+
+def test_it_says_whom_these_very_weights_have_seen(folder: Path, tmp_path: Path) -> None:
+    assert training_of(folder) == training_of(folder / "timm") == "d" * 64
+    shutil.copytree(folder, tmp_path / "other")
+    storage.write_bytes(tmp_path / "other" / "model.safetensors", b"other weights")
+    assert training_of(tmp_path / "other") is None
+    assert training_of(tmp_path / "other" / "timm") == "d" * 64
+    plan = tmp_path / "other" / "adaptation.json"
+    said = json.loads(plan.read_text())
+    said["pretraining"]["began_with"] = "e" * 64
+    storage.write_json(plan, said)
+    assert training_of(tmp_path / "other" / "timm") is None
 
 
 def test_the_usage_runs_where_there_is_no_lapvqa(

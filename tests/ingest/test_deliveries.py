@@ -239,12 +239,12 @@ def test_one_new_row_reads_one_row(tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     (archive / "r.csv").write_text("accession,report\nA6,New.\n" + "".join(rows))
     run(project)
-    assert "5 reports are known from before, 1 are new" in said(project)
+    assert "5 reports known from before, 1 new" in said(project)
     assert reports(project)["1.2.6"] == "New."
     rows[2] = "A3,Amended.\n"
     (archive / "r.csv").write_text("accession,report\nA6,New.\n" + "".join(rows))
     run(project)
-    assert "5 reports are known from before, 1 are new" in said(project)
+    assert "5 reports known from before, 1 new" in said(project)
     assert reports(project)["1.2.3"] == "Amended."
 
 

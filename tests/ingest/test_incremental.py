@@ -99,8 +99,8 @@ def test_ten_more_studies_process_ten_and_leave_the_shards_alone(
     before = shards(project)
     add_studies(archive, 10)
     counts = again(project)
-    assert "16 files are known from before, 10 are new" in said(project)
-    assert "8 reports are known from before, 10 are new" in said(project)
+    assert "16 files known from before, 10 new" in said(project)
+    assert "8 reports known from before, 10 new" in said(project)
     assert (counts["images"], counts["studies"], counts["reports"]) == (26, 18, 18)
     assert before.items() < shards(project).items()
     assert fresh(project, archive, tmp_path / "fresh")["content"] == counts["content"]
@@ -147,7 +147,7 @@ def test_the_same_image_elsewhere_or_later_changes_no_shard(
     else:
         os.utime(victim, ns=(1, 1))
     counts = again(project)
-    assert "15 files are known from before, 1 are new" in said(project)
+    assert "15 files known from before, 1 new" in said(project)
     assert counts["content"] == content
     assert shards(project) == before
 
@@ -191,7 +191,7 @@ def test_a_deleted_file_is_gone_from_every_shard_and_table(
     assert len(before.items() & shards(project).items()) == len(before) - 1
     assert fresh(project, archive, tmp_path / "fresh")["content"] == counts["content"]
     again(project)
-    assert "15 files are known from before, 0 are new" in said(project)
+    assert "15 files known from before, 0 new" in said(project)
 
 
 def test_what_no_file_needs_any_more_is_deleted(project: Project, archive: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_layout_that_says_something_else_of_a_file_has_it_read_again(
     )
     old = {row["file_sha256"]: row["image_key"] for row in table(project.images)}
     again(project)
-    assert "15 files are known from before, 1 are new" in said(project)
+    assert "15 files known from before, 1 new" in said(project)
     new = {row["file_sha256"]: row["image_key"] for row in table(project.images)}
     digest = storage.sha256_file(archive / victim)
     assert new.pop(digest) != old.pop(digest)
@@ -287,8 +287,8 @@ def test_only_what_makes_pixels_has_the_archive_read_again(
     edited(module, old, new)
     again(project)
     spoken = said(project)
-    assert ("16 files are known from before, 0 are new" in spoken) == (images == 0)
-    assert ("8 reports are known from before, 0 are new" in spoken) == (reports == 0)
+    assert ("16 files known from before, 0 new" in spoken) == (images == 0)
+    assert ("8 reports known from before, 0 new" in spoken) == (reports == 0)
 
 
 def test_rows_are_checked_against_the_layout_once_for_each_code_of_it(
@@ -303,7 +303,7 @@ def test_rows_are_checked_against_the_layout_once_for_each_code_of_it(
     def checked() -> int:
         asked.clear()
         counts = again(project)
-        assert "16 files are known from before, 0 are new" in said(project)
+        assert "16 files known from before, 0 new" in said(project)
         assert counts["content"] == content
         return len(asked)
 
@@ -322,7 +322,7 @@ def test_rows_are_checked_against_the_layout_once_for_each_code_of_it(
     )
     edited(f"{ARCHIVES}.mimic", "NEW = 1", "NEW = 2")
     again(project)
-    assert "15 files are known from before, 1 are new" in said(project)
+    assert "15 files known from before, 1 new" in said(project)
 
 
 def test_all_that_a_layout_says_of_a_file_is_in_the_digest_of_its_result() -> None:

@@ -180,7 +180,7 @@ def test_a_second_run_reads_nothing_again(tmp_path: Path, mimic: Path) -> None:
     shutil.rmtree(project.root / "data")  # as DVC does before it runs a stage
     run(project)
     assert digests(project) == before
-    assert "16 files are known from before, 0 are new" in said(project)
+    assert "16 files known from before, 0 new" in said(project)
 
 
 def test_views_can_change_without_reading_again(tmp_path: Path, mimic: Path) -> None:
@@ -188,7 +188,7 @@ def test_views_can_change_without_reading_again(tmp_path: Path, mimic: Path) -> 
     run(project)
     write_project(tmp_path, mimic, shard_images=5, views="frontal")
     counts = run(project)
-    assert "16 files are known from before, 0 are new" in said(project)
+    assert "16 files known from before, 0 new" in said(project)
     assert (counts["images"], counts["files_rejected"]) == (8, 8)
     assert set(reasons(project).values()) == {"lateral_not_asked"}  # half of all: no budget matter
     assert {row["view"] for row in table(project.images)} == {"PA"}
@@ -342,7 +342,7 @@ def test_above_the_budget_the_run_fails_and_keeps_the_rejects(tmp_path: Path) ->
     assert not project.images.exists()
     write_project(tmp_path / "project", archive, reject_budget={"overall": 0.1, "per_folder": 1.0})
     assert run(project)["images"] == 9
-    assert "10 files are known from before" in said(project)
+    assert "10 files known from before" in said(project)
 
 
 def test_without_an_image_that_is_left_the_error_says_so(tmp_path: Path) -> None:
@@ -512,4 +512,4 @@ def test_groups_that_are_read_one_by_one_are_known_to_the_stage(
     names = write_groups(params.ingest, job)
     assert [read_group(params.ingest, job, name) for name in names] == [5, 5, 5, 1]
     run(project)
-    assert "16 files are known from before, 0 are new" in said(project)
+    assert "16 files known from before, 0 new" in said(project)

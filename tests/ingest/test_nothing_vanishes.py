@@ -111,7 +111,7 @@ def test_images_under_every_name_are_read(tmp_path: Path) -> None:
     assert storage.sha256_file(tmp_path / "first.dcm") in taken, "of what is in the gzip"
     shutil.rmtree(project.root / "data")
     assert run(project)["images"] == counts["images"]
-    assert f"{counts['images']} files are known from before, 0 are new" in said(project)
+    assert f"{counts['images']} files known from before, 0 new" in said(project)
 
 
 def test_everything_else_is_rejected_by_cause_or_counted_by_kind(
@@ -322,7 +322,7 @@ def test_companions_are_no_rejects_and_stand_in_the_account(tmp_path: Path) -> N
     counts = account(files, found, **facts, recorder=recorder)
     recorder.close()
     assert (counts["files"], counts["companions"], counts["other_files"]) == (4, 2, 1)
-    line = "1 taken + 0 rejected + 2 companions (dicomdir 1, structured report 1) + 1 other files"
+    line = "1 taken + 0 rejected + 2 companions (dicomdir 1, structured report 1) + 1 other file"
     assert f"files: 4 in = {line} (text 1)" in (tmp_path / "record.jsonl").read_text()
 
 

@@ -59,8 +59,27 @@ def settings(files: Path, *, authorities: bool) -> dict[str, str]:
     return {name: str(files / file) for name, file in named.items()}
 
 
-def store(files: Path, port: int, path: Path, *how: str) -> int:
-    """Send by dcmtk, which believes the authority; return its exit code."""
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A film to send."""
+    path = tmp_path / "film.dcm"
+    path.write_bytes(film(1))
+    return path
+
+
+def believing(files: Path, whom: str) -> list[str]:
+    """Return how dcmtk sends without a certificate of its own."""
+    return ["+tla", "+cf", str(files / f"{whom}.pem")]
+
+
+def shown_by(files: Path, whom: str) -> list[str]:
+    """Return how dcmtk sends as ``whom``, and believes the authority."""
+    own = [str(files / f"{whom}.{kind}") for kind in ("key", "pem")]
+    return ["+tls", *own, "+cf", str(files / "authority.pem")]
+
+
+def store(port: int, path: Path, *how: str) -> int:
+    """Send by dcmtk; return its exit code."""
     who = ["-aet", CALLING, "-aec", CALLED, "127.0.0.1", str(port), str(path)]
     command = ["storescu", "-to", "10", *how, *who]
     return subprocess.run(command, check=False, timeout=30, capture_output=True).returncode
@@ -68,19 +87,14 @@ def store(files: Path, port: int, path: Path, *how: str) -> int:
 
 @needs_dcmtk
 def test_a_sender_shows_its_certificate_and_whoever_cannot_is_not_heard(
-    desk: Desk, files: Path, tmp_path: Path
+    desk: Desk, files: Path, path: Path
 ) -> None:
-    path = tmp_path / "film.dcm"
-    path.write_bytes(film(1))
-    trust = ["+cf", str(files / "authority.pem")]
-    known = ["+tls", str(files / "sender.key"), str(files / "sender.pem"), *trust]
-    stranger = ["+tls", str(files / "stranger.key"), str(files / "stranger.pem"), *trust]
     tls = settings(files, authorities=True)
     with receiving(desk, tls=tls, timeout_seconds=3) as (server, port):
-        for how in (stranger, ["+tla", *trust], []):
-            assert store(files, port, path, *how) != 0
+        for how in (shown_by(files, "stranger"), believing(files, "authority"), []):
+            assert store(port, path, *how) != 0
         assert server.counts == {"received": 0, "refused": 3}
-        assert store(files, port, path, *known) == 0
+        assert store(port, path, *shown_by(files, "sender")) == 0
         desk.filing.settle()
     assert pixels_of(desk.filed) == pixels_of([path])
     assert server.counts == {"received": 1, "refused": 3}
@@ -91,30 +105,25 @@ def test_a_sender_shows_its_certificate_and_whoever_cannot_is_not_heard(
 
 @needs_dcmtk
 def test_without_authorities_whoever_is_named_sends_and_nobody_in_the_clear(
-    desk: Desk, files: Path, tmp_path: Path
+    desk: Desk, files: Path, path: Path
 ) -> None:
-    path = tmp_path / "film.dcm"
-    path.write_bytes(film(1))
     tls = settings(files, authorities=False)
     with receiving(desk, tls=tls, timeout_seconds=2) as (server, port):
-        assert store(files, port, path, "+tla", "+cf", str(files / "authority.pem")) == 0
-        assert store(files, port, path, "+tla", "+cf", str(files / "stranger.pem")) != 0
+        assert store(port, path, *believing(files, "authority")) == 0
+        assert store(port, path, *believing(files, "stranger")) != 0
         assert send_bytes([film(2)], port) is None
     assert server.counts["received"] == 1
 
 
 @needs_dcmtk
 def test_who_connects_and_says_nothing_keeps_nobody_out(
-    desk: Desk, files: Path, tmp_path: Path
+    desk: Desk, files: Path, path: Path
 ) -> None:
-    path = tmp_path / "film.dcm"
-    path.write_bytes(film(1))
-    trust = ("+tla", "+cf", str(files / "authority.pem"))
     with (
         receiving(desk, tls=settings(files, authorities=False), timeout_seconds=2) as (_, port),
         socket.create_connection(("127.0.0.1", port)),
     ):
-        assert store(files, port, path, *trust) == 0
+        assert store(port, path, *believing(files, "authority")) == 0
 
 
 @pytest.mark.parametrize(

@@ -314,18 +314,6 @@ except SourceError as error:
         inventory.scan(tmp_path / "absent")
 
 
-def test_twenty_thousand_files_are_listed_quickly(tmp_path: Path) -> None:
-    for number in range(200):
-        folder = tmp_path / f"p{number:03}"
-        folder.mkdir()
-        for index in range(100):
-            os.close(os.open(folder / f"{index:03}.dcm", os.O_CREAT))
-    started = time.process_time()
-    assert len(inventory.scan(tmp_path)) == 20_000
-    # 0.15 s where it was measured; ten times that still lists 377,110 files in half a minute.
-    assert time.process_time() - started < 1.5
-
-
 def test_absent_evaluation_sets_are_one_line(tmp_path: Path) -> None:
     write(tmp_path / "archive", "IM1", content=DICOM)
     write(tmp_path / "vindr", "a.dcm")
@@ -337,4 +325,4 @@ def test_absent_evaluation_sets_are_one_line(tmp_path: Path) -> None:
         "evaluation sets not here, listed as empty: chexpert, nih14, ext_vqa, diff_vqa, ms_cxr, "
         "labels"
     ]
-    assert {"source: 1 files", "vindr: 1 files"} <= set(texts)
+    assert {"source: 1 file", "vindr: 1 file"} <= set(texts)

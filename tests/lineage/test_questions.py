@@ -31,7 +31,7 @@ from lapvqa.lineage import (
 )  # fmt: skip
 from lapvqa.lineage.ledger import RUN, Draft
 from lapvqa.lineage.origins import Origins
-from lapvqa.lineage.row_numbers import PATIENT, STUDY
+from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers
 from lapvqa.lineage.runs import FAILED, Run
 from lapvqa.lineage.verification import verify
 from lapvqa.project import Project
@@ -344,6 +344,25 @@ def test_one_flipped_byte_of_what_was_signed_or_imported_is_named(told: Told) ->
         file.write_bytes(content)
 
 
+def test_keys_that_are_not_those_of_the_trainings_are_named_and_no_erasure_trusts_them(
+    told: Told, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(told.project.root)
+    keys = told.project.row_numbers / "patient.txt"
+    content = keys.read_bytes()
+    changed = bytes([content[0] ^ 1]) + content[1:]
+    for damaged in (changed, content[:17], b""):
+        keys.write_bytes(damaged)
+        assert any("ledger/private/patient.txt" in one for one in verify(told.project).faults)
+        assert main(["erase", "--patient", FIRST]) != 0
+        assert "restore ledger/private" in " ".join(capsys.readouterr().err.split())
+    keys.write_bytes(content)
+    RowNumbers(told.project, PATIENT).erase(KEYS.patient(FIRST))
+    assert verify(told.project).faults == (), "an erasure is no fault"
+    shutil.rmtree(told.project.row_numbers)
+    assert verify(told.project).faults == (), "a clone has none"
+
+
 def test_an_object_of_the_cache_that_is_spoilt_too_is_named(
     told: Told, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,7 +377,9 @@ def test_an_object_of_the_cache_that_is_spoilt_too_is_named(
     with file.open("r+b") as handle:
         handle.write(b"over")
     assert main(["lineage", "verify"]) == EXIT_BAD_DATA
-    assert f"first delete {place} (" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "`lapvqa run` makes it again" in said
+    assert f"delete {place};" in said
     place.unlink()
     place.write_bytes(b"whole, of another run")
     assert verify(told.project).spoilt == (str(place),)

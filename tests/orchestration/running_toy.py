@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,13 @@ class Toy:
         """Ask Prefect's database, with no server running."""
         with closing(sqlite3.connect(self.project.prefect_home / "prefect.db")) as database:
             return database.execute(query).fetchall()
+
+    def is_followed(self, stage: str) -> bool:
+        """Tell whether Prefect knows that the stage is at work."""
+        with suppress(sqlite3.OperationalError):  # locked, or not made yet
+            running = "select count(*) from task_run where state_type = 'RUNNING' and name = "
+            return self.history(f"{running} '{stage}'") != [(0,)]
+        return False
 
     def processes(self) -> list[psutil.Process]:
         """Return all processes that work in this project's folder."""

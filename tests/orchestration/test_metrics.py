@@ -8,7 +8,7 @@ from lapvqa import storage
 from lapvqa.evaluation.task_table import EVALUATIONS
 from tasks.dvc_repository import load_graph
 from tasks.mlflow_records.shipping import flatten
-from tasks.results import main_metrics, main_params, metric_values
+from tasks.results import main_metrics, main_note, main_params, metric_values
 
 
 def test_every_evaluation_of_the_graph_brings_its_metrics(repository: Path, tmp_path: Path) -> None:
@@ -37,6 +37,9 @@ def test_the_pipelines_run_shows_every_primary_metric_of_the_graph_and_what_deci
         for task in EVALUATIONS
         for end, value in (("", 0.9), (".low", 0.8), (".high", 1.0))
     }
+    note = main_note(tmp_path, graph)
+    assert note.count("| auc | 0.900 [0.800, 1.000] |") == len(EVALUATIONS)
+    assert main_note(tmp_path, []) == ""
     params = flatten(main_params(load_graph(repository)))
     assert {"pretrain.lr", "pretrain.seed", "pretrain.model.depth", "tokens.max_length"} <= set(
         params

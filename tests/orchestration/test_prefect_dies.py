@@ -73,6 +73,7 @@ def begin(toy: Toy) -> subprocess.Popen[str]:
     toy.trouble("tokens wait")
     process = toy.start("tokens")
     wait_until((toy.project.state / "waiting").exists)
+    wait_until(lambda: toy.is_followed("tokens"))
     return process
 
 

@@ -108,7 +108,7 @@ def test_the_whole_group_dies_with_its_starter(tmp_path: Path, by: signal.Signal
 
 
 def test_a_stages_own_error_comes_back_with_its_class_and_exit_code(tmp_path: Path) -> None:
-    from tasks.prefect_tasks import _Output, failure
+    from tasks.work import failure
 
     (tmp_path / "params.yaml").write_bytes((Path(__file__).parents[2] / "params.yaml").read_bytes())
     done = subprocess.run(
@@ -117,7 +117,7 @@ def test_a_stages_own_error_comes_back_with_its_class_and_exit_code(tmp_path: Pa
     )  # fmt: skip
     assert done.returncode == EXIT_USER, done.stderr
     project = Project(tmp_path)
-    error = failure(project, "tokens", 255, _Output(None, "tokens"))  # type: ignore[arg-type]
+    error = failure(project, "tokens", 255, [])
     assert isinstance(error, MissingArtifactError)
     assert error.exit_code == EXIT_USER
     assert "studies.parquet" in error.message

@@ -24,7 +24,7 @@ from lapvqa import storage
 from lapvqa.machine import Machine, Servers
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
-from tasks.mlflow_records import shipping, spool, streaming
+from tasks.mlflow_records import shipping, spool, streaming, view
 from tasks.mlflow_records.connection import RecordsUnavailableError, connect
 from tasks.mlflow_records.records import Records, RecordsRefusedError
 
@@ -93,7 +93,7 @@ def test_down_means_warned_spooled_and_brought_in_later(tmp_path: Path) -> None:
     began = time.monotonic()
     records.open()
     one_stage(records, project)
-    records.close(spool.FINISHED)
+    records.close(spool.FINISHED, note="| rrg | 0.5 |")
     assert time.monotonic() - began < 10, "a server that is down must not hold the run up"
     assert len(warnings) == 1
     assert "MLflow" in warnings[0]
@@ -117,8 +117,19 @@ def test_down_means_warned_spooled_and_brought_in_later(tmp_path: Path) -> None:
     assert inputs == [("data/images", "1" * 32 + ".dir")]
     assert files == ["records/lines.jsonl", "pictures/rrg.svg"]
     assert found[""][0] == "FINISHED"
+    assert found[""][4]["mlflow.note.content"] == "| rrg | 0.5 |"
     assert sync_records(project) == 0
     assert everything(project) == found
+
+
+def test_the_table_of_runs_has_a_column_per_primary_metric(tmp_path: Path) -> None:
+    store = connect(Project(tmp_path), Machine())
+    address = view.link(store)
+    tags = store.client.get_experiment(store.experiment).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    _, _, name = address.partition("viewStateShareKey=")
+    columns = json.loads(tags[f"mlflow.sharedViewState.{name}"])["selectedColumns"]
+    assert {"metrics.`rrg.finding_f1_micro`", "params.`pretrain.lr`"} <= set(columns)
 
 
 def test_shipping_twice_adds_nothing(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from running_toy import Finished, Toy, wait_until
+from mlflow import MlflowClient
+from running_toy import Finished, Toy, sync_records, wait_until
 
 from flows.commands.run import run_pipeline
 from lapvqa.errors import BusyError, ConfigError, MissingArtifactError
-from lapvqa.lineage import ledger, recording, walk
+from lapvqa.lineage import ledger, recording, runs, walk
 from lapvqa.lineage.recording import Commit
 from lapvqa.uptodate import staleness
 from lapvqa.uptodate.stagefile import locked
@@ -36,8 +37,6 @@ def toy(finished: tuple[Toy, Finished]) -> Toy:
 
 @pytest.fixture(scope="module")
 def client(toy: Toy):
-    from mlflow import MlflowClient
-
     uri = f"sqlite:///{toy.project.mlflow_db}"
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
@@ -262,6 +261,44 @@ def test_a_stage_asked_for_brings_what_it_stands_on_up_to_date(copied: Toy) -> N
     assert run.result["stages"] == dict.fromkeys(("inventory", "ingest", "tokens"), "ran")
 
 
+def test_what_is_above_came_back_as_it_was(copied: Toy) -> None:
+    """Then no `dvc repro` is started for what stands on it, and dvc.lock is that of `dvc repro`."""
+    logs = {name: copied.project.log(name) for name in ("tokens", "pretrain")}
+    before = {name: path.stat().st_mtime_ns for name, path in logs.items()}
+    (copied.root / "data" / "studies.parquet").unlink()
+    run = copied.run("pretrain")
+    done = ("inventory", "ingest", "tokens", "pretrain")
+    assert run.result["stages"] == dict.fromkeys(done, "up to date")
+    assert run.result["reasons"]["ingest"] == "restored from DVC's cache"
+    assert "pretrain: starts" in run.text
+    assert {name: path.stat().st_mtime_ns for name, path in logs.items()} == before
+    own = copied.lock
+    copied.command("dvc", "repro")
+    assert copied.lock == own
+
+
+def test_what_was_written_over_through_a_hard_link_is_computed_again(copied: Toy) -> None:
+    """DVC's cache has the same wrong bytes, which DVC would bring back; it keeps the right ones."""
+    copied.command("dvc", "config", "cache.type", "hardlink")
+    copied.command("dvc", "checkout", "--relink")
+    cache = copied.root / ".dvc" / "cache" / "files" / "md5"
+    md5s = locked(copied.project)["export"].outs
+    weights = "models/captioning/encoder.safetensors"
+    spoilt = cache / md5s[weights][:2] / md5s[weights][2:]
+    good = {path: path.stat().st_ino for path in cache.rglob("*") if path.is_file()}
+    right = spoilt.read_bytes()
+    (copied.root / weights).chmod(0o644)
+    with (copied.root / weights).open("r+b") as handle:
+        handle.write(b"wrong")
+    assert spoilt.read_bytes().startswith(b"wrong"), "one file by two names"
+    run = copied.run("export")
+    assert run.result["stages"]["export"] == "ran", run.text
+    assert f"export: DVC's cache held other bytes of {weights} than it says" in run.text
+    assert (copied.root / weights).read_bytes() == right == spoilt.read_bytes()
+    kept = {path: path.stat().st_ino for path in good if path != spoilt}
+    assert kept == {path: number for path, number in good.items() if path != spoilt}
+
+
 def test_an_unknown_stage_names_the_nearest(toy: Toy) -> None:
     with pytest.raises(ConfigError, match="there is no stage 'token'") as caught:
         run_pipeline(toy.root, stage="token")
@@ -270,7 +307,7 @@ def test_an_unknown_stage_names_the_nearest(toy: Toy) -> None:
 
 def test_a_stage_without_its_inputs_names_the_stage_that_makes_them(copied: Toy) -> None:
     from tasks.dvc_repository import load_graph
-    from tasks.prefect_tasks import require_inputs
+    from tasks.work import require_inputs
 
     graph = {node.name: node for node in load_graph(copied.root)}
     require_inputs(copied.root, graph["pretrain"], graph)
@@ -287,6 +324,7 @@ def test_a_killed_run_leaves_nothing_behind_and_the_next_one_continues(
     copied.trouble("pretrain hang")
     process = copied.start()
     wait_until((copied.project.state / "pids").exists)
+    wait_until(lambda: copied.is_followed("pretrain"))
     assert len(copied.processes()) >= 6  # driver, server, guard, dvc, stage, its worker
     with pytest.raises(BusyError, match=f"process {process.pid}"):
         run_pipeline(copied.root)
@@ -306,31 +344,41 @@ def test_a_killed_run_leaves_nothing_behind_and_the_next_one_continues(
     fresh.command("dvc", "repro")
     assert fresh.lock == copied.lock
 
-    from mlflow import MlflowClient
-
     client = MlflowClient(tracking_uri=f"sqlite:///{copied.project.mlflow_db}")
     killed = client.search_runs(["1"], "attributes.status = 'KILLED'")
     assert {one.data.tags["lapvqa.stage"] for one in killed} == {"", "pretrain"}
     assert not client.search_runs(["1"], "attributes.status = 'RUNNING'")
 
 
-@pytest.mark.parametrize("ignored", [False, True])
-def test_sigterm_lets_the_stage_put_its_work_away(copied: Toy, ignored: bool) -> None:
-    """So does SIGINT, though the parent ignored it (nohup, a job scheduler)."""
+@pytest.mark.parametrize("early", [False, True])
+def test_an_interrupt_lets_the_stage_put_its_work_away(
+    copied: Toy, early: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM; and, before Prefect's server is up, SIGINT of a parent that ignored it (nohup)."""
     (copied.root / "input" / "second.dcm").write_text("more pixels")
     copied.trouble("ingest hang")
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if ignored else None
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if early else None
     process = copied.start()
-    if ignored:
+    if early:
         signal.signal(signal.SIGINT, before)
     wait_until((copied.project.state / "pids").exists)
-    process.send_signal(signal.SIGINT if ignored else signal.SIGTERM)
+    if not early:
+        wait_until(lambda: copied.is_followed("ingest"))
+    process.send_signal(signal.SIGINT if early else signal.SIGTERM)
     process.communicate(timeout=40)
     assert process.returncode == 130
     assert (copied.project.state / "put-away").exists()
     wait_until(lambda: not copied.processes(), seconds=60)
     flows = copied.history("select state_type from flow_run order by start_time")
-    assert flows[-1] == ("CRASHED",)
+    assert early or flows[-1] == ("CRASHED",)
+    last = runs.of_entry(ledger.entries(copied.project)[-1])
+    assert last is not None
+    assert (last.stage, last.outcome) == ("ingest", "interrupted")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # another test's
+    sync_records(copied.project)
+    client = MlflowClient(tracking_uri=f"sqlite:///{copied.project.mlflow_db}")
+    killed = client.search_runs(["1"], "attributes.status = 'KILLED'")
+    assert {one.data.tags["lapvqa.stage"] for one in killed} == {"", "ingest"}
 
 
 def test_an_interrupt_reaches_a_stage_that_another_thread_runs(copied: Toy) -> None:
@@ -340,6 +388,7 @@ def test_an_interrupt_reaches_a_stage_that_another_thread_runs(copied: Toy) -> N
     copied.trouble("evaluate@rrg hang")
     process = copied.start()
     wait_until((copied.project.state / "pids").exists)
+    wait_until(lambda: copied.is_followed("evaluate@rrg"))
     process.send_signal(signal.SIGTERM)
     text = process.communicate(timeout=60)[0]
     assert process.returncode == 130, text

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lapvqa.machine import Execution, Machine
-from tasks.dvc_repository import _reordered
+from lapvqa.project import Project
+from tasks.dvc_repository import put_in_order
 from tasks.side_by_side import at_once, run_all
 
 
@@ -77,9 +80,11 @@ def test_a_machine_says_how_many() -> None:
     assert 1 <= at_once(Machine(device="cpu")) <= 4
 
 
-def test_dvc_lock_in_another_order_keeps_every_block() -> None:
+def test_dvc_lock_stands_in_the_graphs_order_whoever_ended_first(tmp_path: Path) -> None:
     head, first = "schema: '2.0'\nstages:\n", "  a@x:\n    cmd: 1\n    deps:\n    - path: p\n"
-    second = "  b:\n    cmd: 2\n"
-    turned = _reordered(head + first + second, ["a@x", "b"], ["b", "a@x"])
-    assert turned == head + second + first
-    assert _reordered(turned, ["b", "a@x"], ["a@x", "b"]) == head + first + second
+    second, gone = "  b:\n    cmd: 2\n", "  no longer in dvc.yaml:\n    cmd: 3\n"
+    project = Project(tmp_path)
+    for blocks in itertools.permutations([first, second, gone]):
+        project.dvc_lock.write_text(head + "".join(blocks))
+        put_in_order(project, ["never run", "a@x", "b"])
+        assert project.dvc_lock.read_text() == head + first + second + gone

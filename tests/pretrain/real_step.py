@@ -19,7 +19,7 @@ from lapvqa.images.report_pairs import Pair
 from lapvqa.images.shards import ShardStore, add_shard
 from lapvqa.machine import Training
 from lapvqa.networks.device import make_deterministic
-from lapvqa.params import PretrainParams
+from lapvqa.params import Attention, PretrainParams
 from lapvqa.pretrain import train
 from lapvqa.pretrain.allocations import Workload
 from lapvqa.pretrain.loader import Corpus
@@ -40,10 +40,13 @@ def corpus(folder: Path, *, count: int, length: int, words: int = 1000) -> Corpu
     return Corpus(pairs, [], ShardStore(folder), 0, "digest")
 
 
-def trainer(folder: Path, params: PretrainParams, length: int) -> Trainer:
+def trainer(
+    folder: Path, params: PretrainParams, length: int, *, attention: Attention = "auto"
+) -> Trainer:
     pairs = corpus(folder, count=params.batch_size, length=length)
     # No threads: the C library reserves 64 MB of addresses for each.
-    return Trainer(params, pairs, CPU, training=Training(loader_threads=0))
+    threads = Training(loader_threads=0)
+    return Trainer(params, pairs, CPU, training=threads, attention=attention)
 
 
 def work(one: Trainer, length: int) -> Workload:

@@ -20,6 +20,8 @@ from lapvqa.networks.device import make_deterministic
 from lapvqa.params import BootstrapParams, PretrainParams
 from lapvqa.pretrain.checkpoint import Checkpoints
 from lapvqa.pretrain.loader import read_corpus
+from lapvqa.pretrain.model import initial_model
+from lapvqa.pretrain.start import find_start
 from lapvqa.pretrain.trainer import Trainer
 from lapvqa.probe.on_chexpert import TASK as CHEXPERT
 from lapvqa.project import Project
@@ -95,6 +97,22 @@ def test_contenders_of_a_seed_start_alike_and_see_the_same_samples(params, proje
     assert large == small
     again = Trainer(job_of(params, 0, seed=1).params, corpus, torch.device("cpu"))
     assert not same_weights(first.model.vision_encoder, again.model.vision_encoder)
+
+
+def test_one_begins_with_the_weights_that_the_recipe_names(params, project, recorder):
+    assert all(not job.contender.begun for job in bakeoff.make_jobs(params, epochs=1, seeds=1))
+    other = initial_model(params.model, seed=9).vision_encoder
+    path = project.root / "weights" / "encoder_final.pt"
+    path.parent.mkdir()
+    torch.save(other.state_dict(), path)
+    named = {"init": "weights", "init_sha256": storage.sha256_file(path)}
+    *scratch, begun = bakeoff.make_jobs(params.model_copy(update=named), epochs=1, seeds=1)
+    assert not any(job.params.init for job in scratch)
+    start = find_start(begun.params, project)
+    _, encoders = bakeoff.train(begun, read_corpus(project), recorder, start)
+    first, last = (encoders[f"last, epoch {epoch}"] for epoch in (0, 1))
+    assert same_weights(first, other)
+    assert not same_weights(last, other)
 
 
 def test_an_average_forgets_as_it_says():

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import real_step
 import torch
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from watched_computing import as_on_a_gpu
 
 from lapvqa.errors import ConfigError
+from lapvqa.job import Job
 from lapvqa.machine import Machine
-from lapvqa.networks.device import attention_by, check_attention, choose_device
+from lapvqa.networks.device import (
+    attention_by,
+    check_attention,
+    choose_device,
+    open_computer,
+)
 from lapvqa.networks.unusable_gpu import refuse_unusable_gpu
-from lapvqa.params import PretrainParams
+from lapvqa.params import Attention, ComputingParams, PretrainParams
+from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 
 CPU = torch.device("cpu")
@@ -99,12 +108,14 @@ class _Attention(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def fused_in_a_step(folder: Path, params: PretrainParams) -> Counter[str]:
-    trainer = real_step.trainer(folder, params, length=6)
+def fused_in_a_step(
+    folder: Path, params: PretrainParams, attention: Attention = "auto"
+) -> Counter[str]:
+    trainer = real_step.trainer(folder, params, length=6, attention=attention)
     (micro,) = trainer.steps(0, 1)
-    with _Attention() as attention:
+    with _Attention() as seen:
         trainer.gradients(micro, 0)
-    return attention.seen
+    return seen.seen
 
 
 @pytest.mark.parametrize("objective", ["captioning", "contrastive"])
@@ -115,8 +126,20 @@ def test_a_forced_backend_holds_where_blocks_are_recomputed_too(
     free = fused_in_a_step(tmp_path / "free", chosen)
     depth = params.model.depth
     assert free["forward"] >= 2 * depth  # of the encoder alone, each block twice
-    forced = chosen.model_copy(update={"attention": "math"})
-    assert not fused_in_a_step(tmp_path / "forced", forced)
+    assert not fused_in_a_step(tmp_path / "forced", chosen, "math")
+
+
+def test_a_forced_backend_holds_for_what_other_stages_compute(project: Project) -> None:
+    heads = torch.rand(1, 2, 16, 8)
+    recorder = Recorder(project.root / "record.jsonl", stage="export", quiet=True)
+    job = Job(project, Machine(device="cpu"), recorder, {}, "captioning", keep_ids=False)
+    for attention, fused in (("auto", 1), ("math", 0)):
+        computer = open_computer(replace(job, computing=ComputingParams(attention=attention)))
+        with _Attention() as seen, computer.inference():
+            functional.scaled_dot_product_attention(heads, heads, heads)
+        assert seen.seen["forward"] == fused
+    with pytest.raises(ConfigError, match=r"computing\.attention is cudnn"):
+        open_computer(replace(job, computing=ComputingParams(attention="cudnn")))
 
 
 def test_left_to_torch_its_own_order_is_as_it_was() -> None:

@@ -78,10 +78,25 @@ class ReportProject:
 
 
 @pytest.fixture
-def project(tmp_path: Path, repository: Path) -> ReportProject:
-    """A finished run of twelve test studies."""
-    made = ReportProject(tmp_path)
-    shutil.copy(repository / "params.yaml", tmp_path)
+def project(finished: ReportProject, tmp_path: Path) -> ReportProject:
+    """A finished run of twelve test studies, to be changed."""
+    shutil.copytree(finished.paths.root, tmp_path, dirs_exist_ok=True)
+    return ReportProject(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def page(finished: ReportProject, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of that run."""
+    root = tmp_path_factory.mktemp("page")
+    shutil.copytree(finished.paths.root, root, dirs_exist_ok=True)
+    return ReportProject(root).render()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> ReportProject:
+    """The run that tests copy."""
+    made = ReportProject(tmp_path_factory.mktemp("finished"))
+    shutil.copy(repository / "params.yaml", made.paths.root)
     project = made.paths
     for name in NAMES:
         made.inventory(name, folder=f"demo/{name}", synthetic="yes")

@@ -83,8 +83,8 @@ def _browse(address: str, folder: Path, dark: bool) -> subprocess.CompletedProce
 
 
 @pytest.mark.parametrize("width", [400, 1280])
-def test_page_fits_the_window_and_loads_clean(project, tmp_path, width: int) -> None:
-    seen = _measure(project.render(), tmp_path, width=width)
+def test_page_fits_the_window_and_loads_clean(page: str, tmp_path, width: int) -> None:
+    seen = _measure(page, tmp_path, width=width)
     assert seen.facts == {
         "overflow": "0", "width": str(width), "broken": "0", "background": "rgb(255, 255, 255)",
     }  # fmt: skip
@@ -99,14 +99,14 @@ def test_long_words_of_a_report_do_not_push_the_page_wide(project, tmp_path) -> 
     assert _measure(project.render(), tmp_path, width=400).facts["overflow"] == "0"
 
 
-def test_dark_theme_is_used_when_asked_for(project, tmp_path) -> None:
-    seen = _measure(project.render(), tmp_path, width=1280, dark=True)
+def test_dark_theme_is_used_when_asked_for(page: str, tmp_path) -> None:
+    seen = _measure(page, tmp_path, width=1280, dark=True)
     assert seen.facts["background"] == "rgb(17, 22, 28)"
     assert not seen.console
 
 
-def test_the_measurement_can_fail(project, tmp_path) -> None:
-    broken = project.render().replace(
+def test_the_measurement_can_fail(page: str, tmp_path) -> None:
+    broken = page.replace(
         "</main>",
         '<p style="width: 90rem">wide</p><img src="absent.png" alt="">'
         "<script>console.error('seen')</script></main>",
@@ -122,10 +122,10 @@ def test_the_measurement_can_fail(project, tmp_path) -> None:
 
 
 @pytest.fixture
-def keys(project, tmp_path) -> Iterator[Keyboard]:
-    project.render()
+def keys(page: str, tmp_path) -> Iterator[Keyboard]:
+    (tmp_path / "page.html").write_text(page)
     with keyboard(str(CHROMIUM), tmp_path / "keys") as opened:
-        opened.open(project.paths.report_page)
+        opened.open(tmp_path / "page.html")
         yield opened
 
 
@@ -167,7 +167,7 @@ def test_a_key_opens_what_is_folded_and_the_next_goes_inside(keys, key: str) -> 
 
 
 @pytest.mark.parametrize("width", [400, 1280])
-def test_nothing_overflows_with_everything_unfolded(project, tmp_path, width: int) -> None:
-    page = project.render().replace("<details>", "<details open>")
-    assert "<details open>" in page
-    assert _measure(page, tmp_path, width=width).facts["overflow"] == "0"
+def test_nothing_overflows_with_everything_unfolded(page: str, tmp_path, width: int) -> None:
+    unfolded = page.replace("<details>", "<details open>")
+    assert "<details open>" in unfolded
+    assert _measure(unfolded, tmp_path, width=width).facts["overflow"] == "0"

@@ -89,6 +89,17 @@ def test_commands_and_stages_named_in_the_text_exist(repository: Path) -> None:
     assert not unknown
 
 
+def test_pictures_are_small_and_ask_no_network(repository: Path) -> None:
+    pictures = list((repository / "docs/img").iterdir())
+    assert {
+        path.name: path.stat().st_size for path in pictures if path.stat().st_size > 150e3
+    } == {}
+    drawn = [path for path in pictures if path.suffix == ".svg"]
+    asking = re.compile(r"@import|@font-face|(?:href|src)=.?https?:|url\(.?https?:")
+    assert [path.name for path in drawn if asking.search(path.read_text())] == []
+    assert len(drawn) > 1
+
+
 def test_options_named_in_the_text_exist(repository: Path) -> None:
     """Of commands in blocks and in backticks."""
     shown = re.compile(r"(?:`|^ {4}(?:\$ )?)lapvqa ([a-z][^`\n#|;]*)", re.MULTILINE)

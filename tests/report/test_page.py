@@ -215,9 +215,9 @@ class _Nesting(HTMLParser):
             self.faults.append(f"</{tag}> at line {self.getpos()[0]} closes something else")
 
 
-def test_page_is_well_formed(project) -> None:
+def test_page_is_well_formed(page: str) -> None:
     parser = _Nesting()
-    parser.feed(project.render())
+    parser.feed(page)
     parser.close()
     assert not parser.faults
     assert not parser.open
@@ -233,8 +233,8 @@ BESIDE = {"lineage.html", "freshness.html"}
 """The pages of the graph and of the time line, beside this one."""
 
 
-def test_ids_are_unique_and_every_reference_to_one_resolves(project) -> None:
-    tree = html.fromstring(project.render())
+def test_ids_are_unique_and_every_reference_to_one_resolves(page: str) -> None:
+    tree = html.fromstring(page)
     ids = Counter(tree.xpath("//@id"))
     assert not [name for name, count in ids.items() if count > 1]
     wanted = [value[1:] for value in tree.xpath("//a/@href") if value not in BESIDE]
@@ -243,16 +243,16 @@ def test_ids_are_unique_and_every_reference_to_one_resolves(project) -> None:
     assert not [name for name in wanted if name not in ids]
 
 
-def test_headings_descend_one_level_at_a_time(project) -> None:
-    tree = html.fromstring(project.render())
+def test_headings_descend_one_level_at_a_time(page: str) -> None:
+    tree = html.fromstring(page)
     levels = [int(node.tag[1]) for node in tree.iter("h1", "h2", "h3", "h4", "h5", "h6")]
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(next_ - level <= 1 for level, next_ in zip(levels, levels[1:], strict=False))
 
 
-def test_pictures_and_figures_are_described_in_words(project) -> None:
-    tree = html.fromstring(project.render())
+def test_pictures_and_figures_are_described_in_words(page: str) -> None:
+    tree = html.fromstring(page)
     images = tree.xpath("//img")
     assert len(images) == 4 + 4 + 8  # reports, questions, pairs
     assert all("hest radiograph of " in image.get("alt") for image in images)
@@ -262,8 +262,8 @@ def test_pictures_and_figures_are_described_in_words(project) -> None:
     assert all(cell.get("scope") for cell in tree.xpath("//th"))
 
 
-def test_nothing_is_fetched_and_nothing_is_run(project) -> None:
-    tree = html.fromstring(project.render())
+def test_nothing_is_fetched_and_nothing_is_run(page: str) -> None:
+    tree = html.fromstring(page)
     addresses = tree.xpath("//@src | //@href | //@srcset | //@action | //@poster")
     elsewhere = [value for value in addresses if not value.startswith(("#", "data:"))]
     assert sorted(elsewhere) == sorted(BESIDE)
@@ -277,8 +277,8 @@ def test_nothing_is_fetched_and_nothing_is_run(project) -> None:
 # Content
 
 
-def test_numbers_of_every_system_stand_with_their_intervals(project) -> None:
-    text = _text(project.render())
+def test_numbers_of_every_system_stand_with_their_intervals(page: str) -> None:
+    text = _text(page)
     assert "Mean AUC 0.910 [0.880, 0.940] 0.550 [0.520, 0.580]" in text
     assert "Difference in Mean AUC, trained − untrained: 0.360 [0.330, 0.390]" in text
     assert (
@@ -287,14 +287,14 @@ def test_numbers_of_every_system_stand_with_their_intervals(project) -> None:
     )
 
 
-def test_undefined_is_said_not_shown_as_zero(project) -> None:
-    text = _text(project.render())
+def test_undefined_is_said_not_shown_as_zero(page: str) -> None:
+    text = _text(page)
     assert "Hernia undefined undefined" in text
     assert "Hernia: no positive sample" in text
 
 
-def test_counts_add_up(project) -> None:
-    text = _text(project.render())
+def test_counts_add_up(page: str) -> None:
+    text = _text(page)
     assert "15 image files = 12 taken + 3 rejected; beside them lie 1 DICOM objects" in text
     assert "no images and 1 other files" in text
     assert "file truncated 2 copy the file again" in text
@@ -349,8 +349,8 @@ def test_examples_are_chosen_by_key_not_by_result(project) -> None:
     assert re.findall(r"Study <code>(\w+)</code>", project.render()) == shown
 
 
-def test_picture_is_the_content_without_padding(project) -> None:
-    data = html.fromstring(project.render()).xpath("//img/@src")[0].split(",", 1)[1]
+def test_picture_is_the_content_without_padding(page: str) -> None:
+    data = html.fromstring(page).xpath("//img/@src")[0].split(",", 1)[1]
     image = Image.open(io.BytesIO(base64.b64decode(data)))
     assert image.mode == "L"
     assert image.height == 256
@@ -390,8 +390,8 @@ def test_hostile_text_stays_text(project) -> None:
 # The first table
 
 
-def test_first_table_sets_trained_beside_untrained_for_every_task(project) -> None:
-    (table,) = html.fromstring(project.render()).xpath("//section[@class='results']//table")
+def test_first_table_sets_trained_beside_untrained_for_every_task(page: str) -> None:
+    (table,) = html.fromstring(page).xpath("//section[@class='results']//table")
     rows = [" ".join(row.text_content().split()) for row in table.xpath(".//tbody/tr")]
     assert len(rows) == len(EVALUATIONS) + 1  # reports are written by a decoder and by a head
     assert "Mean AUC0.910 [0.880, 0.940]0.550 [0.520, 0.580]0.360 [0.330, 0.390]" in rows[0]
@@ -418,17 +418,17 @@ def test_several_seeds_are_said_and_only_the_first_head_is_shown(project) -> Non
     assert "trained@1" not in text
 
 
-def test_every_evaluation_has_a_section_and_a_link_to_it(project) -> None:
-    tree = html.fromstring(project.render())
+def test_every_evaluation_has_a_section_and_a_link_to_it(page: str) -> None:
+    tree = html.fromstring(page)
     for task in EVALUATIONS:
         assert tree.xpath(f"//h2[@id='{task}']")
         assert tree.xpath(f"//nav//a[@href='#{task}']")
 
 
-def test_no_metric_is_dropped_and_each_has_a_readable_name(project) -> None:
-    tree = html.fromstring(project.render())
+def test_no_metric_is_dropped_and_each_has_a_readable_name(page: str, finished) -> None:
+    tree = html.fromstring(page)
     for task in EVALUATIONS:
-        metrics = json.loads(project.metrics(task).read_text())
+        metrics = json.loads(finished.metrics(task).read_text())
         known = {key for values in metrics["systems"].values() for key in values}
         (shown,) = tree.xpath(f"//section[@aria-labelledby='{task}']/details[1]//table")
         assert len(shown.xpath(".//tbody/tr")) == len(known)

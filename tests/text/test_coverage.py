@@ -50,7 +50,7 @@ def test_languages_are_counted_with_their_length(
     counts = run_tokens(project, max_length=64)
     printed = capsys.readouterr().out
     assert "languages: 5 en, 2 de, 1 unknown, 1 zh" in printed
-    assert "1 reports in no language of params/reports" in printed
+    assert "1 report in no language of params/reports" in printed
     assert counts["language_de"] == 2
     rows, hint = languages(project)
     assert [(row.language, row.reports) for row in rows] == [

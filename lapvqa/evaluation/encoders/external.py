@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 from torch import Tensor, nn
 
 from lapvqa.errors import CheckpointError
@@ -121,6 +120,8 @@ def resize_as_owlv2(size: int) -> NDArray[np.float64]:
 
     Source: scikit-image's ``resize``, which the authors and transformers use.
     """
+    from scipy import ndimage  # half a second that one encoder alone needs
+
     shrink = STORED_SIZE / size
     levels = np.eye(STORED_SIZE)
     if shrink > 1:

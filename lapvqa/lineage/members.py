@@ -1,0 +1,96 @@
+"""The patients of each training, as row numbers name them, against the root that it recorded.
+
+The chain of digests does not cover the lists of keys, since keys are erased from them: what a
+training recorded of its patients does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pyroaring import BitMap
+
+from lapvqa.errors import ConfigError
+from lapvqa.identity import find_key
+from lapvqa.lineage import ledger, merkle
+from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, unpacked
+from lapvqa.lineage.runs import of_entry
+from lapvqa.machine import load_machine
+from lapvqa.params import load_params
+from lapvqa.project import Project
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A training that recorded how many patients it had, and the root of their digests."""
+
+    run: str
+    time: float
+    patients: int
+    root: str
+    leaves: list[bytes]
+    """Of those whom the row numbers name today."""
+    erased: bool
+    """Whether some of them have no key any more, or none here."""
+
+    @property
+    def is_as_recorded(self) -> bool:
+        """Whether the row numbers name the very patients whose root was recorded."""
+        return merkle.root(self.leaves) == self.root
+
+
+def project_key(project: Project) -> bytes | None:
+    """Return the key that hides identifiers here, None if it is not known; makes none."""
+    try:
+        machine, inventory = load_machine(project), load_params(project.params).inventory
+        return find_key(machine.folder("source", inventory, project), project, machine)
+    except ConfigError:
+        return None
+
+
+def trainings(project: Project, key: bytes) -> Iterator[Recorded]:
+    """Yield the trainings of the ledger that recorded a root, oldest first."""
+    keys = RowNumbers(project, PATIENT).keys()
+    entries = ledger.entries(project)
+    runs = {entry.id: run for entry in entries if (run := of_entry(entry))}
+    for entry in entries:
+        if entry.kind != ledger.TRAINED_ON or not entry.payload:
+            continue
+        run = runs.get(entry.payload["run"])
+        told = run.files.get(entry.payload["path"], {}).get("members") if run else None
+        rows = BitMap.union(*(unpacked(r["patients"]) for r in entry.payload["roles"].values()))
+        if told is None:
+            continue
+        own = [keys[row] for row in rows if row < len(keys)]
+        tree = merkle.leaves(merkle.member_digest(key, one) for one in own)
+        yield Recorded(
+            entry.payload["run"], entry.time, told["patients"], told["root"], tree,
+            erased=len(own) < len(rows) or any(not one.strip("-") for one in own),
+        )  # fmt: skip
+
+
+def faults(project: Project, key: bytes | None) -> Iterator[str]:
+    """Name what is wrong with the lists behind the row numbers: too short, or of others.
+
+    ``key`` None: whose keys they are cannot be told. A study's key is held against nothing.
+    """
+    asked = {PATIENT: BitMap(), STUDY: BitMap()}
+    for entry in ledger.entries(project):
+        if entry.kind == ledger.TRAINED_ON and entry.payload:
+            for role in entry.payload["roles"].values():
+                asked[PATIENT] |= unpacked(role["patients"])
+                for rows in role["studies"].values():
+                    asked[STUDY] |= unpacked(rows)
+    for kind, rows in asked.items():
+        known = len(RowNumbers(project, kind).keys())
+        if rows and rows.max() >= known:
+            yield (
+                f"ledger/private/{kind}.txt: the ledger has row {rows.max()}, it has {known} rows"
+            )
+    for training in trainings(project, key) if key is not None else ():
+        if not training.erased and not training.is_as_recorded:
+            yield (
+                f"ledger/private/{PATIENT}.txt: its keys are not those of the patients whose root "
+                f"training {training.run[:12]} recorded"
+            )
