@@ -494,6 +494,8 @@ def measure(entries: int, scratch: Path, trees: dict[str, Path]) -> dict[str, An
     for _ in range(REPEATS if entries <= 100_000 else 1):
         for name, tree in trees.items():
             found[name]["none_new_inventory"].append(run(made.root, tree, "inventory"))
+            if len(trees) > 1:  # the last run was of other code
+                run(made.root, tree)
             found[name]["none_new"].append(run(made.root, tree))
             shutil.rmtree(made.project.work_dir("ingest") / "last", ignore_errors=True)
             found[name]["tables_anew"].append(run(made.root, tree))

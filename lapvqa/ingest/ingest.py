@@ -6,7 +6,7 @@ rows at the end and depend on the archive and the parameters alone.
 
 Memory: a worker holds one file, at most ingest.limits.memory_mb; this process holds the images of
 the shards being filled (ingest.shard_images x 147 kB, about twice), and the reports and
-all that is known of the files as columns: about 3 kB per file (1.4 GB at 377,110 with 215,491
+all that is known of the files as columns: about 3 kB per file (1.6 GB at 377,110 with 215,491
 reports).
 """
 
