@@ -86,7 +86,7 @@ KNOWN = KnownStudies(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 @given(st.lists(st.tuples(st.builds(Names, FEW, FEW | ONE, ONE, st.just(()), FEW | ONE),
                           REFUSAL | st.none()), min_size=1, max_size=6))  # fmt: skip
 def test_what_is_remembered_claims_all_at_once_what_it_claims_one_by_one(
