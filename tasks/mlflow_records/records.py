@@ -132,7 +132,7 @@ class Records:
         self._told = False
         self._pipeline = RunRecord(run=uuid.uuid4().hex, stage="", started=time.time())
         self._stages: dict[str, tuple[RunRecord, Stream]] = {}
-        self._lock = threading.RLock()
+        self._lock, self._noting = threading.RLock(), threading.Lock()
         self._num_stages = 0
         self.main_params: dict[str, Any] = {}
         """What the parent run shows of the parameters."""
@@ -161,10 +161,11 @@ class Records:
     ) -> None:
         """Keep on disk that a stage has begun, in case we are killed; asks and awaits nobody."""
         run, folder = self._pipeline.run, self._project.spool
-        if spool.waits(run, folder) is None:
-            pipeline = replace(self._pipeline, params=self.main_params, tags=_of_pipeline(tags))
-            spool.keep(pipeline, folder)
-        spool.keep(RunRecord(run, stage, started, params=params, tags=tags), folder)
+        with self._noting:  # not the lock that is held while MLflow answers
+            if spool.waits(run, folder) is None:
+                pipeline = replace(self._pipeline, params=self.main_params, tags=_of_pipeline(tags))
+                spool.keep(pipeline, folder)
+            spool.keep(RunRecord(run, stage, started, params=params, tags=tags), folder)
 
     @_one_at_a_time
     def begin(
