@@ -87,5 +87,5 @@ def test_a_cluster_that_loses_a_worker_gives_what_one_machine_gives(
     assert run.returncode == 0, output
     assert "files were read on the cluster" in output
     log = (spread.root / ".lapvqa/logs/ingest.log").read_text()
-    assert "are known from before, 0 are new" in log
+    assert "known from before, 0 new" in log
     assert digests(spread) == digests(local)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import BIN, Scratch
+from conftest import BIN, Scratch, change
 from ruamel.yaml import YAML
 
 from flows.try_page.looking import Looker
@@ -142,6 +142,9 @@ def test_the_page_of_the_first_hour_prints_what_a_person_gets(
     root.mkdir()
     for path in finished.root.iterdir():
         (root / path.name).symlink_to(path)
+    (root / "params.yaml").unlink()
+    shutil.copy(finished.root / "params.yaml", root)
+    change(root / "params.yaml", {"ingest": {"body_part": "chest"}})  # as the demo has it
     spec = importlib.util.spec_from_file_location("run_page", repository / "docs/run_page.py")
     assert spec is not None
     assert spec.loader is not None

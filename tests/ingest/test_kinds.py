@@ -117,7 +117,7 @@ def test_only_radiographs_in_grey_are_taken_unless_more_is_asked_for(tmp_path: P
         modalities=["CR", "DX", "RF", "OT", "SC", "none"],
     )  # fmt: skip
     run(project)
-    assert "0 are new" in said(project)  # the parameters read no file again
+    assert "known from before, 0 new" in said(project)  # the parameters read no file again
     taken = {path for path in reasons(project) if path.endswith(".dcm")}
     assert taken == {"g/ct.dcm", "h/endoscopy.dcm"}
 
@@ -221,7 +221,7 @@ def test_an_unknown_view_is_frontal_where_a_parameter_says_so(
     write_project(tmp_path / "project", folder, views="frontal")
     assert run(project)["images"] == 3
     assert set(reasons(project).values()) >= {"view_unknown", "lateral_not_asked"}
-    assert "0 are new" in said(project)
+    assert "known from before, 0 new" in said(project)
 
 
 def test_other_parts_by_their_words_are_no_chests_and_unknown_ones_are_counted(
