@@ -134,7 +134,15 @@ def counting(console: Console, what: str, unit: str) -> Iterator[Callable[[int, 
         rate = done / max(time.monotonic() - started, 1e-9)
         eta = (total - done) / rate if rate else None
         display.progress(
-            {"stage": what, "done": done, "total": total, "unit": unit, "rate": rate, "eta_s": eta}
+            {
+                "stage": what,
+                "done": done,
+                "total": total,
+                "unit": unit,
+                "rate": rate,
+                "eta_s": eta,
+                "note": "",
+            }
         )
 
     try:

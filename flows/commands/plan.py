@@ -80,7 +80,7 @@ def current(project: Project) -> list[StageState]:
     graph = load_graph(project.root)
     # What looks for new files runs each time; only what it finds tells whether others have to.
     looks = {node.name for node in graph if node.always_changed and not node.upstream}
-    stale = stale_stages(project.root, graph, skip=frozenset(looks))
+    stale = stale_stages(project, states, graph, done=looks)
     stale |= dict.fromkeys(looks, "always looks for new files; what it finds may concern others")
     return [
         StageState(node.name, node.name in stale, [stale[node.name]] if node.name in stale else [])

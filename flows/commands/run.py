@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import lapvqa
 from flows.commands import terminal
-from lapvqa import storage, vanished
+from lapvqa import storage
 from lapvqa.errors import ConfigError, SourceError, StorageFullError
 from lapvqa.project import Project
 from lapvqa.runtime import importing, interruptible
@@ -51,6 +51,8 @@ def execute(
     if source or reports or params_file or preset:
         _edit_settings(project, source, reports, params_file, preset, console)
     if accept_loss:
+        from lapvqa import vanished
+
         vanished.accept(project)
     if _said_nothing_to_do(project, stage, console):
         console.print(f"nothing to do ({terminal.span(time.monotonic() - started)}); {_RESULTS}")

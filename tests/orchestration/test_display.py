@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from tasks import display as module
-from tasks.display import Display, StageOutcome
+from tasks.display import Display, StageOutcome, counting
 
 NOTE = "loss 2.83, 71 images/s, 2122 tokens/s, MFU 38% of 0.0297 TFLOP/s measured, data wait 0.0%"
 ENTRY = {"stage": "evaluate@probe_chexpert", "done": 80, "total": 320, "unit": "images",
@@ -70,6 +70,19 @@ def test_of_speed_and_end_nothing_is_said_while_nobody_knows_them(
     monkeypatch.setattr(module, "_SPARSE_S", 0.0)
     entry = ENTRY | {"done": 1, "rate": 0.0, "eta_s": None, "note": "trained"}
     assert shown(None, entry)[1] == "evaluate@probe_chexpert: 1/320 images, trained"
+
+
+@pytest.mark.parametrize("width", [None, 80])
+def test_work_of_this_process_is_counted_too(
+    width: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SPARSE_S", 0.0)
+    out = io.StringIO()
+    console = Console(file=out, width=width or 160, force_terminal=width is not None)
+    with counting(console, "demo archive", "images") as told:
+        told(0, 143)
+        told(25, 143)
+    assert "25/143 images" in out.getvalue()
 
 
 def test_what_was_not_computed_did_not_run() -> None:
