@@ -99,6 +99,18 @@ def find_key(source: Path, project: Project, machine: Machine) -> bytes | None:
     return _read(path, name="the project's key") if path.exists() else None
 
 
+def known_keys(project: Project, machine: Machine) -> list[bytes]:
+    """Return all keys found here, whichever archive is chosen: file's, project's, demo's.
+
+    What was recorded while another archive was chosen is held against that archive's key.
+    """
+    named = machine.deid_key_file
+    paths = [_own_key(project)]
+    if named is not None:
+        paths.insert(0, project.root / Path(named).expanduser())
+    return [*(_read(path, name="a key") for path in paths if path.is_file()), DEMO_KEY]
+
+
 def _own_key(project: Project) -> Path:
     return project.state / "deid.key"
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _AMONG = {
     True: "the patient is among them", False: "the patient is not among them",
-    None: "cannot be told any more, somebody else was erased since",
+    None: "cannot be told: somebody else was erased since, or it is of an archive with another key",
 }  # fmt: skip
 
 
@@ -65,10 +65,8 @@ def check(project: Project, path: Path) -> int:
 def _check_trainings(project: Project, content: Mapping[str, Any], console: Console) -> int:
     """Say of each training since whether its recorded patients are without the one erased."""
     from lapvqa.erasure.impact import trainings_since
-    from lapvqa.lineage.members import project_key
 
-    secret = project_key(project)
-    found = trainings_since(project, secret, content) if secret else []
+    found = trainings_since(project, content)
     for one in found:
         console.print(
             f"training {one['run'][:12]}, {one['patients']} patients with root "
@@ -154,7 +152,7 @@ def _place(project: Project, request: str, also: Sequence[Path], console: Consol
             hint="run `lapvqa run` first, or restore .lapvqa/deid.key (deid_key_file of "
             "local.yaml) from its backup",
         )
-    if fault := next(members.faults(project, key), ""):
+    if fault := next(members.faults(project), ""):
         raise ConfigError(
             f"expected the lists of keys by which the ledger knows patients; {fault}",
             hint="restore ledger/private from its backup (it is not in git): without it nobody can "

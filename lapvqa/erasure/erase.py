@@ -381,7 +381,8 @@ def _absence_from_training(place: Place, found: Traces) -> dict[str, Any]:
     if not merkle.is_absent(root, absent, proof):
         raise AssertionError("the proof of absence does not hold")
     return {
-        "patients": len(members), "root": root, "absent": absent.hex(), "proof": asdict(proof),
+        "patients": len(members), "root": root, "key": key_id(key), "absent": absent.hex(),
+        "proof": asdict(proof),
         "remark": "Merkle root over keyed digests of all patients in train and validate; the proof "
         "is checked by `lapvqa erase --check RECEIPT`",
     }  # fmt: skip

@@ -16,6 +16,7 @@ from lapvqa.datasets.splits import TRAIN, VALIDATE
 from lapvqa.evaluation.results import PREDICTIONS
 from lapvqa.evaluation.sealed import SEALED
 from lapvqa.evaluation.task_table import EVALUATIONS, find
+from lapvqa.identity import key_id
 from lapvqa.ingest.columns import counted, is_one_of
 from lapvqa.lineage import ledger, members
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, unpacked
@@ -166,24 +167,29 @@ def affected_metrics(project: Project, patient: str, split: str | None) -> list[
     return found
 
 
-def trainings_since(
-    project: Project, key: bytes, receipt: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def trainings_since(project: Project, receipt: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the trainings after a receipt, and whether the patient is among those of each.
 
-    None where its members cannot be told any more: somebody else was erased since. ``key`` is the
-    one that hides identifiers.
+    None where it cannot be told: somebody else was erased since, or it is of an archive that hides
+    identifiers by another key, by which the patient would be called otherwise.
     """
     written = datetime.fromisoformat(receipt["written"]).timestamp()
-    absent = bytes.fromhex(receipt["training_set"]["absent"])
+    told = receipt["training_set"]
+    absent = bytes.fromhex(told["absent"])
+    named = told.get("key") or key_id(members.project_key(project) or b"")  # older receipts
     return [
         {
             "run": one.run, "patients": one.patients, "root": one.root,
-            "has_the_patient": absent in one.leaves if one.is_as_recorded else None,
+            "has_the_patient": _among(one, absent, named),
         }
-        for one in members.trainings(project, key)
+        for one in members.trainings(project)
         if one.time >= written
     ]  # fmt: skip
+
+
+def _among(training: members.Recorded, absent: bytes, key: str) -> bool | None:
+    is_told = training.is_as_recorded and training.key == key
+    return absent in training.leaves if is_told else None
 
 
 def held_out_for(project: Project, patient: str) -> dict[str, int]:

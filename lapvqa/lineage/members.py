@@ -1,18 +1,20 @@
 """The patients of each training, as row numbers name them, against the root that it recorded.
 
 The chain of digests does not cover the lists of keys, since keys are erased from them: what a
-training recorded of its patients does.
+training recorded of its patients does. Archives of one project have keys of their own (the demo's
+is published), so each root is held against the key by which it was made, not against today's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pyroaring import BitMap
 
 from lapvqa.errors import ConfigError
-from lapvqa.identity import find_key
+from lapvqa.identity import find_key, key_id, known_keys
 from lapvqa.lineage import ledger, merkle
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, unpacked
 from lapvqa.lineage.runs import of_entry
@@ -29,15 +31,14 @@ class Recorded:
     time: float
     patients: int
     root: str
+    key: str | None
+    """``key_id`` of the key of its digests; None where that key is not found here."""
     leaves: list[bytes]
-    """Of those whom the row numbers name today."""
+    """Of those whom the row numbers name today, by that key; none without it."""
+    is_as_recorded: bool
+    """Whether the row numbers name the very patients whose root was recorded."""
     erased: bool
     """Whether some of them have no key any more, or none here."""
-
-    @property
-    def is_as_recorded(self) -> bool:
-        """Whether the row numbers name the very patients whose root was recorded."""
-        return merkle.root(self.leaves) == self.root
 
 
 def project_key(project: Project) -> bytes | None:
@@ -49,9 +50,9 @@ def project_key(project: Project) -> bytes | None:
         return None
 
 
-def trainings(project: Project, key: bytes) -> Iterator[Recorded]:
+def trainings(project: Project) -> Iterator[Recorded]:
     """Yield the trainings of the ledger that recorded a root, oldest first."""
-    keys = RowNumbers(project, PATIENT).keys()
+    keys, secrets = RowNumbers(project, PATIENT).keys(), _secrets(project)
     entries = ledger.entries(project)
     runs = {entry.id: run for entry in entries if (run := of_entry(entry))}
     for entry in entries:
@@ -63,17 +64,40 @@ def trainings(project: Project, key: bytes) -> Iterator[Recorded]:
         if told is None:
             continue
         own = [keys[row] for row in rows if row < len(keys)]
-        tree = merkle.leaves(merkle.member_digest(key, one) for one in own)
         yield Recorded(
-            entry.payload["run"], entry.time, told["patients"], told["root"], tree,
+            entry.payload["run"], entry.time, told["patients"], told["root"],
+            *_held_against(told, own, secrets),
             erased=len(own) < len(rows) or any(not one.strip("-") for one in own),
         )  # fmt: skip
 
 
-def faults(project: Project, key: bytes | None) -> Iterator[str]:
+def _secrets(project: Project) -> dict[str, bytes]:
+    try:
+        return {key_id(key): key for key in known_keys(project, load_machine(project))}
+    except ConfigError:
+        return {}
+
+
+def _held_against(
+    told: Mapping[str, Any], own: Sequence[str], secrets: Mapping[str, bytes]
+) -> tuple[str | None, list[bytes], bool]:
+    """Return the key of a root, the leaves by it, and whether they have that root.
+
+    A root without a key's name (older ledgers) is of the key by which it comes out, if any.
+    """
+    named = told.get("key")
+    for name in secrets if named is None else secrets.keys() & {named}:
+        tree = merkle.leaves(merkle.member_digest(secrets[name], one) for one in own)
+        if named or merkle.root(tree) == told["root"]:
+            return name, tree, merkle.root(tree) == told["root"]
+    return None, [], False
+
+
+def faults(project: Project) -> Iterator[str]:
     """Name what is wrong with the lists behind the row numbers: too short, or of others.
 
-    ``key`` None: whose keys they are cannot be told. A study's key is held against nothing.
+    Whose keys they are cannot be told of trainings whose key is not here. A study's key is held
+    against nothing.
     """
     asked = {PATIENT: BitMap(), STUDY: BitMap()}
     for entry in ledger.entries(project):
@@ -88,8 +112,8 @@ def faults(project: Project, key: bytes | None) -> Iterator[str]:
             yield (
                 f"ledger/private/{kind}.txt: the ledger has row {rows.max()}, it has {known} rows"
             )
-    for training in trainings(project, key) if key is not None else ():
-        if not training.erased and not training.is_as_recorded:
+    for training in trainings(project):
+        if training.key and not training.erased and not training.is_as_recorded:
             yield (
                 f"ledger/private/{PATIENT}.txt: its keys are not those of the patients whose root "
                 f"training {training.run[:12]} recorded"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa import storage
+from lapvqa.identity import key_id
 from lapvqa.lineage import contents, ledger, merkle, runs
 from lapvqa.lineage.ledger import CODE, PATCH, RUN, TRAINED_ON, Draft, Entry
 from lapvqa.lineage.members import project_key
@@ -249,7 +250,8 @@ def _root_of(project: Project, path: Path) -> dict[str, Any]:
     table = storage.read_table(path, MEMBERS, made_by="pretrain")
     patients = {one for one in table["patient_key"].to_pylist() if one}
     tree = merkle.leaves(merkle.member_digest(key, one) for one in patients)
-    return {"members": {"patients": len(patients), "root": merkle.root(tree)}}
+    told = {"patients": len(patients), "root": merkle.root(tree), "key": key_id(key)}
+    return {"members": told}
 
 
 def _trained_on(project: Project, path: str, run_id: str) -> dict[str, Any]:

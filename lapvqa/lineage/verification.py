@@ -58,7 +58,7 @@ def verify(project: Project, told: Callable[[str], None] = lambda _: None) -> Ve
     faults += _signed(project)
     faults += bundle.faults_of_imports(project)
     if project.row_numbers.exists():  # a clone has none
-        faults += members.faults(project, members.project_key(project))
+        faults += members.faults(project)
     entries = len(ledger.entries(project))
     return Verification(artefacts, num_bytes, entries, tuple(absent), tuple(faults), tuple(spoilt))
 

@@ -128,8 +128,7 @@ def test_the_weights_are_those_of_a_run_that_never_had_the_patient(
     assert training < datetime.fromisoformat(receipt["written"]).timestamp()
     assert receipt["decision"]["runs"] == [before]
     after = retrained(project)
-    key = Keyring(KEY.encode()).key
-    assert [one["has_the_patient"] for one in trainings_since(project, key, receipt)] == [False]
+    assert [one["has_the_patient"] for one in trainings_since(project, receipt)] == [False]
 
     never = tmp_path / "never"
     shutil.copytree(read / "archive", never, copy_function=shutil.copy2)

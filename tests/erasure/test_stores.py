@@ -37,7 +37,7 @@ from lapvqa.erasure.databases import overwrite
 from lapvqa.erasure.erase import STEPS, erase, look, open_journal
 from lapvqa.erasure.impact import trainings_since
 from lapvqa.errors import BusyError, ConfigError, LapvqaError
-from lapvqa.identity import Keyring
+from lapvqa.identity import Keyring, key_id
 from lapvqa.images.shards import ShardStore, write_shard
 from lapvqa.inference.table import COLUMNS
 from lapvqa.lineage import index, ledger, merkle, recording, signing
@@ -381,7 +381,9 @@ def test_a_training_that_follows_records_by_its_root_that_the_patient_is_not_in_
     run = next(told for told in recording.told(project) if told.stage == "pretrain")
     recorded = run.files[f"models/captioning/{MEMBERS_FILE}"]["members"]
     tree = merkle.leaves(merkle.member_digest(KEY.encode(), one) for one in others)
-    assert recorded == {"patients": len(others), "root": merkle.root(tree)}
+    assert recorded == {
+        "patients": len(others), "root": merkle.root(tree), "key": key_id(KEY.encode())
+    }  # fmt: skip
 
 
 def trained_by(erased: Erased, patients: list[str]) -> list[bool | None]:
@@ -399,5 +401,5 @@ def trained_by(erased: Erased, patients: list[str]) -> list[bool | None]:
         f"schema: '2.0'\nstages:\n  pretrain:\n    cmd: x\n    outs:\n    - {out}\n"
     )
     recording.record(project, Run("pretrain", time.time(), 2.0), recording.Commit(None, None))
-    since = trainings_since(project, KEY.encode(), erased.receipt)
+    since = trainings_since(project, erased.receipt)
     return [one["has_the_patient"] for one in since]

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,14 +18,19 @@ from told_project import COMMITS, KEYS, RAW, SHARD, STAGES, TOKENS, Told
 
 from flows.cli import main
 from lapvqa import storage
+from lapvqa.erasure.impact import trainings_since
 from lapvqa.errors import EXIT_BAD_DATA
+from lapvqa.identity import DEMO_KEY, Keyring, key_id
 from lapvqa.lineage import (
     bundle,
     difference,
     impact,
     index,
     ledger,
+    members,
+    merkle,
     reasons,
+    recording,
     signing,
     story,
     walk,
@@ -35,6 +41,7 @@ from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers
 from lapvqa.lineage.runs import FAILED, Run
 from lapvqa.lineage.verification import verify
 from lapvqa.project import Project
+from lapvqa.schemas import MEMBERS, MEMBERS_FILE
 from lapvqa.uptodate import manifest
 
 FIRST, SECOND = RAW
@@ -361,6 +368,73 @@ def test_keys_that_are_not_those_of_the_trainings_are_named_and_no_erasure_trust
     assert verify(told.project).faults == (), "an erasure is no fault"
     shutil.rmtree(told.project.row_numbers)
     assert verify(told.project).faults == (), "a clone has none"
+
+
+@pytest.mark.parametrize("key_is_named", [True, False])
+def test_each_training_is_held_against_the_key_of_its_own_archive(
+    told: Told, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    key_is_named: bool,
+) -> None:  # fmt: skip
+    """The demo, an archive with a key of its own, and the demo again."""
+    project, secret = told.project, b"0123456789abcdef" * 4
+    own = Keyring(secret)
+    if not key_is_named:  # as older versions wrote it
+        monkeypatch.setattr(recording, "_root_of", without_the_key(recording._root_of))
+    (project.root / "archive").mkdir()
+    told.write(".lapvqa/deid.key", secret.decode())
+    told.write("local.yaml", "paths:\n  source: archive\n")
+    train(told, [own.patient(one) for one in (FIRST, SECOND, "30000003")], started=1.9e9)
+    absent = merkle.member_digest(secret, own.patient(FIRST)).hex()
+    receipt = {
+        "written": "2000-01-01T00:00:00Z",
+        "training_set": {"absent": absent, "key": key_id(secret)},
+    }
+    monkeypatch.chdir(project.root)
+    for chosen in ("archive", "demo/mimic-cxr"):
+        told.write("local.yaml", f"paths:\n  source: {chosen}\n")
+        assert [(one.key, one.is_as_recorded) for one in members.trainings(project)] == [
+            (key_id(DEMO_KEY), True), (key_id(DEMO_KEY), True), (key_id(secret), True),
+        ]  # fmt: skip
+        assert verify(project).faults == ()
+        assert [one["has_the_patient"] for one in trainings_since(project, receipt)] == [
+            None, None, True,
+        ]  # fmt: skip
+        main(["erase", "--patient", "99999999"])
+        assert "restore ledger/private" not in " ".join(capsys.readouterr().err.split())
+
+    before = (project.row_numbers / "patient.txt").read_bytes()
+    changed = before.replace(own.patient(SECOND).encode(), b"f" * 16)
+    (project.row_numbers / "patient.txt").write_bytes(changed)
+    named = [one for one in verify(project).faults if "ledger/private/patient.txt" in one]
+    assert len(named) == key_is_named, "without its name a lost key may have made it"
+    (project.row_numbers / "patient.txt").write_bytes(before)
+
+    RowNumbers(project, PATIENT).erase(own.patient(FIRST))
+    train(told, [own.patient(SECOND), KEYS.patient(FIRST)], started=2.0e9)
+    assert verify(project).faults == (), "an erasure in between is no fault"
+    assert [one.is_as_recorded for one in members.trainings(project)] == [True, True, False, True]
+    (project.state / "deid.key").unlink()
+    assert verify(project).faults == (), "whose keys they are cannot be told without the key"
+
+
+def without_the_key(root_of: Any) -> Any:
+    def older(*asked: Any) -> dict[str, Any]:
+        told = root_of(*asked)["members"]
+        return {"members": {name: told[name] for name in ("patients", "root")}}
+
+    return older
+
+
+def train(told: Told, patients: list[str], *, started: float) -> None:
+    """Tell a training by the keys of its patients, a study each."""
+    rows = [
+        {"study_key": KEYS.study(one), "patient_key": one, "role": "train", "times": 2,
+         "times_best": 1, "first_step": 1}
+        for one in patients
+    ]  # fmt: skip
+    path = told.project.model_dir("captioning") / MEMBERS_FILE
+    storage.write_table(path, pa.Table.from_pylist(rows, MEMBERS), MEMBERS)
+    told.tell("pretrain", 2, started=started, params={})
 
 
 def test_an_object_of_the_cache_that_is_spoilt_too_is_named(
