@@ -74,7 +74,7 @@ def crash_leftovers(project: Project, *, tag: str | None = None) -> int:
     from prefect.states import Crashed
 
     tell_missed(project)
-    state = Crashed(message="its process died; found by the next run")
+    state: Any = Crashed(message="its process died; found by the next run")
     unfinished = [StateType.RUNNING, StateType.CANCELLING]
     mine = FlowRunFilterTags(all_=[tag or project_tag(project)])
     flows = FlowRunFilter(

@@ -92,7 +92,8 @@ class StageAtWork:
 
     def said(self) -> Iterator[Said]:
         """Yield what the stage says, until it has ended."""
-        yield from iter(self._said.get, None)
+        while (what := self._said.get()) is not None:
+            yield what
 
     def end(self, ended: Ended | None, error: BaseException | None) -> None:
         """Let whoever follows know."""
@@ -155,9 +156,9 @@ class Work:
             self._error = error
         finally:
             self.under_way.set()
-            error = self._error or _NotBegunError()
+            failed = self._error or _NotBegunError()
             for future in (self.graph, self.looks, self.stale):
-                _settle(future, None, error)
+                _settle(future, None, failed)
             for one in self.stages.values():
                 one.end(None, None)
 

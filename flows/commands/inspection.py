@@ -185,13 +185,13 @@ def _write_pictures(files: Sequence[FilePreview], folder: Path) -> int:
     from PIL.PngImagePlugin import PngInfo
 
     folder.mkdir(parents=True, exist_ok=True)
-    stored = [file for file in files if file.pixels is not None]
-    names = Counter(Path(file.result.path).name for file in stored)
+    stored = [(file, file.pixels) for file in files if file.pixels is not None]
+    names = Counter(Path(file.result.path).name for file, _ in stored)
     pictures = {}
-    for number, file in enumerate(stored, start=1):
+    for number, (file, pixels) in enumerate(stored, start=1):
         name = Path(file.result.path).name
         name = name if names[name] == 1 else f"{number}-{name}"
-        pictures[folder / f"{name}.png"] = Image.fromarray(file.pixels)
+        pictures[folder / f"{name}.png"] = Image.fromarray(pixels)
     for path in pictures:
         own_files.require(path, "--png", "a picture of an earlier look", own_files.holds(_MARK))
     made_by = PngInfo()

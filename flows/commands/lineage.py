@@ -312,10 +312,10 @@ def _impact_lines(impact: Impact) -> Iterable[str]:
         yield from _main_metrics(run.run.counts, run.run.metrics)
     for version in impact.models:
         yield f"registered: {version.title}"
-    for one in impact.replaced:
+    for gone in impact.replaced:
         yield (
-            f"replaced: a {one['what']} from {one['source']}, {terminal.moment(one['time'])}: "
-            f"{one['now'][:SHORT]} took the place of {one['before'][:SHORT]}"
+            f"replaced: a {gone['what']} from {gone['source']}, {terminal.moment(gone['time'])}: "
+            f"{gone['now'][:SHORT]} took the place of {gone['before'][:SHORT]}"
         )
     for release in impact.releases:
         yield f"released: bundle {release.get('name') or release['bundle'][:SHORT]}"

@@ -105,7 +105,7 @@ def _plots_template() -> str:
             hint="make setup-plots; or look at the figures in reports/index.html",
         ) from error
     # A "</script" inside would end it.
-    vega = vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    vega = vl_convert.javascript_bundle().replace("</script", "<\\/script")  # type: ignore[call-arg]
     return (
         '<!doctype html>\n<html><head><meta charset="utf-8"><title>DVC plots</title>{refresh_tag}'
         f"<script>{vega}</script></head>\n<body>{{plot_divs}}</body></html>\n"

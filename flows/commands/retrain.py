@@ -7,6 +7,7 @@ params.yaml's section ``retraining`` and by what is wanted, not by who asks.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from rich.console import Console
 
@@ -24,11 +25,13 @@ from lapvqa.runtime import interruptible
 def execute(project: Project, *, due: bool, dry_run: bool, force: bool, way: str | None) -> int:
     """Decide, and do what is decided; ``due``: nobody asks by hand."""
     console = terminal.console()
-    facts = {**({"force": True} if force else {}), **({"way": way} if way else {})}
+    facts: dict[str, Any] = {**({"force": True} if force else {}), **({"way": way} if way else {})}
     now = situation.zoned_now(project)
     params = load_params(project.params)
     if dry_run:
         asked = () if due else (Cause.said(HAND, now, facts),)
+        if asked:
+            console.print("as if asked for by hand now; --due: what a timer would decide")
         seen = situation.look(project, params, now)
         seen = replace(seen, causes=wanted.merged([*seen.causes, *asked]))
         _show(seen, decide(seen, params.retraining, now), console)

@@ -116,6 +116,7 @@ def show_contamination(result: TaskResult, console: Console) -> None:
 def show_places(project: Project, console: Console) -> None:
     """Print the commands and pages that show more."""
     from tasks.mlflow_records.connection import public, tracking_uri
+    from tasks.results import evaluated
 
     machine = load_machine(project)
     records = public(tracking_uri(project, machine))
@@ -127,10 +128,11 @@ def show_places(project: Project, console: Console) -> None:
         "runs": _prefect_url(project, machine) or "lapvqa open prefect",
         "metrics": "dvc metrics show; commit dvc.lock, and `dvc metrics diff` compares with it",
     }
-    results = sorted(project.result_dir("x").parent.glob("*/metrics.json"))
-    if results:
-        places["all metrics"] = f"lapvqa evaluate {results[0].parent.name}"
-        places["where from"] = f"lapvqa lineage {_relative(results[0])}"
+    computed = [result.task for result in evaluated(project) if result.computed]
+    if computed:
+        places["all metrics"] = f"lapvqa evaluate {computed[0]}, and each other task"
+        metrics = project.result_dir(computed[0]) / "metrics.json"
+        places["where from"] = f"lapvqa lineage {_relative(metrics)}"
     console.print("Where to look")
     for name, place in places.items():
         console.print(f"  {name:12} {place}", soft_wrap=True, markup=False)

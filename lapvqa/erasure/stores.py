@@ -61,9 +61,12 @@ class Searched:
 class Store(Protocol):
     """A place that may hold something of a patient."""
 
-    name: str
     method: str
     """How it is removed there, in words, for the receipt."""
+
+    @property
+    def name(self) -> str:
+        """The name in receipts."""
 
     def search(self, traces: Traces) -> Searched:
         """Search all of it."""
