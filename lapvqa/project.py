@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEMO_MARK = "DEMO.json"
+DRAWN_MARK = ".lapvqa-synth"
+"""Stands in a folder that the demo is drawn into, from its first image on."""
 """A file that only the demo archive holds."""
 _DEMO_SOURCE = "mimic-cxr"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from flows.commands import terminal
 from lapvqa import storage
 from lapvqa.errors import ConfigError
-from lapvqa.project import Project
+from lapvqa.project import DEMO_MARK, Project
 from lapvqa.uptodate import staleness
 
 if TYPE_CHECKING:
@@ -20,11 +20,15 @@ def execute(project: Project, *, patients: int, studies: int, seed: int) -> int:
     """Write the archive where params.yaml says, run everything, print how long each part took."""
     from flows.commands import run_summary
     from flows.commands.run import bring_up_to_date
+    from lapvqa import vanished
+    from lapvqa.synth import mimic_copy
 
     console = terminal.console()
     started = time.monotonic()
     folder = demo_folder(project)
     _require_no_own_source(project)
+    mark = folder / mimic_copy.FOLDER / DEMO_MARK
+    before = mark.read_bytes() if mark.exists() else b""
     with storage.lock(project.run_lock, what="a run of this project"):
         # The server needs ten seconds to come up; the archive is drawn meanwhile.
         _start_server(project)
@@ -34,6 +38,8 @@ def execute(project: Project, *, patients: int, studies: int, seed: int) -> int:
         console.print("every stage is up to date\n")
         run_summary.show(project, console)
     else:
+        if mark.read_bytes() != before:  # an archive of other sizes took its place
+            vanished.accept(project)
         bring_up_to_date(project, None, console)
     console.print(
         f"demo archive {terminal.span(archive_made - started)}, "

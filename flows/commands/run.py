@@ -20,7 +20,7 @@ import lapvqa
 from flows.commands import terminal
 from lapvqa import storage
 from lapvqa.errors import ConfigError, SourceError, StorageFullError
-from lapvqa.project import Project
+from lapvqa.project import DEMO_MARK, DRAWN_MARK, Project
 from lapvqa.runtime import importing, interruptible
 from lapvqa.uptodate import stagefile, staleness
 
@@ -323,4 +323,9 @@ def _require_source(project: Project, stage: str | None) -> None:
             f"expected an archive of DICOM files and reports at {folder}, found "
             f"{'a file' if folder.exists() else 'nothing'}",
             hint="make the demo archive with `lapvqa demo`, or name yours: lapvqa run --source DIR",
+        )
+    if (folder.parent / DRAWN_MARK).exists() and not (folder / DEMO_MARK).exists():
+        raise SourceError(
+            f"expected the whole demo archive at {folder}, found one that was not drawn to its end",
+            hint="run `lapvqa demo` again, with the same options",
         )

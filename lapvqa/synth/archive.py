@@ -15,6 +15,7 @@ import cv2
 
 from lapvqa import runtime, storage
 from lapvqa.errors import ConfigError, SourceError
+from lapvqa.project import DEMO_MARK, DRAWN_MARK
 from lapvqa.synth import (
     chexpert_copy,
     diff_vqa_copy,
@@ -27,7 +28,6 @@ from lapvqa.synth import (
 from lapvqa.synth.shots import MTIME, Shot, TakenImage, take
 
 _VERSION = 2
-_MARK = ".lapvqa-synth"
 """Says that the folder is ours to rebuild; also the lock."""
 _FOLDERS = (
     mimic_copy.FOLDER,
@@ -67,7 +67,7 @@ def write_demo(
             f"cannot share {studies} studies among {patients} patients",
             hint=f"at least 10 patients with 1 to {mimic_copy.MOST_STUDIES} studies each",
         )
-    manifest = root / mimic_copy.FOLDER / "DEMO.json"
+    manifest = root / mimic_copy.FOLDER / DEMO_MARK
     facts = {
         "generator": "lapvqa.synth",
         "version": _VERSION,
@@ -76,7 +76,7 @@ def write_demo(
         "studies": studies,
     }
     _claim(root)
-    with storage.lock(root / _MARK, what="the making of the demo archive"):
+    with storage.lock(root / DRAWN_MARK, what="the making of the demo archive"):
         plans = _Plans(seed, patients, studies)
         if not _complete(manifest, facts):
             _clear(root, manifest)
@@ -155,7 +155,7 @@ def _complete(manifest: Path, facts: dict[str, object]) -> bool:
 
 def _claim(root: Path) -> None:
     """Mark ``root`` as ours; SourceError if it holds datasets from elsewhere."""
-    mark = root / _MARK
+    mark = root / DRAWN_MARK
     if not mark.exists():
         strangers = [name for name in _FOLDERS if (root / name).exists()]
         if strangers:

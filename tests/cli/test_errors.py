@@ -15,7 +15,7 @@ from cli_answer import Lapvqa
 
 from flows.commands import plan
 from lapvqa.errors import BusyError, RejectBudgetError
-from lapvqa.project import Project
+from lapvqa.project import DRAWN_MARK, Project
 
 GOLDEN = {
     ("rnu",): (2, "No such command 'rnu'. Did you mean 'run'?", "see `lapvqa --help`"),
@@ -115,6 +115,19 @@ def test_a_missing_archive_is_said_before_any_server_starts(toy: Project, lapvqa
     )
     assert answer.code == 2
     assert not toy.prefect_home.exists()
+
+
+def test_a_demo_archive_that_was_not_drawn_to_its_end_is_no_archive(
+    toy: Project, lapvqa: Lapvqa
+) -> None:
+    params = toy.params.read_text()
+    source = toy.root / re.findall(r"source: *(\S+)", params)[0]
+    (source.parent / DRAWN_MARK).touch()
+    (source / "new.dcm").touch()
+    answer = lapvqa("run")
+    assert answer.code == 2
+    assert "found one that was not drawn to its end" in answer.err
+    assert "run `lapvqa demo` again" in answer.err
 
 
 def test_a_second_run_says_who_holds_the_lock(toy: Project, lapvqa: Lapvqa) -> None:
