@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from cli_answer import Lapvqa
 from jobs import make_job
@@ -113,6 +116,47 @@ def test_a_key_leads_back_to_its_file_for_who_holds_the_key_file(
     key.unlink()
     assert "found none" in lapvqa("whois", study).err
     assert not key.exists()
+
+
+def test_after_another_archive_the_answers_are_of_the_present_one(
+    project: Project, lapvqa: Lapvqa, tmp_path: Path
+) -> None:
+    """The first archive's outputs come back, as from DVC's cache; ingest read the other one last.
+
+    The other has the same studies, sizes and times, and other names of its images.
+    """
+    first, other = tmp_path / "archive", tmp_path / "other"
+    shutil.copytree(first, other, copy_function=shutil.copy2)
+    (first / BAD).unlink()
+    run(project)
+    data = project.root / "data"
+    shutil.copytree(data, tmp_path / "kept", copy_function=shutil.copy2)
+    mine = pq.read_table(project.images).to_pylist()[0]
+
+    for path in (other / "files").rglob("*.dcm"):  # other images, whose UIDs have other keys
+        path.rename(path.with_stem(path.stem[::-1]))
+    write_project(project.root, other, reject_budget={"overall": 1.0, "per_folder": 1.0})
+    run(project)
+    theirs = {row["image_key"] for row in pq.read_table(project.images).to_pylist()}
+    write_project(project.root, first, reject_budget={"overall": 1.0, "per_folder": 1.0})
+    assert "of another archive" in lapvqa("whois", mine["image_key"]).err
+
+    shutil.rmtree(data)
+    shutil.copytree(tmp_path / "kept", data, copy_function=shutil.copy2)
+    assert mine["image_key"] not in theirs
+    answer = lapvqa("whois", mine["image_key"])
+    assert answer.code == 0, answer.err
+    named = answer.out.splitlines()[1].partition(":")[0]
+    assert hashlib.sha256((first / named).read_bytes()).hexdigest() == mine["file_sha256"]
+    assert lapvqa("whois", sorted(theirs)[0]).code == 2
+    assert "nothing was rejected" in lapvqa("rejects").out
+
+    for store in project.work_dir("ingest").glob("files-*"):
+        if any(mine["image_key"].encode() in rows.read_bytes() for rows in store.glob("rows-*")):
+            shutil.rmtree(store)
+    absent = lapvqa("whois", mine["image_key"])
+    assert absent.code == 2
+    assert "dvc repro --single-item --force ingest" in absent.err
 
 
 def test_the_budget_of_a_folder_names_no_folder(project: Project, tmp_path: Path) -> None:
