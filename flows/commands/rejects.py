@@ -5,6 +5,7 @@ Paths are shown as the archive names them, on this terminal only: they may hold 
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flows.commands import terminal
 from lapvqa import storage
 from lapvqa.errors import ConfigError
-from lapvqa.lineage import ledger
+from lapvqa.lineage import dvc_cache, ledger
 from lapvqa.project import Project
 
 if TYPE_CHECKING:
@@ -95,7 +96,11 @@ def retry(project: Project, *, reason: str | None, path: str | None) -> int:
         number = forget(project.work_dir("ingest"), unwanted)
         if number and project.rejects.exists():
             # An output that is missing makes the stage stale; the next `rejects` finds it there.
-            project.rejects.replace(project.work_dir("ingest") / project.rejects.name)
+            kept = project.work_dir("ingest") / project.rejects.name
+            project.rejects.replace(kept)
+            md5 = hashlib.md5(kept.read_bytes()).hexdigest()
+            if cached := dvc_cache.stored(project, md5):  # else DVC brings back what it was
+                cached.unlink()
     console = terminal.console()
     if number:
         console.print(

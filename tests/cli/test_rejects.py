@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -84,6 +85,28 @@ def test_rejects_are_listed_waived_and_read_again(project: Project, lapvqa: Lapv
     assert "1 file will be read again" in again.out
     assert not project.rejects.exists()
     assert "16 files known from before, 1 new" in run(project)
+
+
+def test_what_is_to_be_read_again_does_not_come_back_from_dvcs_cache(
+    project: Project, lapvqa: Lapvqa
+) -> None:
+    def repro() -> int:
+        asked = [sys.executable, "-m", "dvc", "repro", "-q", "-s", "ingest"]
+        subprocess.run(asked, cwd=project.root, check=True)
+        return len((project.root / "ran").read_text().split())
+
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], check=True)
+    shutil.copy(project.rejects, "made.parquet")
+    (project.root / "dvc.yaml").write_text(
+        "stages: {ingest: {cmd: echo 1 >> ran; cp made.parquet data/rejects.parquet, "
+        "deps: [made.parquet], outs: [data/rejects.parquet]}}\n"
+    )
+    assert repro() == 1
+    project.rejects.unlink()
+    assert repro() == 1  # brought back
+    assert "1 file will be read again" in lapvqa("rejects", "retry").out
+    assert "not_dicom" in lapvqa("rejects").out
+    assert repro() == 2
 
 
 def test_a_key_leads_back_to_its_file_for_who_holds_the_key_file(
