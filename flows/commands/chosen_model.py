@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lapvqa.errors import ConfigError
+from lapvqa.errors import BusyError, ConfigError
 from lapvqa.machine import load_machine
 from lapvqa.params import load_params
 from lapvqa.project import Project
@@ -38,3 +38,21 @@ def find(given: str | None, project: Project | None) -> Path:
     store = connect(project, load_machine(project))
     sha256 = registry.named(store, project, given).sha256
     return registry.fetch(store, project, sha256, project.champion(sha256))
+
+
+def find_finished(given: str | None, project: Project | None) -> Path:
+    """Return the same; BusyError if no encoder is there yet and a run is about to bring it."""
+    from flows.commands.status import holder_of_lock
+    from lapvqa.pretrain.files import ENCODER_FILE
+
+    path = find(given, project)
+    if project is None or (path / ENCODER_FILE).exists():
+        return path
+    locks = {name: project.work_dir(name).with_suffix(".lock") for name in ("pretrain", "export")}
+    at_work = [name for name, lock in locks.items() if holder_of_lock(lock)]
+    if at_work and path.resolve().parent == project.model_dir(path.name).resolve().parent:
+        raise BusyError(
+            f"expected an encoder at {path}, found a run at work there (stage {at_work[0]})",
+            hint="the encoder comes with stage export: `lapvqa status` says how far the run is",
+        )
+    return path

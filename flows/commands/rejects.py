@@ -5,6 +5,7 @@ Paths are shown as the archive names them, on this terminal only: they may hold 
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flows.commands import terminal
 from lapvqa import storage
 from lapvqa.errors import ConfigError
-from lapvqa.lineage import ledger
+from lapvqa.lineage import dvc_cache, ledger
 from lapvqa.project import Project
 
 if TYPE_CHECKING:
@@ -74,19 +75,32 @@ def _show_beside(project: Project, console: Console) -> None:
 
 def retry(project: Project, *, reason: str | None, path: str | None) -> int:
     """Forget the rejected files, so that the next run reads them again."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     from lapvqa.ingest.one_file import FileResult
     from lapvqa.ingest.result_store import forget
+    from lapvqa.schemas import INVENTORY
 
-    known = {(row["file"], row["reason"]) for row in select(project, reason=reason, kind="file")}
+    rows = select(project, reason=reason, kind="file")
+    known = {(row["file"], row["reason"]) for row in rows if path in (None, row["file"])}
+    listed = storage.read_table(project.inventory("source"), INVENTORY, made_by="inventory")
+    asked = listed.filter(pc.is_in(listed["path"], pa.array([file for file, _ in known])))
+    present = {(row["path"], row["size"], row["mtime_ns"]) for row in asked.to_pylist()}
 
-    def unwanted(result: FileResult) -> bool:
-        asked = path is None or result.path == path
-        return asked and (result.path, result.reason) in known
+    def unwanted(result: FileResult) -> bool:  # of another archive a file may have the same path
+        is_present = (result.path, result.size, result.mtime_ns) in present
+        return is_present and (result.path, result.reason) in known
 
     with storage.lock(project.run_lock, what="a run of this project"):
         number = forget(project.work_dir("ingest"), unwanted)
-        if number:  # an output that is missing makes the stage stale
-            project.rejects.unlink(missing_ok=True)
+        if number and project.rejects.exists():
+            # An output that is missing makes the stage stale; the next `rejects` finds it there.
+            kept = project.work_dir("ingest") / project.rejects.name
+            project.rejects.replace(kept)
+            md5 = hashlib.md5(kept.read_bytes()).hexdigest()
+            if cached := dvc_cache.stored(project, md5):  # else DVC brings back what it was
+                cached.unlink()
     console = terminal.console()
     if number:
         console.print(

@@ -6,7 +6,7 @@ import socket
 import webbrowser
 from contextlib import closing
 
-from flows.commands import terminal
+from flows.commands import chosen_model, terminal
 from lapvqa.job import open_job
 from lapvqa.params import load_params
 from lapvqa.project import Project
@@ -24,6 +24,7 @@ def execute(project: Project, *, port: int, browser: bool) -> int:
 
     console = terminal.console()
     params = load_params(project.params)
+    chosen_model.find_finished(None, project)
     console.print("opening the model; features of the archive's films are computed once")
     with closing(Recorder(project.record("try"), stage="try", quiet=True)) as recorder:
         job = open_job(project, recorder)

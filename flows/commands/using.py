@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.commands import chosen_model, own_files, terminal
-from lapvqa.errors import EXIT_BAD_DATA
+from lapvqa.errors import EXIT_BAD_DATA, SourceError
 from lapvqa.machine import Machine, load_machine
 from lapvqa.params import Params, load_params
 from lapvqa.project import Project
@@ -34,7 +34,8 @@ def embed(project: Project | None, films: list[Path], *, model: str | None, out:
     from tasks.display import counting
 
     own_files.require(out, "--out", "a table of an earlier time", own_files.holds(table.MARK))
-    path, settings = chosen_model.find(model, project), _settings(project)
+    _require_there(films)
+    path, settings = chosen_model.find_finished(model, project), _settings(project)
     encoder = Encoder.load(path, **settings.reading)
     sources = [source for _, source in find(films)]
     account = _Account()
@@ -44,7 +45,11 @@ def embed(project: Project | None, films: list[Path], *, model: str | None, out:
             account.add(film)
             told(account.looked_at, len(sources))
 
-        table.write(encoder, sources, out, each=each)
+        try:
+            table.write(encoder, sources, out, each=each)
+        except table.NoFilmError:
+            account.close()
+            raise
     console = terminal.console()
     console.print(
         f"{terminal.counted(account.taken, 'film')}, features of width {encoder.width} by "
@@ -58,7 +63,8 @@ def caption(project: Project | None, films: list[Path], *, model: str | None, as
     """Print the report of each film; EXIT_BAD_DATA if no film could be used."""
     from lapvqa.inference.words import MAX_NEW_TOKENS, Captioner
 
-    path, settings = chosen_model.find(model, project), _settings(project)
+    _require_there(films)
+    path, settings = chosen_model.find_finished(model, project), _settings(project)
     params = settings.params
     captioner = Captioner.load(
         path, **settings.reading,
@@ -74,11 +80,22 @@ def ask(project: Project, films: list[Path], question: str, *, as_json: bool) ->
     from lapvqa.inference.encoder import Encoder
     from lapvqa.inference.words import Answerer
 
-    path = chosen_model.find(None, project)
+    _require_there(films)
+    path = chosen_model.find_finished(None, project)
     encoder = Encoder.load(path, **_settings(project).reading)
     answerer = Answerer.load(encoder, project.result_dir(task_table.shown_as("answers")[0]))
     with interruptible():
         return _print(answerer.stream(films, question), "answer", as_json)
+
+
+def _require_there(films: list[Path]) -> None:
+    """Raise SourceError for a path at which nothing is: a film may lie within a packed file."""
+    for path in films:
+        if not (path.exists() or any(folder.is_file() for folder in path.parents)):
+            found, hint = "nothing", "check the path"
+            if path.is_symlink():
+                found, hint = "a link to nothing", "mend the link"
+            raise SourceError(f"expected a film or a folder at {path}, found {found}", hint=hint)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """``lapvqa whois``: from a keyed hash back to the files of the archive, for who holds the key.
 
 What ingest keeps of each file it has read (``.lapvqa/work/ingest``, private to this machine) has
-both. Each question is kept with its asker in ``.lapvqa/whois.jsonl``.
+both. It outlives a change of the archive, so only rows of the present one count. Each question is
+kept with its asker in ``.lapvqa/whois.jsonl``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from flows.commands import terminal
 from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.identity import find_key, key_id
+from lapvqa.inventory import told
 from lapvqa.machine import load_machine
 from lapvqa.params import load_params
 from lapvqa.project import Project
@@ -61,7 +63,13 @@ def _require_key(project: Project) -> Path:
     import pyarrow.parquet as pq
 
     listed = storage.require(project.inventory("source"), made_by="inventory")
-    used = (pq.read_schema(listed).metadata or {}).get(b"deid_key", b"").decode()
+    facts = pq.read_schema(listed).metadata or {}
+    if facts.get(b"folder", b"").decode() != told(folder, project):
+        raise ConfigError(
+            f"expected an inventory of {folder}, found that of another archive",
+            hint="run `lapvqa run` first: params.yaml or local.yaml names another one since",
+        )
+    used = facts.get(b"deid_key", b"").decode()
     if key is None or key_id(key) != used:
         raise ConfigError(
             f"expected the key {used or 'of the inventory'} that hid the identifiers, found "
@@ -72,21 +80,41 @@ def _require_key(project: Project) -> Path:
 
 
 def _rows(project: Project) -> list[dict[str, Any]]:
-    """Return what the newest store of read files holds, a row a file."""
+    """Return what is kept of the present archive's files, a row a file.
+
+    Ingest keeps a store for each of the last archives, keys and versions of its code. A row is of
+    the present archive if the inventory lists its file by path, size and time, as ingest itself
+    asks; of several stores the one counts that knows most of the images in data/, then the newest.
+    """
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    folders = {path.parent for path in project.work_dir("ingest").glob("*/rows-*.parquet")}
-    if not folders:
+    asked = ["path", "size", "mtime_ns"]
+    listed = pq.ParquetFile(project.inventory("source")).read(columns=asked)
+    present = None
+    if project.images.exists():
+        present = pq.ParquetFile(project.images).read(columns=["image_key"])["image_key"]
+    stores = []
+    for folder in {path.parent for path in project.work_dir("ingest").glob("*/rows-*.parquet")}:
+        rows: dict[str, dict[str, Any]] = {}
+        known = 0
+        for path in sorted(folder.glob("rows-*.parquet"), key=lambda one: one.stat().st_mtime_ns):
+            table = pq.ParquetFile(path).read(columns=[*asked, "reason", *_KEYS])
+            table = table.join(listed, keys=asked, join_type="left semi")
+            rows |= {row["path"]: row for row in table.to_pylist()}
+            if present is not None:
+                known += pc.sum(pc.is_in(table["image_key"], value_set=present)).as_py() or 0
+        if rows and (known or present is None):
+            stores.append((known, folder.stat().st_mtime_ns, rows))
+    if not stores:
         raise ConfigError(
-            "expected what ingest keeps of the files it has read, found nothing",
-            hint="ask where the archive was ingested, or run `lapvqa run --stage ingest` here",
+            "expected what ingest keeps of the files it has read of this archive, found nothing: "
+            "it was read elsewhere, or since then others were",
+            hint="ask where the archive was ingested, or have it read again here: "
+            "`dvc repro --single-item --force ingest` (`lapvqa run` takes from DVC's cache what "
+            "it can)",
         )
-    newest = max(folders, key=lambda folder: folder.stat().st_mtime_ns)
-    rows: dict[str, dict[str, Any]] = {}
-    for path in sorted(newest.glob("rows-*.parquet"), key=lambda one: one.stat().st_mtime_ns):
-        table = pq.ParquetFile(path).read(columns=["path", "reason", *_KEYS])
-        rows |= {row["path"]: row for row in table.to_pylist()}
-    return list(rows.values())
+    return list(max(stores, key=lambda store: store[:2])[2].values())
 
 
 def _is_meant(row: dict[str, Any], asked: str) -> bool:

@@ -67,7 +67,7 @@ class Film:
 def find(sources: Source | Iterable[Source]) -> list[tuple[str, Source]]:
     """Return name and source of each film, folders replaced by the films below them, in order.
 
-    Raises SourceError for a folder without any, and for a path at which nothing is.
+    Raises SourceError for a folder without any; a path at which nothing is becomes a reject.
     """
     if isinstance(sources, str | Path | bytes) or _is_one_array(sources):
         sources = [sources]  # type: ignore[list-item]

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lapvqa import __version__, storage
+from lapvqa.errors import EXIT_BAD_DATA, LapvqaError
 from lapvqa.inference.encoder import Encoder
 from lapvqa.inference.films import Film, Source
 
@@ -30,6 +31,12 @@ COLUMNS = pa.schema(
 """``feature`` is null where ``reason``, a code of ``lapvqa.dicom.reasons``, says why."""
 
 
+class NoFilmError(LapvqaError):
+    """No film could be used, and a table of an earlier time is there."""
+
+    exit_code = EXIT_BAD_DATA
+
+
 def write(
     encoder: Encoder,
     sources: Source | Iterable[Source],
@@ -39,8 +46,10 @@ def write(
 ) -> None:
     """Write the features of films to ``path``, whole or not at all; ``each`` is told of each film.
 
-    The file's metadata name the model by the sha256 of its weights, as the evaluations do.
+    The file's metadata name the model by the sha256 of its weights, as the evaluations do. Raises
+    NoFilmError, and leaves ``path`` as it is, rather than replace a table by one without features.
     """
+    is_any_taken = False
     facts = {
         b"made_by": MARK,
         b"lapvqa": __version__.encode(),
@@ -61,10 +70,16 @@ def write(
                     "detail": film.detail or None,
                 }
             )
+            is_any_taken |= feature is not None
             each(film)
             if len(rows) == _GROUP:
                 _flush(writer, rows, schema)
         _flush(writer, rows, schema)
+        if not is_any_taken and path.exists():
+            raise NoFilmError(
+                f"expected a film that can be used, found none: {path} stays as it was",
+                hint="what is wrong with each film is told above; `--out` names another table",
+            )
 
 
 def _flush(writer: pq.ParquetWriter, rows: list[dict[str, object]], schema: pa.Schema) -> None:

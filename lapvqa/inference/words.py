@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lapvqa.errors import ConfigError
+from lapvqa.errors import CheckpointError, ConfigError, MissingArtifactError
 from lapvqa.evaluation.head_training import HEAD
 from lapvqa.evaluation.image_encoder import OwnEncoder
 from lapvqa.evaluation.results import EXTRA
@@ -22,7 +22,7 @@ from lapvqa.machine import Machine
 from lapvqa.networks.device import Computer, choose_device
 from lapvqa.networks.weights import load_weights
 from lapvqa.params import IngestParams
-from lapvqa.pretrain.files import load_captioner
+from lapvqa.pretrain.files import EPOCHS_DIR, MODEL_FILE, TRAINING_FILE, load_captioner
 from lapvqa.pretrain.model import CaptioningModel
 from lapvqa.rrg.decoding import write_reports
 from lapvqa.vqa.model import VQAHead
@@ -48,7 +48,12 @@ class Captioner:
         params: IngestParams = CHEST_RADIOGRAPHS,
         max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> Captioner:
-        """Open a model's folder; CheckpointError if its objective writes no reports."""
+        """Open a model's folder.
+
+        Raises MissingArtifactError if none is there, CheckpointError for an encoder alone, and for
+        an objective that writes no reports.
+        """
+        _require_decoder(Path(folder))
         machine = machine or Machine()
         computer = Computer(choose_device(machine))
         reader = Reader(machine.workers, params)
@@ -63,6 +68,21 @@ class Captioner:
         images = self.computer.put(pixels)
         return write_reports(
             self.model, images, computer=self.computer, max_new_tokens=self.max_new_tokens
+        )
+
+
+def _require_decoder(folder: Path) -> None:
+    if not folder.exists():
+        raise MissingArtifactError(
+            f"expected a model folder with a decoder at {folder}, found nothing",
+            hint="check the path; of this project's own: `lapvqa run --stage export`",
+        )
+    if folder.is_file() or not {MODEL_FILE, TRAINING_FILE, EPOCHS_DIR}.intersection(
+        path.name for path in folder.iterdir()
+    ):
+        raise CheckpointError(
+            f"expected a model that writes reports at {folder}: this is an encoder alone",
+            hint="captions need a model folder with a decoder (models/captioning)",
         )
 
 

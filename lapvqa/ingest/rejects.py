@@ -58,9 +58,13 @@ def mark(row: Mapping[str, str | None]) -> str:
 
 
 def read_rejects(project: Project) -> list[dict[str, str | None]]:
-    """Return the last run's rejects of ingest, also of a run that exceeded its budget."""
+    """Return the last run's rejects of ingest, also of a run that exceeded its budget.
+
+    What ingest keeps for itself stands in for the output where DVC has deleted it; else it may be
+    of the archive read last, and the output, restored from DVC's cache, of another one.
+    """
     kept = project.work_dir("ingest") / project.rejects.name
-    path = kept if kept.exists() else project.rejects
+    path = project.rejects if project.rejects.exists() or not kept.exists() else kept
     rows: list[dict[str, str | None]] = storage.read_table(
         path, REJECTS, made_by="ingest"
     ).to_pylist()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from cli_answer import Lapvqa
 from jobs import make_job
@@ -83,6 +87,28 @@ def test_rejects_are_listed_waived_and_read_again(project: Project, lapvqa: Lapv
     assert "16 files known from before, 1 new" in run(project)
 
 
+def test_what_is_to_be_read_again_does_not_come_back_from_dvcs_cache(
+    project: Project, lapvqa: Lapvqa
+) -> None:
+    def repro() -> int:
+        asked = [sys.executable, "-m", "dvc", "repro", "-q", "-s", "ingest"]
+        subprocess.run(asked, cwd=project.root, check=True)
+        return len((project.root / "ran").read_text().split())
+
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], check=True)
+    shutil.copy(project.rejects, "made.parquet")
+    (project.root / "dvc.yaml").write_text(
+        "stages: {ingest: {cmd: echo 1 >> ran; cp made.parquet data/rejects.parquet, "
+        "deps: [made.parquet], outs: [data/rejects.parquet]}}\n"
+    )
+    assert repro() == 1
+    project.rejects.unlink()
+    assert repro() == 1  # brought back
+    assert "1 file will be read again" in lapvqa("rejects", "retry").out
+    assert "not_dicom" in lapvqa("rejects").out
+    assert repro() == 2
+
+
 def test_a_key_leads_back_to_its_file_for_who_holds_the_key_file(
     project: Project, lapvqa: Lapvqa, tmp_path: Path
 ) -> None:
@@ -113,6 +139,47 @@ def test_a_key_leads_back_to_its_file_for_who_holds_the_key_file(
     key.unlink()
     assert "found none" in lapvqa("whois", study).err
     assert not key.exists()
+
+
+def test_after_another_archive_the_answers_are_of_the_present_one(
+    project: Project, lapvqa: Lapvqa, tmp_path: Path
+) -> None:
+    """The first archive's outputs come back, as from DVC's cache; ingest read the other one last.
+
+    The other has the same studies, sizes and times, and other names of its images.
+    """
+    first, other = tmp_path / "archive", tmp_path / "other"
+    shutil.copytree(first, other, copy_function=shutil.copy2)
+    (first / BAD).unlink()
+    run(project)
+    data = project.root / "data"
+    shutil.copytree(data, tmp_path / "kept", copy_function=shutil.copy2)
+    mine = pq.read_table(project.images).to_pylist()[0]
+
+    for path in (other / "files").rglob("*.dcm"):  # other images, whose UIDs have other keys
+        path.rename(path.with_stem(path.stem[::-1]))
+    write_project(project.root, other, reject_budget={"overall": 1.0, "per_folder": 1.0})
+    run(project)
+    theirs = {row["image_key"] for row in pq.read_table(project.images).to_pylist()}
+    write_project(project.root, first, reject_budget={"overall": 1.0, "per_folder": 1.0})
+    assert "of another archive" in lapvqa("whois", mine["image_key"]).err
+
+    shutil.rmtree(data)
+    shutil.copytree(tmp_path / "kept", data, copy_function=shutil.copy2)
+    assert mine["image_key"] not in theirs
+    answer = lapvqa("whois", mine["image_key"])
+    assert answer.code == 0, answer.err
+    named = answer.out.splitlines()[1].partition(":")[0]
+    assert hashlib.sha256((first / named).read_bytes()).hexdigest() == mine["file_sha256"]
+    assert lapvqa("whois", sorted(theirs)[0]).code == 2
+    assert "nothing was rejected" in lapvqa("rejects").out
+
+    for store in project.work_dir("ingest").glob("files-*"):
+        if any(mine["image_key"].encode() in rows.read_bytes() for rows in store.glob("rows-*")):
+            shutil.rmtree(store)
+    absent = lapvqa("whois", mine["image_key"])
+    assert absent.code == 2
+    assert "dvc repro --single-item --force ingest" in absent.err
 
 
 def test_the_budget_of_a_folder_names_no_folder(project: Project, tmp_path: Path) -> None:

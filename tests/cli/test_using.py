@@ -1,0 +1,91 @@
+"""``lapvqa embed`` and ``caption``: what is not there is told, and costs no table of before."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from cli_answer import Lapvqa
+from PIL import Image
+
+from lapvqa import storage
+from lapvqa.errors import CheckpointError
+from lapvqa.networks.weights import serialise
+from lapvqa.params import ModelParams
+from lapvqa.pretrain.model import initial_model
+from lapvqa.project import Project
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "dicom"))
+from made_dicom import small_image, write_project
+
+SIZES = ModelParams(
+    image_size=32, patch_size=8, width=32, depth=2, heads=2, pooled_grid=2,
+    decoder_width=32, decoder_depth=1, decoder_heads=2,
+)  # fmt: skip
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project without a model of its own; beside it an encoder alone and a film."""
+    project = write_project(tmp_path / "project", tmp_path / "archive")
+    (project.root / "dvc.yaml").write_text("stages: {}\n")
+    monkeypatch.chdir(project.root)
+    encoder = initial_model(SIZES, seed=0).vision_encoder
+    storage.write_bytes(Path("other/encoder_final.pt"), serialise(encoder.state_dict()))
+    storage.write_json(Path("other/card.json"), {"model": SIZES.model_dump(), "init_seed": 0})
+    Image.fromarray(small_image(0).astype("uint8")).save("film.png")
+    return project
+
+
+def test_no_failure_costs_the_table_of_before(project: Project, lapvqa: Lapvqa) -> None:
+    table = project.root / "features.parquet"
+    Path("note.txt").write_text("no film")
+    absent = lapvqa("embed", "film.png", "/absent/film.dcm", "--model", "other")
+    assert absent.code == 2
+    assert "/absent/film.dcm, found nothing" in absent.err
+    assert not table.exists()
+    assert lapvqa("embed", "note.txt", "--model", "other").code == 3
+    assert table.exists()  # it says why, and stands in the place of nothing
+    done = lapvqa("embed", "film.png", "--model", "other")
+    assert done.code == 0, done.err
+    good = table.read_bytes()
+    for films in (["/absent/film.dcm"], ["film.png", "/absent/film.dcm"]):
+        assert lapvqa("embed", *films, "--model", "other").code == 2
+    unusable = lapvqa("embed", "note.txt", "--model", "other")
+    assert unusable.code == 3
+    assert "features.parquet stays as it was" in unusable.err
+    assert "rejected 1" in unusable.err
+    assert table.read_bytes() == good
+    assert [path.name for path in project.root.glob(".features*")] == []
+
+
+def test_captions_need_more_than_an_encoder(project: Project, lapvqa: Lapvqa) -> None:
+    storage.write_json(Path("vit/config.json"), {"model_type": "vit"})
+    storage.write_bytes(Path("vit/model.safetensors"), b"")
+    for model in ("other", "vit", "other/encoder_final.pt"):
+        refused = lapvqa("caption", "film.png", "--model", model)
+        assert refused.code != 0
+        assert f"at {model}: this is an encoder alone" in refused.err
+        assert "a decoder (models/captioning)" in refused.err
+        assert "run --stage" not in refused.err
+    absent = lapvqa("caption", "film.png", "--model", "/absent/model")
+    assert absent.code == 2
+    assert "at /absent/model, found nothing" in absent.err
+
+
+def test_a_model_in_the_making_is_told_as_that(project: Project, lapvqa: Lapvqa) -> None:
+    own = project.model_dir("captioning")
+    (own / "epochs").mkdir(parents=True)
+    (own / "history.csv").touch()
+    with storage.lock(project.work_dir("pretrain").with_suffix(".lock"), what="stage pretrain"):
+        for command in ("embed film.png", "caption film.png", "ask film.png ?", "try --no-browser"):
+            busy = lapvqa(*command.split())
+            assert busy.code == 4
+            assert "a run at work there (stage pretrain)" in busy.err
+            assert "the encoder comes with stage export" in busy.err
+        assert lapvqa("embed", "film.png", "--model", "other").code == 0
+    left = lapvqa("embed", "film.png")
+    assert left.code == CheckpointError.exit_code
+    assert "at work" not in left.err
+    assert "found epochs, history.csv" in left.err
