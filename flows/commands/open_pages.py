@@ -62,6 +62,7 @@ def _mlflow(project: Project, machine: Machine, browser: bool) -> int:
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1",
         "--host", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip
+    _say_that_it_starts("MLflow")
     calm = {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
     server = subprocess.Popen(
         command, cwd=project.root, env={**os.environ, **calm},
@@ -115,6 +116,7 @@ def _plots_template() -> str:
 def _prefect(project: Project, browser: bool) -> int:
     from tasks.prefect_server import start_server_early
 
+    _say_that_it_starts("Prefect")
     server = start_server_early(project, services="pages")  # that of a run serves no pages
     try:
         if server.process is None:
@@ -145,6 +147,11 @@ def _stay() -> int:
                 time.sleep(3600)
     except KeyboardInterrupt:
         return 0
+
+
+def _say_that_it_starts(server: str) -> None:
+    terminal.console().print(f"{server}'s server starts, which takes some seconds; Ctrl-C ends it")
+    sys.stdout.flush()
 
 
 def _wait(health: str, server: subprocess.Popen[bytes]) -> None:
