@@ -52,6 +52,11 @@ class StageNode:
     """Dotted key of params.yaml -> value, now."""
     always_changed: bool
 
+    @property
+    def looks_around(self) -> bool:
+        """Whether it looks for new files each time, and so decides what else is stale."""
+        return self.always_changed and not self.upstream
+
 
 def read_graph(project: Project) -> list[StageNode]:
     """Return the stages in the order in which `dvc repro` runs them, upstream first.

@@ -173,7 +173,7 @@ class Work:
         self.graph.set_result(list(session.graph))
         self._locks = keep_dvc_lock(project)  # once: later a stage beside may hold the lock
         # What an always-changed stage without inputs finds (the inventory) decides the rest.
-        first = self._first = [name for name in wanted if _looks_around(session.graph[name])]
+        first = self._first = [name for name in wanted if session.graph[name].looks_around]
         states = staleness.check(project)
         # A listing there spares a stage's whole process here.
         looks = [name for name in first if name in {one.name for one in states if one.stale}]
@@ -313,10 +313,6 @@ def _settle(future: Future[Any], value: Any, error: BaseException | None = None)
         future.set_exception(error)
     else:
         future.set_result(value)
-
-
-def _looks_around(node: StageNode) -> bool:
-    return node.always_changed and not node.upstream
 
 
 class Output:

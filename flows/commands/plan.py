@@ -79,7 +79,7 @@ def current(project: Project) -> list[StageState]:
 
     graph = load_graph(project.root)
     # What looks for new files runs each time; only what it finds tells whether others have to.
-    looks = {node.name for node in graph if node.always_changed and not node.upstream}
+    looks = {node.name for node in graph if node.looks_around}
     stale = stale_stages(project, states, graph, done=looks)
     stale |= dict.fromkeys(looks, "always looks for new files; what it finds may concern others")
     return [

@@ -5,7 +5,6 @@ Paths are shown as the archive names them, on this terminal only: they may hold 
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.lineage import dvc_cache, ledger
 from lapvqa.project import Project
+from lapvqa.uptodate import hashes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,7 +98,7 @@ def retry(project: Project, *, reason: str | None, path: str | None) -> int:
             # An output that is missing makes the stage stale; the next `rejects` finds it there.
             kept = project.work_dir("ingest") / project.rejects.name
             project.rejects.replace(kept)
-            md5 = hashlib.md5(kept.read_bytes()).hexdigest()
+            md5 = hashes.md5_file(kept)
             if cached := dvc_cache.stored(project, md5):  # else DVC brings back what it was
                 cached.unlink()
     console = terminal.console()

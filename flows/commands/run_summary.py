@@ -86,8 +86,8 @@ def show_results(project: Project, console: Console, tasks: Collection[str] | No
             table.add_row(f"{result.task}{writer}{break_line}{result.primary}", *cells)
     if table.row_count:
         console.print(table)
-    for why, tasks in without_intervals(results).items():
-        console.print(f"no interval: {why} ({', '.join(tasks)})", markup=False)
+    for why, names in without_intervals(results).items():
+        console.print(f"no interval: {why} ({', '.join(names)})", markup=False)
     for result in results:
         if BASELINE in result.systems:
             console.print(

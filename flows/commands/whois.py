@@ -87,19 +87,18 @@ def _rows(project: Project) -> list[dict[str, Any]]:
     asks; of several stores the one counts that knows most of the images in data/, then the newest.
     """
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     asked = ["path", "size", "mtime_ns"]
-    listed = pq.ParquetFile(project.inventory("source")).read(columns=asked)
+    listed = storage.read_columns(project.inventory("source"), asked)
     present = None
     if project.images.exists():
-        present = pq.ParquetFile(project.images).read(columns=["image_key"])["image_key"]
+        present = storage.read_columns(project.images, ["image_key"])["image_key"]
     stores = []
     for folder in {path.parent for path in project.work_dir("ingest").glob("*/rows-*.parquet")}:
         rows: dict[str, dict[str, Any]] = {}
         known = 0
         for path in sorted(folder.glob("rows-*.parquet"), key=lambda one: one.stat().st_mtime_ns):
-            table = pq.ParquetFile(path).read(columns=[*asked, "reason", *_KEYS])
+            table = storage.read_columns(path, [*asked, "reason", *_KEYS])
             table = table.join(listed, keys=asked, join_type="left semi")
             rows |= {row["path"]: row for row in table.to_pylist()}
             if present is not None:
