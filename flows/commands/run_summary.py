@@ -98,7 +98,7 @@ def show_results(project: Project, console: Console, tasks: Collection[str] | No
     for result in results:
         if not result.computed:
             console.print(f"{result.task}: not computed: {result.reason}", markup=False)
-        show_contamination(result, console)
+        show_doubt(result, console)
 
 
 def _with_verdict(difference: str, verdict: str) -> str:
@@ -107,10 +107,13 @@ def _with_verdict(difference: str, verdict: str) -> str:
     return "\n".join([f"{first} {verdict}", *below])
 
 
-def show_contamination(result: TaskResult, console: Console) -> None:
-    """Say why a result's test images may be known to training, if they may."""
-    for why in result.contaminated.why if result.contaminated else ():
-        console.print(f"{result.task}: contaminated: {why}", markup=False, soft_wrap=True)
+def show_doubt(result: TaskResult, console: Console) -> None:
+    """Say why a result's test images may be known to training, if they may, and what follows."""
+    from lapvqa.evaluation.results import MEANINGS
+
+    if doubt := result.doubt:
+        why = f"{'; '.join(doubt.why)}; {MEANINGS[doubt.state]}"
+        console.print(f"{result.task}: {doubt.state}: {why}", markup=False, soft_wrap=True)
 
 
 def show_places(project: Project, console: Console) -> None:

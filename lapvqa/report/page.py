@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lapvqa import __version__, storage
 from lapvqa.evaluation import task_table
+from lapvqa.evaluation.results import MEANINGS
 from lapvqa.job import Counts, Job
 from lapvqa.params import ReportParams
 from lapvqa.project import Project
@@ -62,6 +63,7 @@ def run(params: ReportParams, job: Job) -> Counts:
             for section in sections
         ),
         verdict=verdict_in_words(results),
+        meanings=MEANINGS,
         no_interval=no_interval_in_words(results),
         any_computed=bool(computed),
         confidence=_confidence(computed),

@@ -181,8 +181,13 @@ def test_a_contaminated_result_says_so_in_the_table_and_in_its_section(project) 
     content = json.loads(path.read_text()) | {"contaminated": {"why": [why], "counts": {"film": 2}}}
     storage.write_json(path, content)
     text = _text(project.render())
-    assert f"Contaminated: {why}." in text
+    assert f"Contaminated: {why}; values may be too high" in text
     assert "contaminated" in text[: text.index(f"Contaminated: {why}")]
+    nobody = {"why": ["nobody knows"], "counts": {"training_unknown": 12}}
+    storage.write_json(path, content | {"contaminated": nobody})
+    text = _text(project.render())
+    assert "Unknown training: nobody knows; if it had them" in text
+    assert "ontaminated" not in text
 
 
 # Structure
