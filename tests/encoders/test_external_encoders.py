@@ -28,8 +28,9 @@ from lapvqa.evaluation.encoders.external import (
 )
 from lapvqa.evaluation.encoders.from_transformers import FAMILIES
 from lapvqa.evaluation.encoders.open_encoder import open_encoder
-from lapvqa.evaluation.encoders.packages import MissingPackageError, optional
+from lapvqa.evaluation.encoders.packages import optional
 from lapvqa.evaluation.features import encoder_digest
+from lapvqa.extras import MissingPackageError
 from lapvqa.networks.weights import serialise
 from lapvqa.params import ModelParams
 from lapvqa.pretrain.model import build_encoder, initial_model
@@ -498,4 +499,4 @@ def test_a_package_that_is_not_installed_is_named(
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingPackageError, match=f"needs the package {name}") as caught:
         open_encoder(folder)
-    assert "pip install" in caught.value.hint
+    assert "make setup-encoders" in caught.value.hint

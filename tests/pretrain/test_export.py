@@ -200,7 +200,7 @@ def test_without_its_packages_onnx_is_refused_before_any_work(
         importlib.util, "find_spec", lambda name: None if name == "onnxscript" else real(name)
     )
     project = Project(captioning.parents[1])
-    with pytest.raises(ConfigError, match="onnxscript is not installed") as error:
+    with pytest.raises(ConfigError, match="onnxscript, not installed") as error:
         run_export(project, ASKED)
     assert "make setup-export" in error.value.hint
     assert digests(captioning) == before
