@@ -25,6 +25,7 @@ from lapvqa.project import Project
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _COLOURS = {OK: "green", WARN: "yellow", FAIL: "red"}
+_WIDE, _INDENT = 110, 51  # columns from which a finding stands beside its name, and where
 _FREE_FAIL, _FREE_WARN = 1e9, 10e9
 _SENTENCE = "No acute cardiopulmonary process; heart size is normal."
 _KNOWN_IDS = ("hello world", [31373, 995])
@@ -50,11 +51,14 @@ def execute(project: Project | None) -> int:
     made = run_all(Project(Path.cwd()), OF_THE_MACHINE) if project is None else run_all(project)
     for check in made:
         checks.append(check)
-        colour = _COLOURS[check.status]
-        console.print(f"[{colour}]{check.status:4}[/]  {check.name:44} ", end="", soft_wrap=True)
-        console.print(check.found, markup=False, soft_wrap=True)
+        wide = console.width >= _WIDE
+        beside = wide or _INDENT + len(check.found) <= console.width
+        head = f"[{_COLOURS[check.status]}]{check.status:4}[/]  {check.name:44} "
+        console.print(head, end="" if beside else "\n", soft_wrap=True)
+        console.print(("" if beside else "      ") + check.found, markup=False, soft_wrap=True)
         if check.remedy:
-            console.print(f"      {'':44} what to do: {check.remedy}", markup=False, soft_wrap=True)
+            indent = " " * (_INDENT if wide else 6)
+            console.print(f"{indent}what to do: {check.remedy}", markup=False, soft_wrap=True)
     console.print(_verdict(checks), markup=False)
     if project is None:
         console.print(
