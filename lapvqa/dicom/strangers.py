@@ -12,10 +12,10 @@ DICOM = "a DICOM file"
 _PREAMBLE = 128
 _HEAD = 512
 _BEGINS = {
-    "a TIFF, which is not read: convert it to PNG": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
-    "a GIF, which is not read": (b"GIF8",),
-    "a BMP, which is not read: convert it to PNG": (b"BM",),
-    "a JPEG 2000 picture outside of DICOM, which is not read": (
+    "a TIFF: convert it to PNG": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "a GIF: convert it to PNG": (b"GIF8",),
+    "a BMP: convert it to PNG": (b"BM",),
+    "JPEG 2000 outside of DICOM: convert it to PNG": (
         b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51",
     ),
     "a PDF": (b"%PDF",),

@@ -104,7 +104,7 @@ def test_what_is_no_film_is_told_by_what_it_is_before_any_model_is_opened(
         "spoilt.png": "found a PNG whose first 8 bytes, its signature, are damaged",
         "login.dcm": "expected a DICOM file (DICM at byte 128), found a web page",
         "nothing.jpg": "expected a PNG or JPEG, found an empty file",
-        "film.tif": "found a TIFF, which is not read: convert it to PNG",
+        "film.tif": "found a TIFF: convert it to PNG",
     }
     told = " ".join(lapvqa("embed", *found, "--model", "other").err.split())
     for name, what in found.items():
