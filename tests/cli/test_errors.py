@@ -115,6 +115,20 @@ def test_a_wrong_parameter_is_named_with_the_nearest(
     )
 
 
+@pytest.mark.parametrize("command", ["run", "plan", "status"])
+def test_an_empty_file_of_parameters_is_said_to_be_empty(
+    toy: Project, lapvqa: Lapvqa, command: str
+) -> None:
+    toy.params.write_text("# nothing\n")
+    dvc_yaml = (Path(__file__).parents[2] / "dvc.yaml").read_text()
+    for text in (toy.dvc_yaml.read_text(), dvc_yaml):  # that names parameters, too
+        toy.dvc_yaml.write_text(text)
+        answer = lapvqa(command)
+        assert answer.code == 2
+        assert answer.err.startswith("error: params.yaml is empty; expected inventory, ingest, ")
+        assert "what to do: restore it: git checkout params.yaml" in answer.err
+
+
 def test_a_missing_archive_is_said_before_any_server_starts(toy: Project, lapvqa: Lapvqa) -> None:
     toy.params.write_text(toy.params.read_text().replace("demo/mimic-cxr", "demo/elsewhere"))
     answer = lapvqa("run")
