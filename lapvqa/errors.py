@@ -72,6 +72,12 @@ class MissingArtifactError(LapvqaError):
     exit_code = EXIT_USER
 
 
+class MissingPackageError(LapvqaError):
+    """A package that few need is not installed, or cannot be imported: ``lapvqa.extras``."""
+
+    exit_code = EXIT_USER
+
+
 class RejectBudgetError(LapvqaError):
     """More input was rejected than params.yaml allows."""
 

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 from typing import Any
 
-from lapvqa.errors import EXIT_USER, LapvqaError
+from lapvqa.errors import MissingPackageError
 
 EXTRAS = {
     "encoders": ("transformers", "timm"),
@@ -23,12 +23,6 @@ EXTRAS = {
 """Extra -> the top modules that it brings."""
 
 
-class MissingPackageError(LapvqaError):
-    """A package of an extra is not installed, or cannot be imported."""
-
-    exit_code = EXIT_USER
-
-
 def optional(module: str, *, needed_for: str, instead: str = "") -> Any:
     """Import a module of an extra; MissingPackageError says which extra it is, by its target.
 
@@ -37,23 +31,23 @@ def optional(module: str, *, needed_for: str, instead: str = "") -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise missing([error.name or module], needed_for, instead) from error
+        package = (error.name or module).partition(".")[0]
+        raise _missing([package], needed_for, instead, why=str(error)) from error
 
 
 def require(extra: str, *, needed_for: str, instead: str = "") -> None:
     """Raise MissingPackageError if a package of an extra is not installed; imports none."""
     absent = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
     if absent:
-        raise missing(absent, needed_for, instead)
+        raise _missing(absent, needed_for, instead, why="not installed")
 
 
-def missing(packages: list[str], needed_for: str, instead: str = "") -> MissingPackageError:
-    """Return the error for packages that are not there; a broken one's own error is its cause."""
-    tops = {name.partition(".")[0] for name in packages}
-    extra = next((extra for extra, brings in EXTRAS.items() if tops & set(brings)), "")
-    what = f"package{'s' * (len(packages) > 1)} {', '.join(packages)}"
-    hint = f"`make setup-{extra}` installs it" if extra else f"install {what}"
+def _missing(
+    packages: list[str], needed_for: str, instead: str, *, why: str
+) -> MissingPackageError:
+    extra = next((extra for extra, brings in EXTRAS.items() if {*packages} & {*brings}), "")
+    names = f"package{'s' * (len(packages) > 1)} {', '.join(packages)}"
+    hint = f"`make setup-{extra}` installs it" if extra else f"install {names}"
     return MissingPackageError(
-        f"{needed_for} needs the {what}, not installed or not whole here",
-        hint=hint + (f"; or {instead}" if instead else ""),
+        f"{needed_for} needs the {names}: {why}", hint=hint + (f"; or {instead}" if instead else "")
     )

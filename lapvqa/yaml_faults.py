@@ -26,7 +26,8 @@ def malformed(name: str, text: str, error: Exception) -> ConfigError:
     """Return the error for a file that is no YAML, or not UTF-8."""
     if isinstance(error, UnicodeDecodeError):
         what, line = "it is not written in UTF-8", 1 + error.object[: error.start].count(b"\n")
-        return ConfigError(f"{name} is not valid YAML: {what} (line {line})", hint=_save(name))
+        hint = f"save {name} as UTF-8 in your editor"
+        return ConfigError(f"{name} is not valid YAML: {what} (line {line})", hint=hint)
     twice = list(_twice(_composed(text)))
     if twice:
         faults = [f"{name}: {key} stands twice (lines {one} and {two})" for key, one, two in twice]
@@ -70,10 +71,6 @@ def refused(model: type[BaseModel], name: str, text: str, error: ValidationError
     return ConfigError("\n".join(faults), hint=f"edit {name}")
 
 
-def _save(name: str) -> str:
-    return f"save {name} as UTF-8 in your editor"
-
-
 def _kind(value: object) -> str:
     return _KINDS.get(type(value), type(value).__name__)
 
@@ -101,8 +98,9 @@ def _twice(node: Node | None) -> Iterator[tuple[str, int, int]]:
         first: dict[str, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
-            if first.setdefault(key.value, line) != line:
-                yield key.value, first[key.value], line
+            name = str(key.value)
+            if first.setdefault(name, line) != line:
+                yield name, first[name], line
             yield from _twice(value)
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lapvqa import storage
-from lapvqa.errors import CheckpointError, LapvqaError, MissingArtifactError
+from lapvqa.errors import CheckpointError, LapvqaError, MissingArtifactError, MissingPackageError
 from lapvqa.evaluation.encoders.external import (
     FILTERS,
     ExternalEncoder,
@@ -30,7 +30,6 @@ from lapvqa.evaluation.encoders.from_transformers import FAMILIES
 from lapvqa.evaluation.encoders.open_encoder import open_encoder
 from lapvqa.evaluation.encoders.packages import optional
 from lapvqa.evaluation.features import encoder_digest
-from lapvqa.extras import MissingPackageError
 from lapvqa.networks.weights import serialise
 from lapvqa.params import ModelParams
 from lapvqa.pretrain.model import build_encoder, initial_model
