@@ -47,7 +47,6 @@ def _missing(
 ) -> MissingPackageError:
     extra = next((extra for extra, brings in EXTRAS.items() if {*packages} & {*brings}), "")
     names = f"package{'s' * (len(packages) > 1)} {', '.join(packages)}"
-    hint = f"`make setup-{extra}` installs it" if extra else f"install {names}"
-    return MissingPackageError(
-        f"{needed_for} needs the {names}: {why}", hint=hint + (f"; or {instead}" if instead else "")
-    )
+    hint = f"`make setup-{extra}` installs it" if extra else f"install the {names}"
+    hint += f"; or {instead}" if instead else ""
+    return MissingPackageError(f"{needed_for} needs the {names}: {why}", hint=hint)
