@@ -37,7 +37,7 @@ class _OfAPerson(Console):
     Numbers with their unit, intervals, and commands in backticks stay whole.
     """
 
-    def print(self, *objects: Any, **options: Any) -> None:  # type: ignore[override]
+    def print(self, *objects: Any, **options: Any) -> None:
         """Print as Console does, a single plain text line by line."""
         text = objects[0] if len(objects) == 1 else None
         is_plain = isinstance(text, str) and not (options.get("markup", True) and "[" in text)
@@ -93,9 +93,10 @@ def show_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence
         return
     table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="dim", pad_edge=False)
     for place, name in enumerate(columns):
-        justify = "right" if all(_NUMBER.fullmatch(row[place]) for row in rows) else "left"
         is_last = place == len(columns) - 1
-        table.add_column(name, justify=justify, no_wrap=not is_last, overflow="fold")
+        table.add_column(name, no_wrap=not is_last, overflow="fold")
+        if all(_NUMBER.fullmatch(row[place]) for row in rows):
+            table.columns[-1].justify = "right"
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
