@@ -51,9 +51,9 @@ def execute(project: Project | None) -> int:
     made = run_all(Project(Path.cwd()), OF_THE_MACHINE) if project is None else run_all(project)
     for check in made:
         checks.append(check)
-        wide = console.width >= _WIDE
-        beside = wide or _INDENT + len(check.found) <= console.width
-        head = f"[{_COLOURS[check.status]}]{check.status:4}[/]  {check.name:44} "
+        wide, name = console.width >= _WIDE, f"  {check.name:44} "
+        beside = wide or len(check.status.ljust(4) + name + check.found) <= console.width
+        head = f"[{_COLOURS[check.status]}]{check.status:4}[/]{name}"
         console.print(head, end="" if beside else "\n", soft_wrap=True)
         console.print(("" if beside else "      ") + check.found, markup=False, soft_wrap=True)
         if check.remedy:

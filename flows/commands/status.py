@@ -198,11 +198,11 @@ def _show_coverage(project: Project, console: Console) -> None:
 
 
 def _show_doubts(project: Project, console: Console) -> None:
-    from flows.commands.run_summary import show_doubt
+    from flows.commands.run_summary import show_doubts
     from lapvqa.evaluation.results import METRICS, read_result
 
-    for file in sorted(project.result_dir("x").parent.glob(f"*/{METRICS}")):
-        show_doubt(read_result(file.parent, file.parent.name), console)
+    files = sorted(project.result_dir("x").parent.glob(f"*/{METRICS}"))
+    show_doubts([read_result(file.parent, file.parent.name) for file in files], console)
 
 
 def _show_disk(project: Project, console: Console) -> None:

@@ -13,7 +13,7 @@ from jobs import make_job
 from planting import Archive, raise_firewall
 from rich.console import Console
 
-from flows.commands.run_summary import show_doubt
+from flows.commands.run_summary import show_doubts
 from lapvqa import storage
 from lapvqa.evaluation import task_table
 from lapvqa.evaluation.contamination import NOT_COMPARED, OTHER, examine
@@ -125,7 +125,7 @@ def test_the_stamp_stands_in_the_metrics_and_is_told(leaky: Archive, tmp_path: P
 def told_of(folder: Path) -> str:
     """What a person reads of the result in a folder."""
     shown = io.StringIO()
-    show_doubt(read_result(folder / "vqa", "vqa"), Console(file=shown, width=200))
+    show_doubts([read_result(folder / "vqa", "vqa")], Console(file=shown, width=400))
     return shown.getvalue()
 
 
