@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from torch import nn
-from watched_computing import as_on_a_gpu, calls
+from watched_computing import as_on_a_gpu, calls, nothing_outside
 
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation import features
@@ -77,6 +77,19 @@ def test_nobody_else_decides_how_something_is_computed(repository: Path) -> None
         if "pretrain" not in path.parts and path.name != "device.py"
     }
     assert {place: names for place, names in found.items() if names} == BESIDE
+
+
+def test_what_is_computed_beside_a_computer_is_seen_in_any_thread() -> None:
+    layer, values = nn.Linear(2, 2), torch.ones(1, 2)
+    with nothing_outside(), ThreadPoolExecutor(1) as pool:
+        ON_CPU.learn(lambda: layer(values).sum())
+        with ON_CPU.inference():
+            layer(values)
+            elsewhere = pool.submit(layer, values)
+            with pytest.raises(AssertionError, match="Linear is computed outside"):
+                elsewhere.result()
+        with torch.no_grad(), pytest.raises(AssertionError, match="Linear is computed outside"):
+            layer(values)
 
 
 def graded_images(count: int) -> tuple[np.ndarray, np.ndarray]:

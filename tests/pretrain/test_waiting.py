@@ -98,6 +98,23 @@ def test_on_a_device_of_its_own_nothing_is_copied_that_is_waited_for(tmp_path: P
         assert ["fakegpu", False] in [[one[0], one[3]] for one in found["validation"]]
 
 
+def test_the_read_waits_for_the_gpu_that_computes_be_it_the_first_or_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class OnTheSecond:
+        device = torch.device("cuda", 1)
+
+        def to(self, *_: object, **__: object) -> torch.Tensor:
+            return torch.zeros(4)
+
+    recorded: list[object] = []
+    event = type("Event", (), {"record": lambda _, stream=None: recorded.append(stream)})
+    monkeypatch.setattr(torch.cuda, "Event", event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: ("stream", device))
+    guard._on_its_way(OnTheSecond())  # type: ignore[arg-type]
+    assert recorded == [("stream", torch.device("cuda", 1))]
+
+
 def test_batches_are_prepared_by_the_threads_that_read_them(
     tmp_path: Path, params: PretrainParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
