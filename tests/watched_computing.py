@@ -42,7 +42,7 @@ def calls() -> Iterator[dict[str, set[bool]]]:
 
 @contextlib.contextmanager
 def nothing_outside() -> Iterator[None]:
-    """Fail where a module is called that no ``Computer`` computes, in whatever thread."""
+    """Fail where a module is called beside a ``Computer`` and training, in whatever thread."""
     inside, enter = threading.local(), device.mixed_precision
 
     @contextlib.contextmanager

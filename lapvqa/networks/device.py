@@ -187,7 +187,7 @@ class Computer:
     def seeded(self, seed: int) -> Iterator[None]:
         """Draw from ``seed`` on; afterwards torch's generators are what they were.
 
-        Of all GPUs that of this computer alone: to look at another takes memory there.
+        Of all GPUs that of this computer alone: torch warns of looking at several.
         """
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)
