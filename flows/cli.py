@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lapvqa import __version__
+from lapvqa import __version__, runtime
 from lapvqa.errors import (
     EXIT_FAULT,
     EXIT_INTERRUPTED,
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     rest = [argument for argument in given if argument != "--debug"]  # wherever it stands
+    runtime.one_blas_thread()
     try:
         code = app(rest or ["--help"], prog_name="lapvqa", standalone_mode=False)
     except Exception as error:  # noqa: BLE001 - the last line of defence names the fault as ours

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from flows.commands import chosen_model, own_files, terminal
 from lapvqa.errors import EXIT_BAD_DATA, SourceError
 from lapvqa.machine import Machine, load_machine
-from lapvqa.params import Params, load_params
+from lapvqa.params import ComputingParams, Params, load_params
 from lapvqa.project import Project
 from lapvqa.runtime import interruptible
 
@@ -113,13 +113,14 @@ class _Settings:
 
 def _settings(project: Project | None) -> _Settings:
     """Read them, and compute from here on as the evaluations do: the same bits on one machine."""
-    from lapvqa.networks.device import make_deterministic
+    from lapvqa.networks.device import open_computer
 
     machine, params = Machine(), None
     if project is not None:
         machine, params = load_machine(project), load_params(project.params)
-    make_deterministic(threads=params.computing.cpu_threads if params else 1)
-    return _Settings(params, {"machine": machine, **({"params": params.ingest} if params else {})})
+    computer = open_computer(machine, params.computing if params else ComputingParams())
+    reading = {"machine": machine, "computer": computer}
+    return _Settings(params, {**reading, **({"params": params.ingest} if params else {})})
 
 
 class _Account:

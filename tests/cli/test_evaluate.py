@@ -171,7 +171,10 @@ def test_differences_are_paired_with_trained(project: Project, lapvqa: Lapvqa) -
             )
             for each in systems
         ]
-        differences = from_draws(systems[0].names, *draws, confidence=common.confidence)
+        differences = from_draws(
+            systems[0].names, *draws, patients=len(set(systems[0].patients)),
+            confidence=common.confidence,
+        )  # fmt: skip
         expected = differences[evaluation.primary]
         found = line["systems"]["second"]["difference"]
         assert found == pytest.approx(vars(expected), abs=1e-6), task

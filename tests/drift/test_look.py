@@ -15,6 +15,7 @@ import pytest
 import torch
 from demo_project import ingested
 from jobs import make_job
+from watched_computing import nothing_outside
 
 from flows.commands import drift as command
 from lapvqa import storage
@@ -71,7 +72,8 @@ class Archive:
     project: Project
 
     def look(self, now: float = NOW, **how: object) -> Report:
-        return look.look(PARAMS, make_job(self.project), Cells(), now=now, **how)  # type: ignore[arg-type]
+        with nothing_outside():
+            return look.look(PARAMS, make_job(self.project), Cells(), now=now, **how)  # type: ignore[arg-type]
 
     def give_encoder(self) -> None:
         """Let the project have a model of its own, one that never learnt."""
