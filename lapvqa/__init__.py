@@ -10,6 +10,7 @@ Files, in the order in which data meets them:
     errors.py     errors, named by what the reader can do about them
     schemas.py    the columns of every table
     storage.py    atomic, checked reads and writes; locks
+    pages/        what all pages of HTML share
     arrivals.py   the list of what has arrived from the hospital
     recorder.py   what a running stage tells: progress, metrics, counts
     runtime.py    the process: cores, death of the parent
