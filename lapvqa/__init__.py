@@ -12,6 +12,7 @@ Files, in the order in which data meets them:
     schemas.py    the columns of every table
     storage.py    atomic, checked reads and writes; locks
     extras.py     packages that few need: who asks for them, and how to get them
+    pages/        what all pages of HTML share
     arrivals.py   the list of what has arrived from the hospital
     recorder.py   what a running stage tells: progress, metrics, counts
     runtime.py    the process: cores, death of the parent
