@@ -63,9 +63,9 @@ def broken(line: str, width: int) -> list[str]:
 
 def console() -> Console:
     """Return the console for results; a pipe or a log file gets wide lines, not 80 columns."""
-    if is_terminal() or "COLUMNS" in os.environ:
+    if is_terminal():
         return _OfAPerson(highlight=False)
-    return Console(highlight=False, width=_WIDTH_OF_A_FILE)
+    return Console(highlight=False, width=None if "COLUMNS" in os.environ else _WIDTH_OF_A_FILE)
 
 
 def progress_console() -> Console:

@@ -286,27 +286,30 @@ def test_the_files_hold_what_the_table_shows(project: Project, lapvqa: Lapvqa) -
 
 
 def test_an_encoders_training_is_unknown_until_somebody_states_it(
-    project: Project, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
+    project: Project, lapvqa: Lapvqa
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+    def compared(*options: str) -> str:
+        answer = lapvqa("evaluate", "--compare", *options)
+        assert answer.code == 0, answer.err
+        return " ".join(answer.out.split())
+
     judged = lapvqa("evaluate", "probe_nih14", *BOTH[2:])
     assert judged.code == 0, judged.err
     assert "probe_nih14: unknown training: it is not known what" in judged.out
-    before = lapvqa("evaluate", "--compare").out
+    before = compared()
     assert "unknown training: second: it is not known" in before
-    assert "--compare --name NAME --trained-on" in before
-    stated = ("--name", "second", "--trained-on", "web photographs, no radiographs")
-    said = lapvqa("evaluate", "--compare", *stated)
-    assert said.code == 0, said.err
-    assert "stated training: second: web photographs, no radiographs (as stated;" in said.out
-    assert "unknown training: second" not in said.out
+    assert "lapvqa evaluate --compare --name NAME --trained-on" in before
+    stated = ("--trained-on", "web photographs, no radiographs")
+    said = compared("--name", "second", *stated)
+    assert "stated training: second: web photographs, no radiographs (as stated;" in said
+    assert "unknown training: second" not in said
     assert lapvqa("evaluate", "probe_nih14", *BOTH[2:]).code == 0
-    assert "stated training: second" in lapvqa("evaluate", "--compare").out, "it is kept"
-    nobody = lapvqa("evaluate", "--compare", "--name", "secnd", *stated[2:])
+    assert "stated training: second" in compared(), "it is kept"
+    nobody = lapvqa("evaluate", "--compare", "--name", "secnd", *stated)
     assert nobody.code == EXIT_USER
     assert "no encoder in evaluations/ called 'secnd'" in nobody.err
     assert "did you mean second?" in nobody.err
-    assert lapvqa("evaluate", "--compare", *stated[2:]).code == EXIT_USER
+    assert lapvqa("evaluate", "--compare", *stated).code == EXIT_USER
 
 
 def test_a_name_belongs_to_one_encoder(project: Project, lapvqa: Lapvqa) -> None:

@@ -58,6 +58,7 @@ def rejecting(toy: Project, repository: Path) -> Project:
 def test_a_narrow_terminal_shows_the_words_of_a_wide_one(
     rejecting: Project, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
+    monkeypatch.setattr(terminal, "is_terminal", lambda: True)
     shown = {}
     for width in (80, 100, 120, 2000):
         monkeypatch.setenv("COLUMNS", str(width))
