@@ -25,7 +25,7 @@ from lapvqa.project import Project
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _COLOURS = {OK: "green", WARN: "yellow", FAIL: "red"}
-_WIDE, _INDENT = 110, 51  # columns from which a finding stands beside its name, and where
+_WIDE, _INDENT = 110, 51  # columns from which remedies stand below the findings, and where
 _FREE_FAIL, _FREE_WARN = 1e9, 10e9
 _SENTENCE = "No acute cardiopulmonary process; heart size is normal."
 _KNOWN_IDS = ("hello world", [31373, 995])
@@ -51,13 +51,13 @@ def execute(project: Project | None) -> int:
     made = run_all(Project(Path.cwd()), OF_THE_MACHINE) if project is None else run_all(project)
     for check in made:
         checks.append(check)
-        wide, name = console.width >= _WIDE, f"  {check.name:44} "
-        beside = wide or len(check.status.ljust(4) + name + check.found) <= console.width
+        name = f"  {check.name:44} "
+        beside = len(check.status.ljust(4) + name + check.found) <= console.width
         head = f"[{_COLOURS[check.status]}]{check.status:4}[/]{name}"
         console.print(head, end="" if beside else "\n", soft_wrap=True)
         console.print(("" if beside else "      ") + check.found, markup=False, soft_wrap=True)
         if check.remedy:
-            indent = " " * (_INDENT if wide else 6)
+            indent = " " * (_INDENT if console.width >= _WIDE else 6)
             console.print(f"{indent}what to do: {check.remedy}", markup=False, soft_wrap=True)
     console.print(_verdict(checks), markup=False)
     if project is None:

@@ -26,6 +26,8 @@ COMMANDS = [
     "lineage results/rrg/metrics.json", "lineage log", "lineage why tokens",
     "lineage down data/studies.parquet", "compare evaluate@rrg evaluate@probe_nih14 --quick",
 ]  # fmt: skip
+UNNAMED = {"reason", "waived"}
+"""A row that is told in lines of its own has no name for its first cell, nor for empty ones."""
 WORDS = st.text("abz019.,%-", min_size=1, max_size=30)
 TEXTS = st.lists(WORDS, max_size=30).map(" ".join)
 
@@ -67,9 +69,9 @@ def test_a_narrow_terminal_shows_the_words_of_a_wide_one(
         assert fits(answer.out.splitlines(), width), answer.out
         assert "\u2026" not in answer.out
         shown[width] = words(answer.out)
-    assert shown[2000] <= shown[120]
+    assert shown[2000] - shown[120] <= UNNAMED
     if command != "status":  # which leaves out the counts below 110 columns, and says so
-        assert shown[2000] <= shown[100] & shown[80]
+        assert shown[2000] - (shown[100] & shown[80]) <= UNNAMED
 
 
 @given(TEXTS, st.integers(20, 120), st.integers(0, 8))
