@@ -8,14 +8,14 @@ from rich.console import Console
 from rich.table import Table
 
 from lapvqa.evaluation.compare import REFERENCE, ComparisonLine, Score
-from lapvqa.evaluation.results import MEANINGS, UNKNOWN_TRAINING, Interval
+from lapvqa.evaluation.results import MEANINGS, PAIRS, UNKNOWN_TRAINING, Interval
 from lapvqa.metrics.paired import Difference
 from lapvqa.params import BootstrapParams
 from lapvqa.report.comparison import NAMES
 
 _SURPRISING = 0.05
 _WIDEST_NAME = 22
-STATE_IT = 'lapvqa evaluate --compare --name NAME --trained-on "..."'
+_OWN = {system for pair in PAIRS.values() for system in pair}
 
 
 def show(lines: Sequence[ComparisonLine], console: Console, common: BootstrapParams) -> None:
@@ -34,11 +34,19 @@ def show(lines: Sequence[ComparisonLine], console: Console, common: BootstrapPar
             bare.setdefault(why, {})[line.name] = None
     for why, tasks in bare.items():
         console.print(f"\nno interval: {why} ({', '.join(tasks)})", markup=False)
-    states = {score.doubt.state for line in lines for score in line.scores.values() if score.doubt}
-    for state in sorted(states):
+    doubted: dict[str, set[str]] = {}
+    for line in lines:
+        for name, score in line.scores.items():
+            if score.doubt:
+                doubted.setdefault(score.doubt.state, set()).add(name)
+    for state in sorted(doubted):
         console.print(f"\n{state}: {MEANINGS[state]}", markup=False)
-    if UNKNOWN_TRAINING in states:
-        console.print("  what to do: say what NAME was trained on: " + STATE_IT, markup=False)
+    for name in sorted(doubted.get(UNKNOWN_TRAINING, set()) - _OWN):
+        console.print(
+            f"  what to do: lapvqa evaluate --compare --name {name} --trained-on "
+            f'"what {name} was trained on"',
+            markup=False,
+        )
     files = ", ".join(f"evaluations/{name}" for name in NAMES)
     console.print(f"\nwritten: {files}", soft_wrap=True)
 

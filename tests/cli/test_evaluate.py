@@ -298,7 +298,7 @@ def test_an_encoders_training_is_unknown_until_somebody_states_it(
     assert "probe_nih14: unknown training: it is not known what" in judged.out
     before = compared()
     assert "unknown training: second: it is not known" in before
-    assert "lapvqa evaluate --compare --name NAME --trained-on" in before
+    assert "lapvqa evaluate --compare --name second --trained-on" in before
     stated = ("--trained-on", "web photographs, no radiographs")
     said = compared("--name", "second", *stated)
     assert "stated training: second: web photographs, no radiographs (as stated;" in said
