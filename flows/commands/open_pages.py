@@ -137,14 +137,11 @@ def _show(address: str, browser: bool) -> int:
 
 def _stay() -> int:
     """Wait for Ctrl-C or SIGTERM, however this process was started."""
-    from lapvqa.runtime import interruptible
-
     terminal.console().print("until Ctrl-C")
     sys.stdout.flush()
     try:
-        with interruptible():
-            while True:
-                time.sleep(3600)
+        while True:
+            time.sleep(3600)
     except KeyboardInterrupt:
         return 0
 

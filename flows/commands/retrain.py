@@ -19,7 +19,7 @@ from lapvqa.retraining import lease, minutes, rounds, situation, wanted
 from lapvqa.retraining.decision import Decision, decide
 from lapvqa.retraining.situation import Situation
 from lapvqa.retraining.wanted import HAND, Cause
-from lapvqa.runtime import importing, interruptible
+from lapvqa.runtime import importing
 
 
 def execute(project: Project, *, due: bool, dry_run: bool, force: bool, way: str | None) -> int:
@@ -55,7 +55,7 @@ def run_flow(project: Project) -> None:
     from tasks.prefect_calls import History
     from tasks.prefect_server import forget_address, retraining_tag, start_server_early
 
-    with interruptible(), lease.hold(project.round_lease):
+    with lease.hold(project.round_lease):
         server = start_server_early(project)
         try:
             with importing():

@@ -19,7 +19,6 @@ from lapvqa.errors import EXIT_BAD_DATA, SourceError
 from lapvqa.machine import Machine, load_machine
 from lapvqa.params import Params, load_params
 from lapvqa.project import Project
-from lapvqa.runtime import interruptible
 
 if TYPE_CHECKING:
     from lapvqa.dicom.reasons import Reason
@@ -39,7 +38,7 @@ def embed(project: Project | None, films: list[Path], *, model: str | None, out:
     encoder = Encoder.load(path, **settings.reading)
     sources = [source for _, source in find(films)]
     account = _Account()
-    with counting(terminal.progress_console(), "embed", "films") as told, interruptible():
+    with counting(terminal.progress_console(), "embed", "films") as told:
 
         def each(film: Film) -> None:
             account.add(film)
@@ -70,8 +69,7 @@ def caption(project: Project | None, films: list[Path], *, model: str | None, as
         path, **settings.reading,
         max_new_tokens=params.evaluate.rrg.max_new_tokens if params else MAX_NEW_TOKENS,
     )  # fmt: skip
-    with interruptible():
-        return _print(captioner.stream(films), "report", as_json)
+    return _print(captioner.stream(films), "report", as_json)
 
 
 def ask(project: Project, films: list[Path], question: str, *, as_json: bool) -> int:
@@ -84,8 +82,7 @@ def ask(project: Project, films: list[Path], question: str, *, as_json: bool) ->
     path = chosen_model.find_finished(None, project)
     encoder = Encoder.load(path, **_settings(project).reading)
     answerer = Answerer.load(encoder, project.result_dir(task_table.shown_as("answers")[0]))
-    with interruptible():
-        return _print(answerer.stream(films, question), "answer", as_json)
+    return _print(answerer.stream(films, question), "answer", as_json)
 
 
 def _require_there(films: list[Path]) -> None:
