@@ -7,7 +7,6 @@ seconds overlap; the flow itself is in ``flows.pipeline``.
 
 from __future__ import annotations
 
-import difflib
 import errno
 import time
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 import lapvqa
 from flows.commands import terminal
 from lapvqa import storage
-from lapvqa.errors import ConfigError, SourceError, StorageFullError
+from lapvqa.errors import ConfigError, SourceError, StorageFullError, no_such
 from lapvqa.project import DEMO_MARK, DRAWN_MARK, Project
 from lapvqa.runtime import importing, interruptible
 from lapvqa.uptodate import stagefile, staleness
@@ -203,11 +202,7 @@ def _require_stage(stage: str, known: Iterable[str]) -> None:
     """Raise ConfigError for an unknown stage, before anything is started."""
     names = list(known)
     if stage not in names:
-        near = difflib.get_close_matches(stage, names, n=1)
-        raise ConfigError(
-            f"there is no stage {stage!r}",
-            hint=f"did you mean {near[0]}?" if near else f"stages: {', '.join(names)}",
-        )
+        raise no_such("stage", stage, names)
 
 
 def _edit_settings(
