@@ -279,6 +279,17 @@ def test_a_holder_is_known_by_its_birth_and_not_by_its_number_alone(tmp_path: Pa
         assert lease.is_held(path) is lives
 
 
+def test_a_run_at_work_is_waited_for(ruled: Callable[..., Project]) -> None:
+    project = ruled()
+    wanted.want(project, "hand")
+    work = Work(project)
+    with storage.lock(project.run_lock, what="a run of this project"):
+        assert turn(project, work).decision.why == "a run is at work; what is wanted waits"
+    assert minutes.rounds(project) == []
+    assert turn(project, work).outcome == "trained"
+    assert work.done == ["train", "gate"]
+
+
 def test_a_second_one_is_refused_before_any_server_is_started(
     ruled: Callable[..., Project],
 ) -> None:
