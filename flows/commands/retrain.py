@@ -75,7 +75,7 @@ def _show(seen: Situation, decision: Decision, console: Console) -> None:
         "arrived": f"{come.words()}, {come.bytes / 1e9:.2f} GB",
         "last training": f"{seen.trained:%Y-%m-%d %H:%M}" if seen.trained else "none",
         "hours": f"{seen.hours_spent:.2f} this month, {seen.hours_expected:.2f} expected",
-        "could go on from": (seen.start or "")[:12] or seen.no_start,
+        "could go on from": (seen.start or "")[:12] or f"nothing: {seen.no_start}",
     }
     for name, value in facts.items():
         console.print(f"{name:17} {value}", markup=False, soft_wrap=True)
