@@ -134,14 +134,11 @@ def _show(address: str, browser: bool) -> int:
 
 def _stay() -> int:
     """Wait for Ctrl-C or SIGTERM, however this process was started."""
-    from lapvqa.runtime import interruptible
-
     terminal.console().print("until Ctrl-C")
     sys.stdout.flush()
     try:
-        with interruptible():
-            while True:
-                time.sleep(3600)
+        while True:
+            time.sleep(3600)
     except KeyboardInterrupt:
         return 0
 
@@ -149,14 +146,11 @@ def _stay() -> int:
 @contextmanager
 def _starting(server: str) -> Iterator[None]:
     """Say that a server starts; and, if that is interrupted, that nothing had begun."""
-    from lapvqa.runtime import interruptible
-
     console = terminal.console()
     console.print(f"{server}'s server starts, which takes some seconds; Ctrl-C ends it")
     sys.stdout.flush()
     try:
-        with interruptible():
-            yield
+        yield
     except KeyboardInterrupt:
         console.print(f"{server}'s server had not come up yet; nothing is left of it")
         raise
