@@ -72,8 +72,8 @@ def one_blas_thread() -> None:
     """Have numpy's products computed on one thread, in this process and those it starts.
 
     OpenBLAS reads it when numpy is loaded. By itself it takes a thread per core, cuts products by
-    their number and rounds otherwise: descriptors of films, ranks and intervals would not be the
-    same on two machines. (torch has threads of its own: ``computing.cpu_threads``.)
+    their number and rounds otherwise: ranks and intervals would not be the same on two machines
+    (docs/log.md). (torch has threads of its own: ``computing.cpu_threads``.)
     """
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
