@@ -129,7 +129,7 @@ def test_films_and_texts_of_patients_are_shown_only_if_asked_for(project) -> Non
     hidden = _shown(project, examples=100)
     assert CANARY not in hidden
     assert "no film and no text of a patient" in hidden
-    assert 'aria-labelledby="study-1"' not in hidden
+    assert 'aria-labelledby="rrg-study-1"' not in hidden
     assert "an archive of patients (<code>films</code>)" in hidden
     assert "Chest radiograph" in hidden  # of the demo's VinDr-CXR, which nobody is in
     project.inventory("vindr", folder="vindr")
