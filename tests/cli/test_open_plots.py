@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.commands import open_pages
-from lapvqa.errors import ConfigError
+from lapvqa.errors import MissingPackageError
 from lapvqa.lineage import ledger
 from lapvqa.lineage.runs import Run
 from lapvqa.project import Project
@@ -32,7 +32,7 @@ def test_the_page_has_its_drawing_code_inside(tmp_path: Path, capsys) -> None:
 
 def test_without_the_package_the_error_names_it(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    with pytest.raises(ConfigError, match="vl-convert-python") as caught:
+    with pytest.raises(MissingPackageError, match="vl_convert") as caught:
         open_pages.execute(Project(tmp_path), "plots", browser=False)
     assert "make setup-plots" in caught.value.hint
 
