@@ -10,10 +10,10 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup wheelhouse setup-export setup-lineage setup-served setup-pacs setup-plots setup-dev demo up down test test-all lint bench crate docs clean
+.PHONY: help setup wheelhouse setup-encoders setup-export setup-lineage setup-served setup-pacs setup-plots setup-dask setup-dev demo up down test test-all lint bench crate docs clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 setup: $(VENV)/.runtime ## virtual environment in .venv, exact versions from the lock
 
@@ -28,20 +28,19 @@ $(VENV)/.runtime: requirements/lock.txt pyproject.toml
 wheelhouse: ## all packages as wheels in wheels/, for a machine without internet: make setup WHEELS=wheels
 	$(PYTHON) -m pip wheel --quiet --wheel-dir wheels pip==$(PIP_VERSION) -c requirements/lock-cuda.txt -r requirements/lock.txt -r requirements/lock-pacs.txt
 
-setup-export: setup ## what export.onnx needs besides
-	$(BIN)/python -m pip install --quiet $(FROM) -c requirements/lock-cuda.txt -r requirements/lock.txt -r requirements/lock-export.txt
+setup-encoders: ## what encoders of transformers and timm need besides
+setup-export: ## what export.onnx needs besides
+setup-lineage: ## what `lapvqa export-lineage` needs besides
+setup-served: ## drivers for PostgreSQL and S3, for servers that keep the records there
+setup-pacs: ## what `lapvqa receive` and `pull` need besides
+setup-plots: ## what `lapvqa open plots` needs besides
+setup-dask: ## what reading an archive on a Dask cluster needs besides, here and on every worker
 
-setup-lineage: setup ## what `lapvqa export-lineage` needs besides
-	$(BIN)/python -m pip install --quiet $(FROM) -c requirements/lock-cuda.txt -r requirements/lock.txt -r requirements/lock-lineage.txt
-
-setup-served: setup ## drivers for PostgreSQL and S3, for servers that keep the records there
-	$(BIN)/python -m pip install --quiet $(FROM) -c requirements/lock-cuda.txt -r requirements/lock.txt -r requirements/lock-served.txt
-
-setup-pacs: setup ## what `lapvqa receive` and `pull` need besides
-	$(BIN)/python -m pip install --quiet $(FROM) -c requirements/lock-cuda.txt -r requirements/lock.txt -r requirements/lock-pacs.txt
-
-setup-plots: setup ## what `lapvqa open plots` needs besides
-	$(BIN)/python -m pip install --quiet $(FROM) -c requirements/lock-cuda.txt -r requirements/lock.txt -r requirements/lock-plots.txt
+EXTRAS := encoders export lineage served pacs plots dask
+$(EXTRAS:%=setup-%): setup-%: setup
+	$(BIN)/python -m pip install --quiet $(FROM) -c requirements/lock-cuda.txt -r requirements/lock.txt -r requirements/lock-$*.txt
+# timm without its needs: they would bring torchvision, and another torch.
+	$(if $(filter encoders,$*),$(BIN)/python -m pip install --quiet $(FROM) --no-deps -r requirements/lock-parity.txt)
 
 setup-dev: $(VENV)/.dev
 

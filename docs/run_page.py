@@ -15,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,19 +97,22 @@ def environment() -> dict[str, str]:
 
 
 def main(name: str, project: str) -> int:
-    """Run the page, and write it anew."""
+    """Run the page, and write it anew, as far as it came; say meanwhile how far it is."""
     page = DOCS / name
     text = page.read_text(encoding="utf-8")
     parts, end = [], 0
-    for found, block in blocks(text):
-        if block.by_hand:
-            continue
-        ran = run(block, Path(project), environment())
-        told = "".join(f"$ {command.text}\n{command.output}" for command in ran)
-        indented = "".join(f"    {line}\n" if line else "\n" for line in told.splitlines())
-        parts += [text[end : found.start("code")], indented]
-        end = found.end("code")
-    page.write_text("".join(parts) + text[end:], encoding="utf-8")
+    try:
+        for found, block in blocks(text):
+            if block.by_hand:
+                continue
+            sys.stderr.write(f"{time.strftime('%H:%M:%S')} {block.commands[0].text}\n")
+            ran = run(block, Path(project), environment())
+            told = "".join(f"$ {command.text}\n{command.output}" for command in ran)
+            indented = "".join(f"    {line}\n" if line else "\n" for line in told.splitlines())
+            parts += [text[end : found.start("code")], indented]
+            end = found.end("code")
+    finally:
+        page.write_text("".join(parts) + text[end:], encoding="utf-8")
     return 0
 
 

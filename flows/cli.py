@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lapvqa import __version__
+from lapvqa import __version__, runtime
 from lapvqa.errors import (
     EXIT_FAULT,
     EXIT_INTERRUPTED,
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     rest = [argument for argument in given if argument != "--debug"]  # wherever it stands
+    runtime.one_blas_thread()
     try:
         code = app(rest or ["--help"], prog_name="lapvqa", standalone_mode=False)
     except Exception as error:  # noqa: BLE001 - the last line of defence names the fault as ours
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == EXIT_INTERRUPTED:
         from flows.commands import terminal
 
-        terminal.show_problem("interrupted", "run the same again; it continues from here")
+        terminal.show_problem("interrupted", "run the same again")  # a stage says that it goes on
     return int(code or 0)
 
 
@@ -587,6 +588,10 @@ def card(
         str | None, typer.Argument(help="A model's folder, its weights' sha256, or a run id.")
     ] = None,
     html: Annotated[bool, typer.Option("--html", help="As a page, not as Markdown.")] = False,
+    markdown: Annotated[
+        bool,
+        typer.Option("--markdown", help="The file as it is on a terminal, too; a pipe has it."),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write this file instead of printing.")] = None,
     check: Annotated[
         Path | None, typer.Option(help="Hold this finished card against the ledger instead.")
@@ -595,7 +600,7 @@ def card(
     """Make a model's card and datasheet from the ledger, or check a finished one."""
     from flows.commands.card import execute
 
-    return execute(_find_project(), model=model, html=html, out=out, check=check)
+    return execute(_find_project(), model=model, html=html, markdown=markdown, out=out, check=check)
 
 
 @app.command()
@@ -678,6 +683,13 @@ def evaluate(
         list[str] | None,
         typer.Option(help="What to call it, as often as --encoder; else its file's name."),
     ] = None,
+    trained_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What its maker says it was trained on, as often as --encoder; with --compare, of "
+            "each --name that is judged already. Kept, and shown beside its results."
+        ),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="All tasks, then the comparison.")] = False,
     compare: Annotated[
         bool, typer.Option("--compare", help="Only the comparison, of what is computed.")
@@ -689,7 +701,7 @@ def evaluate(
 
     return execute(
         _find_project(), task=task, every=every, only_compare=compare, encoders=encoder or [],
-        names=name or [], as_json=as_json,
+        names=name or [], trained_on=trained_on or [], as_json=as_json,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from prefect import Flow, flow
 from prefect.runtime import flow_run
 
 from lapvqa.runtime import die_with_parent
-from tasks import prefect_history, prefect_private, results, settling
+from tasks import prefect_private, results, settling
 from tasks.dvc_repository import StageNode
 from tasks.mlflow_records import spool
 from tasks.prefect_calls import kept
@@ -120,12 +120,12 @@ def recorded(root: str, stage: str | None = None) -> Iterator[Session]:
     with opened(Path(root)) as session, prefect_private.without_tags(), working(session, stage):
         session.flow_run, session.flow_name = flow_run.id or "", flow_run.name or ""
         session.records.open()
-        status, session.ended = spool.KILLED, prefect_history.CRASHED
+        status = spool.KILLED
         try:
             yield session
-            status, session.ended = spool.FINISHED, prefect_history.COMPLETED
+            status = spool.FINISHED
         except Exception:
-            status, session.ended = spool.FAILED, prefect_history.FAILED
+            status = spool.FAILED
             raise
         finally:
             folder, done = session.project.root, _done(session, status)

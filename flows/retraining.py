@@ -29,12 +29,14 @@ from lapvqa.retraining import performance, rounds, situation, starts
 from lapvqa.retraining.wanted import Round
 from tasks import promotion
 from tasks.display import Display
+from tasks.prefect_calls import kept
 
 _LAST_OF_DATA = "firewall"
 """The stage up to which new studies are taken in before anything is trained."""
 
 
 @flow(name="retraining", persist_result=False)
+@kept
 def retraining(root: str = ".") -> dict[str, Any]:
     """Decide on a retraining of the project in ``root``, and do it; return what came of it.
 

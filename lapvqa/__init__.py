@@ -5,11 +5,14 @@ later room imports earlier ones, never the reverse (docs/architecture.md).
 
 Files, in the order in which data meets them:
     params.py     params.yaml as typed sections: every value that changes a result
+    yaml_faults.py  what is wrong with a file of settings, line by line
     machine.py    local.yaml: facts of this machine
     project.py    where each artefact lies
     errors.py     errors, named by what the reader can do about them
     schemas.py    the columns of every table
     storage.py    atomic, checked reads and writes; locks
+    extras.py     packages that few need: who asks for them, and how to get them
+    pages/        what all pages of HTML share
     arrivals.py   the list of what has arrived from the hospital
     recorder.py   what a running stage tells: progress, metrics, counts
     runtime.py    the process: cores, death of the parent

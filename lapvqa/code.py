@@ -21,8 +21,8 @@ _ROOT = Path(__file__).parents[1]
 FOUNDATION = frozenset(
     f"lapvqa.{name}"
     for name in (
-        "code", "errors", "job", "machine", "params", "project", "recorder", "runtime", "schemas",
-        "stage", "storage",
+        "code", "errors", "extras", "job", "machine", "params", "project", "recorder", "runtime",
+        "schemas", "stage", "storage", "yaml_faults",
     )
 )  # fmt: skip
 """Contracts that all stages share. They decide the form of a result, which is checked wherever it

@@ -6,9 +6,10 @@ No error text ever carries a patient's identity.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -44,6 +45,17 @@ class ConfigError(LapvqaError):
     exit_code = EXIT_USER
 
 
+def no_such(what: str, name: str, known: Iterable[str], *, shown: str = "") -> ConfigError:
+    """Return the error for a name that is none of those known: the nearest, else all of them.
+
+    ``shown``: the name as the error may repeat it, by default quoted.
+    """
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names) or 'none'}"
+    return ConfigError(f"there is no {what} {shown or repr(name)}", hint=hint)
+
+
 class SourceError(LapvqaError):
     """The archive or a dataset is missing, empty or of an unknown layout."""
 
@@ -56,6 +68,12 @@ class OtherArchiveError(SourceError):
 
 class MissingArtifactError(LapvqaError):
     """A file that an earlier stage writes is not there."""
+
+    exit_code = EXIT_USER
+
+
+class MissingPackageError(LapvqaError):
+    """A package that few need is not installed, or cannot be imported: ``lapvqa.extras``."""
 
     exit_code = EXIT_USER
 

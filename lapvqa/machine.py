@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lapvqa.params import InventoryParams, Section, read_yaml, validate
+from lapvqa.params import InventoryParams, Section, read_settings
 from lapvqa.project import Project
 from lapvqa.runtime import available_cores
 
@@ -228,4 +228,4 @@ def load_machine(project: Project) -> Machine:
     """Read local.yaml if it is there; ConfigError lists every fault."""
     if not project.local.exists():
         return Machine()
-    return validate(Machine, read_yaml(project.local), project.local.name)
+    return read_settings(Machine, project.local)

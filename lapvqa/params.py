@@ -1,13 +1,12 @@
 """params.yaml as typed, frozen values: one model per stage, unknown keys and bad ranges refused.
 
 YAML is parsed by ruamel, as DVC does (PyYAML reads 1e-4 as text). All faults are collected,
-then raised together; each names key, value, what is allowed and the nearest known key.
+then raised together; each names key, value, what is allowed, the nearest known key and the line.
 """
 
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 import re
 from contextlib import suppress
@@ -18,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lapvqa import yaml_faults
 from lapvqa.errors import ConfigError
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -548,9 +548,23 @@ class Params(Section):
     gate: GateParams = GateParams()
 
 
+Model = TypeVar("Model", bound=BaseModel)
+
+
 def load_params(path: Path) -> Params:
     """Read and check params.yaml; ConfigError lists every fault."""
-    return validate(Params, read_yaml(path), path.name)
+    return read_settings(Params, path)
+
+
+def read_settings(model: type[Model], path: Path, name: str | None = None) -> Model:
+    """Read and check a YAML file; ConfigError lists every fault with its key and line.
+
+    ``name``: what the file is called in an error, by default its own name.
+    """
+    raw, name = read_yaml(path), name or path.name
+    if not raw and (error := yaml_faults.empty(name, model)):
+        raise error
+    return validate(model, raw, name, text=path.read_text(encoding="utf-8"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -560,21 +574,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise ConfigError(
             f"expected {path.name} in the project folder, found none",
-            hint="run from the folder that holds dvc.yaml, or restore it: git checkout params.yaml",
+            hint="run from the folder that holds dvc.yaml, or restore it: "
+            f"git checkout {path.name}",
         )
+    text = ""
     try:
-        value = _parsed(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = _parsed(text)
     except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path.name} is not valid YAML: {error}", hint="correct the line named above"
-        ) from error
+        raise yaml_faults.malformed(path.name, text, error) from error
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ConfigError(
-            f"{path.name}: expected sections, found {type(value).__name__}",
-            hint="write `section:` and indented `key: value` lines",
-        )
+        raise yaml_faults.no_mapping(path.name, value)
     return copy.deepcopy(value)
 
 
@@ -586,16 +598,15 @@ def _parsed(text: str) -> Any:
     return YAML(typ="safe").load(text)  # by libyaml, as DVC: a quarter of the time
 
 
-Model = TypeVar("Model", bound=BaseModel)
+def validate(model: type[Model], raw: dict[str, Any], name: str, *, text: str = "") -> Model:
+    """Check ``raw`` against ``model``; ConfigError lists every fault with its key.
 
-
-def validate(model: type[Model], raw: dict[str, Any], name: str) -> Model:
-    """Check ``raw`` against ``model``; ConfigError lists every fault with its key."""
+    ``text``: the YAML that ``raw`` was read from; without it no lines are named.
+    """
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        faults = [_describe(model, dict(fault), name) for fault in error.errors()]
-        raise ConfigError("\n".join(faults), hint=f"edit {name}") from None
+        raise yaml_faults.refused(model, name, text, error) from None
 
 
 def read_json(model: type[Model], path: Path, *, hint: str) -> Model:
@@ -610,30 +621,3 @@ def read_json(model: type[Model], path: Path, *, hint: str) -> Model:
     except ValueError as error:
         raise ConfigError(f"expected JSON in {path.name}, found {error}", hint=hint) from None
     return validate(model, content, path.name)
-
-
-def _describe(model: type[BaseModel], fault: dict[str, Any], name: str) -> str:
-    location = [str(part) for part in fault["loc"]]
-    key = ".".join(location)
-    if fault["type"] == "extra_forbidden":
-        known = _known_keys(model, location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1)
-        guess = f"nearest: {near[0]}" if near else f"known: {', '.join(known)}"
-        return f"{name}: {key} is not a known parameter; {guess}"
-    if fault["type"] == "missing":
-        return f"{name}: {key} is missing"
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    found = fault.get("input")
-    if isinstance(found, dict):
-        return f"{name}: {key}: {message}"
-    return f"{name}: {key} is {found!r}; {message[0].lower()}{message[1:]}"
-
-
-def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
-    for part in location:
-        for field_name, field in model.model_fields.items():
-            if part in (field_name, field.alias):
-                annotation = field.annotation
-                if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                    model = annotation
-    return sorted(field.alias or field_name for field_name, field in model.model_fields.items())

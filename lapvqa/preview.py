@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import SourceError
-from lapvqa.identity import Keyring
+from lapvqa.identity import Ids, Keyring
 from lapvqa.ingest import reports, study_tables
 from lapvqa.ingest.account import companions_table
 from lapvqa.ingest.archives import kinds
@@ -31,7 +31,7 @@ from lapvqa.ingest.archives.names import shown
 from lapvqa.ingest.archives.protocol import Archive
 from lapvqa.ingest.archives.recognise import open_archive
 from lapvqa.ingest.archives.report_sources import TreeReports
-from lapvqa.ingest.one_file import Context, FileResult, as_results, as_table, process_file
+from lapvqa.ingest.one_file import Context, FileResult, Task, as_results, as_table, process_file
 from lapvqa.ingest.plan import plan, with_plan
 from lapvqa.ingest.reports import ReportResult, read_report
 from lapvqa.ingest.study_tables import Reports, Studies
@@ -131,7 +131,24 @@ def look(path: Path, settings: Settings, *, limit: int) -> Preview:
     files = find_files(path.parent, [entry])
     if not (files.dicom or files.pictures):
         return _look_at_report(path, files, settings, limit)
-    return _look_at_archive(path.parent, files, settings, limit)
+    try:
+        return _look_at_archive(path.parent, files, settings, limit)
+    except SourceError:
+        damaged = _damaged_picture(path, entry, settings) if files.pictures else None
+        if damaged is None:
+            raise
+        return Preview("", [damaged], [], [], {}, 0, {})
+
+
+def _damaged_picture(path: Path, entry: Entry, settings: Settings) -> FilePreview | None:
+    """Return what is wrong with a picture by itself; None if only its ids are not known."""
+    task = Task(*entry, Ids(), is_picture=True)
+    context = Context(
+        path.parent, Keyring(secrets.token_bytes(32)), 0, settings.params.ingest.limits
+    )
+    result = process_file(task, context)
+    is_whole = result.reason in (None, Reason.MISSING_ID)
+    return None if is_whole else FilePreview(result, None, None)
 
 
 def _look_at_archive(folder: Path, files: Files, settings: Settings, limit: int) -> Preview:

@@ -19,6 +19,33 @@ from typing import Any
 PROGRESS_PREFIX = "@@progress "
 
 
+class Pace:
+    """How fast the counts of ``stage`` go, and when each ends: from where it was first told.
+
+    A resumed stage starts at what is done already: that says nothing of its speed.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self._phase: tuple[int, str] | None = None
+        self._done = 0
+        self._first = (0.0, 0)
+
+    def entry(self, done: int, total: int, *, unit: str, note: str = "") -> dict[str, Any]:
+        """Return a progress entry; ``eta_s`` is None while nobody knows."""
+        now = time.monotonic()
+        if self._phase != (total, unit) or done < self._done:  # another count begins
+            self._phase, self._first = (total, unit), (now, done)
+        self._done = done
+        started, before = self._first
+        rate = (done - before) / max(now - started, 1e-9)
+        eta = (total - done) / rate if rate > 0 else None
+        return {
+            "stage": self.stage, "done": done, "total": total, "unit": unit,
+            "rate": round(rate, 3), "eta_s": None if eta is None else round(eta, 1), "note": note,
+        }  # fmt: skip
+
+
 class Recorder:
     """Records of one run of one stage."""
 
@@ -50,32 +77,18 @@ class Recorder:
             machine_readable = os.environ.get("LAPVQA_PROGRESS") == "json"
         self._interval = 0.5 if machine_readable else 5.0
         self._machine_readable = machine_readable
-        self._first: tuple[float, int] | None = None
-        self._phase: tuple[int, str] | None = None
-        self._done = 0
+        self._pace = Pace(stage)
         self._last_shown = float("-inf")
         if not proceed:
             self._write({"kind": "start", "stage": stage, "pid": os.getpid()})
 
     def progress(self, done: int, total: int, *, unit: str, note: str = "") -> None:
         """Show ``done`` of ``total``; cheap to call often, shown at most every half second."""
+        entry = self._pace.entry(done, total, unit=unit, note=note)
         now = time.monotonic()
-        if self._phase != (total, unit) or done < self._done:  # another count begins
-            self._phase, self._first = (total, unit), None
-        self._done = done
         if done < total and now - self._last_shown < self._interval:
             return
         self._last_shown = now
-        # A resumed stage starts at what is done already: that says nothing of its speed.
-        if self._first is None:
-            self._first = (now, done)
-        started, done_before = self._first
-        rate = (done - done_before) / max(now - started, 1e-9)
-        eta = (total - done) / rate if rate > 0 else None
-        entry = {
-            "stage": self.stage, "done": done, "total": total, "unit": unit,
-            "rate": round(rate, 3), "eta_s": None if eta is None else round(eta, 1), "note": note,
-        }  # fmt: skip
         self._write({"kind": "progress", **entry})
         if self._machine_readable:
             self._print(PROGRESS_PREFIX + json.dumps(entry))

@@ -1,4 +1,4 @@
-"""The operating system: die with the parent, heed interrupts, usable cores, a GPU, a compiler.
+"""The operating system: die with the parent, heed interrupts, cores and threads, GPU, compiler.
 
 And of Python's own: imports without looking for garbage.
 """
@@ -66,6 +66,16 @@ def importing() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def one_blas_thread() -> None:
+    """Have numpy's products computed on one thread, in this process and those it starts.
+
+    OpenBLAS reads it when numpy is loaded. By itself it takes a thread per core, cuts products by
+    their number and rounds otherwise: descriptors of films, ranks and intervals would not be the
+    same on two machines. (torch has threads of its own: ``computing.cpu_threads``.)
+    """
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 
 def available_cores() -> int:

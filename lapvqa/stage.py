@@ -115,6 +115,7 @@ def _keep_failure(error: LapvqaError, stage: str, project: Project) -> None:
 def main(arguments: list[str]) -> int:
     """Run the stage named on the command line; return the exit code."""
     runtime.die_with_parent()
+    runtime.one_blas_thread()
     if len(arguments) != 1:
         sys.stderr.write(f"usage: python -m lapvqa.stage NAME\nstages: {', '.join(STAGES)}\n")
         return EXIT_USER

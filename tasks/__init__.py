@@ -5,6 +5,7 @@ Files, in the order in which data meets them:
     display.py         what a person sees meanwhile
     prefect_deployment.py  the flow retraining for workers of a server that others keep
     prefect_server.py  the Prefect server of one run: embedded, or somebody else's
+    prefect_flow.py    a flow run there, or without it
     prefect_calls.py   calls to it, none of which stops the work
     prefect_history.py what it has missed, told afterwards
     prefect_private.py the names of Prefect that nobody promised
@@ -33,7 +34,8 @@ Contracts
 Pitfalls
     Prefect and MLflow read their settings on import: ``prefect_server`` and
     ``mlflow_records.connection`` set the environment first, so nothing here imports either of them
-    at module level unless the flow run already exists (``prefect_tasks``, ``ingest_on_dask``).
+    at module level unless the server has been started (``prefect_flow``, ``prefect_tasks``,
+    ``ingest_on_dask``).
     MLflow may be down: a run goes on, its records wait in .lapvqa/spool.
     A Prefect server that stops too early loses task runs: call ``prefect_server.settle`` first.
     Task runs with tags ask the server for a slot each, and fail without it: ours have none.

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Column
 from rich.text import Text
 
-from lapvqa.recorder import progress_line, span
+from lapvqa.recorder import Pace, progress_line, span
 
 _SPARSE_S = 15.0
 _BAR = 12
@@ -127,23 +127,11 @@ class Display:
 @contextmanager
 def counting(console: Console, what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Show how much of one work of this process is done; yield what is told (done, total)."""
-    display, started = Display(console), time.monotonic()
+    display, pace = Display(console), Pace(what)
     display.follow(what)
 
     def told(done: int, total: int) -> None:
-        rate = done / max(time.monotonic() - started, 1e-9)
-        eta = (total - done) / rate if rate else None
-        display.progress(
-            {
-                "stage": what,
-                "done": done,
-                "total": total,
-                "unit": unit,
-                "rate": rate,
-                "eta_s": eta,
-                "note": "",
-            }
-        )
+        display.progress(pace.entry(done, total, unit=unit))
 
     try:
         yield told

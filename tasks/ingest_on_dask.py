@@ -13,8 +13,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
 
-from lapvqa import storage
-from lapvqa.errors import ConfigError
+from lapvqa import extras, storage
 from lapvqa.job import open_job
 from lapvqa.params import load_params
 from lapvqa.project import Project
@@ -43,14 +42,10 @@ def read_ahead() -> int:
     """Read the new files on the cluster that local.yaml names; return their number."""
     session = current()
     project, scheduler = session.project, session.machine.execution.dask_scheduler
-    try:
-        from prefect_dask import DaskTaskRunner
-    except ModuleNotFoundError:
-        raise ConfigError(
-            "execution.engine is dask, but prefect-dask is not installed",
-            hint="pip install -r requirements/lock-dask.txt, here and on every worker",
-        ) from None
-    runner = DaskTaskRunner(address=scheduler)
+    prefect_dask = extras.optional(
+        "prefect_dask", needed_for="local.yaml: execution.engine is dask, which, on every worker,"
+    )
+    runner = prefect_dask.DaskTaskRunner(address=scheduler)
     on_dask = flow(name="ingest-on-dask", task_runner=runner, persist_result=False)
     with storage.lock(project.work_dir("ingest").with_suffix(".lock"), what="stage ingest"):
         return on_dask(_read_groups)(str(project.root))

@@ -12,8 +12,10 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
+
+from tasks.prefect_history import COMPLETED, CRASHED, FAILED
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,16 +26,39 @@ _PATIENCE_S = 3.0
 
 
 @dataclass
-class _Outcome:
+class History:
+    """What Prefect has seen of the tasks of a run, and what it failed with."""
+
+    task_states: dict[str, str] = field(default_factory=dict)
+    """Prefect's id of each task run that has begun -> the state it is in, or ended in."""
+    lost: str = ""
+    """What Prefect failed with first; empty while it has not."""
+
+    def lose(self, why: str) -> None:
+        """Keep what Prefect failed with, for the end of the run."""
+        self.lost = self.lost or why.partition("\n")[0]
+
+
+@dataclass
+class Outcome:
     """What became of the work that Prefect's engine was to call."""
 
     began: bool = False
     ended: bool = False
     value: Any = None
     error: BaseException | None = None
+    flow_run: str = ""
+    """Prefect's id of the flow run; empty if it knows nothing of it."""
+
+    @property
+    def state(self) -> str:
+        """The state in which it ends, by Prefect's name."""
+        if self.ended:
+            return COMPLETED
+        return FAILED if isinstance(self.error, Exception) else CRASHED
 
 
-_outcome: ContextVar[_Outcome | None] = ContextVar("lapvqa_outcome", default=None)
+_outcome: ContextVar[Outcome | None] = ContextVar("lapvqa_outcome", default=None)
 
 
 def kept(function: Callable[P, R]) -> Callable[P, R]:
@@ -41,8 +66,8 @@ def kept(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def work(*args: P.args, **kwargs: P.kwargs) -> R:
-        outcome = _outcome.get() or _Outcome()
-        outcome.began = True
+        outcome = _outcome.get() or Outcome()
+        outcome.began, outcome.flow_run = True, _flow_run()
         try:
             outcome.value = value = function(*args, **kwargs)
         except BaseException as error:
@@ -54,13 +79,16 @@ def kept(function: Callable[P, R]) -> Callable[P, R]:
     return work
 
 
-def through(engine: Callable[[], R], plain: Callable[[], R], lost: Callable[[str], None]) -> R:
+def through(
+    engine: Callable[[], R], plain: Callable[[], R], lost: Callable[[str], None],
+    outcome: Outcome | None = None,
+) -> R:  # fmt: skip
     """Return what the ``kept`` function returned that ``engine`` calls, or raise what it raised.
 
     If Prefect itself fails, ``lost`` gets the reason; if it does so before the function began,
-    ``plain`` calls it. Interrupts go through.
+    ``plain`` calls it. Interrupts go through. ``outcome`` is filled in.
     """
-    outcome = _Outcome()
+    outcome = outcome or Outcome()
     token = _outcome.set(outcome)
     try:
         return engine()
@@ -89,7 +117,7 @@ def attempt(call: Callable[[], object]) -> None:
     Outside of a flow run there is nothing to show it in.
     """
     try:
-        if _in_flow_run():
+        if _flow_run():
             call()
     except Exception as error:  # noqa: BLE001 - records must never stop the science
         logging.getLogger(__name__).debug("Prefect took no record: %s", _named(error))
@@ -119,7 +147,7 @@ class ProgressBar:
     def show(self, share: float) -> None:
         """Show ``share`` (0 to 100) within a few seconds; returns at once."""
         self._share = share
-        if self._thread is None and _in_flow_run():
+        if self._thread is None and _flow_run():
             work = functools.partial(copy_context().run, self._follow)
             self._thread = threading.Thread(target=work, name="progress", daemon=True)
             self._thread.start()
@@ -154,10 +182,11 @@ class ProgressBar:
             update_progress_artifact(self._artifact, share)
 
 
-def _in_flow_run() -> bool:
+def _flow_run() -> str:
+    """Return Prefect's id of the flow run around; empty outside of any."""
     from prefect.runtime import flow_run  # not above: Prefect reads its settings on import
 
-    return bool(flow_run.id)
+    return flow_run.id or ""
 
 
 def _named(error: BaseException) -> str:

@@ -27,7 +27,7 @@ from lapvqa.uptodate import staleness
 from tasks import settling
 from tasks.display import Display
 from tasks.mlflow_records import registry
-from tasks.mlflow_records.connection import Store, connect
+from tasks.mlflow_records.connection import Store, answering, connect
 from tasks.mlflow_records.registry import Registered
 
 FIGURE = "lapvqa.figure"
@@ -53,6 +53,7 @@ class GateResult:
     why: str = ""
 
 
+@answering()
 def run_gate(
     project: Project, display: Display, *, dry_run: bool = False, again: bool = False
 ) -> GateResult:
@@ -64,15 +65,14 @@ def run_gate(
     """
     with storage.lock(project.run_lock, what="a run of this project"):
         store = connect(project, load_machine(project))
-        if not dry_run:
-            finish(project, store)
+        moved = not dry_run and finish(project, store)
         entries = ledger.entries(project)
         params = load_params(project.params)
         candidate = _candidate(project, store, params, dry_run=dry_run)
         champion = champion_of(project, store, entries)
         why = _nothing_to_judge(candidate, champion, entries, again=again)
         if why:
-            return GateResult(candidate, champion, why=why)
+            return GateResult(candidate, champion, moved, why=why)
         _require_current(project, params)
         make = _Contest(project, store, params, display, dry_run)
         first = champions.anchor(entries)
@@ -89,6 +89,7 @@ def run_gate(
         return GateResult(candidate, champion_of(project, store), moved, judgement)
 
 
+@answering()
 def rollback(project: Project) -> tuple[Registered, Registered]:
     """Make the champion's predecessor the champion again; return (before, now).
 
@@ -121,6 +122,7 @@ def rollback(project: Project) -> tuple[Registered, Registered]:
     return now, to
 
 
+@answering()
 def judge_champion(project: Project, task: str, display: Display) -> str:
     """Judge the champion by one evaluation on the data of today; return its name there.
 

@@ -26,7 +26,7 @@ from tasks import prefect_history
 from tasks.display import Display, StageOutcome
 from tasks.dvc_repository import StageNode, mend_cut_files
 from tasks.mlflow_records.records import Records
-from tasks.prefect_calls import kept, through
+from tasks.prefect_calls import History, kept, through
 
 if TYPE_CHECKING:
     from tasks.work import Work
@@ -52,16 +52,11 @@ class Session:
     outcomes: list[StageOutcome] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
     """Set when the run is interrupted, for the stages that other threads run."""
+    history: History = field(default_factory=History)
     flow_run: str = ""
     """Prefect's id of the flow run; empty if Prefect knows nothing of it."""
     flow_name: str = ""
     """Prefect's name of the flow run, which MLflow's run gets too."""
-    task_states: dict[str, str] = field(default_factory=dict)
-    """Prefect's id of each task run that has begun -> the state it is in, or ended in."""
-    ended: str = prefect_history.CRASHED
-    """The state in which the flow run ends."""
-    prefect_lost: str = ""
-    """What Prefect failed with first; empty while it has not."""
 
     def tags(self, stage: str) -> dict[str, str]:
         """Return the tags of a stage's record in MLflow, as far as no server has a part in them."""
@@ -71,10 +66,6 @@ class Session:
             "git.dirty": str(self.commit.dirty).lower(),
             "mlflow.source.git.commit": self.commit.sha or "",
         }
-
-    def lose_prefect(self, why: str) -> None:
-        """Keep what Prefect failed with, for the end of the run."""
-        self.prefect_lost = self.prefect_lost or why.partition("\n")[0]
 
     settled: bool = False
     """MLflow was asked to register the encoder."""
@@ -139,14 +130,14 @@ def pipeline_task(**options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @kept
         @functools.wraps(function)
         def counted(*args: P.args, **kwargs: P.kwargs) -> R:
-            session, run = current(), str(task_run.id)
-            session.task_states[run] = prefect_history.CRASHED
+            states, run = current().history.task_states, str(task_run.id)
+            states[run] = prefect_history.CRASHED
             try:
                 value = function(*args, **kwargs)
             except Exception:
-                session.task_states[run] = prefect_history.FAILED
+                states[run] = prefect_history.FAILED
                 raise
-            session.task_states[run] = prefect_history.COMPLETED
+            states[run] = prefect_history.COMPLETED
             return value
 
         made = task(cache_policy=NO_CACHE, persist_result=False, retries=0, **options)(counted)
@@ -156,7 +147,7 @@ def pipeline_task(**options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
             plain = functools.partial(function, *args, **kwargs)
             if not flow_run.id:
                 return plain()
-            return through(lambda: made(*args, **kwargs), plain, current().lose_prefect)
+            return through(lambda: made(*args, **kwargs), plain, current().history.lose)
 
         return call
 

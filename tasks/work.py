@@ -19,7 +19,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +140,8 @@ class Work:
         """Interrupt what is at work, and wait until it has put its work away."""
         self._session.stop.set()
         _settle(self.flow, None, KeyboardInterrupt())
-        self._thread.join()
+        with suppress(RuntimeError):  # interrupted while it began: it sees ``stop`` first
+            self._thread.join()
         self._tell_what_nobody_followed()
 
     def finish(self) -> None:
@@ -290,8 +291,8 @@ def working(session: Session, stage: str | None) -> Iterator[Work]:
         yield session.work
         return
     work = session.work = Work(session, stage)
-    work.start()
     try:
+        work.start()
         yield work
     except BaseException:
         work.stop()

@@ -1,11 +1,13 @@
 """Rearrange an archive in MIMIC-CXR's layout as hospitals deliver theirs.
 
-    python tests/deliveries.py cd | vna | dated SOURCE TARGET
+    python tests/deliveries.py cd | vna | dated | sent SOURCE TARGET
 
 cd      DICOMDIR, DICOM/PAT/STUDY/IMAGE without suffix, a viewer, README.TXT, and reports as
         texts named by accession number
 vna     a flat folder of files named by UUIDs, one structured report per study among them
 dated   year/month/accession/*.dcm, and reports.csv in Latin-1 with semicolons
+sent    what a PACS sends, films/*.dcm, and a RIS writes, reports/ as texts named by accession
+        number; these are others than of the first three, so that it may follow one of them
 """
 
 from __future__ import annotations
@@ -42,10 +44,10 @@ class Study:
         return f"ACC{self.number:06d}"
 
 
-def studies(source: Path) -> Iterator[Study]:
+def studies(source: Path, first: int = 0) -> Iterator[Study]:
     """Yield the studies of an archive in MIMIC-CXR's layout, in order of path."""
     folders = sorted({path.parent for path in source.rglob("*.dcm")})
-    for number, folder in enumerate(folders):
+    for number, folder in enumerate(folders, start=first):
         text = folder.with_suffix(".txt")
         report = text.read_text("utf-8", "replace") if text.exists() else None
         yield Study(number, sorted(folder.glob("*.dcm")), report)
@@ -147,7 +149,17 @@ def make_dated(source: Path, target: Path) -> None:
         writer.writerows([("Accession Number", "Report"), *rows])
 
 
-MAKERS = {"cd": make_cd, "vna": make_vna, "dated": make_dated}
+def make_sent(source: Path, target: Path) -> None:
+    """Write the films of a PACS and the texts of a RIS, in two folders."""
+    (target / "reports").mkdir(parents=True)
+    for study in studies(source, first=500_000):
+        for number, image in enumerate(study.images):
+            write_image(image, target / f"films/{study.accession}-{number}.dcm", study.accession)
+        if study.report is not None:
+            (target / f"reports/{study.accession}.TXT").write_text(study.report)
+
+
+MAKERS = {"cd": make_cd, "vna": make_vna, "dated": make_dated, "sent": make_sent}
 
 if __name__ == "__main__":
     MAKERS[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))

@@ -1,8 +1,9 @@
-"""A watch over what computes: which modules were called, and in what precision."""
+"""A watch over what computes: which modules were called, in what precision, and by whom."""
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 
 import torch
@@ -37,3 +38,30 @@ def calls() -> Iterator[dict[str, set[bool]]]:
         yield seen
     finally:
         handle.remove()
+
+
+@contextlib.contextmanager
+def nothing_outside() -> Iterator[None]:
+    """Fail where a module is called beside a ``Computer`` and training, in whatever thread."""
+    inside, enter = threading.local(), device.mixed_precision
+
+    @contextlib.contextmanager
+    def noted(where: torch.device) -> Iterator[None]:
+        inside.depth = getattr(inside, "depth", 0) + 1
+        try:
+            with enter(where):
+                yield
+        finally:
+            inside.depth -= 1
+
+    def check(module: nn.Module, _arguments: object) -> None:
+        name = type(module).__name__
+        assert getattr(inside, "depth", 0), f"{name} is computed outside of a Computer"
+
+    device.mixed_precision = noted
+    handle = register_module_forward_pre_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
+        device.mixed_precision = enter

@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from rich.console import Console
+from rich.text import Text
+
 from flows.commands import own_files, terminal
 from lapvqa import storage
 from lapvqa.errors import EXIT_BAD_DATA, ConfigError
@@ -14,6 +17,8 @@ from lapvqa.lineage.card import check as checking
 from lapvqa.lineage.card import document
 from lapvqa.lineage.card import html as as_html
 from lapvqa.lineage.card import markdown as as_markdown
+from lapvqa.lineage.card.fact import Fact
+from lapvqa.lineage.card.page import NOT_RECORDED, Card, Cell, Heading, Paragraph
 from lapvqa.project import Project
 
 _MARKS = (b"library_name: lapvqa", b"<title>Model card</title>")
@@ -21,9 +26,13 @@ _MARKS = (b"library_name: lapvqa", b"<title>Model card</title>")
 
 
 def execute(
-    project: Project, *, model: str | None, html: bool, out: Path | None, check: Path | None
-) -> int:
-    """Print or write the card of ``model``; or say what of a finished one does not hold."""
+    project: Project, *, model: str | None, html: bool, markdown: bool, out: Path | None,
+    check: Path | None,
+) -> int:  # fmt: skip
+    """Print or write the card of ``model``; or say what of a finished one does not hold.
+
+    A terminal is shown what people read of it: the file's metadata and places are for machines.
+    """
     entries = ledger.entries(project)
     if check is not None:
         return _check(project, check, model, entries)
@@ -39,12 +48,34 @@ def execute(
     page = (as_html if html else as_markdown).render(card)
     faults = checking.faults(page, entries)
     assert not faults, faults[0]
+    if out is None and terminal.is_terminal() and not (html or markdown):
+        _show(card, terminal.console())
+        return 0
     if out is None:
         sys.stdout.write(page)
         return 0
     storage.write_bytes(out, page.encode())
     terminal.console().print(f"wrote {out}", soft_wrap=True, markup=False)
     return 0
+
+
+def _show(card: Card, console: Console) -> None:
+    for block in card.blocks:
+        if isinstance(block, Heading):
+            style = "bold" if block.level > 2 else "bold underline"
+            console.print("\n", Text(_words(block.text), style=style), sep="")
+        elif isinstance(block, Paragraph):
+            console.print("".join(map(_words, block.pieces)), markup=False)
+        else:
+            rows = [list(map(_words, row)) for row in block.rows]
+            terminal.show_table(console, block.columns, rows)
+    console.print("\nas a file: --markdown or --html, with --out FILE", markup=False)
+
+
+def _words(cell: Cell) -> str:
+    if isinstance(cell, Fact):
+        return cell.text
+    return NOT_RECORDED if cell is None else cell
 
 
 def _check(project: Project, file: Path, model: str | None, entries: list[ledger.Entry]) -> int:

@@ -8,13 +8,14 @@ from rich.console import Console
 from rich.table import Table
 
 from lapvqa.evaluation.compare import REFERENCE, ComparisonLine, Score
-from lapvqa.evaluation.results import Interval
+from lapvqa.evaluation.results import MEANINGS, UNKNOWN_TRAINING, Interval
 from lapvqa.metrics.paired import Difference
 from lapvqa.params import BootstrapParams
 from lapvqa.report.comparison import NAMES
 
 _SURPRISING = 0.05
 _WIDEST_NAME = 22
+STATE_IT = 'lapvqa evaluate --compare --name NAME --trained-on "..."'
 
 
 def show(lines: Sequence[ComparisonLine], console: Console, common: BootstrapParams) -> None:
@@ -33,6 +34,11 @@ def show(lines: Sequence[ComparisonLine], console: Console, common: BootstrapPar
             bare.setdefault(why, {})[line.name] = None
     for why, tasks in bare.items():
         console.print(f"\nno interval: {why} ({', '.join(tasks)})", markup=False)
+    states = {score.doubt.state for line in lines for score in line.scores.values() if score.doubt}
+    for state in sorted(states):
+        console.print(f"\n{state}: {MEANINGS[state]}", markup=False)
+    if UNKNOWN_TRAINING in states:
+        console.print("  what to do: say what NAME was trained on: " + STATE_IT, markup=False)
     files = ", ".join(f"evaluations/{name}" for name in NAMES)
     console.print(f"\nwritten: {files}", soft_wrap=True)
 
@@ -51,7 +57,7 @@ def _show_line(line: ComparisonLine, width: int, console: Console) -> None:
             table.add_row(name, score.estimate.shown(), *_difference(name, score))
         console.print(table)
     _show_delong(line, console)
-    _show_contaminated(line, console)
+    _show_doubts(line, console)
     for reason, absent in _by_reason(line.absent).items():
         console.print(f"{', '.join(absent)}: not computed: {reason}", markup=False)
 
@@ -79,14 +85,15 @@ def _show_delong(line: ComparisonLine, console: Console) -> None:
         console.print(f"DeLong p below {_SURPRISING}, labels: {', '.join(found)}", markup=False)
 
 
-def _show_contaminated(line: ComparisonLine, console: Console) -> None:
+def _show_doubts(line: ComparisonLine, console: Console) -> None:
     """Name the systems whose training may know the test images, with the reasons."""
-    named: dict[str, list[str]] = {}
+    named: dict[tuple[str, str], list[str]] = {}
     for name, score in line.scores.items():
-        for why in score.contaminated:
-            named.setdefault(why, []).append(name)
-    for why, names in named.items():
-        console.print(f"contaminated: {', '.join(names)}: {why}", markup=False)
+        if doubt := score.doubt:
+            for why in doubt.why:
+                named.setdefault((doubt.state, why), []).append(name)
+    for (state, why), names in named.items():
+        console.print(f"{state}: {', '.join(names)}: {why}", markup=False)
 
 
 def _by_reason(absent: Mapping[str, str]) -> dict[str, list[str]]:

@@ -60,12 +60,17 @@ def disk_use(project: Project, params: Params) -> list[Use]:
     """Return what a run writes that is large; images, features, states of training, weights."""
     counts = {name: _images(project, name) or 0 for name in ("source", *_READ)}
     pretrain, work = params.pretrain, project.work_dir("pretrain")
+    stored = project.work_dir("features")
+    pixels = _taken(stored / "pixels")
     weights = _FLOAT * num_parameters(params)
     kept = pretrain.epochs // pretrain.save_every_epochs if pretrain.save_every_epochs else 0
     models = project.model_dir(pretrain.objective)
     return [
         Use("images", "ingest", counts["source"] * _STORED, _taken(project.images_dir)),
-        Use("features", "evaluate", _features(params, counts), _taken(project.work_dir("features")),
+        # Of CheXpert frontal views alone are read.
+        Use("decoded data sets", "evaluate", _STORED * sum(counts[name] for name in _READ), pixels,
+            share=0.8),
+        Use("features", "evaluate", _features(params, counts), _taken(stored) - pixels,
             "set token_grid to 8 in the recipes of evaluate", 0.5),  # not every image has a text
         # Weights, two moments, and the best weights so far; one more while the next is written.
         Use("states of the training", "pretrain",
@@ -123,7 +128,7 @@ def _features(params: Params, counts: Mapping[str, int]) -> float:
     # MS-CXR's images are the archive's own.
     read = {**counts, "ms_cxr": min(_MS_CXR, counts["source"])}
     whole = sum(read[name] * side**2 for name, _, side in stores)
-    means = read["chexpert"] + read["nih14"]
+    means = read["source"] + read["chexpert"] + read["nih14"]
     return _SYSTEMS * sizes.width * (_HALF * whole + _FLOAT * means)
 
 

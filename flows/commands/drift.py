@@ -46,8 +46,8 @@ def execute(project: Project, *, since: str | None, freeze: bool, as_json: bool)
             said = {"what": "reference", "studies": len(frozen.studies), "at": frozen.at,
                     "digest": frozen.digest}  # fmt: skip
             lines = [
-                f"reference frozen now: {terminal.counted(len(frozen.studies), 'study')}; the "
-                "ledger has an entry of it"
+                f"reference frozen now: {terminal.counted(len(frozen.studies), 'study')}, in the "
+                "place of any before; the ledger has an entry of it"
             ]
         else:
             report = _look(job, start)
@@ -126,10 +126,12 @@ def _moment(since: str | None) -> float | None:
 def _lines(report: Report) -> Iterator[str]:
     seen, known = report.window, report.reference
     months = f", of months {', '.join(map(str, known['months']))}" if known["months"] else ""
+    when = terminal.moment(known["at"])[: len("2026-11-29")]
     yield (
         f"{seen['studies']} studies arrived from {seen['from']} to {seen['to']}; the reference "
         f"{known['digest'][:12]} has {known['studies']} to compare with{months}"
     )
+    yield f"  the reference was frozen on {when}; `lapvqa drift --freeze` makes a new one"
     for remark in report.remarks:
         yield f"  {remark}"
     for one in report.compared:

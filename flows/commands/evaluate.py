@@ -27,13 +27,14 @@ def execute(
     only_compare: bool,
     encoders: list[Path],
     names: list[str],
+    trained_on: list[str],
     as_json: bool,
 ) -> int:
     """Compute what is asked for and print it; the exit code is that of the first task that failed.
 
     Raises ConfigError for options that do not fit together.
     """
-    _check(task, every, only_compare, encoders, names)
+    _check(task, every, only_compare, encoders, names, trained_on)
     tasks = [*EVALUATIONS] if every else [task] if task else []
     for one in tasks:
         find(one)  # an unknown one is named before anything is computed
@@ -41,20 +42,23 @@ def execute(
     said = terminal.progress_console() if as_json else terminal.console()
     code = 0
     if encoders:
-        code = _judge(_named(encoders, names), tasks, project, said)
+        code = _judge(_named(encoders, names), trained_on, tasks, project, said)
     else:
         for one in tasks:
             _run_stage(one, project, said)
     if task:
         folders = [project.evaluations_dir(name) for name in _named(encoders, names)]
         return code or _show_task(task, folders or [project.root / "results"], as_json)
+    if only_compare and trained_on:
+        _state(names, trained_on, project)
     _compare(project, as_json)
     return code
 
 
 def _check(
-    task: str | None, every: bool, only_compare: bool, encoders: list[Path], names: list[str]
-) -> None:
+    task: str | None, every: bool, only_compare: bool, encoders: list[Path], names: list[str],
+    trained_on: list[str],
+) -> None:  # fmt: skip
     if (task is not None) + every + only_compare != 1:
         raise ConfigError(
             "expected one of: a task, --all, --compare",
@@ -65,7 +69,14 @@ def _check(
             "--compare computes nothing, so it takes no --encoder",
             hint="lapvqa evaluate --all --encoder PATH computes, then compares",
         )
-    if names and len(names) != len(encoders):
+    if trained_on and len(trained_on) != (len(names) if only_compare else len(encoders)):
+        whose = "--name" if only_compare else "--encoder"
+        raise ConfigError(
+            f"expected --trained-on as often as {whose}, in the same order",
+            hint=f'{whose} X --trained-on "what X was trained on"; of the pipeline\'s own encoder '
+            "its card tells",
+        )
+    if names and not (only_compare and trained_on) and len(names) != len(encoders):
         raise ConfigError(
             f"expected a --name for each --encoder, found {len(names)} for {len(encoders)}",
             hint="give --name as often as --encoder, in the same order, or not at all",
@@ -88,13 +99,23 @@ def _named(paths: list[Path], names: list[str]) -> Encoders:
     return encoders
 
 
+def _state(names: list[str], trained_on: list[str], project: Project) -> None:
+    """Keep what was stated of the training of encoders that have been judged."""
+    from lapvqa.evaluation import external_encoders
+
+    for name, text in zip(names, trained_on, strict=True):
+        external_encoders.state(name, text, project)
+
+
 def _run_stage(task: str, project: Project, console: Console) -> None:
     from flows.commands.run import bring_stage_up_to_date
 
     bring_stage_up_to_date(project, f"evaluate@{task}", console)
 
 
-def _judge(encoders: Encoders, tasks: list[str], project: Project, console: Console) -> int:
+def _judge(
+    encoders: Encoders, trained_on: list[str], tasks: list[str], project: Project, console: Console
+) -> int:
     """Judge each encoder by each task, in this process; say what failed and go on."""
     from lapvqa import storage
     from lapvqa.evaluation import external_encoders
@@ -107,6 +128,8 @@ def _judge(encoders: Encoders, tasks: list[str], project: Project, console: Cons
     with storage.lock(project.run_lock, what="a run of this project"), interruptible():
         for name, path in encoders.items():
             external_encoders.claim(name, path, project)
+        if trained_on:
+            _state(list(encoders), trained_on, project)
         for name, path in encoders.items():
             for task in tasks:
                 try:

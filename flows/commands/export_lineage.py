@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.commands import own_files, terminal
-from lapvqa.errors import ConfigError
+from lapvqa.errors import ConfigError, no_such
 from lapvqa.lineage import ledger
 from lapvqa.lineage.ancestry import Ancestry
 from lapvqa.lineage.exports import as_openlineage, as_prov, as_ro_crate
@@ -19,10 +19,7 @@ FORMATS = {"openlineage": "events", "prov": "records", "ro-crate": "entities"}
 def execute(project: Project, *, target: str | None, form: str, out: Path | None) -> int:
     """Write the runs of ``target``, or all, to ``out``."""
     if form not in FORMATS:
-        raise ConfigError(
-            f"--format: expected one of {', '.join(FORMATS)}, found {form!r}",
-            hint="such as `lapvqa export-lineage --format prov --out lineage.json`",
-        )
+        raise no_such("format", form, FORMATS)
     if out is None:
         raise ConfigError("expected --out, found none", hint="name the file or folder to write")
     if form == "ro-crate":  # a crate is a folder: its writer looks at what is there

@@ -65,6 +65,10 @@ def execute(
 
 
 def _lines(preview: Preview, within: Path, *, text: bool, max_length: int) -> Iterator[str]:
+    from lapvqa.dicom import strangers
+    from lapvqa.ingest.archives import kinds
+    from lapvqa.ingest.archives.members import read_head
+
     if preview.layout:
         looked_at = terminal.counted(len(preview.files), "image file")
         studies = terminal.counted(preview.num_studies, "study")
@@ -76,7 +80,11 @@ def _lines(preview: Preview, within: Path, *, text: bool, max_length: int) -> It
     yield from _file_lines(preview.files, within)
     yield from preview.notes
     yield from _report_lines(preview, within, text=text, max_length=max_length)
-    if preview.others:
+    if preview.others and not preview.layout:
+        for path, kind in preview.others.items():
+            what = strangers.describe(read_head(within / path, kinds.HEAD_BYTES))
+            yield f"{within / path}: not read ({kind}); it is {what}"
+    elif preview.others:
         yield f"other files: {_counted(preview.others.values())}"
 
 

@@ -14,10 +14,12 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from flows.commands import terminal
-from lapvqa import storage
-from lapvqa.errors import ConfigError, MissingArtifactError
+from lapvqa import extras, storage
+from lapvqa.errors import ConfigError, MissingArtifactError, no_such
 from lapvqa.machine import Machine, load_machine
 from lapvqa.project import Project
 
@@ -41,9 +43,7 @@ def execute(project: Project, place: str, *, browser: bool) -> int:
         return _prefect(project, browser)
     if place == "plots":
         return _plots(project, browser)
-    raise ConfigError(
-        f"expected one of {', '.join(PLACES)}, found {place!r}", hint="see `lapvqa open --help`"
-    )
+    raise no_such("page", place, PLACES)
 
 
 def _mlflow(project: Project, machine: Machine, browser: bool) -> int:
@@ -62,15 +62,15 @@ def _mlflow(project: Project, machine: Machine, browser: bool) -> int:
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1",
         "--host", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip
-    _say_that_it_starts("MLflow")
     calm = {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
     server = subprocess.Popen(
         command, cwd=project.root, env={**os.environ, **calm},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
-        table = view.link(connect(project, machine))
-        _wait(f"http://127.0.0.1:{port}/health", server)
+        with _starting("MLflow"):
+            table = view.link(connect(project, machine))
+            _wait(f"http://127.0.0.1:{port}/health", server)
         _show(f"http://127.0.0.1:{port}{table}", browser)
         return _stay()
     finally:
@@ -98,15 +98,12 @@ def _plots(project: Project, browser: bool) -> int:
 
 def _plots_template() -> str:
     """Return DVC's page with vega inside, which DVC's own asks a CDN for."""
-    try:
-        import vl_convert
-    except ImportError as error:
-        raise ConfigError(
-            "expected the package vl-convert-python, which brings vega, found none",
-            hint="make setup-plots; or look at the figures in reports/index.html",
-        ) from error
+    vl_convert = extras.optional(
+        "vl_convert", needed_for="`lapvqa open plots`",
+        instead="look at the figures in reports/index.html",
+    )  # fmt: skip
     # A "</script" inside would end it.
-    vega = vl_convert.javascript_bundle().replace("</script", "<\\/script")  # type: ignore[call-arg]
+    vega = vl_convert.javascript_bundle().replace("</script", "<\\/script")
     return (
         '<!doctype html>\n<html><head><meta charset="utf-8"><title>DVC plots</title>{refresh_tag}'
         f"<script>{vega}</script></head>\n<body>{{plot_divs}}</body></html>\n"
@@ -116,12 +113,12 @@ def _plots_template() -> str:
 def _prefect(project: Project, browser: bool) -> int:
     from tasks.prefect_server import start_server_early
 
-    _say_that_it_starts("Prefect")
     server = start_server_early(project, services="pages")  # that of a run serves no pages
     try:
         if server.process is None:
             return _show(server.url.removesuffix("/api"), browser)
-        server.wait()
+        with _starting("Prefect"):
+            server.wait()
         _show(server.url.removesuffix("/api"), browser)
         return _stay()
     finally:
@@ -149,9 +146,20 @@ def _stay() -> int:
         return 0
 
 
-def _say_that_it_starts(server: str) -> None:
-    terminal.console().print(f"{server}'s server starts, which takes some seconds; Ctrl-C ends it")
+@contextmanager
+def _starting(server: str) -> Iterator[None]:
+    """Say that a server starts; and, if that is interrupted, that nothing had begun."""
+    from lapvqa.runtime import interruptible
+
+    console = terminal.console()
+    console.print(f"{server}'s server starts, which takes some seconds; Ctrl-C ends it")
     sys.stdout.flush()
+    try:
+        with interruptible():
+            yield
+    except KeyboardInterrupt:
+        console.print(f"{server}'s server had not come up yet; nothing is left of it")
+        raise
 
 
 def _wait(health: str, server: subprocess.Popen[bytes]) -> None:

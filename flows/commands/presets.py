@@ -6,14 +6,13 @@ them again. Times follow from an assumed speed, and say so.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from flows.commands import cost, edit_settings, terminal
 from flows.commands.edit_settings import Change
-from lapvqa.errors import ConfigError
+from lapvqa.errors import ConfigError, no_such
 from lapvqa.machine import load_machine
 from lapvqa.params import Params, read_yaml
 from lapvqa.project import Project
@@ -77,11 +76,7 @@ PRESETS = {
 def find(name: str) -> Preset:
     """Return a preset; ConfigError for a name that is none."""
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, [*PRESETS, AUTO], n=1)
-        raise ConfigError(
-            f"there is no preset {name!r}",
-            hint=f"did you mean {near[0]}?" if near else f"presets: {', '.join(PRESETS)}, {AUTO}",
-        )
+        raise no_such("preset", name, [*PRESETS, AUTO])
     return PRESETS[name]
 
 

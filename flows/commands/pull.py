@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta
 
 from flows.commands import intake
-from lapvqa.errors import EXIT_BAD_DATA, ConfigError
+from lapvqa.errors import EXIT_BAD_DATA, ConfigError, no_such
 from lapvqa.project import Project
 from lapvqa.recorder import counted
 
@@ -21,11 +21,9 @@ def execute(
     job = intake.open_job(project, "pull")
     servers = job.machine.intake.pull
     if source not in servers:
-        known = ", ".join(sorted(servers)) or "none"
-        raise ConfigError(
-            f"local.yaml names no server {source!r}; those it names: {known}",
-            hint="intake: {pull: {NAME: {url: https://pacs.example/dicom-web}}}",
-        )
+        error = no_such("server in local.yaml called", source, sorted(servers))
+        error.hint += "; one more: intake: {pull: {NAME: {url: https://pacs.example/dicom-web}}}"
+        raise error
     settings = servers[source]
     last = _day(until) if until else date.today()
     first = _day(since) if since else last - timedelta(days=days - 1)

@@ -6,27 +6,24 @@ Paths are shown as the archive names them, on this terminal only: they may hold 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.commands import terminal
 from lapvqa import storage
-from lapvqa.errors import ConfigError
+from lapvqa.errors import ConfigError, no_such
 from lapvqa.lineage import dvc_cache, ledger
 from lapvqa.project import Project
-from lapvqa.uptodate import hashes
+from lapvqa.uptodate import hashes, manifest
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Row = dict[str, str | None]
+KINDS = ("file", "report", "study")
 
 
 def show(project: Project, *, reason: str | None, kind: str | None, files: bool) -> int:
     """Print the rejects by reason with what to do, or each file."""
-    from rich.table import Table
-
     from lapvqa.ingest.rejects import load_waivers, mark
 
     rows = select(project, reason=reason, kind=kind)
@@ -34,6 +31,7 @@ def show(project: Project, *, reason: str | None, kind: str | None, files: bool)
     if not rows:
         console.print("nothing was rejected")
         _show_beside(project, console)
+        _show_older(project, console)
         return 0
     waived = load_waivers(project).marks
     if files:
@@ -41,25 +39,48 @@ def show(project: Project, *, reason: str | None, kind: str | None, files: bool)
             note = " (waived)" if (mark(row), row["reason"]) in waived else ""
             text = f"{row['kind']} {row['file']}: {row['reason']}{note}; {row['detail']}"
             console.print(text, markup=False, soft_wrap=True)
+        _show_older(project, console)
         return 0
-    table = Table()
-    for name in ("stage", "kind", "reason"):
-        table.add_column(name, no_wrap=True)
-    for name in ("how many", "waived"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("what to do")
-    groups = Counter((str(row["stage"]), str(row["kind"]), str(row["reason"])) for row in rows)
+    groups = Counter((str(row["reason"]), str(row["kind"]), str(row["stage"])) for row in rows)
     remedies = {str(row["reason"]): str(row["remedy"]) for row in rows}
     waivers = Counter(str(row["reason"]) for row in rows if (mark(row), row["reason"]) in waived)
-    for (stage, kind_, reason_), number in groups.most_common():
-        shown = str(waivers[reason_]) if waivers[reason_] else ""
-        table.add_row(stage, kind_, reason_, str(number), shown, remedies[reason_])
-    console.print(table)
+    columns = ("reason", "kind", "stage", "how many", "waived", "what to do")
+    cells = [
+        [reason_, *of, str(number), str(waivers[reason_] or ""), remedies[reason_]]
+        for (reason_, *of), number in groups.most_common()
+    ]
+    terminal.show_table(console, columns, cells)
     console.print(
         "each file: --files; read again: lapvqa rejects retry; accept: lapvqa rejects waive"
     )
     _show_beside(project, console)
+    _show_older(project, console)
     return 0
+
+
+def _show_older(project: Project, console: Console) -> None:
+    """Say that what tokens rejected is left out, where it is of other studies."""
+    if project.token_rejects.exists() and not tokens_is_of_present(project):
+        number = len(_token_rejects(project))
+        console.print(
+            f"not shown: {terminal.counted(number, 'reject')} of tokens, which has not read the "
+            "studies that are here now: they are of another archive, or of an earlier state of it",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def tokens_is_of_present(project: Project) -> bool:
+    """Tell whether tokens has read the studies that are here, as far as dvc.lock tells.
+
+    An ingest that failed, as of a new archive, has left none.
+    """
+    studies = project.studies.relative_to(project.root).as_posix()
+    lock = manifest.locked(project).get("tokens")
+    if lock is None or studies not in lock.deps:
+        return True
+    known = manifest.load(project)
+    hasher = hashes.Hasher(project, known.artefacts if known else {})
+    return hasher.md5(studies) == lock.deps[studies]
 
 
 def _show_beside(project: Project, console: Console) -> None:
@@ -153,19 +174,21 @@ def waive(project: Project, *, reason: str, path: str | None, note: str) -> int:
 def select(project: Project, *, reason: str | None, kind: str | None) -> list[Row]:
     """Return the rejects of ingest and tokens that are asked for; ConfigError if none can be."""
     from lapvqa.ingest.rejects import read_rejects
-    from lapvqa.schemas import REJECTS
 
     rows = read_rejects(project)
-    if project.token_rejects.exists():
-        rows += _table(project.token_rejects, REJECTS)
+    if project.token_rejects.exists() and tokens_is_of_present(project):
+        rows += _token_rejects(project)
     reasons = sorted({str(row["reason"]) for row in rows})
+    if kind is not None and kind not in KINDS:
+        raise no_such("kind", kind, KINDS)
     if reason is not None and reason not in reasons:
-        raise ConfigError(
-            f"nothing was rejected as {reason!r}", hint=f"reasons found: {', '.join(reasons)}"
-        )
+        raise no_such("reject of reason", reason, reasons)
     return [row for row in rows if reason in (None, row["reason"]) and kind in (None, row["kind"])]
 
 
-def _table(path: Path, schema: Any) -> Sequence[Row]:
-    rows: list[Row] = storage.read_table(path, schema, made_by="tokens").to_pylist()
+def _token_rejects(project: Project) -> list[Row]:
+    from lapvqa.schemas import REJECTS
+
+    table = storage.read_table(project.token_rejects, REJECTS, made_by="tokens")
+    rows: list[Row] = table.to_pylist()
     return rows

@@ -15,11 +15,11 @@ from flows.commands import terminal
 from lapvqa.params import load_params
 from lapvqa.project import Project
 from lapvqa.report import freshness
-from lapvqa.retraining import minutes, rounds, situation, wanted
+from lapvqa.retraining import lease, minutes, rounds, situation, wanted
 from lapvqa.retraining.decision import Decision, decide
 from lapvqa.retraining.situation import Situation
 from lapvqa.retraining.wanted import HAND, Cause
-from lapvqa.runtime import interruptible
+from lapvqa.runtime import importing, interruptible
 
 
 def execute(project: Project, *, due: bool, dry_run: bool, force: bool, way: str | None) -> int:
@@ -51,22 +51,18 @@ def execute(project: Project, *, due: bool, dry_run: bool, force: bool, way: str
 
 def run_flow(project: Project) -> None:
     """Run the flow of retraining in this process, recorded as every run is."""
-    from tasks.prefect_server import forget_address, start_server_early
+    from tasks.display import Display
+    from tasks.prefect_calls import History
+    from tasks.prefect_server import forget_address, retraining_tag, start_server_early
 
-    with interruptible():
+    with interruptible(), lease.hold(project.round_lease):
         server = start_server_early(project)
         try:
-            from prefect import tags
-
-            from flows.retraining import retraining
-            from tasks.prefect_history import crash_leftovers
-            from tasks.prefect_server import retraining_tag
-
-            server.wait()
-            tag = retraining_tag(project)
-            crash_leftovers(project, tag=tag)
-            with tags(tag):
-                retraining(str(project.root))
+            with importing():
+                from flows.retraining import retraining
+                from tasks.prefect_flow import run_flow
+            say = Display(terminal.console()).say
+            run_flow(retraining, project, server, History(), tag=retraining_tag(project), say=say)
         finally:
             forget_address(server)
 

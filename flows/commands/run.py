@@ -7,9 +7,7 @@ seconds overlap; the flow itself is in ``flows.pipeline``.
 
 from __future__ import annotations
 
-import difflib
 import errno
-import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,7 +17,7 @@ from typing import TYPE_CHECKING
 import lapvqa
 from flows.commands import terminal
 from lapvqa import storage
-from lapvqa.errors import ConfigError, SourceError, StorageFullError
+from lapvqa.errors import ConfigError, SourceError, StorageFullError, no_such
 from lapvqa.project import DEMO_MARK, DRAWN_MARK, Project
 from lapvqa.runtime import importing, interruptible
 from lapvqa.uptodate import stagefile, staleness
@@ -142,61 +140,16 @@ def _run_flow(session: Session, server: Server, stage: str | None) -> None:
     if session.work is not None:
         session.work.under_way.wait()
     with importing():
-        from prefect import tags
-
         from flows.pipeline import make_stage_flow, pipeline
-        from tasks.prefect_calls import through
+        from tasks.prefect_flow import run_flow
         from tasks.prefect_server import project_tag
 
         session.records.open()
     flow = pipeline if stage is None else make_stage_flow(stage)
-    root = str(session.project.root)
-    logging.raiseExceptions = False  # log lines that Prefect does not take must not fill the screen
-    if not _prefect_is_ready(session, server):
-        flow.fn(root)
-        return
-    try:
-        with tags(project_tag(session.project)):
-            through(lambda: flow(root), lambda: flow.fn(root), session.lose_prefect)
-    finally:
-        if session.flow_run:
-            _close_history(session, server)
-
-
-def _prefect_is_ready(session: Session, server: Server) -> bool:
-    """Wait for the Prefect server and clear up in it; False, and said so, if that is impossible."""
-    from tasks.prefect_history import crash_leftovers
-    from tasks.prefect_server import ServerUnavailableError
-
-    try:
-        server.wait()
-        session.display.say(f"{server.describe()}; {session.records.describe()}")
-        crash_leftovers(session.project)
-    except ServerUnavailableError as error:
-        session.display.say(f"Prefect will know nothing of this run: {error}")
-        return False
-    except Exception as error:  # noqa: BLE001 - records must never stop the science
-        session.lose_prefect(str(error) or type(error).__name__)
-    return True
-
-
-def _close_history(session: Session, server: Server) -> None:
-    """See that Prefect knows how everything ended; if not now, the next run tells it."""
-    from tasks.prefect_history import Missed, tell_missed
-    from tasks.prefect_server import settle
-
-    complete = settle(server, session.flow_run, task_runs=len(session.task_states))
-    if complete and not session.prefect_lost and not server.restarts:
-        return
-    Missed(session.flow_run, session.ended, session.task_states).keep(session.project)
-    try:
-        if tell_missed(session.project):
-            return
-        why = "the records of some tasks are lost"
-    except Exception as error:  # noqa: BLE001 - records must never stop the science
-        why = session.prefect_lost or str(error) or type(error).__name__
-        why = f"{why.partition(chr(10))[0]}; the next run tells it how this one ended"
-    session.display.say(f"Prefect's history of this run is incomplete: {why}")
+    run_flow(
+        flow, session.project, server, session.history, tag=project_tag(session.project),
+        say=session.display.say, about=session.records.describe(),
+    )  # fmt: skip
 
 
 def _result(session: Session, stage: str | None) -> RunResult:
@@ -249,11 +202,7 @@ def _require_stage(stage: str, known: Iterable[str]) -> None:
     """Raise ConfigError for an unknown stage, before anything is started."""
     names = list(known)
     if stage not in names:
-        near = difflib.get_close_matches(stage, names, n=1)
-        raise ConfigError(
-            f"there is no stage {stage!r}",
-            hint=f"did you mean {near[0]}?" if near else f"stages: {', '.join(names)}",
-        )
+        raise no_such("stage", stage, names)
 
 
 def _edit_settings(

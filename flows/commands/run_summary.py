@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,7 +98,7 @@ def show_results(project: Project, console: Console, tasks: Collection[str] | No
     for result in results:
         if not result.computed:
             console.print(f"{result.task}: not computed: {result.reason}", markup=False)
-        show_contamination(result, console)
+    show_doubts(results, console)
 
 
 def _with_verdict(difference: str, verdict: str) -> str:
@@ -107,10 +107,16 @@ def _with_verdict(difference: str, verdict: str) -> str:
     return "\n".join([f"{first} {verdict}", *below])
 
 
-def show_contamination(result: TaskResult, console: Console) -> None:
-    """Say why a result's test images may be known to training, if they may."""
-    for why in result.contaminated.why if result.contaminated else ():
-        console.print(f"{result.task}: contaminated: {why}", markup=False, soft_wrap=True)
+def show_doubts(results: Iterable[TaskResult], console: Console) -> None:
+    """Say why test images may be known to training, where they may, and what follows."""
+    from lapvqa.evaluation.results import MEANINGS
+
+    tasks: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        if doubt := result.doubt:
+            tasks.setdefault((doubt.state, "; ".join(doubt.why)), []).append(result.task)
+    for (state, why), names in tasks.items():
+        console.print(f"{', '.join(names)}: {state}: {why}; {MEANINGS[state]}", markup=False)
 
 
 def show_places(project: Project, console: Console) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.commands import terminal
-from flows.commands.run_summary import show_contamination
+from flows.commands.run_summary import show_doubts
 from lapvqa.errors import ConfigError, MissingArtifactError, SchemaError
 from lapvqa.evaluation.results import NO_INTERVAL, TaskResult, parse
 from lapvqa.params import load_params
@@ -65,7 +65,7 @@ def show(result: TaskResult, console: Console) -> None:
         f"patients; value and {result.protocol['interval_confidence']:.0%} interval",
         markup=False,
     )
-    show_contamination(result, console)
+    show_doubts([result], console)
     columns = {
         name: {metric: interval.shown() for metric, interval in metrics.items()}
         for name, metrics in {**result.systems, **result.differences}.items()

@@ -35,7 +35,7 @@ def execute(project: Project) -> int:
     _show_retraining(project, console)
     _show_rejects(project, console)
     _show_coverage(project, console)
-    _show_contamination(project, console)
+    _show_doubts(project, console)
     _show_disk(project, console)
     return 0
 
@@ -87,32 +87,26 @@ def describe(progress: Progress) -> str:
 
 
 def _show_stages(project: Project, at_work: dict[str, Progress], console: Console) -> None:
-    from rich.table import Table
-
-    # A line per stage, whatever the width: what does not fit is cut, and `lapvqa plan` has it all.
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
-    for name in ("stage", "last run", "took"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("state", no_wrap=True, overflow="ellipsis", ratio=1)
-    if console.width >= _WIDE:
-        table.add_column("counts", no_wrap=True, overflow="ellipsis", ratio=1)
+    rows = []
     for state in staleness.check(project):
         facts = _read(project.run_file(state.name))
-        cells = [
+        rows.append([
             state.name,
             terminal.moment(facts["started"])[: -len(":00")] if facts else "",
             terminal.span(facts["seconds"]) if facts else "",
             "running" if state.name in at_work else _state(project, state, facts),
-            _counts(facts.get("counts", {})),
-        ]
-        table.add_row(*cells[: len(table.columns)])
-    console.print(table)
+        ])  # fmt: skip
+        if console.width >= _WIDE:
+            rows[-1][-1] += _counts(facts.get("counts", {}))
+    terminal.show_table(console, ("stage", "last run", "took", "state"), rows)
+    if console.width < _WIDE:
+        console.print(f"with counts: lapvqa status | cat (or {_WIDE} columns)", style="dim")
 
 
 def _state(project: Project, state: StageState, facts: dict[str, Any]) -> str:
     failure = _read(project.failure(state.name))
     if failure:
-        return f"[red]failed[/]: {failure.get('message', '')}".split("\n")[0]
+        return f"failed: {failure.get('message', '')}".split("\n")[0]
     if not state.stale:
         absent = facts.get("counts", {}).get("reason")
         return f"not computed: {absent}" if absent else "up to date"
@@ -121,9 +115,9 @@ def _state(project: Project, state: StageState, facts: dict[str, Any]) -> str:
 
 
 def _counts(counts: dict[str, Any]) -> str:
-    shown = [f"{name} {value}" for name, value in counts.items()]
+    shown = [f"{name} {value}" for name, value in counts.items() if name != "reason"]
     more = [f"and {len(shown) - _COUNTS_SHOWN} more"] if len(shown) > _COUNTS_SHOWN else []
-    return ", ".join(shown[:_COUNTS_SHOWN] + more)
+    return "".join(f", {one}" for one in shown[:_COUNTS_SHOWN] + more)
 
 
 def _show_erasures(project: Project, console: Console) -> None:
@@ -168,9 +162,13 @@ def _show_retraining(project: Project, console: Console) -> None:
 
 
 def _show_rejects(project: Project, console: Console) -> None:
+    from flows.commands.rejects import tokens_is_of_present
     from flows.commands.run_summary import rejects
 
-    for path in (project.rejects, project.token_rejects):
+    paths = [project.rejects]
+    if tokens_is_of_present(project):
+        paths.append(project.token_rejects)
+    for path in paths:
         if path.exists() and (counts := rejects(path)):
             parts = (f"{kind} {reason} {number}" for (kind, reason), number in counts.most_common())
             name = path.relative_to(project.root)
@@ -199,12 +197,12 @@ def _show_coverage(project: Project, console: Console) -> None:
         console.print(hint, markup=False, soft_wrap=True)
 
 
-def _show_contamination(project: Project, console: Console) -> None:
-    from flows.commands.run_summary import show_contamination
+def _show_doubts(project: Project, console: Console) -> None:
+    from flows.commands.run_summary import show_doubts
     from lapvqa.evaluation.results import METRICS, read_result
 
-    for file in sorted(project.result_dir("x").parent.glob(f"*/{METRICS}")):
-        show_contamination(read_result(file.parent, file.parent.name), console)
+    files = sorted(project.result_dir("x").parent.glob(f"*/{METRICS}"))
+    show_doubts([read_result(file.parent, file.parent.name) for file in files], console)
 
 
 def _show_disk(project: Project, console: Console) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+import textwrap
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from lapvqa.errors import LapvqaError
@@ -18,17 +23,93 @@ __all__ = [
 ]  # fmt: skip
 
 _WIDTH_OF_A_FILE = 160
+_GAP = 2
+_LEAST_PROSE = 20
+"""Columns below which a text beside others cannot be read."""
+_WHOLE = re.compile(r"`[^`]{1,60}`|\d (?:[kMGT]?B|m?s|min|h)\b|\[[^]\s]+, [^]\s]+\]")
+"""What is not broken at its blanks: a command, a number and its unit, an interval."""
+_NUMBER = re.compile(r"[-+]?[0-9][0-9.,]*(?:e[-+]?[0-9]+)?|")
+
+
+class _OfAPerson(Console):
+    """A terminal: a line too long for it is broken between words, and goes on indented below.
+
+    Numbers with their unit, intervals, and commands in backticks stay whole.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as Console does, a single plain text line by line."""
+        text = objects[0] if len(objects) == 1 else None
+        is_plain = isinstance(text, str) and not (options.get("markup", True) and "[" in text)
+        if not is_plain or "end" in options:
+            super().print(*objects, **options)
+            return
+        for line in str(text).split("\n"):
+            for piece in broken(line, self.width):
+                super().print(piece, **{**options, "markup": False, "soft_wrap": True})
+
+
+def broken(line: str, width: int) -> list[str]:
+    """Return a line as lines of at most ``width`` characters; a longer word stays whole."""
+    if len(line) <= width:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()) + _GAP)
+    glued = _WHOLE.sub(lambda found: found[0].replace(" ", "\0"), line)
+    pieces = textwrap.wrap(
+        glued, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return [piece.replace("\0", " ") for piece in pieces]
 
 
 def console() -> Console:
     """Return the console for results; a pipe or a log file gets wide lines, not 80 columns."""
-    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(highlight=False, width=None if narrow else _WIDTH_OF_A_FILE)
+    if is_terminal() or "COLUMNS" in os.environ:
+        return _OfAPerson(highlight=False)
+    return Console(highlight=False, width=_WIDTH_OF_A_FILE)
 
 
 def progress_console() -> Console:
     """Return the console for progress beside JSON: stderr."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def is_terminal() -> bool:
+    """Tell whether results are read on a terminal, not piped or kept."""
+    return sys.stdout.isatty()
+
+
+def show_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows below the names of their columns; no number is broken and no text is cut.
+
+    The last column is broken between words if it has to be. Where the others leave it no room for
+    that, each row is told in lines of its own.
+    """
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    words = [len(word) for row in rows for word in row[-1].split()]
+    room = console.width - sum(widths[:-1]) - _GAP * len(widths)
+    if room < min(widths[-1], max(_LEAST_PROSE, *words, 0)):
+        for row in rows:
+            _show_row(console, columns, row)
+        return
+    table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="dim", pad_edge=False)
+    for place, name in enumerate(columns):
+        is_last = place == len(columns) - 1
+        table.add_column(name, no_wrap=not is_last, overflow="fold")
+        if all(_NUMBER.fullmatch(row[place]) for row in rows):
+            table.columns[-1].justify = "right"
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def _show_row(console: Console, columns: Sequence[str], row: Sequence[str]) -> None:
+    first, *rest = row
+    named = [f"{name} {text}".strip() for name, text in zip(columns[1:], rest, strict=True) if text]
+    *short, last = named or [""]
+    console.print(Text(first, style="bold"), soft_wrap=True)
+    for line in (", ".join(short), last):
+        if line:
+            console.print(f"  {line}", markup=False, soft_wrap=True)
 
 
 def show_error(error: LapvqaError) -> None:

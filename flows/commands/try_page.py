@@ -20,7 +20,6 @@ def execute(project: Project, *, port: int, browser: bool) -> int:
 
     from flows.try_page.app import make_app
     from flows.try_page.looking import Looker
-    from lapvqa.networks.device import make_deterministic
 
     console = terminal.console()
     params = load_params(project.params)
@@ -28,7 +27,6 @@ def execute(project: Project, *, port: int, browser: bool) -> int:
     console.print("opening the model; features of the archive's films are computed once")
     with closing(Recorder(project.record("try"), stage="try", quiet=True)) as recorder:
         job = open_job(project, recorder)
-        make_deterministic(threads=job.computing.cpu_threads)
         looker = Looker(params, job)
         for what, why in looker.absent.items():
             console.print(f"not here: {what}; {why}", markup=False, soft_wrap=True)

@@ -17,27 +17,25 @@ from typing import TYPE_CHECKING, Any
 from flows.commands import chosen_model, own_files, terminal
 from lapvqa.errors import EXIT_BAD_DATA, SourceError
 from lapvqa.machine import Machine, load_machine
-from lapvqa.params import Params, load_params
+from lapvqa.params import ComputingParams, Params, load_params
 from lapvqa.project import Project
 from lapvqa.runtime import interruptible
 
 if TYPE_CHECKING:
     from lapvqa.dicom.reasons import Reason
-    from lapvqa.inference.films import Film
+    from lapvqa.inference.films import Film, Source
 
 
 def embed(project: Project | None, films: list[Path], *, model: str | None, out: Path) -> int:
     """Write a table of features; EXIT_BAD_DATA if no film could be used."""
     from lapvqa.inference import table
     from lapvqa.inference.encoder import Encoder
-    from lapvqa.inference.films import find
     from tasks.display import counting
 
     own_files.require(out, "--out", "a table of an earlier time", own_files.holds(table.MARK))
-    _require_there(films)
+    sources = _found(films)
     path, settings = chosen_model.find_finished(model, project), _settings(project)
     encoder = Encoder.load(path, **settings.reading)
-    sources = [source for _, source in find(films)]
     account = _Account()
     with counting(terminal.progress_console(), "embed", "films") as told, interruptible():
 
@@ -63,7 +61,7 @@ def caption(project: Project | None, films: list[Path], *, model: str | None, as
     """Print the report of each film; EXIT_BAD_DATA if no film could be used."""
     from lapvqa.inference.words import MAX_NEW_TOKENS, Captioner
 
-    _require_there(films)
+    sources = _found(films)
     path, settings = chosen_model.find_finished(model, project), _settings(project)
     params = settings.params
     captioner = Captioner.load(
@@ -71,7 +69,7 @@ def caption(project: Project | None, films: list[Path], *, model: str | None, as
         max_new_tokens=params.evaluate.rrg.max_new_tokens if params else MAX_NEW_TOKENS,
     )  # fmt: skip
     with interruptible():
-        return _print(captioner.stream(films), "report", as_json)
+        return _print(captioner.stream(sources), "report", as_json)
 
 
 def ask(project: Project, films: list[Path], question: str, *, as_json: bool) -> int:
@@ -80,22 +78,29 @@ def ask(project: Project, films: list[Path], question: str, *, as_json: bool) ->
     from lapvqa.inference.encoder import Encoder
     from lapvqa.inference.words import Answerer
 
-    _require_there(films)
+    sources = _found(films)
     path = chosen_model.find_finished(None, project)
     encoder = Encoder.load(path, **_settings(project).reading)
     answerer = Answerer.load(encoder, project.result_dir(task_table.shown_as("answers")[0]))
     with interruptible():
-        return _print(answerer.stream(films, question), "answer", as_json)
+        return _print(answerer.stream(sources, question), "answer", as_json)
 
 
-def _require_there(films: list[Path]) -> None:
-    """Raise SourceError for a path at which nothing is: a film may lie within a packed file."""
+def _found(films: list[Path]) -> list[Source]:
+    """Return the films, folders looked through, before a model is opened.
+
+    Raises SourceError for a path at which nothing is (a film may lie within a packed file), and for
+    a folder without any film.
+    """
+    from lapvqa.inference.films import find
+
     for path in films:
         if not (path.exists() or any(folder.is_file() for folder in path.parents)):
             found, hint = "nothing", "check the path"
             if path.is_symlink():
                 found, hint = "a link to nothing", "mend the link"
             raise SourceError(f"expected a film or a folder at {path}, found {found}", hint=hint)
+    return [source for _, source in find(films)]
 
 
 @dataclass(frozen=True)
@@ -108,13 +113,14 @@ class _Settings:
 
 def _settings(project: Project | None) -> _Settings:
     """Read them, and compute from here on as the evaluations do: the same bits on one machine."""
-    from lapvqa.networks.device import make_deterministic
+    from lapvqa.networks.device import open_computer
 
     machine, params = Machine(), None
     if project is not None:
         machine, params = load_machine(project), load_params(project.params)
-    make_deterministic(threads=params.computing.cpu_threads if params else 1)
-    return _Settings(params, {"machine": machine, **({"params": params.ingest} if params else {})})
+    computer = open_computer(machine, params.computing if params else ComputingParams())
+    reading = {"machine": machine, "computer": computer}
+    return _Settings(params, {**reading, **({"params": params.ingest} if params else {})})
 
 
 class _Account:

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from flows.try_page.looking import Looker
 from lapvqa.errors import LapvqaError
 from lapvqa.ingest.one_file import MAX_FILE_BYTES
+from lapvqa.pages.templates import templates
 
 _HOSTS = ["127.0.0.1", "localhost"]
 """As a browser here calls this server; another name is somebody's page that has itself looked up
@@ -28,8 +29,8 @@ _POLICY = (
 
 def make_app(looker: Looker) -> Starlette:
     """Return the application of one model."""
-    page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    page = page.replace("{{about}}", looker.encoder.about).replace("{{probe}}", looker.probe)
+    template = templates(Path(__file__).parent).get_template("page.html")
+    page = template.render(about=looker.encoder.about, probe=looker.probe)
 
     async def show(request: Request) -> Response:
         headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-store"}

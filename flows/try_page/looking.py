@@ -23,6 +23,7 @@ from lapvqa.inference.encoder import Encoder
 from lapvqa.inference.findings import Findings
 from lapvqa.inference.words import Answerer, Captioner
 from lapvqa.job import Job
+from lapvqa.networks.device import open_computer
 from lapvqa.params import Params
 from lapvqa.pretrain.files import writes_reports
 from lapvqa.probe import head_file
@@ -44,7 +45,11 @@ class Looker:
         self._params, self._job = params, job
         self._patients: Patients | None = None
         self.absent: dict[str, str] = {}
-        self.encoder = Encoder.load(folder, machine=job.machine, params=params.ingest)
+        self._opening: dict[str, Any] = {
+            "machine": job.machine, "params": params.ingest,
+            "computer": open_computer(job.machine, job.computing),
+        }  # fmt: skip
+        self.encoder = Encoder.load(folder, **self._opening)
         self.captioner = self._try("report", self._captioner)
         self.probe = ""
         """What the findings are by."""
@@ -94,7 +99,7 @@ class Looker:
             self.absent["report"] = f"{params.pretrain.objective} trains no decoder"
             return None
         return Captioner.load(
-            self._job.model, machine=self._job.machine, params=params.ingest,
+            self._job.model, **self._opening,
             max_new_tokens=params.evaluate.rrg.max_new_tokens,
         )  # fmt: skip
 

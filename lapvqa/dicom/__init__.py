@@ -1,6 +1,7 @@
 """One file's bytes to one stored grey image: header and pixels from a single read.
 
 Files, in the order in which data meets them:
+    strangers.py    what a file is that is none of those that are read, for the words of an error
     reasons.py      codes of all rejects, with remedies; whatever a decoder raises becomes one
     header.py       the allow-list of attributes: nothing else is read
     objects.py      which kind of object: radiograph, other image, companion, raw

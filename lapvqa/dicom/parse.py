@@ -22,6 +22,7 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.valuerep import STANDARD_VR
 
+from lapvqa.dicom import strangers
 from lapvqa.dicom.fallbacks import drop_unusable
 from lapvqa.dicom.header import (
     MONOCHROME,
@@ -169,8 +170,8 @@ def _begin(data: bytes) -> _Begin:
     start = _PREAMBLE + 4 if data[_PREAMBLE : _PREAMBLE + 4] == b"DICM" else 0
     if not start:
         if not _is_bare(data):
-            found = "none" if data else "an empty file"
-            raise DicomError(Reason.NOT_DICOM, f"expected DICM at byte 128, found {found}")
+            expected = "expected a DICOM file (DICM at byte 128)"
+            raise DicomError(Reason.NOT_DICOM, f"{expected}, found {strangers.describe(data)}")
         notes.append(NO_PREAMBLE)
     syntax, sop_class = "", ""
     if data[start : start + 2] == _META:

@@ -1,6 +1,7 @@
 """Read one PNG or JPEG file as one stored image, for archives that publish pictures.
 
-``read_film`` reads whatever a film comes as, these or DICOM, told apart by the first bytes.
+``read_film`` reads whatever a film comes as, these or DICOM, told apart by the first bytes; where
+these tell nothing, the name says what was expected.
 
 A picture holds no identifiers and does not say how to show it. It is shown as a DICOM file that
 does not say so either: 8 bits are greys as its maker chose them ("rendered"), 16 bits are windowed
@@ -24,23 +25,30 @@ import numpy as np
 from PIL import Image
 from pydicom import Dataset
 
+from lapvqa.dicom import strangers
 from lapvqa.dicom.header import Header
 from lapvqa.dicom.parse import require_size
 from lapvqa.dicom.pixels import Cells, Coding, luma
 from lapvqa.dicom.reasons import Reason, as_reason, quiet
 from lapvqa.dicom.render import DicomImage, read_image, show
+from lapvqa.dicom.strangers import JPEG, PNG
 from lapvqa.errors import DicomError
 
-_PNG = b"\x89PNG\r\n\x1a\n"
+_SUFFIXES = (".png", ".jpg", ".jpeg")
 _PNG_GREY = 0
-_JPEG = b"\xff\xd8\xff"
 _JPEG_SCAN = b"\xff\xda"
 _JPEG_END = b"\xff\xd9"
 
 
-def read_film(data: bytes) -> DicomImage:
-    """Read one file's bytes, DICOM or PNG or JPEG; raises DicomError with its reason."""
-    return read_picture(data) if data.startswith((_PNG, _JPEG)) else read_image(data)
+def read_film(data: bytes, name: str = "") -> DicomImage:
+    """Read one file's bytes, DICOM or PNG or JPEG; raises DicomError with its reason.
+
+    ``name``: of the file, empty if it has none; it never goes before what the bytes are.
+    """
+    is_picture = data.startswith((PNG, JPEG))
+    if not is_picture and name.lower().endswith(_SUFFIXES):
+        is_picture = strangers.describe(data) != strangers.DICOM
+    return read_picture(data) if is_picture else read_image(data)
 
 
 def read_greys(cells: Cells) -> DicomImage:
@@ -53,15 +61,17 @@ def read_greys(cells: Cells) -> DicomImage:
 def read_picture(data: bytes) -> DicomImage:
     """Read one PNG or JPEG file's bytes; raises DicomError with its reason."""
     with quiet(), as_reason(Reason.DECODE_FAILED, "a decodable picture"):
-        if data.startswith(_PNG):
+        if data.startswith(PNG):
             _check_png(data)
             kind, cells = "image/png", _png_cells(data)
-        elif data.startswith(_JPEG):
+        elif data.startswith(JPEG):
             kind, cells = "image/jpeg", _jpeg_cells(data)
-        elif _PNG.startswith(data[: len(_PNG)]) or _JPEG.startswith(data[: len(_JPEG)]):
-            raise DicomError(Reason.TRUNCATED, f"expected a picture, found {len(data)} bytes")
+        elif PNG.startswith(data) or JPEG.startswith(data):
+            found = f"{len(data)} bytes" if data else strangers.describe(data)
+            raise DicomError(Reason.TRUNCATED, f"expected a PNG or JPEG, found {found}")
         else:
-            raise DicomError(Reason.DECODE_FAILED, "expected a PNG or JPEG, found another file")
+            found = strangers.describe(data)
+            raise DicomError(Reason.DECODE_FAILED, f"expected a PNG or JPEG, found {found}")
     return _shown(cells, kind)
 
 
@@ -78,7 +88,9 @@ def _check_png(data: bytes) -> None:
     """Raise DicomError if the file is damaged or not usable."""
     kinds = list(_chunks(data))
     if kinds[0] != b"IHDR":
-        raise DicomError(Reason.DECODE_FAILED, "a PNG that does not begin with its header")
+        raise DicomError(
+            Reason.DECODE_FAILED, "expected a PNG's header (IHDR) first, found another chunk"
+        )
     cols, rows, bits, colour = struct.unpack_from(">IIBB", data, 16)
     require_size(rows, cols)
     if b"acTL" in kinds:
@@ -91,7 +103,7 @@ def _check_png(data: bytes) -> None:
 
 def _chunks(data: bytes) -> Iterator[bytes]:
     """Yield the kind of each chunk; raises DicomError if one is cut or damaged."""
-    place, kind = len(_PNG), b""
+    place, kind = len(PNG), b""
     while kind != b"IEND":
         head = data[place : place + 8]
         end = place + 12 + (struct.unpack(">I", head[:4])[0] if len(head) == 8 else 0)
@@ -99,7 +111,11 @@ def _chunks(data: bytes) -> Iterator[bytes]:
             raise DicomError(Reason.TRUNCATED, "expected a whole PNG, found its end within a chunk")
         (checksum,) = struct.unpack(">I", data[end - 4 : end])
         if zlib.crc32(memoryview(data)[place + 4 : end - 4]) != checksum:
-            raise DicomError(Reason.DECODE_FAILED, "a chunk's checksum is not that of its bytes")
+            what = f" {head[4:].decode()}" if head[4:].isalpha() else ""
+            raise DicomError(
+                Reason.DECODE_FAILED,
+                f"the PNG's chunk{what} is damaged: its checksum is not that of its bytes",
+            )
         place, kind = end, head[4:]
         yield kind
 
@@ -107,7 +123,9 @@ def _chunks(data: bytes) -> Iterator[bytes]:
 def _png_cells(data: bytes) -> Cells:
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None:
-        raise DicomError(Reason.DECODE_FAILED, "the PNG's rows are not those of its header")
+        raise DicomError(
+            Reason.DECODE_FAILED, "the PNG cannot be decoded: its rows are not those of its header"
+        )
     return luma(decoded[..., 2::-1]) if decoded.ndim == 3 else decoded
 
 

@@ -120,7 +120,7 @@ _REMEDIES = {
     Reason.UNSUPPORTED_BITS: "export the image with 8 or 16 bits allocated per pixel",
     Reason.UNSUPPORTED_SYNTAX: "convert it to Explicit VR Little Endian, e.g. with `gdcmconv -w`",
     Reason.DECODER_MISSING: "install the project's locked packages; `lapvqa doctor` lists decoders",
-    Reason.DECODE_FAILED: "fetch the file again; its compressed data is damaged",
+    Reason.DECODE_FAILED: "fetch the file again; it is damaged, or not what its name says",
     Reason.DECODER_CRASHED: "fetch the file again; if that does not help, convert it with gdcmconv",
     Reason.TIMED_OUT: "fetch the file again, or raise ingest.limits.seconds; then "
     "`lapvqa rejects retry`",

@@ -138,8 +138,9 @@ def _frozen_now(frozen: Reference, tables: Tables) -> str:
     images = sum(key in frozen.studies for key in tables.images["study_key"].to_pylist())
     return (
         f"reference frozen now: {counted(images, 'image')} of {counted(patients, 'patient')} in "
-        f"{counted(len(frozen.studies), 'study')}; the ledger has an entry of it, and what comes "
-        "is compared with it"
+        f"{counted(len(frozen.studies), 'study')}, because there was none; the ledger has an entry "
+        "of it, and what comes from now on is compared with it, until `lapvqa drift --freeze` "
+        "takes all that is here then"
     )
 
 

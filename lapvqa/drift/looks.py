@@ -17,7 +17,7 @@ LOOK, NO_LOOK = "look", "no look"
 def last_look(entries: Iterable[Entry]) -> datetime | None:
     """Return when somebody last looked, or was asked to and could not; None: never."""
     times = [said["at"] for said in _said(entries, LOOK, NO_LOOK)]
-    return datetime.fromtimestamp(max(times), UTC) if times else None
+    return datetime.fromtimestamp(times[-1], UTC) if times else None
 
 
 def last_spent(entries: Iterable[Entry], since: float) -> float:

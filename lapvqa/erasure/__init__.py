@@ -10,7 +10,7 @@ Files, in the order in which data meets them:
     impact.py      models, metrics, what retraining costs, rows rewritten
     journal.py     an open erasure, so that one that was cut off goes on
     erase.py       the steps from the look to the receipt
-    receipt.py     the receipt: JSON and a page
+    receipt.py     the receipt: JSON and a page, with receipt.html
 
 Contracts
     The raw archive is never changed. What is found is found by content, in every store, whoever

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lapvqa import storage
 from lapvqa.errors import ConfigError, LapvqaError
 from lapvqa.lineage import merkle, signing
+from lapvqa.pages.templates import templates
 from lapvqa.project import Project
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
-       color: #1b1b1b; background: #fff }
-table { border-collapse: collapse; margin: .5rem 0 1.5rem; width: 100% }
-th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid #ddd;
-         overflow-wrap: anywhere }
-h2 { margin-top: 2rem }
-.state { font-weight: bold }
-"""
 _FACTS = ("request", "patient", "number", "begun", "written", "state")
 
 
@@ -111,66 +102,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def render(receipt: Mapping[str, Any]) -> str:
     """Return the page."""
-    scope, absence = receipt["scope"], receipt["absence"]
-    parts = [
-        f"<h1>Erasure {escape(receipt['patient'])}</h1>",
-        _table([(name, receipt[name]) for name in _FACTS if name in receipt]),
-        "<h2>Scope</h2>",
-        _table(list(scope.items())),
-        "<h2>Stores searched</h2>",
-        _rows(receipt["stores"]),
-        "<h2>Data before and after (DVC's md5)</h2>",
-        _rows(receipt["outputs"]),
-        "<h2>Rewritten</h2>",
-        _rows([{"shards of": kind, **own} for kind, own in receipt["over_deletion"].items()]),
-        "<h2>Models and metrics affected</h2>",
-        _rows(receipt["models"]) + _rows(receipt["metrics"]) + _table(
-            list(receipt["decision"].items())
-        ),
-        "<h2>What retraining costs</h2>",
-        _rows(receipt["ways"]),
-        "<h2>Absence, and the limits of its proof</h2>",
-        _table([("left", absence["left"] or "nothing"),
-                ("listed by the archive", absence["named_by_the_archive"])]),
-        "<ul>" + "".join(f"<li>{escape(limit)}</li>" for limit in absence["limits"]) + "</ul>",
-        "<h2>Archive, tombstone, recipients</h2>",
-        _table([(name, receipt[name]) for name in ("archive", "tombstone", "recipients")]),
-        "<h2>Not in the training set</h2>",
-        _table([(name, receipt["training_set"][name]) for name in
-                ("patients", "root", "absent", "remark")]),
-        "<p>Signed: the .dsse.json beside the .json of this page; checked by "
-        "<code>lapvqa erase --check</code>.</p>",
-    ]  # fmt: skip
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width"><title>Erasure {escape(receipt["patient"])}</title>'
-        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
-    )
-
-
-def _table(rows: Sequence[tuple[str, Any]]) -> str:
-    cells = (f"<tr><th>{escape(_words(n))}</th><td>{_cell(v)}</td></tr>" for n, v in rows)
-    return f"<table>{''.join(cells)}</table>"
-
-
-def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
-    if not rows:
-        return "<p>none</p>"
-    head = "".join(f"<th>{escape(_words(name))}</th>" for name in rows[0])
-    body = (
-        "<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row.values()) + "</tr>"
-        for row in rows
-    )
-    return f"<table><tr>{head}</tr>{''.join(body)}</table>"
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "<br>".join(f"{escape(_words(k))}: {_cell(v)}" for k, v in value.items()) or "none"
-    if isinstance(value, list | tuple):
-        return "<br>".join(map(_cell, value)) or "none"
-    return escape("not known" if value is None else str(value))
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
+    page = templates(Path(__file__).parent).get_template("receipt.html")
+    about = {name: receipt[name] for name in _FACTS if name in receipt}
+    rewritten = [{"shards of": kind, **own} for kind, own in receipt["over_deletion"].items()]
+    return page.render(receipt=receipt, about=about, rewritten=rewritten)

@@ -22,6 +22,7 @@ from lapvqa.evaluation.results import (
     METRICS,
     PAIRS,
     PREDICTIONS,
+    Contamination,
     Interval,
     TaskResult,
     read_result,
@@ -39,8 +40,8 @@ REFERENCE = "trained"
 OTHER_SAMPLES = "test sets differ"
 OTHER_TRUTH = "truth differs"
 NO_REFERENCE = "trained has none"
-NOBODY_LOOKED = "nobody has looked whether its training knows the test images"
 _UNTRAINED = {untrained for _, untrained in PAIRS.values()} | {BASELINE}
+"""Systems whose weights can know no image."""
 
 _TRUTH = (
     "sample", "label", "patient", "target", "question", "phrase", "reference", "truth",
@@ -57,8 +58,7 @@ class Score:
 
     ``difference``: minus the reference's; None with a ``note`` that says why, and of the reference
     itself. ``no_interval``: why ``estimate`` has no interval, if so. ``delong``: label -> p of the
-    AUC's difference. ``contaminated``: why its training may know the test images; empty if it does
-    not.
+    AUC's difference. ``doubt``: why its training may know the test images; None if it does not.
     """
 
     estimate: Interval
@@ -67,7 +67,7 @@ class Score:
     delong: Mapping[str, float | None] = field(default_factory=dict)
     note: str = ""
     no_interval: str = ""
-    contaminated: tuple[str, ...] = ()
+    doubt: Contamination | None = None
 
 
 @dataclass(frozen=True)
@@ -113,16 +113,9 @@ class SystemResult:
         """Return the primary metric."""
         return Score(
             self.result.interval(self.system, primary), self.result.num_samples,
-            contaminated=self._contaminated(),
+            doubt=None if self.system in _UNTRAINED else self.result.doubt,
             no_interval=self.result.why_no_interval(self.system),
         )  # fmt: skip
-
-    def _contaminated(self) -> tuple[str, ...]:
-        """Return why training may know the test images; untrained weights know nothing."""
-        stamp = self.result.contaminated
-        if self.system in _UNTRAINED or stamp is False:
-            return ()
-        return (NOBODY_LOOKED,) if stamp is None else stamp.why
 
 
 def compare(

@@ -3,7 +3,9 @@
 The stage firewall has compared every test image with training and written what is left. Here the
 predictions are held against it: each image must have been compared, none may be left in training,
 and the encoder must have been trained on the very pairs that the firewall leaves. What fails
-stands in metrics.json under ``contaminated``, in words and counts.
+stands in metrics.json under ``contaminated``, in words and counts. An encoder of which nobody knows
+what it was trained on is in a state of its own (``Contamination.state``): nothing speaks against
+it, and nothing for it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Literal
 import pyarrow as pa
 
 from lapvqa import storage
-from lapvqa.evaluation.results import Contamination
+from lapvqa.evaluation.results import TRAINING_UNKNOWN, Contamination
 from lapvqa.images.report_pairs import digest_pairs, read_pairs
 from lapvqa.pretrain.files import ADAPTATION_FILE, CARD_FILE, ENCODER_FILE
 from lapvqa.project import Project
@@ -24,7 +26,7 @@ from lapvqa.schemas import TESTED
 ARCHIVE = "archive"
 """The data set of tasks without an input folder: the archive's own splits."""
 
-NOT_COMPARED, UNKNOWN, OTHER = "not_compared", "training_unknown", "training_of_another_run"
+NOT_COMPARED, OTHER = "not_compared", "training_of_another_run"
 _DESCRIBED = (
     (CARD_FILE, "training", ENCODER_FILE),
     (ADAPTATION_FILE, "pretraining", "model.safetensors"),
@@ -32,7 +34,8 @@ _DESCRIBED = (
 """What says whom weights have seen: the file, its section, the weights that it lies beside."""
 _WHY = {
     NOT_COMPARED: "{} of {} test images were not compared with training by the firewall",
-    UNKNOWN: "it is not known what the encoder was trained on: {} of {} test images may be in it",
+    TRAINING_UNKNOWN: "it is not known what the encoder was trained on: {} of {} test images "
+    "may be in it",
     OTHER: "the encoder was trained on other images than the firewall leaves now: {} of {} test "
     "images may be among them",
 }
@@ -49,7 +52,7 @@ def examine(
     names = tested_names(predictions)
     counts: Counter[str] = Counter()
     if training is None:
-        counts[UNKNOWN] = len(names)
+        counts[TRAINING_UNKNOWN] = len(names)
     elif not project.excluded.exists():
         counts[NOT_COMPARED] = len(names)
     else:

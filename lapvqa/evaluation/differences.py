@@ -18,7 +18,10 @@ from lapvqa.metrics.bootstrap import Array, Measures
 from lapvqa.metrics.paired import delong_test, from_draws
 from lapvqa.schemas import PROBE_PREDICTIONS
 
-P_VALUE = "two-sided: twice the share of draws on the other side of 0 (one added to both counts)"
+P_VALUE = (
+    "two-sided: twice the share of draws on the other side of 0 (one added to both counts), at "
+    "least 2 ** (1 - patients)"
+)
 DELONG = "two-sided, DeLong 1988, variance summed by patient (Obuchowski 1997)"
 
 _AUC = "auc/"
@@ -39,10 +42,10 @@ def differences(
     ``draw_values`` gave for each, [1 + draws, k]; ``rows``: the predictions of each. None where
     undefined.
     """
-    by_metric: dict[str, Numbers] = {
-        name: asdict(difference)
-        for name, difference in from_draws(measures.names, *values, confidence=confidence).items()
-    }
+    drawn = from_draws(
+        measures.names, *values, patients=len(set(measures.patients)), confidence=confidence
+    )
+    by_metric: dict[str, Numbers] = {name: asdict(one) for name, one in drawn.items()}
     if rows[0].schema.names == PROBE_PREDICTIONS.names:
         for name, p_value in _delong(measures.names, rows, confidence=confidence).items():
             by_metric[name]["delong_p"] = p_value

@@ -85,8 +85,9 @@ class Evaluation(Generic[P]):
         data_set = self.task.folder.name if self.task.folder else contamination.ARCHIVE
         training, project = self.encoders.training, self.job.project
         contaminated = contamination.examine(predictions, data_set, training, project)
-        for why in contaminated.why if contaminated else ():
-            self.job.recorder.say(f"contaminated: {why}")
+        if contaminated:
+            for why in contaminated.why:
+                self.job.recorder.say(f"{contaminated.state}: {why}")
         return contract.publish(
             self.task,
             predictions,

@@ -1,7 +1,8 @@
 """External encoders: their names, their folders of results, the record of their origin.
 
 evaluations/<name>/encoder.json: {"digest": sha256 of the weights, "about", "file": last part of
-its path}; beside it a folder per task, as results/<task>.
+its path, "trained_on": what was stated of its training, if so}; beside it a folder per task, as
+results/<task>.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa import storage
-from lapvqa.errors import ConfigError
+from lapvqa.errors import ConfigError, no_such
 from lapvqa.evaluation import features
 from lapvqa.evaluation.contamination import training_of
 from lapvqa.evaluation.encoders.open_encoder import open_encoder
 from lapvqa.evaluation.evaluate import EncoderSet
 from lapvqa.evaluation.image_encoder import ImageEncoder
-from lapvqa.evaluation.results import BASELINE, PAIRS
+from lapvqa.evaluation.results import BASELINE, ENCODER, PAIRS
 from lapvqa.project import Project
 
-ENCODER = "encoder.json"
 RESERVED = (*PAIRS[""], *PAIRS["head"], BASELINE)
 """Systems of the pipeline's own results."""
 
@@ -48,22 +48,31 @@ def _safe(path: Path) -> str:
 
 
 def claim(name: str, path: Path, project: Project) -> None:
-    """Open the encoder at ``path`` and record under ``name`` what it is.
+    """Open the encoder at ``path`` and record under ``name`` what it is; a statement stays.
 
     Raises ConfigError if the name has results of another encoder, and what ``open_encoder`` does.
     """
     encoder = open_encoder(path)
     digest = features.encoder_digest(encoder)
     file = project.evaluations_dir(name) / ENCODER
-    known = storage.read_json(file, made_by="evaluate")["digest"] if file.exists() else digest
-    if known != digest:
+    known = storage.read_json(file, made_by="evaluate") if file.exists() else {"digest": digest}
+    if known["digest"] != digest:
         raise ConfigError(
-            f"evaluations/{name} has results of another encoder (weights {known[:12]}), "
+            f"evaluations/{name} has results of another encoder (weights {known['digest'][:12]}), "
             f"found {digest[:12]} in {path.name}",
             hint="give this one another name with --name, or delete that folder",
         )
     facts = {"digest": digest, "about": encoder.about, "file": path.resolve().name}
-    storage.write_json(file, facts)
+    storage.write_json(file, {**known, **facts})
+
+
+def state(name: str, trained_on: str, project: Project) -> None:
+    """Keep what somebody says an encoder was trained on; ConfigError if it was never judged."""
+    known = read_encoders(project)
+    if name not in known:
+        raise no_such("encoder in evaluations/ called", name, known)
+    file = project.evaluations_dir(name) / ENCODER
+    storage.write_json(file, {**known[name], "trained_on": trained_on})
 
 
 def external_encoder(name: str, path: Path, project: Project) -> EncoderSet:

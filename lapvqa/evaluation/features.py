@@ -102,7 +102,7 @@ def open_store(encoder: ImageEncoder, kind: Kind, *, job: Job, grid: int = 0) ->
 
     ``grid``: see ``encode``.
     """
-    computer = open_computer(job)
+    computer = open_computer(job.machine, job.computing)
     encoder.to(computer.device).eval()
     rows = rows_at_once(encoder, computer)
     known = encoder_digest(encoder), fingerprint(encoder, computer, rows)

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import torch
 from torch import Tensor
 
 from lapvqa.evaluation.image_encoder import ImageEncoder
@@ -146,10 +145,9 @@ def _train(
         encoder, task.images, task.token_kind, recipe, job=job,
         progress=partial(progress, unit="images"),
     )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)  # the first weights are a function of the seed alone
-        head = task.make(tokens.width)
     computer = tokens.computer
+    with computer.seeded(recipe.seed):  # the first weights are a function of the seed alone
+        head = task.make(tokens.width)
     head.to(computer.device)
     with ThreadPoolExecutor(1, thread_name_prefix="tokens") as pool:
         fitted = fit(

@@ -6,7 +6,7 @@ Numbers come in the order of the file; what a page or a table makes of them is t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from lapvqa.errors import SchemaError
 PREDICTIONS, METRICS, CURVES = "predictions.parquet", "metrics.json", "curves.csv"
 HEADLINE = "headline.json"
 EXTRA = "extra"
+ENCODER = "encoder.json"
+"""Beside the folders of an encoder from elsewhere: what it is, and what was stated of it."""
 OK, NOT_COMPUTED = "ok", "not computed"
 
 PAIRS = {"": ("trained", "untrained"), "head": ("head_trained", "head_untrained")}
@@ -86,6 +88,26 @@ class Headline:
         return BETTER if low > 0 else WORSE if high < 0 else CANNOT_TELL
 
 
+CONTAMINATED, UNKNOWN_TRAINING, STATED_TRAINING = (
+    "contaminated", "unknown training", "stated training",
+)  # fmt: skip
+TRAINING_UNKNOWN, TRAINING_STATED = "training_unknown", "training_stated"
+_STATES = {TRAINING_UNKNOWN: UNKNOWN_TRAINING, TRAINING_STATED: STATED_TRAINING}
+MEANINGS = {
+    CONTAMINATED: "values may be too high by what training had seen: no fair comparison",
+    UNKNOWN_TRAINING: "if it had them, values are too high: that such an encoder is better proves "
+    "nothing, that it is worse does",
+    STATED_TRAINING: "a comparison is as good as what was stated",
+}
+"""State -> what it means for a comparison."""
+
+
+def state_of(codes: Iterable[str]) -> str:
+    """Return what a result with these codes is called: contaminated, or not known to be."""
+    states = {_STATES.get(code, CONTAMINATED) for code in codes}
+    return states.pop() if len(states) == 1 else CONTAMINATED
+
+
 @dataclass(frozen=True)
 class Contamination:
     """Why the test images may be known to training: in words, and how many images by code.
@@ -96,9 +118,26 @@ class Contamination:
     why: tuple[str, ...]
     counts: Mapping[str, int]
 
+    @property
+    def state(self) -> str:
+        """What it is called; ``MEANINGS`` says what follows."""
+        return state_of(self.counts)
+
+    def stated(self, training: str) -> Contamination:
+        """Return what is left of an unknown training when somebody says what it was."""
+        if self.state != UNKNOWN_TRAINING:
+            return self
+        why = f"{training} (as stated; nobody has searched it for the test images)"
+        return Contamination((why,), {TRAINING_STATED: sum(self.counts.values())})
+
     def as_json(self) -> dict[str, Any]:
         """Return it as it stands in metrics.json."""
         return {"why": list(self.why), "counts": dict(self.counts)}
+
+
+NOBODY_LOOKED = Contamination(
+    ("nobody has looked whether its training knows the test images",), {TRAINING_UNKNOWN: 0}
+)
 
 
 @dataclass(frozen=True)
@@ -118,6 +157,13 @@ class TaskResult:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     contaminated: Contamination | Literal[False] | None = None
     """None: nobody has looked, so nothing vouches for the result."""
+
+    @property
+    def doubt(self) -> Contamination | None:
+        """Why its training may know the test images; None if it was searched, and does not."""
+        if not self.computed or self.contaminated is False:
+            return None
+        return NOBODY_LOOKED if self.contaminated is None else self.contaminated
 
     @property
     def metrics(self) -> list[str]:
@@ -155,17 +201,25 @@ class TaskResult:
 
 
 def read_result(folder: Path, task: str) -> TaskResult:
-    """Read the metrics of a folder; MissingArtifactError if absent, SchemaError if malformed."""
+    """Read the metrics of a folder; MissingArtifactError if absent, SchemaError if malformed.
+
+    What was stated of an encoder whose training is unknown is taken from beside the folder.
+    """
     path = folder / METRICS
     content = storage.read_json(path, made_by=f"evaluate@{task}")
     try:
-        return parse(content)
+        result = parse(content)
     except (KeyError, TypeError, AttributeError) as error:
         raise SchemaError(
             f"{folder.parent.name}/{folder.name}/{METRICS}: expected the fields of an evaluation, "
             f"found none under {error}",
             hint=f"run `lapvqa run --stage evaluate@{task}` again",
         ) from error
+    encoder = folder.parent / ENCODER
+    stated = storage.read_json(encoder, made_by="evaluate") if encoder.exists() else {}
+    if result.doubt and stated.get("trained_on"):
+        return replace(result, contaminated=result.doubt.stated(stated["trained_on"]))
+    return result
 
 
 def parse(content: Mapping[str, Any]) -> TaskResult:

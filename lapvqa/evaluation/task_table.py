@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import TYPE_CHECKING
 
-from lapvqa.errors import ConfigError
+from lapvqa.errors import no_such
 
 if TYPE_CHECKING:
     from lapvqa.evaluation.task import EvaluationTask, ExampleKind
@@ -44,11 +43,7 @@ HUB_TASKS = {
 def find(task: str) -> EvaluationTask:
     """Return the record of a task; ConfigError names the nearest known one."""
     if task not in EVALUATIONS:
-        near = difflib.get_close_matches(task, EVALUATIONS, n=1)
-        raise ConfigError(
-            f"expected a task of {', '.join(EVALUATIONS)}, found {task!r}",
-            hint=f"did you mean {near[0]}?" if near else "name one of these",
-        )
+        raise no_such("task", task, EVALUATIONS)
     record: EvaluationTask = importlib.import_module(EVALUATIONS[task]).TASK
     return record
 

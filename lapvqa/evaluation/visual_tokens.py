@@ -97,7 +97,7 @@ def open_visual_tokens(
     Of a frozen encoder all are computed here, once, and stored; if the head reads each but once,
     they are computed when it asks.
     """
-    computer = open_computer(job)
+    computer = open_computer(job.machine, job.computing)
     encoder.to(computer.device)
 
     def native(pixels: Tensor) -> Tensor:

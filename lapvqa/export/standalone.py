@@ -7,7 +7,6 @@ classes are named by their published paths.
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import warnings
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
+from lapvqa import extras
 from lapvqa.errors import ConfigError
 from lapvqa.networks.encoder import VisionEncoder
 
@@ -28,7 +28,6 @@ OPSET = 18
 _PUBLISHED = {"lapvqa.networks.encoder": "lapvqa.pretrain.encoder"}
 """Modules whose classes are recorded under another path, from which they can be imported too."""
 
-_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 # protobuf, in which ONNX is written, has signed 32-bit lengths; the graph takes some of it.
 _ONNX_BYTES = 2**31 - 2**24
 
@@ -39,16 +38,12 @@ def published_path(kind: type) -> str:
 
 
 def require_onnx(encoder: VisionEncoder) -> None:
-    """Raise ConfigError if ONNX cannot be written here: packages absent, or an encoder too large.
+    """Raise an error if ONNX cannot be written here: packages absent, or an encoder too large.
 
     Called before any work, because tracing takes minutes at the published sizes.
     """
-    absent = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if absent:
-        raise ConfigError(
-            f"params.yaml: export.onnx is true, but {', '.join(absent)} is not installed",
-            hint="run `make setup-export`, or set export.onnx to false",
-        )
+    asks = "params.yaml: export.onnx is true, which"
+    extras.require("export", needed_for=asks, instead="set export.onnx to false")
     num_bytes = sum(tensor.nbytes for tensor in encoder.state_dict().values())
     if num_bytes > _ONNX_BYTES:
         raise ConfigError(

@@ -22,7 +22,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lapvqa import code, storage
 from lapvqa.datasets.image_folder import Pixels
@@ -224,9 +223,9 @@ class _Kept:
         known: dict[tuple[str, str], int] = {}
         self.matches: dict[tuple[str, str], tuple[float, str]] = {}
         if self._seen.exists() and self._found.exists():
-            rows = pq.ParquetFile(self._seen).read().to_pylist()
+            rows = storage.read_columns(self._seen).to_pylist()
             known = {(row["side"], row["film"]): row["generation"] for row in rows}
-            for row in pq.ParquetFile(self._found).read().to_pylist():
+            for row in storage.read_columns(self._found).to_pylist():
                 self.matches[row["query"], row["reference"]] = row["score"], row["verdict"]
         self._now = 1 + max(known.values(), default=0)
         ours = {film.key: known.get(("ours", film.key), self._now) for film in search.references}

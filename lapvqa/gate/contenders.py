@@ -20,7 +20,7 @@ from lapvqa import storage
 from lapvqa.evaluation.compare import truth_of
 from lapvqa.evaluation.contamination import OTHER
 from lapvqa.evaluation.contract import contamination_of, protocol_of, reason_of
-from lapvqa.evaluation.results import PREDICTIONS
+from lapvqa.evaluation.results import PREDICTIONS, state_of
 from lapvqa.evaluation.sealed import SEALED
 from lapvqa.evaluation.task import EvaluationTask
 from lapvqa.gate.endpoints import Endpoint
@@ -182,7 +182,7 @@ def _contaminated(
         elif known:
             yield f"{whose}: contaminated, trained on {known} of its test patients"
     if codes:
-        yield f"{whose}: contaminated ({', '.join(sorted(codes))})"
+        yield f"{whose}: {state_of(codes)} ({', '.join(sorted(codes))})"
 
 
 @dataclass

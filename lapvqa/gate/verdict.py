@@ -52,15 +52,20 @@ class Paired:
 
         Two models of equal predictions do not vary: not worse than any margin, better than none.
         """
-        if self.error == 0:
-            return 0.0 if self.value + margin > 0 else 1.0
-        return _NORMAL.cdf(-(self.value + margin) / self.error)
+        return self._p(self.value + margin)
 
     def is_worse(self, margin: float, level: float) -> bool:
         """Tell whether it is shown to be worse by more than ``margin``."""
-        if self.error == 0:
-            return self.value + margin < 0
-        return _NORMAL.cdf((self.value + margin) / self.error) < level
+        return self._p(-self.value - margin) < level
+
+    def _p(self, gain: float) -> float:
+        """Return the p of "no gain"; at the least what patients who all agree can show.
+
+        That is an exact sign test's; the error of few who agree is next to nothing.
+        """
+        certain = 0.0 if gain > 0 else 1.0
+        p = _NORMAL.cdf(-gain / self.error) if self.error else certain
+        return float(max(p, 0.5**self.patients))
 
     def needed(self, level: float, *, effect: float, margin: float = 0.0) -> int | None:
         """Return how many patients would show a true difference of ``effect``, 4 times of 5.

@@ -76,8 +76,7 @@ def fit(
     scores: list[float] = []
     kept = -1
     best: dict[str, Tensor] = {}
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)  # dropout
+    with computer.seeded(recipe.seed):  # dropout
         for epoch in range(epochs):
             modules.train()
             order = _batches(count, recipe, epoch)

@@ -68,15 +68,17 @@ class Encoder:
         *,
         machine: Machine | None = None,
         params: IngestParams = CHEST_RADIOGRAPHS,
+        computer: Computer | None = None,
     ) -> Encoder:
         """Open the encoder at a local path: a model's folder, a weights file, or a folder of
         transformers, timm or open_clip. Nothing is fetched.
 
         ``machine``: device and workers, else the best there are; ``params``: which headers are
-        accepted. Raises MissingArtifactError, CheckpointError, MissingPackageError, ConfigError.
+        accepted; ``computer``: what computes, in place of the machine's device. Raises
+        MissingArtifactError, CheckpointError, MissingPackageError, ConfigError.
         """
         machine = machine or Machine()
-        computer = Computer(choose_device(machine))
+        computer = computer or Computer(choose_device(machine))
         return cls(open_encoder(Path(path)), Reader(machine.workers, params), computer)
 
     @property

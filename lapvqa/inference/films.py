@@ -7,7 +7,7 @@ archive; what in them is no DICOM file and no picture is left alone.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,13 +23,14 @@ from lapvqa.dicom.header import Header
 from lapvqa.dicom.picture import read_film, read_greys
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError, SourceError
-from lapvqa.ingest.archives.found import find_files
+from lapvqa.ingest.archives.found import Files, find_files
 from lapvqa.ingest.archives.members import read_at
 from lapvqa.ingest.archives.names import place
 from lapvqa.ingest.one_file import MAX_FILE_BYTES
 from lapvqa.ingest.verdicts import Verdicts, reject_unless_permitted
 from lapvqa.inventory import scan
 from lapvqa.params import IngestParams
+from lapvqa.recorder import counted
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
@@ -92,10 +93,15 @@ def _below(folder: Path) -> list[tuple[str, Source]]:
     if not films:
         raise SourceError(
             f"expected DICOM files or pictures in {folder}, found none among "
-            f"{len(files.facts)} files",
+            f"{counted(len(files.facts), 'file')}{_by_kind(files)}",
             hint="give a folder or file with radiographs; `lapvqa inspect` says what is there",
         )
     return [(str(folder / path), place(folder, path)) for path in films]
+
+
+def _by_kind(files: Files) -> str:
+    kinds = Counter(files.others.values())
+    return f" ({', '.join(f'{kind} {n}' for kind, n in kinds.most_common())})" if kinds else ""
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,7 @@ def read(name: str, source: Source) -> Film:
         else:
             data = source if isinstance(source, bytes) else read_at(Path(source), MAX_FILE_BYTES)
             film = replace(film, sha256=hashlib.sha256(data).hexdigest())
-            image = read_film(data)
+            image = read_film(data, name)
     except DicomError as error:
         return film.rejected(Reason(error.reason), error.message)
     except MemoryError:

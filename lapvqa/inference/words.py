@@ -46,16 +46,17 @@ class Captioner:
         *,
         machine: Machine | None = None,
         params: IngestParams = CHEST_RADIOGRAPHS,
+        computer: Computer | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> Captioner:
-        """Open a model's folder.
+        """Open a model's folder; see ``Encoder.load``.
 
         Raises MissingArtifactError if none is there, CheckpointError for an encoder alone, and for
         an objective that writes no reports.
         """
         _require_decoder(Path(folder))
         machine = machine or Machine()
-        computer = Computer(choose_device(machine))
+        computer = computer or Computer(choose_device(machine))
         reader = Reader(machine.workers, params)
         return cls(load_captioner(Path(folder)), reader, computer, max_new_tokens)
 

@@ -18,7 +18,7 @@ from lapvqa import storage
 from lapvqa.dicom.reasons import BY_REQUEST
 from lapvqa.errors import RejectBudgetError
 from lapvqa.ingest.columns import Column
-from lapvqa.params import RejectBudgetParams, Section, read_yaml, validate
+from lapvqa.params import RejectBudgetParams, Section, read_settings
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.recorder import counted as in_words
@@ -48,7 +48,7 @@ def load_waivers(project: Project) -> Waivers:
     """Read waivers.yaml if it is there; ConfigError lists every fault."""
     if not project.waivers.exists():
         return Waivers()
-    return validate(Waivers, read_yaml(project.waivers), project.waivers.name)
+    return read_settings(Waivers, project.waivers)
 
 
 def mark(row: Mapping[str, str | None]) -> str:

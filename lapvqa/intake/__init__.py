@@ -1,7 +1,6 @@
 """From the hospital to the archive: studies and reports that arrive, whole, once, and from whom.
 
 Files, in the order in which data meets them:
-    packages.py   the packages of the extra [pacs]
     instance.py   what a DICOM object says of itself
     inbox.py      what has arrived and is not yet a complete study
     receive.py    C-STORE: others send here

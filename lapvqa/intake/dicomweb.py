@@ -17,9 +17,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from lapvqa import extras
 from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import ConfigError, DicomError, SourceError
-from lapvqa.intake.packages import requests
 from lapvqa.machine import Pacs
 
 _JSON = "application/dicom+json"
@@ -58,7 +58,7 @@ class Server:
 
     def __init__(self, name: str, settings: Pacs, root: Path) -> None:
         self.name, self.settings = name, settings
-        package = requests()
+        package = extras.optional("requests", needed_for="`lapvqa pull`")
         self._errors: type[Exception] = package.RequestException
         self._session = package.Session()
         retries = package.adapters.Retry(

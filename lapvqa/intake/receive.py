@@ -20,13 +20,13 @@ from typing import Any
 
 from pydicom.uid import UID
 
+from lapvqa import extras
 from lapvqa.dicom.pixels import DECODERS, NATIVE
 from lapvqa.errors import ConfigError, DicomError, StorageFullError
 from lapvqa.intake import tls
 from lapvqa.intake.filing import Filing, Say
 from lapvqa.intake.inbox import Inbox
 from lapvqa.intake.instance import read_names
-from lapvqa.intake.packages import pynetdicom
 from lapvqa.machine import Receiver, Sender
 
 SUCCESS, OUT_OF_RESOURCES, NOT_WHAT_IT_SAYS, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
@@ -61,7 +61,7 @@ class Server:
 
     def start(self) -> int:
         """Begin to listen; return the port. Raises ConfigError if it is taken."""
-        package = pynetdicom()
+        package = extras.optional("pynetdicom", needed_for="`lapvqa receive`")
         _silence(package)
         ae = package.AE(ae_title="LAPVQA")
         for sop_class in _storage_classes(package):

@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from lapvqa import storage
 from lapvqa.lineage import graph
 from lapvqa.lineage.graph import Graph
+from lapvqa.pages.templates import templates
 from lapvqa.project import Project
 
 _COLUMN, _ROW, _WIDTH, _MARGIN = 250, 30, 190, 12
@@ -28,11 +28,15 @@ def render(title: str, lines: Sequence[str], drawn: Graph) -> str:
         top = (height - _ROW * len(layer)) / 2
         for row, name in enumerate(layer):
             places[name] = (_MARGIN + _COLUMN * column, round(top + _ROW * row))
+    sources: dict[str, list[str]] = {name: [] for name in drawn.nodes}
+    for source, target in drawn.edges:
+        sources[target].append(drawn.nodes[source].title)
     nodes = [
         {
             "number": numbers[name], "kind": node.kind, "title": node.title,
             "marked": node.marked, "shown": _shown(node.title), "width": _WIDTH,
             "x": places[name][0], "y": places[name][1],
+            "sources": sources[name],
         }
         for layer in layers
         for name in layer
@@ -47,7 +51,8 @@ def render(title: str, lines: Sequence[str], drawn: Graph) -> str:
     ]  # fmt: skip
     facts = {numbers[name]: node.facts for name, node in drawn.nodes.items()}
     data = json.dumps(facts, ensure_ascii=False).replace("<", "\\u003c")
-    return _template().render(
+    page = templates(Path(__file__).parent).get_template("page.html")
+    return page.render(
         title=title, lines=list(lines), nodes=nodes, edges=edges, data=Markup(data),
         width=2 * _MARGIN + _COLUMN * len(layers) - (_COLUMN - _WIDTH), height=height,
     )  # fmt: skip
@@ -61,14 +66,6 @@ def write(path: Path, title: str, lines: Sequence[str], drawn: Graph) -> None:
 def write_page(project: Project) -> None:
     """Write reports/lineage.html: what the project holds now, and where all of it came from."""
     write(project.lineage_page, "Where everything came from", [], graph.of_present(project))
-
-
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template("page.html")
 
 
 def _curve(start: tuple[int, int], end: tuple[int, int]) -> str:

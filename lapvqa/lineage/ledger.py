@@ -137,7 +137,9 @@ def verify(project: Project, *, partly: bool = False) -> list[str]:
         for id in entry.payload.get("ids", [])
     }
     previous = FIRST
-    for number, line in enumerate(_read(project.ledger).splitlines(), start=1):
+    whole, _, torn = _read(project.ledger).rpartition(b"\n")
+    last = [torn] if b"}" in torn else []  # else its writer died, and nobody was told of it
+    for number, line in enumerate([*whole.splitlines(), *last], start=1):
         link = _parsed(line)
         place = f"ledger/chain.jsonl line {number}"
         if link is None:
@@ -180,6 +182,7 @@ def _append(project: Project, descriptor: int, draft: Draft) -> str:
     # The payload first: an entry whose payload is missing would look erased.
     with project.ledger_payloads.open("ab+") as payloads:
         _cut_torn_line(payloads.fileno())
+        _cut_unchained(project, payloads.fileno())
         payloads.write(_line({"id": link["id"], **item}))
         payloads.flush()
         os.fsync(payloads.fileno())
@@ -284,6 +287,13 @@ def _cut_torn_line(descriptor: int) -> None:
         end = start
     if end < size:
         os.ftruncate(descriptor, end)
+
+
+def _cut_unchained(project: Project, descriptor: int) -> None:
+    """Cut off a last payload whose link is missing: its writer died, or the disk was full."""
+    said = _lines(project.ledger_payloads)
+    if said and all(link["id"] != said[-1]["id"] for link in reversed(_lines(project.ledger))):
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size - len(_line(said[-1])))
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import sqlite3
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lapvqa.errors import ConfigError
+from lapvqa.errors import no_such
 from lapvqa.lineage import changes, index
 from lapvqa.lineage.changes import DATA, Change
 from lapvqa.lineage.origins import Origin, Origins
@@ -49,11 +48,7 @@ def why(project: Project, stage: str) -> Why:
         origins = Origins(database)
         last = origins.present(stage)
         if stage not in states and last is None:
-            near = difflib.get_close_matches(stage, states, n=1)
-            raise ConfigError(
-                f"there is no stage {as_asked(stage)}",
-                hint=f"did you mean {near[0]}?" if near else f"stages: {', '.join(states)}",
-            )
+            raise no_such("stage", stage, states, shown=as_asked(stage))
         previous = origins.before(last) if last else None
         found = changes.between(previous, last) if previous and last else []
         stale = tuple(states[stage].reasons) if stage in states and states[stage].stale else ()

@@ -476,19 +476,36 @@ class _Finder:
 
     def _unknown(self, asked: str) -> ConfigError:
         shown = as_asked(asked)
-        rows = self._database.execute("SELECT DISTINCT path FROM artefacts ORDER BY path")
-        known = [row[0] for row in rows]
-        if not known:
+        files, metrics, stages = self._names()
+        if not files:
             return ConfigError(
                 f"nothing is known of {shown}: no stage has run yet", hint="run `lapvqa run` first"
             )
         if asked in _ALIASES:
             return ConfigError(f"there is no {asked} yet", hint=_ALIASES[asked])
-        near = difflib.get_close_matches(asked, known, n=3, cutoff=0.5) or known[:8]
-        return ConfigError(
-            f"{shown} is no file, metric or run that this project made",
-            hint=f"ask for a file ({', '.join(near)}), a metric (TASK.METRIC) or a run id",
-        )
+        near = difflib.get_close_matches(asked, [*files, *metrics, *stages], cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?"
+        if not near:
+            hint = (
+                f"ask for a file ({', '.join(files[:3])} ...), a metric "
+                f"({', '.join(metrics[:1]) or 'TASK.METRIC'}), a stage or a run id"
+            )
+        return ConfigError(f"{shown} is no file, metric or run that this project made", hint=hint)
+
+    def _names(self) -> tuple[list[str], list[str], list[str]]:
+        """Return what may be asked for by a name: files and their folders, metrics, stages."""
+        rows = self._database.execute("SELECT DISTINCT path FROM artefacts ORDER BY path")
+        paths = [row[0] for row in rows]
+        folders = dict.fromkeys(str(Path(path).parent) for path in paths)
+        present = self._database.execute("SELECT run FROM present").fetchall()
+        origins = [origin for row in present if (origin := self._origins.at(row[0]))]
+        metrics = {
+            f"{origin.stage.partition('@')[2]}.{_without_system(name)}": None
+            for origin in origins
+            for name in origin.run.metrics
+            if "@" in origin.stage
+        }
+        return [*paths, *folders], list(metrics), [origin.stage for origin in origins]
 
     def _one(self, question: str, *values: object) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self._database.execute(question, values).fetchone()

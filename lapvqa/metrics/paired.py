@@ -2,7 +2,9 @@
 
 Bootstrap: each draw weighs the same patients for both systems, so what makes a sample hard for
 both cancels. The two-sided p is the share of draws on the other side of 0, twice (Efron &
-Tibshirani 1993, ch. 16; one is added to both counts, so p is never 0).
+Tibshirani 1993, ch. 16; one is added to both counts, so p is never 0). Nor is it less than an exact
+sign test's of n patients who all agree, 2 ** (1 - n): where they do, every draw does, and p would
+tell the number of draws.
 
 DeLong's test, for AUROCs: DeLong, DeLong & Clarke-Pearson, Biometrics 44 (1988): the AUROC is the
 mean of the positives' placements among the negatives; its variance follows from how far the
@@ -35,23 +37,27 @@ class Difference:
 
 
 def from_draws(
-    names: tuple[str, ...], first: Array, second: Array, *, confidence: float
+    names: tuple[str, ...], first: Array, second: Array, *, patients: int, confidence: float
 ) -> dict[str, Difference]:
-    """Return metric -> Difference of two results of ``draw_values`` on the same draws."""
+    """Return metric -> Difference of two results of ``draw_values`` on the same draws.
+
+    ``patients``: how many were drawn from.
+    """
     columns = (first - second).reshape(len(first), -1).T
     return {
-        name: _difference(column, confidence=confidence)
+        name: _difference(column, patients=patients, confidence=confidence)
         for name, column in zip(names, columns, strict=True)
     }
 
 
-def _difference(column: Array, *, confidence: float) -> Difference:
+def _difference(column: Array, *, patients: int, confidence: float) -> Difference:
     estimate = interval(column, confidence=confidence)
     if estimate.low is None:
         return Difference(*estimate, None)
     drawn = column[1:][np.isfinite(column[1:])]
     smaller = min((drawn <= 0).sum(), (drawn >= 0).sum())
-    return Difference(*estimate, min(1.0, 2 * float(smaller + 1) / (len(drawn) + 1)))
+    p_value = max(2 * float(smaller + 1) / (len(drawn) + 1), 0.5 ** (patients - 1))
+    return Difference(*estimate, min(1.0, p_value))
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lapvqa.errors import ConfigError
-from lapvqa.job import Job
 from lapvqa.machine import Machine
 from lapvqa.networks.unusable_gpu import refuse_unusable_gpu
-from lapvqa.params import Attention
+from lapvqa.params import Attention, ComputingParams
 from lapvqa.runtime import compiler
 
 T = TypeVar("T")
@@ -107,11 +106,21 @@ def require_compiler(device: torch.device) -> None:
 
 
 def check_attention(attention: Attention, device: torch.device) -> None:
-    """Raise ConfigError for a backend that ``device`` lacks."""
+    """Raise ConfigError for a backend that ``device`` lacks, or that has no equal bits to give.
+
+    Torch has no kernel of cuDNN's where sums have to have one order, and ends with "No available
+    kernel" at the first attention.
+    """
     if device.type == "cpu" and attention not in _ON_CPU:
         raise ConfigError(
             f"computing.attention is {attention}, which computes on a GPU alone; this is a CPU",
             hint=f"set computing.attention to one of {', '.join(_ON_CPU)}",
+        )
+    if attention == "cudnn" and torch.are_deterministic_algorithms_enabled():
+        raise ConfigError(
+            "computing.attention is cudnn, which sums in any order; pretrain.deterministic asks "
+            "for equal bits",
+            hint="set pretrain.deterministic to false, or computing.attention to flash",
         )
 
 
@@ -174,6 +183,16 @@ class Computer:
                 torch.autograd.backward(value)
         return value.detach()
 
+    @contextlib.contextmanager
+    def seeded(self, seed: int) -> Iterator[None]:
+        """Draw from ``seed`` on; afterwards torch's generators are what they were.
+
+        Of all GPUs that of this computer alone: torch warns of looking at several.
+        """
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
+
     def put(self, values: NDArray[Any] | Tensor) -> Tensor:
         """Return values on the device; the copy is not waited for."""
         return self.pinned(values).to(self.device, non_blocking=True)
@@ -232,12 +251,13 @@ def rows_within(room: float, taken: float) -> int:
     return rows
 
 
-def open_computer(job: Job, *, exact: bool = True) -> Computer:
-    """Return the computer of a stage; from here on equal inputs give equal bits.
+def open_computer(machine: Machine, computing: ComputingParams) -> Computer:
+    """Return what a machine computes with; from here on equal inputs give equal bits.
 
     Raises ConfigError for a device that cannot be used, or whose attention cannot be had.
     """
-    make_deterministic(threads=job.computing.cpu_threads, exact=exact)
-    device = choose_device(job.machine)
-    check_attention(job.computing.attention, device)
-    return Computer(device, job.computing.attention)
+    exact = computing.attention != "cudnn"  # of which torch has no exact kernel
+    make_deterministic(threads=computing.cpu_threads, exact=exact)
+    device = choose_device(machine)
+    check_attention(computing.attention, device)
+    return Computer(device, computing.attention)

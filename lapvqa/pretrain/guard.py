@@ -67,5 +67,6 @@ def _on_its_way(values: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     if values.device.type != "cuda":
         return copy, None
     arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    arrived.record()
+    # Of the copy's own GPU: without, it would be the first one's, where nothing is waited for.
+    arrived.record(torch.cuda.current_stream(values.device))
     return copy, arrived

@@ -3,7 +3,8 @@
 evaluations/comparison.json: {"reference", "p_value", "delong_p", "encoders": {name: encoder.json},
 "lines": [{"task", "writer", "metric", "systems": {system: {"value", "low", "high", "num_samples",
 "difference": {"value", "low", "high", "p_value"} or null, "delong_p": {label: p}, "note",
-"contaminated": [why]}}, "not_computed": {system: reason}}]}.
+"training": null, or {"state": contaminated | unknown training | stated training, "why": [text]}}},
+"not_computed": {system: reason}}]}.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ NAMES = ("comparison.json", "comparison.csv", "comparison.svg")
 
 _COLUMNS = (
     "row", "task", "writer", "system", "metric", "value", "low", "high", "num_samples",
-    "difference", "difference_low", "difference_high", "p_value", "note", "contaminated",
+    "difference", "difference_low", "difference_high", "p_value", "note", "training",
 )  # fmt: skip
 _DECIMALS = 6
 
@@ -81,7 +82,7 @@ def _system(score: Score) -> dict[str, Any]:
         "difference": difference,
         "delong_p": _rounded(score.delong),
         "note": score.note or None,
-        "contaminated": list(score.contaminated),
+        "training": score.doubt and {"state": score.doubt.state, "why": list(score.doubt.why)},
     }
 
 
@@ -109,7 +110,8 @@ def _rows(lines: Sequence[ComparisonLine]) -> Iterator[list[str | float | None]]
                 f"{line.name}: {name}", line.task, line.writer, name, line.metric,
                 one["value"], one["low"], one["high"], score.num_samples,
                 *(difference.get(key) for key in ("value", "low", "high", "p_value")),
-                score.note, "; ".join(score.contaminated),
+                score.note,
+                f"{score.doubt.state}: {'; '.join(score.doubt.why)}" if score.doubt else "",
             ]  # fmt: skip
 
 
@@ -183,7 +185,7 @@ def _mark(score: Score, name: str, axis: Axis, y: int) -> Markup:
     if estimate.limits is not None:
         low, high = (_place(axis, limit) for limit in estimate.limits)
         bar = Markup('<path d="M{} {}H{}" stroke="{}" stroke-width="2"/>').format(low, y, high, ink)
-    notes = [score.note, "contaminated" if score.contaminated else ""]
+    notes = [score.note, score.doubt.state if score.doubt else ""]
     said = ", ".join(filter(None, notes))
     note = Markup('<tspan fill="{}"> {}</tspan>').format(_GREY, said) if said else ""
     return Markup(

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lapvqa import storage
@@ -23,6 +22,7 @@ from lapvqa.gate import champions
 from lapvqa.lineage import ledger, runs
 from lapvqa.lineage.ledger import DECISION, DRIFT, Entry
 from lapvqa.lineage.runs import FINISHED
+from lapvqa.pages.templates import templates
 from lapvqa.project import Project
 from lapvqa.report.figures import percent
 
@@ -70,13 +70,9 @@ def find_events(project: Project) -> list[Event]:
 
 def render(events: Sequence[Event]) -> str:
     """Return the page; the same events give the same bytes."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["thousands"] = lambda value: f"{value:,}"
+    page = templates(Path(__file__).with_name("templates")).get_template("freshness.html")
     rows = [event for event in reversed(events) if event.lane != ARRIVALS]
-    return environment.get_template("freshness.html").render(
+    return page.render(
         events=events, lines=list(_summary(events)), lanes=_lanes(events), ends=_ends(events),
         rows=[(_moment(event.time), event) for event in rows[:_ROWS]],
         left_out=max(0, len(rows) - _ROWS), marks=_MARKS,

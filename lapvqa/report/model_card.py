@@ -38,6 +38,11 @@ class ModelCard:
     files: list[CardFile]
     rest: dict[str, str]
 
+    @property
+    def encoder(self) -> str:
+        """The beginning of the encoder's sha256, by which the ledger knows it; empty if unknown."""
+        return next((file.sha256 for file in self.files if file.name == "encoder_final.pt"), "")
+
 
 def read_model_card(card: Mapping[str, Any]) -> ModelCard:
     """Turn the content of card.json into words; what a card lacks is left out."""

@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from lapvqa import __version__, storage
 from lapvqa.evaluation import task_table
+from lapvqa.evaluation.results import MEANINGS
 from lapvqa.job import Counts, Job
+from lapvqa.pages.templates import templates
 from lapvqa.params import ReportParams
 from lapvqa.project import Project
 from lapvqa.report import charts, figures, task_pictures
@@ -62,6 +64,7 @@ def run(params: ReportParams, job: Job) -> Counts:
             for section in sections
         ),
         verdict=verdict_in_words(results),
+        meanings=MEANINGS,
         no_interval=no_interval_in_words(results),
         any_computed=bool(computed),
         confidence=_confidence(computed),
@@ -95,17 +98,9 @@ def _write_pictures(sections: list[PageSection], project: Project) -> int:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates(_TEMPLATES)
     environment.filters["metric_name"] = metric_name
     environment.filters["system_name"] = system_name
-    environment.filters["thousands"] = lambda value: f"{value:,}"
     environment.globals["line_legend"] = figures.line_legend
     environment.globals["headline_track"] = charts.headline_track
     return environment

@@ -41,14 +41,18 @@ class Arrived:
         return {**asdict(self), **{name: time and time.isoformat() for name, time in at.items()}}
 
 
-def since(project: Project, before: datetime | None, *, quiet: timedelta) -> Arrived:
-    """Return what arrived after ``before``; all that is known if it is None.
+def between(
+    project: Project, before: datetime | None, now: datetime, *, quiet: timedelta
+) -> Arrived:
+    """Return what arrived after ``before`` until ``now``; all that is known if it is None.
 
     A gap of ``quiet`` ends a busy stretch.
     """
     come = of_studies(project.arrivals)
-    first = 0 if before is None else bisect_right(come, before, key=lambda one: one.at)
-    return add_up(come[first:], quiet=quiet)
+    first, end = (
+        bisect_right(come, at, key=lambda one: one.at) if at else 0 for at in (before, now)
+    )
+    return add_up(come[first:end], quiet=quiet)
 
 
 def add_up(come: Sequence[Arrival], *, quiet: timedelta) -> Arrived:

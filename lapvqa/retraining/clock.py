@@ -21,6 +21,8 @@ from lapvqa.errors import ConfigError
 from lapvqa.project import Project
 
 _FIELDS = 5
+_MACHINES_DIFFER = timedelta(hours=1)
+"""So far may the clocks of two machines lie apart; more, and this one was set back."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Schedule:
         """Return the last time up to ``now`` that has not become a cause, or None."""
         before = datetime.fromisoformat(self.answered or self.since)
         last = latest(self.cron, self.zone, now)
-        return last if last > before else None
+        was_set_back = before - now > _MACHINES_DIFFER
+        return last if last > before or was_set_back else None
 
 
 def load(project: Project) -> Schedule | None:

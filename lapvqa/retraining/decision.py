@@ -150,7 +150,7 @@ def _waits(
     others = [one for one in causes if one not in timed]
     if others:
         since, until = min(one.since for one in others), max(one.until for one in others)
-        if now < (quiet := _quiet(since, until, rule)):
+        if quiet := _quiet(since, until, rule, now):
             why = f"causes still come in; {rule.quiet_minutes:g} quiet minutes are waited for"
             return Decision(Answer.WAIT, why, causes, quiet.astimezone(now.tzinfo))
     rested = seen.tried and seen.tried + timedelta(hours=rule.rest_hours)
@@ -163,13 +163,17 @@ def _waits(
 def _is_time_to_look(come: Arrived, rule: RetrainingParams, now: datetime) -> bool:
     if not (come.busy_since and come.last and 0 < rule.look_studies <= come.studies):
         return False
-    return _quiet(come.busy_since, come.last, rule) <= now
+    return _quiet(come.busy_since, come.last, rule, now) is None
 
 
-def _quiet(since: datetime, until: datetime, rule: RetrainingParams) -> datetime:
-    """Return when nothing has come for long enough, or has for too long."""
-    quiet = until + timedelta(minutes=rule.quiet_minutes)
-    return min(quiet, since + timedelta(hours=rule.patience_hours))
+def _quiet(
+    since: datetime, until: datetime, rule: RetrainingParams, now: datetime
+) -> datetime | None:
+    """Return when nothing will have come for long enough, or has for too long; None: so it is."""
+    quiet = timedelta(minutes=rule.quiet_minutes)
+    over = min(until + quiet, since + timedelta(hours=rule.patience_hours))
+    # A time far ahead is of before the clock was set back: nobody waits until it comes again.
+    return over if now < over and until - now < quiet else None
 
 
 def _costs_too_much(

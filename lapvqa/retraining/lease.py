@@ -14,16 +14,17 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from lapvqa import storage
 from lapvqa.errors import BusyError
 
 LEASE_S = 30.0
 _BEATS_A_LEASE = 3
+_held: ContextVar[frozenset[Path]] = ContextVar("lapvqa_leases", default=frozenset())
+"""What the code at work holds; other threads of this process are others."""
 
 
 @contextmanager
@@ -32,9 +33,13 @@ def hold(
 ) -> Iterator[None]:
     """Hold the lease at ``path``, renewing it; BusyError if somebody else does.
 
-    ``lost`` is called, from another thread, if the lease has gone to another while this process
-    could not renew it; by default the process is told to end (SIGTERM).
+    Within such a block it may be asked for again, which changes nothing. ``lost`` is called, from
+    another thread, if the lease has gone to another while this process could not renew it; by
+    default the process is told to end (SIGTERM).
     """
+    if path in _held.get():
+        yield
+        return
     mine = {**_me(), "token": secrets.token_hex(8), "lease_s": lease_s}
     with _alone(path):
         if (other := _holder(path)) is not None:
@@ -46,9 +51,11 @@ def hold(
     over = threading.Event()
     beat = threading.Thread(target=_beat, args=(path, mine, over, lost or _end), daemon=True)
     beat.start()
+    held = _held.set(_held.get() | {path})
     try:
         yield
     finally:
+        _held.reset(held)
         over.set()
         beat.join()
         with _alone(path):
@@ -84,11 +91,12 @@ def _holder(path: Path) -> dict[str, Any] | None:
     told = _read(path)
     if not told:
         return None
-    if told["host"] == _me()["host"] and not _lives(told["pid"], told["born"]):
-        return None
+    if told["host"] == os.uname().nodename:
+        return told if _born(told["pid"]) == told["born"] else None
     probe = path.with_suffix(".now")
     probe.touch()
-    age = probe.stat().st_mtime - path.stat().st_mtime
+    # Whichever way: a clock that was set back must not keep a lease for ever.
+    age = abs(probe.stat().st_mtime - path.stat().st_mtime)
     return told if age < told["lease_s"] else None
 
 
@@ -96,16 +104,21 @@ def _me() -> dict[str, Any]:
     return {
         "host": os.uname().nodename,
         "pid": os.getpid(),
-        "born": psutil.Process().create_time(),
+        "born": _born(os.getpid()),
     }
 
 
-def _lives(pid: int, born: float) -> bool:
+def _born(pid: int) -> int | None:
+    """Return when a process was born, in ticks since the machine was; None if it is gone.
+
+    No time of day: that of a process changes whenever the clock is set.
+    """
     try:
-        process = psutil.Process(pid)
-        return process.create_time() == born and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+        _, _, facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    except OSError:
+        return None
+    state, *others = facts.split()
+    return None if state == "Z" else int(others[18])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from lapvqa.lineage.ledger import DECISION, Draft, Entry
 from lapvqa.lineage.runs import FINISHED
 from lapvqa.machine import Machine
 from lapvqa.project import Project
+from lapvqa.retraining import calendar
 from lapvqa.retraining.wanted import Round
 
 if TYPE_CHECKING:
@@ -28,26 +29,29 @@ class Costs:
     """Of trainings: when the run began that had the last one, and hours."""
 
     began: datetime | None
+    """None also where that is still to come: the clock has been set back."""
     hours_spent: float
-    """Since the month began, also of those that failed."""
+    """This month, also of those that failed."""
     hours_expected: float
     """Of the last whole one; 0 before there is any."""
 
 
-def costs(project: Project, machine: Machine, month: datetime) -> Costs:
+def costs(project: Project, machine: Machine, now: datetime) -> Costs:
     """Return what the ledger tells of the trainings of this project."""
+    month = calendar.month_of(now).timestamp()
     told = recording.told(project)
     trainings = [run for run in told if run.stage == "pretrain" and run.seconds]
     whole = [run for run in trainings if run.outcome == FINISHED]
-    last = max(whole, key=lambda run: run.started, default=None)
+    last = whole[-1] if whole else None
     together = [
         run.started for run in told
         if last and run.prefect_flow_run and run.prefect_flow_run == last.prefect_flow_run
     ]  # fmt: skip
     processes = machine.training.processes * machine.training.nodes
-    spent = sum(run.seconds for run in trainings if run.started >= month.timestamp())
+    spent = sum(run.seconds for run in trainings if month <= run.started <= now.timestamp())
+    began = _moment(min(together, default=last.started if last else None))
     return Costs(
-        _moment(min(together, default=last.started if last else None)),
+        began if began and began <= now else None,
         spent * processes / _HOUR,
         (last.seconds if last else 0.0) * processes / _HOUR,
     )

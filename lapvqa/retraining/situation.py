@@ -11,7 +11,7 @@ from lapvqa.lineage import ledger
 from lapvqa.machine import load_machine
 from lapvqa.params import Params
 from lapvqa.project import Project
-from lapvqa.retraining import arrivals, calendar, clock, lease, minutes, starts, wanted
+from lapvqa.retraining import arrivals, clock, lease, minutes, starts, wanted
 from lapvqa.retraining.arrivals import Arrived
 from lapvqa.retraining.wanted import Cause, Round
 
@@ -66,12 +66,11 @@ def look(project: Project, params: Params, now: datetime, *, holder: bool = Fals
     ``holder``: the caller holds the round's lease, so that no other is at work.
     """
     schedule = clock.load(project)
-    costs = minutes.costs(project, load_machine(project), calendar.month_of(now))
+    costs = minutes.costs(project, load_machine(project), now)
     record = wanted.load(project)
     ended = minutes.rounds(project)
     # A round that only judged what drift asked about has answered nothing of the new studies.
     counted = [one for one in ended if {row["cause"] for row in one["causes"]} != {wanted.DRIFT}]
-    quiet = timedelta(minutes=params.retraining.quiet_minutes)
     can_look = (project.model_dir(params.pretrain.objective) / "card.json").exists()
     tried = [one for one in ended if one["outcome"] in ("trained", "failed")]
     cut_off = record.round if record.round and record.round.way is None else None
@@ -80,18 +79,22 @@ def look(project: Project, params: Params, now: datetime, *, holder: bool = Fals
         causes.append(Cause.said(wanted.CLOCK, due))
     start = starts.champion(project)
     no_start = starts.fault(project, start)
+
+    def since(*times: datetime | None) -> Arrived:
+        quiet = timedelta(minutes=params.retraining.quiet_minutes)
+        return arrivals.between(project, _latest(now, *times), now, quiet=quiet)
+
     return Situation(
         causes=tuple(
             cause for cause in wanted.merged(causes) if not is_answered(cause, costs.began)
         ),
-        arrived=arrivals.since(project, _latest(costs.began, *_began(counted[-1:])), quiet=quiet),
-        unwatched=arrivals.since(project, looks.last_look(ledger.entries(project)), quiet=quiet)
-        if can_look else Arrived(),
+        arrived=since(costs.began, *_began(counted[-1:])),
+        unwatched=since(looks.last_look(ledger.entries(project))) if can_look else Arrived(),
         round=None if cut_off else record.round,
         at_work=not holder and lease.is_held(project.round_lease),
         paused=bool(schedule and schedule.paused),
         trained=costs.began,
-        tried=_latest(costs.began, *_began(tried[-1:])),
+        tried=_latest(now, costs.began, *_began(tried[-1:])),
         hours_spent=costs.hours_spent,
         hours_expected=costs.hours_expected,
         start=start.sha256 if start and not no_start else None,
@@ -116,8 +119,9 @@ def _began(ended: list[dict[str, Any]]) -> list[datetime]:
     return [datetime.fromisoformat(one["began"]) for one in ended]
 
 
-def _latest(*times: datetime | None) -> datetime | None:
-    return max(filter(None, times), default=None)
+def _latest(now: datetime, *times: datetime | None) -> datetime | None:
+    """Return the last of these times; what is still to come, as a clock was set back, is none."""
+    return max((time for time in times if time and time <= now), default=None)
 
 
 def zoned_now(project: Project) -> datetime:

@@ -151,7 +151,7 @@ def _decode_all(
     """Return system -> texts of the trained and the untrained model, in the order of studies."""
     store = ShardStore(job.project.images_dir)
     verify_shards(job.project.images_dir, {study.shard for study in studies})
-    computer = open_computer(job)
+    computer = open_computer(job.machine, job.computing)
     models = {"trained": load_captioner(folder), "untrained": untrained_captioner(folder)}
     written: dict[str, list[str]] = {system: [] for system in models}
     for number, (system, model) in enumerate(models.items()):

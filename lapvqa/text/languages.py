@@ -32,7 +32,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from lapvqa.errors import ConfigError
-from lapvqa.params import Section, read_yaml, validate
+from lapvqa.params import Section, read_settings
 
 AUTO = "auto"
 ENGLISH = "en"
@@ -295,7 +295,7 @@ def load_languages(root: Path) -> Languages:
                 f"params/reports/{path.name}: expected a language code as name, like de.yaml",
                 hint="rename the file",
             )
-        tables[path.stem] = validate(LanguageTable, read_yaml(path), f"params/reports/{path.name}")
+        tables[path.stem] = read_settings(LanguageTable, path, f"params/reports/{path.name}")
     if ENGLISH not in tables:
         raise ConfigError(
             "expected params/reports/en.yaml, found none",

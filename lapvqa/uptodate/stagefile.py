@@ -72,14 +72,18 @@ def declared(project: Project) -> dict[str, Stage]:
     Raises ConfigError where the file is malformed, UnsupportedStagefileError where it uses what
     this reader does not know.
     """
-    from lapvqa.params import read_yaml
+    from lapvqa.params import load_params, read_yaml
 
     params = read_yaml(project.params)
     definitions = read_yaml(project.dvc_yaml).get("stages") or {}
     stages = {}
-    for name, definition in definitions.items():
-        for full_name, body, context in _expand(name, definition, params):
-            stages[full_name] = _stage(full_name, _fill(body, context))
+    try:
+        for name, definition in definitions.items():
+            for full_name, body, context in _expand(name, definition, params):
+                stages[full_name] = _stage(full_name, _fill(body, context))
+    except ConfigError:
+        load_params(project.params)  # a fault of that file is said as that
+        raise
     return _upstream_first(stages)
 
 

@@ -8,6 +8,8 @@ import os
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -94,6 +96,26 @@ def probe(uri: str) -> None:
             f"expected an MLflow server at {address}, found: {error}",
             hint="start it, or correct servers.mlflow_tracking_uri in local.yaml",
         ) from error
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Tell of an MLflow that fails within the block, whatever it raises, as of one that is down."""
+    try:
+        yield
+    except LapvqaError:
+        raise
+    except Exception as error:
+        from mlflow.exceptions import MlflowException
+        from requests import RequestException
+
+        if not isinstance(error, MlflowException | RequestException):
+            raise
+        said = public(str(error)).partition("\n")[0]
+        raise RecordsUnavailableError(
+            f"MLflow does not answer any more: {said}",
+            hint="the same again, once it answers, goes on from here",
+        ) from None
 
 
 def _quieten() -> None:

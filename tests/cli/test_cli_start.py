@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,20 @@ def test_a_run_with_nothing_to_do_loads_nothing_heavy(toy: Project) -> None:
 def test_the_check_above_can_fail(toy: Project) -> None:
     toy.uptodate.unlink()  # without it the inventories have to be read
     assert "pyarrow" in loaded_by(["run"], toy.root)
+
+
+@pytest.mark.parametrize("begin", ["lapvqa.stage import main; main([])",
+                                   "flows.cli import main; main(['--version'])"])  # fmt: skip
+def test_numpy_computes_on_one_thread_whatever_the_machine_has(begin: str, tmp_path: Path) -> None:
+    """Its products round by the number of threads that share them."""
+    look = "import numpy, sys, threadpoolctl as t"
+    found = "max(one['num_threads'] for one in t.threadpool_info())"
+    code = f"from {begin}\n{look}\nsys.exit({found})"
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True
+    )
+    assert done.returncode == 1, done.stderr
 
 
 def test_help_names_every_command_and_the_exit_codes() -> None:

@@ -173,6 +173,19 @@ def test_what_a_device_computes_wrongly_turns_the_check_red(
     assert "apart from a CPU's result" in attention.found
 
 
+@pytest.mark.parametrize(("wanted", "status"), [("true", FAIL), ("false", WARN)])
+def test_a_block_that_cannot_be_compiled_fails_those_who_compile(
+    toy: Project, monkeypatch: pytest.MonkeyPatch, wanted: str, status: str
+) -> None:
+    broken = device_trials.Trial("compiled block, there and back", 1.0, 1.0, "InductorError: cc1")
+    monkeypatch.setattr(device_trials, "trials", lambda *_, compiled: iter([broken]))
+    text = toy.params.read_text()
+    toy.params.write_text(text.replace("  compile: false ", f"  compile: {wanted} "))
+    (check,) = doctor.computing(toy)
+    assert (check.status, check.found) == (status, "InductorError: cc1")
+    assert ("pretrain.compile to false" in check.remedy) == (status == FAIL)
+
+
 def test_outside_a_project_the_machine_is_looked_at(
     tmp_path: Path, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
 ) -> None:

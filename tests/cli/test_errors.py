@@ -16,6 +16,7 @@ from cli_answer import Lapvqa
 from flows.commands import plan
 from lapvqa.errors import BusyError, RejectBudgetError
 from lapvqa.project import DRAWN_MARK, Project
+from tasks import prefect_server
 
 GOLDEN = {
     ("rnu",): (2, "No such command 'rnu'. Did you mean 'run'?", "see `lapvqa --help`"),
@@ -33,15 +34,25 @@ GOLDEN = {
         'make one: lapvqa schedule --cron "0 2 * * *"',
     ),
     ("open", "prefct"): (
-        2, "expected one of report, mlflow, prefect, plots, found 'prefct'",
-        "see `lapvqa open --help`",
+        2, "there is no page 'prefct'", "did you mean prefect?",
+    ),
+    ("export-lineage", "--format", "prv"): (2, "there is no format 'prv'", "did you mean prov?"),
+    ("evaluate", "rgr"): (2, "there is no task 'rgr'", "did you mean rrg?"),
+    ("score", "vqaa", "x.parquet"): (2, "there is no task 'vqaa'", "did you mean vqa?"),
+    ("pull", "pacs"): (
+        2, "there is no server in local.yaml called 'pacs'",
+        "known: none; one more: intake: {pull: {NAME: {url: https://pacs.example/dicom-web}}}",
+    ),
+    ("plan", "--preset", "gpu80"): (2, "there is no preset 'gpu80'", "did you mean gpu-80?"),
+    ("lineage", "why", "evaluate@rgr"): (
+        2, "there is no stage 'evaluate@rgr'", "did you mean evaluate@rrg?",
     ),
     ("lineage",): (2, "Missing argument 'target'.", "see `lapvqa lineage up --help`"),
     ("run", "--stage", "tokns"): (2, "there is no stage 'tokns'", "did you mean tokens?"),
     ("run", "--stage", "xyz"): (
         2,
         "there is no stage 'xyz'",
-        "stages: inventory, ingest, tokens, evaluate@probe_nih14, evaluate@rrg, report",
+        "known: inventory, ingest, tokens, evaluate@probe_nih14, evaluate@rrg, report",
     ),
     ("run", "--source", "nowhere"): (
         2,
@@ -61,8 +72,8 @@ GOLDEN = {
     ("lineage", "results/rrg/metric.json"): (
         2,
         "'results/rrg/metric.json' is no file, metric or run that this project made",
-        "ask for a file (results/rrg/metrics.json, results/probe_nih14/metrics.json), "
-        "a metric (TASK.METRIC) or a run id",
+        "did you mean results/rrg/metrics.json or results/probe_nih14/metrics.json or "
+        "results/rrg?",
     ),
 }  # fmt: skip
 
@@ -100,8 +111,22 @@ def test_a_wrong_parameter_is_named_with_the_nearest(
     answer = lapvqa(command)
     assert answer.code == 2
     assert answer.err.startswith(
-        "error: params.yaml: tokens.max_lenght is not a known parameter; nearest: max_length\n"
+        "error: params.yaml: tokens.max_lenght is not a known parameter; nearest: max_length (line "
     )
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status"])
+def test_an_empty_file_of_parameters_is_said_to_be_empty(
+    toy: Project, lapvqa: Lapvqa, command: str
+) -> None:
+    toy.params.write_text("# nothing\n")
+    dvc_yaml = (Path(__file__).parents[2] / "dvc.yaml").read_text()
+    for text in (toy.dvc_yaml.read_text(), dvc_yaml):  # that names parameters, too
+        toy.dvc_yaml.write_text(text)
+        answer = lapvqa(command)
+        assert answer.code == 2
+        assert answer.err.startswith("error: params.yaml is empty; expected inventory, ingest, ")
+        assert "what to do: restore it: git checkout params.yaml" in answer.err
 
 
 def test_a_missing_archive_is_said_before_any_server_starts(toy: Project, lapvqa: Lapvqa) -> None:
@@ -235,9 +260,27 @@ def test_interrupted(toy: Project, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(plan, "execute", _raise(KeyboardInterrupt()))
     answer = lapvqa("plan")
     assert answer.code == 130
-    assert answer.err == (
-        "error: interrupted\n  what to do: run the same again; it continues from here\n"
+    assert answer.err == ("error: interrupted\n  what to do: run the same again\n")
+
+
+def test_interrupted_while_a_server_starts(
+    toy: Project, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Starting:
+        process, url, stopped = "one", "http://127.0.0.1:1/api", False
+        wait = staticmethod(_raise(KeyboardInterrupt()))
+
+        def stop(self) -> None:
+            self.stopped = True
+
+    server = Starting()
+    monkeypatch.setattr(prefect_server, "start_server_early", lambda *_, **__: server)
+    answer = lapvqa("open", "prefect", "--no-browser")
+    assert (answer.code, server.stopped) == (130, True)
+    assert answer.out.splitlines()[-1] == (
+        "Prefect's server had not come up yet; nothing is left of it"
     )
+    assert "continues" not in answer.out + answer.err
 
 
 def _raise(error: BaseException) -> Callable[..., int]:

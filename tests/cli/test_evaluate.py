@@ -171,7 +171,10 @@ def test_differences_are_paired_with_trained(project: Project, lapvqa: Lapvqa) -
             )
             for each in systems
         ]
-        differences = from_draws(systems[0].names, *draws, confidence=common.confidence)
+        differences = from_draws(
+            systems[0].names, *draws, patients=len(set(systems[0].patients)),
+            confidence=common.confidence,
+        )  # fmt: skip
         expected = differences[evaluation.primary]
         found = line["systems"]["second"]["difference"]
         assert found == pytest.approx(vars(expected), abs=1e-6), task
@@ -274,10 +277,36 @@ def test_the_files_hold_what_the_table_shows(project: Project, lapvqa: Lapvqa) -
     texts = ["".join(one.itertext()) for one in root.iter("{http://www.w3.org/2000/svg}text")]
     assert "second" in texts
     value = f"{second['value']:.3f} [{second['low']:.3f}, {second['high']:.3f}]"
-    assert f"{value} contaminated" in texts, "nothing is known of what it was trained on"
+    assert f"{value} unknown training" in texts
+    assert rows["probe_chexpert: second"]["training"].startswith("unknown training: it is not")
+    assert rows["probe_chexpert: untrained"]["training"] == "", "it has seen nothing"
     assert b"http" not in before["comparison.svg"].replace(b"http://www.w3.org/2000/svg", b"")
     comparison(lapvqa)
     assert before == {path.name: path.read_bytes() for path in folder.glob("comparison.*")}
+
+
+def test_an_encoders_training_is_unknown_until_somebody_states_it(
+    project: Project, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    judged = lapvqa("evaluate", "probe_nih14", *BOTH[2:])
+    assert judged.code == 0, judged.err
+    assert "probe_nih14: unknown training: it is not known what" in judged.out
+    before = lapvqa("evaluate", "--compare").out
+    assert "unknown training: second: it is not known" in before
+    assert "--compare --name NAME --trained-on" in before
+    stated = ("--name", "second", "--trained-on", "web photographs, no radiographs")
+    said = lapvqa("evaluate", "--compare", *stated)
+    assert said.code == 0, said.err
+    assert "stated training: second: web photographs, no radiographs (as stated;" in said.out
+    assert "unknown training: second" not in said.out
+    assert lapvqa("evaluate", "probe_nih14", *BOTH[2:]).code == 0
+    assert "stated training: second" in lapvqa("evaluate", "--compare").out, "it is kept"
+    nobody = lapvqa("evaluate", "--compare", "--name", "secnd", *stated[2:])
+    assert nobody.code == EXIT_USER
+    assert "no encoder in evaluations/ called 'secnd'" in nobody.err
+    assert "did you mean second?" in nobody.err
+    assert lapvqa("evaluate", "--compare", *stated[2:]).code == EXIT_USER
 
 
 def test_a_name_belongs_to_one_encoder(project: Project, lapvqa: Lapvqa) -> None:
@@ -384,7 +413,7 @@ def test_the_gate_judges_a_champion_that_has_no_predictions_yet(
     ]
     assert rows[1] <= sealed.sealed_patients(project) < patients
     assert not rows[0] & rows[1]
-    refused = [why for why in reasons if "contaminated" not in why]
+    refused = [why for why in reasons if not why.endswith("unknown training (training_unknown)")]
     assert refused == [f"{len(rows[1])} sealed patients have predictions, 30 are asked"]
     made = recording.told(project)
     assert gate() == reasons

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import written_ledger
 from cli_answer import Lapvqa
+
+from flows.commands import terminal
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -117,3 +120,21 @@ def test_nothing_is_written_over_that_the_command_did_not_write(
         own = command[0] + command[-2][-4:]
         assert [lapvqa(*command, own).code for _ in range(2)] == [0, 0]
     assert mine.read_text() == "# a thesis\n"
+
+
+def test_a_card_on_a_terminal_is_for_people_and_the_file_for_machines(
+    project: Path, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = lapvqa("card", "captioning").out
+    monkeypatch.setattr(terminal, "is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = lapvqa("card", "captioning").out
+    assert "<!--" not in shown
+    assert "---" not in shown
+    assert "model-index" not in shown
+    for heading in re.findall(r"(?m)^#+ (\w[^<\n]*)$", file):
+        assert heading in shown
+    assert all(len(line) <= 80 or " " not in line.strip() for line in shown.splitlines())
+    assert "0.722" in shown
+    assert lapvqa("card", "captioning", "--markdown").out == file
+    assert lapvqa("card", "captioning", "--html").out.startswith("<!DOCTYPE html>")

@@ -89,3 +89,31 @@ def test_a_model_in_the_making_is_told_as_that(project: Project, lapvqa: Lapvqa)
     assert left.code == CheckpointError.exit_code
     assert "at work" not in left.err
     assert "found epochs, history.csv" in left.err
+
+
+def test_what_is_no_film_is_told_by_what_it_is_before_any_model_is_opened(
+    project: Project, lapvqa: Lapvqa
+) -> None:
+    Path("cut.png").write_bytes(Path("film.png").read_bytes()[:200])
+    Path("spoilt.png").write_bytes(bytes(8) + Path("film.png").read_bytes()[8:])
+    Path("login.dcm").write_text("<!doctype html><html>log in, Kanarienvogel</html>")
+    Path("nothing.jpg").touch()
+    Image.open("film.png").save("film.tif")
+    found = {
+        "cut.png": "expected a whole PNG, found its end within a chunk",
+        "spoilt.png": "found a PNG whose first 8 bytes, its signature, are damaged",
+        "login.dcm": "expected a DICOM file (DICM at byte 128), found a web page",
+        "nothing.jpg": "expected a PNG or JPEG, found an empty file",
+        "film.tif": "found a TIFF: convert it to PNG",
+    }
+    told = " ".join(lapvqa("embed", *found, "--model", "other").err.split())
+    for name, what in found.items():
+        assert what in told, name
+    assert "Kanarienvogel" not in told
+    Path("texts").mkdir()
+    Path("texts/a.txt").write_text("no film")
+    for command in (["embed"], ["caption", "--model", "/absent/model"], ["ask"]):
+        question = ["what?"] if command == ["ask"] else []
+        refused = lapvqa(command[0], "texts", *question, *command[1:])
+        assert refused.code == 2
+        assert "in texts, found none among 1 file (text 1)" in refused.err

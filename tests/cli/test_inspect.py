@@ -70,3 +70,26 @@ def test_paths_begin_as_they_were_given(toy: Project, lapvqa: Lapvqa, tmp_path: 
         packed.writestr("DIR/IM1", dicom_bytes(small_image(1), bits=8))
     assert f"{tmp_path}/a.zip/DIR/IM1: taken" in lapvqa("inspect", str(tmp_path / "a.zip")).out
     assert f"{tmp_path}/a.zip/DIR/IM1: taken" in lapvqa("inspect", str(tmp_path)).out
+
+
+def test_a_damaged_picture_or_a_stranger_by_itself_is_told_by_what_it_is(
+    toy: Project, lapvqa: Lapvqa, tmp_path: Path
+) -> None:
+    whole = tmp_path / "whole.png"
+    cv2.imwrite(str(whole), small_image(1))
+    data = whole.read_bytes()
+    found = {
+        "cut.png": (data[:200], "rejected, truncated; expected a whole PNG"),
+        "spoilt.png": (b"????????" + data[8:], "found a PNG whose first 8 bytes"),
+        "empty.jpg": (b"", "rejected, truncated; expected a PNG or JPEG, found an empty file"),
+        "login.dcm": (b"<html>log in</html>", "not_dicom; expected a DICOM file (DICM at byte 128)"
+                      ", found a web page"),
+        "film.tif": (b"II*\0" + data, "not read (other picture); it is a TIFF: convert it to PNG"),
+        "head.bin": (data[:100], "not read (unknown); it is a PNG"),
+    }  # fmt: skip
+    for name, (content, said) in found.items():
+        (tmp_path / name).write_bytes(content)
+        answer = lapvqa("inspect", str(tmp_path / name))
+        assert f"{tmp_path / name}: " in answer.out, answer.err
+        assert said in answer.out
+    assert "they are read where their paths do" in lapvqa("inspect", str(whole)).err

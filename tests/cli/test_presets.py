@@ -152,12 +152,36 @@ def test_less_of_the_tokens_takes_less_of_the_disk(project: Project) -> None:
     (project.root / "own/one.dcm").write_bytes(b"")
     edit_settings.set_source(project, project.root / "own")
     recipe = {"recipe": {"token_grid": 2}}
-    whole = cost.disk_use(project, load_params(project.params))[1].most
+    params = load_params(project.params)
+
+    def features(params: Params) -> float:
+        return next(use for use in cost.disk_use(project, params) if use.what == "features").most
+
+    whole = features(params)
     edit_settings.set_params(
         project, {"evaluate": {"rrg": recipe, "vqa": recipe, "diffvqa": recipe}}
     )
-    # Of the 16 pooled tokens 4 are left; the 16 patches of grounding stay.
-    assert cost.disk_use(project, load_params(project.params))[1].most == whole * 20 / 32
+    # Of the 16 pooled tokens 4 are left; the 16 patches of grounding and the mean stay.
+    halves = 2 * 2 * params.pretrain.model.width
+    assert whole == (32 + 2) * halves
+    assert features(load_params(project.params)) == (20 + 2) * halves
+
+
+def test_what_is_decoded_of_the_data_sets_takes_disk_too(project: Project) -> None:
+    folder = project.root / load_params(project.params).inventory.chexpert
+    for name in ("train/a/view1_frontal.jpg", "valid/b/view1_frontal.jpg", "valid.csv"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    there = project.work_dir("features") / "pixels/chexpert/one.npy"
+    storage.write_bytes(there, b"0" * 1000)
+    uses = {use.what: use for use in cost.disk_use(project, load_params(project.params))}
+    decoded = uses["decoded data sets"]
+    assert (decoded.most, decoded.there) == (2 * STORED_SIZE**2, 1000)
+    assert uses["features"].there == 0
+    assert any("decoded data sets" in line for line in cost.lines(
+        project, load_params(project.params), {"evaluate@probe_chexpert"}
+    ))  # fmt: skip
 
 
 def test_a_preset_is_looked_at_without_being_run(

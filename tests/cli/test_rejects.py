@@ -8,12 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cli_answer import Lapvqa
 from jobs import make_job
 
-from lapvqa import inventory
+from lapvqa import inventory, storage
 from lapvqa.errors import RejectBudgetError
 from lapvqa.ingest import ingest
 from lapvqa.lineage import ledger
@@ -21,6 +22,7 @@ from lapvqa.machine import load_machine
 from lapvqa.params import load_params
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
+from lapvqa.schemas import REJECTS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "dicom"))
 from made_dicom import write_mimic, write_project
@@ -107,6 +109,34 @@ def test_what_is_to_be_read_again_does_not_come_back_from_dvcs_cache(
     assert "1 file will be read again" in lapvqa("rejects", "retry").out
     assert "not_dicom" in lapvqa("rejects").out
     assert repro() == 2
+
+
+def test_rejects_of_tokens_are_those_of_the_studies_that_are_here(
+    project: Project, lapvqa: Lapvqa
+) -> None:
+    rows = storage.read_table(project.rejects, REJECTS, made_by="ingest").to_pylist()
+    older = [
+        {**rows[0], "stage": "tokens", "kind": "study", "reason": "no_report", "file": "older"}
+    ]
+    storage.write_table(project.token_rejects, pa.Table.from_pylist(older, schema=REJECTS), REJECTS)
+    assert "no_report" in lapvqa("rejects").out, "nobody knows of which studies they are"
+    project.studies.write_bytes(b"the studies of an archive")
+    md5 = hashlib.md5(project.studies.read_bytes()).hexdigest()
+    deps = f"[{{path: data/studies.parquet, md5: {md5}}}]"
+    project.dvc_lock.write_text(
+        f"schema: '2.0'\nstages:\n  tokens: {{cmd: t, deps: {deps}, outs: []}}\n"
+    )
+    assert "no_report" in lapvqa("rejects").out
+    for made in (lambda: project.studies.write_bytes(b"of another"), project.studies.unlink):
+        made()  # as a new archive's ingest does, done or failed
+        for options in ([], ["--files"]):
+            out = " ".join(lapvqa("rejects", *options).out.split())
+            assert "not_dicom" in out
+            assert "older" not in out
+            assert "no_report" not in out
+            assert "not shown: 1 reject of tokens" in out
+        assert lapvqa("rejects", "--reason", "no_report").code == 2
+        assert "no_report" not in lapvqa("status").out
 
 
 def test_a_key_leads_back_to_its_file_for_who_holds_the_key_file(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lapvqa.errors import ConfigError
+from lapvqa.ingest.rejects import Waivers, load_waivers
 from lapvqa.machine import Machine, load_machine
 from lapvqa.params import Params, load_params, read_yaml, validate
 from lapvqa.project import Project
@@ -79,6 +82,100 @@ def test_absent_and_malformed_files_say_so(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("- 1\n")
     with pytest.raises(ConfigError, match="expected sections"):
         load_params(tmp_path / "params.yaml")
+
+
+def edited(project: Project, old: str, new: str) -> None:
+    """Replace one text of params.yaml that stands there once."""
+    text = project.params.read_text()
+    assert text.count(old) == 1
+    project.params.write_text(text.replace(old, new))
+
+
+@pytest.fixture
+def project(tmp_path: Path, repository: Path) -> Project:
+    shutil.copy(repository / "params.yaml", tmp_path)
+    return Project(tmp_path)
+
+
+def line_of(project: Project, text: str) -> int:
+    lines = project.params.read_text().splitlines()
+    return next(number for number, line in enumerate(lines, 1) if line.strip().startswith(text))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said", "at"),
+    [
+        ("  max_length:", "  max_lenght:", "tokens.max_lenght is not a known parameter; nearest: "
+         "max_length", "max_lenght"),
+        ("\ntokens:\n", "\ntokenz:\n", "tokenz is not a known parameter; nearest: tokens",
+         "tokenz"),
+        ("\ntokens:\n", "\ntokens: many\nother:\n", "tokens: expected a section, found text",
+         "tokens: many"),
+        ("\ntokens:\n", "\ntokens:\nother:\n", "tokens: expected a section, found nothing",
+         "tokens:"),
+        ("\ntokens:\n", "\ntokens:\n\tlanguage: en\n", "not valid YAML: found a tab",
+         "language: en"),
+        ("  max_length:", "  max_length: 8\n  max_length:", "max_length stands twice (lines ",
+         "max_length:"),
+        ("  max_length:", "  max_length: [\n  other:", "not valid YAML: ", None),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_the_file_is_said_with_its_line(
+    project: Project, old: str, new: str, said: str, at: str | None
+) -> None:
+    edited(project, old, new)
+    with pytest.raises(ConfigError) as caught:
+        load_params(project.params)
+    (fault,) = [line for line in caught.value.message.splitlines() if said in line]
+    assert fault.startswith("params.yaml")
+    lines = re.findall(r"lines? (\d+)", fault)
+    assert lines
+    assert at is None or int(lines[0]) == line_of(project, at)
+    assert "params.yaml" in caught.value.hint or "section:" in caught.value.hint
+
+
+def test_a_file_without_a_setting_is_empty_only_where_something_is_needed(project: Project) -> None:
+    for text in ("", "# nothing\n", "---\n", "{}\n"):
+        for path in (project.params, project.local, project.waivers):
+            path.write_text(text)
+        with pytest.raises(ConfigError, match="params.yaml is empty; expected inventory, ingest"):
+            load_params(project.params)
+        assert load_machine(project) == Machine()
+        assert load_waivers(project) == Waivers()
+
+
+def test_a_section_that_is_missing_names_its_keys(project: Project) -> None:
+    text = project.params.read_text()
+    begin, end = text.index("\nexport:"), text.index("\nevaluate:")
+    project.params.write_text(text[:begin] + text[end:])
+    with pytest.raises(ConfigError, match="export is missing; a section with license, onnx"):
+        load_params(project.params)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("local.yaml", "workers: 2\nworkers: 3\n", "workers stands twice (lines 1 and 2)"),
+        ("local.yaml", "a line of text\n", "local.yaml: expected sections, found text"),
+        ("local.yaml", "paths:\n\tsource: x\n", "found a tab (line 2"),
+        ("local.yaml", "paths:\n  sorce: x\n", "paths.sorce is not a known parameter; nearest: "
+         "source (line 2)"),
+        ("local.yaml", "intake:\n  pull:\n    a:\n      ulr: http://b\n", "intake.pull.a.ulr is "
+         "not a known parameter; nearest: url (line 4)"),
+        ("local.yaml", "# K\xe4rtchen\nworkers: 2\n", "it is not written in UTF-8 (line 1)"),
+        ("waivers.yaml", "waivers:\n- {file: x, reson: y}\n", "waivers.0.reson is not a known "
+         "parameter; nearest: reason (line 2)"),
+        ("waivers.yaml", "- {file: x, reason: y}\n", "waivers.yaml: expected sections, found a "),
+    ],
+)  # fmt: skip
+def test_the_other_files_of_settings_are_told_the_same(
+    project: Project, name: str, text: str, said: str
+) -> None:
+    (project.root / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError) as caught:
+        (load_machine if name == "local.yaml" else load_waivers)(project)
+    assert said in caught.value.message
+    assert "\t" not in caught.value.message
 
 
 def test_machine_facts_replace_folders_only(tmp_path: Path, raw: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from demo_project import ingested
 from jobs import make_job
+from watched_computing import nothing_outside
 
 from flows.commands import drift as command
 from lapvqa import storage
@@ -71,7 +72,8 @@ class Archive:
     project: Project
 
     def look(self, now: float = NOW, **how: object) -> Report:
-        return look.look(PARAMS, make_job(self.project), Cells(), now=now, **how)  # type: ignore[arg-type]
+        with nothing_outside():
+            return look.look(PARAMS, make_job(self.project), Cells(), now=now, **how)  # type: ignore[arg-type]
 
     def give_encoder(self) -> None:
         """Let the project have a model of its own, one that never learnt."""
@@ -311,9 +313,13 @@ def test_the_command_prints_the_report_for_people_and_for_machines(
     assert said["window"]["studies"] > 0
     assert "How it stayed fresh" in archive.project.freshness_page.read_text()
     assert command.execute(archive.project, since=None, freeze=True, as_json=False) == 0
-    assert "reference frozen now: 48 studies;" in capsys.readouterr().out
+    assert (
+        "reference frozen now: 48 studies, in the place of any before;" in capsys.readouterr().out
+    )
     command.execute(archive.project, since=None, freeze=False, as_json=False)
-    assert "not compared: findings: too few patients: 0 new" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "not compared: findings: too few patients: 0 new" in out
+    assert "`lapvqa drift --freeze` makes a new one" in out
     with pytest.raises(ConfigError, match="--since"):
         command.execute(archive.project, since="soon", freeze=False, as_json=False)
 

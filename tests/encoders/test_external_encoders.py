@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lapvqa import storage
-from lapvqa.errors import CheckpointError, LapvqaError, MissingArtifactError
+from lapvqa.errors import CheckpointError, LapvqaError, MissingArtifactError, MissingPackageError
 from lapvqa.evaluation.encoders.external import (
     FILTERS,
     ExternalEncoder,
@@ -28,7 +28,7 @@ from lapvqa.evaluation.encoders.external import (
 )
 from lapvqa.evaluation.encoders.from_transformers import FAMILIES
 from lapvqa.evaluation.encoders.open_encoder import open_encoder
-from lapvqa.evaluation.encoders.packages import MissingPackageError, optional
+from lapvqa.evaluation.encoders.packages import optional
 from lapvqa.evaluation.features import encoder_digest
 from lapvqa.networks.weights import serialise
 from lapvqa.params import ModelParams
@@ -498,4 +498,4 @@ def test_a_package_that_is_not_installed_is_named(
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingPackageError, match=f"needs the package {name}") as caught:
         open_encoder(folder)
-    assert "pip install" in caught.value.hint
+    assert "make setup-encoders" in caught.value.hint

@@ -16,7 +16,7 @@ import torch
 from grid_encoder import Brightness
 from jobs import make_job
 from PIL import Image
-from watched_computing import as_on_a_gpu, calls
+from watched_computing import as_on_a_gpu, calls, nothing_outside
 
 from lapvqa import inventory, storage
 from lapvqa.ad import judge as ad_judge
@@ -103,12 +103,13 @@ def judge(project, machine, recorder, params, tmp_path):
     def run(
         encoders: dict[str, ImageEncoder], chosen: AdParams = QUICK, name: str = "results"
     ) -> tuple[dict, pa.Table, Path]:
-        evaluate(
-            TASK,
-            EncoderSet(lambda: encoders, tmp_path / name),
-            params.model_copy(update={"ad": chosen}),
-            make_job(project, machine, recorder),
-        )
+        with nothing_outside():
+            evaluate(
+                TASK,
+                EncoderSet(lambda: encoders, tmp_path / name),
+                params.model_copy(update={"ad": chosen}),
+                make_job(project, machine, recorder),
+            )
         folder = tmp_path / name / "ad"
         predictions = storage.read_table(
             folder / "predictions.parquet", DETECTION_PREDICTIONS, made_by="x"

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from torch import nn
-from watched_computing import as_on_a_gpu, calls
+from watched_computing import as_on_a_gpu, calls, nothing_outside
 
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation import features
@@ -31,14 +31,30 @@ from lapvqa.schemas import STORED_SIZE
 
 SIZES = ModelParams(image_size=32, patch_size=8, width=32, depth=2, heads=2, pooled_grid=2)
 
-OWNED = {"autocast", "inference_mode", "pin_memory", "sdpa_kernel", "set_num_threads", "cuda"}
-"""Names that decide how something is computed; ``lapvqa.networks.device`` is their owner."""
+OWNED = {
+    "autocast", "backward", "choose_device", "cuda", "enable_grad", "inference_mode", "no_grad",
+    "pin_memory", "sdpa_kernel", "set_grad_enabled", "set_num_threads",
+}  # fmt: skip
+"""Names that decide how something is computed; ``lapvqa.networks.device`` is their owner.
+
+What computes a model for its numbers needs one: a device, or that no gradients are kept.
+"""
 
 BESIDE = {
     "lapvqa/networks/unusable_gpu.py": {"cuda"},  # torch's CUDA version, for an error
     "lapvqa/lineage/environment.py": {"cuda"},  # the same, for the records
-    "lapvqa/networks/encoder.py": {"autocast"},  # off, in the norm of residuals in bfloat16
+    "lapvqa/networks/encoder.py": {"autocast", "no_grad"},  # off, in a norm; first weights
     "lapvqa/networks/losses.py": {"autocast"},  # off, where the loss has chosen its dtypes
+    "lapvqa/networks/decoder.py": {"no_grad"},  # parts of a search for words, which the published
+    "lapvqa/networks/generation.py": {"no_grad"},  # classes offer without a Computer
+    "lapvqa/heads/text.py": {"no_grad"},
+    "lapvqa/ad/heads.py": {"no_grad"},  # the matching within a loss
+    "lapvqa/evaluation/features.py": {"no_grad"},  # counts bytes, on tensors without memory
+    "lapvqa/inference/encoder.py": {"choose_device"},  # makes a Computer without a project
+    "lapvqa/inference/words.py": {"choose_device"},
+    "flows/commands/doctor.py": {"choose_device", "cuda"},  # tries a device, and names it
+    "flows/commands/plan_memory.py": {"choose_device", "cuda"},  # asks for its memory
+    "flows/commands/presets.py": {"choose_device", "cuda"},
 }
 
 
@@ -56,10 +72,24 @@ def named(path: Path) -> Iterator[str]:
 def test_nobody_else_decides_how_something_is_computed(repository: Path) -> None:
     found = {
         path.relative_to(repository).as_posix(): OWNED & set(named(path))
-        for path in (repository / "lapvqa").rglob("*.py")
+        for part in ("lapvqa", "tasks", "flows")
+        for path in (repository / part).rglob("*.py")
         if "pretrain" not in path.parts and path.name != "device.py"
     }
     assert {place: names for place, names in found.items() if names} == BESIDE
+
+
+def test_what_is_computed_beside_a_computer_is_seen_in_any_thread() -> None:
+    layer, values = nn.Linear(2, 2), torch.ones(1, 2)
+    with nothing_outside(), ThreadPoolExecutor(1) as pool:
+        ON_CPU.learn(lambda: layer(values).sum())
+        with ON_CPU.inference():
+            layer(values)
+            elsewhere = pool.submit(layer, values)
+            with pytest.raises(AssertionError, match="Linear is computed outside"):
+                elsewhere.result()
+        with torch.no_grad(), pytest.raises(AssertionError, match="Linear is computed outside"):
+            layer(values)
 
 
 def graded_images(count: int) -> tuple[np.ndarray, np.ndarray]:

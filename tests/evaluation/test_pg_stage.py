@@ -16,6 +16,7 @@ import torch
 from demo_project import MACHINE, build
 from grid_encoder import Brightness
 from jobs import make_job
+from watched_computing import nothing_outside
 
 from lapvqa import storage
 from lapvqa.datasets.image_folder import digest
@@ -81,7 +82,8 @@ class GroundingProject:
         judged = EncoderSet(lambda: encoders, self.paths.root / name)
         params = self.shipped.model_copy(update={"pg": chosen})
         recorder = Recorder(self.paths.root / "record.jsonl", stage="evaluate", quiet=True)
-        evaluate(TASK, judged, params, make_job(self.paths, MACHINE, recorder))
+        with nothing_outside():
+            evaluate(TASK, judged, params, make_job(self.paths, MACHINE, recorder))
         recorder.close()
         folder = self.paths.root / name / "pg"
         return read_metrics(folder), read_predictions(folder), folder

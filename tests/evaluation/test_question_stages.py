@@ -15,6 +15,7 @@ import pytest
 import torch
 from demo_project import MACHINE, build
 from jobs import make_job
+from watched_computing import nothing_outside
 
 from lapvqa import storage
 from lapvqa.diffvqa.model import DiffVQAHead
@@ -73,7 +74,8 @@ def judge(
     judged = EncoderSet(lambda: encoders or load_encoders(folder), results, folder)
     recorder = Recorder(results / "record.jsonl", stage="evaluate", quiet=True)
     try:
-        evaluate(find(task), judged, params, make_job(project, MACHINE, recorder))
+        with nothing_outside():
+            evaluate(find(task), judged, params, make_job(project, MACHINE, recorder))
     finally:
         recorder.close()
     return json.loads((results / task / "metrics.json").read_text())

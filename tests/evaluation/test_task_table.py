@@ -99,6 +99,6 @@ def test_no_other_file_names_a_task(repository: Path) -> None:
 
 
 def test_an_unknown_task_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="expected a task of probe_chexpert") as caught:
+    with pytest.raises(ConfigError, match="there is no task 'probe_chexprt'") as caught:
         task_table.find("probe_chexprt")
     assert "did you mean probe_chexpert?" in str(caught.value)

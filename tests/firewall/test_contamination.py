@@ -13,12 +13,22 @@ from jobs import make_job
 from planting import Archive, raise_firewall
 from rich.console import Console
 
-from flows.commands.run_summary import show_contamination
+from flows.commands.run_summary import show_doubts
 from lapvqa import storage
 from lapvqa.evaluation import task_table
-from lapvqa.evaluation.contamination import NOT_COMPARED, OTHER, UNKNOWN, examine
+from lapvqa.evaluation.contamination import NOT_COMPARED, OTHER, examine
 from lapvqa.evaluation.evaluate import EncoderSet, Evaluation
-from lapvqa.evaluation.results import METRICS, read_result
+from lapvqa.evaluation.results import (
+    CONTAMINATED,
+    MEANINGS,
+    METRICS,
+    STATED_TRAINING,
+    TRAINING_UNKNOWN,
+    UNKNOWN_TRAINING,
+    Contamination,
+    read_result,
+    state_of,
+)
 from lapvqa.images.report_pairs import digest_pairs, read_pairs
 from lapvqa.params import load_params
 from lapvqa.project import Project
@@ -76,7 +86,7 @@ def test_training_on_other_images_or_on_nobody_knows_what_is_not_accepted(leaky:
     raise_firewall(leaky.project)
     tested = len(leaky.of_split("test"))
     assert counts(leaky, before) == {OTHER: tested}
-    assert counts(leaky, None) == {UNKNOWN: tested}
+    assert counts(leaky, None) == {TRAINING_UNKNOWN: tested}
 
 
 def test_an_image_that_was_not_compared_is_counted(leaky: Archive) -> None:
@@ -103,10 +113,32 @@ def test_the_stamp_stands_in_the_metrics_and_is_told(leaky: Archive, tmp_path: P
     sound = publish(leaky, trained_on(leaky.project), tmp_path / "sound")
     assert sound["contaminated"] is False
     stamped = publish(leaky, None, tmp_path / "outside")["contaminated"]
-    assert stamped["counts"] == {UNKNOWN: len(leaky.of_split("test"))}
-    result = read_result(tmp_path / "outside" / "vqa", "vqa")
+    assert stamped["counts"] == {TRAINING_UNKNOWN: len(leaky.of_split("test"))}
+    said = f"vqa: unknown training: {stamped['why'][0]}; {MEANINGS[UNKNOWN_TRAINING]}\n"
+    assert told_of(tmp_path / "outside") == said
+    assert told_of(tmp_path / "sound") == ""
+    raise_firewall(leaky.project, on_leak="stamp")
+    publish(leaky, trained_on(leaky.project), tmp_path / "stamped")
+    assert told_of(tmp_path / "stamped").startswith("vqa: contaminated: 1 of ")
+
+
+def told_of(folder: Path) -> str:
+    """What a person reads of the result in a folder."""
     shown = io.StringIO()
-    show_contamination(result, Console(file=shown, width=200))
-    assert f"vqa: contaminated: {stamped['why'][0]}" in shown.getvalue()
-    show_contamination(read_result(tmp_path / "sound" / "vqa", "vqa"), Console(file=shown))
-    assert shown.getvalue().count("contaminated") == 1
+    show_doubts([read_result(folder / "vqa", "vqa")], Console(file=shown, width=400))
+    return shown.getvalue()
+
+
+def test_what_is_stated_of_a_training_takes_the_place_of_not_knowing_alone(
+    leaky: Archive, tmp_path: Path
+) -> None:
+    raise_firewall(leaky.project)
+    publish(leaky, None, tmp_path)
+    storage.write_json(tmp_path / "encoder.json", {"trained_on": "photographs of cats"})
+    doubt = read_result(tmp_path / "vqa", "vqa").doubt
+    assert doubt is not None
+    assert doubt.state == STATED_TRAINING
+    assert doubt.why[0].startswith("photographs of cats (as stated")
+    found = Contamination(("2 of 3 test images",), {"film": 2})
+    assert found.stated("photographs of cats") == found, "what was found stays found"
+    assert state_of([TRAINING_UNKNOWN, "film"]) == CONTAMINATED

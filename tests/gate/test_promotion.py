@@ -13,6 +13,8 @@ import migrated_stores
 import pytest
 import safetensors.torch
 from contest import GATE, Contest
+from mlflow.exceptions import MlflowException
+from requests import ConnectionError
 from rich.console import Console
 from ruamel.yaml import YAML
 
@@ -350,9 +352,26 @@ def test_projects_on_one_server_have_models_of_their_own(
     assert registry.aliased(shared, other, CHAMPION) is None
 
 
-def test_a_gate_that_cannot_be_asked_undoes_no_training(story: Story) -> None:
+def test_a_gate_that_cannot_be_asked_undoes_no_training(
+    story: Story, models: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from flows.retraining import PipelineWork  # brings Prefect
 
     work = PipelineWork(story.project, Console(quiet=True))
+    move, away = registry.set_alias, [MlflowException("refused"), ConnectionError("away")]
+
+    def fail(store: Store, project: Project, alias: str, to: registry.Registered) -> None:
+        if alias == CHAMPION:
+            raise away.pop()
+        move(store, project, alias, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "set_alias", fail)
+        for _ in range(2):
+            assert work.gate() == {"outcome": "not asked", "error": "RecordsUnavailableError"}
+    assert story.champion() == models[0]
+    assert work.gate()["moved"], "it was decided, and is done once MLflow answers"
+    assert story.champion() == models[1]
+    assert len(story.said(LOOK, candidate=models[1])) == 1
     (story.project.model_dir("captioning") / registry.WEIGHTS).unlink()
     assert work.gate() == {"outcome": "not asked", "error": "MissingArtifactError"}

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from lapvqa.errors import MissingPackageError
+from lapvqa.extras import EXTRAS, optional
 from lapvqa.params import Params, load_params, read_yaml, validate
 from lapvqa.stage import STAGES
 
@@ -64,6 +66,27 @@ def test_shipped_parameter_files_fit_together(repository: Path) -> None:
     for extra in sorted((repository / "params").glob("*.yaml")):
         merged = _merge(read_yaml(repository / "params.yaml"), read_yaml(extra))
         validate(Params, merged, extra.name)
+
+
+def test_each_extra_has_its_target_its_lock_and_its_line_in_the_readme(repository: Path) -> None:
+    makefile, readme = (repository / name for name in ("Makefile", "README.md"))
+    told = set(re.findall(r"`make setup-([a-z]+)`", readme.read_text()))
+    assert told == set(EXTRAS)
+    targets = re.findall(r"(?m)^setup-([a-z]+): ##", makefile.read_text())
+    assert set(targets) == set(EXTRAS)
+    for name in EXTRAS:
+        assert (repository / "requirements" / f"lock-{name}.txt").is_file(), name
+
+
+def test_a_package_that_is_not_there_names_the_target_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingPackageError, match="`x` needs the package timm: ") as caught:
+        optional("timm", needed_for="`x`", instead="leave it")
+    assert caught.value.hint == "`make setup-encoders` installs it; or leave it"
+    with pytest.raises(MissingPackageError, match="no_such_package_of_ours"):
+        optional("no_such_package_of_ours.inner", needed_for="`x`")
 
 
 def _merge(base: dict, extra: dict) -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from demo_project import MACHINE, build
 from jobs import make_job
 from PIL import Image
 from pydicom import dcmread
+from watched_computing import nothing_outside
 
 import lapvqa
 from lapvqa import Encoder, storage
@@ -30,6 +32,12 @@ SIZES = ModelParams(
     image_size=32, patch_size=8, width=32, depth=2, heads=2, pooled_grid=2,
     decoder_width=32, decoder_depth=1, decoder_heads=2,
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def watched() -> Iterator[None]:
+    with nothing_outside():
+        yield
 
 
 @pytest.fixture(scope="module")

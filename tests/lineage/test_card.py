@@ -188,6 +188,7 @@ def test_what_an_evaluation_says_of_leaks_and_slices_is_kept_and_shown(tmp_path:
     entries = [entry if one.id == entry.id else one for one in ledger.entries(project)]
     page = card_of(entries)[0]
     assert "| evaluate@probe_nih14 | patients | 2 |" in read(page)
+    assert "Contaminated: values may be too high" in page
     assert "| AP | mean_auc | 0.5 |" in read(page)
     assert check.faults(page, entries) == []
 

@@ -20,7 +20,7 @@ from referencing.jsonschema import DRAFT202012
 from lapvqa.errors import ConfigError
 from lapvqa.lineage import ledger
 from lapvqa.lineage.ancestry import Ancestry, Told
-from lapvqa.lineage.exports import as_openlineage, as_prov, as_ro_crate, packages, parts
+from lapvqa.lineage.exports import as_openlineage, as_prov, as_ro_crate, parts
 from lapvqa.lineage.ledger import RUN
 from lapvqa.lineage.runs import FAILED, INTERRUPTED, Run
 from lapvqa.project import Project
@@ -262,11 +262,6 @@ def test_roc_validator_passes_a_crate_and_refuses_a_broken_one(
     del action["instrument"]
     (broken / "ro-crate-metadata.json").write_text(json.dumps(metadata))
     assert not roc_validator(broken)["passed"]
-
-
-def test_a_missing_package_names_the_extra() -> None:
-    with pytest.raises(packages.MissingPackageError, match=r"\[lineage\]"):
-        packages.optional("no_such_package_of_ours", needed_for="export-lineage")
 
 
 def test_an_empty_ledger_has_nothing_to_export() -> None:

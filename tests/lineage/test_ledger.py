@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,29 @@ def test_a_torn_line_costs_itself_only(tmp_path: Path, file: str, torn: bytes) -
     assert len(ledger.entries(project)) == 2
     ledger.append(project, DECISION, {"what": "after"})
     assert [e.payload for e in ledger.entries(project)][-1] == {"what": "after"}
+    assert ledger.verify(project) == []
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_writer_that_ends_between_payload_and_link_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    project = filled(tmp_path, 2)
+
+    def fail(descriptor: int, data: bytes) -> None:
+        os.write(descriptor, data[:9])
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "_write_all", fail)
+        for _ in range(times):
+            with pytest.raises(OSError, match="full"):
+                ledger.append(project, DECISION, {"what": "lost"})
+    assert ledger.verify(project) == []
+    ledger.append(project, DECISION, {"what": "after"})
+    told = [(entry.payload or {})["what"] for entry in ledger.entries(project)]
+    assert told == ["decision 0", "decision 1", "after"]
+    assert b"lost" not in project.ledger_payloads.read_bytes()
     assert ledger.verify(project) == []
 
 

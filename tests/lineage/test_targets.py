@@ -120,6 +120,10 @@ def test_a_short_id_of_several_things_lists_them(told: Told) -> None:
     [
         ("data/images/nonexistent.arrow", "data/images holds no nonexistent.arrow", SHARD),
         ("models/captioning/encoder.safetensor", "is no file, metric or run", WEIGHTS),
+        ("vqqa.exact_match", "is no file, metric or run", "did you mean vqa.exact_match?"),
+        ("captoning", "is no file, metric or run", "models/captioning"),
+        ("pretrian", "is no file, metric or run", "did you mean pretrain?"),
+        ("nonsense.metric", "is no file, metric or run", "metric"),
         ("vqa.exact_mach", "no metric 'exact_mach'", "did you mean exact_match"),
         ("champion", "there is no champion yet", "`lapvqa gate` judges"),
         ("models:/lapvqa-encoder@champion", "no registered model", "no encoder is registered"),

@@ -26,4 +26,5 @@ def compare(
         draw_values(system.statistic, system.patients, draws=draws, seed=seed)
         for system in (first, second)
     ]
-    return from_draws(first.names, *values, confidence=confidence)
+    patients = len(set(first.patients))
+    return from_draws(first.names, *values, patients=patients, confidence=confidence)

@@ -109,16 +109,20 @@ def test_an_interval_that_excludes_its_value_is_none() -> None:
 
 @pytest.mark.parametrize("patients", range(1, 9))
 def test_few_patients_have_no_interval_and_no_p(patients: int) -> None:
-    """As many as could not reach 0.05 by an exact sign test, which is computed here."""
+    """As many as could not reach 0.05 by an exact sign test, which is computed here.
+
+    Nor have others a smaller p than that test gives to patients who all agree.
+    """
     rows = np.repeat(np.arange(float(patients)), 20)
     clusters = [f"p{row:.0f}" for row in rows]
     first, second = (
         draw_values(weighted_mean(rows + shift), clusters, draws=200, seed=0) for shift in (1, 0)
     )
-    difference = from_draws(("m",), first, second, confidence=0.95)["m"]
+    difference = from_draws(("m",), first, second, patients=patients, confidence=0.95)["m"]
     assert difference.value == pytest.approx(1)
-    can_tell = float(binomtest(patients, patients).pvalue) <= 0.05
-    assert (difference.p_value is not None) == can_tell
+    exact = float(binomtest(patients, patients).pvalue)
+    can_tell = exact <= 0.05
+    assert difference.p_value == (pytest.approx(max(exact, 2 / 201)) if can_tell else None)
     assert (difference.low is not None) == can_tell
     assert (interval(first, confidence=0.95).low is not None) == can_tell
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +16,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from watched_computing import as_on_a_gpu
 
 from lapvqa.errors import ConfigError
-from lapvqa.job import Job
 from lapvqa.machine import Machine
+from lapvqa.networks import device
 from lapvqa.networks.device import (
+    Computer,
     attention_by,
     check_attention,
     choose_device,
+    make_deterministic,
     open_computer,
 )
 from lapvqa.networks.unusable_gpu import refuse_unusable_gpu
 from lapvqa.params import Attention, ComputingParams, PretrainParams
-from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 
 CPU = torch.device("cpu")
@@ -35,6 +37,14 @@ DRIVERS = {
     "580.65.06": "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  580.65.06  Release B",
     "390.157": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  390.157  Wed Oct 12 09:19:07 UTC",
 }
+
+
+@pytest.fixture(autouse=True)
+def exactness() -> Iterator[None]:
+    """What a test says of equal bits holds for that test."""
+    mode = torch.get_deterministic_debug_mode()
+    yield
+    torch.set_deterministic_debug_mode(mode)
 
 
 def machine_with(root: Path, driver: str | None) -> Path:
@@ -129,17 +139,16 @@ def test_a_forced_backend_holds_where_blocks_are_recomputed_too(
     assert not fused_in_a_step(tmp_path / "forced", chosen, "math")
 
 
-def test_a_forced_backend_holds_for_what_other_stages_compute(project: Project) -> None:
+def test_a_forced_backend_holds_for_what_other_stages_compute() -> None:
     heads = torch.rand(1, 2, 16, 8)
-    recorder = Recorder(project.root / "record.jsonl", stage="export", quiet=True)
-    job = Job(project, Machine(device="cpu"), recorder, {}, "captioning", keep_ids=False)
+    machine = Machine(device="cpu")
     for attention, fused in (("auto", 1), ("math", 0)):
-        computer = open_computer(replace(job, computing=ComputingParams(attention=attention)))
+        computer = open_computer(machine, ComputingParams(attention=attention))
         with _Attention() as seen, computer.inference():
             functional.scaled_dot_product_attention(heads, heads, heads)
         assert seen.seen["forward"] == fused
     with pytest.raises(ConfigError, match=r"computing\.attention is cudnn"):
-        open_computer(replace(job, computing=ComputingParams(attention="cudnn")))
+        open_computer(machine, ComputingParams(attention="cudnn"))
 
 
 def test_left_to_torch_its_own_order_is_as_it_was() -> None:
@@ -151,6 +160,40 @@ def test_left_to_torch_its_own_order_is_as_it_was() -> None:
     with attention_by("math"):
         assert not torch.backends.cuda.flash_sdp_enabled()
     assert torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_a_backend_without_an_exact_kernel_is_refused_where_bits_shall_be_equal() -> None:
+    """Torch would end with "No available kernel" at the first attention."""
+    gpu = torch.device("cuda", 0)
+    make_deterministic(threads=1, exact=True)
+    with pytest.raises(ConfigError, match=r"cudnn.*any order(.|\n)*deterministic to false"):
+        check_attention("cudnn", gpu)
+    for backend in ("auto", "flash", "efficient", "math"):
+        check_attention(backend, gpu)
+    make_deterministic(threads=1, exact=False)
+    check_attention("cudnn", gpu)
+
+
+def test_evaluations_can_be_had_by_any_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "choose_device", lambda machine: torch.device("cuda", 0))
+    for backend, exact in (("cudnn", False), ("efficient", True), ("auto", True)):
+        open_computer(Machine(), ComputingParams(attention=backend))
+        assert torch.are_deterministic_algorithms_enabled() is exact
+
+
+def test_a_seed_touches_the_computers_own_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[torch.device] = []
+
+    @contextlib.contextmanager
+    def fork(*, devices: list[torch.device]) -> Iterator[None]:
+        kept.extend(devices)
+        yield
+
+    monkeypatch.setattr(torch.random, "fork_rng", fork)
+    for where in ("cuda:3", "cpu"):
+        with Computer(torch.device(where)).seeded(5):
+            assert torch.initial_seed() == 5
+    assert kept == [torch.device("cuda:3")]
 
 
 def test_a_backend_of_gpus_is_refused_on_a_cpu() -> None:

@@ -20,7 +20,7 @@ from exporting import SIZES, pretrain_and_export, run_export
 from torch import Tensor
 
 from lapvqa import storage
-from lapvqa.errors import CheckpointError, ConfigError
+from lapvqa.errors import CheckpointError, ConfigError, MissingPackageError
 from lapvqa.export import export, standalone
 from lapvqa.export.standalone import Compute
 from lapvqa.networks.encoder import VisionEncoder
@@ -200,7 +200,7 @@ def test_without_its_packages_onnx_is_refused_before_any_work(
         importlib.util, "find_spec", lambda name: None if name == "onnxscript" else real(name)
     )
     project = Project(captioning.parents[1])
-    with pytest.raises(ConfigError, match="onnxscript is not installed") as error:
+    with pytest.raises(MissingPackageError, match="onnxscript: not installed") as error:
         run_export(project, ASKED)
     assert "make setup-export" in error.value.hint
     assert digests(captioning) == before

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -74,6 +78,41 @@ def test_a_step_waits_once_for_the_one_before_it(
     recorder.close()
     groups = len(trainer.optimizer.param_groups)
     assert waits.seen == ["update"] * groups * 2 + ["read"] * 2
+
+
+def test_on_a_device_of_its_own_nothing_is_copied_that_is_waited_for(tmp_path: Path) -> None:
+    """Inputs in, four numbers out, and no operation on tensors of both; coca captions, too."""
+    objectives = ("coca", "sigmoid")
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("fake_gpu.py")), str(tmp_path), *objectives],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for found in json.loads(done.stdout).values():
+        assert found["unlocked"] == ["images"]  # which the loader reads into such memory
+        *inputs, last = found["step"]
+        assert {(one[0], one[3]) for one in inputs} == {("cpu", True)}
+        assert last == ["fakegpu", "cpu", 4, True]
+        # An epoch's end waits, and is seen to.
+        assert ["fakegpu", False] in [[one[0], one[3]] for one in found["validation"]]
+
+
+def test_the_read_waits_for_the_gpu_that_computes_be_it_the_first_or_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class OnTheSecond:
+        device = torch.device("cuda", 1)
+
+        def to(self, *_: object, **__: object) -> torch.Tensor:
+            return torch.zeros(4)
+
+    recorded: list[object] = []
+    event = type("Event", (), {"record": lambda _, stream=None: recorded.append(stream)})
+    monkeypatch.setattr(torch.cuda, "Event", event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: ("stream", device))
+    guard._on_its_way(OnTheSecond())  # type: ignore[arg-type]
+    assert recorded == [("stream", torch.device("cuda", 1))]
 
 
 def test_batches_are_prepared_by_the_threads_that_read_them(

@@ -25,7 +25,7 @@ from lapvqa.errors import MissingArtifactError, SchemaError
 from lapvqa.evaluation import task_table
 from lapvqa.evaluation.task_table import EVALUATIONS
 from lapvqa.metrics import record
-from lapvqa.report import page
+from lapvqa.pages import templates
 from lapvqa.report.examples import choose
 from lapvqa.report.page_results import METRICS, family, metric_name
 from lapvqa.report.text_examples import mark
@@ -37,7 +37,7 @@ from lapvqa.schemas import (
     STUDIES,
 )
 
-STYLE = Path(page.__file__).with_name("templates") / "style.css"
+STYLE = Path(templates.__file__).with_name("base.css")
 
 
 def _text(document: str) -> str:
@@ -181,8 +181,13 @@ def test_a_contaminated_result_says_so_in_the_table_and_in_its_section(project) 
     content = json.loads(path.read_text()) | {"contaminated": {"why": [why], "counts": {"film": 2}}}
     storage.write_json(path, content)
     text = _text(project.render())
-    assert f"Contaminated: {why}." in text
+    assert f"Contaminated: {why}; values may be too high" in text
     assert "contaminated" in text[: text.index(f"Contaminated: {why}")]
+    nobody = {"why": ["nobody knows"], "counts": {"training_unknown": 12}}
+    storage.write_json(path, content | {"contaminated": nobody})
+    text = _text(project.render())
+    assert "Unknown training: nobody knows; if it had them" in text
+    assert "ontaminated" not in text
 
 
 # Structure
@@ -645,10 +650,12 @@ def _contrast(first: str, second: str) -> float:
 
 
 def test_contrast_holds_in_both_themes_and_in_print() -> None:
-    themes = re.findall(r":root \{(.*?)\}", STYLE.read_text(), flags=re.DOTALL)
-    assert len(themes) == 3
-    for theme in themes:
-        colours = dict(re.findall(r"--([\w-]+): (#\w{6})", theme))
+    light, dark, paper = (
+        dict(re.findall(r"--([\w-]+): (#\w{6})", theme))
+        for theme in re.findall(r":root \{(.*?)\}", STYLE.read_text(), flags=re.DOTALL)
+    )
+    assert set(light) == set(dark) >= set(paper)
+    for colours in (light, dark, light | paper):
         background = colours["page"]
         for name in ("text", "muted", "link", "trained", "right", "missed", "invented"):
             assert _contrast(colours[name], background) >= 4.5, name

@@ -17,6 +17,7 @@ from lapvqa.retraining.arrivals import Arrived
 QUIET = timedelta(minutes=30)
 
 NOW = datetime(2027, 3, 10, 12, 0, tzinfo=UTC)
+END = NOW + timedelta(hours=1)
 
 
 def line(minute: int, study: str | None, kind: str = "study", size: int = 10) -> str:
@@ -28,7 +29,7 @@ def line(minute: int, study: str | None, kind: str = "study", size: int = 10) ->
 def test_repeats_count_once_and_reports_add_their_bytes(tmp_path: Path) -> None:
     project = Project(tmp_path)
     project.state.mkdir()
-    assert arrivals.since(project, None, quiet=QUIET) == Arrived()
+    assert arrivals.between(project, None, END, quiet=QUIET) == Arrived()
     lines = [
         line(0, "a"), line(1, "a"), line(2, "b"), line(3, "a", "report", 1),
         line(3, "before", "amended"), line(3, "b", "amended", 0), line(4, None, "report"),
@@ -36,7 +37,7 @@ def test_repeats_count_once_and_reports_add_their_bytes(tmp_path: Path) -> None:
     ]  # fmt: skip
     with project.arrivals.open("w") as file:
         file.write("".join(lines))
-    known = arrivals.since(project, None, quiet=QUIET)
+    known = arrivals.between(project, None, END, quiet=QUIET)
     assert (known.studies, known.amended, known.bytes, known.last) == (
         3,
         1,
@@ -45,10 +46,11 @@ def test_repeats_count_once_and_reports_add_their_bytes(tmp_path: Path) -> None:
     )
     with project.arrivals.open("a") as file:  # the line that was in writing, and one more
         file.write(line(5, "c")[20:] + line(40, "d"))
-    assert arrivals.since(project, None, quiet=QUIET).studies == 5
-    assert arrivals.since(project, NOW + timedelta(minutes=5), quiet=QUIET) == Arrived(
+    assert arrivals.between(project, None, END, quiet=QUIET).studies == 5
+    assert arrivals.between(project, NOW + timedelta(minutes=5), END, quiet=QUIET) == Arrived(
         1, 10, NOW + timedelta(minutes=40), NOW + timedelta(minutes=40)
     )
+    assert arrivals.between(project, None, NOW, quiet=QUIET).studies == 2, "a, and who came late"
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.sampled_from("abcdef")), min_size=1))

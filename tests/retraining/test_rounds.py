@@ -23,20 +23,26 @@ from lapvqa.lineage import ledger, story
 from lapvqa.lineage.ledger import RUN, Draft
 from lapvqa.lineage.runs import Run
 from lapvqa.project import Project
-from lapvqa.retraining import lease, minutes, rounds, wanted
+from lapvqa.retraining import clock, lease, minutes, rounds, wanted
+from lapvqa.retraining.clock import Schedule
 from lapvqa.retraining.rounds import Turn
 from lapvqa.retraining.wanted import Round
 
 NOW = datetime(2027, 3, 10, 12, 0, tzinfo=UTC)
 
 
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
 class Work:
     """Steps that take no time; ``at`` is called at the step named."""
 
     def __init__(
-        self, project: Project, *, at: dict[str, Callable[[], None]] | None = None
-    ) -> None:
-        self.project, self.at, self.done = project, at or {}, list[str]()
+        self, project: Project, *, at: dict[str, Callable[[], None]] | None = None,
+        now: Callable[[], datetime] = now,
+    ) -> None:  # fmt: skip
+        self.project, self.at, self.done, self.now = project, at or {}, list[str](), now
 
     def _step(self, name: str) -> None:
         self.done.append(name)
@@ -54,7 +60,7 @@ class Work:
         return "worse", {"loss": 0.1}
 
     def train(self, at_work: Round) -> dict[str, Any]:
-        began = now().timestamp()
+        began = self.now().timestamp()
         self._step("train")
         run = Run("pretrain", began, 3600.0)
         ledger.extend(self.project, lambda _: [Draft(RUN, run.payload(), began)])
@@ -63,10 +69,6 @@ class Work:
     def gate(self) -> dict[str, Any]:
         self._step("gate")
         return {"outcome": "promote"}
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
 
 
 def turn(project: Project, work: Work) -> Turn:
@@ -174,11 +176,12 @@ def test_a_look_that_could_not_be_taken_is_not_asked_for_again_at_once(
     assert story.tell(project)[1].sentence == "No look for drift could be taken: no reference."
 
 
-def came(project: Project, study: str) -> None:
+def came(project: Project, study: str, at: datetime | None = None) -> None:
     """Let a study arrive."""
+    when = at.isoformat() if at else arrivals.now()
     arrivals.append(
         project.arrivals,
-        [{"at": arrivals.now(), "event": "study", "study": study, "id": study, "source": "PACS"}],
+        [{"at": when, "event": "study", "study": study, "id": study, "source": "PACS"}],
     )
 
 
@@ -257,6 +260,44 @@ def test_a_lease_of_another_machine_ends_with_its_beats(tmp_path: Path) -> None:
     with lease.hold(path):
         assert json.loads(path.read_text())["pid"] == os.getpid()
     assert not path.exists()
+
+
+def test_a_holder_is_known_by_its_birth_and_not_by_its_number_alone(tmp_path: Path) -> None:
+    path = tmp_path / "round.lease"
+    with lease.hold(path):
+        held = json.loads(path.read_text())
+        with lease.hold(path):
+            pass
+        assert path.exists(), "who holds it may ask again"
+        with ThreadPoolExecutor(1) as other, pytest.raises(BusyError):
+            other.submit(lambda: lease.hold(path).__enter__()).result()
+    long_ago = time.time() - 1000
+    for born, lives in [(held["born"], True), (held["born"] - 1, False)]:
+        storage.write_json(path, {**held, "born": born})
+        os.utime(path, (long_ago, long_ago))  # as a clock that has been set leaves it
+        assert lease.is_held(path) is lives
+
+
+def test_a_clock_that_is_set_back_silences_nobody(ruled: Callable[..., Project]) -> None:
+    project = ruled(each_arrival=True, quiet_minutes=30, rest_hours=12, gpu_hours=2.5)
+    clock.keep(project, Schedule("0 2 * * *", "UTC", (NOW - timedelta(days=9)).isoformat()))
+    came(project, "a", at=NOW)
+    wanted.want(project, "hand", now=NOW)
+    late = Work(project, now=lambda: NOW)
+    assert rounds.take_turn(project, late, late.now, lambda _: None).outcome == "trained"
+    before = NOW - timedelta(days=3)
+    came(project, "b", at=before)
+    wanted.want(project, "hand", now=before)
+    seen, decision = rounds.ask(project, before)
+    assert {one.cause for one in decision.causes} == {"hand", "arrival", "clock"}
+    assert (seen.arrived.studies, seen.trained, seen.tried) == (1, None, None)
+    early = Work(project, now=lambda: before)
+    assert rounds.take_turn(project, early, early.now, lambda _: None).outcome == "trained"
+    again = rounds.ask(project, before + timedelta(minutes=1))[1]
+    assert str(again.answer) == "nothing", again.why
+    came(project, "c", at=before + timedelta(minutes=2))
+    later, decision = rounds.ask(project, before + timedelta(hours=13))
+    assert (later.arrived.studies, later.trained, str(decision.answer)) == (1, before, "look")
 
 
 def test_a_holder_that_slept_too_long_is_told(tmp_path: Path) -> None:

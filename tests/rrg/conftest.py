@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from jobs import make_job
 from ruamel.yaml import YAML
+from watched_computing import nothing_outside
 
 from lapvqa import schemas, storage
 from lapvqa.evaluation.evaluate import evaluate, pipeline_encoders
@@ -93,7 +94,8 @@ class RrgProject:
     def run(self, stage: Any, params: Any) -> None:
         recorder = Recorder(self.project.record("stage"), stage="stage")
         try:
-            stage(params, make_job(self.project, MACHINE, recorder))
+            with nothing_outside():
+                stage(params, make_job(self.project, MACHINE, recorder))
         finally:
             recorder.close()
 

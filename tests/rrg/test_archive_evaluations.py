@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from jobs import make_job
+from watched_computing import nothing_outside
 
 from lapvqa import schemas, storage
 from lapvqa.errors import SourceError
@@ -38,7 +39,8 @@ def run(project, evaluate_params):
         recorder = Recorder(project.record("stage"), stage="stage")
         job = make_job(project, MACHINE, recorder)
         try:
-            evaluate(task, pipeline_encoders(job), evaluate_params(), job)
+            with nothing_outside():
+                evaluate(task, pipeline_encoders(job), evaluate_params(), job)
         finally:
             recorder.close()
         return storage.read_json(project.result_dir(task.name) / "metrics.json", made_by="x")

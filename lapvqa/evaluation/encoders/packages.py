@@ -1,14 +1,14 @@
 """Packages that only some encoders need: imported when asked for, with an error that says how.
 
-timm imports torchvision for data sets, transforms and one frozen norm of convolutional networks;
-its models compute without. Where torchvision is not installed, every name of it is, while timm is
-imported, a class that nothing can be made of: what timm computes is timm's alone, or it raises.
+`make setup-encoders` installs timm without its needs, which would bring torchvision and another
+torch. timm imports torchvision for data sets, transforms and one frozen norm of convolutional
+networks; its models compute without. Where torchvision is not installed, every name of it is, while
+timm is imported, a class that nothing can be made of: what timm computes is timm's, or it raises.
 Afterwards torchvision is absent again for everybody.
 """
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator, MutableSequence, Sequence
@@ -17,36 +17,17 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from lapvqa.errors import EXIT_USER, LapvqaError
-
-
-class MissingPackageError(LapvqaError):
-    """An optional package is not installed, or cannot be imported."""
-
-    exit_code = EXIT_USER
-
-
-_INSTALL = {
-    "transformers": "pip install 'lapvqa[encoders]'",
-    # With its needs, timm would bring torchvision, which moves torch to another version.
-    "timm": "pip install --no-deps timm",
-}
+from lapvqa import extras
 
 _TORCHVISION = "torchvision"
 
 
 def optional(name: str, *, needed_for: str) -> ModuleType:
     """Import ``transformers`` or ``timm``; MissingPackageError says how to install it."""
-    try:
-        if name == "timm":
-            with absent_torchvision():
-                return importlib.import_module(name)
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingPackageError(
-            f"{needed_for} needs the package {name}: {error}",
-            hint=f"install it: {_INSTALL[name]} (`make setup-dev` has the tested versions)",
-        ) from error
+    if name != "timm":
+        return extras.optional(name, needed_for=needed_for)  # type: ignore[no-any-return]
+    with absent_torchvision():
+        return extras.optional(name, needed_for=needed_for)  # type: ignore[no-any-return]
 
 
 class _AbsentType(type):

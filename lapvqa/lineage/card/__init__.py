@@ -9,7 +9,7 @@ Files, in the order in which data meets them:
     document.py     what a card says of a model
     change.py       what changed since the model before it
     markdown.py     the page as Markdown, with Hugging Face's model-index
-    html.py         the page as HTML
+    html.py         the page as HTML, with card.html
     check.py        every number of a finished page held against the ledger
 
 Pitfalls

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lapvqa.evaluation.results import MEANINGS, state_of
 from lapvqa.evaluation.task_table import HUB_TASKS
 from lapvqa.lineage.ancestry import FIREWALL, Ancestry, Told
 from lapvqa.lineage.card.change import since
@@ -222,13 +223,19 @@ def _contamination(scope: list[Told], evaluations: list[Told]) -> Iterator[Block
     if searched:
         yield paragraph("What the search for test samples in training counted:")
         yield from table(("stage", "count", "value"), searched)
+    stamps = [
+        (told, ("files", metrics_file(told), "evaluation", "contaminated")) for told in evaluations
+    ]
     rows = [
         (_stage(told), _key(told, *leaf), fact(told.entry, *leaf))
-        for told in evaluations
-        for leaf in leaves(told.entry, "files", metrics_file(told), "evaluation", "contaminated")
+        for told, place in stamps
+        for leaf in leaves(told.entry, *place)
     ]
     if rows:
         yield from table(("evaluation", "what training saw of its test samples", ""), rows)
+        found = [value_at(told.entry, *place, "counts") for told, place in stamps]
+        for state in sorted({state_of(counts) for counts in found if counts}):
+            yield paragraph(f"{state.capitalize()}: {MEANINGS[state]}.")
     else:
         yield paragraph("Not recorded: no evaluation says whether training saw its test samples.")
 

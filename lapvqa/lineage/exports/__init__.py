@@ -3,7 +3,6 @@
 Each needs a package of the extra [lineage], imported when it is asked for.
 
 Files, in the order in which data meets them:
-    packages.py      the optional packages, with an error that says how to install them
     parts.py         the runs, artefacts and checks that all three tell of
     as_openlineage.py  events, ndjson, with facets of our own (facets/*.json are their schemas)
     as_prov.py       PROV-JSON

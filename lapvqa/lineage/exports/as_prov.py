@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lapvqa import __version__, storage
+from lapvqa.extras import optional
 from lapvqa.lineage.ancestry import Ancestry, Told
-from lapvqa.lineage.exports.packages import optional
 from lapvqa.lineage.exports.parts import Artefact, checks, inputs, outputs
 from lapvqa.lineage.runs import FINISHED
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from lapvqa import __version__, storage
 from lapvqa.errors import ConfigError
+from lapvqa.extras import optional
 from lapvqa.lineage.ancestry import Ancestry, Told
-from lapvqa.lineage.exports.packages import optional
 from lapvqa.lineage.exports.parts import Artefact, inputs, outputs
 from lapvqa.lineage.provenance import moment
 from lapvqa.lineage.runs import FINISHED

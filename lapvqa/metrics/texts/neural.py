@@ -108,8 +108,9 @@ def radgraph_panel(
         package = importlib.import_module("radgraph")
         with _inside(weights):
             scorer = package.F1RadGraph(
-                reward_level="all", model_type=model_type, model_cache_dir="."
-            )
+                reward_level="all", model_type=model_type, model_cache_dir=".",
+                cuda=-1,  # like the others: it would take the first GPU, whichever is ours
+            )  # fmt: skip
             _, rewards, _, _ = scorer(
                 refs=[reference for reference, _ in pairs], hyps=[written for _, written in pairs]
             )

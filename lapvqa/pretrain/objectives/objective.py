@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lapvqa.machine import Strategy
+from lapvqa.networks import device as computing
 from lapvqa.networks.decoder import CaptionDecoder
-from lapvqa.networks.device import mixed_precision
 from lapvqa.params import ModelParams, PretrainParams
 from lapvqa.pretrain.distributed import World, distribute
 from lapvqa.pretrain.inputs import Inputs
@@ -95,5 +95,5 @@ class Objective(ABC):
         """
 
     def _call(self, *arguments: Any) -> Any:
-        with mixed_precision(self.device):
+        with computing.mixed_precision(self.device):
             return self.module(*arguments)
