@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     rest = [argument for argument in given if argument != "--debug"]  # wherever it stands
     runtime.one_blas_thread()
+    runtime.seldom_look_for_garbage()
     try:
         code = app(rest or ["--help"], prog_name="lapvqa", standalone_mode=False)
     except Exception as error:  # noqa: BLE001 - the last line of defence names the fault as ours
