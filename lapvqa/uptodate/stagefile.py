@@ -81,10 +81,9 @@ def declared(project: Project) -> dict[str, Stage]:
         for name, definition in definitions.items():
             for full_name, body, context in _expand(name, definition, params):
                 stages[full_name] = _stage(full_name, _fill(body, context))
-    except UnsupportedStagefileError:
-        raise
     except ConfigError:
-        load_params(project.params)  # a fault of that file is said as that
+        if not params:
+            load_params(project.params)  # says that it is empty
         raise
     return _upstream_first(stages)
 
