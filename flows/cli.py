@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     rest = [argument for argument in given if argument != "--debug"]  # wherever it stands
     runtime.one_blas_thread()
+    runtime.seldom_look_for_garbage()
     try:
         with interruptible():  # from the first moment on: imports take seconds
             code = app(rest or ["--help"], prog_name="lapvqa", standalone_mode=False)
