@@ -362,7 +362,7 @@ def _export(
 ) -> None:
     if project.images_dir.exists():
         shutil.rmtree(project.images_dir)
+    keys, rows = whole(images["image_key"]), whole(images["row"]).to_numpy()
     for shard in shards:
-        keys = images["image_key"].take(pa.array(shard.rows)).to_pylist()
-        rows = whole(images["row"]).to_numpy()[shard.rows]
-        store.export(project.images_dir / shard.name, shard.stored, keys, rows)
+        own = keys.take(pa.array(shard.rows))
+        store.export(project.images_dir / shard.name, shard.stored, own, rows[shard.rows])
