@@ -11,10 +11,12 @@ forgotten what the last one wrote, "ten new" has ten real studies more.
 nothing is new, that is all. Its floor is the same walk by others (``peers``): find, which asks each
 file for size and time, and os.scandir with a stat of each file, in Python.
 
-    python benchmarks/bench_scale.py [--base COMMIT] [ENTRIES ...]     default: 1000 10000
+    python benchmarks/bench_scale.py [--base COMMIT] [--keep FOLDER] [ENTRIES ...]
+                                                                default: 1000 10000
 
-``--base`` measures that commit beside this one, in turns. Seconds are of the whole process of a
-stage, its start included.
+``--base`` measures that commit beside this one, in turns. ``--keep`` leaves the made archives in
+FOLDER, for the next time: at 377,110 entries they take minutes to make. Seconds are of the whole
+process of a stage, its start included.
 """
 
 from __future__ import annotations
@@ -255,11 +257,24 @@ class Made:
 
     def add_known(self) -> None:
         """Write what an inventory sees of all entries: files of the right size, and empty."""
+        done = self.root / "known"
+        if done.exists():
+            return
         for entry in self.entries:
             self._hollow(self.archive / entry.path, len(self.data))
             report = self.archive / f"{entry.folder}.txt"
             if not report.exists():
                 self._hollow(report, len(entry.report))
+        done.touch()
+
+    def remove(self, entries: list[Entry]) -> None:
+        """Delete these images, and the reports of studies that have no other."""
+        for entry in entries:
+            path = self.archive / entry.path
+            path.unlink()
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+                path.parent.with_suffix(".txt").unlink()
 
     @staticmethod
     def _hollow(path: Path, size: int) -> None:
@@ -275,6 +290,8 @@ class Made:
         params = load_params(project.params).ingest
         work_dir = project.work_dir("ingest")
         store = open_files(work_dir, self.archive, params, KEY)
+        if any(store.folder.glob("rows-*.parquet")):
+            return
         ordered = sorted(self.entries, key=lambda entry: entry.path)
         one = self._result(ordered[0])
         for start in range(0, len(ordered), params.shard_images):
@@ -476,7 +493,9 @@ def write_here(scratch: Path, entries: int, tree: Path) -> None:
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(tree)})
 
 
-def measure(entries: int, scratch: Path, trees: dict[str, Path]) -> dict[str, Any]:
+def measure(
+    entries: int, scratch: Path, trees: dict[str, Path], *, keep: bool = False
+) -> dict[str, Any]:
     """Measure one size of archive with each code tree, in turns; the least of the repeats."""
     made = Made(scratch, entries)
     made.add_known()
@@ -491,6 +510,7 @@ def measure(entries: int, scratch: Path, trees: dict[str, Path]) -> dict[str, An
         )} for name in trees
     }  # fmt: skip
     number = entries
+    arrived: list[Entry] = []
     for _ in range(REPEATS if entries <= 100_000 else 1):
         for name, tree in trees.items():
             found[name]["none_new_inventory"].append(run(made.root, tree, "inventory"))
@@ -499,12 +519,16 @@ def measure(entries: int, scratch: Path, trees: dict[str, Path]) -> dict[str, An
             found[name]["none_new"].append(run(made.root, tree))
             shutil.rmtree(made.project.work_dir("ingest") / "last", ignore_errors=True)
             found[name]["tables_anew"].append(run(made.root, tree))
-        made.add_real([Entry(n) for n in range(number, number + 7 * NEW // 4)])
+        arrived += (new := [Entry(n) for n in range(number, number + 7 * NEW // 4)])
+        made.add_real(new)
         number += 7 * NEW
         for name, tree in trees.items():
             found[name]["ten_new_inventory"].append(run(made.root, tree, "inventory"))
             found[name]["ten_new"].append(run(made.root, tree))
-    shutil.rmtree(scratch)
+    if keep:
+        made.remove(arrived)
+    else:
+        shutil.rmtree(scratch)
     return {
         "entries": entries,
         "walk": walks,
@@ -526,7 +550,7 @@ def speed(folder: Path, workers: int) -> float:
         for path in sorted(folder.iterdir())
     ]
     started, done = 0.0, 0
-    for result in process_all([tasks], context, workers=workers):
+    for result in process_all([tasks], context, workers=workers, at_once=True):
         if result.reason is not None:
             raise SystemExit(f"rejected: {result.reason}")
         started = started or time.perf_counter()
@@ -553,7 +577,7 @@ def two_workers(scratch: Path) -> dict[str, object]:
     }
 
 
-def main(sizes: list[int], base: str | None) -> None:
+def main(sizes: list[int], base: str | None, keep: Path | None) -> None:
     """Prove, measure every size, print, keep."""
     parent = os.environ.get("LAPVQA_BENCH_DIR")
     with tempfile.TemporaryDirectory(dir=parent) as folder:
@@ -566,7 +590,8 @@ def main(sizes: list[int], base: str | None) -> None:
             subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
         rows = []
         for entries in sizes:
-            rows.append(measure(entries, Path(folder) / "scale", trees))
+            scratch = (keep or Path(folder)).resolve() / f"scale-{entries}"
+            rows.append(measure(entries, scratch, trees, keep=keep is not None))
             print(json.dumps(rows[-1]), flush=True)
         if base:
             command = ["git", "worktree", "remove", "--force", str(trees["base"])]
@@ -595,9 +620,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("entries", nargs="*", type=int, default=[1000, 10_000])
     parser.add_argument("--base", help="a commit to measure beside this code")
+    parser.add_argument("--keep", type=Path, help="leave the made archives here for the next time")
     parser.add_argument("--write", nargs=2, metavar=("SCRATCH", "ENTRIES"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.write:
         Made(Path(chosen.write[0]), int(chosen.write[1])).write_stores()
     else:
-        main(chosen.entries, chosen.base)
+        main(chosen.entries, chosen.base, chosen.keep)

@@ -174,7 +174,8 @@ def _shot(browser: Keyboard) -> Image.Image:
 
 def _saved(image: Image.Image, name: str, *, colours: int) -> Path:
     picture = IMAGES / f"{name}.png"
-    image.quantize(colours).save(picture, optimize=True)
+    # Every colour counts, also that of a few small marks.
+    image.quantize(colours, Image.Quantize.MAXCOVERAGE).save(picture, optimize=True)
     return picture
 
 

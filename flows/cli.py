@@ -25,6 +25,7 @@ from lapvqa.errors import (
 )
 from lapvqa.evaluation.task_table import EVALUATIONS
 from lapvqa.project import Project
+from lapvqa.runtime import interruptible
 
 _TASKS = ", ".join(EVALUATIONS)
 _EPILOG = (
@@ -48,8 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     rest = [argument for argument in given if argument != "--debug"]  # wherever it stands
     runtime.one_blas_thread()
+    runtime.seldom_look_for_garbage()
     try:
-        code = app(rest or ["--help"], prog_name="lapvqa", standalone_mode=False)
+        with interruptible():  # from the first moment on: imports take seconds
+            code = app(rest or ["--help"], prog_name="lapvqa", standalone_mode=False)
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last line of defence names the fault as ours
         if len(rest) < len(given):
             traceback.print_exc()

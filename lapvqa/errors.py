@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_IS_FULL = "disk is full"
 
 EXIT_USER = 2
 EXIT_BAD_DATA = 3
@@ -148,6 +150,22 @@ class DicomError(LapvqaError):
         self.exception = exception
 
 
+def full_disk(said: str) -> StorageFullError | None:
+    """Return what a program's own words say of a disk that takes no more; None for all else."""
+    if any(words in said for words in (_IS_FULL, *map(os.strerror, FULL))):
+        return StorageFullError(
+            "no space left on the disk (or within its quota)",
+            hint="free disk space, then run again; nothing was lost",
+        )
+    if "disk I/O error" in said:  # what SQLite makes of a quota, of a limit, and of a broken disk
+        return StorageFullError(
+            "a database could not be written (disk I/O error)",
+            hint="is a quota or a limit of file sizes reached? If not, look after the disk; then "
+            "run again",
+        )
+    return None
+
+
 def of_the_machine(error: BaseException, root: Path | None) -> LapvqaError | None:
     """Return what the machine has refused, if ``error`` stems from that; None for all else.
 
@@ -157,11 +175,8 @@ def of_the_machine(error: BaseException, root: Path | None) -> LapvqaError | Non
     for cause in _causes(error):
         number = cause.errno if isinstance(cause, OSError) else None
         said = str(cause) if isinstance(cause, sqlite3.Error) else ""
-        if number in FULL or "disk is full" in said:
-            return StorageFullError(
-                "no space left on the disk (or within its quota)",
-                hint="free disk space, then run again; nothing was lost",
-            )
+        if full := full_disk(said if number not in FULL else _IS_FULL):
+            return full
         if isinstance(cause, OSError) and number in FORBIDDEN:
             return _not_allowed(_place(cause.filename, root), str(cause.strerror))
         if "readonly database" in said or "unable to open database" in said:

@@ -1,6 +1,6 @@
 """The operating system: die with the parent, heed interrupts, cores and threads, GPU, compiler.
 
-And of Python's own: imports without looking for garbage.
+And of Python's own: how often it looks for garbage.
 """
 
 from __future__ import annotations
@@ -57,6 +57,15 @@ def interruptible() -> Iterator[None]:
             signal.signal(one, handler)
 
 
+def seldom_look_for_garbage() -> None:
+    """Look for garbage after 200,000 new objects, not 700: most that a command makes lives on.
+
+    Searched as is Python's habit, the modules of `lapvqa embed` cost a fifth more, and ingest's
+    hundreds of thousands of names and rows twice as much.
+    """
+    gc.set_threshold(200_000)
+
+
 @contextmanager
 def importing() -> Iterator[None]:
     """Look for no garbage while much is imported: there is none, and the search takes a sixth."""
@@ -72,8 +81,8 @@ def one_blas_thread() -> None:
     """Have numpy's products computed on one thread, in this process and those it starts.
 
     OpenBLAS reads it when numpy is loaded. By itself it takes a thread per core, cuts products by
-    their number and rounds otherwise: descriptors of films, ranks and intervals would not be the
-    same on two machines. (torch has threads of its own: ``computing.cpu_threads``.)
+    their number and rounds otherwise: ranks and intervals would not be the same on two machines
+    (docs/log.md). (torch has threads of its own: ``computing.cpu_threads``.)
     """
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
 

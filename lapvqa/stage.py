@@ -116,6 +116,7 @@ def main(arguments: list[str]) -> int:
     """Run the stage named on the command line; return the exit code."""
     runtime.die_with_parent()
     runtime.one_blas_thread()
+    runtime.seldom_look_for_garbage()
     if len(arguments) != 1:
         sys.stderr.write(f"usage: python -m lapvqa.stage NAME\nstages: {', '.join(STAGES)}\n")
         return EXIT_USER

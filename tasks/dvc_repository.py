@@ -286,17 +286,14 @@ def _is_as_kept(project: Project) -> bool:
 
 def dvc_lock_is_whole(project: Project) -> bool:
     """Return whether dvc.lock is absent or what DVC and the lineage can read."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
     from voluptuous import MultipleInvalid
 
     if not project.dvc_lock.exists():
         return True
     try:
-        text = project.dvc_lock.read_text(encoding="utf-8")
-        dvc_private.require_lockfile(YAML(typ="safe", pure=True).load(text))
         locked(project)
-    except (YAMLError, UnicodeDecodeError, MultipleInvalid, CutLockError):
+        dvc_private.require_lockfile(read_yaml(project.dvc_lock))
+    except (CutLockError, MultipleInvalid):
         return False
     return True
 

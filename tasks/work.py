@@ -6,7 +6,6 @@ It begins at once, in threads of its own, and asks no server anything. Prefect's
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -393,11 +392,8 @@ def failure(project: Project, name: str, code: int, tail: Iterable[str]) -> erro
             error: errors.LapvqaError = kind(f"{name}: {facts['message']}", hint=facts["hint"])
             return error
     lines = "\n".join(tail)
-    if os.strerror(errno.ENOSPC) in lines:
-        return errors.StorageFullError(
-            f"{name}: no space left on the disk",
-            hint="free disk space, then run again; nothing was lost",
-        )
+    if full := errors.full_disk(lines):
+        return errors.StorageFullError(f"{name}: {full.message}", hint=full.hint)
     exits = _EXITED.findall(lines)
     if not exits and "busy" in lines:
         return errors.BusyError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lapvqa import storage
 from lapvqa.errors import BusyError, ConfigError
 from lapvqa.machine import load_machine
 from lapvqa.params import load_params
@@ -42,14 +43,13 @@ def find(given: str | None, project: Project | None) -> Path:
 
 def find_finished(given: str | None, project: Project | None) -> Path:
     """Return the same; BusyError if no encoder is there yet and a run is about to bring it."""
-    from flows.commands.status import holder_of_lock
     from lapvqa.pretrain.files import ENCODER_FILE
 
     path = find(given, project)
     if project is None or (path / ENCODER_FILE).exists():
         return path
     locks = {name: project.work_dir(name).with_suffix(".lock") for name in ("pretrain", "export")}
-    at_work = [name for name, lock in locks.items() if holder_of_lock(lock)]
+    at_work = [name for name, lock in locks.items() if storage.holder(lock)]
     if at_work and path.resolve().parent == project.model_dir(path.name).resolve().parent:
         raise BusyError(
             f"expected an encoder at {path}, found a run at work there (stage {at_work[0]})",

@@ -35,12 +35,11 @@ def execute(project: Project, *, since: str | None, freeze: bool, as_json: bool)
     """Look, or freeze; print what was found. An alarm is no error: the exit code is 0."""
     from lapvqa.drift import look
     from lapvqa.report import freshness
-    from lapvqa.runtime import interruptible
 
     start = _moment(since)
     if freeze and since:
         raise ConfigError("--freeze takes no --since", hint="freeze first, then look")
-    with _at_rest(project) as job, interruptible():
+    with _at_rest(project) as job:
         if freeze:
             frozen = look.freeze(job)
             said = {"what": "reference", "studies": len(frozen.studies), "at": frozen.at,

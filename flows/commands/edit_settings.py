@@ -190,7 +190,7 @@ def _merged(
     params = _read(project.params)
     changes = list(_merge(params, wanted, ""))
     text = _dump(params)
-    return text, validate(Params, YAML(typ="safe", pure=True).load(text), name), changes
+    return text, validate(Params, YAML(typ="safe").load(text), name), changes
 
 
 def _set(project: Project, wanted: dict[str, Any], name: str) -> list[Change]:
@@ -222,7 +222,7 @@ def _write_local(project: Project, local: CommentedMap) -> None:
     text = _dump(local) if local else ""
     if not project.local.exists():
         text = _HEADER + text
-    validate(Machine, YAML(typ="safe", pure=True).load(text) or {}, project.local.name)
+    validate(Machine, YAML(typ="safe").load(text) or {}, project.local.name)
     storage.write_bytes(project.local, text.encode())
 
 

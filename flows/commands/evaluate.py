@@ -119,13 +119,12 @@ def _judge(
     """Judge each encoder by each task, in this process; say what failed and go on."""
     from lapvqa import storage
     from lapvqa.evaluation import external_encoders
-    from lapvqa.runtime import interruptible
     from tasks.display import Display
     from tasks.judging import judge_encoder
 
     code, display = 0, Display(console)
     # A run at work would replace images and tables under our feet.
-    with storage.lock(project.run_lock, what="a run of this project"), interruptible():
+    with storage.lock(project.run_lock, what="a run of this project"):
         for name, path in encoders.items():
             external_encoders.claim(name, path, project)
         if trained_on:

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from flows.commands import terminal
 from lapvqa import extras, storage
 from lapvqa.errors import ConfigError, MissingArtifactError, no_such
+from lapvqa.lineage import ledger, runs
 from lapvqa.machine import Machine, load_machine
 from lapvqa.project import Project
 
@@ -119,10 +120,19 @@ def _prefect(project: Project, browser: bool) -> int:
             return _show(server.url.removesuffix("/api"), browser)
         with _starting("Prefect"):
             server.wait()
-        _show(server.url.removesuffix("/api"), browser)
+        _show(server.url.removesuffix("/api") + last_flow_run(project), browser)
         return _stay()
     finally:
         server.stop()
+
+
+def last_flow_run(project: Project) -> str:
+    """Return where the last run stands on Prefect's pages; empty if the ledger knows of none."""
+    for entry in reversed(ledger.entries(project)):
+        run = runs.of_entry(entry)
+        if run is not None and run.prefect_flow_run:
+            return f"/runs/flow-run/{run.prefect_flow_run}"
+    return ""
 
 
 def _show(address: str, browser: bool) -> int:
@@ -134,14 +144,11 @@ def _show(address: str, browser: bool) -> int:
 
 def _stay() -> int:
     """Wait for Ctrl-C or SIGTERM, however this process was started."""
-    from lapvqa.runtime import interruptible
-
     terminal.console().print("until Ctrl-C")
     sys.stdout.flush()
     try:
-        with interruptible():
-            while True:
-                time.sleep(3600)
+        while True:
+            time.sleep(3600)
     except KeyboardInterrupt:
         return 0
 
@@ -149,14 +156,11 @@ def _stay() -> int:
 @contextmanager
 def _starting(server: str) -> Iterator[None]:
     """Say that a server starts; and, if that is interrupted, that nothing had begun."""
-    from lapvqa.runtime import interruptible
-
     console = terminal.console()
     console.print(f"{server}'s server starts, which takes some seconds; Ctrl-C ends it")
     sys.stdout.flush()
     try:
-        with interruptible():
-            yield
+        yield
     except KeyboardInterrupt:
         console.print(f"{server}'s server had not come up yet; nothing is left of it")
         raise

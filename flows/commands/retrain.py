@@ -19,7 +19,7 @@ from lapvqa.retraining import lease, minutes, rounds, situation, wanted
 from lapvqa.retraining.decision import Decision, decide
 from lapvqa.retraining.situation import Situation
 from lapvqa.retraining.wanted import HAND, Cause
-from lapvqa.runtime import importing, interruptible
+from lapvqa.runtime import importing
 
 
 def execute(project: Project, *, due: bool, dry_run: bool, force: bool, way: str | None) -> int:
@@ -55,7 +55,7 @@ def run_flow(project: Project) -> None:
     from tasks.prefect_calls import History
     from tasks.prefect_server import forget_address, retraining_tag, start_server_early
 
-    with interruptible(), lease.hold(project.round_lease):
+    with lease.hold(project.round_lease):
         server = start_server_early(project)
         try:
             with importing():
@@ -75,7 +75,7 @@ def _show(seen: Situation, decision: Decision, console: Console) -> None:
         "arrived": f"{come.words()}, {come.bytes / 1e9:.2f} GB",
         "last training": f"{seen.trained:%Y-%m-%d %H:%M}" if seen.trained else "none",
         "hours": f"{seen.hours_spent:.2f} this month, {seen.hours_expected:.2f} expected",
-        "could go on from": (seen.start or "")[:12] or seen.no_start,
+        "could go on from": (seen.start or "")[:12] or f"nothing: {seen.no_start}",
     }
     for name, value in facts.items():
         console.print(f"{name:17} {value}", markup=False, soft_wrap=True)

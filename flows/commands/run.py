@@ -7,7 +7,6 @@ seconds overlap; the flow itself is in ``flows.pipeline``.
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 import lapvqa
 from flows.commands import terminal
 from lapvqa import storage
-from lapvqa.errors import ConfigError, SourceError, StorageFullError, no_such
+from lapvqa.errors import ConfigError, SourceError, no_such
 from lapvqa.project import DEMO_MARK, DRAWN_MARK, Project
 from lapvqa.runtime import importing, interruptible
 from lapvqa.uptodate import stagefile, staleness
@@ -123,13 +122,6 @@ def run_pipeline(
         server = start_server_early(project)
         try:
             _run_flow(session, server, stage)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise StorageFullError(
-                "no space left on the disk for the records of this run",
-                hint="free disk space, then run again; nothing was lost",
-            ) from error
         finally:
             forget_address(server)
         return _result(session, stage)

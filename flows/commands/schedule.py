@@ -25,7 +25,6 @@ from lapvqa.project import Project
 from lapvqa.retraining import clock, minutes, rounds, situation, wanted
 from lapvqa.retraining.clock import Schedule
 from lapvqa.retraining.decision import Answer
-from lapvqa.runtime import interruptible
 from tasks import child_process
 
 LOOK_S = 30.0
@@ -44,11 +43,10 @@ def execute(project: Project, *, cron: str | None, zone: str | None) -> int:
             _say(line)
         _say(f"without this process, by crontab: {crontab_line(project)}")
         _say("waits for what asks for a training, until Ctrl-C")
-        with interruptible():
-            try:
-                keep(project, look_s=LOOK_S)
-            except KeyboardInterrupt:
-                _say("the schedule has ended; what has run stays recorded")
+        try:
+            keep(project, look_s=LOOK_S)
+        except KeyboardInterrupt:
+            _say("the schedule has ended; what has run stays recorded")
     return 0
 
 

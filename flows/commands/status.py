@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.commands import terminal
+from lapvqa import storage
 from lapvqa.errors import LapvqaError
 from lapvqa.project import Project
 from lapvqa.uptodate import staleness
@@ -41,7 +42,7 @@ def execute(project: Project) -> int:
 
 
 def _show_running(project: Project, at_work: dict[str, Progress], console: Console) -> None:
-    holder = holder_of_lock(project.run_lock)
+    holder = storage.holder(project.run_lock)
     if holder:
         console.print(f"running: {holder}", markup=False)
     for progress in at_work.values():
@@ -128,7 +129,7 @@ def _show_erasures(project: Project, console: Console) -> None:
 
         opened = _read(path)
         request, where = opened.get("request", ""), stands_at(opened.get("facts", {}), STEPS)
-        if holder := holder_of_lock(project.erase_lock):
+        if holder := storage.holder(project.erase_lock):
             where = f"it is at work: {holder}"
         console.print(
             f"erasure {path.stem} ({request}) is open: {where}; the same `lapvqa erase --yes` "
@@ -249,26 +250,10 @@ class Progress:
     note: str = ""
 
 
-def holder_of_lock(lock: Path) -> str:
-    """Return who holds a lock file ("process 12 on host, since ..."); empty if nobody does.
-
-    Asks the kernel's list of locks: trying the lock, however shortly, could make a run that
-    starts at this moment believe that another one is at work.
-    """
-    try:
-        inode = lock.stat().st_ino
-        locks = Path("/proc/locks").read_text(encoding="ascii")
-    except OSError:
-        return ""
-    if not any(line.split()[5].endswith(f":{inode}") for line in locks.splitlines()):
-        return ""
-    return lock.read_text(encoding="utf-8", errors="replace").strip() or "another process"
-
-
 def stages_at_work(project: Project) -> list[Progress]:
     """Return the stages whose process is running now."""
     locks = sorted((project.state / "work").glob("*.lock"))
-    return [progress_of(project, lock.stem) for lock in locks if holder_of_lock(lock)]
+    return [progress_of(project, lock.stem) for lock in locks if storage.holder(lock)]
 
 
 def progress_of(project: Project, stage: str) -> Progress:

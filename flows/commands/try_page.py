@@ -11,7 +11,6 @@ from lapvqa.job import open_job
 from lapvqa.params import load_params
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
-from lapvqa.runtime import interruptible
 
 
 def execute(project: Project, *, port: int, browser: bool) -> int:
@@ -39,9 +38,8 @@ def execute(project: Project, *, port: int, browser: bool) -> int:
             if browser:
                 webbrowser.open(address)
             config = uvicorn.Config(make_app(looker), log_level="warning", access_log=False)
-            with interruptible():
-                try:
-                    uvicorn.Server(config).run(sockets=[place])
-                except KeyboardInterrupt:
-                    return 0
+            try:
+                uvicorn.Server(config).run(sockets=[place])
+            except KeyboardInterrupt:
+                return 0
     return 0

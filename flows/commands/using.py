@@ -19,7 +19,6 @@ from lapvqa.errors import EXIT_BAD_DATA, SourceError
 from lapvqa.machine import Machine, load_machine
 from lapvqa.params import ComputingParams, Params, load_params
 from lapvqa.project import Project
-from lapvqa.runtime import interruptible
 
 if TYPE_CHECKING:
     from lapvqa.dicom.reasons import Reason
@@ -37,7 +36,7 @@ def embed(project: Project | None, films: list[Path], *, model: str | None, out:
     path, settings = chosen_model.find_finished(model, project), _settings(project)
     encoder = Encoder.load(path, **settings.reading)
     account = _Account()
-    with counting(terminal.progress_console(), "embed", "films") as told, interruptible():
+    with counting(terminal.progress_console(), "embed", "films") as told:
 
         def each(film: Film) -> None:
             account.add(film)
@@ -68,8 +67,7 @@ def caption(project: Project | None, films: list[Path], *, model: str | None, as
         path, **settings.reading,
         max_new_tokens=params.evaluate.rrg.max_new_tokens if params else MAX_NEW_TOKENS,
     )  # fmt: skip
-    with interruptible():
-        return _print(captioner.stream(sources), "report", as_json)
+    return _print(captioner.stream(sources), "report", as_json)
 
 
 def ask(project: Project, films: list[Path], question: str, *, as_json: bool) -> int:
@@ -82,8 +80,7 @@ def ask(project: Project, films: list[Path], question: str, *, as_json: bool) ->
     path = chosen_model.find_finished(None, project)
     encoder = Encoder.load(path, **_settings(project).reading)
     answerer = Answerer.load(encoder, project.result_dir(task_table.shown_as("answers")[0]))
-    with interruptible():
-        return _print(answerer.stream(sources, question), "answer", as_json)
+    return _print(answerer.stream(sources, question), "answer", as_json)
 
 
 def _found(films: list[Path]) -> list[Source]:

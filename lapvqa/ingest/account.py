@@ -18,10 +18,11 @@ from lapvqa.dicom.reasons import Reason
 from lapvqa.ingest import study_tables
 from lapvqa.ingest.archives.found import Files
 from lapvqa.ingest.archives.protocol import Archive
-from lapvqa.ingest.columns import in_order, is_one_of, mapped, positions, whole
+from lapvqa.ingest.columns import counted, in_order, is_one_of, mapped, positions, whole
 from lapvqa.ingest.study_tables import Reports
 from lapvqa.ingest.verdicts import is_taken
-from lapvqa.recorder import Recorder, counted
+from lapvqa.recorder import Recorder
+from lapvqa.recorder import counted as in_words
 from lapvqa.schemas import COMPANIONS
 
 
@@ -112,9 +113,8 @@ def account(
 
 def by_side(beside: pa.Table) -> tuple[dict[str, int], dict[str, int]]:
     """Return how many companions there are by kind, and how many other files."""
-    kinds = Counter(zip(beside["kind"].to_pylist(), beside["what"].to_pylist(), strict=True))
     companions, others = (
-        {what: number for (kind, what), number in kinds.items() if kind == side}
+        counted(beside["what"].filter(pc.equal(beside["kind"], side)))
         for side in ("companion", "other")
     )
     return companions, others
@@ -134,7 +134,7 @@ def by_kind(counts: Iterable[tuple[str, int]]) -> str:
 
 def _counted(name: str, counts: dict[str, int]) -> str:
     shown = f" ({by_kind(counts.items())})" if counts else ""
-    return counted(sum(counts.values()), name) + shown
+    return in_words(sum(counts.values()), name) + shown
 
 
 def _words(companion: str | None) -> str:

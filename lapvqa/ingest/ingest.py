@@ -12,7 +12,6 @@ reports).
 
 from __future__ import annotations
 
-import gc
 import re
 import shutil
 from collections import Counter
@@ -54,9 +53,6 @@ from lapvqa.recorder import Recorder
 from lapvqa.recorder import counted as in_words
 from lapvqa.schemas import COMPANIONS, DEMOGRAPHICS, IMAGES, INVENTORY, LABELS, REJECTS, STUDIES
 
-_GARBAGE_AFTER = 200_000
-"""Objects, between two searches for garbage: hundreds of thousands of names and rows live on, and
-searched every 700 objects, as is Python's habit, they cost twice as much."""
 _OF_ONE_RUN = re.compile(r" known from before, |^dropped damaged ")
 """Lines that a run which finds nothing new would not say again as they are."""
 
@@ -81,7 +77,6 @@ def run(params: IngestParams, job: Job) -> dict[str, int | float | str]:
     Raises SourceError, SplitLeakError, or RejectBudgetError (rejects are then kept in
     .lapvqa/work/ingest/rejects.parquet too: DVC deletes outputs before the next run).
     """
-    gc.set_threshold(_GARBAGE_AFTER)
     _clear(job.project)
     last = LastRun(params, job)
     if (before := last.give_back()) is not None:
@@ -367,7 +362,7 @@ def _export(
 ) -> None:
     if project.images_dir.exists():
         shutil.rmtree(project.images_dir)
+    keys, rows = whole(images["image_key"]), whole(images["row"]).to_numpy()
     for shard in shards:
-        keys = images["image_key"].take(pa.array(shard.rows)).to_pylist()
-        rows = whole(images["row"]).to_numpy()[shard.rows]
-        store.export(project.images_dir / shard.name, shard.stored, keys, rows)
+        own = keys.take(pa.array(shard.rows))
+        store.export(project.images_dir / shard.name, shard.stored, own, rows[shard.rows])

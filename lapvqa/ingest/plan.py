@@ -193,7 +193,10 @@ def read_files(
     """
     known = look_up(planned, store, context.keyring, recorder)
     new = _read_new(known, store, context, shard_images, workers=workers, recorder=recorder)
-    results = in_order(pa.concat_tables([known.current, *new])) if new else known.current
+    if new:
+        results = in_order(pa.concat_tables([known.current, *new])).combine_chunks()
+    else:
+        results = known.current
     results = store.shed(store.tidy(store.compact(results), planned.check))
     store.prune(results)
     return with_plan(planned, results, context)

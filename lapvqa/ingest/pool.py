@@ -8,6 +8,10 @@ A file is rejected for a crash, or for running out of memory, only by a fresh wo
 nothing else. If it happens to a worker that has seen other files, the file is tried again in such a
 one. So the outcome depends on the file alone, and a worker killed from outside costs nothing.
 
+A worker takes a second to start, in which a hundred files could be read. So one starts, and the
+others when it has worked as long as it took to start: a few files cost one start, and many files
+are late by no more than that.
+
 Memory: ``limits.memory_mb`` per worker, two results per worker in the pool. Results are read when
 they are asked for; until then the workers wait. The pool's thread must live as long as the pool:
 Linux ties a worker to the thread that started it.
@@ -17,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import selectors
 import signal
@@ -43,13 +48,13 @@ _OUT_OF_MEMORY = (b"bad_alloc", b"memory allocation of", b"MemoryError")
 
 
 def process_all(
-    batches: Iterable[Batch], context: Context, *, workers: int
+    batches: Iterable[Batch], context: Context, *, workers: int, at_once: bool = False
 ) -> Iterator[FileResult]:
     """Yield a result for every task, in order of completion; tasks are drawn as needed.
 
-    Raises LapvqaError if worker processes cannot be started.
+    ``at_once``: all workers start at the beginning. Raises LapvqaError if they cannot be started.
     """
-    pool = _Pool(chain.from_iterable(batches), context, workers)
+    pool = _Pool(chain.from_iterable(batches), context, workers, at_once=at_once)
     try:
         while pool.assign():
             yield from pool.wait()
@@ -75,7 +80,8 @@ class _Worker:
         self.is_trial = False
         """It holds one file that may have ended another worker, and gets no second one."""
         self.last_words = b""
-        self.deadline = time.monotonic() + _START_SECONDS
+        self.started = time.monotonic()
+        self.deadline = self.started + _START_SECONDS
         self.send((os.getpid(), context))
 
     @property
@@ -117,7 +123,9 @@ class _Worker:
 class _Pool:
     """Tasks, workers, and which worker holds which task."""
 
-    def __init__(self, tasks: Iterator[Task], context: Context, size: int) -> None:
+    def __init__(
+        self, tasks: Iterator[Task], context: Context, size: int, *, at_once: bool
+    ) -> None:
         self._tasks = tasks
         self._context = context
         self._size = size
@@ -126,10 +134,13 @@ class _Pool:
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         self._failed_starts = 0
+        self._others_start = 0.0 if at_once else math.inf
+        """From when on the workers beside the first start, if there is work for them."""
 
     def assign(self) -> bool:
         """Give every worker something to do; say whether there is anything to wait for."""
-        while len(self._workers) < self._size:
+        size = self._size if time.monotonic() >= self._others_start else 1
+        while len(self._workers) < size:
             if self._suspects:
                 worker = self._add_worker()
                 worker.is_trial = True
@@ -147,8 +158,10 @@ class _Pool:
 
     def wait(self) -> Iterator[FileResult]:
         """Yield the results that arrive next, or that a death or a timeout decides."""
-        deadline = min(worker.deadline for worker in self._workers if worker.in_hand)
-        events = self._selector.select(max(0.0, deadline - time.monotonic()))
+        moments = [worker.deadline for worker in self._workers if worker.in_hand]
+        if (now := time.monotonic()) < self._others_start:
+            moments.append(self._others_start)
+        events = self._selector.select(max(0.0, min(moments) - now))
         # The consumer of the results may be slow: a worker that ends meanwhile is not late.
         now = time.monotonic()
         silent = set(self._workers) - {key.data for key, _ in events}
@@ -201,6 +214,8 @@ class _Pool:
             if not worker.is_ready:
                 worker.is_ready = True
                 self._failed_starts = 0
+                now = time.monotonic()
+                self._others_start = min(self._others_start, 2 * now - worker.started)
                 continue
             result, is_worn = message
             task = worker.queue.popleft()

@@ -152,7 +152,7 @@ def read_reports(
         current = pa.concat_tables([current, as_table(found), _write(folder, new)])
     current = _shed(folder, current)
     _prune(folder, set(pc.unique(current["held_in"]).to_pylist()))
-    return in_order(current)
+    return in_order(current).combine_chunks()
 
 
 def _stamps(
@@ -163,7 +163,9 @@ def _stamps(
     Of a file the inventory has asked already, of reports that a layout remembers the layout; other
     rows and members are asked for in their archive.
     """
-    facts = pa.concat_tables([files.listed.select(INVENTORY.names), stamps_of(archive)])
+    facts, remembered = files.listed.select(INVENTORY.names), stamps_of(archive)
+    if len(remembered):
+        facts = pa.concat_tables([facts, remembered])
     rows = positions(paths, facts["path"])
     size, stamp = (np.append(whole(facts[n]).to_numpy(), 0)[rows] for n in ("size", "mtime_ns"))
     faults = np.full(len(rows), None, object)
@@ -233,7 +235,7 @@ def read_report(
 
 
 def _load(folder: Path, recorder: Recorder) -> pa.Table:
-    tables = [HELD.empty_table()]
+    tables = []
     for path in sorted(folder.glob("*.parquet")):
         try:
             table = storage.read_table(path, REPORTS, made_by="ingest")
@@ -242,7 +244,7 @@ def _load(folder: Path, recorder: Recorder) -> pa.Table:
             path.unlink()
             continue
         tables.append(_held(table, path.name))
-    stored = pa.concat_tables(tables)
+    stored = pa.concat_tables(tables) if tables else HELD.empty_table()
     return kept(stored, ~is_one_of(stored["reason"], TRANSIENT))
 
 
@@ -267,8 +269,10 @@ def _shed(folder: Path, current: pa.Table) -> pa.Table:
         for name, number in counted(current["held_in"]).items()
         if name != "None" and pq.read_metadata(folder / name).num_rows > number
     ]
+    if not mixed:
+        return current
     own = is_one_of(current["held_in"], mixed)
-    again = _write(folder, as_results(kept(current, own))) if mixed else HELD.empty_table()
+    again = _write(folder, as_results(kept(current, own)))
     return pa.concat_tables([kept(current, ~own), again])
 
 

@@ -203,7 +203,7 @@ class ResultStore:
                 self._mapped.pop(path.name, None)
                 path.unlink()
 
-    def export(self, path: Path, shard: str, keys: Sequence[str], rows: Rows) -> None:
+    def export(self, path: Path, shard: str, keys: pa.Array, rows: Rows) -> None:
         """Make ``path`` hold the images in ``rows`` of ``shard``: a link if they are all of it.
 
         A link costs neither space nor time; nobody ever writes into a shard.
@@ -215,7 +215,7 @@ class ResultStore:
             except OSError:  # another file system, or one without links
                 shutil.copyfile(self.folder / shard, path)
             return
-        write_shard(path, keys, self.images(shard)[rows])
+        write_shard(path, keys.to_pylist(), self.images(shard)[rows])
 
     def _write_shard(
         self,

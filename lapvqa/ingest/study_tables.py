@@ -170,11 +170,12 @@ def images_table(files: pa.Table, shards: Sequence[Shard]) -> pa.Table:
     empty = np.array([], np.int64)
     rows = np.concatenate([empty, *(shard.rows for shard in shards)])
     sizes = [len(shard.rows) for shard in shards]
-    names = np.repeat(np.array([shard.name for shard in shards], object), sizes)
+    names = pa.array([shard.name for shard in shards], pa.string())
+    own = np.repeat(np.arange(len(shards)), sizes)
     places = np.concatenate([empty, *map(np.arange, sizes)]).astype(np.int32)
     order = pc.sort_indices(picked(files["image_key"], rows)).to_numpy()
     table = files.select(IMAGES.names).take(pa.array(rows[order]))
-    return replaced(table, {"shard": names[order], "row": places[order]})
+    return replaced(table, {"shard": picked(names, own[order]), "row": places[order]})
 
 
 def content_digest(images: pa.Table, studies: pa.Table) -> str:
@@ -362,6 +363,8 @@ def _choose(
     archive: Archive, matches: Matches, results: pa.Table, several: SeveralReports
 ) -> tuple[dict[str, str], Counter[str], list[dict[str, str | None]]]:
     """Return the report of each study, how many by which rule, and the rejects."""
+    if not len(matches.table):
+        return {}, Counter(), []
     rows = positions(matches.table["path"], results["path"])
     read = {result.path: result for result in as_results(results.take(pa.array(rows)))}
     chosen: dict[str, str] = {}

@@ -240,7 +240,7 @@ def splits_of(points: Column, params: SplitParams) -> pa.Array:
 
 
 def _require_one_split_per_patient(files: pa.Table) -> None:
-    known = files.filter(pa.array(is_set(files["split"])))
+    known = files.select(["split", "patient_key"]).filter(pa.array(is_set(files["split"])))
     splits, patients = unordered(known["split"]), unordered(known["patient_key"])
     leaked = len(np.unique(patients[splits != splits[first_of(patients)]]))
     if leaked:

@@ -79,7 +79,10 @@ def take_reports(
     if not any(one.is_of_use for one in found):
         return None
     file, inbox = place(folder, path), filing.inbox
-    size, digest = file.stat().st_size, inbox.keyring.digest("file", storage.sha256_file(file))
+    size, name = file.stat().st_size, _name(path, found)
+    # Of a text the name alone says whose it is: the words of one who is well are many's.
+    whose = [name] if found[0].source == "text" else []
+    digest = inbox.keyring.digest("file", storage.sha256_file(file), *whose)
     with filing.alone():
         below = inbox.archive / source
         bucket = (below / place_of(digest, "")).parent
@@ -88,7 +91,7 @@ def take_reports(
             time = _time_of_arrival(filing, found)
             events = _events(filing, found, source=source, digest=digest, size=size, time=time)
             _tell(filing, events, source=source, size=size, digest=digest)
-            target = below / (place_of(digest, time) + _name(path, found))
+            target = below / (place_of(digest, time) + name)
             storage.write_bytes(target, file.read_bytes())
             storage.flush_folder(bucket)
     if not keep:

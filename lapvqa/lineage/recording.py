@@ -23,7 +23,7 @@ from lapvqa.lineage.runs import Run, code_listing, digest
 from lapvqa.project import Project
 from lapvqa.schemas import MEMBERS, MEMBERS_FILE
 from lapvqa.uptodate import hashes
-from lapvqa.uptodate.stagefile import LockedStage, locked, overlap
+from lapvqa.uptodate.stagefile import LockedStage, any_overlap, locked
 
 _SHA256_AT_MOST = 16 << 30
 _PATCH_AT_MOST = 1 << 20
@@ -126,7 +126,7 @@ def upstream_first(locks: dict[str, LockedStage]) -> list[LockedStage]:
         name: {
             other.name
             for other in locks.values()
-            if other.name != name and any(overlap(p, out) for p in lock.deps for out in other.outs)
+            if other.name != name and any_overlap(other.outs, lock.deps)
         }
         for name, lock in locks.items()
     }
@@ -147,7 +147,7 @@ def from_lock(
 
 def is_data(path: str, locks: Iterable[LockedStage]) -> bool:
     """Tell whether a stage made ``path``; all other dependencies are code."""
-    return any(overlap(path, out) for lock in locks for out in lock.outs)
+    return any_overlap((path,), (out for lock in locks for out in lock.outs))
 
 
 def present_state(lock: LockedStage, locks: dict[str, LockedStage]) -> tuple[Any, ...]:
@@ -195,7 +195,7 @@ def _made_by(
         path: makers[name]
         for path in paths
         for name, lock in locks.items()
-        if name in makers and any(overlap(path, out) for out in lock.outs)
+        if name in makers and any_overlap((path,), lock.outs)
     }
 
 

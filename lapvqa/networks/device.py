@@ -105,16 +105,21 @@ def require_compiler(device: torch.device) -> None:
         )
 
 
-def check_attention(attention: Attention, device: torch.device) -> None:
-    """Raise ConfigError for a backend that ``device`` lacks, or that has no equal bits to give.
+def check_attention(attention: Attention, device: torch.device, *, masked: bool = False) -> None:
+    """Raise ConfigError for a backend that cannot do what is asked of it.
 
-    Torch has no kernel of cuDNN's where sums have to have one order, and ends with "No available
-    kernel" at the first attention.
+    Torch would end with "No available kernel" at the first attention: a GPU's flash has no masks,
+    and cuDNN none where sums have to have one order.
     """
     if device.type == "cpu" and attention not in _ON_CPU:
         raise ConfigError(
             f"computing.attention is {attention}, which computes on a GPU alone; this is a CPU",
             hint=f"set computing.attention to one of {', '.join(_ON_CPU)}",
+        )
+    if attention == "flash" and masked and device.type == "cuda":
+        raise ConfigError(
+            "computing.attention is flash, which has no masks on a GPU; this objective needs one",
+            hint="set computing.attention to auto or efficient",
         )
     if attention == "cudnn" and torch.are_deterministic_algorithms_enabled():
         raise ConfigError(

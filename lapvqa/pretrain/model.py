@@ -58,6 +58,8 @@ class PretrainedModel(nn.Module, ABC):
     """It writes reports: it has a ``decoder``."""
     reads: ClassVar[bool] = False
     """It maps whole reports, begin and end included, to vectors."""
+    masks: ClassVar[bool] = False
+    """Attention leaves padding out by a mask, which not every kernel can."""
 
     @property
     @abstractmethod
@@ -148,6 +150,7 @@ class ContrastiveModel(PretrainedModel):
     """
 
     reads = True
+    masks = True
 
     def __init__(self, params: ModelParams | None = None) -> None:
         super().__init__()

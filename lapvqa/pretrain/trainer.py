@@ -98,7 +98,6 @@ class Trainer:
 
         ``run`` is the digest that its states carry.
         """
-        check_attention(attention, device)
         self.run, self.attention = run, attention
         self.params, self.corpus, self.device = params, corpus, device
         self.world = world or World()
@@ -107,6 +106,7 @@ class Trainer:
         sends = self.world.is_main or self.training.strategy == "ddp"
         with contextlib.nullcontext() if sends else torch.device("meta"):  # it gets its shards
             self.model = initial_model(params.model, seed=params.seed, objective=params.objective)
+        check_attention(attention, device, masked=self.model.masks)
         if start is None or not sends:
             self.vocabulary.cut(self.model)
         else:

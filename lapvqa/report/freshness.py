@@ -30,7 +30,7 @@ ARRIVALS, LOOKS, DECISIONS, TRAININGS, GATES, CHAMPIONS = (
     "Arrivals", "Looks for drift", "Decisions", "Trainings", "Gates", "Champions",
 )  # fmt: skip
 LANES = (ARRIVALS, LOOKS, DECISIONS, TRAININGS, GATES, CHAMPIONS)
-_BARS, _ROWS, _HEIGHT, _DAY = 60, 200, 34, 86400.0
+_BARS, _ROWS, _SAID, _HEIGHT, _DAY = 60, 200, 12, 34, 86400.0
 _MARKS = {
     "yes": Markup('<path class="yes" d="M0-7 7 6-7 6Z"/>'),
     "no": Markup('<path class="no" d="M-5-5 5 5M5-5-5 5"/>'),
@@ -163,15 +163,18 @@ def _summary(events: Sequence[Event]) -> Iterator[str]:
         yield f"{studies:,} studies arrived from {_day(events[0].time)} on."
     by_lane = {lane: [event for event in events if event.lane == lane] for lane in LANES}
     for lane, noun in ((LOOKS, "looks for drift"), (DECISIONS, "decisions"), (GATES, "gates")):
-        counts = Counter(event.outcome for event in by_lane[lane])
-        if counts:
-            kinds = ", ".join(f"{count} {name}" for name, count in counts.most_common())
-            yield f"{len(by_lane[lane])} {noun}: {kinds}."
+        if own := by_lane[lane]:
+            yield f"{len(own)} {noun}: {_kinds(own)}."
     crowned = by_lane[CHAMPIONS]
     if crowned:
         yield f"The champion is {crowned[-1].outcome}, since {_day(crowned[-1].time)}."
     elif events:
         yield "No model has been promoted: there is no champion."
+
+
+def _kinds(events: Sequence[Event]) -> str:
+    counts = Counter(event.outcome for event in events)
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
 
 
 def _lanes(events: Sequence[Event]) -> list[tuple[str, Markup, str]]:
@@ -188,6 +191,8 @@ def _lanes(events: Sequence[Event]) -> list[tuple[str, Markup, str]]:
         else:
             drawn = Markup("").join(_mark(event, (event.time - start) / length) for event in own)
             words = ", ".join(f"{_day(event.time)} {event.outcome}" for event in own) or "none"
+            if len(own) > _SAID:
+                words = f"{_kinds(own)}; {_day(own[0].time)} to {_day(own[-1].time)}"
         figure = Markup('<svg class="lane" width="100%" height="{}">{}</svg>').format(
             _HEIGHT, drawn
         )

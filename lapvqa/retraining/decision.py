@@ -85,7 +85,8 @@ class Decision:
 def decide(seen: Situation, rule: RetrainingParams, now: datetime) -> Decision:
     """Return what is done now; ``now`` is aware, in the zone in which days and months begin."""
     if seen.at_work:
-        return Decision(Answer.WAIT, "a round is at work; what is wanted waits", seen.causes)
+        why = f"{seen.at_work} is at work; what is wanted waits"
+        return Decision(Answer.WAIT, why, seen.causes)
     causes = asked_by(seen, rule)
     thaws = calendar.thaw(rule.freeze, now)
     forced = any(one.cause == HAND and one.facts.get("force") for one in causes)

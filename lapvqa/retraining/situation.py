@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from lapvqa import storage
 from lapvqa.drift import looks
 from lapvqa.lineage import ledger
 from lapvqa.machine import load_machine
@@ -26,8 +27,8 @@ class Situation:
     unwatched: Arrived = Arrived()
     """Since the last look for drift; nothing where no encoder could look."""
     round: Round | None = None
-    at_work: bool = False
-    """The round's worker lives."""
+    at_work: str = ""
+    """What is at work now: a round whose worker lives, or a run of the project."""
     paused: bool = False
     trained: datetime | None = None
     """When the run began that had the last whole training."""
@@ -91,7 +92,7 @@ def look(project: Project, params: Params, now: datetime, *, holder: bool = Fals
         arrived=since(costs.began, *_began(counted[-1:])),
         unwatched=since(looks.last_look(ledger.entries(project))) if can_look else Arrived(),
         round=None if cut_off else record.round,
-        at_work=not holder and lease.is_held(project.round_lease),
+        at_work=_at_work(project, holder=holder),
         paused=bool(schedule and schedule.paused),
         trained=costs.began,
         tried=_latest(now, costs.began, *_began(tried[-1:])),
@@ -100,6 +101,12 @@ def look(project: Project, params: Params, now: datetime, *, holder: bool = Fals
         start=start.sha256 if start and not no_start else None,
         no_start=no_start,
     )  # fmt: skip
+
+
+def _at_work(project: Project, *, holder: bool) -> str:
+    if not holder and lease.is_held(project.round_lease):
+        return "a round"
+    return "a run" if storage.holder(project.run_lock) else ""
 
 
 def is_answered(cause: Cause, trained: datetime | None) -> bool:

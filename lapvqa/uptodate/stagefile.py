@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -82,7 +82,8 @@ def declared(project: Project) -> dict[str, Stage]:
             for full_name, body, context in _expand(name, definition, params):
                 stages[full_name] = _stage(full_name, _fill(body, context))
     except ConfigError:
-        load_params(project.params)  # a fault of that file is said as that
+        if not params:
+            load_params(project.params)  # says that it is empty
         raise
     return _upstream_first(stages)
 
@@ -109,12 +110,28 @@ def locked(project: Project) -> dict[str, LockedStage]:
 
 def upstream(stages: dict[str, Stage], name: str) -> list[str]:
     """Return the stages whose outputs ``name`` reads directly."""
-    return [other for other in stages if other != name and _feeds(stages[other], stages[name])]
+    return [
+        other
+        for other in stages
+        if other != name and any_overlap(stages[other].outs, stages[name].deps)
+    ]
 
 
 def overlap(path: str, other: str) -> bool:
     """Tell whether two paths are the same or one lies within the other."""
     return path == other or path.startswith(f"{other}/") or other.startswith(f"{path}/")
+
+
+def any_overlap(paths: Iterable[str], others: Iterable[str]) -> bool:
+    """Tell whether one of ``paths`` and one of ``others`` ``overlap``, without comparing all pairs.
+
+    The same ``others`` are quick to ask again.
+    """
+    paths, others = tuple(paths), tuple(others)
+    known = frozenset(others)
+    return not _with_folders(others).isdisjoint(paths) or any(
+        not known.isdisjoint(_with_folders((path,))) for path in paths
+    )
 
 
 def lookup(values: dict[str, Any], dotted: str) -> Any:
@@ -125,14 +142,6 @@ def lookup(values: dict[str, Any], dotted: str) -> Any:
             raise KeyError(dotted)
         value = value[part]
     return value
-
-
-def _feeds(source: Stage, target: Stage) -> bool:
-    """Tell whether an output and a dependency ``overlap``, without comparing all pairs."""
-    deps = set(target.deps)
-    return not _with_folders(target.deps).isdisjoint(source.outs) or any(
-        not deps.isdisjoint(_with_folders((out,))) for out in source.outs
-    )
 
 
 @cache

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import re
+import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -256,9 +259,22 @@ def test_debug_shows_the_traceback_wherever_it_stands(
     assert "Traceback" in lapvqa(*arguments).err
 
 
-def test_interrupted(toy: Project, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "execute", _raise(KeyboardInterrupt()))
-    answer = lapvqa("plan")
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_whoever_ignored_it_before(
+    toy: Project, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch, sign: signal.Signals
+) -> None:
+    def execute(*_: object, **__: object) -> int:
+        os.kill(os.getpid(), sign)
+        time.sleep(60)
+        return 0
+
+    monkeypatch.setattr(plan, "execute", execute)
+    before = signal.signal(sign, signal.SIG_IGN)
+    try:
+        answer = lapvqa("plan")
+        assert signal.getsignal(sign) is signal.SIG_IGN
+    finally:
+        signal.signal(sign, before)
     assert answer.code == 130
     assert answer.err == ("error: interrupted\n  what to do: run the same again\n")
 

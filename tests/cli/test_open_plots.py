@@ -1,4 +1,4 @@
-"""``lapvqa open plots``: DVC's page of curves, which asks no network for the code that draws it."""
+"""``lapvqa open``: pages of others that ask no network, opened where a person wants to look."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from flows.commands import open_pages
-from lapvqa.errors import ConfigError
+from lapvqa.errors import MissingPackageError
+from lapvqa.lineage import ledger
+from lapvqa.lineage.runs import Run
 from lapvqa.project import Project
 
 DVC = [sys.executable, "-m", "dvc"]
@@ -30,6 +32,24 @@ def test_the_page_has_its_drawing_code_inside(tmp_path: Path, capsys) -> None:
 
 def test_without_the_package_the_error_names_it(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    with pytest.raises(ConfigError, match="vl-convert-python") as caught:
+    with pytest.raises(MissingPackageError, match="vl_convert") as caught:
         open_pages.execute(Project(tmp_path), "plots", browser=False)
     assert "make setup-plots" in caught.value.hint
+
+
+def test_prefects_page_opens_at_the_last_run(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    assert open_pages.last_flow_run(project) == ""
+    for number in ("1", "2"):
+        run = Run("ingest", 1.0, 2.0, prefect_flow_run=number)
+        ledger.append(project, ledger.RUN, run.payload())
+    ledger.append(project, ledger.LOOK, {"what": "no run"})
+    assert open_pages.last_flow_run(project) == "/runs/flow-run/2"
+
+
+def test_the_pages_of_prefect_that_are_served_first_know_no_analytics() -> None:
+    import prefect
+
+    pages = [path.read_text() for path in Path(prefect.__ui_static_path__).rglob("*.js")]
+    assert pages
+    assert not any("amplitude.com" in page for page in pages)

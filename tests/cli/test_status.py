@@ -50,13 +50,13 @@ def holder_of(request: pytest.FixtureRequest):
 
 def test_a_lock_is_seen_without_touching_it_and_ends_with_its_process(tmp_path, holder_of) -> None:
     lock = tmp_path / "run.lock"
-    assert status.holder_of_lock(lock) == ""
+    assert storage.holder(lock) == ""
     process = holder_of(lock)
-    assert status.holder_of_lock(lock).startswith(f"process {process.pid} on ")
+    assert storage.holder(lock).startswith(f"process {process.pid} on ")
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert lock.read_text(), "a killed holder leaves its name behind"
-    assert status.holder_of_lock(lock) == ""
+    assert storage.holder(lock) == ""
 
 
 def test_progress_is_the_last_whole_line(tmp_path: Path) -> None:

@@ -61,6 +61,21 @@ def test_the_same_again_and_files_that_stay_are_taken_once(watched) -> None:
     assert len(desk.filed) == 1
 
 
+def test_two_studies_of_which_the_same_is_said_have_a_report_each(watched) -> None:
+    desk, folder = watched
+    for number in (1, 2):
+        (folder / f"{number}.dcm").write_bytes(
+            film(number, study=f"1.2.{number}", accession=f"A{number}")
+        )
+        (folder / f"A{number}.txt").write_text("No acute cardiopulmonary process.\n")
+    assert sorted(look(desk, folder)) == ["report", "report", "study", "study"]
+    kept = [path.name for path in desk.archive.rglob("*.txt")]
+    assert sorted(kept) == ["A1.txt", "A2.txt"]
+    (folder / "A2.txt").write_text("No acute cardiopulmonary process.\n")
+    assert look(desk, folder) == []
+    assert len(list(desk.archive.rglob("*.txt"))) == 2
+
+
 def test_a_study_from_two_sources_is_one(watched) -> None:
     desk, folder = watched
     (folder / "1.dcm").write_bytes(film(1))

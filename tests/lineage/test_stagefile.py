@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,17 @@ def write(root: Path, text: str) -> Project:
     (root / "dvc.yaml").write_text(text)
     (root / "params.yaml").write_text("size: 3\nnames: [a, b]\nmodel: {width: 8}\n")
     return Project(root)
+
+
+def test_two_lists_of_paths_overlap_where_a_pair_does() -> None:
+    draw = random.Random(0)
+
+    def paths() -> list[str]:
+        return ["/".join(draw.choices(("a", "ab"), k=draw.randint(1, 4))) for _ in range(3)]
+
+    for ours, theirs in ((paths(), paths()) for _ in range(500)):
+        pairs = any(stagefile.overlap(one, other) for one in ours for other in theirs)
+        assert stagefile.any_overlap(ours, theirs) is pairs
 
 
 def test_foreach_over_a_list_of_params_and_matrix(tmp_path: Path) -> None:

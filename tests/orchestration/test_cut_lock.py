@@ -9,7 +9,7 @@ import sys
 
 import psutil
 import pytest
-from running_toy import Toy
+from running_toy import Toy, wait_until
 
 from lapvqa.uptodate import staleness
 from lapvqa.uptodate.stagefile import CutLockError, locked
@@ -73,6 +73,7 @@ def test_the_dead_are_forgotten_a_zombie_too_and_the_living_stay(copied: Toy) ->
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
     assert psutil.Process(zombie.pid).status() == psutil.STATUS_ZOMBIE
     alive = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "repro"])
+    wait_until(lambda: "repro" in psutil.Process(alive.pid).cmdline())
     reader = {"pid": alive.pid, "cmd": "dvc repro"}
     dead = {"pid": zombie.pid, "cmd": "dvc repro"}
     another = {"pid": alive.pid, "cmd": "dvc status"}

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -18,8 +19,10 @@ from mlflow_server import free_port
 from running_toy import Finished, Toy, wait_until
 
 from lapvqa.lineage import recording
+from lapvqa.project import Project
 from lapvqa.uptodate.stagefile import locked
-from tasks.prefect_calls import kept, through
+from tasks.prefect_calls import History, kept, through
+from tasks.prefect_server import Server
 
 pytestmark = [pytest.mark.slow]
 
@@ -130,6 +133,24 @@ def test_without_any_server_the_work_is_done_and_recorded(copied: Toy) -> None:
     assert run.result["prefect"] == ""
     assert "Prefect will know nothing of this run" in run.text
     assert "Warning" not in run.text
+
+
+def test_any_flow_is_run_without_a_server(tmp_path: Path) -> None:
+    from prefect import flow  # not above: it reads its settings on import
+
+    from tasks.prefect_flow import run_flow
+
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / "server.log").touch()
+    server = Server("http://127.0.0.1:9/api", tmp_path, "run", process=gone)
+    said: list[str] = []
+    worked = flow(lambda root: f"done in {root}", name="any")
+    told = run_flow(
+        worked, Project(tmp_path), server, History(), tag="any", say=said.append, about="MLflow"
+    )
+    assert told == f"done in {tmp_path}"
+    assert ["Prefect will know nothing of this run" in line for line in said] == [True]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,9 +15,10 @@ import psutil
 import pytest
 from running_toy import wait_until
 
-from lapvqa.errors import EXIT_USER, MissingArtifactError
+from lapvqa.errors import EXIT_USER, MissingArtifactError, StorageFullError
 from lapvqa.project import Project
 from tasks import child_process
+from tasks.work import failure
 
 FAMILY = """
 import os, pathlib, subprocess, sys, time
@@ -107,9 +109,23 @@ def test_the_whole_group_dies_with_its_starter(tmp_path: Path, by: signal.Signal
     wait_until(lambda: gone(tmp_path), seconds=60)
 
 
-def test_a_stages_own_error_comes_back_with_its_class_and_exit_code(tmp_path: Path) -> None:
-    from tasks.work import failure
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("ERROR: unexpected error - database or disk is full", "no space left"),
+        ("ERROR: unexpected error - disk I/O error", "a database could not be written"),
+        (f"OSError: [Errno 28] {os.strerror(errno.ENOSPC)}", "no space left"),
+    ],
+)
+def test_a_disk_that_takes_no_more_is_no_fault_of_ours(
+    tmp_path: Path, said: str, meant: str
+) -> None:
+    error = failure(Project(tmp_path), "tokens", 255, ["a line", said])
+    assert isinstance(error, StorageFullError)
+    assert error.message.startswith(f"tokens: {meant}")
 
+
+def test_a_stages_own_error_comes_back_with_its_class_and_exit_code(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes((Path(__file__).parents[2] / "params.yaml").read_bytes())
     done = subprocess.run(
         [sys.executable, "-m", "lapvqa.stage", "tokens"],

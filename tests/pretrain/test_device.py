@@ -28,6 +28,7 @@ from lapvqa.networks.device import (
 )
 from lapvqa.networks.unusable_gpu import refuse_unusable_gpu
 from lapvqa.params import Attention, ComputingParams, PretrainParams
+from lapvqa.pretrain.objectives.table import OBJECTIVES
 from lapvqa.recorder import Recorder
 
 CPU = torch.device("cpu")
@@ -172,6 +173,31 @@ def test_a_backend_without_an_exact_kernel_is_refused_where_bits_shall_be_equal(
         check_attention(backend, gpu)
     make_deterministic(threads=1, exact=False)
     check_attention("cudnn", gpu)
+
+
+@pytest.mark.parametrize("objective", list(OBJECTIVES))
+def test_a_gpus_flash_is_refused_by_those_who_mask(
+    tmp_path: Path, params: PretrainParams, objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+    exact = functional.scaled_dot_product_attention
+
+    def noted(*heads: torch.Tensor, **how: object) -> torch.Tensor:
+        given.append(how.get("attn_mask"))
+        return exact(*heads, **how)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", noted)
+    trainer = real_step.trainer(
+        tmp_path, params.model_copy(update={"objective": objective}), length=6
+    )
+    (micro,) = trainer.steps(0, 1)
+    trainer.gradients(micro, 0)
+    masks = trainer.model.masks
+    assert any(one is not None for one in given) == masks
+    check_attention("flash", CPU, masked=masks)
+    if masks:
+        with pytest.raises(ConfigError, match=r"flash, which has no masks(.|\n)*efficient"):
+            check_attention("flash", torch.device("cuda"), masked=masks)
 
 
 def test_evaluations_can_be_had_by_any_backend(monkeypatch: pytest.MonkeyPatch) -> None:

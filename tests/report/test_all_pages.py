@@ -37,13 +37,16 @@ FAULTS = """
   const shown = one => one.checkVisibility({opacityProperty: true, visibilityProperty: true});
   const name = one => (one.getAttribute("aria-label") || one.getAttribute("alt")
     || [...(one.labels || [])].map(label => label.textContent).join("") || one.textContent).trim();
-  for (const one of all("a[href], button, summary, input, meter, img, [role]"))
+  for (const one of all("a[href], button, summary, input, meter, img, th, [role]"))
     if (shown(one) && !name(one)) say("no name", one);
   if (!document.title || !document.documentElement.lang) say("no title or language", document.head);
   const ids = all("[id]").map(one => one.id);
   for (const one of all("[id]"))
     if (ids.indexOf(one.id) !== ids.lastIndexOf(one.id)) say("id twice", one);
   for (const one of all("th:not([scope])")) say("heads neither row nor column", one);
+  const regions = all("[role=region]").filter(shown).map(name);
+  for (const one of all("[role=region]").filter(shown))
+    if (regions.indexOf(name(one)) !== regions.lastIndexOf(name(one))) say("name twice", one);
   let level = 0;
   for (const one of all("h1, h2, h3, h4, h5").filter(shown)) {
     if (+one.tagName[1] > level + 1) say("a level left out", one);

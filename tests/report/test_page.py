@@ -129,7 +129,7 @@ def test_films_and_texts_of_patients_are_shown_only_if_asked_for(project) -> Non
     hidden = _shown(project, examples=100)
     assert CANARY not in hidden
     assert "no film and no text of a patient" in hidden
-    assert 'aria-labelledby="study-1"' not in hidden
+    assert 'aria-labelledby="rrg-study-1"' not in hidden
     assert "an archive of patients (<code>films</code>)" in hidden
     assert "Chest radiograph" in hidden  # of the demo's VinDr-CXR, which nobody is in
     project.inventory("vindr", folder="vindr")
@@ -396,7 +396,7 @@ def test_hostile_text_stays_text(project) -> None:
 
 
 def test_first_table_sets_trained_beside_untrained_for_every_task(page: str) -> None:
-    (table,) = html.fromstring(page).xpath("//section[@class='results']//table")
+    (table,) = html.fromstring(page).xpath("//section[@aria-labelledby='results']//table")
     rows = [" ".join(row.text_content().split()) for row in table.xpath(".//tbody/tr")]
     assert len(rows) == len(EVALUATIONS) + 1  # reports are written by a decoder and by a head
     assert "Mean AUC0.910 [0.880, 0.940]0.550 [0.520, 0.580]0.360 [0.330, 0.390]" in rows[0]

@@ -92,7 +92,8 @@ LATE = NOW - timedelta(hours=1)
         (Situation((HAND,), hours_spent=99), {"gpu_hours": None}, "train", "by hand"),
         (Situation((FORCED,), hours_spent=99, paused=True), {"freeze": DAYS}, "train", "by hand"),
         # A round that was begun.
-        (Situation((FORCED,), at_work=True), {}, "wait", "at work"),
+        (Situation((FORCED,), at_work="a round"), {}, "wait", "a round is at work"),
+        (Situation(round=BEGUN, at_work="a run"), {}, "wait", "a run is at work"),
         (Situation(round=BEGUN), {}, "resume", "cut off"),
         (Situation(round=BEGUN), {"freeze": DAYS}, "wait", "cut off"),
     ],
@@ -115,7 +116,7 @@ situations = st.builds(
     arrived=st.just(Arrived()) | st.builds(
         lambda studies, at: Arrived(studies, studies, at, at), st.integers(1, 300), moments
     ),
-    at_work=st.booleans(), paused=st.booleans(), tried=st.none() | moments,
+    at_work=st.sampled_from(["", "a run"]), paused=st.booleans(), tried=st.none() | moments,
     hours_spent=st.floats(0, 20), hours_expected=st.floats(0, 20),
     new=st.none() | st.integers(0, 50), judged=st.none() | st.just("as before"),
 )  # fmt: skip
@@ -130,7 +131,7 @@ def test_what_holds_of_every_decision(
     assert decide(seen, asked, now) == decision
     named = {one.cause for one in decision.causes}
     if decision.answer is Answer.TRAIN:
-        assert (seen.at_work, seen.paused) == (False, False)
+        assert (seen.at_work, seen.paused) == ("", False)
         assert calendar.thaw(asked.freeze, now) is None
         assert seen.hours_spent + seen.hours_expected <= 10
         assert (seen.new or 0) >= 5 or named & {"hand", "erasure"}

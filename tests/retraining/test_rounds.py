@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from flows.commands import retrain
 from lapvqa import arrivals, storage
 from lapvqa.drift import looks
 from lapvqa.errors import BusyError
@@ -276,6 +277,30 @@ def test_a_holder_is_known_by_its_birth_and_not_by_its_number_alone(tmp_path: Pa
         storage.write_json(path, {**held, "born": born})
         os.utime(path, (long_ago, long_ago))  # as a clock that has been set leaves it
         assert lease.is_held(path) is lives
+
+
+def test_a_run_at_work_is_waited_for(ruled: Callable[..., Project]) -> None:
+    project = ruled()
+    wanted.want(project, "hand")
+    work = Work(project)
+    with storage.lock(project.run_lock, what="a run of this project"):
+        assert turn(project, work).decision.why == "a run is at work; what is wanted waits"
+    assert minutes.rounds(project) == []
+    assert turn(project, work).outcome == "trained"
+    assert work.done == ["train", "gate"]
+
+
+def test_a_second_one_is_refused_before_any_server_is_started(
+    ruled: Callable[..., Project],
+) -> None:
+    project = ruled()
+    with lease.hold(project.round_lease):
+        held = json.loads(project.round_lease.read_text())
+    init = {**held, "pid": 1, "born": lease._born(1)}
+    storage.write_json(project.round_lease, init)
+    with pytest.raises(BusyError, match="process 1 on"):
+        retrain.run_flow(project)
+    assert not project.prefect_home.exists()
 
 
 def test_a_clock_that_is_set_back_silences_nobody(ruled: Callable[..., Project]) -> None:

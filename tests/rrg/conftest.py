@@ -83,7 +83,10 @@ class RrgProject:
 
     def evaluate(self, params: EvaluateParams) -> dict[str, Any]:
         """Run evaluate@rrg; return metrics.json."""
-        self.run(lambda params, job: evaluate(TASK, pipeline_encoders(job), params, job), params)
+        with nothing_outside():
+            self.run(
+                lambda params, job: evaluate(TASK, pipeline_encoders(job), params, job), params
+            )
         folder = self.project.result_dir("rrg")
         return storage.read_json(folder / "metrics.json", made_by="evaluate@rrg")
 
@@ -94,8 +97,7 @@ class RrgProject:
     def run(self, stage: Any, params: Any) -> None:
         recorder = Recorder(self.project.record("stage"), stage="stage")
         try:
-            with nothing_outside():
-                stage(params, make_job(self.project, MACHINE, recorder))
+            stage(params, make_job(self.project, MACHINE, recorder))
         finally:
             recorder.close()
 

@@ -15,6 +15,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -66,7 +67,7 @@ class ReportFiles:
                 self.paths.append(path)
         self.paths.sort()
 
-    @property
+    @cached_property
     def named(self) -> pa.Table:
         """Every report's groups, as ``name`` with / between them, and its path."""
         both = [*self._by_groups], [*self._by_groups.values()]
