@@ -103,10 +103,9 @@ def test_recorder_keeps_lines_and_prints_progress_for_a_listener(
 def test_a_resumed_stage_is_not_taken_for_a_fast_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter([0.0, 100.0, 110.0])
-    monkeypatch.setattr("lapvqa.recorder.time.monotonic", lambda: next(clock))
     recorder = Recorder(tmp_path / "r.jsonl", stage="s", machine_readable=True)
-    for done in (900, 901, 902):
+    for now, done in ((0.0, 900), (100.0, 901), (110.0, 902)):
+        monkeypatch.setattr("lapvqa.recorder.time.monotonic", lambda now=now: now)
         recorder.progress(done, 1000, unit="steps")
     lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     shown = [line for line in lines if line["kind"] == "progress"]
