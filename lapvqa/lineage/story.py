@@ -124,7 +124,7 @@ def _causes(group: list[Origin], origins: Origins) -> list[str]:
     if files:
         names = sorted(files)[:_CHANGES_SHOWN]
         rest = len(files) - len(names)
-        said.append(f"changed code: {', '.join(names)}{f' and {rest} more' if rest else ''}")
+        said.append(f"changed files: {', '.join(names)}{f' and {rest} more' if rest else ''}")
     return said
 
 
