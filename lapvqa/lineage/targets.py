@@ -483,7 +483,7 @@ class _Finder:
             )
         if asked in _ALIASES:
             return ConfigError(f"there is no {asked} yet", hint=_ALIASES[asked])
-        near = difflib.get_close_matches(asked, [*files, *metrics, *stages], cutoff=0.5)
+        near = difflib.get_close_matches(asked, [*files, *metrics, *stages])
         hint = f"did you mean {' or '.join(near)}?"
         if not near:
             hint = (
