@@ -91,6 +91,17 @@ def list_folder(name: str, folders: Mapping[str, Path]) -> list[Entry]:
     return sorted([*_beside(folder), *scan(folder, everything=True)])
 
 
+def layout_of(folder: Path, listed: pa.Table | list[Entry], project: Project) -> str:
+    """Return the layout of the archive whose files are ``listed``; SourceError if none fits.
+
+    What had to be opened for it is remembered, so whoever asks next opens it no more.
+    """
+    from lapvqa.ingest.archives.found import find_known_files
+    from lapvqa.ingest.archives.recognise import recognise
+
+    return recognise(folder, find_known_files(folder, listed, project.work_dir("ingest")))
+
+
 def told(folder: Path, project: Project) -> str:
     """Return how records call an input folder: its path in the project, else its own name alone.
 
@@ -250,11 +261,8 @@ def _require_source(folder: Path) -> None:
 
 def _source_facts(folder: Path, listed: pa.Table, job: Job) -> dict[str, str]:
     from lapvqa import identity
-    from lapvqa.ingest.archives.found import find_known_files
-    from lapvqa.ingest.archives.recognise import recognise
 
-    files = find_known_files(folder, listed, job.project.work_dir("ingest"))
-    archive_layout = recognise(folder, files)
+    archive_layout = layout_of(folder, listed, job.project)
     key = identity.load_key(folder, job)
     reports = job.machine.reports.digest()
     return {"layout": archive_layout, "deid_key": identity.key_id(key), "reports": reports}

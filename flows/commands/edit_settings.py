@@ -17,6 +17,7 @@ from ruamel.yaml.comments import CommentedMap
 
 from lapvqa import storage
 from lapvqa.errors import ConfigError, SourceError
+from lapvqa.inventory import layout_of, list_folder
 from lapvqa.machine import Machine, load_machine
 from lapvqa.params import Params, load_params, read_yaml, validate
 from lapvqa.project import Project
@@ -36,7 +37,8 @@ def set_source(project: Project, folder: Path) -> str:
     """Make ``folder`` the archive of this machine; return what was done, in words.
 
     The folder that params.yaml names needs no override: naming it removes one. A link stays the
-    link that was given. Raises SourceError, and keeps nothing, if it is no folder of files.
+    link that was given. Raises SourceError, and keeps nothing, if it is no folder of files, or the
+    stage inventory would refuse it: that stage's run takes the former archive's lists away.
     """
     _require_archive(project, folder)
     default = load_params(project.params).inventory.source
@@ -47,6 +49,14 @@ def set_source(project: Project, folder: Path) -> str:
         return remove_source(project) or f"source: {default}, as params.yaml says"
     if paths.get("source") == chosen:
         return f"source: {chosen}, as local.yaml says already"
+    _require_layout(project, folder)
+    _keep_source(project, local, chosen)
+    inside = "" if Path(chosen).is_absolute() or chosen == LINKED else _INSIDE
+    return f"source: {chosen}, kept in local.yaml (back: lapvqa run --source {default}){inside}"
+
+
+def _keep_source(project: Project, local: CommentedMap, chosen: str) -> None:
+    paths = local.get("paths")
     if not isinstance(paths, CommentedMap):
         paths = CommentedMap()
     if paths.get("source") == LINKED:
@@ -54,8 +64,6 @@ def set_source(project: Project, folder: Path) -> str:
     paths["source"] = chosen
     local["paths"] = paths
     _write_local(project, local)
-    inside = "" if Path(chosen).is_absolute() or chosen == LINKED else _INSIDE
-    return f"source: {chosen}, kept in local.yaml (back: lapvqa run --source {default}){inside}"
 
 
 def set_reports(project: Project, reports: Path, folder: Path | None) -> str:
@@ -63,7 +71,7 @@ def set_reports(project: Project, reports: Path, folder: Path | None) -> str:
 
     Both are linked into the folder ``linked`` of the project, which is the archive from then on; a
     table is the only one that is read. Returns what was done. Raises SourceError, and keeps
-    nothing, without reports or archive.
+    nothing, without reports, or an archive that the stage inventory takes.
     """
     if not (reports.is_file() or (reports.is_dir() and any(reports.iterdir()))):
         raise SourceError(
@@ -71,11 +79,13 @@ def set_reports(project: Project, reports: Path, folder: Path | None) -> str:
             f"{'an empty folder' if reports.is_dir() else 'nothing'}",
             hint="give a table (CSV, TSV, Parquet) or a folder of reports: --reports FILE",
         )
-    linked = project.root / LINKED
+    linked, is_new = project.root / LINKED, folder is not None
     if folder is None:
         now = load_machine(project).folder("source", load_params(project.params).inventory, project)
         folder = linked / "images" if now == linked else now
     _require_archive(project, folder)
+    if is_new:
+        _require_layout(project, folder)
     archive = folder.absolute()
     if archive == linked / "images":
         archive = archive.readlink()
@@ -87,8 +97,8 @@ def set_reports(project: Project, reports: Path, folder: Path | None) -> str:
         (linked / "reports").unlink(missing_ok=True)
         (linked / "reports").mkdir()
         _link(linked / "reports" / reports.name, reports.absolute())
-    set_source(project, linked)
     local = _read(project.local)
+    _keep_source(project, local, LINKED)
     _forget_table(local)
     if reports.is_file() and reports.suffix.lower() in _TABLES:
         local.setdefault("reports", CommentedMap())["table"] = f"reports/{reports.name}"
@@ -130,6 +140,12 @@ def _require_archive(project: Project, folder: Path) -> None:
             f"expected a folder with DICOM files at {folder}, found {found}",
             hint="give the folder that holds the archive: lapvqa run --source DIR",
         )
+
+
+def _require_layout(project: Project, folder: Path) -> None:
+    """Raise SourceError if no layout knows the folder's images, as the stage inventory does."""
+    archive = folder.resolve()
+    layout_of(archive, list_folder("source", {"source": archive}), project)
 
 
 def remove_source(project: Project) -> str:

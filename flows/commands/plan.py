@@ -31,6 +31,8 @@ def execute(project: Project, *, preset: str | None = None) -> int:
     if staleness.nothing_to_do(states):
         console.print("nothing to do: every stage is up to date")
         return 0
+    if source := _other_source(project):
+        console.print(source, markup=False, soft_wrap=True)
     for warning in warnings(project, states):
         console.print(warning, markup=False, soft_wrap=True)
     for state in states:
@@ -50,6 +52,17 @@ def _with_preset(project: Project, preset: str) -> Iterator[str]:
     stages = {state.name for state in staleness.check(project)}
     yield from cost.lines(project, presets.params_of(project, name), stages)
     yield f"nothing was changed: a look; `lapvqa run --preset {name}` does it"
+
+
+def _other_source(project: Project) -> str:
+    """Say which archive would be read, if the last run read another; else empty."""
+    from lapvqa.uptodate import input_folders, manifest
+
+    known = manifest.load(project)
+    now = input_folders.places(project).folders["source"]
+    if known is None or known.places.folders["source"] == now:
+        return ""
+    return f"source: {now}; the last run read {known.places.folders['source']}"
 
 
 def warnings(project: Project, states: list[StageState]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.commands import terminal
 from lapvqa import storage
-from lapvqa.errors import ConfigError, no_such
+from lapvqa.errors import ConfigError, MissingArtifactError, no_such
 from lapvqa.lineage import dvc_cache, ledger
 from lapvqa.project import Project
 from lapvqa.uptodate import hashes, manifest
@@ -35,9 +35,12 @@ def show(project: Project, *, reason: str | None, kind: str | None, files: bool)
         return 0
     waived = load_waivers(project).marks
     if files:
+        same = _same_uid(project, rows)
         for row in rows:
             note = " (waived)" if (mark(row), row["reason"]) in waived else ""
             text = f"{row['kind']} {row['file']}: {row['reason']}{note}; {row['detail']}"
+            if others := same.get(str(row["file"])):
+                text += f"; the same image UID: {', '.join(others)}"
             console.print(text, markup=False, soft_wrap=True)
         _show_older(project, console)
         return 0
@@ -56,6 +59,21 @@ def show(project: Project, *, reason: str | None, kind: str | None, files: bool)
     _show_beside(project, console)
     _show_older(project, console)
     return 0
+
+
+def _same_uid(project: Project, rows: list[Row]) -> dict[str, list[str]]:
+    """Return the other files with the UID of each that was rejected for it, where it is kept."""
+    from flows.commands import whois
+    from lapvqa.dicom.reasons import Reason
+
+    again = [str(row["file"]) for row in rows if row["reason"] == Reason.DUPLICATE_UID]
+    if not again:
+        return {}
+    try:
+        same = whois.by_uid(whois.rows_of(project))
+    except (ConfigError, MissingArtifactError):  # read on another machine, or before
+        return {}
+    return {path: whois.twins(path, same) for path in again}
 
 
 def _show_older(project: Project, console: Console) -> None:

@@ -25,13 +25,14 @@ from lapvqa.project import Project
 
 LOG = "whois.jsonl"
 _SHORTEST = 8
-_KEYS = ("study_key", "patient_key", "image_key", "instance_key")
+_IMAGE_KEYS = ("image_key", "instance_key")
+_KEYS = ("study_key", "patient_key", *_IMAGE_KEYS)
 
 
 def execute(project: Project, asked: str) -> int:
     """Print the files behind a key of a study, patient or image, or behind a file's own UID."""
     source = _require_key(project)
-    rows = _rows(project)
+    rows = rows_of(project)
     found = [row for row in rows if _is_meant(row, asked)]
     _log(project, asked, len(found))
     if not found:
@@ -41,7 +42,7 @@ def execute(project: Project, asked: str) -> int:
             hint=f"give the {_SHORTEST} first digits of a key, or more; reports are named by "
             "`lapvqa rejects --files`",
         )
-    console = terminal.console()
+    console, same = terminal.console(), by_uid(rows)
     console.print(f"in {source}:", markup=False, soft_wrap=True)
     for row in sorted(found, key=lambda one: str(one["path"])):
         fate = row["reason"] or "read"
@@ -50,7 +51,7 @@ def execute(project: Project, asked: str) -> int:
             f"{row['study_key'] or 'unknown'}, patient {row['patient_key'] or 'unknown'}",
             markup=False, soft_wrap=True,
         )  # fmt: skip
-        for twin in _twins(row, rows):
+        for twin in twins(str(row["path"]), same):
             console.print(f"  the same image UID: {twin}", markup=False, soft_wrap=True)
     return 0
 
@@ -79,12 +80,13 @@ def _require_key(project: Project) -> Path:
     return folder
 
 
-def _rows(project: Project) -> list[dict[str, Any]]:
+def rows_of(project: Project) -> list[dict[str, Any]]:
     """Return what is kept of the present archive's files, a row a file.
 
     Ingest keeps a store for each of the last archives, keys and versions of its code. A row is of
     the present archive if the inventory lists its file by path, size and time, as ingest itself
     asks; of several stores the one counts that knows most of the images in data/, then the newest.
+    Raises ConfigError if none is kept, MissingArtifactError without an inventory.
     """
     import pyarrow.compute as pc
 
@@ -122,9 +124,23 @@ def _is_meant(row: dict[str, Any], asked: str) -> bool:
     return len(asked) >= _SHORTEST and any(str(row[key] or "").startswith(asked) for key in _KEYS)
 
 
-def _twins(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
-    key = row["image_key"]
-    return sorted(one["path"] for one in rows if key and one["image_key"] == key and one is not row)
+def by_uid(rows: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """Return path -> the paths of all files with the same image UID, or named after it; itself."""
+    paths: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        for name in _IMAGE_KEYS:
+            if row[name]:
+                paths.setdefault((name, row[name]), set()).add(row["path"])
+    same: dict[str, set[str]] = {}
+    for group in paths.values():
+        for path in group if len(group) > 1 else ():
+            same.setdefault(path, set()).update(group)
+    return same
+
+
+def twins(path: str, same: dict[str, set[str]]) -> list[str]:
+    """Return the other files that ``by_uid`` puts beside this one, sorted."""
+    return sorted(same.get(path, set()) - {path})
 
 
 def _log(project: Project, asked: str, found: int) -> None:

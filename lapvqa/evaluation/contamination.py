@@ -4,8 +4,9 @@ The stage firewall has compared every test image with training and written what 
 predictions are held against it: each image must have been compared, none may be left in training,
 and the encoder must have been trained on the very pairs that the firewall leaves. What fails
 stands in metrics.json under ``contaminated``, in words and counts. An encoder of which nobody knows
-what it was trained on is in a state of its own (``Contamination.state``): nothing speaks against
-it, and nothing for it.
+what it was trained on, or only that it was on other pairs, is in a state of its own
+(``Contamination.state``): nothing was found, since its images were not searched; nothing speaks
+against it, and nothing for it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Literal
 import pyarrow as pa
 
 from lapvqa import storage
-from lapvqa.evaluation.results import TRAINING_UNKNOWN, Contamination
+from lapvqa.evaluation.results import TRAINING_OTHER, TRAINING_UNKNOWN, Contamination
 from lapvqa.images.report_pairs import digest_pairs, read_pairs
 from lapvqa.pretrain.files import ADAPTATION_FILE, CARD_FILE, ENCODER_FILE
 from lapvqa.project import Project
@@ -26,7 +27,7 @@ from lapvqa.schemas import TESTED
 ARCHIVE = "archive"
 """The data set of tasks without an input folder: the archive's own splits."""
 
-NOT_COMPARED, OTHER = "not_compared", "training_of_another_run"
+NOT_COMPARED, OTHER = "not_compared", TRAINING_OTHER
 _DESCRIBED = (
     (CARD_FILE, "training", ENCODER_FILE),
     (ADAPTATION_FILE, "pretraining", "model.safetensors"),
@@ -36,8 +37,8 @@ _WHY = {
     NOT_COMPARED: "{} of {} test images were not compared with training by the firewall",
     TRAINING_UNKNOWN: "it is not known what the encoder was trained on: {} of {} test images "
     "may be in it",
-    OTHER: "the encoder was trained on other images than the firewall leaves now: {} of {} test "
-    "images may be among them",
+    OTHER: "the encoder was trained on other images than the firewall leaves now, which nobody has "
+    "searched: {} of {} test images may be among them",
 }
 _LEFT = "{} of {} test images are in training too, by {} (firewall.on_leak: stamp)"
 

@@ -35,16 +35,27 @@ def name_of(path: Path, given: str | None = None) -> str:
     name = given if given is not None else _safe(path)
     if _NAME.fullmatch(name) and name not in RESERVED and not name.startswith("comparison."):
         return name
+    if name in RESERVED:
+        raise ConfigError(
+            f"expected a name of the encoder's own, found {name!r}, one of the pipeline's systems",
+            hint=f"give another with --name; taken are {', '.join(RESERVED)}",
+        )
+    better = _as_name(name)
+    if not better or better in RESERVED or better.startswith("comparison."):
+        better = "demo-one"
     raise ConfigError(
-        f"expected a name of small letters, digits, - _ . for the encoder, found {name!r}",
-        hint=f"give one with --name; the pipeline's own are taken: {', '.join(RESERVED)}",
+        f"expected a name of small letters, digits and -, found {name!r}",
+        hint=f"such as --name {better}",
     )
 
 
 def _safe(path: Path) -> str:
     resolved = path.resolve()
-    stem = resolved.stem if resolved.is_file() else resolved.name
-    return re.sub(r"[^a-z0-9_.-]+", "-", stem.lower()).strip("-._")[:64]
+    return _as_name(resolved.stem if resolved.is_file() else resolved.name)
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-._")[:64]
 
 
 def claim(name: str, path: Path, project: Project) -> None:

@@ -92,7 +92,12 @@ CONTAMINATED, UNKNOWN_TRAINING, STATED_TRAINING = (
     "contaminated", "unknown training", "stated training",
 )  # fmt: skip
 TRAINING_UNKNOWN, TRAINING_STATED = "training_unknown", "training_stated"
-_STATES = {TRAINING_UNKNOWN: UNKNOWN_TRAINING, TRAINING_STATED: STATED_TRAINING}
+TRAINING_OTHER = "training_of_another_run"
+_STATES = {
+    TRAINING_UNKNOWN: UNKNOWN_TRAINING,
+    TRAINING_OTHER: UNKNOWN_TRAINING,  # its digest is known, its images are not
+    TRAINING_STATED: STATED_TRAINING,
+}
 MEANINGS = {
     CONTAMINATED: "values may be too high by what training had seen: no fair comparison",
     UNKNOWN_TRAINING: "if it had them, values are too high: that such an encoder is better proves "

@@ -336,6 +336,7 @@ def test_a_name_belongs_to_one_encoder(project: Project, lapvqa: Lapvqa) -> None
         (["ad", *BOTH, "--name", "one", "--name", "one"], "two encoders would be called one"),
         (["ad", *BOTH[:2], "--name", "trained"], "found 'trained'"),
         (["ad", *BOTH[:2], "--name", "../up"], "found '../up'"),
+        (["ad", *BOTH[:2], "--name", "Demo one"], "such as --name demo-one\n"),
         (["ad", "--encoder", "nowhere"], "expected an encoder at nowhere"),
     ],
 )

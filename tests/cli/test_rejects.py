@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 from cli_answer import Lapvqa
 from jobs import make_job
@@ -144,10 +145,16 @@ def test_a_key_leads_back_to_its_file_for_who_holds_the_key_file(
 ) -> None:
     taken = sorted((tmp_path / "archive" / "files").rglob("*.dcm"))[-1]
     twin = taken.with_name("ffffffff-twin.dcm")
-    twin.write_bytes(taken.read_bytes())
+    copy = pydicom.dcmread(taken)
+    copy.SeriesDescription = "sent again"
+    copy.save_as(twin)
     with pytest.raises(RejectBudgetError):
         run(project)
     path = taken.relative_to(tmp_path / "archive").as_posix()
+    again = twin.relative_to(tmp_path / "archive").as_posix()
+    listed = lapvqa("rejects", "--files", "--reason", "duplicate_uid").out
+    assert f"file {again}: duplicate_uid; " in listed
+    assert listed.endswith(f"; the same image UID: {path}\n")
     asked = lapvqa("whois", path)
     assert asked.code == 0, asked.err
     line = next(one for one in asked.out.splitlines() if one.startswith(path))

@@ -162,6 +162,22 @@ def test_a_bad_source_is_refused_and_not_kept(project: Project, make, found: str
     assert not project.local.exists()
 
 
+def test_a_folder_of_no_layout_is_refused_and_what_was_read_stays(
+    project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    pictures = tmp_path_factory.mktemp("pictures")
+    for number in range(5):
+        (pictures / f"{number}.png").write_bytes(b"\x89PNG")
+    edit_settings.set_source(project, archive(project.root / "own"))
+    before = project.local.read_bytes()
+    with pytest.raises(SourceError, match=r"none that a layout knows among 5 files \(5 \.png"):
+        edit_settings.set_source(project, pictures)
+    with pytest.raises(SourceError, match="none that a layout knows"):
+        edit_settings.set_reports(project, project.params, pictures)
+    assert project.local.read_bytes() == before
+    assert not (project.root / edit_settings.LINKED).exists()
+
+
 def test_a_source_inside_the_project_is_taken_with_a_warning(project: Project) -> None:
     assert "inside the project" in edit_settings.set_source(project, archive(project.root / "own"))
     assert load_machine(project).paths.source == "own"

@@ -169,6 +169,16 @@ def test_plan_names_exactly_the_stages_concerned(toy: Project, lapvqa: Lapvqa) -
     )
 
 
+def test_plan_names_a_source_that_the_last_run_did_not_read(
+    toy: Project, lapvqa: Lapvqa, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    toy.local.write_text(f"paths: {{source: {other}}}\n")
+    first = lapvqa("plan").out.partition("\n")[0]
+    assert first == f"source: {other}; the last run read {toy.root / 'demo' / 'mimic-cxr'}"
+
+
 def test_plan_asks_dvc_where_dvc_yaml_uses_what_is_unknown_here(
     toy: Project, lapvqa: Lapvqa
 ) -> None:

@@ -142,3 +142,5 @@ def test_what_is_stated_of_a_training_takes_the_place_of_not_knowing_alone(
     found = Contamination(("2 of 3 test images",), {"film": 2})
     assert found.stated("photographs of cats") == found, "what was found stays found"
     assert state_of([TRAINING_UNKNOWN, "film"]) == CONTAMINATED
+    assert state_of([OTHER]) == UNKNOWN_TRAINING, "nothing was found: its images are not known"
+    assert state_of([OTHER, "film"]) == CONTAMINATED

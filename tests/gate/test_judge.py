@@ -105,7 +105,7 @@ def test_shown_numbers_and_verdict_are_of_different_patients(contest: Contest) -
                 c.other("old", 0.6),
                 c.predict(c.project.root / "results", {"trained": 0.8}, stamp=OTHER),
             ),
-            "candidate: contaminated (training_of_another_run)",
+            "candidate: unknown training (training_of_another_run)",
         ),
     ],
 )
