@@ -76,7 +76,10 @@ def _explain(error: Exception) -> int:
     if isinstance(error, typer.TyperException):
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "lapvqa"
-        terminal.show_problem(error.format_message(), f"see `{command} --help`")
+        said = error.format_message()
+        no_access = said.endswith(("is not readable.", "is not writable."))
+        to_do = "grant access, or name another place" if no_access else f"see `{command} --help`"
+        terminal.show_problem(said, to_do)
         return EXIT_USER
     if (refused := of_the_machine(error, _root())) is not None:
         terminal.show_error(refused)

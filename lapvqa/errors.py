@@ -64,6 +64,14 @@ class SourceError(LapvqaError):
     exit_code = EXIT_USER
 
 
+def nothing_at(path: Path, expected: str) -> SourceError:
+    """Return the error for a path as somebody gave it, at which nothing is."""
+    found, hint = "nothing", "check the path"
+    if path.is_symlink():
+        found, hint = "a link to nothing", "mend the link"
+    return SourceError(f"expected {expected} at {path}, found {found}", hint=hint)
+
+
 class OtherArchiveError(SourceError):
     """A dataset refers to images of which none is stored: it belongs to another archive."""
 
@@ -163,6 +171,18 @@ def full_disk(said: str) -> StorageFullError | None:
             hint="is a quota or a limit of file sizes reached? If not, look after the disk; then "
             "run again",
         )
+    return None
+
+
+def forbidden(said: str, root: Path) -> NotAllowedError | None:
+    """Return what DVC's own lines say of a place it may not read or write; None for all else."""
+    for line in said.splitlines():
+        for number in FORBIDDEN:
+            why = os.strerror(number)
+            _, is_there, rest = line.partition(f"[Errno {number}] {why}")
+            if is_there and line.startswith("ERROR:"):
+                place = rest.partition("'")[2].partition("'")[0]
+                return _not_allowed(_place(root / place, root), why)
     return None
 
 

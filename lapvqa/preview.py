@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lapvqa.dicom.reasons import Reason
-from lapvqa.errors import SourceError
+from lapvqa.errors import SourceError, nothing_at
 from lapvqa.identity import Ids, Keyring
 from lapvqa.ingest import reports, study_tables
 from lapvqa.ingest.account import companions_table
@@ -122,10 +122,7 @@ def look(path: Path, settings: Settings, *, limit: int) -> Preview:
         files = find_files(path, list_folder("source", {"source": path}))
         return _look_at_archive(path, files, settings, limit)
     if not path.is_file():
-        found, hint = "nothing", "check the path"
-        if path.is_symlink():
-            found, hint = "a link to nothing", "mend the link"
-        raise SourceError(f"expected a file or folder at {given}, found {found}", hint=hint)
+        raise nothing_at(given, "a file or folder")
     status = path.stat()
     entry: Entry = (shown(path.name), status.st_size, status.st_mtime_ns)
     files = find_files(path.parent, [entry])

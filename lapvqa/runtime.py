@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -55,6 +56,29 @@ def interruptible() -> Iterator[None]:
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
+
+
+@contextmanager
+def starting_children() -> Iterator[None]:
+    """Start processes that a Ctrl-C on the terminal never reaches; meanwhile it waits here.
+
+    A child that is interrupted while it imports prints a traceback, and a pool of which the start
+    is cut short leaves children that nobody ends.
+    """
+    resource_tracker.ensure_running()  # its start would let SIGINT through again
+    came: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    ours = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    before = {one: signal.signal(one, lambda one, _: came.append(one)) for one in ours}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for one, handler in before.items():
+            signal.signal(one, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def seldom_look_for_garbage() -> None:

@@ -395,6 +395,9 @@ def failure(project: Project, name: str, code: int, tail: Iterable[str]) -> erro
     if full := errors.full_disk(lines):
         return errors.StorageFullError(f"{name}: {full.message}", hint=full.hint)
     exits = _EXITED.findall(lines)
+    refused = None if exits else errors.forbidden(lines, project.root)
+    if refused is not None:
+        return errors.NotAllowedError(f"{name}: {refused.message}", hint=refused.hint)
     if not exits and "busy" in lines:
         return errors.BusyError(
             f"{name}: another DVC command is at work in this project",

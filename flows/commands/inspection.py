@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.commands import own_files, terminal
-from lapvqa.errors import SourceError
+from lapvqa.errors import SourceError, nothing_at
 from lapvqa.project import Project
 
 if TYPE_CHECKING:
@@ -32,6 +32,15 @@ def execute(
     A path that is no archive, report or image is an error, and the others are looked at all the
     same; the code returned is then that of wrong use.
     """
+    there = [path for path in paths if path.exists()]
+    code = 0
+    for path in paths:
+        if path not in there:
+            error = nothing_at(path, "a file or folder")
+            terminal.show_error(error)
+            code = error.exit_code
+    if not there:
+        return code  # before the decoders are imported: they take seconds
     from lapvqa.machine import load_machine
     from lapvqa.params import load_params
     from lapvqa.preview import Settings, look
@@ -43,8 +52,7 @@ def execute(
         load_params(project.params), load_machine(project), load_languages(project.root)
     )
     console = terminal.console()
-    code = 0
-    for path in paths:
+    for path in there:
         try:
             preview = look(path, settings, limit=limit)
         except SourceError as error:
@@ -57,10 +65,9 @@ def execute(
             console.print(line, markup=False, soft_wrap=True)
         if png is not None:
             number = _write_pictures(preview.files, png)
-            console.print(
-                f"{terminal.counted(number, 'picture')} as they would be stored, in {png}",
-                markup=False,
-            )
+            pictures = terminal.counted(number, "picture")
+            whose = "it" if number == 1 else "they"
+            console.print(f"{pictures} as {whose} would be stored, in {png}", markup=False)
     return code
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.commands import chosen_model, own_files, terminal
-from lapvqa.errors import EXIT_BAD_DATA, SourceError
+from lapvqa.errors import EXIT_BAD_DATA, nothing_at
 from lapvqa.machine import Machine, load_machine
 from lapvqa.params import ComputingParams, Params, load_params
 from lapvqa.project import Project
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 def embed(project: Project | None, films: list[Path], *, model: str | None, out: Path) -> int:
     """Write a table of features; EXIT_BAD_DATA if no film could be used."""
+    _require_there(films)
     from lapvqa.inference import table
     from lapvqa.inference.encoder import Encoder
     from tasks.display import counting
@@ -58,6 +59,7 @@ def embed(project: Project | None, films: list[Path], *, model: str | None, out:
 
 def caption(project: Project | None, films: list[Path], *, model: str | None, as_json: bool) -> int:
     """Print the report of each film; EXIT_BAD_DATA if no film could be used."""
+    _require_there(films)
     from lapvqa.inference.words import MAX_NEW_TOKENS, Captioner
 
     sources = _found(films)
@@ -72,6 +74,7 @@ def caption(project: Project | None, films: list[Path], *, model: str | None, as
 
 def ask(project: Project, films: list[Path], question: str, *, as_json: bool) -> int:
     """Print the answer about each film; EXIT_BAD_DATA if no film could be used."""
+    _require_there(films)
     from lapvqa.evaluation import task_table
     from lapvqa.inference.encoder import Encoder
     from lapvqa.inference.words import Answerer
@@ -83,20 +86,23 @@ def ask(project: Project, films: list[Path], question: str, *, as_json: bool) ->
     return _print(answerer.stream(sources, question), "answer", as_json)
 
 
+def _require_there(films: list[Path]) -> None:
+    """Raise SourceError for a path at which nothing is, before torch is imported: it takes seconds.
+
+    A film may lie within a packed file.
+    """
+    for path in films:
+        if not (path.exists() or any(folder.is_file() for folder in path.parents)):
+            raise nothing_at(path, "a film or a folder")
+
+
 def _found(films: list[Path]) -> list[Source]:
     """Return the films, folders looked through, before a model is opened.
 
-    Raises SourceError for a path at which nothing is (a film may lie within a packed file), and for
-    a folder without any film.
+    Raises SourceError for a folder without any film.
     """
     from lapvqa.inference.films import find
 
-    for path in films:
-        if not (path.exists() or any(folder.is_file() for folder in path.parents)):
-            found, hint = "nothing", "check the path"
-            if path.is_symlink():
-                found, hint = "a link to nothing", "mend the link"
-            raise SourceError(f"expected a film or a folder at {path}, found {found}", hint=hint)
     return [source for _, source in find(films)]
 
 

@@ -7,8 +7,9 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from functools import partial
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import cv2
@@ -39,6 +40,8 @@ _FOLDERS = (
     ext_vqa_copy.FOLDER,
 )
 _CHUNK = 8
+_stop: Event | None = None
+"""In a worker: set once nobody waits for its images."""
 
 Progress = Callable[[int, int], None]
 
@@ -136,13 +139,31 @@ def _take_all(root: Path, shots: list[Shot], workers: int) -> Iterator[TakenImag
         return
     # spawn: the caller may have threads, which fork does not survive.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-        yield from pool.map(partial(take, root), shots, chunksize=_CHUNK)
+    stop = context.Event()
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(stop,)
+    )
+    try:
+        with runtime.starting_children():
+            taken = pool.map(partial(_take_in_worker, root), shots, chunksize=_CHUNK)
+        yield from taken
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
 
 
-def _start_worker() -> None:
+def _start_worker(stop: Event) -> None:
+    global _stop
+    _stop = stop
     runtime.die_with_parent()
     cv2.setNumThreads(1)
+
+
+def _take_in_worker(root: Path, shot: Shot) -> TakenImage:
+    """Take an image; CancelledError once nobody waits for it: chunks that began go on otherwise."""
+    if _stop is not None and _stop.is_set():
+        raise CancelledError
+    return take(root, shot)
 
 
 def _complete(manifest: Path, facts: dict[str, object]) -> bool:

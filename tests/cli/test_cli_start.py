@@ -15,30 +15,36 @@ from lapvqa import __version__
 from lapvqa.project import Project
 
 HEAVY = ["torch", "prefect", "mlflow", "dvc", "pyarrow", "pandas", "numpy", "pydicom", "cv2"]
+CLONE = Path(__file__).parents[2]
 COMMANDS = [
     "run", "plan", "status", "doctor", "demo", "schedule", "retrain", "lineage", "evaluate", "sync",
 ]  # fmt: skip
 
 
-def loaded_by(arguments: list[str], cwd: Path) -> list[str]:
-    """Return the heavy modules that a command leaves in memory; its exit code must be 0."""
-    code = (
+def loaded_by(arguments: list[str], cwd: Path, code: int = 0) -> list[str]:
+    """Return the heavy modules that a command leaves in memory; its exit code must be ``code``."""
+    script = (
         "import sys\n"
         "from flows.cli import main\n"
-        f"assert main({arguments!r}) == 0\n"
+        f"assert main({arguments!r}) == {code}\n"
         f"sys.stderr.write(','.join(sorted(set({HEAVY!r}) & set(sys.modules))))"
     )
     # -P: the toy's folder lapvqa/ must not stand in for the package.
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=cwd, capture_output=True, text=True
+        [sys.executable, "-P", "-c", script], cwd=cwd, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    return [name for name in done.stderr.split(",") if name]
+    return [name for name in done.stderr.rpartition("\n")[2].split(",") if name]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], [], ["run", "--help"]])
 def test_help_loads_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     assert loaded_by(arguments, tmp_path) == []
+
+
+def test_a_film_that_is_not_there_is_told_before_anything_heavy_is_loaded(tmp_path: Path) -> None:
+    for folder, command in ((tmp_path, "embed"), (tmp_path, "caption"), (CLONE, "inspect")):
+        assert loaded_by([command, "/absent/film.dcm"], folder, code=2) == []
 
 
 def test_a_run_with_nothing_to_do_loads_nothing_heavy(toy: Project) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import zipfile
 from pathlib import Path
 
 import cv2
+import pytest
 from cli_answer import Lapvqa
 
 from lapvqa.project import Project
@@ -22,6 +24,7 @@ def test_an_image_and_its_report(toy: Project, lapvqa: Lapvqa, tmp_path: Path) -
     answer = lapvqa("inspect", str(image), str(report), "--png", str(tmp_path / "png"), "--text")
     assert answer.code == 0
     assert "IM1: taken" in answer.out
+    assert "1 picture as it would be stored" in answer.out
     assert "findings+impression" in answer.out
     assert "names a side of the body: yes" in answer.out
     assert "text: Small left effusion. Effusion." in answer.out
@@ -48,6 +51,19 @@ def test_nothing_there_is_an_error(toy: Project, lapvqa: Lapvqa) -> None:
     answer = lapvqa("inspect", "nowhere")
     assert answer.code == 2
     assert "expected a file or folder" in answer.err
+
+
+def test_a_file_that_may_not_be_read_is_no_wrong_use(
+    toy: Project, lapvqa: Lapvqa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret.png"
+    secret.touch()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read whatever its mode
+    for command in (("inspect", str(secret)), ("embed", str(secret))):
+        answer = lapvqa(*command)
+        assert answer.code == 2
+        assert "is not readable" in answer.err
+        assert "grant access" in answer.err
 
 
 def test_a_broken_link_is_named_as_given_and_the_others_are_looked_at(

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from running_toy import wait_until
 
-from lapvqa.errors import EXIT_USER, MissingArtifactError, StorageFullError
+from lapvqa.errors import EXIT_USER, MissingArtifactError, NotAllowedError, StorageFullError
 from lapvqa.project import Project
 from tasks import child_process
 from tasks.work import failure
@@ -123,6 +123,21 @@ def test_a_disk_that_takes_no_more_is_no_fault_of_ours(
     error = failure(Project(tmp_path), "tokens", 255, ["a line", said])
     assert isinstance(error, StorageFullError)
     assert error.message.startswith(f"tokens: {meant}")
+
+
+def test_a_place_that_dvc_may_not_write_is_no_fault_of_ours(tmp_path: Path) -> None:
+    """As ``dvc repro`` says it, which ends with 255 for this as for all else."""
+    page = tmp_path / "reports" / "index.html"
+    said = f"ERROR: failed to reproduce 'report': [Errno 13] Permission denied: '{page}'"
+    error = failure(Project(tmp_path), "report", 255, ["a line", said])
+    assert isinstance(error, NotAllowedError)
+    assert error.exit_code == EXIT_USER
+    assert error.message == (
+        "report: expected to read or write reports/ of the project, found: Permission denied"
+    )
+    assert error.hint.startswith("grant access")
+    other = failure(Project(tmp_path), "report", 255, [f"a stage's own line: {said}"])
+    assert not isinstance(other, NotAllowedError)
 
 
 def test_a_stages_own_error_comes_back_with_its_class_and_exit_code(tmp_path: Path) -> None:

@@ -3,8 +3,14 @@
 import gzip
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lapvqa.errors import ConfigError, SourceError
@@ -87,6 +93,36 @@ def test_an_interrupted_build_has_no_manifest_and_is_made_again(built, tmp_path)
     write_demo(tmp_path, **SMALL, seed=1, workers=1, on_progress=lambda *a: seen.append(a))
     assert content(tmp_path) == content(built[0])
     assert [done for done, _ in seen] == list(range(1, seen[-1][1] + 1))
+
+
+def test_a_ctrl_c_while_the_workers_start_leaves_no_traceback(tmp_path):
+    """A terminal interrupts the whole group, also workers that still import."""
+    script = f"""
+from pathlib import Path
+from lapvqa.runtime import interruptible
+from lapvqa.synth.archive import write_demo
+if __name__ == "__main__":
+    with interruptible():
+        try:
+            write_demo(Path({str(tmp_path / "demo")!r}), **{SMALL}, seed=1, workers=2)
+        except KeyboardInterrupt:
+            print("interrupted")
+"""
+    (tmp_path / "draw.py").write_text(script)
+    drawing = subprocess.Popen(
+        [sys.executable, tmp_path / "draw.py"], start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    workers: list[psutil.Process] = []
+    while len(workers) < 2 and drawing.poll() is None:
+        time.sleep(0.01)
+        children = psutil.Process(drawing.pid).children()
+        workers = [one for one in children if "spawn_main" in " ".join(one.cmdline())]
+    time.sleep(0.2)  # into their imports
+    os.killpg(drawing.pid, signal.SIGINT)
+    out, err = drawing.communicate(timeout=120)
+    assert (out, err, drawing.returncode) == ("interrupted\n", "", 0)
+    assert not [worker for worker in workers if worker.is_running()]
 
 
 def test_the_manifest_says_what_was_asked_for_and_other_parameters_rebuild(tmp_path):
