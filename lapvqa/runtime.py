@@ -13,7 +13,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -65,6 +64,8 @@ def starting_children() -> Iterator[None]:
     A child that is interrupted while it imports prints a traceback, and a pool of which the start
     is cut short leaves children that nobody ends.
     """
+    from multiprocessing import resource_tracker
+
     resource_tracker.ensure_running()  # its start would let SIGINT through again
     came: list[int] = []
     is_main = threading.current_thread() is threading.main_thread()
