@@ -122,11 +122,12 @@ def test_where_nothing_can_be_written_is_said_before_the_work(
 ) -> None:
     monkeypatch.chdir(in_clone(tmp_path))
     Path("file").touch()
+    Path("a.png").touch()
     for command in (
-        ("embed", "no.png", "--out"), ("bundle", "nothing", "--out"),
+        ("embed", "a.png", "--out"), ("bundle", "nothing", "--out"),
         ("card", "nothing", "--out"), ("export-lineage", "nothing", "--out"),
         ("export-lineage", "nothing", "--format", "ro-crate", "--out"),
-        ("lineage", "nothing", "--html"), ("inspect", "no.png", "--png"),
+        ("lineage", "nothing", "--html"), ("inspect", "a.png", "--png"),
     ):  # fmt: skip
         answer = lapvqa(*command, place)
         assert answer.code == 2, (command, answer.err)
