@@ -60,7 +60,7 @@ def run(params: tuple[FirewallParams, EvaluateParams], job: Job) -> Counts:
     storage.write_table(job.project.excluded, excluded, EXCLUDED)
     content = account(training, found, excluded, not_checked, on_leak=own.on_leak)
     storage.write_json(job.project.firewall_account, content)
-    return _say(content, len(shared), job)
+    return _say(content, shared, job)
 
 
 def read_training(archive: Archive) -> Training:
@@ -77,17 +77,19 @@ def read_training(archive: Archive) -> Training:
     return Training(images.take(pa.array(places)), places.astype(np.int64))
 
 
-def _say(content: dict[str, Any], shared: int, job: Job) -> Counts:
+def _say(content: dict[str, Any], shared: pa.Table, job: Job) -> Counts:
     before = sum(content["training_images"].values())
     lost = sum(content["excluded_images"].values())
     reasons = ", ".join(f"{name} {n}" for name, n in content["excluded_by_reason"].items())
+    sets = ", ".join(sorted(set(shared["data_set"].to_pylist())))
     if lost:
         job.recorder.say(
-            f"training loses {lost} of {before} images that a test set has too ({reasons})"
+            f"training loses {lost} of {before} images that a test set has too ({reasons}; "
+            f"test images of: {sets})"
         )
-    elif shared:
+    elif len(shared):
         job.recorder.say(
-            f"{shared} of {before} training images are in a test set too and stay "
+            f"{len(shared)} of {before} training images are in a test set too ({sets}) and stay "
             "(firewall.on_leak: stamp): the results of those sets will be marked contaminated"
         )
     if content["not_checked"]:
@@ -95,7 +97,7 @@ def _say(content: dict[str, Any], shared: int, job: Job) -> Counts:
         job.recorder.say(f"not compared with {sets}")
     return {
         "training_images": before,
-        "shared_images": shared,
+        "shared_images": len(shared),
         "excluded_images": lost,
         **{f"excluded_{name.replace(' ', '_')}": n
            for name, n in content["excluded_by_reason"].items()},
