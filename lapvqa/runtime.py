@@ -58,6 +58,26 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
+def signals_held() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait until the end.
+
+    For what must not be cut short, and for imports of much: an exception that comes from nowhere
+    may be swallowed there, or turned into another, by whoever catches all.
+    """
+    came: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    ours = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    before = {one: signal.signal(one, lambda one, _: came.append(one)) for one in ours}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
+@contextmanager
 def starting_children() -> Iterator[None]:
     """Start processes that a Ctrl-C on the terminal never reaches; meanwhile it waits here.
 
@@ -67,19 +87,12 @@ def starting_children() -> Iterator[None]:
     from multiprocessing import resource_tracker
 
     resource_tracker.ensure_running()  # its start would let SIGINT through again
-    came: list[int] = []
-    is_main = threading.current_thread() is threading.main_thread()
-    ours = (signal.SIGINT, signal.SIGTERM) if is_main else ()
-    before = {one: signal.signal(one, lambda one, _: came.append(one)) for one in ours}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for one, handler in before.items():
-            signal.signal(one, handler)
-        if came:
-            signal.raise_signal(came[0])
+    with signals_held():
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def seldom_look_for_garbage() -> None:

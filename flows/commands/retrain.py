@@ -19,7 +19,7 @@ from lapvqa.retraining import lease, minutes, rounds, situation, wanted
 from lapvqa.retraining.decision import Decision, decide
 from lapvqa.retraining.situation import Situation
 from lapvqa.retraining.wanted import HAND, Cause
-from lapvqa.runtime import importing
+from lapvqa.runtime import importing, signals_held
 
 
 def execute(project: Project, *, due: bool, dry_run: bool, force: bool, way: str | None) -> int:
@@ -58,7 +58,7 @@ def run_flow(project: Project) -> None:
     with lease.hold(project.round_lease):
         server = start_server_early(project)
         try:
-            with importing():
+            with importing(), signals_held():
                 from flows.retraining import retraining
                 from tasks.prefect_flow import run_flow
             say = Display(terminal.console()).say

@@ -18,7 +18,7 @@ from flows.commands import terminal
 from lapvqa import storage
 from lapvqa.errors import ConfigError, SourceError, no_such
 from lapvqa.project import DEMO_MARK, DRAWN_MARK, Project
-from lapvqa.runtime import importing, interruptible
+from lapvqa.runtime import importing, interruptible, signals_held
 from lapvqa.uptodate import stagefile, staleness
 
 if TYPE_CHECKING:
@@ -132,10 +132,12 @@ def _run_flow(session: Session, server: Server, stage: str | None) -> None:
     if session.work is not None:
         session.work.under_way.wait()
     with importing():
-        from flows.pipeline import make_stage_flow, pipeline
-        from tasks.prefect_flow import run_flow
-        from tasks.prefect_server import project_tag
+        with signals_held():
+            import mlflow  # noqa: F401 - the records import it; they may wait long, which may be cut
 
+            from flows.pipeline import make_stage_flow, pipeline
+            from tasks.prefect_flow import run_flow
+            from tasks.prefect_server import project_tag
         session.records.open()
     flow = pipeline if stage is None else make_stage_flow(stage)
     run_flow(
