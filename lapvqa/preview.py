@@ -218,6 +218,10 @@ def _look_from_root(
     found, notes = _judged_reports(archive, studies, keyring, ingest)
     rest = study_tables.without_reports(judged, found)
     pixels = {result.path: result.pixels for result in read}
+    not_looked_at = len(planned.to_read) - len(asked)
+    rejects = [_reject(row) for row in found.rejects]
+    if not_looked_at:  # whose studies are not known: a report of one is no stray
+        rejects = [row for row in rejects if row[1] is not Reason.REPORT_WITHOUT_STUDY]
     return Preview(
         layout=archive.name,
         files=[
@@ -225,12 +229,12 @@ def _look_from_root(
             for result in as_results(rest)
         ],
         reports=_reports(found, numbers, settings),
-        rejected_reports=[_reject(row) for row in found.rejects],
+        rejected_reports=rejects,
         others=_others(archive, files, judged, found),
         num_studies=len(studies.keys),
         rules=found.rules,
         notes=notes,
-        not_looked_at=len(planned.to_read) - len(asked),
+        not_looked_at=not_looked_at,
     )
 
 

@@ -69,6 +69,8 @@ def test_beyond_the_limit_it_says_how_many(project: Project, settings: Settings)
     whole = pq.read_metadata(project.images).num_rows
     assert len(preview.files) == 5
     assert preview.not_looked_at == whole - 5
+    # Reports of studies whose films were not looked at are no strays.
+    assert preview.rejected_reports == []
 
 
 def test_one_file_is_seen_as_in_its_archive(project: Project, settings: Settings) -> None:
