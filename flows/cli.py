@@ -25,7 +25,6 @@ from lapvqa.errors import (
 )
 from lapvqa.evaluation.task_table import EVALUATIONS
 from lapvqa.project import Project
-from lapvqa.runtime import interruptible
 
 _TASKS = ", ".join(EVALUATIONS)
 _EPILOG = (
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runtime.one_blas_thread()
     runtime.seldom_look_for_garbage()
     try:
-        with interruptible():  # from the first moment on: imports take seconds
+        with runtime.interruptible():  # from the first moment on: imports take seconds
             code = app(rest or ["--help"], prog_name="lapvqa", standalone_mode=False)
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED

@@ -27,13 +27,12 @@ if TYPE_CHECKING:
 
 def embed(project: Project | None, films: list[Path], *, model: str | None, out: Path) -> int:
     """Write a table of features; EXIT_BAD_DATA if no film could be used."""
-    _require_there(films)
+    sources = _found(films)
     from lapvqa.inference import table
     from lapvqa.inference.encoder import Encoder
     from tasks.display import counting
 
     own_files.require(out, "--out", "a table of an earlier time", own_files.holds(table.MARK))
-    sources = _found(films)
     path, settings = chosen_model.find_finished(model, project), _settings(project)
     encoder = Encoder.load(path, **settings.reading)
     account = _Account()
@@ -59,10 +58,9 @@ def embed(project: Project | None, films: list[Path], *, model: str | None, out:
 
 def caption(project: Project | None, films: list[Path], *, model: str | None, as_json: bool) -> int:
     """Print the report of each film; EXIT_BAD_DATA if no film could be used."""
-    _require_there(films)
+    sources = _found(films)
     from lapvqa.inference.words import MAX_NEW_TOKENS, Captioner
 
-    sources = _found(films)
     path, settings = chosen_model.find_finished(model, project), _settings(project)
     params = settings.params
     captioner = Captioner.load(
@@ -74,33 +72,26 @@ def caption(project: Project | None, films: list[Path], *, model: str | None, as
 
 def ask(project: Project, films: list[Path], question: str, *, as_json: bool) -> int:
     """Print the answer about each film; EXIT_BAD_DATA if no film could be used."""
-    _require_there(films)
+    sources = _found(films)
     from lapvqa.evaluation import task_table
     from lapvqa.inference.encoder import Encoder
     from lapvqa.inference.words import Answerer
 
-    sources = _found(films)
     path = chosen_model.find_finished(None, project)
     encoder = Encoder.load(path, **_settings(project).reading)
     answerer = Answerer.load(encoder, project.result_dir(task_table.shown_as("answers")[0]))
     return _print(answerer.stream(sources, question), "answer", as_json)
 
 
-def _require_there(films: list[Path]) -> None:
-    """Raise SourceError for a path at which nothing is, before torch is imported: it takes seconds.
+def _found(films: list[Path]) -> list[Source]:
+    """Return the films, folders looked through, before torch is imported: it takes seconds.
 
-    A film may lie within a packed file.
+    Raises SourceError for a path at which nothing is, and for a folder without any film. A film may
+    lie within a packed file.
     """
     for path in films:
         if not (path.exists() or any(folder.is_file() for folder in path.parents)):
             raise nothing_at(path, "a film or a folder")
-
-
-def _found(films: list[Path]) -> list[Source]:
-    """Return the films, folders looked through, before a model is opened.
-
-    Raises SourceError for a folder without any film.
-    """
     from lapvqa.inference.films import find
 
     return [source for _, source in find(films)]

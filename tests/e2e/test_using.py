@@ -33,11 +33,10 @@ from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 
 sys.path.append(str(Path(__file__).parents[1] / "report"))
-from keyboard import Keyboard, keyboard
+from keyboard import Keyboard, keyboard, needs_chromium
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MACHINE = Machine(workers=1, device="cpu")
 
 
@@ -202,12 +201,12 @@ def test_the_page_is_for_a_browser_on_this_machine(address: str) -> None:
     assert json.loads(answer)["rejected"].startswith("not_dicom")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@needs_chromium
 @pytest.mark.parametrize("width", [400, 1280])
 def test_a_film_that_is_chosen_is_told_of(
     address: str, films: dict[str, Path], tmp_path: Path, width: int
 ) -> None:
-    with keyboard(str(CHROMIUM), tmp_path / "profile") as page:
+    with keyboard(tmp_path / "profile") as page:
         for domain in ("Network", "DOM", "Page"):
             page.call(f"{domain}.enable")
         page.call(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +10,10 @@ import pytest
 from told_project import Told
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
-from keyboard import Keyboard, keyboard
+from keyboard import Keyboard, keyboard, needs_chromium
 
 from lapvqa.lineage import drawing, graph
 from lapvqa.lineage.graph import FILE, Graph, Node
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
 _CLICK = """(() => {{
   const boxes = [...document.querySelectorAll(".node")];
@@ -34,12 +30,12 @@ _CHOSEN = """({
 @pytest.fixture
 def page(told: Told, tmp_path: Path) -> Iterator[Keyboard]:
     drawing.write_page(told.project)
-    with keyboard(str(CHROMIUM), tmp_path / "browser") as opened:
+    with keyboard(tmp_path / "browser") as opened:
         opened.open(told.project.lineage_page)
         yield opened
 
 
-@browser
+@needs_chromium
 def test_a_box_that_is_clicked_shows_its_facts_and_its_ancestry(page: Keyboard) -> None:
     page.evaluate(_CLICK.format("tokens"))
     chosen = page.evaluate(_CHOSEN)
@@ -54,7 +50,7 @@ def test_a_box_that_is_clicked_shows_its_facts_and_its_ancestry(page: Keyboard) 
     assert all(one.startswith(("file:", "data:")) for one in page.requests)
 
 
-@browser
+@needs_chromium
 def test_keys_alone_reach_a_box_and_open_it(page: Keyboard) -> None:
     while page.focus()["name"] != "g":
         page.press("Tab")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,7 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from websockets.sync.client import ClientConnection, connect
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
 _CODES = {"Tab": 9, "Enter": 13, " ": 32}
 # What has the focus, in words that survive the way to Python.
@@ -86,10 +91,10 @@ class Keyboard:
 
 
 @contextmanager
-def keyboard(chromium: str, profile: Path) -> Iterator[Keyboard]:
+def keyboard(profile: Path) -> Iterator[Keyboard]:
     """Start a browser without a window, and end it."""
     command = [
-        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--window-size=1280,900",
         "--force-prefers-reduced-motion", "--remote-debugging-port=0",

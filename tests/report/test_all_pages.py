@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from keyboard import Keyboard, keyboard
+from keyboard import Keyboard, keyboard, needs_chromium
 from test_freshness import write_history
 
 from lapvqa.erasure import receipt
@@ -24,7 +23,7 @@ from lapvqa.report import freshness
 sys.path.insert(0, str(Path(__file__).parents[1] / "lineage"))
 import written_ledger
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = needs_chromium
 PAGES = ("report", "freshness", "lineage", "card", "receipt", "try")
 PAPER_WIDTH = 688
 """Pixels between the margins of a sheet of A4."""
@@ -135,9 +134,7 @@ def folder(page: str, repository: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyboard]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    with keyboard(CHROMIUM, tmp_path_factory.mktemp("browser")) as opened:
+    with keyboard(tmp_path_factory.mktemp("browser")) as opened:
         yield opened
 
 

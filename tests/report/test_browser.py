@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -13,10 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from keyboard import Keyboard, keyboard
+from keyboard import CHROMIUM, Keyboard, keyboard, needs_chromium
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+pytestmark = needs_chromium
 
 # A browser's own window is never as narrow as a phone; a frame is.
 FRAME = """<!doctype html><html><head><link rel="icon" href="data:,"></head>
@@ -124,7 +122,7 @@ def test_the_measurement_can_fail(page: str, tmp_path) -> None:
 @pytest.fixture
 def keys(page: str, tmp_path) -> Iterator[Keyboard]:
     (tmp_path / "page.html").write_text(page)
-    with keyboard(str(CHROMIUM), tmp_path / "keys") as opened:
+    with keyboard(tmp_path / "keys") as opened:
         opened.open(tmp_path / "page.html")
         yield opened
 

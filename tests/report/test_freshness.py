@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from keyboard import keyboard
+from keyboard import keyboard, needs_chromium
 
 from lapvqa.lineage import ledger
 from lapvqa.lineage.ledger import DECISION, DRIFT, MODEL, Draft
@@ -17,7 +16,6 @@ from lapvqa.lineage.runs import Run
 from lapvqa.project import Project
 from lapvqa.report import freshness
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DAY = 86400.0
 START = datetime(2026, 1, 5, tzinfo=UTC).timestamp()
 
@@ -123,9 +121,9 @@ def test_what_an_erasure_took_is_passed_over(project: Project) -> None:
     assert not [e for e in freshness.find_events(project) if e.lane == freshness.GATES]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@needs_chromium
 def test_the_page_fits_a_phone_and_asks_nobody(project: Project, tmp_path: Path) -> None:
-    with keyboard(str(CHROMIUM), tmp_path / "browser") as opened:
+    with keyboard(tmp_path / "browser") as opened:
         for filled in (False, True):
             if filled:
                 write_history(project)
