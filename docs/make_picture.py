@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -31,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs/img"
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/report")]
 
-from keyboard import Keyboard, keyboard  # noqa: E402
+from keyboard import CHROMIUM, Keyboard, keyboard  # noqa: E402
 
 from flows.commands import run_summary  # noqa: E402
 from lapvqa.project import Project  # noqa: E402
@@ -142,10 +141,9 @@ def try_page(film: str, project: str = str(ROOT)) -> Path:
 
 @contextmanager
 def _browser(width: int, height: int) -> Iterator[Keyboard]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
+    if CHROMIUM is None:
         raise SystemExit("needs chromium")
-    with tempfile.TemporaryDirectory() as folder, keyboard(chromium, Path(folder)) as browser:
+    with tempfile.TemporaryDirectory() as folder, keyboard(Path(folder)) as browser:
         browser.call("Page.enable")
         browser.call("Emulation.setScrollbarsHidden", hidden=True)
         _size(browser, width, height)
