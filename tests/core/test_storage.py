@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,6 +30,19 @@ def test_failure_keeps_the_old_content_and_leaves_no_temporary(tmp_path: Path) -
         write_half()
     assert target.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_two_threads_may_write_the_same_file(tmp_path: Path) -> None:
+    """The run's and the work's both keep what MLflow is to be told of a stage that begins."""
+    path = tmp_path / "record.json"
+    with storage.atomic_path(path) as temporary:
+        temporary.write_bytes(b"later")
+        other = threading.Thread(target=storage.write_bytes, args=(path, b"earlier"))
+        other.start()
+        other.join()
+        assert path.read_bytes() == b"earlier"
+    assert path.read_bytes() == b"later"
+    assert [file.name for file in tmp_path.iterdir()] == ["record.json"]
 
 
 def test_a_hard_link_is_never_written_through(tmp_path: Path) -> None:
