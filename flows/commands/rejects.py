@@ -23,7 +23,7 @@ KINDS = ("file", "report", "study")
 
 
 def show(project: Project, *, reason: str | None, kind: str | None, files: bool) -> int:
-    """Print the rejects by reason with what to do, or each file."""
+    """Print the rejects by reason with what to do, or each one."""
     from lapvqa.ingest.rejects import load_waivers, mark
 
     rows = select(project, reason=reason, kind=kind)
@@ -35,13 +35,7 @@ def show(project: Project, *, reason: str | None, kind: str | None, files: bool)
         return 0
     waived = load_waivers(project).marks
     if files:
-        same = _same_uid(project, rows)
-        for row in rows:
-            note = " (waived)" if (mark(row), row["reason"]) in waived else ""
-            text = f"{row['kind']} {row['file']}: {row['reason']}{note}; {row['detail']}"
-            if others := same.get(str(row["file"])):
-                text += f"; the same image UID: {', '.join(others)}"
-            console.print(text, markup=False, soft_wrap=True)
+        _show_each(project, rows, waived, console)
         _show_older(project, console)
         return 0
     groups = Counter((str(row["reason"]), str(row["kind"]), str(row["stage"])) for row in rows)
@@ -59,6 +53,30 @@ def show(project: Project, *, reason: str | None, kind: str | None, files: bool)
     _show_beside(project, console)
     _show_older(project, console)
     return 0
+
+
+def _show_each(
+    project: Project, rows: list[Row], waived: set[tuple[str, str]], console: Console
+) -> None:
+    """Print a line per file and report; studies of which the same is said stand together."""
+    from rich.columns import Columns
+
+    from lapvqa.ingest.rejects import mark
+
+    same = _same_uid(project, rows)
+    studies: dict[str, list[str]] = {}
+    for row in rows:
+        note = " (waived)" if (mark(row), row["reason"]) in waived else ""
+        text = f"{row['reason']}{note}; {row['detail']}"
+        if row["kind"] == "study":
+            studies.setdefault(text, []).append(str(row["file"]))
+            continue
+        if others := same.get(str(row["file"])):
+            text += f"; the same image UID: {', '.join(others)}"
+        console.print(f"{row['kind']} {row['file']}: {text}", markup=False, soft_wrap=True)
+    for text, names in studies.items():
+        console.print(f"{terminal.counted(len(names), 'study')}: {text}", markup=False)
+        console.print(Columns(names, padding=(0, 2)))
 
 
 def _same_uid(project: Project, rows: list[Row]) -> dict[str, list[str]]:

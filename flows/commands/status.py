@@ -29,7 +29,6 @@ def execute(project: Project) -> int:
     """Print everything that can be known without waiting; works while a run goes on."""
     console = terminal.console()
     at_work = {progress.stage: progress for progress in stages_at_work(project)}
-    _show_running(project, at_work, console)
     _show_stages(project, at_work, console)
     _show_champion(project, console)
     _show_erasures(project, console)
@@ -38,6 +37,7 @@ def execute(project: Project) -> int:
     _show_coverage(project, console)
     _show_doubts(project, console)
     _show_disk(project, console)
+    _show_running(project, at_work, console)  # last, where a person looks first
     return 0
 
 

@@ -103,13 +103,17 @@ def show_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence
 
 
 def _show_row(console: Console, columns: Sequence[str], row: Sequence[str]) -> None:
+    """Tell a row on one line where it fits, else with its last column on a line of its own."""
     first, *rest = row
     named = [f"{name} {text}".strip() for name, text in zip(columns[1:], rest, strict=True) if text]
     *short, last = named or [""]
-    console.print(Text(first, style="bold"), soft_wrap=True)
-    for line in (", ".join(short), last):
-        if line:
-            console.print(f"  {line}", markup=False, soft_wrap=True)
+    head, pieces = len(first) + _GAP, [", ".join(short), last]
+    if head + len(", ".join(filter(None, pieces))) <= console.width:
+        pieces = [", ".join(filter(None, pieces)), ""]
+    beside = pieces.pop(0) if head + len(pieces[0]) <= console.width else ""
+    console.print(Text.assemble((first, "bold"), f"  {beside}".rstrip()), soft_wrap=True)
+    for line in filter(None, pieces):
+        console.print(f"  {line}", markup=False, soft_wrap=True)
 
 
 def show_error(error: LapvqaError) -> None:

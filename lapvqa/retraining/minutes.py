@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lapvqa.lineage import ledger, recording
 from lapvqa.lineage.ledger import DECISION, Draft, Entry
-from lapvqa.lineage.runs import FINISHED
+from lapvqa.lineage.runs import FINISHED, Run
 from lapvqa.machine import Machine
 from lapvqa.project import Project
 from lapvqa.retraining import calendar
@@ -30,6 +30,8 @@ class Costs:
 
     began: datetime | None
     """None also where that is still to come: the clock has been set back."""
+    answered: datetime | None
+    """As ``began``, of the last one whose round did not fail after it."""
     hours_spent: float
     """This month, also of those that failed."""
     hours_expected: float
@@ -42,16 +44,17 @@ def costs(project: Project, machine: Machine, now: datetime) -> Costs:
     told = recording.told(project)
     trainings = [run for run in told if run.stage == "pretrain" and run.seconds]
     whole = [run for run in trainings if run.outcome == FINISHED]
-    last = whole[-1] if whole else None
-    together = [
-        run.started for run in told
-        if last and run.prefect_flow_run and run.prefect_flow_run == last.prefect_flow_run
+    failed = _failed(project)
+    kept = [
+        run for run in whole
+        if not any(first <= run.started <= last for first, last in failed)
     ]  # fmt: skip
     processes = machine.training.processes * machine.training.nodes
     spent = sum(run.seconds for run in trainings if month <= run.started <= now.timestamp())
-    began = _moment(min(together, default=last.started if last else None))
+    last = whole[-1] if whole else None
     return Costs(
-        began if began and began <= now else None,
+        _began(last, told, now),
+        _began(kept[-1] if kept else None, told, now),
         spent * processes / _HOUR,
         (last.seconds if last else 0.0) * processes / _HOUR,
     )
@@ -111,5 +114,20 @@ def _said(entry: Entry, what: str | None) -> dict[str, Any] | None:
     return entry.payload if about in ((what,) if what else (RETRAINING, ROUND)) else None
 
 
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+def _began(training: Run | None, told: list[Run], now: datetime) -> datetime | None:
+    """Return when the run of the pipeline began that had this training."""
+    if training is None:
+        return None
+    flow = training.prefect_flow_run
+    together = [run.started for run in told if flow and run.prefect_flow_run == flow]
+    began = datetime.fromtimestamp(min(together, default=training.started), UTC)
+    return began if began <= now else None
+
+
+def _failed(project: Project) -> list[tuple[float, float]]:
+    """Return from when to when each round lasted that failed, in seconds since the epoch."""
+    return [
+        (datetime.fromisoformat(said["began"]).timestamp(), entry.time)
+        for entry in ledger.entries(project)
+        if (said := _said(entry, ROUND)) and said["outcome"] == "failed"
+    ]

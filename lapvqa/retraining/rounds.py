@@ -131,7 +131,7 @@ def _begin(project: Project, decision: Decision, seen: Situation, now: datetime)
         left = tuple(
             one
             for one in record.causes
-            if (one.cause, one.facts) not in taken and not situation.is_answered(one, seen.trained)
+            if (one.cause, one.facts) not in taken and not situation.is_answered(one, seen.answered)
         )
         began = now.astimezone(UTC).isoformat()
         causes = _as_counted(decision.causes, record.causes)
@@ -175,8 +175,10 @@ def _end(
     Not those of a round that failed, or that has to wait: they are wanted again. What was wanted
     between its look and its training, that training has answered as well.
     """
-    trained = minutes.costs(project, load_machine(project), now).began
-    late = [one for one in wanted.load(project).causes if situation.is_answered(one, trained)]
+    costs = minutes.costs(project, load_machine(project), now)
+    late = [
+        one for one in wanted.load(project).causes if situation.is_answered(one, costs.answered)
+    ]
     at_work = replace(at_work, causes=merged([*at_work.causes, *late]))
     minutes.close(project, at_work, outcome, decision.why, now, **facts)
     again = outcome in (FAILED, CUT_OFF) or decision.answer is Answer.WAIT

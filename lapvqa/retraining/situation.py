@@ -32,6 +32,8 @@ class Situation:
     paused: bool = False
     trained: datetime | None = None
     """When the run began that had the last whole training."""
+    answered: datetime | None = None
+    """The same, of the last training whose round did not fail after it."""
     tried: datetime | None = None
     """When the last training, or round that failed, began."""
     hours_spent: float = 0.0
@@ -87,7 +89,7 @@ def look(project: Project, params: Params, now: datetime, *, holder: bool = Fals
 
     return Situation(
         causes=tuple(
-            cause for cause in wanted.merged(causes) if not is_answered(cause, costs.began)
+            cause for cause in wanted.merged(causes) if not is_answered(cause, costs.answered)
         ),
         arrived=since(costs.began, *_began(counted[-1:])),
         unwatched=since(looks.last_look(ledger.entries(project))) if can_look else Arrived(),
@@ -95,6 +97,7 @@ def look(project: Project, params: Params, now: datetime, *, holder: bool = Fals
         at_work=_at_work(project, holder=holder),
         paused=bool(schedule and schedule.paused),
         trained=costs.began,
+        answered=costs.answered,
         tried=_latest(now, costs.began, *_began(tried[-1:])),
         hours_spent=costs.hours_spent,
         hours_expected=costs.hours_expected,

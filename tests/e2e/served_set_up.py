@@ -71,7 +71,10 @@ class SetUp:
         """Return the settings that compose gives a service, over what a process needs here."""
         given = self.services[name].get("environment", {})
         kept = ("HOME", "LANG", "TMPDIR", "PYTHONPATH", "OMP_NUM_THREADS")
-        base = {key: os.environ[key] for key in kept if key in os.environ}
+        base = {
+            key: value for key, value in os.environ.items()
+            if key in kept or key.startswith("OPENBLAS_")  # by which numpy rounds
+        }  # fmt: skip
         base |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
         return base | {key: self.here(str(value)) for key, value in given.items()}
 
@@ -213,7 +216,7 @@ class SetUp:
     def log(self, name: str) -> str:
         """Return what a service has said."""
         path = self.folder / f"{name}.log"
-        return path.read_text(errors="replace")[-4000:] if path.exists() else ""
+        return path.read_text(errors="replace")[-20000:] if path.exists() else ""
 
     def kill(self, name: str) -> None:
         """Kill all processes of a service, as a machine that fails would."""

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from served_set_up import SetUp
 
 from lapvqa.project import Project
-from lapvqa.retraining import wanted
+from lapvqa.retraining import minutes, wanted
 from tasks.mlflow_records.registry import WEIGHTS
 
 pytestmark = [
@@ -70,7 +70,8 @@ def project(services: SetUp, new_project: Callable[[], Scratch]) -> Scratch:
     services.kill("worker")
     services.start("worker", cwd=project.root)
     end = time.monotonic() + RUNNING_S
-    while "trained" not in _outcomes(project):
+    while "trained" not in (told := _outcomes(project)):
+        assert "failed" not in told, services.log("worker")
         assert time.monotonic() < end, services.log("worker")
         _ask(services, project)  # as the schedule does, each quarter of an hour
         time.sleep(10)
@@ -161,12 +162,7 @@ def _wait_for(project: Scratch, stage: str) -> None:
 
 def _outcomes(project: Scratch) -> list[str]:
     """Return how the rounds have ended, as the ledger tells."""
-    payloads = Project(project.root).ledger_payloads
-    if not payloads.exists():
-        return []
-    lines = map(json.loads, payloads.read_text().splitlines())
-    found = (json.dumps(line) for line in lines)
-    return [word for line in found for word in ("trained",) if f'"outcome": "{word}"' in line]
+    return [str(told["outcome"]) for told in minutes.rounds(Project(project.root))]
 
 
 def _sha256(path: Path) -> str:

@@ -196,7 +196,11 @@ def test_what_comes_while_a_round_looks_is_not_lost(ruled: Callable[..., Project
     assert not project.wanted.exists()
 
 
-def test_a_failed_round_is_wanted_again_after_a_rest(ruled: Callable[..., Project]) -> None:
+@pytest.mark.parametrize("step", ["train", "gate"])
+def test_a_failed_round_is_wanted_again_after_a_rest(
+    ruled: Callable[..., Project], step: str
+) -> None:
+    """Also one that failed after its training: nobody has evaluated, or judged, that."""
     project = ruled(rest_hours=1)
 
     def fail() -> None:
@@ -204,13 +208,16 @@ def test_a_failed_round_is_wanted_again_after_a_rest(ruled: Callable[..., Projec
 
     wanted.want(project, "erasure", request="r", now=now() - timedelta(hours=2))
     with pytest.raises(OSError, match="disk"):
-        turn(project, Work(project, at={"train": fail}))
+        turn(project, Work(project, at={step: fail}))
     seen, decision = rounds.ask(project, now())
     assert [one.cause for one in seen.causes] == ["erasure"]
     assert str(decision.answer) == "wait"
     assert "1 hours lie" in decision.why
     later = now() + timedelta(hours=1)
     assert str(rounds.ask(project, later)[1].answer) == "train"
+    again = Work(project, now=lambda: later)
+    assert rounds.take_turn(project, again, again.now, lambda _: None).outcome == "trained"
+    assert str(rounds.ask(project, later)[1].answer) == "nothing"
 
 
 def _die_in(project: Project, step: str) -> None:
