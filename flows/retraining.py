@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.runtime import deployment
 from rich.console import Console
 
 from flows.commands import drift, edit_settings
 from flows.commands.gate import show
 from flows.commands.run import run_pipeline
-from lapvqa import storage
+from lapvqa import runtime, storage
 from lapvqa.errors import LapvqaError
 from lapvqa.evaluation.results import PREDICTIONS
 from lapvqa.evaluation.task_table import find_all
@@ -42,6 +43,8 @@ def retraining(root: str = ".") -> dict[str, Any]:
 
     Raises BusyError while a round is at work, and the error of a stage that fails.
     """
+    if deployment.id is not None:  # a worker reads what is printed; its death is no reason to stop
+        runtime.outlive_reader()
     project = Project(Path(root).resolve())
     work = PipelineWork(project, Console())
 

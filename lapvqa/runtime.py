@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import select
 import shutil
 import signal
 import threading
@@ -33,6 +34,28 @@ def die_with_parent(parent: int | None = None, *, by: signal.Signals = signal.SI
     libc.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:  # the parent died before the call
         os.kill(os.getpid(), by)
+
+
+def outlive_reader() -> None:
+    """Let what this process prints go nowhere once the pipe that took it has no reader any more.
+
+    Printing would fail otherwise, and with it the work, though nothing is wrong with that.
+    """
+    poll = select.poll()
+    for descriptor in (1, 2):
+        poll.register(descriptor, 0)  # whether a reader is gone is told unasked
+
+    def watch() -> None:
+        left = 2
+        while left:
+            for descriptor, _ in poll.poll():
+                poll.unregister(descriptor)
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+                left -= 1
+
+    threading.Thread(target=watch, name="outlive reader", daemon=True).start()
 
 
 @contextmanager
