@@ -19,11 +19,13 @@ setup: $(VENV)/.runtime ## virtual environment in .venv, exact versions from the
 
 $(VENV)/.runtime: requirements/lock.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed (found %d.%d); say which with: make PYTHON=/path/to/python3" % sys.version_info[:2])'
+	@echo "packages of requirements/lock.txt into $(VENV)/: some minutes, the more the slower the network"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(FROM) pip==$(PIP_VERSION)
 	$(BIN)/python -m pip install --quiet $(FROM) -c requirements/lock-cuda.txt -r requirements/lock.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	touch $@
+	@touch $@
+	@echo "done: $(BIN)/lapvqa --help; or \`. $(BIN)/activate\`, then lapvqa"
 
 wheelhouse: ## all packages as wheels in wheels/, for a machine without internet: make setup WHEELS=wheels
 	$(PYTHON) -m pip wheel --quiet --wheel-dir wheels pip==$(PIP_VERSION) -c requirements/lock-cuda.txt -r requirements/lock.txt -r requirements/lock-pacs.txt
