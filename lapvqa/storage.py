@@ -37,8 +37,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     the temporary file is removed on any failure, ``path`` keeps its old content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Of this thread: two may write the same file, and the later one's stays.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
+    temporary = temporary_path(path)
     try:
         yield temporary
         with temporary.open("rb") as handle:
@@ -61,6 +60,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a path beside ``path`` that is this thread's: of two writers the later stays."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
 
 
 def flush_folder(folder: Path) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 from pathlib import Path
@@ -143,7 +142,7 @@ def _sha256(path: Path) -> str:
 def _link(source: Path, target: Path) -> None:
     """Make ``target`` the same file, replacing it at once."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = storage.temporary_path(target)
     temporary.unlink(missing_ok=True)
     temporary.hardlink_to(source)
     temporary.replace(target)

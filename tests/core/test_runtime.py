@@ -31,7 +31,9 @@ def test_a_reader_that_is_gone_stops_nothing(tmp_path: Path, kind: str) -> None:
         [sys.executable, "-c", SPEAKER, str(done), kind], text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as speaker:  # fmt: skip
-        assert speaker.stdin and speaker.stdout and speaker.stderr
+        assert speaker.stdin is not None
+        assert speaker.stdout is not None
+        assert speaker.stderr is not None
         assert speaker.stdout.readline() == "begun\n"
         speaker.stdout.close()
         speaker.stderr.close()
