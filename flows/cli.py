@@ -30,7 +30,7 @@ _TASKS = ", ".join(EVALUATIONS)
 _EPILOG = (
     "Exit codes: 0 done, or nothing to do; 2 wrong use, settings or input folder; 3 bad data "
     "(more rejects than allowed, a damaged file); 4 another run is at work; 70 a fault of LAPVQA; "
-    "130 interrupted, the next run continues."
+    "130 interrupted, the next run continues; 128 + N a stage was ended by signal N (137: killed)."
 )
 
 app = typer.Typer(

@@ -51,11 +51,16 @@ Said: TypeAlias = dict[str, Any] | tuple[int, str]
 _TAIL = 50
 _LOGGED_LINES = 2000
 _KNOWN_EXITS = {EXIT_USER, EXIT_BAD_DATA, EXIT_BUSY, EXIT_INTERRUPTED}
+_SIGNALLED = 128
+"""What a shell adds to the number of a signal that ended a process."""
 _EXITED = re.compile(r"exited with (-?\d+)")
 
 
 class StageFailedError(errors.LapvqaError):
-    """A stage ended without an error of its own; ``exit_code`` is the stage's, or EXIT_FAULT."""
+    """A stage ended without an error of its own; ``exit_code`` is the stage's, or EXIT_FAULT.
+
+    Of a stage that a signal ended: 128 and its number, as in a shell.
+    """
 
     def __init__(self, message: str, *, hint: str, exit_code: int = EXIT_FAULT) -> None:
         super().__init__(message, hint=hint)
@@ -410,8 +415,15 @@ def failure(project: Project, name: str, code: int, tail: Iterable[str]) -> erro
     return StageFailedError(
         f"{name}: ended with {how}{memory}; its last lines:\n{lines}",
         hint=f"see {log}; the next run continues from here",
-        exit_code=stage_code if stage_code in _KNOWN_EXITS else EXIT_FAULT,
+        exit_code=_own_exit(stage_code),
     )
+
+
+def _own_exit(code: int) -> int:
+    """Return the run's exit code for a stage's: a signal from outside is no fault of ours."""
+    code = _SIGNALLED - code if code < 0 else code
+    is_known = code in _KNOWN_EXITS or _SIGNALLED < code <= _SIGNALLED + max(signal.Signals)
+    return code if is_known else EXIT_FAULT
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,15 @@ import psutil
 import pytest
 from running_toy import wait_until
 
-from lapvqa.errors import EXIT_USER, MissingArtifactError, NotAllowedError, StorageFullError
+from lapvqa.errors import (
+    EXIT_BAD_DATA,
+    EXIT_FAULT,
+    EXIT_INTERRUPTED,
+    EXIT_USER,
+    MissingArtifactError,
+    NotAllowedError,
+    StorageFullError,
+)
 from lapvqa.project import Project
 from tasks import child_process
 from tasks.work import failure
@@ -123,6 +131,26 @@ def test_a_disk_that_takes_no_more_is_no_fault_of_ours(
     error = failure(Project(tmp_path), "tokens", 255, ["a line", said])
     assert isinstance(error, StorageFullError)
     assert error.message.startswith(f"tokens: {meant}")
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "exit_code"),
+    [
+        (255, "failed to run: python -m lapvqa.stage ingest, exited with -9", 137),
+        (255, "failed to run: python -m lapvqa.stage ingest, exited with -15", 143),
+        (255, "failed to run: python -m lapvqa.stage ingest, exited with 130", EXIT_INTERRUPTED),
+        (255, "failed to run: python -m lapvqa.stage ingest, exited with 3", EXIT_BAD_DATA),
+        (255, "failed to run: python -m lapvqa.stage ingest, exited with 1", EXIT_FAULT),
+        (137, "the last line before `dvc repro` itself was killed", 137),
+        (255, "dvc said something else", EXIT_FAULT),
+    ],
+)
+def test_a_stage_that_is_killed_from_outside_is_no_fault_of_ours(
+    tmp_path: Path, code: int, said: str, exit_code: int
+) -> None:
+    error = failure(Project(tmp_path), "ingest", code, ["a line", said])
+    assert error.exit_code == exit_code
+    assert ("too little memory" in error.message) == (" -9" in said)
 
 
 def test_a_place_that_dvc_may_not_write_is_no_fault_of_ours(tmp_path: Path) -> None:
