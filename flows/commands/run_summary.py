@@ -64,7 +64,7 @@ def show_results(project: Project, console: Console, tasks: Collection[str] | No
 
     A narrow terminal gets each interval below its value.
     """
-    from lapvqa.evaluation.results import BASELINE, without_intervals
+    from lapvqa.evaluation.results import BASELINE, lacking
     from tasks.results import evaluated
 
     results = [result for result in evaluated(project) if tasks is None or result.task in tasks]
@@ -86,8 +86,8 @@ def show_results(project: Project, console: Console, tasks: Collection[str] | No
             table.add_row(f"{result.task}{writer}{break_line}{result.primary}", *cells)
     if table.row_count:
         console.print(table)
-    for why, names in without_intervals(results).items():
-        console.print(f"no interval: {why} ({', '.join(names)})", markup=False)
+    for why, names in lacking(results).items():
+        console.print(f"{why} ({', '.join(names)})", markup=False)
     for result in results:
         if BASELINE in result.systems:
             console.print(

@@ -55,7 +55,7 @@ class Interval:
 
 UNDEFINED = Interval(None)
 NO_INTERVAL = "no interval, too few patients"
-BETTER, WORSE, CANNOT_TELL = "better", "worse", "cannot tell"
+BETTER, WORSE, CANNOT_TELL, NO_VALUE = "better", "worse", "cannot tell", "not judged"
 
 Systems = Mapping[str, Mapping[str, Interval]]
 """System, or pair of systems ``a-b`` -> metric -> number."""
@@ -82,6 +82,8 @@ class Headline:
     @property
     def verdict(self) -> str:
         """What the interval of the difference says, of a metric of which more is better."""
+        if self.trained.value is None and self.untrained.value is None:
+            return NO_VALUE
         if self.difference.limits is None:
             return CANNOT_TELL
         low, high = self.difference.limits
@@ -196,6 +198,14 @@ class TaskResult:
             return ""
         return self.too_few_patients or "too few patients for the metric"
 
+    def why_lacking(self, system: str) -> str:
+        """Why the main metric of a system has no value, or no interval; empty if it has both."""
+        if system in self.systems and self.interval(system, self.primary).value is None:
+            reasons = dict(line.split(": ", 1) for line in self.undefined if ": " in line)
+            return f"no value: {reasons.get(self.primary, 'undefined for these samples')}"
+        why = self.why_no_interval(system)
+        return why and f"no interval: {why}"
+
     def headlines(self) -> Iterator[Headline]:
         """Yield a row for each of ``PAIRS`` of which the result has a system."""
         for writer, pair in PAIRS.items():
@@ -266,11 +276,11 @@ def _intervals(systems: Mapping[str, Any]) -> Systems:
     }
 
 
-def without_intervals(results: Iterable[TaskResult]) -> dict[str, list[str]]:
-    """Return reason -> the tasks in whose first row a value has no interval for it."""
+def lacking(results: Iterable[TaskResult]) -> dict[str, list[str]]:
+    """Return what lacks and why -> the tasks in whose rows it does: a value, or an interval."""
     found: dict[str, list[str]] = {}
     for result in results:
-        reasons = (result.why_no_interval(system) for pair in PAIRS.values() for system in pair)
-        if why := next(filter(None, reasons), ""):
+        reasons = (result.why_lacking(system) for pair in PAIRS.values() for system in pair)
+        for why in dict.fromkeys(filter(None, reasons)):
             found.setdefault(why, []).append(result.task)
     return found

@@ -22,8 +22,8 @@ from lapvqa.report.examples import ArchivePictures
 from lapvqa.report.model_card import read_model_card
 from lapvqa.report.page_results import (
     PageResult,
+    lacking_in_words,
     metric_name,
-    no_interval_in_words,
     read_page_result,
     system_name,
     verdict_in_words,
@@ -65,7 +65,7 @@ def run(params: ReportParams, job: Job) -> Counts:
         ),
         verdict=verdict_in_words(results),
         meanings=MEANINGS,
-        no_interval=no_interval_in_words(results),
+        lacking=lacking_in_words(results),
         any_computed=bool(computed),
         confidence=_confidence(computed),
         examples_wanted=params.examples,

@@ -11,6 +11,7 @@ from lapvqa.evaluation.results import (
     BASELINE,
     BETTER,
     CANNOT_TELL,
+    NO_VALUE,
     PAIRS,
     WORSE,
     Headline,
@@ -18,8 +19,8 @@ from lapvqa.evaluation.results import (
     Interval,
     Systems,
     TaskResult,
+    lacking,
     read_result,
-    without_intervals,
 )
 from lapvqa.evaluation.task import EvaluationTask
 from lapvqa.project import Project
@@ -201,18 +202,23 @@ def verdict_in_words(results: Sequence[PageResult]) -> str:
     return f"Of {len(said)} {tasks} the encoder is, after its training, {', '.join(parts)}."
 
 
-_VERDICTS = {BETTER: "better", WORSE: "worse", CANNOT_TELL: "not told apart from before"}
+_VERDICTS = {
+    BETTER: "better",
+    WORSE: "worse",
+    CANNOT_TELL: "not told apart from before",
+    NO_VALUE: "not judged",
+}
 
 
-def no_interval_in_words(results: Sequence[PageResult]) -> str:
-    """Return why values of the first table stand without an interval; empty if none does."""
+def lacking_in_words(results: Sequence[PageResult]) -> str:
+    """Return why the first table lacks values or intervals; empty if it lacks none."""
     titles = {item.task.name: item.task.title for item in results if item.result.computed}
-    found = without_intervals(item.result for item in results if item.result.computed)
+    found = lacking(item.result for item in results if item.result.computed)
     said = []
     for why, tasks in found.items():
         all_of_them = len(tasks) == len(titles) > 1
         where = "all tasks" if all_of_them else "; ".join(titles[task] for task in tasks)
-        said.append(f"No interval, {why}: {where}.")
+        said.append(f"{why[:1].upper()}{why[1:]} ({where}).")
     return " ".join(said)
 
 

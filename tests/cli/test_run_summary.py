@@ -96,6 +96,17 @@ def test_why_there_is_no_interval_is_said_once(project: Project) -> None:
     assert "no interval: fewer than 6 patients (vqa, rrg)" in text
 
 
+def test_why_there_is_no_value_is_said(project: Project) -> None:
+    none = estimate(None, None, None)
+    write_metrics(project, "probe_nih14", "mean_auc", trained=none, untrained=none)
+    path = project.result_dir("probe_nih14") / "metrics.json"
+    content = json.loads(path.read_bytes())
+    storage.write_json(path, content | {"undefined": ["mean_auc: no class is defined"]})
+    text = " ".join(shown(project, "show_results").split())
+    assert "no value: no class is defined (probe_nih14)" in text
+    assert "cannot tell" not in text
+
+
 def test_a_comparison_says_why_there_is_no_interval(project: Project) -> None:
     lines = [
         ComparisonLine(task, "", "exact_match", {"trained": score}, {})

@@ -170,8 +170,20 @@ def test_why_values_have_no_interval_is_said_below_the_table_and_in_the_section(
     project.edit_metrics("vqa", systems=bare, protocol=fewest)
     text = _text(project.render())
     title = task_table.find("vqa").title
-    assert f"No interval, fewer than {content['num_patients'] + 1} patients: {title}." in text
+    assert f"No interval: fewer than {content['num_patients'] + 1} patients ({title})." in text
     assert f"; no interval, fewer than {content['num_patients'] + 1} patients." in text
+
+
+def test_what_has_no_value_was_not_judged(project) -> None:
+    content = json.loads(project.metrics("probe_nih14").read_text())
+    nothing = {"value": None, "low": None, "high": None}
+    none = {system: {"mean_auc": nothing} for system in content["systems"]}
+    why = ["mean_auc: no class is defined"]
+    project.edit_metrics("probe_nih14", systems=none, differences={}, undefined=why)
+    text = _text(project.render())
+    title = task_table.find("probe_nih14").title
+    assert f"No value: no class is defined ({title})." in text
+    assert f"not judged in 1 ({title})" in text
 
 
 def test_a_contaminated_result_says_so_in_the_table_and_in_its_section(project) -> None:
