@@ -128,9 +128,12 @@ def run_pipeline(
 
 
 def _run_flow(session: Session, server: Server, stage: str | None) -> None:
+    from tasks.mlflow_records.connection import quieten
+
     # These imports take seconds, which the server and the first stage need too.
     if session.work is not None:
         session.work.under_way.wait()
+    quieten()
     with importing():
         with signals_held():
             import mlflow  # noqa: F401 - the records import it; they may wait long, which may be cut

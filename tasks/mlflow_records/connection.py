@@ -61,7 +61,7 @@ def connect(project: Project, machine: Machine) -> Store:
     """Import MLflow (3 s) and reach its store; RecordsUnavailableError if it does not answer."""
     uri = tracking_uri(project, machine)
     probe(uri)
-    _quieten()
+    quieten()
     from mlflow import MlflowClient
 
     project.state.mkdir(parents=True, exist_ok=True)
@@ -118,8 +118,8 @@ def answering() -> Iterator[None]:
         ) from None
 
 
-def _quieten() -> None:
-    """Set what MLflow reads: no telemetry, no chatter, short waits.
+def quieten() -> None:
+    """Set what MLflow reads as it is imported: no telemetry, no chatter, short waits.
 
     No retries of its own either: a request that was answered too late and sent again makes a
     second run, and we try again ourselves.
