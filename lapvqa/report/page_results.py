@@ -163,6 +163,12 @@ class PageResult:
         return [key for key in self.metrics if family(key) in self.task.charted]
 
     @property
+    def charted_names(self) -> list[str]:
+        """What the task's figure shows, each once, by their readable names."""
+        families = dict.fromkeys(family(key) for key in self.charted_metrics)
+        return [METRICS.get(name, name) for name in families]
+
+    @property
     def undefined(self) -> list[str]:
         """Why numbers or intervals lack, with the metrics' readable names."""
         return [_named(line) for line in self.result.undefined]

@@ -14,10 +14,12 @@ WATCH = """
 import os, sys
 class Watch:
     def find_spec(self, name, path=None, target=None):
-        asked = {"mlflow": "MLFLOW_DISABLE_TELEMETRY", "prefect": "PREFECT_SERVER_ANALYTICS_ENABLED"}
-        if name in asked:
+        told = {
+            "mlflow": "MLFLOW_DISABLE_TELEMETRY", "prefect": "PREFECT_SERVER_ANALYTICS_ENABLED",
+        }.get(name)
+        if told:
             with open(os.environ["SEEN"], "a") as seen:
-                seen.write(f"{name} {os.environ.get(asked[name])}\\n")
+                seen.write(f"{name} {os.environ.get(told)}\\n")
 sys.meta_path.insert(0, Watch())
 """
 """As sitecustomize.py: each process of a run notes what stood in its environment."""
