@@ -73,7 +73,7 @@ def main_note(root: Path, stages: Iterable[StageNode]) -> str:
             result = parse(json.loads(path.read_bytes()))
             for row in result.headlines():
                 task = f"{result.task}, {row.writer}" if row.writer else result.task
-                values = (row.trained.shown(), row.untrained.shown(), row.difference.shown("+.3f"))
+                values = (row.trained.shown(), row.untrained.shown(), row.difference.shown("+z.3f"))
                 rows.append(f"| {task} | {result.primary} | {' | '.join(values)} {row.verdict} |")
     head = ["| task | metric | trained | untrained | difference |", "|---|---|---|---|---|"]
     return "\n".join([*head, *rows]) if rows else ""

@@ -33,7 +33,7 @@ def show(lines: Sequence[ComparisonLine], console: Console, common: BootstrapPar
         for why in filter(None, (score.no_interval for score in line.scores.values())):
             bare.setdefault(why, {})[line.name] = None
     for why, tasks in bare.items():
-        console.print(f"\nno interval: {why} ({', '.join(tasks)})", markup=False)
+        console.print(f"\nno interval: {why} ({'; '.join(tasks)})", markup=False)
     doubted: dict[str, set[str]] = {}
     for line in lines:
         for name, score in line.scores.items():
@@ -75,7 +75,7 @@ def _difference(name: str, score: Score) -> tuple[str, str]:
         return ("" if name == REFERENCE else score.note), ""
     difference = score.difference
     interval = Interval(difference.value, difference.low, difference.high)
-    return interval.shown("+.3f"), _p(difference)
+    return interval.shown("+z.3f"), _p(difference)
 
 
 def _p(difference: Difference) -> str:

@@ -397,10 +397,10 @@ def _pair_line(pair: MetricPair) -> str:
         return f"{line} ({pair.note})"
     p = pair.difference.get("p_value")
     shown = "" if p is None else f", p {p:.3f}"
-    return f"{line}; difference {_interval(pair.difference, '+.3f')}{shown}"
+    return f"{line}; difference {_interval(pair.difference, '+z.3f')}{shown}"
 
 
-def _interval(values: dict[str, float | None], form: str = ".3f") -> str:
+def _interval(values: dict[str, float | None], form: str = "z.3f") -> str:
     value, low, high = (values.get(end) for end in ("value", "low", "high"))
     if value is None:
         return "undefined"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _UPSTREAM = "upstream "
+_REASONS_SHOWN = 3
 
 
 def execute(project: Project, *, preset: str | None = None) -> int:
@@ -104,5 +105,7 @@ def current(project: Project) -> list[StageState]:
 def _show(state: StageState, console: Console) -> None:
     own = [reason for reason in state.reasons if not reason.startswith(_UPSTREAM)]
     above = [reason.removeprefix(_UPSTREAM) for reason in state.reasons if reason not in own]
+    if terminal.is_terminal() and len(own) > _REASONS_SHOWN:
+        own[_REASONS_SHOWN:] = [f"and {len(own) - _REASONS_SHOWN} more (all: lapvqa plan | cat)"]
     for reason in [*own, *([_UPSTREAM + ", ".join(above)] if above else [])]:
         console.print(f"{state.name}: {reason}", markup=False, soft_wrap=True)

@@ -43,7 +43,7 @@ def execute(project: Project, *, due: bool, dry_run: bool, force: bool, way: str
     if not decision.acts:
         if minutes.record(project, decision, seen, params.retraining, now):
             freshness.write_page(project)
-        console.print(f"{decision.answer}: {decision.why}", markup=False, soft_wrap=True)
+        console.print(decision.said, markup=False, soft_wrap=True)
         return 0
     run_flow(project)
     return 0
@@ -79,7 +79,7 @@ def _show(seen: Situation, decision: Decision, console: Console) -> None:
     }
     for name, value in facts.items():
         console.print(f"{name:17} {value}", markup=False, soft_wrap=True)
-    console.print(f"decision: {decision.answer}: {decision.why}", markup=False, soft_wrap=True)
+    console.print(f"decision: {decision.said}", markup=False, soft_wrap=True)
     if decision.until:
         console.print(f"not before {decision.until:%Y-%m-%d %H:%M}", markup=False)
     console.print("nothing was changed: a look")

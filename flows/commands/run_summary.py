@@ -80,7 +80,7 @@ def show_results(project: Project, console: Console, tasks: Collection[str] | No
     for result in results:
         for row in result.headlines():
             writer = f", {row.writer}" if row.writer else ""
-            numbers = (row.trained.shown(), row.untrained.shown(), row.difference.shown("+.3f"))
+            numbers = (row.trained.shown(), row.untrained.shown(), row.difference.shown("+z.3f"))
             cells = [text.replace(" [", f"{break_line}[", 1) for text in numbers]
             cells[-1] = _with_verdict(cells[-1], row.verdict)
             table.add_row(f"{result.task}{writer}{break_line}{result.primary}", *cells)

@@ -75,7 +75,7 @@ def show(project: Project, *, count: int = _SHOWN_TIMES) -> int:
     for line in _described(project, count=count):
         console.print(line, markup=False, soft_wrap=True)
     seen, decision = rounds.ask(project, situation.zoned_now(project))
-    console.print(f"now: {decision.answer}: {decision.why}", markup=False, soft_wrap=True)
+    console.print(f"now: {decision.said}", markup=False, soft_wrap=True)
     for cause in seen.causes:
         console.print(f"wanted: {wanted.in_words([cause])}, since {_minute(cause.first)}")
     for ended in minutes.rounds(project)[-count:]:
@@ -208,7 +208,7 @@ def _is_to_do(project: Project) -> bool:
     if decision.answer is not Answer.NOTHING and not decision.acts and not seen.at_work:
         rule = load_params(project.params).retraining
         if minutes.record(project, decision, seen, rule, now):
-            _say(f"{decision.answer}: {decision.why}")
+            _say(decision.said)
     return decision.acts
 
 

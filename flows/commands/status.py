@@ -159,7 +159,7 @@ def _show_retraining(project: Project, console: Console) -> None:
         come = f"{seen.arrived.words()}, {terminal.size(seen.arrived.bytes)}"
         console.print(f"arrived since the last training: {come}", markup=False)
     if decision.answer is not Answer.NOTHING:
-        console.print(f"retraining: {decision.answer}: {decision.why}", markup=False)
+        console.print(f"retraining: {decision.said}", markup=False)
 
 
 def _show_rejects(project: Project, console: Console) -> None:

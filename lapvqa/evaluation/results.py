@@ -40,8 +40,8 @@ class Interval:
         """Low and high; None without an interval."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
-    def shown(self, form: str = ".3f") -> str:
-        """Return ``0.910 [0.880, 0.940]``; ``form``: of each number (``+.3f``: signed)."""
+    def shown(self, form: str = "z.3f") -> str:
+        """Return ``0.910 [0.880, 0.940]``; ``form``: of each number (``+z.3f``: signed)."""
         if self.value is None:
             return "undefined"
         value = format(self.value, form)

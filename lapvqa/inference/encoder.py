@@ -23,6 +23,7 @@ from lapvqa.inference.films import CHEST_RADIOGRAPHS, Film, Pixels, Reader, Sour
 from lapvqa.machine import Machine
 from lapvqa.networks.device import Computer, choose_device
 from lapvqa.params import IngestParams
+from lapvqa.recorder import counted
 from lapvqa.schemas import STORED_SIZE
 
 Features = NDArray[np.floating]
@@ -37,7 +38,7 @@ class RejectedFilmsError(LapvqaError):
         counts = Counter(film.reason for film in films if film.reason).most_common()
         first = films[0]
         super().__init__(
-            f"{len(films)} films cannot be used: "
+            f"{counted(len(films), 'film')} cannot be used: "
             + ", ".join(f"{reason.value} {count}" for reason, count in counts)
             + f"; such as {first.name}: {first.detail}",
             hint=f"{first.reason.remedy if first.reason else ''}; "

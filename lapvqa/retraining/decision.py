@@ -73,6 +73,11 @@ class Decision:
         """Tell whether something is to be done now."""
         return self.answer not in (Answer.NOTHING, Answer.WAIT, Answer.NO)
 
+    @property
+    def said(self) -> str:
+        """The answer and why, in one line."""
+        return self.why if self.answer is Answer.NOTHING else f"{self.answer}: {self.why}"
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         return {

@@ -67,7 +67,7 @@ def record(
 
     That is: the same answer for the same reason, to causes of the same names.
     """
-    about = {"about": RETRAINING, "decision": f"{decision.answer}: {decision.why}"}
+    about = {"about": RETRAINING, "decision": decision.said}
     inputs, written = seen.to_json(), rule.model_dump(mode="json")
     payload = {**about, **decision.to_json(), "inputs": inputs, "rule": written}
 

@@ -103,7 +103,7 @@ def _decided(
 ) -> Decision:
     decision = decide(seen, rule, now)
     minutes.record(project, decision, seen, rule, now)
-    say(f"{decision.answer}: {decision.why}")
+    say(decision.said)
     return decision
 
 

@@ -411,7 +411,7 @@ def test_tables_that_are_not_read_are_said(tmp_path: Path) -> None:
     }  # fmt: skip
     project = ingested(tmp_path, files)
     assert reports(project) == {"1.2.1": "One.", "1.2.2": "Two."}
-    assert "3 tables were not read as reports" in said(project)
+    assert "not read as reports: 3 tables" in said(project)
 
 
 def test_a_row_of_another_patient_is_nobody_s(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from lapvqa.ingest.archives.report_table import (
 )
 from lapvqa.ingest.archives.structured_report import read_structured_report
 from lapvqa.machine import ReportSources
+from lapvqa.recorder import counted
 
 TEXT_SUFFIX = ".txt"
 _RICH_SUFFIXES = (".rtf", ".html", ".htm")  # reports if something says whose; else other files
@@ -245,7 +246,8 @@ class TreeReports:
         )
         listed = "; ".join(f"{number} {reason}" for reason, number in why.items() if number)
         hint = "name the columns in local.yaml: `reports`, if they hold reports"
-        return [f"{why.total()} tables were not read as reports ({listed}); {hint}"] * bool(listed)
+        tables = counted(why.total(), "table")
+        return [f"not read as reports: {tables} ({listed}); {hint}"] * bool(listed)
 
     @property
     def columns(self) -> Mapping[str, str]:
