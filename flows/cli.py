@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rest = [argument for argument in given if argument != "--debug"]  # wherever it stands
     runtime.one_blas_thread()
     runtime.seldom_look_for_garbage()
+    runtime.escape_what_cannot_be_shown()
     try:
         with runtime.interruptible():  # from the first moment on: imports take seconds
             code = app(rest or ["--help"], prog_name="lapvqa", standalone_mode=False)
@@ -272,7 +273,11 @@ def rejects(
 
 @rejects_app.command()
 def retry(reason: _Reason = None, file: _File = None) -> int:
-    """Read rejected files again at the next run."""
+    """Read rejected files again at the next run.
+
+    Files rejected by comparison (duplicates, splits, views) or for a passing cause, reports and
+    studies need none of this: every run judges them anew.
+    """
     from flows.commands.rejects import retry as execute
 
     return execute(_find_project(), reason=reason, path=file)
@@ -740,7 +745,9 @@ _Model = Annotated[
 def embed(
     films: _Films,
     model: _Model = None,
-    out: Annotated[Path, typer.Option(help="The table to write.")] = Path("features.parquet"),
+    out: Annotated[Path, typer.Option(help="The table to write, of Parquet.")] = Path(
+        "features.parquet"
+    ),
 ) -> int:
     """Write the encoder's features of films to a table, a row per film, rejects with reasons."""
     from flows.commands.using import embed as execute

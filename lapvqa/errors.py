@@ -10,6 +10,7 @@ import difflib
 import errno
 import os
 import sqlite3
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -67,8 +68,13 @@ class SourceError(LapvqaError):
 def nothing_at(path: Path, expected: str) -> SourceError:
     """Return the error for a path as somebody gave it, at which nothing is."""
     found, hint = "nothing", "check the path"
-    if path.is_symlink():
-        found, hint = "a link to nothing", "mend the link"
+    try:
+        if stat.S_ISLNK(path.lstat().st_mode):
+            found, hint = "a link to nothing", "mend the link"
+    except PermissionError as error:
+        found, hint = f"a folder above it that is closed ({error.strerror})", "grant access"
+    except OSError:
+        pass
     return SourceError(f"expected {expected} at {path}, found {found}", hint=hint)
 
 

@@ -77,18 +77,19 @@ def run(params: InventoryParams, job: Job) -> Counts:
     return {**counts, "read": ", ".join(f"{name} {folder}" for name, folder in read.items())}
 
 
-def list_folder(name: str, folders: Mapping[str, Path]) -> list[Entry]:
+def list_folder(name: str, folders: Mapping[str, Path], *, named: bool = False) -> list[Entry]:
     """Return the files of one of ``NAMES``, empty if there is no such folder; see ``scan``.
 
     The source's packed reports that lie next to it are its files too: ingest reads them. So are
-    hidden files, which ingest counts. Empty too where ``is_unrelated_demo``.
+    hidden files, which ingest counts. Empty too where ``is_unrelated_demo``. ``named`` is of the
+    source.
     """
     folder = folders[name]
     if not folder.is_dir() or is_unrelated_demo(name, folders):
         return []
     if name != "source":
         return scan(folder)
-    return sorted([*_beside(folder), *scan(folder, everything=True)])
+    return sorted([*_beside(folder), *scan(folder, everything=True, named=named)])
 
 
 def layout_of(folder: Path, listed: pa.Table | list[Entry], project: Project) -> str:
@@ -112,13 +113,14 @@ def told(folder: Path, project: Project) -> str:
     return folder.relative_to(root).as_posix() if inside else folder.name
 
 
-def scan(folder: Path, *, everything: bool = False) -> list[Entry]:
+def scan(folder: Path, *, everything: bool = False, named: bool = False) -> list[Entry]:
     """Return (path relative to ``folder`` with /, bytes, mtime in ns) of all files, sorted.
 
     Links to files and folders are followed (each linked folder once). What cannot be followed or
     asked (a broken link, a link to itself, a file that is gone meanwhile) is listed with 0 and 0.
     With ``everything``, so is what begins with a dot, unasked, and pipes, sockets and devices have
-    ``NO_FILE`` for a time. Raises SourceError if folders are unreadable.
+    ``NO_FILE`` for a time. Raises SourceError if folders are unreadable; ``named``: it names the
+    first, for who typed the path, and is told on that terminal alone.
     """
     listing = _Listing(everything)
     pending = [_Folder(str(folder))]
@@ -137,7 +139,7 @@ def scan(folder: Path, *, everything: bool = False) -> list[Entry]:
             continue
         pending += listing.take(current, children)
     if faults:
-        raise _unreadable(faults)
+        raise _unreadable(faults, named)
     listing.entries.sort(key=itemgetter(0))
     return listing.entries
 
@@ -234,10 +236,16 @@ def _beside(folder: Path) -> Iterator[Entry]:
             yield path, status.st_size, status.st_mtime_ns
 
 
-def _unreadable(faults: list[tuple[_Folder, str]]) -> SourceError:
-    """Return the error that names the first folder by its place: its name may be a patient's."""
+def _unreadable(faults: list[tuple[_Folder, str]], named: bool) -> SourceError:
+    """Return the error; unless ``named``, the first's place stands for its name, a patient's."""
     first, cause = min(faults, key=lambda fault: fault[0].prefix)
     what = "a folder" if len(faults) == 1 else f"{len(faults)} folders"
+    if named:
+        such = "" if len(faults) == 1 else "such as "
+        return SourceError(
+            f"{what} cannot be read ({cause}): {such}{shown(first.path)}",
+            hint="grant access, or move it elsewhere",
+        )
     return SourceError(
         f"{what} of the archive cannot be read ({cause}): {first.place}"
         + (" (in order of name)" if first.prefix else ""),

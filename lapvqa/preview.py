@@ -54,7 +54,7 @@ class FilePreview:
     pixels: NDArray[np.uint8] | None
     """Stored image [384, 384]."""
     study: int | None
-    """A number within this look."""
+    """A number within this look; None of a picture by itself, which names no study."""
 
     @property
     def reason(self) -> Reason | None:
@@ -85,7 +85,7 @@ class Preview:
     """A look at an archive, or at one file."""
 
     layout: str
-    """Empty for a report by itself."""
+    """Empty for a report or a picture by itself."""
     files: Sequence[FilePreview]
     reports: Sequence[ReportPreview]
     rejected_reports: Sequence[tuple[str, Reason, str]]
@@ -119,7 +119,7 @@ def look(path: Path, settings: Settings, *, limit: int) -> Preview:
     # Links are not followed: an archive has a folder under the link's name.
     path = Path(os.path.abspath(path))  # noqa: PTH100
     if path.is_dir():
-        files = find_files(path, list_folder("source", {"source": path}))
+        files = find_files(path, list_folder("source", {"source": path}, named=True))
         return _look_at_archive(path, files, settings, limit)
     if not path.is_file():
         raise nothing_at(given, "a file or folder")
@@ -131,21 +131,17 @@ def look(path: Path, settings: Settings, *, limit: int) -> Preview:
     try:
         return _look_at_archive(path.parent, files, settings, limit)
     except SourceError:
-        damaged = _damaged_picture(path, entry, settings) if files.pictures else None
-        if damaged is None:
+        if not files.pictures:
             raise
-        return Preview("", [damaged], [], [], {}, 0, {})
+        return Preview("", [_picture(path.parent, entry, settings)], [], [], {}, 0, {})
 
 
-def _damaged_picture(path: Path, entry: Entry, settings: Settings) -> FilePreview | None:
-    """Return what is wrong with a picture by itself; None if only its ids are not known."""
-    task = Task(*entry, Ids(), is_picture=True)
-    context = Context(
-        path.parent, Keyring(secrets.token_bytes(32)), 0, settings.params.ingest.limits
-    )
-    result = process_file(task, context)
-    is_whole = result.reason in (None, Reason.MISSING_ID)
-    return None if is_whole else FilePreview(result, None, None)
+def _picture(folder: Path, entry: Entry, settings: Settings) -> FilePreview:
+    """Return what is stored of a picture by itself, as if its path named whose it is."""
+    keyring = Keyring(secrets.token_bytes(32))
+    context = Context(folder, keyring, 0, settings.params.ingest.limits)
+    result = process_file(Task(*entry, Ids("1", "1", "1"), is_picture=True), context)
+    return FilePreview(result, result.pixels, None)
 
 
 def _look_at_archive(folder: Path, files: Files, settings: Settings, limit: int) -> Preview:

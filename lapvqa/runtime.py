@@ -1,16 +1,18 @@
 """The operating system: die with the parent, heed interrupts, cores and threads, GPU, compiler.
 
-And of Python's own: how often it looks for garbage.
+And of Python's own: how often it looks for garbage, and what a terminal cannot show.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import io
 import os
 import select
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,6 +127,16 @@ def seldom_look_for_garbage() -> None:
     hundreds of thousands of names and rows twice as much.
     """
     gc.set_threshold(200_000)
+
+
+def escape_what_cannot_be_shown() -> None:
+    """Have characters that the output's encoding lacks printed as escapes: no command ends by one.
+
+    A terminal's encoding may be ASCII, and a file's name may be bytes that are no text at all.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

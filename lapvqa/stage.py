@@ -117,6 +117,7 @@ def main(arguments: list[str]) -> int:
     runtime.die_with_parent()
     runtime.one_blas_thread()
     runtime.seldom_look_for_garbage()
+    runtime.escape_what_cannot_be_shown()
     if len(arguments) != 1:
         sys.stderr.write(f"usage: python -m lapvqa.stage NAME\nstages: {', '.join(STAGES)}\n")
         return EXIT_USER

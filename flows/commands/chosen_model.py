@@ -42,7 +42,10 @@ def find(given: str | None, project: Project | None) -> Path:
 
 
 def find_finished(given: str | None, project: Project | None) -> Path:
-    """Return the same; BusyError if no encoder is there yet and a run is about to bring it."""
+    """Return the same; BusyError if no encoder is there yet and a run is about to bring it.
+
+    MissingArtifactError if the project's own is meant, and no run has brought it.
+    """
     from lapvqa.pretrain.files import ENCODER_FILE
 
     path = find(given, project)
@@ -55,4 +58,6 @@ def find_finished(given: str | None, project: Project | None) -> Path:
             f"expected an encoder at {path}, found a run at work there (stage {at_work[0]})",
             hint="the encoder comes with stage export: `lapvqa status` says how far the run is",
         )
+    if given is None:
+        storage.require(path / ENCODER_FILE, made_by="export")
     return path

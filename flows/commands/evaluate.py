@@ -185,4 +185,4 @@ def _compare(project: Project, as_json: bool) -> None:
 
 def _print_json(content: object) -> None:
     # Plain, whatever the width of the terminal.
-    sys.stdout.write(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(content, indent=2, sort_keys=True) + "\n")

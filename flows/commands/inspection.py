@@ -6,6 +6,7 @@ may name a patient. Everything else that is printed names nobody.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,10 +17,16 @@ from lapvqa.errors import SourceError, nothing_at
 from lapvqa.project import Project
 
 if TYPE_CHECKING:
+    from lapvqa.dicom.reasons import Reason
     from lapvqa.preview import FilePreview, Preview, ReportPreview
 
 _LISTED = 12
 """Files or reports up to which each is described; beyond it they are counted."""
+_PICTURE = (
+    "a picture by itself, which names no study and no patient: a run reads pictures of "
+    "MIMIC-CXR-JPG and Open-i alone, whose paths do; `lapvqa embed`, `caption` and `ask` take it "
+    "as it is"
+)
 _MARK = b"lapvqa inspect"
 """Which program wrote a picture: a line of text within the PNG."""
 
@@ -32,7 +39,8 @@ def execute(
     A path that is no archive, report or image is an error, and the others are looked at all the
     same; the code returned is then that of wrong use.
     """
-    there = [path for path in paths if path.exists()]
+    # Path.exists raises where a folder may not be looked into.
+    there = [path for path in paths if os.path.exists(path)]  # noqa: PTH110
     code = 0
     for path in paths:
         if path not in there:
@@ -41,6 +49,7 @@ def execute(
             code = error.exit_code
     if not there:
         return code  # before the decoders are imported: they take seconds
+    from lapvqa.ingest.archives.names import shown
     from lapvqa.machine import load_machine
     from lapvqa.params import load_params
     from lapvqa.preview import Settings, look
@@ -59,7 +68,7 @@ def execute(
             terminal.show_error(error)
             code = error.exit_code
             continue
-        within = path if path.is_dir() else path.parent
+        within = Path(shown(str(path if path.is_dir() else path.parent)))
         max_length = settings.params.tokens.max_length
         for line in _lines(preview, within, text=text, max_length=max_length):
             console.print(line, markup=False, soft_wrap=True)
@@ -75,6 +84,7 @@ def _lines(preview: Preview, within: Path, *, text: bool, max_length: int) -> It
     from lapvqa.dicom import strangers
     from lapvqa.ingest.archives import kinds
     from lapvqa.ingest.archives.members import read_head
+    from lapvqa.ingest.archives.names import own_name
 
     if preview.layout:
         looked_at = terminal.counted(len(preview.files), "image file")
@@ -89,8 +99,9 @@ def _lines(preview: Preview, within: Path, *, text: bool, max_length: int) -> It
     yield from _report_lines(preview, within, text=text, max_length=max_length)
     if preview.others and not preview.layout:
         for path, kind in preview.others.items():
-            what = strangers.describe(read_head(within / path, kinds.HEAD_BYTES))
-            yield f"{within / path}: not read ({kind}); it is {what}"
+            name = str(within / path)
+            what = strangers.describe(read_head(Path(own_name(name)), kinds.HEAD_BYTES))
+            yield f"{name}: not read ({kind}); it is {what}"
     elif preview.others:
         yield f"other files: {_counted(preview.others.values())}"
 
@@ -107,12 +118,13 @@ def _file_lines(files: Sequence[FilePreview], within: Path) -> Iterator[str]:
     companions = [f.result.companion for f in files if f.result.companion]
     if companions:
         yield f"  companions, which are no images: {_counted(companions)}"
-    rejects = [f for f in files if f.reason and not f.result.companion]
-    for reason, number in Counter(file.reason for file in rejects).most_common():
-        assert reason is not None
-        example = next(file for file in rejects if file.reason is reason)
-        yield f"  rejected {number}: {reason.value}; {example.result.detail}"
-        yield f"    such as {within / example.result.path}; what to do: {reason.remedy}"
+    rejects = [
+        (file.reason, file.result.detail or "", file.result.path)
+        for file in files
+        if file.reason and not file.result.companion
+    ]
+    for line in _reject_lines(rejects, within, "rejected"):
+        yield f"  {line}"
 
 
 def _file(file: FilePreview, name: Path) -> Iterator[str]:
@@ -120,11 +132,11 @@ def _file(file: FilePreview, name: Path) -> Iterator[str]:
     if result.companion:
         yield f"{name}: a {result.companion.replace('_', ' ')}, no image and no reject"
         return
-    if reason is None:
-        yield f"{name}: taken" + (f", study {file.study}" if file.study else "")
-    else:
+    if reason is not None:
         yield f"{name}: rejected, {reason.value}; {result.detail}"
         yield f"  what to do: {reason.remedy}"
+    else:
+        yield f"{name}: " + (f"taken, study {file.study}" if file.study else _PICTURE)
     if result.transfer_syntax is not None:
         view = f"view {result.view} by {result.view_source}" if result.view else "view unknown"
         yield (
@@ -162,11 +174,8 @@ def _report_lines(preview: Preview, within: Path, *, text: bool, max_length: int
     if preview.rules:
         rules = ", ".join(f"{rule}: {number}" for rule, number in preview.rules.items())
         yield f"reports matched by {rules}"
-    rejected = preview.rejected_reports
-    for reason, number in Counter(reason for _, reason, _ in rejected).most_common():
-        path, _, detail = next(row for row in rejected if row[1] is reason)
-        yield f"reports rejected, {reason.value}: {number}; {detail}"
-        yield f"  such as {within / path}; what to do: {reason.remedy}"
+    rejected = [(reason, detail, path) for path, reason, detail in preview.rejected_reports]
+    yield from _reject_lines(rejected, within, "reports rejected")
 
 
 def _report(report: ReportPreview, within: Path, *, text: bool, max_length: int) -> Iterator[str]:
@@ -187,6 +196,19 @@ def _report(report: ReportPreview, within: Path, *, text: bool, max_length: int)
         yield f"  text that may identify somebody: {_counted(report.flags)}"
     if text and target.verdict.has_text:
         yield f"  text: {target.text}"
+
+
+def _reject_lines(
+    rejects: Sequence[tuple[Reason, str, str]], within: Path, what: str
+) -> Iterator[str]:
+    """Count rejects (reason, detail, path) by reason; a detail is of all only where they agree."""
+    for reason, number in Counter(reason for reason, _, _ in rejects).most_common():
+        own = [(detail, path) for each, detail, path in rejects if each is reason]
+        detail, path = own[0]
+        agree = all(other == detail for other, _ in own)
+        of_all, of_one = (f"; {detail}", "") if agree else ("", f": {detail}")
+        yield f"{what} {number}: {reason.value}{of_all}"
+        yield f"  such as {within / path}{of_one}; what to do: {reason.remedy}"
 
 
 def _counted(names: Iterable[object]) -> str:

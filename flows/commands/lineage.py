@@ -184,7 +184,7 @@ def _print(lines: Iterable[str]) -> int:
 
 
 def _print_json(content: object) -> int:
-    json.dump(content, sys.stdout, indent=2, ensure_ascii=False)
+    json.dump(content, sys.stdout, indent=2)
     sys.stdout.write("\n")
     return 0
 

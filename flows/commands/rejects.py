@@ -139,10 +139,11 @@ def retry(project: Project, *, reason: str | None, path: str | None) -> int:
     from lapvqa.ingest.result_store import forget
     from lapvqa.schemas import INVENTORY
 
-    rows = select(project, reason=reason, kind="file")
-    known = {(row["file"], row["reason"]) for row in rows if path in (None, row["file"])}
+    rows = [row for row in select(project, reason=reason, kind=None) if path in (None, row["file"])]
+    known = {(row["file"], row["reason"]) for row in rows if row["kind"] == "file"}
     listed = storage.read_table(project.inventory("source"), INVENTORY, made_by="inventory")
-    asked = listed.filter(pc.is_in(listed["path"], pa.array([file for file, _ in known])))
+    paths = pa.array([file for file, _ in known], pa.string())
+    asked = listed.filter(pc.is_in(listed["path"], paths))
     present = {(row["path"], row["size"], row["mtime_ns"]) for row in asked.to_pylist()}
 
     def unwanted(result: FileResult) -> bool:  # of another archive a file may have the same path
@@ -159,15 +160,20 @@ def retry(project: Project, *, reason: str | None, path: str | None) -> int:
             if cached := dvc_cache.stored(project, md5):  # else DVC brings back what it was
                 cached.unlink()
     console = terminal.console()
-    if number:
-        console.print(
-            f"{terminal.counted(number, 'file')} will be read again by the next `lapvqa run`"
+    console.print(
+        f"{terminal.counted(number, 'file')} will be read again by the next `lapvqa run`"
+        if number
+        else "no further file will be read again"
+    )
+    others = Counter(str(row["kind"]) for row in rows)
+    others["file"] -= number
+    told = {kind: terminal.counted(others[kind], kind) for kind in KINDS if others[kind] > 0}
+    if "file" in told:
+        told["file"] += (
+            " (by comparison: duplicates, splits, views; of a passing cause; or asked for before)"
         )
-    else:
-        console.print(
-            "no such rejected file was read by itself: rejects by comparison (duplicates, splits, "
-            "views) and those of a passing cause are judged anew by every run"
-        )
+    if told:
+        console.print(f"not among them, for every run judges them anew: {', '.join(told.values())}")
     return 0
 
 

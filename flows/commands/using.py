@@ -7,6 +7,7 @@ asked for.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.commands import chosen_model, own_files, terminal
-from lapvqa.errors import EXIT_BAD_DATA, nothing_at
+from lapvqa.errors import EXIT_BAD_DATA, ConfigError, nothing_at
 from lapvqa.machine import Machine, load_machine
 from lapvqa.params import ComputingParams, Params, load_params
 from lapvqa.project import Project
@@ -33,6 +34,11 @@ def embed(project: Project | None, films: list[Path], *, model: str | None, out:
     from tasks.display import counting
 
     own_files.require(out, "--out", "a table of an earlier time", own_files.holds(table.MARK))
+    if out.suffix.lower() != table.SUFFIX:
+        raise ConfigError(
+            f"--out: expected a name that ends in {table.SUFFIX}, found {out.name}",
+            hint="the table is Parquet, whatever its name; pandas.read_parquet reads it",
+        )
     path, settings = chosen_model.find_finished(model, project), _settings(project)
     encoder = Encoder.load(path, **settings.reading)
     account = _Account()
@@ -90,7 +96,8 @@ def _found(films: list[Path]) -> list[Source]:
     lie within a packed file.
     """
     for path in films:
-        if not (path.exists() or any(folder.is_file() for folder in path.parents)):
+        # Path.exists raises where a folder may not be looked into.
+        if not any(map(os.path.isfile, path.parents)) and not os.path.exists(path):  # noqa: PTH110
             raise nothing_at(path, "a film or a folder")
     from lapvqa.inference.films import find
 
@@ -154,7 +161,7 @@ def _print(films: Iterator[tuple[Film, str | None]], what: str, as_json: bool) -
         account.add(film)
         if as_json:
             told = {"path": film.name, what: text, "reason": film.reason and film.reason.value}
-            sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
+            sys.stdout.write(json.dumps(told) + "\n")
         elif text is not None:
             console.print(f"{film.name}: {text or '(nothing)'}", markup=False, soft_wrap=True)
     return account.close()

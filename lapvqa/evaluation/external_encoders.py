@@ -19,6 +19,7 @@ from lapvqa.evaluation.encoders.open_encoder import open_encoder
 from lapvqa.evaluation.evaluate import EncoderSet
 from lapvqa.evaluation.image_encoder import ImageEncoder
 from lapvqa.evaluation.results import BASELINE, ENCODER, PAIRS
+from lapvqa.ingest.archives.names import shown
 from lapvqa.project import Project
 
 RESERVED = (*PAIRS[""], *PAIRS["head"], BASELINE)
@@ -73,7 +74,7 @@ def claim(name: str, path: Path, project: Project) -> None:
             f"found {digest[:12]} in {path.name}",
             hint="give this one another name with --name, or delete that folder",
         )
-    facts = {"digest": digest, "about": encoder.about, "file": path.resolve().name}
+    facts = {"digest": digest, "about": encoder.about, "file": shown(path.resolve().name)}
     storage.write_json(file, {**known, **facts})
 
 

@@ -25,7 +25,7 @@ from lapvqa.dicom.reasons import Reason
 from lapvqa.errors import DicomError, SourceError
 from lapvqa.ingest.archives.found import Files, find_files
 from lapvqa.ingest.archives.members import read_at
-from lapvqa.ingest.archives.names import place
+from lapvqa.ingest.archives.names import place, shown
 from lapvqa.ingest.one_file import MAX_FILE_BYTES
 from lapvqa.ingest.verdicts import Verdicts, reject_unless_permitted
 from lapvqa.inventory import scan
@@ -49,7 +49,8 @@ _MARKED = ("for_processing", "post_processed")
 class Film:
     """One film: ``pixels`` uint8 [384, 384] as ingest stores them, or why there are none.
 
-    ``name``: its path, as far as it was given; of bytes and arrays their number, as "#0".
+    ``name``: its path, as far as it was given, as tables hold it (``archives.names``); of bytes
+    and arrays their number, as "#0".
     ``sha256``: of the file's bytes, of an array those of its values; empty if it was not read.
     """
 
@@ -79,7 +80,7 @@ def find(sources: Source | Iterable[Source]) -> list[tuple[str, Source]]:
         elif Path(source).is_dir():
             found += _below(Path(source))
         else:
-            found.append((str(source), source))
+            found.append((shown(str(source)), source))
     return found
 
 
@@ -88,7 +89,7 @@ def _is_one_array(sources: object) -> bool:
 
 
 def _below(folder: Path) -> list[tuple[str, Source]]:
-    files = find_files(folder, scan(folder, everything=True))
+    files = find_files(folder, scan(folder, everything=True, named=True))
     films = sorted([*files.dicom, *files.pictures])
     if not films:
         raise SourceError(
@@ -96,7 +97,8 @@ def _below(folder: Path) -> list[tuple[str, Source]]:
             f"{counted(len(files.facts), 'file')}{_by_kind(files)}",
             hint="give a folder or file with radiographs; `lapvqa inspect` says what is there",
         )
-    return [(str(folder / path), place(folder, path)) for path in films]
+    within = Path(shown(str(folder)))
+    return [(str(within / path), place(folder, path)) for path in films]
 
 
 def _by_kind(files: Files) -> str:

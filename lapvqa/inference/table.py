@@ -16,6 +16,8 @@ from lapvqa.inference.films import Film, Source
 MARK = b"lapvqa embed"
 """Which program wrote a file: stands in its metadata."""
 
+SUFFIX = ".parquet"
+
 _GROUP = 256
 """Rows that are written at a time."""
 
@@ -58,7 +60,11 @@ def write(
         b"feature": b"mean of the tokens",
     }
     schema = COLUMNS.with_metadata(facts)
-    with storage.atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    with (
+        storage.atomic_path(path) as temporary,
+        temporary.open("wb") as file,  # by its path pyarrow takes no name that is not UTF-8
+        pq.ParquetWriter(file, schema) as writer,
+    ):
         rows: list[dict[str, object]] = []
         for film, feature in encoder.stream(sources):
             rows.append(

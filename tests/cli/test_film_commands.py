@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from cli_answer import Lapvqa
 from PIL import Image
 
 from lapvqa import storage
-from lapvqa.errors import CheckpointError
+from lapvqa.evaluation import external_encoders
 from lapvqa.networks.weights import serialise
 from lapvqa.params import ModelParams
 from lapvqa.pretrain.model import initial_model
@@ -85,10 +89,11 @@ def test_a_model_in_the_making_is_told_as_that(project: Project, lapvqa: Lapvqa)
             assert "a run at work there (stage pretrain)" in busy.err
             assert "the encoder comes with stage export" in busy.err
         assert lapvqa("embed", "film.png", "--model", "other").code == 0
-    left = lapvqa("embed", "film.png")
-    assert left.code == CheckpointError.exit_code
-    assert "at work" not in left.err
-    assert "found epochs, history.csv" in left.err
+    for command in ("embed film.png", "caption film.png", "ask film.png ?", "try --no-browser"):
+        left = lapvqa(*command.split())
+        assert left.code == 2
+        assert "expected encoder_final.pt in captioning/, found nothing" in left.err
+        assert "run `lapvqa run --stage export` first" in left.err
 
 
 def test_what_is_no_film_is_told_by_what_it_is_before_any_model_is_opened(
@@ -117,3 +122,60 @@ def test_what_is_no_film_is_told_by_what_it_is_before_any_model_is_opened(
         refused = lapvqa(command[0], "texts", *question, *command[1:])
         assert refused.code == 2
         assert "in texts, found none among 1 file (text 1)" in refused.err
+
+
+def test_a_name_that_is_no_text_costs_no_film(project: Project, lapvqa: Lapvqa) -> None:
+    names = {  # also of a model and of a table
+        what: Path(os.fsdecode(name))
+        for what, name in {
+            "folder": b"M\xfcller", "film": b"M\xfcller/\xfffilm.png", "lone": b"R\xf6ntgen.png",
+            "model": b"m\xfcdel", "out": b"x\xff.parquet",
+        }.items()
+    }  # fmt: skip
+    names["folder"].mkdir()
+    for name in ("film", "lone"):
+        names[name].write_bytes(Path("film.png").read_bytes())
+    model = initial_model(SIZES, seed=0)
+    for file, module in (("encoder_final.pt", model.vision_encoder), ("model_best.pt", model)):
+        storage.write_bytes(names["model"] / file, serialise(module.state_dict()))
+    card = {"model": SIZES.model_dump(), "init_seed": 0, "objective": "captioning"}
+    storage.write_json(names["model"] / "card.json", card)
+    films = [str(names[name]) for name in ("folder", "lone")] + ["--model", str(names["model"])]
+    done = lapvqa("embed", *films, "--out", str(names["out"]))
+    assert done.code == 0, done.err
+    shown = ["M\\xfcller/\\xfffilm.png", "R\\xf6ntgen.png"]
+    assert pq.read_table(names["out"].open("rb"))["path"].to_pylist() == shown
+    told = lapvqa("caption", *films, "--json").out.splitlines()
+    assert [json.loads(line)["path"] for line in told] == shown
+    assert lapvqa("caption", *films).out.startswith(f"{shown[0]}: ")
+    external_encoders.claim("theirs", names["model"], project)
+    assert external_encoders.read_encoders(project)["theirs"]["file"] == "m\\xfcdel"
+
+
+def test_a_folder_that_cannot_be_read_is_named_to_who_typed_its_path(
+    project: Project, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("films/Kanarienvogel").mkdir(parents=True)
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:  # root may read whatever its mode
+        if str(path).endswith("Kanarienvogel"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for command in ("embed films", "caption films", "ask films what?", "inspect films"):
+        refused = lapvqa(*command.split())
+        assert refused.code == 2
+        assert "a folder cannot be read (Permission denied): " in refused.err
+        assert "films/Kanarienvogel\n  what to do: grant access" in refused.err
+        assert "archive" not in refused.err
+
+
+def test_a_table_is_written_under_a_name_of_its_kind_alone(
+    project: Project, lapvqa: Lapvqa
+) -> None:
+    refused = lapvqa("embed", "film.png", "--model", "other", "--out", "a.csv")
+    assert refused.code == 2
+    assert "expected a name that ends in .parquet, found a.csv" in refused.err
+    assert not Path("a.csv").exists()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import zipfile
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from cli_answer import Lapvqa
 
+from flows.cli import main
 from lapvqa.project import Project
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "dicom"))
@@ -108,4 +111,54 @@ def test_a_damaged_picture_or_a_stranger_by_itself_is_told_by_what_it_is(
         answer = lapvqa("inspect", str(tmp_path / name))
         assert f"{tmp_path / name}: " in answer.out, answer.err
         assert said in answer.out
-    assert "they are read where their paths do" in lapvqa("inspect", str(whole)).err
+
+
+def test_a_picture_by_itself_is_shown_as_embed_would_read_it(
+    toy: Project, lapvqa: Lapvqa, tmp_path: Path
+) -> None:
+    film, flat = tmp_path / "my film.png", tmp_path / "flat.png"
+    cv2.imwrite(str(film), small_image(1))
+    cv2.imwrite(str(flat), np.full((300, 300), 9, np.uint8))
+    answer = lapvqa("inspect", str(film), str(flat), "--png", str(tmp_path / "png"))
+    assert answer.code == 0, answer.err
+    assert f"{film}: a picture by itself, which names no study" in answer.out
+    assert "`lapvqa embed`, `caption` and `ask` take it" in answer.out
+    rows, cols = small_image(1).shape
+    assert f"image: {rows} x {cols}, times" in answer.out
+    assert f"{flat}: rejected, constant_image" in answer.out
+    assert (tmp_path / "png" / "my film.png.png").is_file()
+
+
+def test_a_detail_is_told_of_all_only_where_all_agree(
+    toy: Project, lapvqa: Lapvqa, tmp_path: Path
+) -> None:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    for number in range(14):
+        (folder / f"{number:02}.dcm").write_bytes(dicom_bytes(small_image(number), bits=8))
+    (folder / "20.dcm").touch()
+    (folder / "21.dcm").touch()
+    found = "expected a DICOM file (DICM at byte 128), found an empty file"
+    assert f"rejected 2: not_dicom; {found}\n" in lapvqa("inspect", str(folder)).out
+    (folder / "22.dcm").write_text("a letter, no film")
+    out = lapvqa("inspect", str(folder)).out
+    assert "rejected 3: not_dicom\n" in out
+    assert f"such as {folder}/20.dcm: {found}; what to do: remove the file" in out
+
+
+def test_what_a_terminal_cannot_show_is_escaped(
+    toy: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Müller").write_bytes(dicom_bytes(small_image(1), bits=8))
+    (tmp_path / os.fsdecode(b"\xff.bin")).write_bytes(b"\x00\x01")
+    screen = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(screen, encoding="ascii"))
+    monkeypatch.setattr(sys, "stderr", sys.stdout)
+    absent = os.fsdecode(b"\xfe")
+    assert main(["inspect", str(tmp_path / "Müller"), str(tmp_path / absent)]) == 2
+    assert main(["inspect", str(tmp_path / os.fsdecode(b"\xff.bin"))]) == 0
+    sys.stdout.flush()
+    printed = screen.getvalue()
+    assert rb"/M\xfcller: taken" in printed
+    assert rb"/\udcfe, found nothing" in printed
+    assert rb"/\xff.bin: not read (unknown)" in printed

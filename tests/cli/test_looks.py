@@ -133,3 +133,20 @@ def test_where_nothing_can_be_written_is_said_before_the_work(
         assert answer.code == 2, (command, answer.err)
         assert f"{command[-1]}: expected a folder" in answer.err, (command, answer.err)
         assert str(Path(named).absolute()) in answer.err.replace("\n", "")
+
+
+def test_a_path_in_a_closed_folder_is_told_as_that(
+    lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are open to one user
+        Path(folder).chmod(0o755)
+        monkeypatch.chdir(in_clone(Path(folder)))
+        closed = Path(folder) / "closed"
+        closed.mkdir(mode=0)
+        with unprivileged():
+            answers = [lapvqa(command, f"{closed}/a") for command in ("embed", "inspect")]
+        monkeypatch.undo()
+    for answer in answers:
+        assert answer.code == 2
+        found = "found a folder above it that is closed (Permission denied)"
+        assert f"at {closed}/a, {found}" in answer.err

@@ -86,6 +86,7 @@ def test_rejects_are_listed_waived_and_read_again(project: Project, lapvqa: Lapv
 
     again = lapvqa("rejects", "retry", "--reason", "not_dicom")
     assert "1 file will be read again" in again.out
+    assert "not among them" not in again.out
     assert not project.rejects.exists()
     assert "16 files known from before, 1 new" in run(project)
 
@@ -228,3 +229,24 @@ def test_the_budget_of_a_folder_names_no_folder(project: Project, tmp_path: Path
     with pytest.raises(RejectBudgetError, match=r"1 of 5 files in folder 1 of 4") as caught:
         run(project)
     assert "p10000000" not in str(caught.value)
+
+
+def test_what_is_not_read_again_is_counted(
+    project: Project, lapvqa: Lapvqa, tmp_path: Path
+) -> None:
+    films = sorted((tmp_path / "archive" / "files").rglob("*.dcm"))
+    shutil.copy(films[-1], films[-1].with_name("ffffffff-again.dcm"))
+    (tmp_path / "archive/files/p10/p10000000/s59999999.txt").write_text("FINDINGS: Clear.")
+    with pytest.raises(RejectBudgetError):
+        run(project)
+    again = " ".join(lapvqa("rejects", "retry").out.split())
+    assert "1 file will be read again by the next `lapvqa run`" in again
+    assert "not among them, for every run judges them anew: 1 file (by comparison" in again
+    assert "), 1 report" in again
+    none = lapvqa("rejects", "retry", "--reason", "report_without_study").out
+    assert "no further file will be read again" in none
+    assert "judges them anew: 1 report\n" in none
+    before = " ".join(lapvqa("rejects", "retry", "--file", BAD).out.split())
+    assert (
+        "anew: 1 file (by comparison: duplicates, splits, views; of a passing cause; or" in before
+    )

@@ -332,7 +332,7 @@ def test_companions_are_no_rejects_and_stand_in_the_account(tmp_path: Path) -> N
         ({"a.jpg": b"", "b.png": b""}, "2 files", "pictures name neither study nor patient"),
         ({}, "among 0 files", "the folder is empty"),
         ({"a.txt": b"t", "v/run.exe": b"MZ"}, "among 2 files", "any tree with DICOM files"),
-        ({"a.zip": b"PK"}, "among 1 files", "1 zips or members of them cannot be read"),
+        ({"a.zip": b"PK"}, "among 1 file ", "1 zips or members of them cannot be read"),
         ({"a.zip": zipped({"x.txt": b""})}, "among 2 files", "any tree with DICOM files"),
         ({"a.tar.gz": b""}, "1 .tar.gz", "of packed files only zip and gzip are read"),
     ],

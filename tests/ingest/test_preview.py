@@ -230,5 +230,5 @@ def test_the_stated_table_is_found_below_the_folder(
 
 def test_a_folder_without_images_is_named_in_the_error(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"%PDF")
-    with pytest.raises(SourceError, match=rf"in {tmp_path}, found none .* among 1 files"):
+    with pytest.raises(SourceError, match=rf"in {tmp_path}, found none .* among 1 file "):
         look(tmp_path, settings, limit=10)

@@ -27,6 +27,7 @@ from lapvqa.ingest.archives.report_index import ReportIndex
 from lapvqa.ingest.archives.tree import TreeArchive
 from lapvqa.ingest.columns import matching
 from lapvqa.machine import ReportSources
+from lapvqa.recorder import counted
 
 
 class _Named(Protocol):
@@ -136,7 +137,7 @@ def _unknown_layout(folder: Path, files: Files) -> SourceError:
     places = ", ".join(f"{count} at {shape}" for shape, count in shapes.most_common(_SHOWN))
     return SourceError(
         f"expected chest radiographs in {folder}, found none that a layout knows among "
-        f"{len(paths)} files" + (f" ({kinds}; {places})" if paths else ""),
+        f"{counted(len(paths), 'file')}" + (f" ({kinds}; {places})" if paths else ""),
         hint="; ".join([*_remedies(files, suffixes), _LOOKED_FOR]),
     )
 
@@ -156,7 +157,7 @@ def _remedies(files: Files, suffixes: Counter[str]) -> list[str]:
     if files.pictures:
         remedies.append(
             "pictures name neither study nor patient: they are read where their paths do, "
-            "as in MIMIC-CXR-JPG and Open-i"
+            "as in MIMIC-CXR-JPG and Open-i; `lapvqa embed` takes them as they are"
         )
     return remedies
 
