@@ -88,12 +88,11 @@ def complete(project: Project, commit: Commit) -> list[str]:
     A run file that an entry tells of already says nothing of the present outputs: these came from
     DVC's cache, and their own run is not known here.
     """
-    told = {(entry.stage, entry.started) for entry in recording.told(project)}
-    added = []
+    told, added = recording.told(project), []
     for lock in recording.untold(project):
-        kept = _kept(project, lock.name)
-        if not kept or (lock.name, kept["started"]) in told:
-            kept = {"started": project.dvc_lock.stat().st_mtime, "seconds": 0.0}
+        kept = recording.untold_record(project, lock.name, told) or {
+            "started": project.dvc_lock.stat().st_mtime, "seconds": 0.0,
+        }  # fmt: skip
         ids = _kept_ids(project, lock.name, kept.get("ids", {}).get(TOKEN))
         _record(project, locked(project), lock.name, kept, commit, ids)
         added.append(lock.name)

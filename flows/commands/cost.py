@@ -162,12 +162,11 @@ def training_pairs(project: Project) -> int | None:
 
 def tokens_cut(project: Project) -> float | None:
     """Return the share of tokens that the last tokenisation cut; None before one."""
-    path = project.run_file("tokens")
-    if not path.exists():
+    if not project.report_languages.exists():
         return None
-    counts = storage.read_json(path, made_by="tokens")["counts"]
-    kept, cut = int(counts.get("tokens", 0)), int(counts.get("tokens_cut", 0))
-    return cut / (kept + cut) if kept + cut else None
+    table = storage.read_columns(project.report_languages, ["num_tokens", "num_kept"])
+    whole, kept = (sum(table[name].to_pylist()) for name in table.column_names)
+    return 1 - kept / whole if whole else None
 
 
 def reads_the_demo(project: Project) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from lapvqa import storage
 from lapvqa.errors import LapvqaError
 from lapvqa.project import Project
 from lapvqa.uptodate import staleness
+from lapvqa.uptodate.stagefile import CutLockError
 from lapvqa.uptodate.staleness import StageState
 
 if TYPE_CHECKING:
@@ -88,28 +90,33 @@ def describe(progress: Progress) -> str:
 
 
 def _show_stages(project: Project, at_work: dict[str, Progress], console: Console) -> None:
-    rows = []
+    from lapvqa.lineage import recording
+
+    made, rows = {}, []
+    with suppress(CutLockError):  # each stage says so
+        made = recording.present(project)
     for state in staleness.check(project):
-        facts = _read(project.run_file(state.name))
+        run = made.get(state.name)
+        counts = run.counts if run else {}
         rows.append([
             state.name,
-            terminal.moment(facts["started"])[: -len(":00")] if facts else "",
-            terminal.span(facts["seconds"]) if facts else "",
-            "running" if state.name in at_work else _state(project, state, facts),
+            terminal.moment(run.started)[: -len(":00")] if run else "",
+            terminal.span(run.seconds) if run else "",
+            "running" if state.name in at_work else _state(project, state, counts),
         ])  # fmt: skip
         if console.width >= _WIDE:
-            rows[-1][-1] += _counts(facts.get("counts", {}))
+            rows[-1][-1] += _counts(counts)
     terminal.show_table(console, ("stage", "last run", "took", "state"), rows)
     if console.width < _WIDE:
         console.print(f"with counts: lapvqa status | cat (or {_WIDE} columns)", style="dim")
 
 
-def _state(project: Project, state: StageState, facts: dict[str, Any]) -> str:
+def _state(project: Project, state: StageState, counts: dict[str, Any]) -> str:
     failure = _read(project.failure(state.name))
     if failure:
         return f"failed: {failure.get('message', '')}".split("\n")[0]
     if not state.stale:
-        absent = facts.get("counts", {}).get("reason")
+        absent = counts.get("reason")
         return f"not computed: {absent}" if absent else "up to date"
     more = f" and {len(state.reasons) - 1} more" if len(state.reasons) > 1 else ""
     return f"{state.reasons[0]}{more}"

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,11 +29,16 @@ from lapvqa.erasure.copies import find_copies
 from lapvqa.erasure.journal import Journal
 from lapvqa.erasure.stores import Finding, Searched, Store, remove_unlisted
 from lapvqa.erasure.traces import Traces
+from lapvqa.errors import MissingArtifactError, SourceError, SplitLeakError
 from lapvqa.identity import Keyring, key_id
-from lapvqa.ingest.tombstones import add_tombstone, load_tombstones
+from lapvqa.ingest.ingest import files_of
+from lapvqa.ingest.tombstones import Tombstones, add_tombstone, load_tombstones
+from lapvqa.job import open_job
 from lapvqa.lineage import ledger, merkle
 from lapvqa.lineage.ancestry import Ancestry
+from lapvqa.params import load_params
 from lapvqa.project import Project
+from lapvqa.recorder import Recorder
 from lapvqa.retraining import wanted
 from lapvqa.schemas import IMAGES, REJECTS, STUDIES, TOKENS
 from lapvqa.uptodate.stagefile import locked
@@ -80,8 +86,20 @@ def open_journal(place: Place, given: str, request: str) -> Journal:
         copies = find_copies(place.project, images, patient)
         traces.learn_copies(found, images, copies, erased)
         traces.learn_pixels(found, images, place.project.images_dir)
+    found.add(traces.PATH, _refused(place, found))
     number = receipt.next_number(place.project, name)
     return Journal(name, request or f"request-{name}", time.time(), found, number=number)
+
+
+def _refused(place: Place, found: Traces) -> list[str]:
+    """Return the archive's files that ingest will refuse as the patient's."""
+    project, marked = place.project, Tombstones(place.keyring, frozenset(found.marks))
+    params = load_params(project.params).ingest
+    with closing(Recorder(project.record("erase"), stage="erase", quiet=True)) as recorder:
+        try:
+            return files_of(marked, params, open_job(project, recorder))
+        except (SourceError, MissingArtifactError, SplitLeakError):
+            return []  # an archive that cannot be read now: renew says so
 
 
 def look(place: Place, opened: Journal) -> dict[str, Any]:
@@ -158,7 +176,7 @@ def _bury(place: Place, opened: Journal) -> dict[str, Any]:
 
 def _renew(place: Place, opened: Journal) -> dict[str, Any]:
     place.renew()
-    # Reports are known to be the patient's only now that ingest has refused them.
+    # Also what has come into the archive since the look.
     new = _erased_files(place.project) - set(opened.facts["look"]["erased_before"])
     opened.traces.add(traces.PATH, new)
     return {"outputs": _outputs(place.project), "shards": impact.shard_rows(place.project)}

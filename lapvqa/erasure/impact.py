@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +17,7 @@ from lapvqa.evaluation.sealed import SEALED
 from lapvqa.evaluation.task_table import EVALUATIONS, find
 from lapvqa.identity import key_id
 from lapvqa.ingest.columns import counted, is_one_of
-from lapvqa.lineage import ledger, members
+from lapvqa.lineage import ledger, members, recording
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, unpacked
 from lapvqa.lineage.runs import Run, of_entry
 from lapvqa.project import Project
@@ -139,7 +138,8 @@ def _weights(after: Iterable[Run]) -> dict[str, str]:
 
 
 def _evaluations(after: Iterable[Run]) -> list[str]:
-    return sorted({run.stage for run in after if run.stage.startswith("evaluate@")})
+    """Return those that have a result: without its data a task is not computed."""
+    return sorted({run.stage for run in after if run.stage.startswith("evaluate@") and run.metrics})
 
 
 def affected_metrics(project: Project, patient: str, split: str | None) -> list[dict[str, Any]]:
@@ -150,16 +150,17 @@ def affected_metrics(project: Project, patient: str, split: str | None) -> list[
     """
     found = []
     for task in EVALUATIONS:
-        samples = 0
+        rows = samples = 0
         for name in (PREDICTIONS, SEALED):  # a patient is in one of the two
             path = project.result_dir(task) / name
             if not path.exists():
                 continue
             table = storage.read_columns(path, ["patient", "sample"])
             own = table.filter(pa.array(is_one_of(table["patient"], [patient])))
+            rows += len(table)
             samples += len(set(own["sample"].to_pylist()))
-        learns = split in (TRAIN, VALIDATE) and find(task).tests_archive
-        learns = learns and (project.result_dir(task) / PREDICTIONS).exists()
+        is_computed = rows > 0
+        learns = is_computed and split in (TRAIN, VALIDATE) and find(task).tests_archive
         if samples or learns:
             found.append(
                 {"task": task, "samples_of_patient": samples, "head_may_have_learnt": learns}
@@ -210,7 +211,7 @@ def held_out_for(project: Project, patient: str) -> dict[str, int]:
 def ways_to_retrain(
     project: Project, patient: str, also_in: Collection[str], objective: str
 ) -> list[dict[str, float | int | str | None]]:
-    """Return what each way of retraining costs, in steps and in the last training's seconds.
+    """Return what each way of retraining costs, in steps and in the present model's seconds.
 
     Empty if the present model was not trained with the patient.
     """
@@ -226,7 +227,8 @@ def ways_to_retrain(
     training = storage.read_json(folder / "training.json", made_by="pretrain")
     total, epochs = training["steps"], training["params"]["epochs"]
     first = min((step for step in own["first_step"].to_pylist() if step), default=total)
-    times, seconds = sum(own["times"].to_pylist()), _last_seconds(project)
+    times, run = sum(own["times"].to_pylist()), recording.present(project).get("pretrain")
+    seconds = run and run.seconds
     share = (first - 1) / total
     states = (
         int(path.stem.removeprefix("state-"))
@@ -253,11 +255,6 @@ def ways_to_retrain(
             "remark": "exact: the weights of a run that never had the patient",
         },
     ]  # fmt: skip
-
-
-def _last_seconds(project: Project) -> float | None:
-    path = project.run_file("pretrain")
-    return float(json.loads(path.read_bytes())["seconds"]) if path.exists() else None
 
 
 def archive_files(project: Project, folder: Path, paths: set[str]) -> list[str]:

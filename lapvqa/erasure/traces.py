@@ -108,8 +108,8 @@ class Traces:
 def _written_forms(text: str) -> set[str]:
     """Return a text as it is, as JSON has it (Erg\\u00fcsse), and as pages do (d&#39;air)."""
     lines = (json.dumps(text, ensure_ascii=ascii)[1:-1] for ascii in (True, False))
-    page = html.escape(text)
-    return {text, *lines, page, page.replace("&#x27;", "&#39;")}
+    page, plain = html.escape(text), html.escape(text, quote=False)
+    return {text, *lines, plain, page, page.replace("&#x27;", "&#39;")}
 
 
 def begin(patient: str, given: str, erased: Tombstones) -> Traces:

@@ -38,8 +38,8 @@ from lapvqa.ingest.archives.report_index import ReportIndex, index_file
 from lapvqa.ingest.archives.tree import TreeArchive
 from lapvqa.ingest.columns import counted, is_one_of, is_set, is_valid, kept, mapped, whole
 from lapvqa.ingest.last_run import LastRun
-from lapvqa.ingest.one_file import Context
-from lapvqa.ingest.plan import Plan, known_line, plan, read_files
+from lapvqa.ingest.one_file import STORED, Context, as_table, unread
+from lapvqa.ingest.plan import Plan, known_line, look_up, plan, read_files, with_plan
 from lapvqa.ingest.rejects import load_waivers, require_budget
 from lapvqa.ingest.reports import UTF8_NAMES, flag_counts, open_reports, read_reports
 from lapvqa.ingest.result_store import ResultStore, open_files
@@ -219,6 +219,25 @@ def _reports(
     results = read_reports(source.archive, source.files, paths, folder, policy, job.recorder)
     judged = study_tables.judge_reports(source.archive, matches, results, params.several_reports)
     return judged, flag_counts(results), len(results)
+
+
+def files_of(marked: Tombstones, params: IngestParams, job: Job) -> list[str]:
+    """Return the films and reports that a run would refuse if ``marked`` were erased.
+
+    None is read: of a film that finished work does not know, its path may tell whose it is.
+    """
+    with storage.lock(job.project.work_dir("ingest").with_suffix(".lock"), what="stage ingest"):
+        source = open_source(params, job)
+        known = look_up(source.planned, source.store, source.keyring, job.recorder)
+        new = as_table([unread(task, source.keyring, params.split.seed) for task in known.new])
+        results = pa.concat_tables([known.current.select(STORED.names), new])
+        files = with_plan(source.planned, results, source.context)
+        files = judge(files, params, has_split=source.archive.has_split)
+        studies = study_tables.find_studies(files.select(study_tables.NEEDED))
+        matches = source.archive.match_reports(study_tables.known_studies(studies, source.keyring))
+    own = marked.hits(files)
+    films: list[str] = files["path"].filter(pa.array(own)).to_pylist()
+    return films + study_tables.reports_of(matches, files, own)
 
 
 def _days_earlier(params: IngestParams, keyring: Keyring) -> Callable[[str], int] | None:

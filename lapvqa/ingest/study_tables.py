@@ -290,12 +290,19 @@ def without_erased(matches: Matches, files: pa.Table) -> Matches:
     is_erased = is_one_of(files["reason"], [Reason.ERASED])
     if not is_erased.any():
         return matches
-    keys, others = (files["study_key"].filter(pa.array(rows)) for rows in (is_erased, ~is_erased))
-    gone = set(keys.to_pylist()) - set(others.to_pylist()) - {None}
-    refused = is_one_of(matches.table["study"], gone)
-    paths = matches.table["path"].filter(pa.array(refused)).to_pylist()
+    paths = reports_of(matches, files, is_erased)
+    rest = kept(matches.table, ~is_one_of(matches.table["path"], paths))
     why = dict.fromkeys(paths, Refusal(Reason.ERASED, tombstones.DETAIL))
-    return Matches(kept(matches.table, ~refused), {**matches.refused, **why}, matches.notes)
+    return Matches(rest, {**matches.refused, **why}, matches.notes)
+
+
+def reports_of(matches: Matches, files: pa.Table, rows: Mask) -> list[str]:
+    """Return the reports of the studies of which only the files in ``rows`` are there."""
+    keys, others = (files["study_key"].filter(pa.array(mask)) for mask in (rows, ~rows))
+    studies = set(keys.to_pylist()) - set(others.to_pylist()) - {None}
+    own = pa.array(is_one_of(matches.table["study"], studies))
+    paths: list[str] = matches.table["path"].filter(own).to_pylist()
+    return paths
 
 
 def without_keys_of_erased(studies: Studies) -> Studies:

@@ -234,12 +234,13 @@ def _samplings(
 
 
 def _heads(origins: Origins, films: tuple[dict[str, Any], ...]) -> list[Origin]:
-    """Return the present evaluations that train a head on the archive's train and validate."""
+    """Return the present results of a head that was trained on the archive's train and validate."""
     if not {film["split"] for film in films} & {"train", "validate"}:
         return []
     stages = [f"evaluate@{task.name}" for task in task_table.find_all() if task.tests_archive]
     found = (origins.present(stage) for stage in stages)
-    return [origin for origin in found if origin is not None]
+    known = (origin for origin in found if origin is not None)
+    return [one for one in known if "reason" not in one.run.counts]  # why it was not computed
 
 
 def _readers(database: sqlite3.Connection, origins: Origins, target: Target) -> list[int]:

@@ -426,7 +426,7 @@ def _add_present(database: sqlite3.Connection, project: Project) -> None:
         run, files = recording.from_lock(lock, locks, sources)
         listing = Entry(-2 * number, f"dvc.lock:code:{lock.name}", CODE, 0.0, files)
         _add_entry(database, listing)
-        kept = _kept(project, lock.name)
+        kept = recording.untold_record(project, lock.name, [run for _, run in told])
         run = replace(run, started=kept.get("started", 0.0), seconds=kept.get("seconds", 0.0))
         entry = Entry(-2 * number + 1, f"dvc.lock:{lock.name}", RUN, run.started, run.payload())
         row = (entry.number, entry.id, entry.kind, entry.time, json.dumps(entry.payload))
@@ -460,15 +460,6 @@ def _add_unnamed(database: sqlite3.Connection) -> None:
             row = (run, path, found["id"], found["artefact"])
             database.execute("INSERT INTO unnamed VALUES (?, ?, ?, ?)", row)
             database.execute("INSERT OR IGNORE INTO used VALUES (?, ?)", (run, found["artefact"]))
-
-
-def _kept(project: Project, stage: str) -> dict[str, Any]:
-    """Return what the stage's own last run kept, if it is one that no entry tells of."""
-    try:
-        facts: dict[str, Any] = json.loads(project.run_file(stage).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return facts
 
 
 def _add_films(database: sqlite3.Connection, project: Project) -> None:

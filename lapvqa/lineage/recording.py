@@ -6,6 +6,7 @@ killed, left untold.
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -118,6 +119,34 @@ def untold(project: Project) -> list[LockedStage]:
     locks = locked(project)
     states = [run.state() for run in told(project)]
     return [lock for lock in upstream_first(locks) if present_state(lock, locks) not in states]
+
+
+def present(project: Project) -> dict[str, Run]:
+    """Return of each stage the run that computed what dvc.lock names, as far as it is known.
+
+    A stage's own record is of the last run that computed, and DVC may have restored another's
+    outputs since: so the ledger is asked first, and the record counts while no entry tells of it.
+    """
+    locks, known = locked(project), told(project)
+    states = {name: present_state(lock, locks) for name, lock in locks.items()}
+    kept = {name: untold_record(project, name, known) for name in locks}
+    own = {
+        name: Run(name, facts["started"], facts["seconds"], counts=facts.get("counts", {}))
+        for name, facts in kept.items()
+        if facts
+    }
+    computed = (run for run in known if run.seconds)
+    return own | {run.stage: run for run in computed if run.state() == states.get(run.stage)}
+
+
+def untold_record(project: Project, stage: str, known: Iterable[Run]) -> dict[str, Any]:
+    """Return what a stage's own last run kept; empty if one of the ``known`` runs is that one."""
+    try:
+        facts: dict[str, Any] = json.loads(project.run_file(stage).read_bytes())
+    except (OSError, ValueError):  # not there, another user's, or just being written
+        return {}
+    is_told = any((run.stage, run.started) == (stage, facts["started"]) for run in known)
+    return {} if is_told else facts
 
 
 def upstream_first(locks: dict[str, LockedStage]) -> list[LockedStage]:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from cli_answer import Lapvqa
 
@@ -18,7 +19,7 @@ from lapvqa.pretrain.allocations import Workload
 from lapvqa.pretrain.memory import forecast, usable_on_gpu
 from lapvqa.pretrain.monitor import flops_per_step
 from lapvqa.project import Project
-from lapvqa.schemas import STORED_SIZE
+from lapvqa.schemas import REPORT_LANGUAGES, STORED_SIZE
 
 REPOSITORY = Path(__file__).parents[2]
 ON_CARDS = [name for name, one in PRESETS.items() if one.memory]
@@ -111,7 +112,10 @@ def test_a_run_says_what_it_would_cut_and_what_a_preset_takes(
     for number in range(3):
         (source / f"{number}.dcm").write_bytes(b"")
     edit_settings.set_source(project, source)
-    storage.write_json(project.run_file("tokens"), {"counts": {"tokens": 630, "tokens_cut": 370}})
+    report = {"study_key": "s", "language": "en", "num_characters": 4000, "num_tokens": 1000,
+              "num_kept": 630}  # fmt: skip
+    lengths = pa.Table.from_pylist([report], schema=REPORT_LANGUAGES)
+    storage.write_table(project.report_languages, lengths, REPORT_LANGUAGES)
     (toy, advice) = presets.unfit(project, load_params(project.params))
     assert "a toy that sees films at 64 px" in toy
     assert "37% of all tokens were cut last time" in toy

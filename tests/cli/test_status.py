@@ -15,10 +15,14 @@ from cli_answer import Lapvqa
 
 from flows.commands import status
 from lapvqa import storage
+from lapvqa.lineage import ledger
+from lapvqa.lineage.recording import Commit
+from lapvqa.lineage.runs import Run
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
 from lapvqa.retraining import wanted
 from lapvqa.schemas import REJECTS
+from tasks import ledger_lines
 
 HOLD = """\
 import sys, time
@@ -115,6 +119,29 @@ def test_after_a_run(toy: Project, lapvqa: Lapvqa) -> None:
         assert part in tokens
     assert "rejected, data/rejects.parquet: file truncated 2, file not_dicom 1\n" in out
     assert "x.dcm" not in out
+
+
+def test_what_was_restored_is_told_of_by_the_run_that_computed_it(
+    toy: Project, lapvqa: Lapvqa
+) -> None:
+    facts = {"stage": "tokens", "started": 1.7e9, "seconds": 75.0, "ids": {},
+             "counts": {"tokenised": 181}}  # fmt: skip
+    storage.write_json(toy.run_file("tokens"), facts)
+    ledger_lines.complete(toy, Commit(None, None))
+    other = {**facts, "started": 1.8e9, "counts": {"reason": "no data here: set it"}}
+    storage.write_json(toy.run_file("tokens"), other)
+    of_other = Run("tokens", 1.8e9, 75.0, outs={"data/tokens": "f" * 32}, counts=other["counts"])
+    ledger.append(toy, ledger.RUN, of_other.payload())
+    out = lapvqa("status").out
+    assert "up to date, tokenised 181\n" in out
+    assert "2023-11-1" in out
+    assert "no data here" not in out
+
+    toy.ledger.unlink()  # nothing tells any more who computed it
+    ledger.append(toy, ledger.RUN, of_other.payload())
+    out = lapvqa("status").out
+    tokens = next(line for line in out.splitlines() if line.startswith("tokens "))
+    assert tokens.split() == ["tokens", "up", "to", "date"]
 
 
 def test_what_is_wanted_and_what_has_arrived(toy: Project, lapvqa: Lapvqa) -> None:

@@ -12,7 +12,7 @@ from made_dicom import dicom_bytes
 from small_project import GONE, KEY, bring_up_to_date, place, with_own_archive
 
 from lapvqa import storage
-from lapvqa.erasure.erase import erase, look, open_journal
+from lapvqa.erasure.erase import archive_files, erase, look, open_journal
 from lapvqa.identity import Keyring
 from lapvqa.lineage import ledger
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, packed
@@ -56,14 +56,24 @@ def test_it_is_found_named_and_erased_and_the_other_patient_stays(copied: Projec
     roles = {"train": {"patients": packed(others), "studies": {"3": packed(studies)}}}
     trained = ledger.append(copied, ledger.RUN, {"stage": "pretrain", "started": 1, "seconds": 1})
     ledger.append(copied, ledger.TRAINED_ON, {"run": trained, "path": "x", "roles": roles})
+    of_training = {"started": 1, "seconds": 1, "sources": {"encoder": trained}}
+    for stage, had in (
+        ("rrg", {"metrics": {"trained.f1": 0.5}}),
+        ("pg", {"counts": {"reason": "none here"}}),
+    ):
+        ledger.append(copied, ledger.RUN, {"stage": f"evaluate@{stage}", **of_training, **had})
     there = place(copied)
     opened = open_journal(there, GONE, "R1")
     (copy,) = opened.traces.copies
     assert (copy.study, copy.patient) == (KEYS.study("60000002"), KEYS.patient(OTHER))
     assert copy.score > 0.6
-    assert [model["run"] for model in look(there, opened)["models"]] == [trained]
+    (model,) = look(there, opened)["models"]
+    assert (model["run"], model["evaluations"]) == (trained, ["evaluate@rrg"])
+    named = archive_files(there, opened)
+    assert any(name.endswith("s60000002.txt") for name in named)
 
     told = erase(there, opened, lambda _: None)
+    assert archive_files(there, opened) == named
     assert told["scope"]["edited_copies_under_other_ids"] == 1
     assert told["absence"]["left"] == {}
     images = storage.read_table(copied.images, IMAGES, made_by="ingest").to_pylist()

@@ -32,9 +32,9 @@ from small_project import GONE, KEY, SENTENCE, copy_of, place
 
 from flows.commands.erase import _show
 from lapvqa import storage
-from lapvqa.erasure import journal, receipt
+from lapvqa.erasure import impact, journal, receipt
 from lapvqa.erasure.databases import overwrite
-from lapvqa.erasure.erase import STEPS, erase, look, open_journal
+from lapvqa.erasure.erase import STEPS, archive_files, erase, look, open_journal
 from lapvqa.erasure.impact import trainings_since
 from lapvqa.errors import BusyError, ConfigError, LapvqaError
 from lapvqa.identity import Keyring, key_id
@@ -105,6 +105,8 @@ def plant(project: Project) -> Canaries:
     for where in ("results/rrg", "results/retrieval", "evaluations/other/rrg", "imports/0a/files"):
         (root / where).mkdir(parents=True)
         pq.write_table(predictions, root / where / "predictions.parquet")
+    (root / "results/vqa").mkdir(parents=True)  # not computed
+    pq.write_table(predictions.slice(0, 0), root / "results/vqa/predictions.parquet")
     storage.write_bytes(project.report_page, b"<p>a page with a picture and no key</p>")
     _plant_pictures(project, row)
     line = json.dumps({"report": f"{SENTENCE}."}) + '\n{"report": "of somebody else"}\n'
@@ -181,11 +183,16 @@ def test_no_store_holds_anything_afterwards(apart: Project) -> None:
     assert holding(apart.root, hidden) <= seen, "the look sees all"
 
     is_tested = before["split"] == "test"
+    named = archive_files(there, opened)
+    assert {path.suffix for path in map(Path, named)} == {".dcm", ".txt"}
     told = {one["task"]: one["head_may_have_learnt"] for one in before["metrics"]}
     assert told == {"rrg": not is_tested, "retrieval": not is_tested}
+    learnt = impact.affected_metrics(apart, "another", "train")
+    assert [one["task"] for one in learnt] == ["retrieval", "rrg"], "vqa was not computed"
 
     first = erase(there, opened, lambda _: None)
     assert first["state"].startswith("open"), "the archive still has the files, and lists them"
+    assert archive_files(there, opened) == named, "the look names what the erasure does"
     assert left_of(apart, hidden) == LISTED
     assert not any(path.is_file() for path in apart.work_dir("features").rglob("*"))
     shutil.rmtree(apart.root.parent / f"archive/files/p10/p{GONE}")
@@ -202,6 +209,14 @@ def test_no_store_holds_anything_afterwards(apart: Project) -> None:
     assert len(texts) == 11
     assert texts[-1] == "something else"
     _found_again(apart)
+
+
+def test_a_look_names_the_archives_files_though_finished_work_is_gone(project: Project) -> None:
+    there = place(project)
+    before = archive_files(there, open_journal(there, GONE, "R1"))
+    assert len(before) == 4
+    shutil.rmtree(project.work_dir("ingest"))
+    assert archive_files(there, open_journal(there, GONE, "R1")) == before
 
 
 def _found_again(project: Project) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from jobs import make_job
 from made_dicom import copy_archive, write_mimic, write_project
 from pydicom import dcmread
 from test_incremental import again, shards
@@ -17,7 +18,10 @@ from test_ingest import reasons, run, table
 from lapvqa import storage
 from lapvqa.errors import ConfigError
 from lapvqa.identity import DEMO_KEY, Keyring, key_id
+from lapvqa.ingest.ingest import files_of
 from lapvqa.ingest.tombstones import Tombstones, add_tombstone, load_tombstones
+from lapvqa.machine import load_machine
+from lapvqa.params import load_params
 from lapvqa.project import Project
 
 GONE = "10000001"
@@ -82,12 +86,19 @@ def test_what_is_left_is_what_an_archive_without_the_patient_gives(
     assert (len(own), len(texts)) == (4, 2)
     assert key in stored_texts(project)
     before = shards(project)
+    marks = Tombstones(Keyring(KEY.encode()))
+    marked = Tombstones(marks.keyring, frozenset([marks.mark("patient", key)]))
+    foretold = files_of(
+        marked, load_params(project.params).ingest, make_job(project, load_machine(project))
+    )
 
     bury(project, patient=key)
     counts = again(project)
     concerned = {row["shard"] for row in own}
     assert set(before) - set(shards(project)) == concerned
-    assert list(reasons(project).values()).count("erased") == 4 + 2
+    erased = [file for file, reason in reasons(project).items() if reason == "erased"]
+    assert len(erased) == 4 + 2
+    assert sorted(foretold) == sorted(erased)
     said = stored_texts(project) + (project.record("ingest").read_text())
     hidden = {key, *(row[name] for row in own for name in ("study_key", "image_key"))}
     hidden |= {row["pixels_sha256"] for row in own} | {row["file_sha256"] for row in own}
@@ -95,7 +106,7 @@ def test_what_is_left_is_what_an_archive_without_the_patient_gives(
 
     smaller = tmp_path / "smaller"
     shutil.copytree(archive, smaller, copy_function=shutil.copy2)
-    for path in [row["file"] for row in table(project.rejects) if row["reason"] == "erased"]:
+    for path in erased:
         (smaller / path).unlink()
     fresh = new_project(tmp_path / "fresh", smaller)
     assert run(fresh)["content"] == counts["content"]

@@ -172,6 +172,8 @@ def test_both_walks_are_the_closures_of_the_edges(
 
 @pytest.mark.parametrize("asked", [FIRST, KEYS.patient(FIRST)])
 def test_a_patient_is_followed_to_rows_trainings_and_metrics(told: Told, asked: str) -> None:
+    without = Run("evaluate@rrg", 2e9, 1.0, counts={"reason": "no data here"})
+    ledger.append(told.project, RUN, without.payload())
     found = impact.follow(told.project, asked, person=True)
     assert {(film["shard"], film["row"]) for film in found.films} == {(SHARD, 0), (SHARD, 1)}
     assert [(place.path, place.rows) for place in found.tokens] == [

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lapvqa.errors import ConfigError
-from lapvqa.lineage import recording, walk
+from lapvqa.lineage import ledger, recording, walk
 from lapvqa.lineage.recording import Commit
 from lapvqa.lineage.runs import Run
 from lapvqa.lineage.walk import ArtefactNode, Lineage
@@ -121,6 +121,11 @@ def test_a_bare_dvc_user_gets_the_chain_too(toy: Project) -> None:
     found = node(walk.trace(toy, METRICS), "data/tokens").origin
     assert found is not None
     assert (found.made, found.started) == ("outside lapvqa run", 5.0)
+    other = Run("tokens", 5.0, 2.0, outs={"data/tokens": "f" * 32})
+    ledger.append(toy, ledger.RUN, other.payload())  # so the record is not of what is here
+    found = node(walk.trace(toy, METRICS), "data/tokens").origin
+    assert found is not None
+    assert (found.made, found.started) == ("on another machine", None)
 
 
 def test_a_file_within_a_folder_is_told_by_the_folder(toy: Project) -> None:
