@@ -91,7 +91,7 @@ def show(result: GateResult, project: Project, console: Console) -> None:
 
 
 def _question(question: Question) -> list[str]:
-    from lapvqa.gate.verdict import CONTAMINATED
+    from lapvqa.gate.verdict import CONTAMINATED, Outcome
 
     account, budget = question.account, question.budget
     missing = [why for why in question.faults if "no predictions of the" in why]
@@ -102,7 +102,7 @@ def _question(question: Question) -> list[str]:
         f"{account.left(budget):.3g} of {budget.total:g} left",
         *([CONTAMINATED] if question.contaminated else ()),
         *(f"would make {why.replace('no predictions', 'predictions')}" for why in missing),
-        *(f"would refuse: {why}" for why in others),
+        *(f"would be {Outcome.INCONCLUSIVE.upper()}: {why}" for why in others),
     ]
 
 
