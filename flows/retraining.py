@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.runtime import deployment
 from rich.console import Console
 
 from flows.commands import drift, edit_settings
@@ -28,7 +27,7 @@ from lapvqa.project import Project
 from lapvqa.report import freshness
 from lapvqa.retraining import performance, rounds, situation, starts
 from lapvqa.retraining.wanted import Round
-from tasks import promotion
+from tasks import prefect_private, promotion
 from tasks.display import Display
 from tasks.prefect_calls import kept
 
@@ -43,7 +42,7 @@ def retraining(root: str = ".") -> dict[str, Any]:
 
     Raises BusyError while a round is at work, and the error of a stage that fails.
     """
-    if deployment.id is not None:  # a worker reads what is printed; its death is no reason to stop
+    if prefect_private.is_of_a_deployment():  # a worker reads what is printed: it may die
         runtime.outlive_reader()
     project = Project(Path(root).resolve())
     work = PipelineWork(project, Console())

@@ -11,6 +11,7 @@ from typing import Any
 
 NAMES: dict[str, tuple[str, ...] | None] = {
     "prefect._internal.plugins.collections:_collections": None,
+    "prefect.context:FlowRunContext.get": (),
     "prefect.context:TagsContext": ("current_tags",),
     "prefect.context:refresh_global_settings_context": (),
     "prefect.events.worker:EventsWorker.instance": (),
@@ -36,6 +37,14 @@ def read_settings_again() -> None:
     from prefect.context import refresh_global_settings_context
 
     refresh_global_settings_context()
+
+
+def is_of_a_deployment() -> bool:
+    """Tell whether the present flow run is a deployment's; ``prefect.runtime`` asks the server."""
+    from prefect.context import FlowRunContext
+
+    run = getattr(FlowRunContext.get(), "flow_run", None)
+    return run is not None and run.deployment_id is not None
 
 
 def without_tags() -> AbstractContextManager[Any]:
