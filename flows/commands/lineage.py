@@ -401,12 +401,9 @@ def _pair_line(pair: MetricPair) -> str:
 
 
 def _interval(values: dict[str, float | None], form: str = "z.3f") -> str:
-    value, low, high = (values.get(end) for end in ("value", "low", "high"))
-    if value is None:
-        return "undefined"
-    if low is None or high is None:
-        return format(value, form)
-    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+    from lapvqa.evaluation.results import Interval
+
+    return Interval(*(values.get(end) for end in ("value", "low", "high"))).shown(form)
 
 
 # why

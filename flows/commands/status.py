@@ -150,18 +150,19 @@ def _show_retraining(project: Project, console: Console) -> None:
     from lapvqa.retraining import rounds, situation, wanted
     from lapvqa.retraining.decision import Answer
 
-    record, trained = wanted.load(project), _read(project.run_file("pretrain")).get("started", 0.0)
+    record, asked = wanted.load(project), None
+    with suppress(LapvqaError):  # a parameter that is being edited
+        asked = rounds.ask(project, situation.zoned_now(project))
     for cause in record.causes:
-        if cause.until.timestamp() > trained:
+        if asked is None or not situation.is_answered(cause, asked[0].answered):
             of = " ".join(str(value) for value in cause.facts.values())
             what = "an evaluation" if cause.cause == wanted.DRIFT else "a retraining"
             console.print(f"{what} is wanted: {cause.cause} {of}".rstrip(), markup=False)
     if record.round is not None:
         console.print(f"a round of retraining has begun: {record.round.began}", markup=False)
-    try:
-        seen, decision = rounds.ask(project, situation.zoned_now(project))
-    except LapvqaError:  # a parameter that is being edited
+    if asked is None:
         return
+    seen, decision = asked
     if seen.arrived.last:
         come = f"{seen.arrived.words()}, {terminal.size(seen.arrived.bytes)}"
         console.print(f"arrived since the last training: {come}", markup=False)

@@ -107,12 +107,12 @@ def _show_row(console: Console, columns: Sequence[str], row: Sequence[str]) -> N
     first, *rest = row
     named = [f"{name} {text}".strip() for name, text in zip(columns[1:], rest, strict=True) if text]
     *short, last = named or [""]
-    head, pieces = len(first) + _GAP, [", ".join(short), last]
-    if head + len(", ".join(filter(None, pieces))) <= console.width:
-        pieces = [", ".join(filter(None, pieces)), ""]
-    beside = pieces.pop(0) if head + len(pieces[0]) <= console.width else ""
+    whole, most = ", ".join(named), ", ".join(named[:-1])
+    ways: list[tuple[str, list[str]]] = [(whole, []), (most, named[-1:])]
+    fitting = (way for way in ways if len(first) + _GAP + len(way[0]) <= console.width)
+    beside, below = next(fitting, ("", [most, *named[-1:]]))
     console.print(Text.assemble((first, "bold"), f"  {beside}".rstrip()), soft_wrap=True)
-    for line in filter(None, pieces):
+    for line in filter(None, below):
         console.print(f"  {line}", markup=False, soft_wrap=True)
 
 

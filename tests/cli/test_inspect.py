@@ -35,14 +35,22 @@ def test_an_image_and_its_report(toy: Project, lapvqa: Lapvqa, tmp_path: Path) -
     assert cv2.imread(str(tmp_path / "png" / "IM1.png"), cv2.IMREAD_UNCHANGED).shape == (384, 384)
 
 
-def test_a_folder_is_counted_and_rejects_have_a_remedy(
-    toy: Project, lapvqa: Lapvqa, tmp_path: Path
-) -> None:
+def _archive(tmp_path: Path) -> Path:
+    """Make a folder of more films than are described one by one."""
     folder = tmp_path / "archive"
     folder.mkdir()
     for number in range(14):
         data = dicom_bytes(small_image(number), bits=8, SOPInstanceUID=f"1.2.{number}")
-        (folder / f"IM{number}").write_bytes(data[:-500] if number == 3 else data)
+        (folder / f"{number:02}.dcm").write_bytes(data)
+    return folder
+
+
+def test_a_folder_is_counted_and_rejects_have_a_remedy(
+    toy: Project, lapvqa: Lapvqa, tmp_path: Path
+) -> None:
+    folder = _archive(tmp_path)
+    cut = folder / "03.dcm"
+    cut.write_bytes(cut.read_bytes()[:-500])
     answer = lapvqa("inspect", str(folder))
     assert answer.code == 0
     assert "files: 13 of 14 would be taken" in answer.out
@@ -132,10 +140,7 @@ def test_a_picture_by_itself_is_shown_as_embed_would_read_it(
 def test_a_detail_is_told_of_all_only_where_all_agree(
     toy: Project, lapvqa: Lapvqa, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "archive"
-    folder.mkdir()
-    for number in range(14):
-        (folder / f"{number:02}.dcm").write_bytes(dicom_bytes(small_image(number), bits=8))
+    folder = _archive(tmp_path)
     (folder / "20.dcm").touch()
     (folder / "21.dcm").touch()
     found = "expected a DICOM file (DICM at byte 128), found an empty file"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +21,8 @@ from lapvqa.lineage.recording import Commit
 from lapvqa.lineage.runs import Run
 from lapvqa.project import Project
 from lapvqa.recorder import Recorder
-from lapvqa.retraining import wanted
+from lapvqa.retraining import minutes, wanted
+from lapvqa.retraining.wanted import Round
 from lapvqa.schemas import REJECTS
 from tasks import ledger_lines
 
@@ -155,6 +157,16 @@ def test_what_is_wanted_and_what_has_arrived(toy: Project, lapvqa: Lapvqa) -> No
     assert "an evaluation is wanted: drift acquisition" in out
     assert "arrived since the last training: 1 study, 2.0 kB" in out
     assert "retraining: wait: causes still come in" in out
+
+
+def test_what_a_failed_round_trained_answers_nothing(toy: Project, lapvqa: Lapvqa) -> None:
+    now = datetime.now(UTC)
+    wanted.want(toy, "hand", who="somebody", now=now - timedelta(minutes=2))
+    began = now - timedelta(minutes=1)
+    ledger.append(toy, ledger.RUN, Run("pretrain", began.timestamp(), 1.0).payload())
+    assert "a retraining is wanted" not in lapvqa("status").out
+    minutes.close(toy, Round("id", began.isoformat(), ()), "failed", "a full disk", now)
+    assert "a retraining is wanted: hand somebody" in lapvqa("status").out
 
 
 def test_while_a_run_goes_on(toy: Project, lapvqa: Lapvqa, holder_of) -> None:
