@@ -65,6 +65,11 @@ class SourceError(LapvqaError):
     exit_code = EXIT_USER
 
 
+def is_there(path: Path) -> bool:
+    """Tell whether something is at a path as somebody gave it; no where one may not look."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises there
+
+
 def nothing_at(path: Path, expected: str) -> SourceError:
     """Return the error for a path as somebody gave it, at which nothing is."""
     found, hint = "nothing", "check the path"

@@ -6,14 +6,13 @@ may name a patient. Everything else that is printed names nobody.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.commands import own_files, terminal
-from lapvqa.errors import SourceError, nothing_at
+from lapvqa.errors import SourceError, is_there, nothing_at
 from lapvqa.project import Project
 
 if TYPE_CHECKING:
@@ -39,8 +38,7 @@ def execute(
     A path that is no archive, report or image is an error, and the others are looked at all the
     same; the code returned is then that of wrong use.
     """
-    # Path.exists raises where a folder may not be looked into.
-    there = [path for path in paths if os.path.exists(path)]  # noqa: PTH110
+    there = [path for path in paths if is_there(path)]
     code = 0
     for path in paths:
         if path not in there:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import mmap
-import os
 import tempfile
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from lapvqa.errors import FULL, ConfigError, NotAllowedError
+from lapvqa.errors import FULL, ConfigError, NotAllowedError, is_there
 
 
 def require(path: Path, option: str, what: str, is_own: Callable[[Path], bool]) -> None:
@@ -47,8 +46,7 @@ def require_folder(folder: Path, option: str, what: str, mark: str) -> None:
 def require_writable(folder: Path, option: str) -> None:
     """Raise an error unless ``folder``, or the lowest above it that is there, may be written."""
     whole = folder.absolute()
-    # Path.exists raises where a folder may not be looked into.
-    above = next(one for one in (whole, *whole.parents) if os.path.exists(one))  # noqa: PTH110
+    above = next(one for one in (whole, *whole.parents) if is_there(one))
     try:
         with tempfile.TemporaryDirectory(prefix=".lapvqa-", dir=above):
             pass  # rights, read-only disks and folders of the system are all told by the attempt

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.commands import chosen_model, own_files, terminal
-from lapvqa.errors import EXIT_BAD_DATA, ConfigError, nothing_at
+from lapvqa.errors import EXIT_BAD_DATA, ConfigError, is_there, nothing_at
 from lapvqa.machine import Machine, load_machine
 from lapvqa.params import ComputingParams, Params, load_params
 from lapvqa.project import Project
@@ -96,8 +96,7 @@ def _found(films: list[Path]) -> list[Source]:
     lie within a packed file.
     """
     for path in films:
-        # Path.exists raises where a folder may not be looked into.
-        if not any(map(os.path.isfile, path.parents)) and not os.path.exists(path):  # noqa: PTH110
+        if not any(map(os.path.isfile, path.parents)) and not is_there(path):
             raise nothing_at(path, "a film or a folder")
     from lapvqa.inference.films import find
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 RETRAINING, ROUND = "retraining", "retraining round"
 """What an entry of kind DECISION is ``about``."""
+TRAINED, DECLINED, FAILED, CUT_OFF = "trained", "declined", "failed", "cut off"
+"""What became of a round."""
 _HOUR = 3600.0
 
 
@@ -129,5 +131,5 @@ def _failed(project: Project) -> list[tuple[float, float]]:
     return [
         (datetime.fromisoformat(said["began"]).timestamp(), entry.time)
         for entry in ledger.entries(project)
-        if (said := _said(entry, ROUND)) and said["outcome"] == "failed"
+        if (said := _said(entry, ROUND)) and said["outcome"] == FAILED
     ]

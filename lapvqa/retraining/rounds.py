@@ -17,10 +17,9 @@ from lapvqa.params import RetrainingParams, load_params
 from lapvqa.project import Project
 from lapvqa.retraining import lease, minutes, situation, starts, wanted
 from lapvqa.retraining.decision import Answer, Decision, decide
+from lapvqa.retraining.minutes import CUT_OFF, DECLINED, FAILED, TRAINED
 from lapvqa.retraining.situation import Situation
 from lapvqa.retraining.wanted import PERFORMANCE, Cause, Round, Wanted, merged
-
-TRAINED, DECLINED, FAILED, CUT_OFF = "trained", "declined", "failed", "cut off"
 
 
 class Work(Protocol):

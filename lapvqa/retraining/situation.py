@@ -75,7 +75,7 @@ def look(project: Project, params: Params, now: datetime, *, holder: bool = Fals
     # A round that only judged what drift asked about has answered nothing of the new studies.
     counted = [one for one in ended if {row["cause"] for row in one["causes"]} != {wanted.DRIFT}]
     can_look = (project.model_dir(params.pretrain.objective) / "card.json").exists()
-    tried = [one for one in ended if one["outcome"] in ("trained", "failed")]
+    tried = [one for one in ended if one["outcome"] in (minutes.TRAINED, minutes.FAILED)]
     cut_off = record.round if record.round and record.round.way is None else None
     causes = [*(cut_off.causes if cut_off else ()), *record.causes]
     if schedule and not schedule.paused and (due := schedule.due(now)):
