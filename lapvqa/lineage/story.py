@@ -61,7 +61,13 @@ def tell(project: Project, *, limit: int | None = None) -> list[Event]:
         for row in rows:
             said = None if row["payload"] is None else json.loads(row["payload"])
             events.append(_other(row["id"], row["kind"], row["time"], said))
-        return sorted(events, key=lambda event: -event.time)[:limit]
+        numbers = dict(database.execute("SELECT id, number FROM entries").fetchall())
+
+        def moment(event: Event) -> tuple[float, int]:
+            """Two entries of one millisecond keep the ledger's order."""
+            return event.time, max(numbers[entry] for entry in event.entries)
+
+        return sorted(events, key=moment, reverse=True)[:limit]
 
     return index.ask(project, answer)
 
@@ -71,7 +77,7 @@ def _runs(database: sqlite3.Connection, origins: Origins, limit: int) -> list[Ev
     rows = database.execute(
         "SELECT run, together FROM runs JOIN (SELECT coalesce(prefect_flow_run, id) AS together, "
         "max(started + seconds) AS ended FROM runs WHERE run >= 0 GROUP BY 1 "
-        "ORDER BY ended DESC LIMIT ?) ON together = coalesce(prefect_flow_run, id) "
+        "ORDER BY ended DESC, max(run) DESC LIMIT ?) ON together = coalesce(prefect_flow_run, id) "
         "ORDER BY started, run", (limit,),
     )  # fmt: skip
     grouped: dict[str, list[Origin]] = {}

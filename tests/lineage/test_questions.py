@@ -35,7 +35,7 @@ from lapvqa.lineage import (
     story,
     walk,
 )  # fmt: skip
-from lapvqa.lineage.ledger import RUN, Draft
+from lapvqa.lineage.ledger import ARRIVAL, DECISION, DRIFT, LOOK, RUN, WAIVER, Draft
 from lapvqa.lineage.origins import Origins
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers
 from lapvqa.lineage.runs import FAILED, Run
@@ -497,6 +497,18 @@ def test_what_happened_newest_first(told: Told) -> None:
     ]
     assert "changed: pretrain.lr 1.0 -> 0.5" in events[1].details
     assert story.tell(told.project, limit=1) == events[:1]
+
+
+def test_what_happened_in_one_millisecond_keeps_the_order_of_writing(told: Told) -> None:
+    kinds = [WAIVER, DRIFT, DECISION, LOOK, DRIFT, RUN, DECISION, RUN, WAIVER, ARRIVAL] * 2
+    stages = iter(("ingest", "tokens", "pretrain", "export"))
+    drafts = [
+        Draft(kind, Run(next(stages), 5e9, 0.0).payload() if kind == RUN else {"what": kind}, 5e9)
+        for kind in kinds
+    ]
+    ids = ledger.extend(told.project, lambda _: drafts)
+    events = story.tell(told.project, limit=len(ids))
+    assert [event.entries for event in events] == [(id,) for id in reversed(ids)]
 
 
 @pytest.mark.parametrize(
