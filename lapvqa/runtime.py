@@ -5,6 +5,7 @@ And of Python's own: how often it looks for garbage, and what a terminal cannot 
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import gc
 import io
@@ -21,6 +22,7 @@ from types import FrameType
 from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
+_ESCAPED = "lapvqa.escaped"
 _COMPILERS = {True: ("CC", "gcc", "clang", "cc"), False: ("CXX", "g++", "clang++", "c++")}
 
 
@@ -132,11 +134,26 @@ def seldom_look_for_garbage() -> None:
 def escape_what_cannot_be_shown() -> None:
     """Have characters that the output's encoding lacks printed as escapes: no command ends by one.
 
-    A terminal's encoding may be ASCII, and a file's name may be bytes that are no text at all.
+    A terminal's encoding may be ASCII, and a file's name may be bytes that are no text at all:
+    they are shown as ``\\xff``, as everywhere.
     """
+    codecs.register_error(_ESCAPED, _escape)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=_ESCAPED)
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    characters = error.object[error.start : error.end]
+    return "".join(map(_escaped, characters)), error.end
+
+
+def _escaped(character: str) -> str:
+    byte = ord(character) - 0xDC00
+    if 0x80 <= byte <= 0xFF:  # one that os.fsdecode could not read (PEP 383)
+        return f"\\x{byte:02x}"
+    return character.encode("ascii", "backslashreplace").decode()
 
 
 @contextmanager
