@@ -15,6 +15,7 @@ from lapvqa import storage
 from lapvqa.machine import Machine, load_machine
 from lapvqa.project import Project
 from lapvqa.recorder import counted
+from lapvqa.uptodate import staleness
 
 if TYPE_CHECKING:
     from lapvqa.evaluation.results import TaskResult
@@ -33,7 +34,7 @@ def show(project: Project, console: Console, stage: str | None = None) -> None:
         show_results(project, console)
     elif (task := stage.removeprefix("evaluate@")) != stage:
         show_results(project, console, [task])
-    show_places(project, console)
+    show_places(project, console, whole=stage is None)
 
 
 def show_counts(project: Project, console: Console) -> None:
@@ -119,8 +120,8 @@ def show_doubts(results: Iterable[TaskResult], console: Console) -> None:
         console.print(f"{', '.join(names)}: {state}: {why}; {MEANINGS[state]}", markup=False)
 
 
-def show_places(project: Project, console: Console) -> None:
-    """Print the commands and pages that show more."""
+def show_places(project: Project, console: Console, *, whole: bool = True) -> None:
+    """Print the commands and pages that show more; ``whole``: all is as this run left it."""
     from tasks.mlflow_records.connection import public, tracking_uri
     from tasks.results import evaluated
 
@@ -128,8 +129,10 @@ def show_places(project: Project, console: Console) -> None:
     records = public(tracking_uri(project, machine))
     embedded = records.startswith("sqlite:")
     page = project.report_page
+    is_old = not whole and any(state.stale for state in staleness.check(project))
+    before = ", of before: `lapvqa run` brings it up to date" if is_old else ""
     places = {
-        **({"report page": _relative(page)} if page.exists() else {}),
+        **({"report page": f"{_relative(page)}{before}"} if page.exists() else {}),
         "records": "lapvqa open mlflow" if embedded else records,
         "runs": _prefect_url(project, machine) or "lapvqa open prefect",
         "metrics": "dvc metrics show; commit dvc.lock, and `dvc metrics diff` compares with it",

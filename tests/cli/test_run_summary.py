@@ -19,13 +19,16 @@ from lapvqa.evaluation.task_table import EVALUATIONS
 from lapvqa.params import load_params
 from lapvqa.project import Project
 from lapvqa.schemas import COMPANIONS, REJECTS
+from lapvqa.uptodate import staleness
+from lapvqa.uptodate.staleness import StageState
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).write_bytes((REPOSITORY / name).read_bytes())
     return Project(tmp_path)
 
 
@@ -205,6 +208,21 @@ def test_where_to_look(project: Project, monkeypatch: pytest.MonkeyPatch) -> Non
     text = shown(project, "show_places")
     assert "http://p/api" in text
     assert "http://m" in text
+
+
+@pytest.mark.parametrize("stage", [None, "ingest"])
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_page_of_before_is_called_so(
+    project: Project, monkeypatch: pytest.MonkeyPatch, stage: str | None, stale: bool
+) -> None:
+    project.report_page.parent.mkdir(parents=True)
+    project.report_page.write_text("page")
+    states = [StageState("ingest", False, []), StageState("report", stale, [])]
+    monkeypatch.setattr(staleness, "check", lambda _: states)
+    console = Console(width=140, record=True, file=io.StringIO())
+    run_summary.show(project, console, stage)
+    (line,) = [one for one in console.export_text().splitlines() if "report page" in one]
+    assert ("brings it up to date" in line) == (stale and stage is not None)
 
 
 @pytest.mark.parametrize(
