@@ -56,7 +56,7 @@ def tell(
     ``locks``: dvc.lock as it was read while nobody wrote it. ``began`` and ``seconds`` hold where
     the stage itself kept no clock.
     """
-    kept = _kept(project, stage)
+    kept = recording.own_record(project, stage)
     if kept.get("started", 0.0) < began:
         kept = {}
     known = {"started": began, "seconds": seconds, **kept}
@@ -90,7 +90,7 @@ def complete(project: Project, commit: Commit) -> list[str]:
     """
     told, added = recording.told(project), []
     for lock in recording.untold(project):
-        kept = recording.untold_record(project, lock.name, told) or {
+        kept = recording.own_record(project, lock.name, told) or {
             "started": project.dvc_lock.stat().st_mtime, "seconds": 0.0,
         }  # fmt: skip
         ids = _kept_ids(project, lock.name, kept.get("ids", {}).get(TOKEN))
@@ -110,10 +110,3 @@ def _record(
         metrics=results.metric_values(project.root, outs), **asdict(ids),
     )  # fmt: skip
     return recording.record(project, run, commit, locks)
-
-
-def _kept(project: Project, stage: str) -> dict[str, Any]:
-    """Return what the stage's last run kept: started, seconds, counts, environment, ids."""
-    path = project.run_file(stage)
-    facts: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
-    return facts

@@ -426,7 +426,7 @@ def _add_present(database: sqlite3.Connection, project: Project) -> None:
         run, files = recording.from_lock(lock, locks, sources)
         listing = Entry(-2 * number, f"dvc.lock:code:{lock.name}", CODE, 0.0, files)
         _add_entry(database, listing)
-        kept = recording.untold_record(project, lock.name, [run for _, run in told])
+        kept = recording.own_record(project, lock.name, [run for _, run in told])
         run = replace(run, started=kept.get("started", 0.0), seconds=kept.get("seconds", 0.0))
         entry = Entry(-2 * number + 1, f"dvc.lock:{lock.name}", RUN, run.started, run.payload())
         row = (entry.number, entry.id, entry.kind, entry.time, json.dumps(entry.payload))

@@ -129,7 +129,7 @@ def present(project: Project) -> dict[str, Run]:
     """
     locks, known = locked(project), told(project)
     states = {name: present_state(lock, locks) for name, lock in locks.items()}
-    kept = {name: untold_record(project, name, known) for name in locks}
+    kept = {name: own_record(project, name, known) for name in locks}
     own = {
         name: Run(name, facts["started"], facts["seconds"], counts=facts.get("counts", {}))
         for name, facts in kept.items()
@@ -139,8 +139,11 @@ def present(project: Project) -> dict[str, Run]:
     return own | {run.stage: run for run in computed if run.state() == states.get(run.stage)}
 
 
-def untold_record(project: Project, stage: str, known: Iterable[Run]) -> dict[str, Any]:
-    """Return what a stage's own last run kept; empty if one of the ``known`` runs is that one."""
+def own_record(project: Project, stage: str, known: Iterable[Run] = ()) -> dict[str, Any]:
+    """Return what a stage's own last run kept: started, seconds, counts, environment, ids.
+
+    Empty if there is none, or if it is one of the ``known`` runs.
+    """
     try:
         facts: dict[str, Any] = json.loads(project.run_file(stage).read_bytes())
     except (OSError, ValueError):  # not there, another user's, or just being written
