@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pytest
 from jobs import make_job
 from made_dicom import dicom_bytes, small_image, write_project
 from pydicom import dcmread
@@ -36,6 +40,18 @@ SETTINGS: dict[str, Any] = {
     "min_free_gb": 0.0,
     "receive": {"port": 0, "sources": {CALLED: {"callers": [CALLING, "ORTHANC", "STORESCU"]}}},
 }
+
+
+def dcmtk(program: str) -> str | None:
+    """Return where dcmtk's program is; pynetdicom installs some of the same names beside Python."""
+    folders = os.environ["PATH"].split(os.pathsep)
+    others = [folder for folder in folders if Path(folder) != Path(sys.executable).parent]
+    return shutil.which(program, path=os.pathsep.join(others))
+
+
+needs_dcmtk = pytest.mark.skipif(
+    dcmtk("storescu") is None, reason="dcmtk is not here (Debian: dcmtk)"
+)
 
 
 @dataclass

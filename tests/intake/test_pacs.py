@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from datetime import date
 
 import orthanc
 import pytest
-from intake_parts import CALLED, Desk, open_desk, pixels_of, receiving, send
+from intake_parts import (
+    CALLED,
+    Desk,
+    dcmtk,
+    needs_dcmtk,
+    open_desk,
+    pixels_of,
+    receiving,
+    send,
+)
 from orthanc import Orthanc
 
 from lapvqa.intake.dicomweb import Server
@@ -33,14 +41,14 @@ def _same_pixels(desk: Desk, films) -> None:
     assert found == pixels_of([film.path for film in films])
 
 
-@pytest.mark.skipif(shutil.which("movescu") is None, reason="dcmtk is not here (Debian: dcmtk)")
+@needs_dcmtk
 def test_c_move_brings_every_syntax_with_its_pixels(pacs, films, desk) -> None:
     studies = sorted({film.study_uid for film in films})
     with receiving(desk, port=pacs.sends_to):
-        command = ["movescu", "-S", "-aet", "MOVESCU", "-aec", "ORTHANC", "-aem", CALLED]
+        who = ["-aet", "MOVESCU", "-aec", "ORTHANC", "-aem", CALLED]
         keys = ["-k", "QueryRetrieveLevel=STUDY", "-k", "StudyInstanceUID=" + "\\".join(studies)]
         done = subprocess.run(
-            [*command, *keys, "127.0.0.1", str(pacs.dicom)],
+            [str(dcmtk("movescu")), "-S", *who, *keys, "127.0.0.1", str(pacs.dicom)],
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

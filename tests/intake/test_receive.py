@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,8 +21,10 @@ from intake_parts import (
     CALLED,
     CALLING,
     Desk,
+    dcmtk,
     film,
     make_project,
+    needs_dcmtk,
     open_desk,
     pixels_of,
     receiving,
@@ -69,13 +70,13 @@ def test_every_syntax_arrives_with_its_pixels_and_again_changes_nothing(desk, fi
     assert [path.stat().st_mtime_ns for path in desk.filed] == stamps
 
 
-@pytest.mark.skipif(shutil.which("dcmsend") is None, reason="dcmtk is not here (Debian: dcmtk)")
+@needs_dcmtk
 def test_dcmtk_sends_and_its_echo_is_answered(desk, films) -> None:
     paths = [str(film.path) for film in films[:16]]
     with receiving(desk) as (_, port):
         who = ["-aet", CALLING, "-aec", CALLED, "127.0.0.1", str(port)]
-        subprocess.run(["echoscu", *who], check=True, timeout=20)
-        subprocess.run(["dcmsend", *who, *paths], check=True, timeout=60)
+        subprocess.run([str(dcmtk("echoscu")), *who], check=True, timeout=20)
+        subprocess.run([str(dcmtk("dcmsend")), *who, *paths], check=True, timeout=60)
         desk.filing.settle()
     assert pixels_of(desk.filed) == pixels_of([film.path for film in films[:16]])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -13,12 +12,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
-from intake_parts import CALLED, CALLING, Desk, film, pixels_of, receiving, send_bytes
+from intake_parts import (
+    CALLED,
+    CALLING,
+    Desk,
+    dcmtk,
+    film,
+    needs_dcmtk,
+    pixels_of,
+    receiving,
+    send_bytes,
+)
 
 from lapvqa.errors import ConfigError
-
-DCMTK = shutil.which("storescu")
-needs_dcmtk = pytest.mark.skipif(DCMTK is None, reason="dcmtk is not here (Debian: dcmtk)")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +87,7 @@ def shown_by(files: Path, whom: str) -> list[str]:
 def store(port: int, path: Path, *how: str) -> int:
     """Send by dcmtk; return its exit code."""
     who = ["-aet", CALLING, "-aec", CALLED, "127.0.0.1", str(port), str(path)]
-    command = ["storescu", "-to", "10", *how, *who]
+    command = [str(dcmtk("storescu")), "-to", "10", *how, *who]
     return subprocess.run(command, check=False, timeout=30, capture_output=True).returncode
 
 
