@@ -54,7 +54,7 @@ def lapvqa(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 def process() -> Callable[..., Answer]:
     """Run a command in a process of its own, as the installed program."""
 
-    def call(*arguments: str, cwd: Path, timeout: float = 120) -> Answer:
+    def call(*arguments: str, cwd: Path, timeout: float = 280) -> Answer:
         environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

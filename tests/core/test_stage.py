@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from others_at_work import is_alive
 
 from lapvqa import stage
 from lapvqa.project import Project
@@ -67,17 +68,9 @@ def test_a_stage_dies_with_its_parent() -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + 60
-    while _alive(grandchild) and time.monotonic() < deadline:
+    while is_alive(grandchild) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not _alive(grandchild)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+    assert not is_alive(grandchild)
 
 
 def test_recorder_keeps_lines_and_prints_progress_for_a_listener(

@@ -10,16 +10,15 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+from others_at_work import free_port
 from ruamel.yaml import YAML
 
 BIN = Path(sys.executable).parent
@@ -58,11 +57,7 @@ class SetUp:
     def __init__(self, repository: Path, folder: Path, secrets: dict[str, str]) -> None:
         self.repository, self.folder, self.secrets = repository, folder, secrets
         self.services = YAML(typ="safe").load(repository / "docker/compose.yaml")["services"]
-        with ExitStack() as held:  # together, so that no two get the same
-            probes = {name: held.enter_context(closing(socket.socket())) for name in _PORTS}
-            for probe in probes.values():
-                probe.bind(("127.0.0.1", 0))
-            self.ports = {name: probe.getsockname()[1] for name, probe in probes.items()}
+        self.ports = {name: free_port() for name in _PORTS}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._storage: subprocess.Popen[bytes] | None = None
         self._cluster: Path | None = None
@@ -121,9 +116,7 @@ class SetUp:
     def _storage_command(self) -> list[str]:
         """Return a door to moto's server, which keeps all in memory: the door is what is killed."""
         if self._storage is None:
-            with closing(socket.socket()) as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = str(probe.getsockname()[1])
+            port = str(free_port())
             moto = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port]
             self._storage = self._run("s3", moto, self.environment("s3"))
             self._storage_port = port

@@ -13,6 +13,7 @@ from pathlib import Path
 import migrated_stores
 import pytest
 from conftest import Scratch, change
+from others_at_work import files_below
 
 from lapvqa import storage
 from lapvqa.project import Project
@@ -80,7 +81,7 @@ def test_a_cluster_that_loses_a_worker_gives_what_one_machine_gives(
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         work = spread.root / ".lapvqa/work/ingest"
-        while run.poll() is None and len(list(work.rglob("rows-*.parquet"))) < 2:
+        while run.poll() is None and len(files_below(work, "rows-*.parquet")) < 2:
             time.sleep(0.01)
         workers[0].kill()
         output, _ = run.communicate(timeout=240)

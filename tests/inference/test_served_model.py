@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.torch
+from others_at_work import free_port
 
 from lapvqa import Encoder, storage
 from lapvqa.machine import Machine
@@ -68,9 +68,7 @@ def encoder(project: Project) -> Encoder:
 @pytest.fixture(scope="module")
 def post(model: str) -> Iterator[Callable[[Any], tuple[int, Any]]]:
     """Ask MLflow's server; return its status and answer."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [
         sys.executable, "-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local",
         "--host", "127.0.0.1", "--port", str(port), "--workers", "1",

@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from made_dicom import dicom_bytes, ramp, write_project
+from others_at_work import files_below, working_in
 
 from lapvqa import storage
 from lapvqa.project import Project
@@ -45,27 +45,16 @@ def digests(project: Project) -> dict[str, str]:
     return {str(path.relative_to(project.root)): storage.sha256_file(path) for path in files}
 
 
-def processes_in(project: Project) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.cwd() == str(project.root) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
-    return found
-
-
 def wait_until_gone(project: Project) -> None:
     deadline = time.monotonic() + 60
-    while processes_in(project) and time.monotonic() < deadline:
+    while working_in(project.root) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not processes_in(project), "a worker outlived the stage"
+    assert not working_in(project.root), "a worker outlived the stage"
 
 
 def chunks(project: Project) -> int:
     """Number of finished groups in the work store."""
-    return len(list(project.work_dir("ingest").rglob("rows-*.parquet")))
+    return len(files_below(project.work_dir("ingest"), "rows-*.parquet"))
 
 
 @pytest.fixture(scope="module")

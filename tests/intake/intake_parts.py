@@ -6,9 +6,9 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -207,8 +207,9 @@ _HOW_PIXELS_ARE_READ = (
 _decoded: dict[str, str] = {}
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Return once it holds; fail if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

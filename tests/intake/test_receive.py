@@ -30,9 +30,11 @@ from intake_parts import (
     receiving,
     send,
     send_bytes,
+    until,
 )
 from jobs import make_job
 from made_dicom import bytes_of, write_mimic
+from others_at_work import files_below
 from PIL import Image
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
@@ -108,16 +110,16 @@ def test_nobody_may_send_until_somebody_is_named(tmp_path) -> None:
 
 
 def test_a_sender_that_falls_silent_is_let_go_and_others_are_served(desk) -> None:
-    with receiving(desk, timeout_seconds=0.5, associations=2) as (server, port):
+    with receiving(desk, timeout_seconds=2, associations=2) as (server, port):
         silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
         silent[1].sendall(b"\x01\x00\x00\x00\x10\x00" + b"half of a request")  # PS3.8 9.3.2
-        _until(lambda: len(server._server.active_associations) == 2)
-        _until(lambda: not server._server.active_associations)
+        until(lambda: len(server._server.active_associations) == 2)
+        until(lambda: not server._server.active_associations)
         ae = AE(ae_title=CALLING)
         ae.add_requested_context(Verification)
         idle = ae.associate("127.0.0.1", port, ae_title=CALLED)
         assert idle.is_established
-        _until(lambda: not idle.is_established)
+        until(lambda: not idle.is_established)
         assert send_bytes([film(1)], port) == [0]
         for one in silent:
             one.close()
@@ -315,7 +317,7 @@ def test_a_receiver_that_is_killed_has_all_that_it_acknowledged(tmp_path, films)
     project.local.write_text(text)
     with _command(project) as (process, port, lines):
         assert send(paths, port) == [0] * len(paths)
-        _until(lambda: not list(archive.rglob(".inbox/**/*.dcm")))
+        until(lambda: not files_below(archive / ".inbox", "*.dcm"))
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     assert pixels_of(list(archive.glob("WARD/*/*.dcm"))) == pixels_of(paths)
@@ -340,13 +342,6 @@ def _send_announced(data: bytes, port: int, uid: str) -> int:
     association._reactor_checkpoint.set()
     association.release()
     return response.Status
-
-
-def _until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def _receive() -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from once import built_once
+from others_at_work import kill_all
 from running_toy import IGNORED, TOY, Finished, Toy
 
 
@@ -38,8 +39,7 @@ def new_toy(
 
     yield make
     for toy in made:
-        for process in toy.processes():
-            process.kill()
+        kill_all(toy.processes())
 
 
 @pytest.fixture(scope="session")
@@ -65,5 +65,4 @@ def copied(finished: tuple[Toy, Finished], tmp_path: Path) -> Iterator[Toy]:
     shutil.copytree(finished[0].root, root, symlinks=True)
     toy = Toy(root)
     yield toy
-    for process in toy.processes():
-        process.kill()
+    kill_all(toy.processes())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from others_at_work import working_in
 
 from lapvqa import storage
 from lapvqa.machine import load_machine
@@ -123,15 +124,7 @@ class Toy:
 
     def processes(self) -> list[psutil.Process]:
         """Return all processes that work in this project's folder."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                here = process.cwd() == str(self.root)
-            except psutil.Error:
-                continue
-            if here and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        return found
+        return working_in(self.root)
 
 
 def wait_until(condition: Callable[[], object], *, seconds: float = 150) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from mlflow import MlflowClient
-from mlflow_server import free_port
+from others_at_work import free_port, is_called
 from running_toy import Finished, Toy, wait_until
 
 from lapvqa.lineage import recording
@@ -65,7 +65,7 @@ class PrefectServer:
 
 
 def embedded_server(toy: Toy) -> psutil.Process | None:
-    found = [one for one in toy.processes() if "tasks.prefect_server" in one.cmdline()]
+    found = [one for one in toy.processes() if is_called(one, "tasks.prefect_server")]
     return found[0] if found else None
 
 

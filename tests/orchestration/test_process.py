@@ -11,8 +11,8 @@ import textwrap
 import time
 from pathlib import Path
 
-import psutil
 import pytest
+from others_at_work import is_alive
 from running_toy import wait_until
 
 from lapvqa.errors import (
@@ -49,8 +49,7 @@ def run(code: str, folder: Path, lines: list[str]) -> int:
 def gone(folder: Path) -> bool:
     """Tell whether guard, child and its worker are all dead."""
     pids = [int(word) for word in (folder / "pids").read_text().split()]
-    alive = [pid for pid in pids if psutil.pid_exists(pid)]
-    return all(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE for pid in alive)
+    return not any(map(is_alive, pids))
 
 
 def test_lines_come_whole_whatever_ends_them(tmp_path: Path) -> None:
@@ -81,7 +80,7 @@ def test_a_child_that_leaves_a_process_behind_does_not_hold_us_up(tmp_path: Path
     began = time.monotonic()
     assert run(code, tmp_path, lines) == 0
     assert time.monotonic() - began < 10
-    wait_until(lambda: not psutil.pid_exists(int(lines[0])), seconds=60)
+    wait_until(lambda: not is_alive(int(lines[0])), seconds=60)
 
 
 def test_an_exception_takes_the_whole_group_down(

@@ -52,11 +52,14 @@ def test_each_runs_once_after_what_is_above_it_and_never_too_many(
 
 def test_after_a_failure_what_runs_ends_and_nothing_begins() -> None:
     ended: list[str] = []
+    failing = threading.Event()
 
     def work(name: str) -> None:
         if name == "b":
+            failing.set()
             raise ValueError("b")
-        time.sleep(0.05)
+        failing.wait()
+        time.sleep(0.05)  # until the failure is known
         ended.append(name)
 
     stop = threading.Event()
@@ -67,10 +70,15 @@ def test_after_a_failure_what_runs_ends_and_nothing_begins() -> None:
 
 
 def test_an_interrupt_reaches_what_other_threads_run() -> None:
-    stop = threading.Event()
-    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    stop, both = threading.Event(), threading.Barrier(2)
+
+    def work(_: str) -> None:
+        if both.wait() == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        stop.wait(20)
+
     with pytest.raises(KeyboardInterrupt):
-        run_all(["a", "b"], {"a": (), "b": ()}, lambda _: stop.wait(20), limit=2, stop=stop)
+        run_all(["a", "b"], {"a": (), "b": ()}, work, limit=2, stop=stop)
     assert stop.is_set()
 
 

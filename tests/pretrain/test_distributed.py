@@ -7,7 +7,6 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import torch
 import torch.distributed as dist
 from conftest import SIZES, write_project
 from jobs import make_job
+from others_at_work import free_port
 from ruamel.yaml import YAML
 from watched_computing import as_on_a_gpu
 
@@ -337,12 +337,6 @@ def test_an_error_of_a_process_is_the_stage_s_and_is_not_tried_again(tmp_path: P
     assert "what to do: set pretrain.batch_size to 4 or 6" in said
     assert "start again" not in said
     assert "Traceback" not in said
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from others_at_work import is_called
 
 from lapvqa.errors import ConfigError, SourceError
 from lapvqa.synth.__main__ import main
@@ -117,7 +118,7 @@ if __name__ == "__main__":
     while len(workers) < 2 and drawing.poll() is None:
         time.sleep(0.01)
         children = psutil.Process(drawing.pid).children()
-        workers = [one for one in children if "spawn_main" in " ".join(one.cmdline())]
+        workers = [one for one in children if is_called(one, "spawn_main")]
     time.sleep(0.2)  # into their imports
     os.killpg(drawing.pid, signal.SIGINT)
     out, err = drawing.communicate(timeout=120)

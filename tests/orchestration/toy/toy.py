@@ -57,8 +57,8 @@ def trouble(stage: str, recorder: Recorder) -> None:
             time.sleep(0.1)
     if words[:2] == [stage, "hang"]:
         worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        Path(".lapvqa/pids").write_text(f"{os.getpid()} {worker.pid}")
         try:
+            Path(".lapvqa/pids").write_text(f"{os.getpid()} {worker.pid}")
             time.sleep(600)
         except KeyboardInterrupt:
             Path(".lapvqa/put-away").touch()
