@@ -288,9 +288,13 @@ def prefect(project: Project) -> Iterator[Check]:
 
 def mlflow(project: Project) -> Iterator[Check]:
     """The store of parameters and metrics, and what waits for it."""
+    from tasks.mlflow_records.connection import MOVE, cannot_migrate
+
     uri = load_machine(project).servers.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if uri and uri.startswith("http"):
         yield _answers("MLflow, served", f"{uri.rstrip('/')}/health", uri)
+    elif cannot_migrate():
+        yield Check("MLflow, embedded", WARN, "cannot make its tables: its path has a %", MOVE)
     else:
         yield _database("MLflow, embedded", project.mlflow_db, project)
     waiting = sum(1 for _ in project.spool.glob("*/*/record.json"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import importlib.util
 import logging
 import os
 import re
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _PROBE_S = 3.0
 _KIND = "mlflow.experimentKind"
+MOVE = "move the clone, or its .venv, to a path without %, then `make setup`"
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/@]*(:[^\s@]*)?@")
 
 
@@ -80,8 +82,14 @@ def connect(project: Project, machine: Machine) -> Store:
         # `from None`: the cause's own text may carry the password of the address.
         raise RecordsUnavailableError(
             f"expected MLflow at {public(uri)}, found: {public(str(error))}",
-            hint="see servers in local.yaml",
+            hint=MOVE if cannot_migrate() else "see servers in local.yaml",
         ) from None
+
+
+def cannot_migrate() -> bool:
+    """Tell whether MLflow lies where its migrations do not run: alembic reads a % as its own."""
+    found = importlib.util.find_spec("mlflow")
+    return found is not None and "%" in str(found.origin)
 
 
 def probe(uri: str) -> None:

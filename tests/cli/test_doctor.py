@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,6 +120,39 @@ def test_a_server_that_does_not_answer_is_a_warning(tmp_path: Path) -> None:
     (check,) = doctor.mlflow(project)
     assert check.status == WARN
     assert "does not answer" in check.found
+
+
+def test_an_mlflow_that_cannot_make_its_tables_is_known_before_and_told_after(
+    tmp_path: Path,
+) -> None:
+    """Alembic reads a % in a path as its own sign."""
+    import mlflow
+
+    odd = tmp_path / "100%"
+    odd.mkdir()
+    (odd / "mlflow").symlink_to(Path(mlflow.__file__).parent)
+    code = """
+        from pathlib import Path
+        from flows.commands import doctor
+        from lapvqa.machine import Machine
+        from lapvqa.project import Project
+        from tasks.mlflow_records.connection import RecordsUnavailableError, connect
+        project = Project(Path.cwd())
+        print([(one.status, one.remedy) for one in doctor.mlflow(project)])
+        try:
+            connect(project, Machine())
+        except RecordsUnavailableError as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": f"{odd}:{REPOSITORY}"}, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    found, said, remedy = done.stdout.splitlines()
+    move = "move the clone, or its .venv, to a path without %, then `make setup`"
+    assert found == str([(WARN, move)])
+    assert "invalid interpolation syntax" in said
+    assert remedy == f"  what to do: {move}"
 
 
 def test_a_check_that_breaks_down_is_a_finding(
