@@ -377,6 +377,8 @@ def schedule(
             "--zone says in which zone --cron is meant, and found no --cron",
             hint='lapvqa schedule --cron "0 2 * * *" --zone Europe/Berlin',
         )
+    if crontab and systemd:
+        raise ConfigError("expected --crontab or --systemd, found both", hint="one looks: use one")
     if context.invoked_subcommand is not None:
         if cron or crontab or systemd:
             raise ConfigError(

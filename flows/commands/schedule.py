@@ -8,7 +8,6 @@ a timer of systemd or by a worker of Prefect instead; whoever calls, a round is 
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +15,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from flows.commands import terminal
+from flows.commands import terminal, timers
 from lapvqa import storage
-from lapvqa.errors import EXIT_BUSY, EXIT_INTERRUPTED, ConfigError, LapvqaError
+from lapvqa.errors import EXIT_BUSY, ConfigError, LapvqaError
 from lapvqa.machine import load_machine
 from lapvqa.params import load_params
 from lapvqa.project import Project
@@ -29,7 +28,6 @@ from tasks import child_process
 
 LOOK_S = 30.0
 _SHOWN_TIMES = 3
-_QUARTERS = {"*/15", "0", "15", "30", "45"}
 _PAUSE_AFTER_FAILURE_S = 300.0
 
 
@@ -41,7 +39,7 @@ def execute(project: Project, *, cron: str | None, zone: str | None) -> int:
             set_clock(project, cron, zone)
         for line in _described(project):
             _say(line)
-        _say(f"without this process, by crontab: {crontab_line(project)}")
+        _say(f"without this process, by crontab: {timers.crontab_line(project)}")
         _say("waits for what asks for a training, until Ctrl-C")
         try:
             keep(project, look_s=LOOK_S)
@@ -110,6 +108,8 @@ def deploy(project: Project, *, cron: str | None, zone: str | None) -> int:
         f"prefect worker start --pool {prefect_deployment.POOL}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
+    for line in _described(project):
+        terminal.console().print(line, markup=False, soft_wrap=True)
     return 0
 
 
@@ -145,48 +145,21 @@ def print_crontab(project: Project, *, cron: str | None, zone: str | None) -> in
     project.log("cron").parent.mkdir(parents=True, exist_ok=True)  # or sh would run nothing
     sys.stdout.write(
         "# Asks each quarter of an hour whether anything is due: the clock, or another cause.\n"
-        f"{crontab_line(project)}\n"
+        f"{_in_comments(project)}{timers.crontab_line(project)}\n"
     )
     return 0
-
-
-def crontab_line(project: Project) -> str:
-    """Return a line for `crontab -e` that looks each quarter of an hour and at the clock's minutes.
-
-    The clock itself stays the project's, in its own zone: after downtime the first look finds the
-    last of its times that was missed, and the other causes are looked at as well.
-    """
-    schedule = clock.load(project)
-    minute = schedule.cron.split()[0] if schedule else "*/15"
-    others = [part for part in minute.split(",") if part not in _QUARTERS]
-    minutes = "*" if "*" in others else ",".join(["*/15", *others])
-    place, log = (shlex.quote(str(path)) for path in (project.root, project.log("cron")))
-    looks = f"cd {place} && {shlex.join(_command())} retrain --due >> {log} 2>&1"
-    return f"{minutes} * * * * {looks}".replace("%", r"\%")  # a % ends a line of crontab
 
 
 def print_systemd(project: Project, *, cron: str | None, zone: str | None) -> int:
-    """Keep the clock, if one is given, and print a service and a timer for systemd that look at it.
-
-    Persistent looks once for all that was missed.
-    """
+    """Keep the clock, if one is given, and print a service and a timer for systemd that look."""
     if cron is not None:
         set_clock(project, cron, zone)
-    name = f"lapvqa-{project.root.name}"
-    sys.stdout.write(
-        f"# ~/.config/systemd/user/{name}.service\n"
-        "[Unit]\nDescription=LAPVQA: retrain if something asks for it\n\n"
-        f"[Service]\nType=oneshot\nWorkingDirectory={project.root}\n"
-        f"ExecStart={shlex.join(_command())} retrain --due\n"
-        f"KillSignal=SIGINT\nTimeoutStopSec=30\nSuccessExitStatus={EXIT_BUSY} {EXIT_INTERRUPTED}\n"
-        f"\n# ~/.config/systemd/user/{name}.timer\n"
-        f"[Unit]\nDescription=LAPVQA: look every quarter of an hour\n\n"
-        "[Timer]\nOnCalendar=*:0/15\nPersistent=true\nRandomizedDelaySec=60\n\n"
-        "[Install]\nWantedBy=timers.target\n\n"
-        f"# systemctl --user enable --now {name}.timer\n"
-        + "".join(f"# {line}\n" for line in _described(project))
-    )
+    sys.stdout.write(timers.systemd_units(project) + _in_comments(project))
     return 0
+
+
+def _in_comments(project: Project) -> str:
+    return "".join(f"# {line}\n" for line in _described(project))
 
 
 def _described(project: Project, *, count: int = _SHOWN_TIMES) -> Iterator[str]:
@@ -215,7 +188,7 @@ def _is_to_do(project: Project) -> bool:
 def _have_done(project: Project, look_s: float) -> float:
     """Run `lapvqa retrain --due` as a child; return how long to wait afterwards."""
     code = child_process.run(
-        [*_command(), "retrain", "--due"],
+        timers.looks(),
         cwd=project.root, environment=dict(os.environ), on_line=_say,
     )  # fmt: skip
     if code in (0, EXIT_BUSY):
@@ -233,10 +206,6 @@ def _on_server(project: Project, what: str, **options: bool) -> bool:
     prefect_deployment.require_server(project)
     done: bool = getattr(prefect_deployment, what)(project, **options)
     return done
-
-
-def _command() -> list[str]:
-    return [sys.executable, "-m", "flows"]
 
 
 def _required(project: Project) -> Schedule:
