@@ -7,12 +7,13 @@ a timer of systemd or by a worker of Prefect instead; whoever calls, a round is 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from flows.commands import terminal, timers
@@ -21,7 +22,7 @@ from lapvqa.errors import EXIT_BUSY, ConfigError, LapvqaError
 from lapvqa.machine import load_machine
 from lapvqa.params import load_params
 from lapvqa.project import Project
-from lapvqa.retraining import clock, minutes, rounds, situation, wanted
+from lapvqa.retraining import clock, minutes, pause, rounds, situation, wanted
 from lapvqa.retraining.clock import Schedule
 from lapvqa.retraining.decision import Answer
 from tasks import child_process
@@ -67,28 +68,39 @@ def set_clock(project: Project, cron: str, zone: str | None) -> None:
         clock.keep(project, Schedule(cron, zone, datetime.now(UTC).isoformat()))
 
 
-def show(project: Project, *, count: int = _SHOWN_TIMES) -> int:
+def show(project: Project, *, as_json: bool, count: int = _SHOWN_TIMES) -> int:
     """Print the clock, its next times, what is wanted and what was decided last."""
+    seen, decision = rounds.ask(project, situation.zoned_now(project))
+    ended = minutes.rounds(project)[-count:]
+    if as_json:
+        return _print_json({
+            **_clock_as_json(project, count=count), "decision": decision.to_json(),
+            "wanted": [cause.to_json() for cause in seen.causes], "rounds": ended,
+        })  # fmt: skip
     console = terminal.console()
     for line in _described(project, count=count):
         console.print(line, markup=False, soft_wrap=True)
-    seen, decision = rounds.ask(project, situation.zoned_now(project))
     console.print(f"now: {decision.said}", markup=False, soft_wrap=True)
     for cause in seen.causes:
         console.print(f"wanted: {wanted.in_words([cause])}, since {_minute(cause.first)}")
-    for ended in minutes.rounds(project)[-count:]:
+    for one in ended:
         console.print(
-            f"{_minute(ended['began'])}: {ended['outcome']}: {ended['why']}", markup=False
-        )
+            f"{_minute(one['began'])}: {one['outcome']}: {one['why']}",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
     return 0
 
 
-def times(project: Project, *, count: int) -> int:
-    """Print the next times of the clock."""
+def times(project: Project, *, count: int, as_json: bool) -> int:
+    """Print the next times of the clock, and that it asks at none of them while paused."""
     schedule = _required(project)
-    now = datetime.now(UTC)
-    for at in clock.upcoming(schedule.cron, schedule.zone, now, count=count):
-        terminal.console().print(f"{at:%Y-%m-%d %H:%M %Z}", highlight=False)
+    if as_json:
+        return _print_json(_clock_as_json(project, count=count))
+    console = terminal.console()
+    for at in _coming(schedule, count):
+        console.print(f"{at:%Y-%m-%d %H:%M %Z}", highlight=False)
+    if pause.is_paused(project):
+        console.print(pause.IN_WORDS, markup=False, soft_wrap=True)
     return 0
 
 
@@ -113,24 +125,24 @@ def deploy(project: Project, *, cron: str | None, zone: str | None) -> int:
     return 0
 
 
-def pause(project: Project, *, paused: bool) -> int:
-    """Pause the schedule, or go on; times that passed in a pause are not made up for.
+def set_paused(project: Project, *, paused: bool) -> int:
+    """Let nothing begin by itself, or go on; times that passed in a pause are not made up for.
 
     A deployment on the configured Prefect server follows.
     """
-    deployed = _on_server(project, "set_paused", paused=paused)
-    if deployed and clock.load(project) is None:
-        terminal.console().print("the deployment is paused" if paused else "it goes on")
-        return 0
-    schedule = _required(project)
-    answered = schedule.answered if paused else datetime.now(UTC).isoformat()
-    clock.keep(project, replace(schedule, paused=paused, answered=answered))
-    terminal.console().print("paused: nothing begins by itself" if paused else "it goes on")
+    was_paused = pause.is_paused(project)
+    if paused:
+        pause.pause(project)
+    elif was_paused:
+        pause.resume(project, datetime.now(UTC))
+    _on_server(project, "set_paused", paused=paused)
+    goes_on = "it goes on" if was_paused else "it was not paused"
+    terminal.console().print(pause.IN_WORDS if paused else goes_on, markup=False, soft_wrap=True)
     return 0
 
 
 def remove(project: Project) -> int:
-    """Remove the clock, and the deployment; causes on record stay."""
+    """Remove the clock, and the deployment; causes on record stay, and so does a pause."""
     if not _on_server(project, "remove"):
         _required(project)
     project.schedule.unlink(missing_ok=True)
@@ -166,11 +178,31 @@ def _described(project: Project, *, count: int = _SHOWN_TIMES) -> Iterator[str]:
     schedule = clock.load(project)
     if schedule is None:
         yield "no clock (--cron makes one); other causes are looked for"
-        return
-    coming = clock.upcoming(schedule.cron, schedule.zone, datetime.now(UTC), count=count)
-    shown = ", ".join(f"{at:%Y-%m-%d %H:%M}" for at in coming)
-    paused = "; paused" if schedule.paused else ""
-    yield f"clock {schedule.cron!r}, next ({schedule.zone}): {shown}{paused}"
+    else:
+        shown = ", ".join(f"{at:%Y-%m-%d %H:%M}" for at in _coming(schedule, count))
+        yield f"clock {schedule.cron!r}, next ({schedule.zone}): {shown}"
+    if pause.is_paused(project):
+        yield pause.IN_WORDS
+
+
+def _coming(schedule: Schedule, count: int) -> list[datetime]:
+    return clock.upcoming(schedule.cron, schedule.zone, datetime.now(UTC), count=count)
+
+
+def _clock_as_json(project: Project, *, count: int) -> dict[str, Any]:
+    schedule = clock.load(project)
+    return {
+        "paused": pause.is_paused(project),
+        "clock": schedule and {
+            "cron": schedule.cron, "zone": schedule.zone,
+            "next": [at.isoformat() for at in _coming(schedule, count)],
+        },
+    }  # fmt: skip
+
+
+def _print_json(value: dict[str, Any]) -> int:
+    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    return 0
 
 
 def _is_to_do(project: Project) -> bool:

@@ -35,7 +35,6 @@ class Schedule:
     """When it was made: earlier times are not its own."""
     answered: str | None = None
     """The last of its times that became a cause."""
-    paused: bool = False
 
     def due(self, now: datetime) -> datetime | None:
         """Return the last time up to ``now`` that has not become a cause, or None."""
@@ -47,8 +46,11 @@ class Schedule:
 
 def load(project: Project) -> Schedule | None:
     """Return the project's schedule, or None."""
-    path = project.schedule
-    return Schedule(**storage.read_json(path, made_by="schedule")) if path.exists() else None
+    if not project.schedule.exists():
+        return None
+    told = storage.read_json(project.schedule, made_by="schedule")
+    told.pop("paused", None)  # of earlier versions: lapvqa.retraining.pause
+    return Schedule(**told)
 
 
 def keep(project: Project, schedule: Schedule) -> None:

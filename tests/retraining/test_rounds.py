@@ -252,6 +252,7 @@ def test_a_killed_worker_is_noticed_at_once_and_its_round_goes_on(
         assert [(one["id"], one["outcome"]) for one in told] == [(begun.id, "trained")]
         assert work.done == ["train", "gate"]
     assert [one["cause"] for one in told[-1]["causes"]] == ["clock"]
+    assert all("asked for by the clock" in one["why"] for one in told)
     assert not project.wanted.exists()
 
 
