@@ -62,8 +62,11 @@ def keep(project: Project, *, look_s: float, until: Callable[[], bool] = lambda:
 
 
 def set_clock(project: Project, cron: str, zone: str | None) -> None:
-    """Write the clock; times that the same clock has already asked at are not asked at again."""
-    known, zone = clock.load(project), zone or clock.local_timezone()
+    """Write the clock; times that the same clock has already asked at are not asked at again.
+
+    ConfigError, rather than a clock in UTC, if no zone is given and the machine's has no name.
+    """
+    known, zone = clock.load(project), zone or clock.machine_timezone()
     if known is None or (known.cron, known.zone) != (cron, zone):
         clock.keep(project, Schedule(cron, zone, datetime.now(UTC).isoformat()))
 
