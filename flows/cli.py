@@ -351,6 +351,7 @@ schedule_app = typer.Typer(
 app.add_typer(schedule_app, name="schedule")
 
 _Count = Annotated[int, typer.Option("--count", min=1, max=100, help="How many.")]
+_Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
 @schedule_app.callback()
@@ -377,6 +378,8 @@ def schedule(
             "--zone says in which zone --cron is meant, and found no --cron",
             hint='lapvqa schedule --cron "0 2 * * *" --zone Europe/Berlin',
         )
+    if crontab and systemd:
+        raise ConfigError("expected --crontab or --systemd, found both", hint="one looks: use one")
     if context.invoked_subcommand is not None:
         if cron or crontab or systemd:
             raise ConfigError(
@@ -393,19 +396,19 @@ def schedule(
 
 
 @schedule_app.command("list")
-def schedule_list() -> int:
+def schedule_list(as_json: _Json = False) -> int:
     """Show the clock, what is wanted, what would be decided now, and the last rounds."""
     from flows.commands.schedule import show
 
-    return show(_find_project())
+    return show(_find_project(), as_json=as_json)
 
 
 @schedule_app.command("next")
-def schedule_next(count: _Count = 5) -> int:
+def schedule_next(count: _Count = 5, as_json: _Json = False) -> int:
     """Show the next times of the clock."""
     from flows.commands.schedule import times
 
-    return times(_find_project(), count=count)
+    return times(_find_project(), count=count, as_json=as_json)
 
 
 @schedule_app.command("deploy")
@@ -422,17 +425,17 @@ def schedule_deploy(
 @schedule_app.command("pause")
 def schedule_pause() -> int:
     """Let nothing begin by itself until `resume`; by hand with --force it does."""
-    from flows.commands.schedule import pause
+    from flows.commands.schedule import set_paused
 
-    return pause(_find_project(), paused=True)
+    return set_paused(_find_project(), paused=True)
 
 
 @schedule_app.command("resume")
 def schedule_resume() -> int:
     """Go on; times of the clock that have passed meanwhile are not made up for."""
-    from flows.commands.schedule import pause
+    from flows.commands.schedule import set_paused
 
-    return pause(_find_project(), paused=False)
+    return set_paused(_find_project(), paused=False)
 
 
 @schedule_app.command("remove")
@@ -506,7 +509,6 @@ _Target = Annotated[
         "(models:/lapvqa-encoder@champion), a DICOM file, a study or a patient."
     ),
 ]
-_Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 _Html = Annotated[
     Path | None, typer.Option("--html", help="Write a page with the graph, to click through.")
 ]
@@ -706,7 +708,7 @@ def evaluate(
     compare: Annotated[
         bool, typer.Option("--compare", help="Only the comparison, of what is computed.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: _Json = False,
 ) -> int:
     """Judge the pipeline's encoder or another one, by one task or all, and compare."""
     from flows.commands.evaluate import execute
@@ -723,7 +725,7 @@ def score(
     predictions: Annotated[
         Path, typer.Argument(help="A file with the columns of results/TASK/predictions.parquet.")
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: _Json = False,
 ) -> int:
     """Score anybody's predictions as the pipeline scores its own; write nothing."""
     from flows.commands.score import execute
@@ -801,7 +803,7 @@ def drift(
     freeze: Annotated[
         bool, typer.Option("--freeze", help="Make all studies that are here the new reference.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: _Json = False,
 ) -> int:
     """Say whether what arrives has changed against the frozen reference; trains nothing."""
     from flows.commands.drift import execute
@@ -824,7 +826,7 @@ def gate(
     new_round: Annotated[
         bool, typer.Option("--new-round", help="With --seal: draw anew, in place of a spent set.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: _Json = False,
 ) -> int:
     """Judge the exported encoder against the champion; it takes its place if it is better."""
     from flows.commands import gate as command

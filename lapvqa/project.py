@@ -293,6 +293,11 @@ class Project:
         return self.state / "schedule.json"
 
     @property
+    def paused(self) -> Path:
+        """paused.json: a mark; no retraining may begin by itself."""
+        return self.state / "paused.json"
+
+    @property
     def round_lease(self) -> Path:
         """round.lease: who works on the round, renewed while they live."""
         return self.state / "round.lease"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from datetime import date
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -136,6 +137,8 @@ def _describe(model: type[BaseModel], fault: dict[str, Any]) -> str:
     message = str(fault["msg"]).removeprefix("Value error, ")
     if isinstance(found, dict):
         return f"{key}: {message}"
+    if isinstance(found, date):  # DVC knows no dates in params.yaml either
+        return f'{key} is {found}, which YAML takes for a date; write it in quotes: "{found}"'
     return f"{key} is {found!r}; {message[0].lower()}{message[1:]}"
 
 

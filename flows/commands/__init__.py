@@ -11,7 +11,8 @@ Files, in the order in which data meets them:
     cost.py           the disk that a run takes, and the images that it trains on
     run_summary.py    what came out of a run: counts, metrics, where to look
     retrain.py        is the encoder trained anew? decide, and do it
-    schedule.py       wait for what asks for a retraining; the clock, and timers of others
+    schedule.py       wait for what asks for a retraining; the clock
+    timers.py         a line of crontab, units of systemd: what looks without that process
     intake.py         what the next three share
     receive.py        studies that others send by C-STORE
     pull.py           what a DICOMweb server has and the archive lacks

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from flows.commands import terminal
+from lapvqa.errors import BusyError
 from lapvqa.params import load_params
 from lapvqa.project import Project
 from lapvqa.report import freshness
@@ -23,7 +24,10 @@ from lapvqa.runtime import importing, signals_held
 
 
 def execute(project: Project, *, due: bool, dry_run: bool, force: bool, way: str | None) -> int:
-    """Decide, and do what is decided; ``due``: nobody asks by hand."""
+    """Decide, and do what is decided; ``due``: nobody asks by hand.
+
+    Raises BusyError while a round or a run is at work; what is asked for by hand is kept.
+    """
     console = terminal.console()
     facts: dict[str, Any] = {**({"force": True} if force else {}), **({"way": way} if way else {})}
     now = situation.zoned_now(project)
@@ -43,6 +47,9 @@ def execute(project: Project, *, due: bool, dry_run: bool, force: bool, way: str
     if not decision.acts:
         if minutes.record(project, decision, seen, params.retraining, now):
             freshness.write_page(project)
+        if seen.at_work:
+            lease.refuse_second(project.round_lease)  # as who asks in the moment it begins is told
+            raise BusyError(decision.why, hint="wait for it; `lapvqa status` shows what is running")
         console.print(decision.said, markup=False, soft_wrap=True)
         return 0
     run_flow(project)

@@ -7,29 +7,28 @@ a timer of systemd or by a worker of Prefect instead; whoever calls, a round is 
 
 from __future__ import annotations
 
+import json
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from flows.commands import terminal
+from flows.commands import terminal, timers
 from lapvqa import storage
-from lapvqa.errors import EXIT_BUSY, EXIT_INTERRUPTED, ConfigError, LapvqaError
+from lapvqa.errors import EXIT_BUSY, ConfigError, LapvqaError
 from lapvqa.machine import load_machine
 from lapvqa.params import load_params
 from lapvqa.project import Project
-from lapvqa.retraining import clock, minutes, rounds, situation, wanted
+from lapvqa.retraining import clock, minutes, pause, rounds, situation, wanted
 from lapvqa.retraining.clock import Schedule
 from lapvqa.retraining.decision import Answer
 from tasks import child_process
 
 LOOK_S = 30.0
 _SHOWN_TIMES = 3
-_QUARTERS = {"*/15", "0", "15", "30", "45"}
 _PAUSE_AFTER_FAILURE_S = 300.0
 
 
@@ -41,7 +40,7 @@ def execute(project: Project, *, cron: str | None, zone: str | None) -> int:
             set_clock(project, cron, zone)
         for line in _described(project):
             _say(line)
-        _say(f"without this process, by crontab: {crontab_line(project)}")
+        _say(f"without this process, by crontab: {timers.crontab_line(project)}")
         _say("waits for what asks for a training, until Ctrl-C")
         try:
             keep(project, look_s=LOOK_S)
@@ -63,34 +62,48 @@ def keep(project: Project, *, look_s: float, until: Callable[[], bool] = lambda:
 
 
 def set_clock(project: Project, cron: str, zone: str | None) -> None:
-    """Write the clock; times that the same clock has already asked at are not asked at again."""
-    known, zone = clock.load(project), zone or clock.local_timezone()
+    """Write the clock; times that the same clock has already asked at are not asked at again.
+
+    ConfigError, rather than a clock in UTC, if no zone is given and the machine's has no name.
+    """
+    known, zone = clock.load(project), zone or clock.machine_timezone()
     if known is None or (known.cron, known.zone) != (cron, zone):
         clock.keep(project, Schedule(cron, zone, datetime.now(UTC).isoformat()))
 
 
-def show(project: Project, *, count: int = _SHOWN_TIMES) -> int:
+def show(project: Project, *, as_json: bool, count: int = _SHOWN_TIMES) -> int:
     """Print the clock, its next times, what is wanted and what was decided last."""
+    seen, decision = rounds.ask(project, situation.zoned_now(project))
+    ended = minutes.rounds(project)[-count:]
+    if as_json:
+        return _print_json({
+            **_clock_as_json(project, count=count), "decision": decision.to_json(),
+            "wanted": [cause.to_json() for cause in seen.causes], "rounds": ended,
+        })  # fmt: skip
     console = terminal.console()
     for line in _described(project, count=count):
         console.print(line, markup=False, soft_wrap=True)
-    seen, decision = rounds.ask(project, situation.zoned_now(project))
     console.print(f"now: {decision.said}", markup=False, soft_wrap=True)
     for cause in seen.causes:
         console.print(f"wanted: {wanted.in_words([cause])}, since {_minute(cause.first)}")
-    for ended in minutes.rounds(project)[-count:]:
+    for one in ended:
         console.print(
-            f"{_minute(ended['began'])}: {ended['outcome']}: {ended['why']}", markup=False
-        )
+            f"{_minute(one['began'])}: {one['outcome']}: {one['why']}",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
     return 0
 
 
-def times(project: Project, *, count: int) -> int:
-    """Print the next times of the clock."""
+def times(project: Project, *, count: int, as_json: bool) -> int:
+    """Print the next times of the clock, and that it asks at none of them while paused."""
     schedule = _required(project)
-    now = datetime.now(UTC)
-    for at in clock.upcoming(schedule.cron, schedule.zone, now, count=count):
-        terminal.console().print(f"{at:%Y-%m-%d %H:%M %Z}", highlight=False)
+    if as_json:
+        return _print_json(_clock_as_json(project, count=count))
+    console = terminal.console()
+    for at in _coming(schedule, count):
+        console.print(f"{at:%Y-%m-%d %H:%M %Z}", highlight=False)
+    if pause.is_paused(project):
+        console.print(pause.IN_WORDS, markup=False, soft_wrap=True)
     return 0
 
 
@@ -110,27 +123,29 @@ def deploy(project: Project, *, cron: str | None, zone: str | None) -> int:
         f"prefect worker start --pool {prefect_deployment.POOL}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
+    for line in _described(project):
+        terminal.console().print(line, markup=False, soft_wrap=True)
     return 0
 
 
-def pause(project: Project, *, paused: bool) -> int:
-    """Pause the schedule, or go on; times that passed in a pause are not made up for.
+def set_paused(project: Project, *, paused: bool) -> int:
+    """Let nothing begin by itself, or go on; times that passed in a pause are not made up for.
 
     A deployment on the configured Prefect server follows.
     """
-    deployed = _on_server(project, "set_paused", paused=paused)
-    if deployed and clock.load(project) is None:
-        terminal.console().print("the deployment is paused" if paused else "it goes on")
-        return 0
-    schedule = _required(project)
-    answered = schedule.answered if paused else datetime.now(UTC).isoformat()
-    clock.keep(project, replace(schedule, paused=paused, answered=answered))
-    terminal.console().print("paused: nothing begins by itself" if paused else "it goes on")
+    was_paused = pause.is_paused(project)
+    if paused:
+        pause.pause(project)
+    elif was_paused:
+        pause.resume(project, datetime.now(UTC))
+    _on_server(project, "set_paused", paused=paused)
+    goes_on = "it goes on" if was_paused else "it was not paused"
+    terminal.console().print(pause.IN_WORDS if paused else goes_on, markup=False, soft_wrap=True)
     return 0
 
 
 def remove(project: Project) -> int:
-    """Remove the clock, and the deployment; causes on record stay."""
+    """Remove the clock, and the deployment; causes on record stay, and so does a pause."""
     if not _on_server(project, "remove"):
         _required(project)
     project.schedule.unlink(missing_ok=True)
@@ -145,59 +160,52 @@ def print_crontab(project: Project, *, cron: str | None, zone: str | None) -> in
     project.log("cron").parent.mkdir(parents=True, exist_ok=True)  # or sh would run nothing
     sys.stdout.write(
         "# Asks each quarter of an hour whether anything is due: the clock, or another cause.\n"
-        f"{crontab_line(project)}\n"
+        f"{_in_comments(project)}{timers.crontab_line(project)}\n"
     )
     return 0
-
-
-def crontab_line(project: Project) -> str:
-    """Return a line for `crontab -e` that looks each quarter of an hour and at the clock's minutes.
-
-    The clock itself stays the project's, in its own zone: after downtime the first look finds the
-    last of its times that was missed, and the other causes are looked at as well.
-    """
-    schedule = clock.load(project)
-    minute = schedule.cron.split()[0] if schedule else "*/15"
-    others = [part for part in minute.split(",") if part not in _QUARTERS]
-    minutes = "*" if "*" in others else ",".join(["*/15", *others])
-    place, log = (shlex.quote(str(path)) for path in (project.root, project.log("cron")))
-    looks = f"cd {place} && {shlex.join(_command())} retrain --due >> {log} 2>&1"
-    return f"{minutes} * * * * {looks}".replace("%", r"\%")  # a % ends a line of crontab
 
 
 def print_systemd(project: Project, *, cron: str | None, zone: str | None) -> int:
-    """Keep the clock, if one is given, and print a service and a timer for systemd that look at it.
-
-    Persistent looks once for all that was missed.
-    """
+    """Keep the clock, if one is given, and print a service and a timer for systemd that look."""
     if cron is not None:
         set_clock(project, cron, zone)
-    name = f"lapvqa-{project.root.name}"
-    sys.stdout.write(
-        f"# ~/.config/systemd/user/{name}.service\n"
-        "[Unit]\nDescription=LAPVQA: retrain if something asks for it\n\n"
-        f"[Service]\nType=oneshot\nWorkingDirectory={project.root}\n"
-        f"ExecStart={shlex.join(_command())} retrain --due\n"
-        f"KillSignal=SIGINT\nTimeoutStopSec=30\nSuccessExitStatus={EXIT_BUSY} {EXIT_INTERRUPTED}\n"
-        f"\n# ~/.config/systemd/user/{name}.timer\n"
-        f"[Unit]\nDescription=LAPVQA: look every quarter of an hour\n\n"
-        "[Timer]\nOnCalendar=*:0/15\nPersistent=true\nRandomizedDelaySec=60\n\n"
-        "[Install]\nWantedBy=timers.target\n\n"
-        f"# systemctl --user enable --now {name}.timer\n"
-        + "".join(f"# {line}\n" for line in _described(project))
-    )
+    sys.stdout.write(timers.systemd_units(project) + _in_comments(project))
     return 0
+
+
+def _in_comments(project: Project) -> str:
+    return "".join(f"# {line}\n" for line in _described(project))
 
 
 def _described(project: Project, *, count: int = _SHOWN_TIMES) -> Iterator[str]:
     schedule = clock.load(project)
     if schedule is None:
         yield "no clock (--cron makes one); other causes are looked for"
-        return
-    coming = clock.upcoming(schedule.cron, schedule.zone, datetime.now(UTC), count=count)
-    shown = ", ".join(f"{at:%Y-%m-%d %H:%M}" for at in coming)
-    paused = "; paused" if schedule.paused else ""
-    yield f"clock {schedule.cron!r}, next ({schedule.zone}): {shown}{paused}"
+    else:
+        shown = ", ".join(f"{at:%Y-%m-%d %H:%M}" for at in _coming(schedule, count))
+        yield f"clock {schedule.cron!r}, next ({schedule.zone}): {shown}"
+    if pause.is_paused(project):
+        yield pause.IN_WORDS
+
+
+def _coming(schedule: Schedule, count: int) -> list[datetime]:
+    return clock.upcoming(schedule.cron, schedule.zone, datetime.now(UTC), count=count)
+
+
+def _clock_as_json(project: Project, *, count: int) -> dict[str, Any]:
+    schedule = clock.load(project)
+    return {
+        "paused": pause.is_paused(project),
+        "clock": schedule and {
+            "cron": schedule.cron, "zone": schedule.zone,
+            "next": [at.isoformat() for at in _coming(schedule, count)],
+        },
+    }  # fmt: skip
+
+
+def _print_json(value: dict[str, Any]) -> int:
+    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    return 0
 
 
 def _is_to_do(project: Project) -> bool:
@@ -215,7 +223,7 @@ def _is_to_do(project: Project) -> bool:
 def _have_done(project: Project, look_s: float) -> float:
     """Run `lapvqa retrain --due` as a child; return how long to wait afterwards."""
     code = child_process.run(
-        [*_command(), "retrain", "--due"],
+        timers.looks(),
         cwd=project.root, environment=dict(os.environ), on_line=_say,
     )  # fmt: skip
     if code in (0, EXIT_BUSY):
@@ -233,10 +241,6 @@ def _on_server(project: Project, what: str, **options: bool) -> bool:
     prefect_deployment.require_server(project)
     done: bool = getattr(prefect_deployment, what)(project, **options)
     return done
-
-
-def _command() -> list[str]:
-    return [sys.executable, "-m", "flows"]
 
 
 def _required(project: Project) -> Schedule:

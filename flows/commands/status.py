@@ -166,7 +166,7 @@ def _show_retraining(project: Project, console: Console) -> None:
     if seen.arrived.last:
         come = f"{seen.arrived.words()}, {terminal.size(seen.arrived.bytes)}"
         console.print(f"arrived since the last training: {come}", markup=False)
-    if decision.answer is not Answer.NOTHING:
+    if decision.answer is not Answer.NOTHING or seen.paused:
         console.print(f"retraining: {decision.said}", markup=False)
 
 

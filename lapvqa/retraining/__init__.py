@@ -2,6 +2,7 @@
 
 Files, in the order in which data meets them:
     clock.py      when the clock asks: cron, time zones, one catch-up after downtime
+    pause.py      may anything begin by itself?
     arrivals.py   what has come into the archive since
     wanted.py     why a training is wanted: one record, to which causes add up
     calendar.py   when no training may begin

@@ -21,6 +21,7 @@ from lapvqa.errors import ConfigError
 from lapvqa.project import Project
 
 _FIELDS = 5
+_LOCALTIME = "/etc/localtime"
 _MACHINES_DIFFER = timedelta(hours=1)
 """So far may the clocks of two machines lie apart; more, and this one was set back."""
 
@@ -35,7 +36,6 @@ class Schedule:
     """When it was made: earlier times are not its own."""
     answered: str | None = None
     """The last of its times that became a cause."""
-    paused: bool = False
 
     def due(self, now: datetime) -> datetime | None:
         """Return the last time up to ``now`` that has not become a cause, or None."""
@@ -47,8 +47,11 @@ class Schedule:
 
 def load(project: Project) -> Schedule | None:
     """Return the project's schedule, or None."""
-    path = project.schedule
-    return Schedule(**storage.read_json(path, made_by="schedule")) if path.exists() else None
+    if not project.schedule.exists():
+        return None
+    told = storage.read_json(project.schedule, made_by="schedule")
+    told.pop("paused", None)  # of earlier versions: lapvqa.retraining.pause
+    return Schedule(**told)
 
 
 def keep(project: Project, schedule: Schedule) -> None:
@@ -79,13 +82,28 @@ def latest(cron: str, zone: str, now: datetime) -> datetime:
     return last.astimezone(UTC)
 
 
+def machine_timezone() -> str:
+    """Return this machine's time zone by name; ConfigError if TZ or /etc/localtime names none."""
+    told = os.environ.get("TZ", "").removeprefix(":")
+    place = Path(told or _LOCALTIME)
+    if not told and not place.exists():
+        return "UTC"  # so says localtime(5)
+    name = place.resolve().as_posix().rpartition("zoneinfo/")[2] if place.is_absolute() else told
+    if name not in available_timezones():
+        found = f"TZ={told}" if told else f"{_LOCALTIME} without one"
+        raise ConfigError(
+            f"expected this machine's time zone by name, found {found}",
+            hint="say in which zone the times are meant: --zone Europe/Berlin",
+        )
+    return name
+
+
 def local_timezone() -> str:
     """Return this machine's time zone by name, UTC if unknown."""
-    place = Path("/etc/localtime").resolve().as_posix()
-    for name in (os.environ.get("TZ", ""), place.partition("zoneinfo/")[2]):
-        if name in available_timezones():
-            return name
-    return "UTC"
+    try:
+        return machine_timezone()
+    except ConfigError:
+        return "UTC"
 
 
 def zone_of(project: Project) -> ZoneInfo:

@@ -8,13 +8,13 @@ Drift alone asks for an evaluation: what looks different need not be judged wors
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from lapvqa.params import RetrainingParams
-from lapvqa.retraining import calendar
+from lapvqa.retraining import calendar, pause
 from lapvqa.retraining.arrivals import Arrived
 from lapvqa.retraining.situation import Situation
 from lapvqa.retraining.wanted import (
@@ -96,16 +96,16 @@ def decide(seen: Situation, rule: RetrainingParams, now: datetime) -> Decision:
     thaws = calendar.thaw(rule.freeze, now)
     forced = any(one.cause == HAND and one.facts.get("force") for one in causes)
     if seen.round is not None:
-        if thaws and not forced:
-            why = f"a round was cut off; no training begins before {_time(thaws)}"
-            return Decision(Answer.WAIT, why, seen.round.causes, thaws)
-        why = "a round was cut off and is taken up again"
+        if not forced and (held := _held(seen, seen.round.causes, thaws)):
+            return replace(held, why=f"a round was cut off; {held.why}")
+        why = f"a round was cut off and is taken up again; {in_words(seen.round.causes)}"
         return Decision(Answer.RESUME, why, seen.round.causes, way=seen.round.way)
     if not (seen.paused or thaws) and _is_time_to_look(seen.unwatched, rule, now):
         why = f"{seen.unwatched.studies} studies have come since the last look"
         return Decision(Answer.LOOK_FOR_DRIFT, why, causes)
     if not causes:
-        return Decision(Answer.NOTHING, "nothing asks for a training")
+        paused = f"; {pause.IN_WORDS}" if seen.paused else ""
+        return Decision(Answer.NOTHING, f"nothing asks for a training{paused}")
     if not forced and (waits := _waits(seen, rule, now, causes, thaws)):
         return waits
     named = {one.cause for one in causes}
@@ -120,7 +120,10 @@ def decide(seen: Situation, rule: RetrainingParams, now: datetime) -> Decision:
         if seen.new is None:
             return Decision(Answer.LOOK, "what is new is taken in and counted", causes)
         if seen.new < rule.least_new:
-            why = f"{seen.new} new studies to learn from, at least {rule.least_new} are asked for"
+            why = (
+                f"{in_words(causes)}; {seen.new} new studies to learn from, at least "
+                f"{rule.least_new} are asked for"
+            )
             return Decision(Answer.NO, why, causes)
     way, from_where = _way(seen, rule, causes)
     return Decision(Answer.TRAIN, f"{in_words(causes)}; {from_where}", causes, way=way)
@@ -142,14 +145,22 @@ def asked_by(seen: Situation, rule: RetrainingParams) -> tuple[Cause, ...]:
     return merged(found)
 
 
+def _held(seen: Situation, causes: tuple[Cause, ...], thaws: datetime | None) -> Decision | None:
+    """Return what a pause or a freeze says, which nothing but --force gets past."""
+    if seen.paused:
+        why = f"{pause.IN_WORDS}; by hand with --force it does"
+        return Decision(Answer.WAIT, why, causes)
+    if thaws:
+        return Decision(Answer.WAIT, f"no training begins before {_time(thaws)}", causes, thaws)
+    return None
+
+
 def _waits(
     seen: Situation, rule: RetrainingParams, now: datetime, causes: tuple[Cause, ...],
     thaws: datetime | None,
 ) -> Decision | None:  # fmt: skip
-    if seen.paused:
-        return Decision(Answer.WAIT, "paused: `lapvqa schedule resume` goes on", causes)
-    if thaws:
-        return Decision(Answer.WAIT, f"no training begins before {_time(thaws)}", causes, thaws)
+    if held := _held(seen, causes, thaws):
+        return held
     timed = [one for one in causes if one.cause in (HAND, CLOCK)]
     if any(seen.tried is None or one.until > seen.tried for one in timed):
         return None  # somebody chose the time; not once it has been tried and has failed

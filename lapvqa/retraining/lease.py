@@ -42,11 +42,7 @@ def hold(
         return
     mine = {**_me(), "token": secrets.token_hex(8), "lease_s": lease_s}
     with _alone(path):
-        if (other := _holder(path)) is not None:
-            raise BusyError(
-                f"a round of retraining is at work: process {other['pid']} on {other['host']}",
-                hint="wait for it: what is wanted is kept; `lapvqa status` shows what is running",
-            )
+        _refuse_second(path)
         storage.write_json(path, mine)
     over = threading.Event()
     beat = threading.Thread(target=_beat, args=(path, mine, over, lost or _end), daemon=True)
@@ -61,6 +57,12 @@ def hold(
         with _alone(path):
             if _read(path).get("token") == mine["token"]:
                 path.unlink()
+
+
+def refuse_second(path: Path) -> None:
+    """Raise BusyError, as ``hold`` does, if somebody else who lives holds the lease."""
+    with _alone(path):
+        _refuse_second(path)
 
 
 def is_held(path: Path) -> bool:
@@ -84,6 +86,14 @@ def _beat(
 
 def _end() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _refuse_second(path: Path) -> None:
+    if (other := _holder(path)) is not None:
+        raise BusyError(
+            f"a round of retraining is at work: process {other['pid']} on {other['host']}",
+            hint="wait for it: what is wanted is kept; `lapvqa status` shows what is running",
+        )
 
 
 def _holder(path: Path) -> dict[str, Any] | None:

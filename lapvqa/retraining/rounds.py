@@ -193,5 +193,5 @@ def _close_cut_off(project: Project, now: datetime) -> None:
     """End a round whose worker died before it was decided that there is a training."""
     left = wanted.load(project).round
     if left is not None and left.way is None:
-        why = Decision(Answer.WAIT, "its worker died while it looked")
-        _end(project, left, why, CUT_OFF, now)
+        why = f"its worker died while it looked; {wanted.in_words(left.causes)}"
+        _end(project, left, Decision(Answer.WAIT, why), CUT_OFF, now)

@@ -12,7 +12,7 @@ from lapvqa.lineage import ledger
 from lapvqa.machine import load_machine
 from lapvqa.params import Params
 from lapvqa.project import Project
-from lapvqa.retraining import arrivals, clock, lease, minutes, starts, wanted
+from lapvqa.retraining import arrivals, clock, lease, minutes, pause, starts, wanted
 from lapvqa.retraining.arrivals import Arrived
 from lapvqa.retraining.wanted import Cause, Round
 
@@ -68,7 +68,6 @@ def look(project: Project, params: Params, now: datetime, *, holder: bool = Fals
 
     ``holder``: the caller holds the round's lease, so that no other is at work.
     """
-    schedule = clock.load(project)
     costs = minutes.costs(project, load_machine(project), now)
     record = wanted.load(project)
     ended = minutes.rounds(project)
@@ -78,8 +77,8 @@ def look(project: Project, params: Params, now: datetime, *, holder: bool = Fals
     tried = [one for one in ended if one["outcome"] in (minutes.TRAINED, minutes.FAILED)]
     cut_off = record.round if record.round and record.round.way is None else None
     causes = [*(cut_off.causes if cut_off else ()), *record.causes]
-    if schedule and not schedule.paused and (due := schedule.due(now)):
-        causes.append(Cause.said(wanted.CLOCK, due))
+    if asking := _asking_clock(project, now):
+        causes.append(Cause.said(wanted.CLOCK, asking[1]))
     start = starts.champion(project)
     no_start = starts.fault(project, start)
 
@@ -95,7 +94,7 @@ def look(project: Project, params: Params, now: datetime, *, holder: bool = Fals
         unwatched=since(looks.last_look(ledger.entries(project))) if can_look else Arrived(),
         round=None if cut_off else record.round,
         at_work=_at_work(project, holder=holder),
-        paused=bool(schedule and schedule.paused),
+        paused=pause.is_paused(project),
         trained=costs.began,
         answered=costs.answered,
         tried=_latest(now, costs.began, *_began(tried[-1:])),
@@ -119,10 +118,17 @@ def is_answered(cause: Cause, trained: datetime | None) -> bool:
 
 def tick(project: Project, now: datetime) -> None:
     """Make a cause of a time of the schedule that has come; of several the last."""
-    schedule = clock.load(project)
-    if schedule and not schedule.paused and (due := schedule.due(now)):
+    if asking := _asking_clock(project, now):
+        schedule, due = asking
         wanted.want(project, wanted.CLOCK, now=due)
         clock.answer(project, schedule, due)
+
+
+def _asking_clock(project: Project, now: datetime) -> tuple[clock.Schedule, datetime] | None:
+    """Return the clock and the time that it asks for; None while it asks for none."""
+    schedule = clock.load(project)
+    due = schedule.due(now) if schedule and not pause.is_paused(project) else None
+    return (schedule, due) if schedule and due else None
 
 
 def _began(ended: list[dict[str, Any]]) -> list[datetime]:

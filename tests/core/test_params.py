@@ -117,6 +117,9 @@ def line_of(project: Project, text: str) -> int:
          "language: en"),
         ("  max_length:", "  max_length: 8\n  max_length:", "max_length stands twice (lines ",
          "max_length:"),
+        ("  freeze: []", "  freeze:\n    - {from: 2026-11-01, until: 2026-11-05}",
+         "retraining.freeze.0.until is 2026-11-05, which YAML takes for a date; write it in "
+         'quotes: "2026-11-05"', "- {from:"),
         ("  max_length:", "  max_length: [\n  other:", "not valid YAML: ", None),
     ],
 )  # fmt: skip

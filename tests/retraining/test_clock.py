@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from flows.commands import schedule
 from lapvqa.errors import ConfigError
 from lapvqa.project import Project
 from lapvqa.retraining import clock, situation, wanted
@@ -95,6 +97,37 @@ def test_what_is_no_cron_of_five_fields_is_refused(cron: str) -> None:
 def test_what_is_no_zone_is_refused(zone: str) -> None:
     with pytest.raises(ConfigError, match="time zone"):
         clock.upcoming("0 2 * * *", zone, datetime.now(UTC), count=1)
+
+
+@pytest.mark.parametrize(
+    ("told", "zone"),
+    [
+        ("Asia/Tokyo", "Asia/Tokyo"),
+        (":Asia/Tokyo", "Asia/Tokyo"),
+        ("/usr/share/zoneinfo/Asia/Tokyo", "Asia/Tokyo"),
+        ("Foo/Bar", None),
+        ("UTC-3", None),
+        ("CET-1CEST", None),
+    ],
+)
+def test_a_zone_of_the_machine_without_a_name_makes_no_clock(
+    ruled: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, told: str, zone: str | None
+) -> None:
+    project: Project = ruled()
+    monkeypatch.setenv("TZ", told)
+    if zone is None:
+        with pytest.raises(ConfigError, match=re.escape(f"found TZ={told}")) as refused:
+            schedule.set_clock(project, "0 2 * * *", None)
+        assert "--zone" in refused.value.hint
+        assert clock.load(project) is None
+        assert clock.local_timezone() == "UTC"
+        zone = "Europe/Berlin"
+        schedule.set_clock(project, "0 2 * * *", zone)
+    else:
+        schedule.set_clock(project, "0 2 * * *", None)
+    kept = clock.load(project)
+    assert kept is not None
+    assert kept.zone == zone
 
 
 def test_after_downtime_the_clock_asks_once(ruled: Callable[..., Any]) -> None:

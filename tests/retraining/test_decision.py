@@ -53,7 +53,7 @@ LATE = NOW - timedelta(hours=1)
         (Situation(arrived=come(100)), {}, "look", "counted"),
         (Situation(arrived=come(1)), {"each_arrival": True}, "look", "counted"),
         (Situation(arrived=come(100)), {"new_studies": 0, "new_gigabytes": 0.9}, "look", "counted"),
-        (Situation(arrived=come(100), new=0), {}, "no", "0 new studies"),
+        (Situation(arrived=come(100), new=0), {}, "no", "enough studies arrived; 0 new studies"),
         (Situation(arrived=come(100), new=1), {}, "train", "studies"),
         (Situation((CLOCK,), new=3), {"least_new": 4}, "no", "at least 4"),
         (Situation((CLOCK,), new=4), {"least_new": 4}, "train", "by the clock"),
@@ -90,12 +90,18 @@ LATE = NOW - timedelta(hours=1)
         (Situation((HAND,), hours_spent=8, hours_expected=3), {}, "wait", "8.0 of 10"),
         (Situation((HAND,), hours_spent=7, hours_expected=3), {}, "train", "by hand"),
         (Situation((HAND,), hours_spent=99), {"gpu_hours": None}, "train", "by hand"),
+        (Situation(paused=True), {}, "nothing", "paused"),
+        (Situation(arrived=come(100), paused=True), {}, "wait", "paused"),
+        (Situation(arrived=come(1), paused=True), {"each_arrival": True}, "wait", "paused"),
         (Situation((FORCED,), hours_spent=99, paused=True), {"freeze": DAYS}, "train", "by hand"),
         # A round that was begun.
         (Situation((FORCED,), at_work="a round"), {}, "wait", "a round is at work"),
         (Situation(round=BEGUN, at_work="a run"), {}, "wait", "a run is at work"),
         (Situation(round=BEGUN), {}, "resume", "cut off"),
+        (Situation(round=BEGUN), {}, "resume", "asked for by hand"),
         (Situation(round=BEGUN), {"freeze": DAYS}, "wait", "cut off"),
+        (Situation(round=BEGUN, paused=True), {}, "wait", "cut off; paused"),
+        (Situation((FORCED,), round=BEGUN, paused=True), {}, "resume", "cut off"),
     ],
 )  # fmt: skip
 def test_decisions(seen: Situation, asked: dict[str, Any], answer: str, why: str) -> None:

@@ -26,6 +26,7 @@ from lapvqa.lineage.runs import Run
 from lapvqa.project import Project
 from lapvqa.retraining import clock, lease, minutes, rounds, wanted
 from lapvqa.retraining.clock import Schedule
+from lapvqa.retraining.decision import Answer, Decision
 from lapvqa.retraining.rounds import Turn
 from lapvqa.retraining.wanted import Round
 
@@ -252,6 +253,7 @@ def test_a_killed_worker_is_noticed_at_once_and_its_round_goes_on(
         assert [(one["id"], one["outcome"]) for one in told] == [(begun.id, "trained")]
         assert work.done == ["train", "gate"]
     assert [one["cause"] for one in told[-1]["causes"]] == ["clock"]
+    assert all("asked for by the clock" in one["why"] for one in told)
     assert not project.wanted.exists()
 
 
@@ -308,6 +310,34 @@ def test_a_second_one_is_refused_before_any_server_is_started(
     with pytest.raises(BusyError, match="process 1 on"):
         retrain.run_flow(project)
     assert not project.prefect_home.exists()
+
+
+def test_who_asks_while_one_is_at_work_is_told_the_same_at_any_moment(
+    ruled: Callable[..., Project], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, told = ruled(), list[str]()
+    idle = rounds.ask(project, now())[0]
+    with lease.hold(project.round_lease):
+        held = json.loads(project.round_lease.read_text())
+    storage.write_json(project.round_lease, {**held, "pid": 1, "born": lease._born(1)})
+
+    def ask() -> None:
+        with pytest.raises(BusyError) as refused:
+            retrain.execute(project, due=False, dry_run=False, force=False, way=None)
+        told.append(str(refused.value))
+
+    ask()
+    with monkeypatch.context() as patch:  # it began after this one had looked
+        train = Decision(Answer.TRAIN, "asked for by hand")
+        patch.setattr(rounds, "ask", lambda *_: (idle, train))
+        ask()
+    assert told[0] == told[1]
+    assert "process 1 on" in told[0]
+    assert [(one.cause, one.count) for one in wanted.load(project).causes] == [("hand", 2)]
+    project.round_lease.unlink()
+    with storage.lock(project.run_lock, what="a run of this project"):
+        ask()
+    assert told[2].startswith("a run is at work; what is wanted waits")
 
 
 def test_a_clock_that_is_set_back_silences_nobody(ruled: Callable[..., Project]) -> None:
