@@ -34,21 +34,36 @@ def execute(project: Project, *, dry_run: bool, again: bool, as_json: bool) -> i
     return 0
 
 
-def seal(project: Project, *, new_round: bool) -> int:
-    """Keep a share of the test patients who arrive from now on for the gate."""
+def seal(project: Project, *, new_round: bool, dry_run: bool, as_json: bool) -> int:
+    """Keep a share of the test patients who arrive from now on for the gate; or say what would be.
+
+    A dry run writes nothing.
+    """
     from lapvqa import storage
-    from lapvqa.gate.sealing import open_round
+    from lapvqa.gate.sealing import open_round, plan_round
     from lapvqa.params import load_params
 
     share = load_params(project.params).gate.sealed_share
-    with storage.lock(project.run_lock, what="a run of this project"):
-        rule = open_round(project, share, again=new_round)
+    if dry_run:
+        sealing = plan_round(project, share, again=new_round)
+        verb, after = "would be", "Nothing was written."
+    else:
+        with storage.lock(project.run_lock, what="a run of this project"):
+            sealing = open_round(project, share, again=new_round)
+        verb = "is"
+        after = "Put the file under git. The evaluations on the archive run again."
+    if as_json:
+        told = {
+            "sealed": not dry_run, "share": sealing.share, "round": sealing.round,
+            "opened": sealing.opened, "shown_patients": len(sealing.shown),
+        }  # fmt: skip
+        sys.stdout.write(json.dumps(told, indent=2, sort_keys=True) + "\n")
+        return 0
     terminal.console().print(
-        f"sealed.json: of the test patients who arrive from now on, a share of {rule.share:g} is "
-        "kept for the gate; nobody sees their results. Put the file under git. The evaluations on "
-        "the archive run again.",
-        soft_wrap=True,
-    )
+        f"sealed.json: of the test patients who arrive from now on, a share of {sealing.share:g} "
+        f"{verb} kept for the gate ({sealing.round}); nobody sees their results. {after}",
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
     return 0
 
 
