@@ -63,11 +63,12 @@ def run_gate(
     weights that a person has gone back from. Raises BusyError while a run or another gate is at
     work, RecordsUnavailableError without MLflow, ConfigError where results are not up to date.
     """
+    params = load_params(project.params)
+    endpoints.find_all(params.gate)  # a rule that cannot hold is refused before anything is made
     with storage.lock(project.run_lock, what="a run of this project"):
         store = connect(project, load_machine(project))
         moved = not dry_run and finish(project, store)
         entries = ledger.entries(project)
-        params = load_params(project.params)
         candidate = _candidate(project, store, params, dry_run=dry_run)
         champion = champion_of(project, store, entries)
         why = _nothing_to_judge(candidate, champion, entries, again=again)

@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Console
 
 from flows.commands import terminal
-from lapvqa.params import load_params
 from lapvqa.project import Project
 from lapvqa.report import freshness
 from lapvqa.retraining import lease, minutes, rounds, situation, wanted
@@ -27,7 +26,7 @@ def execute(project: Project, *, due: bool, dry_run: bool, force: bool, way: str
     console = terminal.console()
     facts: dict[str, Any] = {**({"force": True} if force else {}), **({"way": way} if way else {})}
     now = situation.zoned_now(project)
-    params = load_params(project.params)
+    params = rounds.read_params(project)
     if dry_run:
         asked = () if due else (Cause.said(HAND, now, facts),)
         if asked:

@@ -1,8 +1,9 @@
 """One gate, from the predictions to a signed verdict in the ledger.
 
-Order: what can be refused without a score is refused, and costs nothing; then the look is paid for
-(``looks``); then the scores are read (``evidence``) and the rule is applied (``verdict``). Killed
-in between, the look stays paid, and nothing is promoted. Nothing here moves an alias.
+Order: what can be refused without comparing scores is refused, and costs nothing; then the look is
+paid for (``looks``); then the scores are compared (``evidence``) and the rule is applied
+(``verdict``). Killed in between, the look stays paid, and nothing is promoted. Nothing here moves
+an alias.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lapvqa.gate import endpoints as found
 from lapvqa.gate.budget import Budget
 from lapvqa.gate.contenders import UNTRAINED, Contender, Prepared, Role, gather
 from lapvqa.gate.endpoints import Endpoint
-from lapvqa.gate.evidence import weigh
+from lapvqa.gate.evidence import Reader, weigh
 from lapvqa.gate.verdict import SPENT, Outcome, Verdict, decide
 from lapvqa.lineage import ledger, runs, signing
 from lapvqa.lineage.ledger import DECISION, Entry
@@ -48,6 +49,7 @@ class Question:
 
     manifest: str
     prepared: Prepared
+    reader: Reader
     endpoints: Mapping[str, Endpoint]
     patients: frozenset[str]
     account: looks.Account
@@ -79,7 +81,8 @@ def ask(
     is_first = champion.system == UNTRAINED
     prepared = gather(project, contenders, endpoints, gate.primary, sealed=True)
     patients = prepared.patients(primary)
-    manifest, faults = looks.manifest_of(rule), []
+    manifest = looks.manifest_of(rule)
+    faults: list[str] = []
     if len(patients) < gate.patients and is_first:
         manifest = looks.SHOWN
         prepared = gather(project, contenders, endpoints, gate.primary, sealed=False)
@@ -95,16 +98,24 @@ def ask(
     erased = champions.contaminated(entries)
     if candidate.sha256 in erased:
         faults.append("the candidate's training saw a patient who is erased now")
+    faults = [*prepared.faults, *faults]
+    reader = Reader(project, prepared, params.evaluate)
+    if not faults:
+        faults = [
+            gap for name, one in endpoints.items() if name not in prepared.absent
+            for gap in reader.gaps(one)
+        ]  # fmt: skip
     account = looks.account(entries, manifest)
     budget = Budget(gate.budget.total, gate.budget.share)
     return Question(
         manifest,
         prepared,
+        reader,
         endpoints,
         patients,
         account,
         budget,
-        (*prepared.faults, *faults),
+        tuple(faults),
         champion.sha256 in erased,
     )
 
@@ -133,9 +144,7 @@ def judge(
         look, level = looks.take(
             project, question.manifest, question.patients, question.budget, facts
         )
-        evidence, left_out = weigh(
-            project, question.prepared, question.endpoints, gate, params.evaluate
-        )
+        evidence, left_out = weigh(question.reader, question.endpoints, gate)
         evidence = replace(evidence, contaminated=question.contaminated)
         if champion.system == UNTRAINED:
             evidence = replace(evidence, opponent=champion.title)

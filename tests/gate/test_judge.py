@@ -228,8 +228,36 @@ def test_a_model_that_is_the_same_is_never_promoted(
         ({"primary": ["probe_nih14.mean_auc"]}, "everybody has seen"),
         ({"primary": ["vqaa.exact_match"]}, "vqaa"),
         ({"margins": {"probe_nih14.mean_ece": 0.1}}, "smaller is better"),
+        ({"primary": ["probe_archive.mean_auk"]}, "no metric of evaluation probe_archive"),
+        ({"primary": ["rrg.mean_auc"]}, "no metric of evaluation rrg"),
+        ({"margins": {"rrg.finding_f1_marco": 0.1}}, "no metric of evaluation rrg"),
+        ({"margins": {"vqa.bleu/type:abnormality": 0.1}}, "no metric of evaluation vqa"),
     ],
 )
 def test_a_rule_that_cannot_hold_is_refused(names: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         find_all(GateParams(**names))
+
+
+def test_a_rule_may_name_a_group_that_comes_with_the_data() -> None:
+    names = {"vqa.exact_match/type:presence": 0.1, "probe_archive.auc/Edema": 0.1}
+    assert set(find_all(GateParams(margins=names))) > set(names)
+
+
+@pytest.mark.parametrize(
+    ("metric", "reason"),
+    [
+        ("exact_match/type:weather", "there is no such metric of the candidate's predictions"),
+        ("exact_match/open", "no open question (champion)"),
+    ],
+)
+def test_a_metric_without_a_value_costs_no_look(contest: Contest, metric: str, reason: str) -> None:
+    margins = {f"vqa.{metric}": 0.1}
+    rule = GATE.model_copy(update={"margins": margins})
+    contest.params = contest.params.model_copy(update={"gate": rule})
+    contest.pipeline(trained=0.8, untrained=0.3)
+    contest.other("old", 0.6)
+    judged = gate(contest)
+    assert judged.verdict.outcome is Outcome.INCONCLUSIVE
+    assert f"vqa.{metric}: {reason}" in judged.verdict.reasons
+    assert entries(contest, LOOK) == []
