@@ -40,8 +40,8 @@ _OPTIMISTIC = "optimistic: of the patients it was promoted on"
 class GateResult:
     """What one gate came to.
 
-    ``judgement``: None where there was nothing to judge, ``why`` says so. ``question``: what a dry
-    run would have asked.
+    ``judgement``: None where nobody was to be judged; ``why``: why there was nothing to judge, also
+    where a verdict stands. ``question``: what a dry run would have asked.
     """
 
     candidate: Registered | None
@@ -84,10 +84,14 @@ def run_gate(
         )
         if dry_run:
             question = judge.ask(project, *contest, params)
-            return GateResult(candidate, champion, question=question)
-        judgement = judge.judge(project, *contest, params)
-        moved = finish(project, store)
-        return GateResult(candidate, champion_of(project, store), moved, judgement)
+            if question.answered is None:
+                return GateResult(candidate, champion, question=question)
+            judgement, moved = judge.recorded(project, question.answered), False
+        else:
+            judgement = judge.judge(project, *contest, params)
+            moved = finish(project, store)
+            champion = champion_of(project, store)
+        return GateResult(candidate, champion, moved, judgement, why=_stands(candidate, judgement))
 
 
 @answering()
@@ -204,6 +208,16 @@ def _nothing_to_judge(
             "`lapvqa gate --again` judges it once more"
         )
     return ""
+
+
+def _stands(candidate: Registered, judgement: Judgement) -> str:
+    if not judgement.given:
+        return ""
+    return (
+        f"version {candidate.version} was judged on these patients on {judgement.given}; the "
+        "verdict stands, at no cost, until new patients come, or champion, predictions or rule are "
+        "others"
+    )
 
 
 @dataclass(frozen=True)

@@ -108,17 +108,20 @@ def show(result: GateResult, project: Project, console: Console) -> None:
 def _question(question: Question) -> list[str]:
     from lapvqa.gate.verdict import CONTAMINATED, Outcome
 
-    account, budget = question.account, question.budget
-    missing = [why for why in question.faults if "no predictions of the" in why]
-    others = [why for why in question.faults if why not in missing]
+    left = question.account.left(question.budget)
+    missing = [why for why in question.hindrances if "no predictions of the" in why]
+    others = [why for why in question.hindrances if why not in missing]
+    whom = f"{question.manifest}, {len(question.patients)} patients"
+    spent = (
+        f"{len(question.account.looks)} looks before, {left:.3g} of {question.budget.total:g} left"
+    )
     return [
-        f"would ask: {question.manifest}, {len(question.patients)} patients, at level "
-        f"{question.level:.2g}; {len(account.looks)} looks before, "
-        f"{account.left(budget):.3g} of {budget.total:g} left",
+        f"would not ask: {whom}; {spent}" if others
+        else f"would ask: {whom}, at level {question.level:.2g}; {spent}",
         *([CONTAMINATED] if question.contaminated else ()),
         *(f"would make {why.replace('no predictions', 'predictions')}" for why in missing),
         *(f"would be {Outcome.INCONCLUSIVE.upper()}: {why}" for why in others),
-    ]
+    ]  # fmt: skip
 
 
 def _judgement(judgement: Judgement, project: Project) -> list[str]:
@@ -153,6 +156,6 @@ def as_json_of(result: GateResult) -> dict[str, Any]:
         "would_ask": {
             "patients": len(question.patients), "level": question.level,
             "looks": len(question.account.looks), "left": question.account.left(question.budget),
-            "faults": list(question.faults), "champion_contaminated": question.contaminated,
+            "faults": list(question.hindrances), "champion_contaminated": question.contaminated,
         } if question else None,
     }  # fmt: skip
