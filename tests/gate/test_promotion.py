@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from flows.commands import gate as command
 from flows.commands.status import _show_champion
 from lapvqa import storage
-from lapvqa.errors import BusyError, ConfigError
+from lapvqa.errors import BusyError, ConfigError, MissingArtifactError
 from lapvqa.evaluation import external_encoders
 from lapvqa.evaluation.evaluate import load_encoders
 from lapvqa.evaluation.features import encoder_digest
@@ -186,6 +186,41 @@ def test_promoted_back_by_hand_and_not_undone(story: Story, models: list[str]) -
     assert story.champion() == second
     assert len(story.said(LOOK, candidate=second)) == 1, "the same patients are not asked twice"
     assert ledger.verify(story.project) == []
+
+
+@pytest.mark.parametrize(
+    "ask", [promotion.rollback, lambda clone: promotion.run_gate(clone, QUIET)]
+)
+def test_a_clone_without_the_registry_says_what_is_missing(
+    story: Story, models: list[str], tmp_path: Path, ask: Callable[[Project], object]
+) -> None:
+    clone = Project(tmp_path / "clone")
+    for name in ("ledger", "models", "params.yaml"):
+        source = story.project.root / name
+        if source.is_dir():
+            shutil.copytree(source, clone.root / name)
+        else:
+            shutil.copy(source, clone.root / name)
+    before = sorted(clone.root.rglob("*"))
+    with pytest.raises(ConfigError, match=r"version 1 .* registry of this clone") as refused:
+        ask(clone)
+    assert "servers.mlflow_tracking_uri" in (refused.value.hint or "")
+    assert sorted(clone.root.rglob("*")) == before
+    connect(clone, Machine())  # another command has made a registry since
+    with pytest.raises(ConfigError, match=r"version 1 .* registry of this clone"):
+        ask(clone)
+
+
+def test_a_clone_that_could_not_be_judged_is_left_as_it_is(
+    tmp_path: Path, repository: Path
+) -> None:
+    empty = Project(tmp_path)
+    shutil.copy(repository / "params.yaml", tmp_path)
+    with pytest.raises(MissingArtifactError):
+        promotion.run_gate(empty, QUIET, dry_run=True)
+    with pytest.raises(ConfigError, match="no champion"):
+        promotion.rollback(empty)
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
 def test_a_candidate_that_was_judged_is_not_asked_about_again(
