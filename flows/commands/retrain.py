@@ -15,7 +15,7 @@ from flows.commands import terminal
 from lapvqa.project import Project
 from lapvqa.report import freshness
 from lapvqa.retraining import lease, minutes, rounds, situation, wanted
-from lapvqa.retraining.decision import Decision, decide
+from lapvqa.retraining.decision import Decision, decide, in_hours
 from lapvqa.retraining.situation import Situation
 from lapvqa.retraining.wanted import HAND, Cause
 from lapvqa.runtime import importing, signals_held
@@ -73,7 +73,8 @@ def _show(seen: Situation, decision: Decision, console: Console) -> None:
         "wanted": wanted.in_words(decision.causes) or "nothing",
         "arrived": f"{come.words()}, {come.bytes / 1e9:.2f} GB",
         "last training": f"{seen.trained:%Y-%m-%d %H:%M}" if seen.trained else "none",
-        "hours": f"{seen.hours_spent:.2f} this month, {seen.hours_expected:.2f} expected",
+        "hours": f"{in_hours(seen.hours_spent)} this month, "
+        f"{in_hours(seen.hours_expected)} expected",
         "could go on from": (seen.start or "")[:12] or f"nothing: {seen.no_start}",
     }
     for name, value in facts.items():
