@@ -79,7 +79,8 @@ def _find(name: str) -> Endpoint:
     families = {record.base_name(one) for one in known}
     is_group = "/" in metric and record.base_name(metric) in families
     if metric not in known and not is_group:
-        raise no_such(f"metric of evaluation {task}", metric, known)
+        shown = f"{metric!r} (gate, params.yaml)"
+        raise no_such(f"metric of evaluation {task}", metric, known, shown=shown)
     return endpoint
 
 
