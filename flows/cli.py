@@ -814,7 +814,11 @@ def drift(
 @app.command()
 def gate(
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be asked; ask and move nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what would be asked, or sealed; ask, seal and move nothing.",
+        ),
     ] = False,
     again: Annotated[
         bool, typer.Option("--again", help="Also what a rollback went back from.")
@@ -831,8 +835,18 @@ def gate(
     """Judge the exported encoder against the champion; it takes its place if it is better."""
     from flows.commands import gate as command
 
+    if seal and again:
+        raise ConfigError(
+            "--again is about a candidate, and --seal judges none",
+            hint="`lapvqa gate --seal`, or `lapvqa gate --again`",
+        )
     if seal:
-        return command.seal(_find_project(), new_round=new_round)
+        return command.seal(_find_project(), new_round=new_round, dry_run=dry_run, as_json=as_json)
+    if new_round:
+        raise ConfigError(
+            "--new-round says how to seal, and found no --seal",
+            hint="lapvqa gate --seal --new-round",
+        )
     return command.execute(_find_project(), dry_run=dry_run, again=again, as_json=as_json)
 
 

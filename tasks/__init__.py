@@ -18,6 +18,7 @@ Files, in the order in which data meets them:
     prefect_tasks.py   the tasks: follow each stage at work, keep records, show results
     ledger_lines.py    the ledger's entries, also of stages that a bare `dvc repro` ran
     judging.py         one encoder by one evaluation, recorded
+    champion.py        the champion's version in the registry, or that it is not there
     promotion.py       the gate asked, and the alias ``champion`` moved on its verdict
     erasing/           erasure where DVC and MLflow keep copies
     mlflow_records/    MLflow: runs, metrics while they come, what waits on disk, the encoder

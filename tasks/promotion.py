@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 from lapvqa import storage
 from lapvqa.errors import ConfigError
@@ -24,7 +25,7 @@ from lapvqa.machine import load_machine
 from lapvqa.params import Params, load_params
 from lapvqa.project import Project
 from lapvqa.uptodate import staleness
-from tasks import settling
+from tasks import champion, settling
 from tasks.display import Display
 from tasks.mlflow_records import registry
 from tasks.mlflow_records.connection import Store, answering, connect
@@ -40,8 +41,8 @@ _OPTIMISTIC = "optimistic: of the patients it was promoted on"
 class GateResult:
     """What one gate came to.
 
-    ``judgement``: None where there was nothing to judge, ``why`` says so. ``question``: what a dry
-    run would have asked.
+    ``judgement``: None where nobody was to be judged; ``why``: why there was nothing to judge, also
+    where a verdict stands. ``question``: what a dry run would have asked.
     """
 
     candidate: Registered | None
@@ -63,30 +64,40 @@ def run_gate(
     weights that a person has gone back from. Raises BusyError while a run or another gate is at
     work, RecordsUnavailableError without MLflow, ConfigError where results are not up to date.
     """
+    params = load_params(project.params)
+    # What can be refused at once is, and leaves nothing on the disk.
+    endpoints.find_all(params.gate)
+    _weights(project, params)
+    champion.require_registry(project)
     with storage.lock(project.run_lock, what="a run of this project"):
         store = connect(project, load_machine(project))
         moved = not dry_run and finish(project, store)
         entries = ledger.entries(project)
-        params = load_params(project.params)
         candidate = _candidate(project, store, params, dry_run=dry_run)
-        champion = champion_of(project, store, entries)
-        why = _nothing_to_judge(candidate, champion, entries, again=again)
+        stands = champion.find(project, store, entries)
+        why = _nothing_to_judge(candidate, stands, entries, again=again)
         if why:
-            return GateResult(candidate, champion, moved, why=why)
+            return GateResult(candidate, stands, moved, why=why)
         _require_current(project, params)
         make = _Contest(project, store, params, display, dry_run)
         first = champions.anchor(entries)
         contest = (
             make.own(candidate.sha256, untrained=False),
-            make.registered(champion.sha256) if champion else make.own("", untrained=True),
-            make.registered(first) if champion and first not in (None, champion.sha256) else None,
+            make.registered(stands.sha256) if stands else make.own("", untrained=True),
+            make.registered(first) if stands and first not in (None, stands.sha256) else None,
         )
         if dry_run:
             question = judge.ask(project, *contest, params)
-            return GateResult(candidate, champion, question=question)
-        judgement = judge.judge(project, *contest, params)
-        moved = finish(project, store)
-        return GateResult(candidate, champion_of(project, store), moved, judgement)
+            if question.answered is None:
+                return GateResult(candidate, stands, question=question)
+            judgement, moved = judge.recorded(project, question.answered), False
+        else:
+            judgement = judge.judge(project, *contest, params)
+            moved = finish(project, store)
+            stands = champion.find(project, store)
+        return GateResult(
+            candidate, stands, moved, judgement, why=_given_before(candidate, judgement)
+        )
 
 
 @answering()
@@ -96,28 +107,32 @@ def rollback(project: Project) -> tuple[Registered, Registered]:
     No later gate promotes the weights that were left, unless asked to. Raises ConfigError where
     there is nothing to go back to.
     """
+    entries = ledger.entries(project)
+    if champions.last_move(entries) is None and champions.pending(entries) is None:
+        raise _nowhere("no champion")
+    champion.require_registry(project)
     store = connect(project, load_machine(project))
     finish(project, store)
     entries = ledger.entries(project)
-    now = champion_of(project, store, entries)
+    now = champion.find(project, store, entries)
     before = champions.predecessor(entries, now.sha256) if now else None
-    to = registry.find(store, project, before) if before else None
-    if now is None or to is None:
-        raise ConfigError(
-            "expected a champion that was promoted over another one, found "
-            f"{f'version {now.version}, the first' if now else 'no champion'}",
-            hint="`lapvqa lineage log` tells what was promoted",
+    if now is None or before is None:
+        raise _nowhere(f"version {now.version}, the first" if now else "no champion")
+    to = registry.find(store, project, before)
+    if to is None:
+        raise champion.not_registered(
+            f"the champion before version {now.version} was {before[:12]}"
         )
     if to.sha256 in champions.contaminated(entries):
         raise ConfigError(
             f"version {to.version} was trained on a patient who is erased now: it is no champion",
             hint="`lapvqa retrain` trains another one; `lapvqa gate` judges it",
         )
-    said = {
+    decision = {
         "what": ROLLBACK, "decision": f"roll back to version {to.version}",
         "champion": now.sha256, "candidate": to.sha256,
     }  # fmt: skip
-    ledger.append(project, DECISION, said)
+    ledger.append(project, DECISION, decision)
     finish(project, store)
     return now, to
 
@@ -131,7 +146,7 @@ def judge_champion(project: Project, task: str, display: Display) -> str:
     with storage.lock(project.run_lock, what="a run of this project"):
         store = connect(project, load_machine(project))
         finish(project, store)
-        model = champion_of(project, store) or _candidate(
+        model = champion.find(project, store) or _candidate(
             project, store, load_params(project.params), dry_run=False
         )
         return _judged(project, store, model.sha256, [task], display)
@@ -168,28 +183,26 @@ def finish(project: Project, store: Store) -> bool:
         return True
 
 
-def champion_of(
-    project: Project, store: Store, entries: Iterable[Entry] | None = None
-) -> Registered | None:
-    """Return the version with the alias; None before a gate has passed.
-
-    Earlier versions gave the alias to whatever was exported last: that is no champion.
-    """
-    last = champions.last_move(ledger.entries(project) if entries is None else entries)
-    if last is None:
-        return None
-    stands = registry.aliased(store, project, CHAMPION)
-    return stands or registry.find(store, project, str(last["sha256"]))
+def _nowhere(found: str) -> ConfigError:
+    return ConfigError(
+        f"expected a champion that was promoted over another one, found {found}",
+        hint="`lapvqa lineage log` tells what was promoted",
+    )
 
 
 def _candidate(project: Project, store: Store, params: Params, *, dry_run: bool) -> Registered:
     """Return the exported encoder's version, registered if it is not; MissingArtifactError."""
-    folder = project.model_dir(params.pretrain.objective)
-    weights = storage.require(folder / registry.WEIGHTS, made_by="export")
+    weights = _weights(project, params)
     if not dry_run:
         settling.register(project, store)
     digest = storage.sha256_file(weights)
     return registry.find(store, project, digest) or Registered("not registered yet", digest)
+
+
+def _weights(project: Project, params: Params) -> Path:
+    """Return the exported encoder's file; MissingArtifactError before export."""
+    folder = project.model_dir(params.pretrain.objective)
+    return storage.require(folder / registry.WEIGHTS, made_by="export")
 
 
 def _nothing_to_judge(
@@ -203,6 +216,16 @@ def _nothing_to_judge(
             "`lapvqa gate --again` judges it once more"
         )
     return ""
+
+
+def _given_before(candidate: Registered, judgement: Judgement) -> str:
+    if not judgement.given:
+        return ""
+    return (
+        f"version {candidate.version} was judged on these patients on {judgement.given}; the "
+        "verdict stands, at no cost, until new patients come, or champion, predictions or rule are "
+        "others"
+    )
 
 
 @dataclass(frozen=True)

@@ -34,21 +34,36 @@ def execute(project: Project, *, dry_run: bool, again: bool, as_json: bool) -> i
     return 0
 
 
-def seal(project: Project, *, new_round: bool) -> int:
-    """Keep a share of the test patients who arrive from now on for the gate."""
+def seal(project: Project, *, new_round: bool, dry_run: bool, as_json: bool) -> int:
+    """Keep a share of the test patients who arrive from now on for the gate; or say what would be.
+
+    A dry run writes nothing.
+    """
     from lapvqa import storage
-    from lapvqa.gate.sealing import open_round
+    from lapvqa.gate.sealing import open_round, plan_round
     from lapvqa.params import load_params
 
     share = load_params(project.params).gate.sealed_share
-    with storage.lock(project.run_lock, what="a run of this project"):
-        rule = open_round(project, share, again=new_round)
+    if dry_run:
+        sealing = plan_round(project, share, again=new_round)
+        verb, after = "would be", "Nothing was written."
+    else:
+        with storage.lock(project.run_lock, what="a run of this project"):
+            sealing = open_round(project, share, again=new_round)
+        verb = "is"
+        after = "Put the file under git. The evaluations on the archive run again."
+    if as_json:
+        told = {
+            "sealed": not dry_run, "share": sealing.share, "round": sealing.round,
+            "opened": sealing.opened, "shown_patients": len(sealing.shown),
+        }  # fmt: skip
+        sys.stdout.write(json.dumps(told, indent=2, sort_keys=True) + "\n")
+        return 0
     terminal.console().print(
-        f"sealed.json: of the test patients who arrive from now on, a share of {rule.share:g} is "
-        "kept for the gate; nobody sees their results. Put the file under git. The evaluations on "
-        "the archive run again.",
-        soft_wrap=True,
-    )
+        f"sealed.json: of the test patients who arrive from now on, a share of {sealing.share:g} "
+        f"{verb} kept for the gate ({sealing.round}); nobody sees their results. {after}",
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
     return 0
 
 
@@ -93,17 +108,20 @@ def show(result: GateResult, project: Project, console: Console) -> None:
 def _question(question: Question) -> list[str]:
     from lapvqa.gate.verdict import CONTAMINATED, Outcome
 
-    account, budget = question.account, question.budget
-    missing = [why for why in question.faults if "no predictions of the" in why]
-    others = [why for why in question.faults if why not in missing]
+    left = question.account.left(question.budget)
+    missing = [why for why in question.hindrances if "no predictions of the" in why]
+    others = [why for why in question.hindrances if why not in missing]
+    whom = f"{question.manifest}, {len(question.patients)} patients"
+    spent = (
+        f"{len(question.account.looks)} looks before, {left:.3g} of {question.budget.total:g} left"
+    )
     return [
-        f"would ask: {question.manifest}, {len(question.patients)} patients, at level "
-        f"{question.level:.2g}; {len(account.looks)} looks before, "
-        f"{account.left(budget):.3g} of {budget.total:g} left",
+        f"would not ask: {whom}; {spent}" if others
+        else f"would ask: {whom}, at level {question.level:.2g}; {spent}",
         *([CONTAMINATED] if question.contaminated else ()),
         *(f"would make {why.replace('no predictions', 'predictions')}" for why in missing),
         *(f"would be {Outcome.INCONCLUSIVE.upper()}: {why}" for why in others),
-    ]
+    ]  # fmt: skip
 
 
 def _judgement(judgement: Judgement, project: Project) -> list[str]:
@@ -138,6 +156,6 @@ def as_json_of(result: GateResult) -> dict[str, Any]:
         "would_ask": {
             "patients": len(question.patients), "level": question.level,
             "looks": len(question.account.looks), "left": question.account.left(question.budget),
-            "faults": list(question.faults), "champion_contaminated": question.contaminated,
+            "faults": list(question.hindrances), "champion_contaminated": question.contaminated,
         } if question else None,
     }  # fmt: skip

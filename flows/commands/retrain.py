@@ -13,11 +13,10 @@ from rich.console import Console
 
 from flows.commands import terminal
 from lapvqa.errors import BusyError
-from lapvqa.params import load_params
 from lapvqa.project import Project
 from lapvqa.report import freshness
 from lapvqa.retraining import lease, minutes, rounds, situation, wanted
-from lapvqa.retraining.decision import Decision, decide
+from lapvqa.retraining.decision import Decision, decide, in_hours
 from lapvqa.retraining.situation import Situation
 from lapvqa.retraining.wanted import HAND, Cause
 from lapvqa.runtime import importing, signals_held
@@ -31,7 +30,7 @@ def execute(project: Project, *, due: bool, dry_run: bool, force: bool, way: str
     console = terminal.console()
     facts: dict[str, Any] = {**({"force": True} if force else {}), **({"way": way} if way else {})}
     now = situation.zoned_now(project)
-    params = load_params(project.params)
+    params = rounds.read_params(project)
     if dry_run:
         asked = () if due else (Cause.said(HAND, now, facts),)
         if asked:
@@ -81,7 +80,8 @@ def _show(seen: Situation, decision: Decision, console: Console) -> None:
         "wanted": wanted.in_words(decision.causes) or "nothing",
         "arrived": f"{come.words()}, {come.bytes / 1e9:.2f} GB",
         "last training": f"{seen.trained:%Y-%m-%d %H:%M}" if seen.trained else "none",
-        "hours": f"{seen.hours_spent:.2f} this month, {seen.hours_expected:.2f} expected",
+        "hours": f"{in_hours(seen.hours_spent)} this month, "
+        f"{in_hours(seen.hours_expected)} expected",
         "could go on from": (seen.start or "")[:12] or f"nothing: {seen.no_start}",
     }
     for name, value in facts.items():

@@ -17,7 +17,7 @@ Files, in the order in which data meets them:
 Contracts
     The sealed test set gives a verdict and no numbers: whoever steers by its numbers spends it.
     Every look is paid for before the evidence is read, and kept in the ledger whatever comes of it.
-    What can be refused without reading a score costs nothing.
+    What can be refused without comparing scores costs nothing: also a metric that has no value.
     Which patients are sealed: ``lapvqa.evaluation.sealed``.
 
 Pitfalls

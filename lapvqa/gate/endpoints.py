@@ -4,14 +4,18 @@
 every encoder can have (of reports: those of the head). An evaluation on the archive's own patients
 has a sealed share; a public data set has none, everybody sees its results. So only the former may
 say that a candidate is better; the latter may only keep it out.
+
+A metric that the scoring of its evaluation does not give is refused here, before anything is
+trained or asked; whether a group (``auc/Edema``) is among the predictions is known once these are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
-from lapvqa.errors import ConfigError
+from lapvqa.errors import ConfigError, no_such
 from lapvqa.evaluation import task_table
 from lapvqa.evaluation.task import EvaluationTask
 from lapvqa.gate.verdict import Rule
@@ -71,7 +75,23 @@ def _find(name: str) -> Endpoint:
             f"gate: {name} is an error, smaller is better",
             hint="name a metric of which more is better",
         )
+    known = _metrics(task)
+    families = {record.base_name(one) for one in known}
+    is_group = "/" in metric and record.base_name(metric) in families
+    if metric not in known and not is_group:
+        shown = f"{metric!r} (gate, params.yaml)"
+        raise no_such(f"metric of evaluation {task}", metric, known, shown=shown)
     return endpoint
+
+
+@cache
+def _metrics(task: str) -> tuple[str, ...]:
+    """Return the metrics that a task's scoring gives whatever it scores.
+
+    Groups that come with the data, as a type of question, are not among them.
+    """
+    scored = task_table.find(task)
+    return scored.measure(scored.schema.empty_table()).names
 
 
 def _examples() -> str:

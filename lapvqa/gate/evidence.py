@@ -6,7 +6,7 @@ error, by patient, stands beside the bootstrap's, and the larger one is taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +19,7 @@ from lapvqa.gate import slices
 from lapvqa.gate.contenders import Prepared, Role
 from lapvqa.gate.endpoints import Endpoint
 from lapvqa.gate.verdict import Evidence, Paired
-from lapvqa.metrics.bootstrap import MAX_UNDEFINED_SHARE
+from lapvqa.metrics.bootstrap import MAX_UNDEFINED_SHARE, Array
 from lapvqa.metrics.paired import delong_test
 from lapvqa.params import EvaluateParams, GateParams
 from lapvqa.project import Project
@@ -30,13 +30,26 @@ _Choose = Callable[[pa.Table], pa.Table]
 
 
 @dataclass
-class _Reader:
-    """Draws of each contender's predictions, made once."""
+class Reader:
+    """Draws of each contender's predictions, made once.
+
+    ``gaps`` may be asked before a look is paid for; the differences are the look.
+    """
 
     project: Project
     prepared: Prepared
     params: EvaluateParams
     drawn: dict[tuple[Role, str], Drawn] = field(default_factory=dict)
+
+    def gaps(self, endpoint: Endpoint) -> Iterator[str]:
+        """Yield whose predictions have no value of the metric, and why; no value is told."""
+        for role in self.prepared.contenders:
+            drawn = self._read(role, endpoint)
+            if endpoint.metric not in drawn.measures.names:
+                yield f"{endpoint.name}: there is no such metric of the {role}'s predictions"
+            elif not _is_defined(_column(drawn, endpoint)):
+                why = drawn.measures.undefined.get(endpoint.metric)
+                yield f"{endpoint.name}: {why or 'not defined on so few patients'} ({role})"
 
     def paired(self, endpoint: Endpoint, other: Role) -> Paired | None:
         """Return candidate minus ``other``."""
@@ -72,17 +85,13 @@ class _Reader:
 
 
 def weigh(
-    project: Project,
-    prepared: Prepared,
-    endpoints: Mapping[str, Endpoint],
-    params: GateParams,
-    evaluate: EvaluateParams,
+    reader: Reader, endpoints: Mapping[str, Endpoint], params: GateParams
 ) -> tuple[Evidence, tuple[str, ...]]:
-    """Read the scores; return the evidence, and what was left out of it, in words.
+    """Compare the scores; return the evidence, and what was left out of it, in words.
 
     This is the look: whoever calls it has paid for it.
     """
-    reader = _Reader(project, prepared, evaluate)
+    prepared = reader.prepared
     judged = {name: one for name, one in endpoints.items() if name not in prepared.absent}
     sides: dict[Role, dict[str, Paired]] = {"champion": {}, "anchor": {}}
     for side, found in sides.items():
@@ -101,16 +110,26 @@ def paired(first: Drawn, second: Drawn, endpoint: Endpoint) -> Paired | None:
     """
     if endpoint.metric not in first.measures.names:
         return None
-    column = first.measures.names.index(endpoint.metric)
-    shapes = (drawn.values.reshape(len(drawn.values), -1)[:, column] for drawn in (first, second))
-    values = np.subtract(*shapes)
-    drawn = values[1:][np.isfinite(values[1:])]
-    fewest = max(2, (1 - MAX_UNDEFINED_SHARE) * (len(values) - 1))
-    if not np.isfinite(values[0]) or len(drawn) < fewest:
+    values = np.subtract(*(_column(drawn, endpoint) for drawn in (first, second)))
+    if not _is_defined(values):
         return None
+    drawn = values[1:][np.isfinite(values[1:])]
     error = float(np.std(drawn, ddof=1))
     error = max(error, _delong_error(first.rows, second.rows, endpoint.metric))
     return Paired(float(values[0]), error, len(set(first.measures.patients)))
+
+
+def _column(drawn: Drawn, endpoint: Endpoint) -> Array:
+    """Return the metric on the observed patients, then on each draw."""
+    values: Array = drawn.values.reshape(len(drawn.values), -1)
+    return values[:, drawn.measures.names.index(endpoint.metric)]
+
+
+def _is_defined(values: Array) -> bool:
+    """Tell whether there is a value, and few draws without one."""
+    drawn = np.isfinite(values[1:])
+    fewest = max(2, (1 - MAX_UNDEFINED_SHARE) * len(drawn))
+    return bool(np.isfinite(values[0]) and drawn.sum() >= fewest)
 
 
 def _delong_error(first: pa.Table, second: pa.Table, metric: str) -> float:
@@ -128,7 +147,7 @@ def _delong_error(first: pa.Table, second: pa.Table, metric: str) -> float:
 
 
 def _slices(
-    reader: _Reader, endpoints: Mapping[str, Endpoint], params: GateParams
+    reader: Reader, endpoints: Mapping[str, Endpoint], params: GateParams
 ) -> tuple[dict[str, dict[str, Paired]], tuple[str, ...]]:
     """Return slice -> primary endpoint -> pair; and the slices that are unknown or too small."""
     parts: dict[str, dict[str, Paired]] = {}

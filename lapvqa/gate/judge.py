@@ -1,8 +1,9 @@
 """One gate, from the predictions to a signed verdict in the ledger.
 
-Order: what can be refused without a score is refused, and costs nothing; then the look is paid for
-(``looks``); then the scores are read (``evidence``) and the rule is applied (``verdict``). Killed
-in between, the look stays paid, and nothing is promoted. Nothing here moves an alias.
+Order: what can be refused without comparing scores is refused, and costs nothing; then the look is
+paid for (``looks``); then the scores are compared (``evidence``) and the rule is applied
+(``verdict``). Killed in between, the look stays paid, and nothing is promoted. Nothing here moves
+an alias.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from lapvqa.gate import endpoints as found
 from lapvqa.gate.budget import Budget
 from lapvqa.gate.contenders import UNTRAINED, Contender, Prepared, Role, gather
 from lapvqa.gate.endpoints import Endpoint
-from lapvqa.gate.evidence import weigh
+from lapvqa.gate.evidence import Reader, weigh
 from lapvqa.gate.verdict import SPENT, Outcome, Verdict, decide
 from lapvqa.lineage import ledger, runs, signing
 from lapvqa.lineage.ledger import DECISION, Entry
-from lapvqa.params import Params
+from lapvqa.params import GateParams, Params
 from lapvqa.project import Project
 
 
@@ -40,6 +41,8 @@ class Judgement:
     decision: str = ""
     """Id of the ledger's entry; empty of a dry run."""
     file: Path | None = None
+    given: str = ""
+    """The day of the verdict, where the same was asked before and it stands."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Question:
 
     manifest: str
     prepared: Prepared
+    reader: Reader
     endpoints: Mapping[str, Endpoint]
     patients: frozenset[str]
     account: looks.Account
@@ -55,6 +59,13 @@ class Question:
     faults: tuple[str, ...]
     contaminated: bool = False
     """The champion's training saw a patient who is erased now."""
+    answered: Entry | None = None
+    """The verdict of a look that asked the same."""
+
+    @property
+    def hindrances(self) -> tuple[str, ...]:
+        """Why no look would be taken."""
+        return self.faults if self.level > 0 else (*self.faults, SPENT)
 
     @property
     def level(self) -> float:
@@ -79,7 +90,8 @@ def ask(
     is_first = champion.system == UNTRAINED
     prepared = gather(project, contenders, endpoints, gate.primary, sealed=True)
     patients = prepared.patients(primary)
-    manifest, faults = looks.manifest_of(rule), []
+    manifest = looks.manifest_of(rule)
+    faults: list[str] = []
     if len(patients) < gate.patients and is_first:
         manifest = looks.SHOWN
         prepared = gather(project, contenders, endpoints, gate.primary, sealed=False)
@@ -95,17 +107,30 @@ def ask(
     erased = champions.contaminated(entries)
     if candidate.sha256 in erased:
         faults.append("the candidate's training saw a patient who is erased now")
+    faults = [*prepared.faults, *faults]
+    reader = Reader(project, prepared, params.evaluate)
+    if not faults:
+        faults = [
+            gap for name, one in endpoints.items() if name not in prepared.absent
+            for gap in reader.gaps(one)
+        ]  # fmt: skip
+    asked = {
+        **_asked(candidate, champion, anchor, gate), "manifest": manifest,
+        "inputs": dict(prepared.inputs), "champion_contaminated": champion.sha256 in erased,
+    }  # fmt: skip
     account = looks.account(entries, manifest)
     budget = Budget(gate.budget.total, gate.budget.share)
     return Question(
         manifest,
         prepared,
+        reader,
         endpoints,
         patients,
         account,
         budget,
-        (*prepared.faults, *faults),
+        tuple(faults),
         champion.sha256 in erased,
+        None if faults else looks.verdict_on(entries, asked),
     )
 
 
@@ -119,23 +144,23 @@ def judge(
     """Decide, write the verdict into the ledger and sign it; the caller holds the run lock.
 
     ``champion``: of a first gate the untrained encoder; ``anchor``: the first champion, if any.
+    What was asked before in all is not asked again: its verdict stands, and costs nothing.
     """
     question = ask(project, candidate, champion, anchor, params)
+    if question.answered is not None:
+        return _renewed(project, candidate, question.answered)
     gate = params.gate
     rule = found.make_rule(gate)
     look: str | None = None
     left_out: tuple[str, ...] = ()
-    if question.faults or question.level <= 0:
-        why = question.faults or (SPENT,)
-        verdict = Verdict(Outcome.INCONCLUSIVE, question.level, why)
+    if question.hindrances:
+        verdict = Verdict(Outcome.INCONCLUSIVE, question.level, question.hindrances)
     else:
         facts = {"candidate": candidate.sha256, "champion": champion.sha256}
         look, level = looks.take(
             project, question.manifest, question.patients, question.budget, facts
         )
-        evidence, left_out = weigh(
-            project, question.prepared, question.endpoints, gate, params.evaluate
-        )
+        evidence, left_out = weigh(question.reader, question.endpoints, gate)
         evidence = replace(evidence, contaminated=question.contaminated)
         if champion.system == UNTRAINED:
             evidence = replace(evidence, opponent=champion.title)
@@ -149,13 +174,54 @@ def judge(
     return replace(judgement, decision=decision, file=file)
 
 
+def recorded(project: Project, entry: Entry) -> Judgement:
+    """Return a judgement as the ledger has it."""
+    said = entry.payload or {}
+    verdict = Verdict(
+        Outcome(said["verdict"]), said["level"], tuple(said["reasons"]), said["needed_patients"]
+    )
+    file = next(project.verdicts.glob(f"*-{entry.id[:12]}.dsse.json"), None)
+    return Judgement(
+        verdict, said["manifest"], said["optimistic"], tuple(said["not_judged"]), entry.id, file,
+        f"{datetime.fromtimestamp(entry.time, UTC):%Y-%m-%d}",
+    )  # fmt: skip
+
+
+def _renewed(project: Project, candidate: Contender, entry: Entry) -> Judgement:
+    """Return a verdict that stands; one that promotes is decided anew, so that the alias moves.
+
+    That is the case where somebody went back from the candidate and asks again. A gate that was
+    killed before it signed is finished here.
+    """
+    judgement, said = recorded(project, entry), entry.payload or {}
+    if judgement.verdict.outcome is Outcome.PROMOTE:
+        decision = ledger.append(project, DECISION, said)
+    elif judgement.file is not None:
+        return judgement
+    else:
+        decision = entry.id
+    file = _sign(project, candidate, {**said, "decision_id": decision}, decision)
+    return replace(judgement, decision=decision, file=file)
+
+
+def _asked(
+    candidate: Contender, champion: Contender, anchor: Contender | None, rule: GateParams
+) -> dict[str, Any]:
+    """Return who was compared by which rule: facts of a DECISION."""
+    return {
+        "candidate": candidate.sha256,
+        "champion": champion.sha256,
+        "anchor": anchor.sha256 if anchor else None,
+        "rule_sha256": runs.digest(rule.model_dump()),
+    }
+
+
 def _said(
     project: Project, question: Question, judgement: Judgement, candidate: Contender,
     champion: Contender, anchor: Contender | None, look: str | None, params: Params,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the entry of the decision: its inputs and reasons, no number of the test set."""
     verdict, entries = judgement.verdict, ledger.entries(project)
-    rule = params.gate.model_dump()
     shown = [
         name for name, one in question.endpoints.items()
         if not one.task.tests_archive and name not in question.prepared.absent
@@ -170,12 +236,9 @@ def _said(
         "manifest": question.manifest,
         "patients": len(question.patients),
         "look": look,
-        "candidate": candidate.sha256,
-        "champion": champion.sha256,
-        "anchor": anchor.sha256 if anchor else None,
+        **_asked(candidate, champion, anchor, params.gate),
         "runs": _makers(entries, candidate.sha256),
-        "rule": rule,
-        "rule_sha256": runs.digest(rule),
+        "rule": params.gate.model_dump(),
         "inputs": dict(question.prepared.inputs),
         "not_judged": [
             *(f"{name}: {why}" for name, why in question.prepared.absent.items()),

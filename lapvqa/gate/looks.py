@@ -1,8 +1,10 @@
 """What a test set was asked before: its looks in the ledger, and so what may still be spent.
 
-A LOOK is written before any score is read: {"manifest", "level", "patients" as row numbers, ...};
+A LOOK is written before scores are compared: {"manifest", "level", "patients" as row numbers, ...};
 the DECISION that follows names it under ``look``. A look whose gate was killed has none, and is
-spent like one that promoted nothing.
+spent like one that promoted nothing. Where candidate, champion, anchor, their predictions and the
+rule are those of a look that has its verdict, another one would see the very same: it is not taken,
+the verdict stands (``verdict_on``).
 """
 
 from __future__ import annotations
@@ -64,9 +66,25 @@ def account(entries: Iterable[Entry], manifest: str) -> Account:
 
 def decisions(entries: Iterable[Entry]) -> Iterator[dict[str, Any]]:
     """Yield what the gate has decided, oldest first."""
+    yield from (said for _, said in _decided(entries))
+
+
+def verdict_on(entries: Iterable[Entry], asked: Mapping[str, Any]) -> Entry | None:
+    """Return the last verdict on a look that asked the same; None if none was taken.
+
+    ``asked``: facts of the DECISION that tell one question from another.
+    """
+    found = [
+        entry for entry, said in _decided(entries)
+        if said.get("look") and all(said.get(name) == fact for name, fact in asked.items())
+    ]  # fmt: skip
+    return found[-1] if found else None
+
+
+def _decided(entries: Iterable[Entry]) -> Iterator[tuple[Entry, dict[str, Any]]]:
     for entry in entries:
         if entry.kind == DECISION and entry.payload and entry.payload.get("what") == GATE:
-            yield entry.payload
+            yield entry, entry.payload
 
 
 def take(

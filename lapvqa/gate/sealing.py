@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from lapvqa.errors import ConfigError
 from lapvqa.evaluation import sealed
-from lapvqa.evaluation.sealed import SealRule
 from lapvqa.evaluation.task_table import EVALUATIONS
 from lapvqa.lineage import ledger, recording
 from lapvqa.lineage.ledger import DECISION
@@ -15,12 +15,25 @@ from lapvqa.project import Project
 SEAL = "seal"
 
 
-def open_round(project: Project, share: float, *, again: bool = False) -> SealRule:
-    """Write sealed.json and tell the ledger; the caller holds the run lock.
+@dataclass(frozen=True)
+class Sealing:
+    """What sealing writes: share, name and day of the round, and the test patients who stay shown.
 
     All test patients of now stay shown if any evaluation has ever run: somebody may have seen their
-    results. ``again``: a new draw in place of one that is spent; whoever was sealed is shown then.
-    Raises ConfigError for a share of 0, and for a second draw that is not asked for.
+    results.
+    """
+
+    share: float
+    round: str
+    opened: str
+    shown: frozenset[str]
+
+
+def plan_round(project: Project, share: float, *, again: bool = False) -> Sealing:
+    """Return what sealing would write now; nothing is written.
+
+    ``again``: a new draw in place of one that is spent; whoever was sealed is shown then. Raises
+    ConfigError for a share of 0, and for a second draw that is not asked for.
     """
     known = sealed.read_rule(project)
     if not share:
@@ -29,26 +42,34 @@ def open_round(project: Project, share: float, *, again: bool = False) -> SealRu
         )
     if known.share and not again:
         raise ConfigError(
-            f"a share of {known.share:g} is sealed since {known.opened}, round {known.round}",
+            f"a share of {known.share:g} is sealed already, since {known.opened} ({known.round})",
             hint="--new-round draws anew among those who arrive from now on, and shows who was "
             "sealed until now; do so where the budget is spent",
         )
-    now = datetime.now(UTC)
     number = 1 + sum(
         entry.kind == DECISION and (entry.payload or {}).get("what") == SEAL
         for entry in ledger.entries(project)
     )
+    today = datetime.now(UTC).date().isoformat()
     shown = sealed.tested_patients(project) if _was_shown(project) else frozenset()
-    rule = sealed.write_rule(
-        project, share=share, round_name=f"round {number}", opened=now.date().isoformat(),
-        shown=shown,
-    )  # fmt: skip
+    return Sealing(share, f"round {number}", today, shown)
+
+
+def open_round(project: Project, share: float, *, again: bool = False) -> Sealing:
+    """Write sealed.json and tell the ledger; the caller holds the run lock.
+
+    ``again`` and errors: see ``plan_round``.
+    """
+    planned = plan_round(project, share, again=again)
+    sealed.write_rule(
+        project, share=share, round_name=planned.round, opened=planned.opened, shown=planned.shown
+    )
     said = {
         "what": SEAL, "decision": f"seal a share of {share:g} of test patients who arrive",
-        "share": share, "round": rule.round, "shown_patients": len(shown),
+        "share": share, "round": planned.round, "shown_patients": len(planned.shown),
     }  # fmt: skip
     ledger.append(project, DECISION, said)
-    return rule
+    return planned
 
 
 def _was_shown(project: Project) -> bool:

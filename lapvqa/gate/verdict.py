@@ -27,7 +27,10 @@ _POWER = 0.8
 CONTAMINATED = (
     "the champion's training saw a patient who is erased now: its successor need not be better"
 )
-SPENT = "the error budget of this test set is spent: new patients are needed"
+SPENT = (
+    "the error budget of this test set is spent: new patients are needed, `lapvqa gate --seal "
+    "--new-round` draws anew among those who arrive from then on"
+)
 
 
 class Outcome(StrEnum):

@@ -199,11 +199,16 @@ def _costs_too_much(
     if rule.gpu_hours is None or seen.hours_spent + seen.hours_expected <= rule.gpu_hours:
         return None
     why = (
-        f"{seen.hours_spent:.1f} of {rule.gpu_hours:g} hours of this month are spent, a training "
-        f"takes {seen.hours_expected:.1f}"
+        f"{in_hours(seen.hours_spent)} of {rule.gpu_hours:g} hours of this month are spent, a "
+        f"training takes {in_hours(seen.hours_expected)}"
     )
     fits = seen.hours_expected <= rule.gpu_hours
     return Decision(Answer.WAIT, why, causes, calendar.next_month(now) if fits else None)
+
+
+def in_hours(number: float) -> str:
+    """Return hours with a digit behind the point, below one with the two first that count."""
+    return f"{number:.1f}" if number >= 1 else f"{number:.2g}"
 
 
 def _way(seen: Situation, rule: RetrainingParams, causes: tuple[Cause, ...]) -> tuple[str, str]:

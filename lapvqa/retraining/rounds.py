@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from lapvqa.gate import endpoints
 from lapvqa.machine import load_machine
-from lapvqa.params import RetrainingParams, load_params
+from lapvqa.params import Params, RetrainingParams, load_params
 from lapvqa.project import Project
 from lapvqa.retraining import lease, minutes, situation, starts, wanted
 from lapvqa.retraining.decision import Answer, Decision, decide
@@ -61,6 +62,13 @@ def ask(project: Project, now: datetime) -> tuple[Situation, Decision]:
     return seen, decide(seen, params.retraining, now)
 
 
+def read_params(project: Project) -> Params:
+    """Read params.yaml; ConfigError also where the gate could not judge a training by its rule."""
+    params = load_params(project.params)
+    endpoints.find_all(params.gate)
+    return params
+
+
 def take_turn(project: Project, work: Work, clock: Clock, say: Say) -> Turn:
     """Decide, and do what is decided; raises BusyError if another has the round.
 
@@ -70,7 +78,7 @@ def take_turn(project: Project, work: Work, clock: Clock, say: Say) -> Turn:
     with lease.hold(project.round_lease):
         _close_cut_off(project, clock())
         situation.tick(project, clock())
-        params = load_params(project.params)
+        params = read_params(project)
         seen, rule = situation.look(project, params, clock(), holder=True), params.retraining
         decision = _decided(project, seen, rule, clock(), say)
         if decision.answer is Answer.LOOK_FOR_DRIFT:

@@ -196,7 +196,10 @@ def test_looks_spend_until_the_gate_refuses_and_a_killed_one_is_spent(contest: C
             contest.project, contest.trained(), contest.model("old"), None, contest.params
         ).budget, {},
     )  # fmt: skip
-    levels = [gate(contest).verdict.level for _ in range(4)]
+    levels = []
+    for seed in range(4):  # the same candidate again would be answered from the ledger
+        contest.predict(contest.project.root / "results", {"trained": 0.6}, seed=seed)
+        levels.append(gate(contest).verdict.level)
     assert levels == pytest.approx([0.0005, 0.00025, 0.000125, 0.0])
     assert sum(look["level"] for look in entries(contest, LOOK)) <= 0.002
     assert entries(contest, DECISION)[-1]["reasons"] == [SPENT]
@@ -228,8 +231,100 @@ def test_a_model_that_is_the_same_is_never_promoted(
         ({"primary": ["probe_nih14.mean_auc"]}, "everybody has seen"),
         ({"primary": ["vqaa.exact_match"]}, "vqaa"),
         ({"margins": {"probe_nih14.mean_ece": 0.1}}, "smaller is better"),
+        ({"primary": ["probe_archive.mean_auk"]}, "no metric of evaluation probe_archive"),
+        ({"primary": ["rrg.mean_auc"]}, "no metric of evaluation rrg"),
+        ({"margins": {"rrg.finding_f1_marco": 0.1}}, "no metric of evaluation rrg"),
+        ({"margins": {"vqa.bleu/type:abnormality": 0.1}}, "no metric of evaluation vqa"),
     ],
 )
 def test_a_rule_that_cannot_hold_is_refused(names: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         find_all(GateParams(**names))
+
+
+def test_a_rule_may_name_a_group_that_comes_with_the_data() -> None:
+    names = {"vqa.exact_match/type:presence": 0.1, "probe_archive.auc/Edema": 0.1}
+    assert set(find_all(GateParams(margins=names))) > set(names)
+
+
+@pytest.mark.parametrize(
+    ("metric", "reason"),
+    [
+        ("exact_match/type:weather", "there is no such metric of the candidate's predictions"),
+        ("exact_match/open", "no open question (champion)"),
+    ],
+)
+def test_a_metric_without_a_value_costs_no_look(contest: Contest, metric: str, reason: str) -> None:
+    margins = {f"vqa.{metric}": 0.1}
+    rule = GATE.model_copy(update={"margins": margins})
+    contest.params = contest.params.model_copy(update={"gate": rule})
+    contest.pipeline(trained=0.8, untrained=0.3)
+    contest.other("old", 0.6)
+    judged = gate(contest)
+    assert judged.verdict.outcome is Outcome.INCONCLUSIVE
+    assert f"vqa.{metric}: {reason}" in judged.verdict.reasons
+    assert entries(contest, LOOK) == []
+
+
+def test_the_same_question_has_its_verdict_and_costs_one_look(contest: Contest) -> None:
+    contest.pipeline(trained=0.6, untrained=0.3)
+    contest.other("old", 0.6)
+    first = gate(contest)
+    assert first.verdict.outcome is not Outcome.PROMOTE
+    assert first.file is not None
+    again = gate(contest)
+    assert (again.verdict, again.decision, again.file) == (
+        first.verdict, first.decision, first.file,
+    )  # fmt: skip
+    assert again.given
+    first.file.unlink()  # as a gate leaves it that is killed before it signs
+    assert gate(contest).file == first.file
+    assert first.file.exists()
+    assert [len(entries(contest, kind)) for kind in (LOOK, DECISION)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: (c.arrive(50), c.pipeline(trained=0.6, untrained=0.3), c.other("old", 0.6)),
+        lambda c: c.other("old", 0.5),
+        lambda c: setattr(
+            c, "params",
+            c.params.model_copy(update={"gate": GATE.model_copy(update={"worthwhile": 0.03})}),
+        ),
+    ],
+    ids=["patients", "predictions", "rule"],
+)  # fmt: skip
+def test_another_question_is_another_look(
+    contest: Contest, change: Callable[[Contest], object]
+) -> None:
+    contest.pipeline(trained=0.6, untrained=0.3)
+    contest.other("old", 0.6)
+    gate(contest)
+    change(contest)
+    assert not gate(contest).given
+    assert len(entries(contest, LOOK)) == 2
+
+
+def test_another_champion_is_another_question(contest: Contest) -> None:
+    contest.pipeline(trained=0.6, untrained=0.3)
+    contest.other("old", 0.6)
+    contest.other("new", 0.6)
+    assert gate(contest).decision != gate(contest, "new").decision
+    assert len(entries(contest, LOOK)) == 2
+
+
+def test_a_verdict_that_stands_is_told_when_the_budget_is_spent(contest: Contest) -> None:
+    """A spent budget refuses another look, with the way out, not what is known."""
+    contest.params = contest.params.model_copy(
+        update={"gate": GATE.model_copy(update={"budget": GATE.budget.model_copy(
+            update={"total": 0.002, "share": 1.0})})}
+    )  # fmt: skip
+    contest.pipeline(trained=0.6, untrained=0.3)
+    contest.other("old", 0.6)
+    first = gate(contest)
+    assert gate(contest).decision == first.decision
+    contest.predict(contest.project.root / "results", {"trained": 0.6}, seed=1)
+    question = ask(contest.project, contest.trained(), contest.model("old"), None, contest.params)
+    assert question.hindrances == (SPENT,)
+    assert "--seal --new-round" in SPENT

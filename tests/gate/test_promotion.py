@@ -21,12 +21,12 @@ from ruamel.yaml import YAML
 from flows.commands import gate as command
 from flows.commands.status import _show_champion
 from lapvqa import storage
-from lapvqa.errors import BusyError, ConfigError
+from lapvqa.errors import BusyError, ConfigError, MissingArtifactError
 from lapvqa.evaluation import external_encoders
 from lapvqa.evaluation.evaluate import load_encoders
 from lapvqa.evaluation.features import encoder_digest
 from lapvqa.gate import judge, looks
-from lapvqa.gate.verdict import CONTAMINATED, Outcome
+from lapvqa.gate.verdict import CONTAMINATED, SPENT, Outcome
 from lapvqa.lineage import evaluations, ledger
 from lapvqa.lineage.ledger import CHAMPION, DECISION, LOOK, MODEL
 from lapvqa.lineage.origins import EVALUATION
@@ -184,7 +184,77 @@ def test_promoted_back_by_hand_and_not_undone(story: Story, models: list[str]) -
         promotion.rollback(story.project)
     assert story.gate(again=True).moved
     assert story.champion() == second
+    assert len(story.said(LOOK, candidate=second)) == 1, "the same patients are not asked twice"
     assert ledger.verify(story.project) == []
+
+
+@pytest.mark.parametrize(
+    "ask", [promotion.rollback, lambda clone: promotion.run_gate(clone, QUIET)]
+)
+def test_a_clone_without_the_registry_says_what_is_missing(
+    story: Story, models: list[str], tmp_path: Path, ask: Callable[[Project], object]
+) -> None:
+    clone = Project(tmp_path / "clone")
+    for name in ("ledger", "models", "params.yaml"):
+        source = story.project.root / name
+        if source.is_dir():
+            shutil.copytree(source, clone.root / name)
+        else:
+            shutil.copy(source, clone.root / name)
+    before = sorted(clone.root.rglob("*"))
+    with pytest.raises(ConfigError, match=r"version 1 .* registry of this clone") as refused:
+        ask(clone)
+    assert "servers.mlflow_tracking_uri" in (refused.value.hint or "")
+    assert sorted(clone.root.rglob("*")) == before
+    connect(clone, Machine())  # another command has made a registry since
+    with pytest.raises(ConfigError, match=r"version 1 .* registry of this clone"):
+        ask(clone)
+
+
+def test_a_clone_that_could_not_be_judged_is_left_as_it_is(
+    tmp_path: Path, repository: Path
+) -> None:
+    empty = Project(tmp_path)
+    shutil.copy(repository / "params.yaml", tmp_path)
+    with pytest.raises(MissingArtifactError):
+        promotion.run_gate(empty, QUIET, dry_run=True)
+    with pytest.raises(ConfigError, match="no champion"):
+        promotion.rollback(empty)
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_a_candidate_that_was_judged_is_not_asked_about_again(
+    story: Story, models: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    story.export(3, 0.6)
+    verdict = story.gate().judgement
+    assert verdict is not None
+    assert verdict.verdict.outcome is not Outcome.PROMOTE
+    known = len(ledger.entries(story.project))
+    for dry_run, again in ((False, False), (False, True), (True, False)):
+        result = story.gate(dry_run=dry_run, again=again)
+        assert result.judgement is not None
+        assert result.judgement.decision == verdict.decision
+        assert "was judged on these patients" in result.why
+    assert len(ledger.entries(story.project)) == known
+    assert command.execute(story.project, dry_run=True, again=False, as_json=False) == 0
+    said = capsys.readouterr().out
+    assert "nothing to judge: version" in said
+    assert f"verdict: {verdict.verdict.outcome.upper()}" in said
+    assert "would ask" not in said
+
+
+def test_a_spent_budget_is_said_before_it_is_asked(
+    story: Story, models: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = YAML().load(story.project.params)
+    params["gate"]["budget"] = {"total": 1e-5, "share": 1.0}
+    YAML().dump(params, story.project.params)
+    assert command.execute(story.project, dry_run=True, again=False, as_json=False) == 0
+    said = capsys.readouterr().out
+    assert "would not ask" in said
+    assert "lapvqa gate --seal --new-round" in said
+    assert story.gate().judgement.verdict.reasons == (SPENT,)  # type: ignore[union-attr]
 
 
 def test_nobody_goes_back_to_a_model_that_saw_an_erased_patient(

@@ -88,6 +88,11 @@ LATE = NOW - timedelta(hours=1)
         (Situation((HAND,)), {"freeze": DAYS}, "wait", "2027-03-11 00:00"),
         (Situation((HAND,)), {"freeze": NOON}, "wait", "2027-03-10 13:00"),
         (Situation((HAND,), hours_spent=8, hours_expected=3), {}, "wait", "8.0 of 10"),
+        (
+            Situation((HAND,), hours_spent=0.00812, hours_expected=0.0042),
+            {"gpu_hours": 0.01},
+            "wait", "0.0081 of 0.01 hours of this month are spent, a training takes 0.0042",
+        ),
         (Situation((HAND,), hours_spent=7, hours_expected=3), {}, "train", "by hand"),
         (Situation((HAND,), hours_spent=99), {"gpu_hours": None}, "train", "by hand"),
         (Situation(paused=True), {}, "nothing", "paused"),

@@ -19,7 +19,7 @@ import pytest
 from flows.commands import retrain
 from lapvqa import arrivals, storage
 from lapvqa.drift import looks
-from lapvqa.errors import BusyError
+from lapvqa.errors import BusyError, ConfigError
 from lapvqa.lineage import ledger, story
 from lapvqa.lineage.ledger import RUN, Draft
 from lapvqa.lineage.runs import Run
@@ -75,6 +75,24 @@ class Work:
 
 def turn(project: Project, work: Work) -> Turn:
     return rounds.take_turn(project, work, now, lambda _: None)
+
+
+def test_a_rule_that_no_gate_could_apply_stops_a_round_before_its_training(
+    ruled: Callable[..., Project],
+) -> None:
+    project = ruled()
+    text = project.params.read_text()
+    project.params.write_text(text.replace("rrg.finding_f1_macro", "rrg.finding_f1_marco"))
+    wanted.want(project, wanted.HAND)
+    work = Work(project)
+    with pytest.raises(ConfigError, match="finding_f1_marco"):
+        turn(project, work)
+    assert work.done == []
+    assert wanted.load(project).causes, "it is still wanted"
+    with pytest.raises(ConfigError, match="finding_f1_marco"):
+        retrain.execute(project, due=False, dry_run=True, force=False, way=None)
+    project.params.write_text(text)
+    assert turn(project, work).outcome == "trained"
 
 
 def test_a_thousand_triggers_are_one_round_and_one_more(ruled: Callable[..., Project]) -> None:
