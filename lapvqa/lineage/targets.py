@@ -400,9 +400,10 @@ class _Finder:
 
     def _is_known(self, kind: str, key: str) -> bool:
         """Tell whether a table or a training knows a key, other data sets' patients too."""
+        numbered = RowNumbers(self._project, kind).keys()
         return bool(
             self._one(f"SELECT 1 FROM films WHERE {kind}_key = ?", key)
-            or RowNumbers(self._project, kind).find(key) is not None
+            or key in numbered
             or (kind == PATIENT and self._one("SELECT 1 FROM predicted WHERE patient = ?", key))
         )
 
