@@ -13,8 +13,9 @@ from intake_parts import NAME, Desk, film, look, make_project, open_desk, oru
 from jobs import make_job
 from unprivileged import unprivileged
 
+from flows.cli import main
 from flows.commands.intake import open_job
-from lapvqa.errors import ConfigError, NotAllowedError, StorageFullError
+from lapvqa.errors import EXIT_USER, ConfigError, NotAllowedError, StorageFullError
 from lapvqa.intake.inbox import open_inbox
 from lapvqa.intake.watch import Watcher, watch
 from lapvqa.lineage import graph, ledger, story
@@ -151,6 +152,21 @@ def test_what_belongs_to_the_project_is_not_watched(watched) -> None:
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=f"apart from {whose}|apart from .* {whose}"):
             Watcher(wrong, NAME, desk.filing, ReportSources(), [data_set])
+
+
+@pytest.mark.parametrize("folder", [".", "ledger", "..", "incoming"])
+def test_the_command_dismantles_no_project(
+    tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_project(tmp_path / "home").root
+    for name in ("ledger/private/patient.txt", "requirements/lock.txt", "incoming/A100.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("0123456789abcdef\n")
+    monkeypatch.chdir(root)
+    before = {path for path in root.rglob("*") if ".lapvqa" not in path.parts}
+    assert main(["watch", folder, "--once"]) == EXIT_USER
+    assert "expected a folder apart from" in " ".join(capsys.readouterr().err.split())
+    assert {path for path in root.rglob("*") if ".lapvqa" not in path.parts} == before
 
 
 def test_what_a_link_leads_to_in_the_project_stays(watched) -> None:
