@@ -21,6 +21,7 @@ from lapvqa import runtime, storage
 from lapvqa.errors import LapvqaError
 from lapvqa.evaluation.results import PREDICTIONS
 from lapvqa.evaluation.task_table import find_all
+from lapvqa.lineage import members
 from lapvqa.params import load_params
 from lapvqa.pretrain.files import ENCODER_FILE
 from lapvqa.project import Project
@@ -100,6 +101,7 @@ class PipelineWork:
 
     def train(self, at_work: Round) -> dict[str, Any]:
         """Bring everything up to date, beginning from scratch or from the champion's weights."""
+        members.require(self.project)  # else a training of hours could not be told of
         begin = {"pretrain": {"continue_from": at_work.start}}
         with storage.lock(self.project.run_lock, what="a run of this project"):
             for key, before, after in edit_settings.set_params(self.project, begin):

@@ -126,6 +126,7 @@ def _place(project: Project, request: str, also: Sequence[Path], console: Consol
     from lapvqa.identity import Keyring, find_key
     from lapvqa.inventory import NAMES
     from lapvqa.lineage import members
+    from lapvqa.lineage.row_numbers import lost
     from lapvqa.machine import load_machine
     from lapvqa.params import load_params
     from tasks.erasing import dvc_store, mlflow_store
@@ -153,11 +154,7 @@ def _place(project: Project, request: str, also: Sequence[Path], console: Consol
             "local.yaml) from its backup",
         )
     if fault := next(members.faults(project), ""):
-        raise ConfigError(
-            f"expected the lists of keys by which the ledger knows patients; {fault}",
-            hint="restore ledger/private from its backup (it is not in git): without it nobody can "
-            "tell which models sampled the patient",
-        )
+        raise lost(fault)
     keyring = Keyring(key, keep_ids=params.ingest.deid.keep_ids)
     in_dvc = dvc_store.stores(project)
     own = project_stores(project, folders.values(), also, request)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from flows.commands import own_files
 from lapvqa.project import Project
 
 if TYPE_CHECKING:
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 
 
 def open_job(project: Project, command: str) -> Job:
-    """Return the project's job for one of the commands."""
+    """Return the project's job for one of the commands; NotAllowedError if nothing can arrive."""
     from lapvqa.job import open_job as opened
     from lapvqa.recorder import Recorder
 
-    return opened(project, Recorder(project.record(command), stage=command, quiet=True))
+    job = opened(project, Recorder(project.record(command), stage=command, quiet=True))
+    own_files.require_writable(job.folders["source"], "the archive (paths.source of local.yaml)")
+    return job
 
 
 def filing(project: Project, inbox: Inbox) -> Filing:

@@ -126,14 +126,7 @@ def verify(project: Project, *, as_json: bool, html: Path | None) -> int:
     if found.faults:
         terminal.show_problem(
             f"the first thing that does not match: {found.faults[0]}",
-            _delete_first(found.spoilt)
-            + (
-                "an erasure took outputs away: `lapvqa run` makes them again, nothing is to be "
-                "restored"
-                if (project.state / "wanted.json").exists()
-                else "restore it (`dvc checkout`, git, a backup), or run the stage again; "
-                ".lapvqa/lineage.sqlite may simply be deleted"
-            ),
+            _delete_first(found.spoilt) + found.remedy,
         )
     return EXIT_BAD_DATA if found.faults else 0
 

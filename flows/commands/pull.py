@@ -27,6 +27,11 @@ def execute(
     settings = servers[source]
     last = _day(until) if until else date.today()
     first = _day(since) if since else last - timedelta(days=days - 1)
+    if first > last:
+        raise ConfigError(
+            f"expected a first day before the last, found {first} to {last}",
+            hint="--since is the first day, --until the last one, by default today",
+        )
     hours = None if now else settings.hours
     with open_inbox(job, f"pull-{source}") as inbox, intake.stop_on_signals() as stopped:
         if not is_within(hours, datetime.now()):

@@ -248,12 +248,15 @@ def _require_own_code(project: Project) -> None:
 def _require_room(project: Project, stage: str | None, console: Console) -> None:
     """Say what the run would lose by its settings; refuse what the disk cannot hold."""
     from flows.commands import cost, presets
+    from lapvqa.lineage import members
     from lapvqa.params import load_params
 
     stale = {state.name for state in staleness.check(project) if state.stale or not state.known}
     if stage is None and "pretrain" in stale:
         for line in presets.unfit(project, load_params(project.params)):
             console.print(line, markup=False, soft_wrap=True)
+    if "pretrain" in (stale if stage is None else stale & {stage}):
+        members.require(project)  # else a training of hours could not be told of
     cost.require_disk(project, stale if stage is None else stale & {stage})
 
 

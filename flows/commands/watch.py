@@ -31,7 +31,8 @@ def execute(project: Project, folder: Path, *, name: str, keep: bool, once: bool
     with open_inbox(job, f"watch-{name}") as inbox, intake.stop_on_signals() as stopped:
         filing = intake.filing(project, inbox)
         filing.recover()
-        watcher = Watcher(folder, name, filing, job.machine.reports, keep=keep)
+        inputs = [path for name, path in job.folders.items() if name != "source"]
+        watcher = Watcher(folder, name, filing, job.machine.reports, inputs, keep=keep)
         if not once:
             intake.say(f"{name}: watching")
         watch(watcher, stopped, once=once)

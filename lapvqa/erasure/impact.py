@@ -213,7 +213,9 @@ def ways_to_retrain(
 ) -> list[dict[str, float | int | str | None]]:
     """Return what each way of retraining costs, in steps and in the present model's seconds.
 
-    Empty if the present model was not trained with the patient.
+    Empty if the present model was neither trained with the patient nor chosen by them. Each epoch
+    ends with a validation, so from the first one on who is validated takes part in the choice of
+    the best step.
     """
     folder = project.model_dir(objective)
     if not (folder / MEMBERS_FILE).exists() or not (folder / "training.json").exists():
@@ -222,12 +224,15 @@ def ways_to_retrain(
     sampled = is_one_of(table["patient_key"], [patient])
     sampled |= is_one_of(table["study_key"], also_in)
     own = table.filter(pa.array(sampled))
-    if not len(own):
-        return []
     training = storage.read_json(folder / "training.json", made_by="pretrain")
-    total, epochs = training["steps"], training["params"]["epochs"]
-    first = min((step for step in own["first_step"].to_pylist() if step), default=total)
-    times, run = sum(own["times"].to_pylist()), recording.present(project).get("pretrain")
+    total, params = training["steps"], training["params"]
+    epochs = (params.get("continue_from") and params.get("continue_epochs")) or params["epochs"]
+    sampled_at = [step for step in own["first_step"].to_pylist() if step]
+    chose_at = [total // epochs] if VALIDATE in own["role"].to_pylist() else []
+    if not sampled_at and not chose_at:
+        return []
+    first = min(sampled_at + chose_at)
+    run = recording.present(project).get("pretrain")
     seconds = run and run.seconds
     share = (first - 1) / total
     states = (
@@ -236,19 +241,25 @@ def ways_to_retrain(
     )
     usable = max((step for step in states if step < first), default=None)
     kept = f"the state of step {usable} is kept" if usable else "no state before it is kept"
+    if first in sampled_at:
+        times = sum(own["times"].to_pylist())
+        since = f"first sampled at step {first} of {total}, {times} times in all"
+        expected = f" (to be expected of {epochs} epochs: 1/(2E) = {1 / (2 * epochs):.1%})"
+        exactness = "not exact, the order of samples depends on their number"
+    else:
+        since = f"chose the best step from the first validation on, at step {first} of {total}"
+        expected, exactness = "", "whether it is exact is not measured"
     return [
         {
             "way": "ancestor generation", "steps": None, "seconds": None,
             "remark": "not offered: an erasure is answered by a training from scratch"
-            if training["params"].get("continue_from")
+            if params.get("continue_from")
             else "not possible: no model here was started from another",
         },
         {
             "way": "checkpoint", "steps": total - first + 1,
             "seconds": None if seconds is None else round(seconds * (1 - share), 1),
-            "remark": f"first sampled at step {first} of {total}, {times} times in all: saves "
-            f"{share:.1%} (to be expected of {epochs} epochs: 1/(2E) = {1 / (2 * epochs):.1%}); "
-            f"{kept}; not exact, the order of samples depends on their number",
+            "remark": f"{since}: saves {share:.1%}{expected}; {kept}; {exactness}",
         },
         {
             "way": "scratch", "steps": total, "seconds": seconds and round(seconds, 1),

@@ -202,7 +202,7 @@ class _Trainings:
         if sha256 not in self.seen:
             self.seen[sha256] = self._find(sha256)
         seen = self.seen[sha256]
-        if seen is None:
+        if seen is None or not self.project.row_numbers.exists():  # a clone: whose rows?
             return None
         return len(RowNumbers(self.project, PATIENT).find_all(set(patients)) & seen)
 

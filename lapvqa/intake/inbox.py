@@ -114,7 +114,13 @@ class Inbox:
 
     def _require_space(self, size: int) -> None:
         keep = int(self.settings.min_free_gb * 1e9)
-        if shutil.disk_usage(self.root).free - size < keep:
+        free = shutil.disk_usage(self.root).free
+        if free < size:
+            raise StorageFullError(
+                "the disk is full where the archive lies: a file that has come has no room",
+                hint="free disk space",
+            )
+        if free - size < keep:
             raise StorageFullError(
                 f"less than {self.settings.min_free_gb:g} GB are free where the archive lies",
                 hint="free disk space, or lower intake.min_free_gb in local.yaml",
@@ -149,6 +155,11 @@ def _require_tree(job: Job) -> None:
         raise SourceError(
             f"expected the archive's folder at {archive}, found none",
             hint="make it, and name it: `paths: {source: ...}` in local.yaml",
+        )
+    if job.project.root.resolve().is_relative_to(archive.resolve()):
+        raise ConfigError(
+            f"expected an archive apart from the project's folder, found that in it: {archive}",
+            hint="name a folder of its own: `paths: {source: ...}` in local.yaml",
         )
     entries = list_folder("source", job.folders)
     try:

@@ -69,12 +69,9 @@ class Taken:
 
 
 def take_reports(
-    filing: Filing, folder: Path, path: str, *, source: str, stated: ReportSources, keep: bool
+    filing: Filing, folder: Path, path: str, *, source: str, stated: ReportSources
 ) -> Taken | None:
-    """Take the reports of ``folder / path`` into the archive; None if it holds none.
-
-    ``keep``: the file stays where it is, too.
-    """
+    """Take the reports of ``folder / path`` into the archive too; None if it holds none."""
     found = list(_reports_in(folder, path, stated))
     if not any(one.is_of_use for one in found):
         return None
@@ -94,8 +91,6 @@ def take_reports(
             target = below / (place_of(digest, time) + name)
             storage.write_bytes(target, file.read_bytes())
             storage.flush_folder(bucket)
-    if not keep:
-        file.unlink()
     amended = 0 if known else sum(event["event"] == AMENDED for event in events)
     return Taken(0 if known else len(events) - amended, amended, known)
 

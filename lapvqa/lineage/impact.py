@@ -14,7 +14,7 @@ from typing import Any
 from pyroaring import BitMap
 
 from lapvqa.evaluation import task_table
-from lapvqa.lineage import index, registered, targets
+from lapvqa.lineage import index, members, registered, targets
 from lapvqa.lineage.ledger import ARRIVAL, IMPORT, RELEASE, TRAINED_ON
 from lapvqa.lineage.origins import Origin, Origins
 from lapvqa.lineage.registered import Version
@@ -123,14 +123,23 @@ def checkpoints(origin: Origin) -> list[str]:
 def follow(project: Project, asked: str, *, person: bool = False) -> Impact:
     """Walk from what ``asked`` names down to metrics and releases; ``person``: it is one's id.
 
-    Raises ConfigError if it is nothing that this project knows; it never repeats a person's id.
+    Raises ConfigError if it is nothing that this project knows, or the lists of keys were lost by
+    which its trainings know people; it never repeats a person's id.
     """
+    if person:
+        _require_members(project)
 
     def answer(database: sqlite3.Connection) -> Impact:
         find = targets.find_person if person else targets.find
         return walk(project, database, find(project, database, asked))
 
     return index.ask(project, answer)
+
+
+def _require_members(project: Project) -> None:
+    """Raise ConfigError where the lists of keys were lost; a clone has none and says so."""
+    if project.row_numbers.exists():
+        members.require(project)
 
 
 def walk(project: Project, database: sqlite3.Connection, target: Target) -> Impact:
@@ -141,6 +150,7 @@ def walk(project: Project, database: sqlite3.Connection, target: Target) -> Impa
     sampled: list[Sampling] = []
     heads: list[Origin] = []
     if target.kind in (PATIENT, STUDY, FILM):
+        _require_members(project)
         if not RowNumbers(project, PATIENT).keys():
             target = replace(target, remark=_NO_NUMBERS)
         elif untold := _untold(database):

@@ -16,7 +16,7 @@ from pyroaring import BitMap
 from lapvqa.errors import ConfigError
 from lapvqa.identity import find_key, key_id, known_keys
 from lapvqa.lineage import ledger, merkle
-from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, unpacked
+from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, lost, unpacked
 from lapvqa.lineage.runs import of_entry
 from lapvqa.machine import load_machine
 from lapvqa.params import load_params
@@ -50,12 +50,12 @@ def project_key(project: Project) -> bytes | None:
         return None
 
 
-def trainings(project: Project) -> Iterator[Recorded]:
-    """Yield the trainings of the ledger that recorded a root, oldest first."""
+def trainings(project: Project, *, newest_first: bool = False) -> Iterator[Recorded]:
+    """Yield the trainings of the ledger that recorded a root, oldest first or newest."""
     keys, secrets = RowNumbers(project, PATIENT).keys(), _secrets(project)
     entries = ledger.entries(project)
     runs = {entry.id: run for entry in entries if (run := of_entry(entry))}
-    for entry in entries:
+    for entry in reversed(entries) if newest_first else entries:
         if entry.kind != ledger.TRAINED_ON or not entry.payload:
             continue
         run = runs.get(entry.payload["run"])
@@ -99,22 +99,35 @@ def faults(project: Project) -> Iterator[str]:
     Whose keys they are cannot be told of trainings whose key is not here. A study's key is held
     against nothing.
     """
-    asked = {PATIENT: BitMap(), STUDY: BitMap()}
-    for entry in ledger.entries(project):
-        if entry.kind == ledger.TRAINED_ON and entry.payload:
-            for role in entry.payload["roles"].values():
-                asked[PATIENT] |= unpacked(role["patients"])
-                for rows in role["studies"].values():
-                    asked[STUDY] |= unpacked(rows)
-    for kind, rows in asked.items():
-        known = len(RowNumbers(project, kind).keys())
-        if rows and rows.max() >= known:
-            yield (
-                f"ledger/private/{kind}.txt: the ledger has row {rows.max()}, it has {known} rows"
-            )
+    yield from _short(project)
     for training in trainings(project):
-        if training.key and not training.erased and not training.is_as_recorded:
-            yield (
-                f"ledger/private/{PATIENT}.txt: its keys are not those of the patients whose root "
-                f"training {training.run[:12]} recorded"
-            )
+        if _is_told(training) and not training.is_as_recorded:
+            yield _of_others(training)
+
+
+def require(project: Project) -> None:
+    """Raise ConfigError where the lists are too short, or not those of the newest training.
+
+    A list only grows, so the newest training that can be told of covers the most of it; ``faults``
+    takes the time to look at all.
+    """
+    if fault := next(_short(project), ""):
+        raise lost(fault)
+    newest = next(filter(_is_told, trainings(project, newest_first=True)), None)
+    if newest is not None and not newest.is_as_recorded:
+        raise lost(_of_others(newest))
+
+
+def _short(project: Project) -> Iterator[str]:
+    yield from filter(None, (RowNumbers(project, kind).fault() for kind in (PATIENT, STUDY)))
+
+
+def _is_told(training: Recorded) -> bool:
+    return training.key is not None and not training.erased
+
+
+def _of_others(training: Recorded) -> str:
+    return (
+        f"ledger/private/{PATIENT}.txt: its keys are not those of the patients whose root "
+        f"training {training.run[:12]} recorded"
+    )

@@ -16,9 +16,8 @@ from typing import Any
 
 from lapvqa import storage
 from lapvqa.identity import key_id
-from lapvqa.lineage import contents, ledger, merkle, runs
+from lapvqa.lineage import contents, ledger, members, merkle, runs
 from lapvqa.lineage.ledger import CODE, PATCH, RUN, TRAINED_ON, Draft, Entry
-from lapvqa.lineage.members import project_key
 from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, packed
 from lapvqa.lineage.runs import Run, code_listing, digest
 from lapvqa.project import Project
@@ -60,16 +59,19 @@ def record(
     """Write the entry of a stage that has just run, with the hashes of dvc.lock; return its id.
 
     ``run`` says what dvc.lock does not: when it ran, under which ids, its metrics. ``locks``:
-    dvc.lock as it was read while nobody wrote it, as where stages run side by side.
+    dvc.lock as it was read while nobody wrote it, as where stages run side by side. ConfigError,
+    and nothing is told, of a training where the lists of keys were lost.
     """
     locks = locked(project) if locks is None else locks
     lock = locks[run.stage]
+    trained = [path for path in lock.outs if Path(path).name == MEMBERS_FILE]
+    if trained:  # before anything is told: the next run makes up for all of it
+        members.require(project)
     deps, code = _divided(lock, locks)
     run = replace(run, deps=deps, outs=lock.outs, params=lock.params)
     run_id = write(project, run, code, commit, locks)
-    for path in run.outs:
-        if Path(path).name == MEMBERS_FILE:
-            ledger.append(project, TRAINED_ON, _trained_on(project, path, run_id))
+    for path in trained:
+        ledger.append(project, TRAINED_ON, _trained_on(project, path, run_id))
     return run_id
 
 
@@ -276,7 +278,7 @@ def _root_of(project: Project, path: Path) -> dict[str, Any]:
 
     The root names nobody, and whoever has the key can prove by it that somebody is not among them.
     """
-    key = project_key(project)
+    key = members.project_key(project)
     if key is None:
         return {}
     table = storage.read_table(path, MEMBERS, made_by="pretrain")

@@ -2,55 +2,71 @@
 
 ledger/private/patient.txt and study.txt: a key per line, in the order in which they were met; the
 line's number is the row number. Never under git. A key that is erased leaves a line of dashes: the
-numbers of all others stay.
+numbers of all others stay. A list that is shorter than what the ledger has recorded was lost, in
+whole or in part: it is neither trusted nor gone on with, for later numbers would name others.
 """
 
 from __future__ import annotations
 
 import base64
 import fcntl
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
 from pyroaring import BitMap
 
+from lapvqa.errors import ConfigError
+from lapvqa.lineage import ledger
 from lapvqa.project import Project
 
 PATIENT, STUDY = "patient", "study"
+RESTORE = (
+    "restore ledger/private from its backup (it is neither in git nor in DVC's cache), in a clone "
+    "from where the trainings ran: without it nobody can tell which models sampled a patient, and "
+    "the ledger's row numbers would come to name others"
+)
 
 
 class RowNumbers:
     """The numbers of one kind of key, PATIENT or STUDY."""
 
     def __init__(self, project: Project, kind: str) -> None:
+        self._project, self._kind = project, kind
         self._path = project.row_numbers / f"{kind}.txt"
 
     def keys(self) -> list[str]:
-        """Return all keys by row number; dashes where one was erased."""
+        """Return the keys that are here by row number; dashes where one was erased."""
         try:
             return self._path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return []
 
     def number(self, keys: Iterable[str]) -> BitMap:
-        """Return the row numbers of keys; unknown ones get the next numbers."""
+        """Return the row numbers of keys; unknown ones get the next numbers, flushed to disk.
+
+        ConfigError where the list, or a part of it, was lost.
+        """
+        self.require()
         with self._opened() as file:
             known = {key: row for row, key in enumerate(file.read().decode().splitlines())}
             new = [key for key in sorted(set(keys)) if key not in known]
             file.write("".join(f"{key}\n" for key in new).encode())
+            file.flush()
+            os.fsync(file.fileno())  # the ledger, which names these rows, is on disk before it ends
             known |= {key: row for row, key in enumerate(new, start=len(known))}
         return BitMap(known[key] for key in keys)
 
     def find(self, key: str) -> int | None:
         """Return the row number of a key; None if it was never met, or erased."""
-        keys = self.keys()
+        keys = self._whole()
         return keys.index(key) if key in keys else None
 
     def find_all(self, keys: Iterable[str]) -> BitMap:
         """Return the row numbers of those of ``keys`` that were met and not erased."""
         wanted = set(keys)
-        return BitMap(row for row, key in enumerate(self.keys()) if key in wanted)
+        return BitMap(row for row, key in enumerate(self._whole()) if key in wanted)
 
     def erase(self, key: str) -> int | None:
         """Overwrite a key with dashes, in place; return its row number, None if unknown."""
@@ -63,6 +79,25 @@ class RowNumbers:
             file.write(b"-" * len(lines[row]))
         return row
 
+    def fault(self) -> str:
+        """Say that the list is shorter than what the ledger has recorded; nothing if it is not."""
+        rows, known = _recorded(self._project, self._kind), len(self.keys())
+        if not rows or rows.max() < known:
+            return ""
+        name = f"ledger/private/{self._kind}.txt"
+        return f"{name}: the ledger has row {rows.max()}, it has {known} rows"
+
+    def require(self) -> None:
+        """Raise ConfigError where the list, or a part of it, was lost."""
+        if fault := self.fault():
+            raise lost(fault)
+
+    def _whole(self) -> list[str]:
+        """Return the keys; none in a clone, into which git brings no list."""
+        if self._project.row_numbers.exists():
+            self.require()
+        return self.keys()
+
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,6 +105,29 @@ class RowNumbers:
         with self._path.open("rb+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
+
+
+def lost(fault: str) -> ConfigError:
+    """Return the error for lists that are not those of the ledger's rows."""
+    return ConfigError(
+        f"expected the lists of keys by which the ledger knows patients; {fault}", hint=RESTORE
+    )
+
+
+def _recorded(project: Project, kind: str) -> BitMap:
+    """Return every row number of a kind that the ledger names."""
+    rows = BitMap()
+    for entry in ledger.entries(project):
+        said = entry.payload or {}
+        if entry.kind == ledger.TRAINED_ON:
+            for role in said.get("roles", {}).values():
+                texts = [role["patients"]] if kind == PATIENT else role["studies"].values()
+                rows |= BitMap().union(*map(unpacked, texts))
+        elif entry.kind == ledger.LOOK and kind == PATIENT and "patients" in said:
+            rows |= unpacked(said["patients"])
+        elif entry.kind == ledger.ARRIVAL and kind == STUDY and said.get("study"):
+            rows |= unpacked(said["study"])
+    return rows
 
 
 def packed(rows: BitMap) -> str:

@@ -112,6 +112,8 @@ class _Finder:
     def __init__(self, project: Project, database: sqlite3.Connection) -> None:
         self._project, self._database = project, database
         self._origins = Origins(database)
+        self._fault: ConfigError | None = None
+        """What is to be said of a path if it is nothing else either."""
 
     def find(self, asked: str) -> Target:
         # A raw id may look like the beginning of a digest, so people come before these.
@@ -123,7 +125,7 @@ class _Finder:
             target = finder(asked)
             if target is not None:
                 return target
-        raise self._unknown(asked)
+        raise self._fault or self._unknown(asked)
 
     # A model, a stage, a run
 
@@ -185,7 +187,8 @@ class _Finder:
             task, _, name = asked.partition(".")
             folder = f"evaluations/{task}" if "/" in task else f"results/{task}"
             path = f"{folder}/metrics.json"
-        key = self._made(self._relative(path)) if name else None
+        made = (self._made(relative) for relative in self._readings(path)) if name else ()
+        key = next(filter(None, made), None)
         if key is None:
             return None
         value = self._value(key, name)
@@ -215,7 +218,18 @@ class _Finder:
     # A path
 
     def _path(self, asked: str) -> Target | None:
-        relative = self._relative(asked)
+        for relative in self._readings(asked):
+            try:
+                target = self._at(relative)
+            except ConfigError as error:
+                self._fault = self._fault or error
+                continue
+            if target is not None:
+                return target
+        return None
+
+    def _at(self, relative: str) -> Target | None:
+        """Return what lies at a path of the project; ConfigError as ``_within`` says."""
         key = self._made(relative) or self._within(relative)
         if key is not None:
             file = relative.removeprefix(f"{key.path}/") if relative != key.path else ""
@@ -234,7 +248,7 @@ class _Finder:
 
     def _folder(self, asked: str) -> Target | None:
         """Return the outputs beneath a folder; models/ may be left out: `captioning`."""
-        for folder in dict.fromkeys([self._relative(asked), f"models/{asked.rstrip('/')}"]):
+        for folder in [*self._readings(asked), f"models/{asked.rstrip('/')}"]:
             keys = self._keys("substr(a.path, 1, ?) = ?", len(folder) + 1, f"{folder}/")
             first = {key.path: key for key in reversed(keys)}
             if first:
@@ -313,11 +327,15 @@ class _Finder:
             return f"{key.path} on this disk differs from what dvc.lock names; this is dvc.lock's"
         return ""
 
-    def _relative(self, path: str) -> str:
-        here = Path(os.path.normpath(Path.cwd() / path))
+    def _readings(self, path: str) -> list[str]:
+        """Return a path from where one stands, then from the project's folder, as the ledger does.
+
+        What is nowhere on this disk may be known all the same, so either is looked up.
+        """
         root = Path(os.path.normpath(self._project.root))
-        inside = here.is_relative_to(root) and (here.exists() or here.parent != root)
-        return here.relative_to(root).as_posix() if inside else Path(path).as_posix()
+        read = (Path(os.path.normpath(above / path)) for above in (Path.cwd(), root))
+        inside = [one.relative_to(root).as_posix() for one in read if one.is_relative_to(root)]
+        return list(dict.fromkeys(inside))
 
     # A digest or an id, whole or its beginning
 
@@ -400,9 +418,10 @@ class _Finder:
 
     def _is_known(self, kind: str, key: str) -> bool:
         """Tell whether a table or a training knows a key, other data sets' patients too."""
+        numbered = RowNumbers(self._project, kind).keys()
         return bool(
             self._one(f"SELECT 1 FROM films WHERE {kind}_key = ?", key)
-            or RowNumbers(self._project, kind).find(key) is not None
+            or key in numbered
             or (kind == PATIENT and self._one("SELECT 1 FROM predicted WHERE patient = ?", key))
         )
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lapvqa import storage
 from lapvqa.errors import LapvqaError
 from lapvqa.lineage import bundle, dvc_cache, index, ledger, members, signing
 from lapvqa.lineage.origins import EVALUATION, Origins
+from lapvqa.lineage.row_numbers import RESTORE
 from lapvqa.project import Project
 from lapvqa.uptodate import hashes, stagefile
+
+_GONE = "expected by dvc.lock, found nothing"
+_LEDGER = "restore ledger/ from git or a backup"
+_OUTPUT = "restore it (`dvc checkout`, git, a backup), or run the stage again"
+_ERASED = "an erasure took outputs away: `lapvqa run` makes them again, nothing is to be restored"
+_INDEX = "delete .lapvqa/lineage.sqlite: the next question makes it again"
+_SIGNED = "restore it from git or a backup: it is signed, so nothing makes it again"
+_IMPORTED = "delete that folder of imports/, then `lapvqa bundle --import` the bundle again"
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,8 @@ class Verification:
     absent: tuple[str, ...]
     """Outputs that are not on this disk: no fault, a clone fetches what it needs."""
     faults: tuple[str, ...]
+    remedy: str = ""
+    """What to do about the first fault."""
     spoilt: tuple[str, ...] = ()
     """Objects of DVC's cache, of outputs at fault, that no longer hold what their names say.
     Relative to the project, if the cache lies in it."""
@@ -34,10 +45,11 @@ def verify(project: Project, told: Callable[[str], None] = lambda _: None) -> Ve
     Walks the chain, compares the index with the ledger, checks signed verdicts and receipts and
     what came in bundles. ``told`` is called with each path.
     """
-    faults = list(ledger.verify(project))
+    of_ledger = list(ledger.verify(project))
     if project.dvc_lock.exists() and not ledger.entries(project):
-        faults.append("ledger/: dvc.lock names stages that have run, the ledger none")
+        of_ledger.append("ledger/: dvc.lock names stages that have run, the ledger none")
     artefacts, absent, num_bytes = 0, [], 0
+    faults: list[str] = []
     spoilt: dict[str, None] = {}
     for path, md5, sha256 in _expected(project, faults):
         told(path)
@@ -54,13 +66,28 @@ def verify(project: Project, told: Callable[[str], None] = lambda _: None) -> Ve
                 spoilt[str(file.relative_to(project.root) if inside else file)] = None
         elif sha256 is not None and storage.sha256_file(project.root / path) != sha256:
             faults.append(f"{path}: expected sha256 {sha256[:12]} of the ledger, found another")
-    faults += index.faults(project)
-    faults += _signed(project)
-    faults += bundle.faults_of_imports(project)
-    if project.row_numbers.exists():  # a clone has none
-        faults += members.faults(project)
-    entries = len(ledger.entries(project))
-    return Verification(artefacts, num_bytes, entries, tuple(absent), tuple(faults), tuple(spoilt))
+    found_here = [
+        (of_ledger, _LEDGER),
+        (faults, _of_output(project, faults)),
+        (index.faults(project), _INDEX),
+        (list(_signed(project)), _SIGNED),
+        (list(bundle.faults_of_imports(project)), _IMPORTED),
+        (list(members.faults(project)) if project.row_numbers.exists() else [], RESTORE),
+    ]  # a clone has no row numbers
+    return Verification(
+        artefacts, num_bytes, len(ledger.entries(project)), tuple(absent),
+        tuple(fault for named, _ in found_here for fault in named),
+        next((remedy for named, remedy in found_here if named), ""), tuple(spoilt),
+    )  # fmt: skip
+
+
+def _of_output(project: Project, faults: Sequence[str]) -> str:
+    """Return what to do about outputs at fault; an erasure takes files away and changes none."""
+    erased = any(project.open_erasures.glob("*")) or any(
+        entry.kind == ledger.DECISION and "erasure" in (entry.payload or {})
+        for entry in ledger.entries(project)
+    )
+    return _ERASED if erased and all(fault.endswith(_GONE) for fault in faults) else _OUTPUT
 
 
 def _expected(project: Project, faults: list[str]) -> Iterator[tuple[str, str, str | None]]:
@@ -112,7 +139,7 @@ def _differing(project: Project, path: str, md5: str, found: hashes.Artefact) ->
         return
     for name in sorted(listed.keys() | found.keys()):
         if name not in found:
-            yield f"{path}/{name}: expected by dvc.lock, found nothing"
+            yield f"{path}/{name}: {_GONE}"
         elif name not in listed:
             yield f"{path}/{name}: dvc.lock knows no such file"
         elif found[name].md5 != listed[name]:

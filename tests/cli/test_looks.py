@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import written_ledger
 from cli_answer import Lapvqa
+from unprivileged import unprivileged
 
 from flows.commands import doctor
 from lapvqa.project import Project
 
 REPOSITORY = Path(__file__).parents[2]
-NOBODY = 65534
 
 
 def in_clone(root: Path) -> Path:
@@ -83,19 +81,6 @@ def locked(tmp_path: Path, lapvqa: Lapvqa, monkeypatch: pytest.MonkeyPatch) -> I
             yield root
         for path in (Path(folder), root, *filter(Path.is_dir, root.rglob("*"))):
             path.chmod(0o755)
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """Be nobody, if one is root, whom no permission stops."""
-    if os.getuid():
-        yield
-        return
-    os.setresuid(NOBODY, NOBODY, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
 
 
 def test_questions_are_answered_where_nothing_may_be_written(locked: Path, lapvqa: Lapvqa) -> None:

@@ -12,7 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from intake_parts import Desk, film, open_desk
+from ruamel.yaml import YAML
 
+from flows.commands.pull import execute as ask
 from lapvqa.errors import ConfigError, SourceError
 from lapvqa.ingest.tombstones import add_tombstone, load_tombstones
 from lapvqa.intake import dicomweb
@@ -185,6 +187,16 @@ def test_whoever_was_erased_is_not_asked_for(desk, server) -> None:
     done = _pull(desk, server)
     assert (done.studies, done.erased) == (2, 1)
     assert not {"1.2.3.4", "1.2.3.5"} & set(server.fetched)
+
+
+def test_a_last_day_before_the_first_is_refused(desk, server) -> None:
+    values = YAML(typ="safe").load(desk.project.local)
+    values["intake"]["pull"] = {"VNA": {"url": server.url}}
+    with desk.project.local.open("w") as file:
+        YAML(typ="safe").dump(values, file)
+    with pytest.raises(ConfigError, match="2026-11-05 to 2026-11-01"):
+        ask(desk.project, "VNA", since="2026-11-05", until="2026-11-01", days=7, now=True)
+    assert server.fetched == []
 
 
 @pytest.mark.parametrize(

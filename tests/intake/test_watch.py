@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from intake_parts import NAME, Desk, film, look, open_desk, oru
+from intake_parts import NAME, Desk, film, look, make_project, open_desk, oru
+from jobs import make_job
+from unprivileged import unprivileged
 
-from lapvqa.errors import ConfigError
+from flows.cli import main
+from flows.commands.intake import open_job
+from lapvqa.errors import EXIT_USER, ConfigError, NotAllowedError, StorageFullError
+from lapvqa.intake.inbox import open_inbox
 from lapvqa.intake.watch import Watcher, watch
 from lapvqa.lineage import graph, ledger, story
 from lapvqa.lineage.impact import follow as impact_of
-from lapvqa.machine import ReportSources
+from lapvqa.machine import ReportSources, load_machine
 
 
 @pytest.fixture
@@ -129,11 +137,129 @@ def test_files_that_are_still_written_and_what_is_none_of_ours_stay(watched) -> 
     assert not any(word in "\n".join(desk.said) for word in ("Doe", "4711", "adt", "scan"))
 
 
-def test_a_folder_in_the_archive_is_not_watched(watched) -> None:
+def test_what_belongs_to_the_project_is_not_watched(watched) -> None:
     desk, folder = watched
-    for wrong in (desk.archive, desk.archive.parent):
-        with pytest.raises(ConfigError, match="apart from the archive"):
-            Watcher(wrong, NAME, desk.filing, ReportSources())
+    root = desk.project.root
+    (root / "ledger" / "private").mkdir(parents=True)
+    (folder.parent / "link").symlink_to(root / "ledger")
+    data_set = folder.parent / "chexpert"
+    data_set.mkdir()
+    for wrong, whose in (
+        (desk.archive, "the archive"), (desk.inbox.folder, "the archive"),
+        (root, "the project"), (root / "ledger" / "private", "the project"),
+        (folder.parent / "link", "the project"), (folder.parent, "the archive"),
+        (Path("/"), "the archive"), (data_set, "a data set"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=f"apart from {whose}|apart from .* {whose}"):
+            Watcher(wrong, NAME, desk.filing, ReportSources(), [data_set])
+
+
+@pytest.mark.parametrize("folder", [".", "ledger", "..", "incoming"])
+def test_the_command_dismantles_no_project(
+    tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_project(tmp_path / "home").root
+    for name in ("ledger/private/patient.txt", "requirements/lock.txt", "incoming/A100.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("0123456789abcdef\n")
+    monkeypatch.chdir(root)
+    before = {path for path in root.rglob("*") if ".lapvqa" not in path.parts}
+    assert main(["watch", folder, "--once"]) == EXIT_USER
+    assert "expected a folder apart from" in " ".join(capsys.readouterr().err.split())
+    assert {path for path in root.rglob("*") if ".lapvqa" not in path.parts} == before
+
+
+def test_what_a_link_leads_to_in_the_project_stays(watched) -> None:
+    desk, folder = watched
+    keys = desk.project.row_numbers / "patient.txt"
+    keys.parent.mkdir(parents=True)
+    keys.write_text("0123456789abcdef\n")
+    (folder / "link").symlink_to(desk.project.root)
+    (folder / "1.dcm").write_bytes(film(1))
+    assert look(desk, folder) == ["study"]
+    assert keys.read_text() == "0123456789abcdef\n"
+    assert not (folder / "1.dcm").exists()
+    assert any("behind a link into the project" in line for line in desk.said)
+
+
+def test_the_archive_is_apart_from_the_project(tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    project.local.write_text(project.local.read_text().replace(str(tmp_path / "archive"), "."))
+    with (
+        pytest.raises(ConfigError, match="apart from the project"),
+        open_inbox(make_job(project, load_machine(project)), "receive"),
+    ):
+        pass
+
+
+@pytest.fixture
+def locked() -> Iterator[tuple[Desk, Path]]:
+    """A folder that may be read only, and an archive that may be written."""
+    with tempfile.TemporaryDirectory() as place:  # pytest's own folders are open to one user
+        folder = Path(place) / "drop"
+        folder.mkdir()
+        (folder / "1.dcm").write_bytes(film(1))
+        (folder / "A100.txt").write_text("No effusion.\n")
+        with open_desk(Path(place), f"watch-{NAME}") as desk:
+            desk.project.state.mkdir(exist_ok=True)
+            for path in (Path(place), *Path(place).rglob("*")):
+                path.chmod(0o777 if path.is_dir() else 0o666)
+            folder.chmod(0o555)
+            with unprivileged():
+                yield desk, folder
+            folder.chmod(0o755)
+
+
+def test_what_may_not_be_removed_is_taken_once_and_said_to_be(locked) -> None:
+    desk, folder = locked
+    for looks in (2, 1):
+        watcher = Watcher(folder, NAME, desk.filing, ReportSources(), settled=0.0)
+        for _ in range(looks):
+            watcher.look()
+            desk.filing.settle()
+    assert sorted(event["event"] for event in desk.events) == ["report", "study"]
+    told = [line for line in desk.said if "left there" in line]
+    assert told == 2 * [
+        f"{NAME}: left there, taken, but it may not be removed there; not taken again: 2 files"
+    ]
+    assert watcher.others == 0
+
+
+@pytest.mark.parametrize("command", ["watch", "receive", "pull"])
+def test_an_archive_that_may_not_be_written_is_named(locked, command: str) -> None:
+    desk, folder = locked
+    local = desk.project.local
+    local.write_text(local.read_text().replace(str(desk.archive), str(folder)))
+    with pytest.raises(NotAllowedError) as error:
+        open_job(desk.project, command)
+    assert str(folder) in error.value.message
+    assert "paths.source of local.yaml" in error.value.message
+
+
+def test_a_disk_without_room_is_called_full_whatever_is_to_stay_free(watched, monkeypatch) -> None:
+    desk, folder = watched
+    (folder / "1.dcm").write_bytes(film(1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(StorageFullError, match="the disk is full where the archive lies") as error:
+        look(desk, folder)
+    assert "min_free_gb" not in error.value.hint
+    assert (folder / "1.dcm").exists()
+
+
+def test_what_cannot_be_read_is_taken_once_it_can(watched) -> None:
+    desk, folder = watched
+    film_file = folder / "1.dcm"
+    film_file.symlink_to(folder.parent / "not there yet")
+    watcher = Watcher(folder, NAME, desk.filing, ReportSources(), settled=0.0)
+    assert watcher.look() == 0, "nobody writes a link to nothing: it is not waited for"
+    assert watcher.others == 1
+    assert "it cannot be read; tried again: 1 file" in desk.said[-1]
+    film_file.resolve().write_bytes(film(1))
+    watcher.look()
+    desk.filing.settle()
+    assert [event["event"] for event in desk.events] == ["study"]
+    assert watcher.others == 0
+    assert list(folder.iterdir()) == []
 
 
 def test_lineage_tells_of_a_study_what_took_the_place_of_what(watched) -> None:

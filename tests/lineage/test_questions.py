@@ -19,7 +19,7 @@ from told_project import COMMITS, KEYS, RAW, SHARD, STAGES, TOKENS, Told
 from flows.cli import main
 from lapvqa import storage
 from lapvqa.erasure.impact import trainings_since
-from lapvqa.errors import EXIT_BAD_DATA
+from lapvqa.errors import EXIT_BAD_DATA, EXIT_USER, ConfigError
 from lapvqa.identity import DEMO_KEY, Keyring, key_id
 from lapvqa.lineage import (
     bundle,
@@ -37,7 +37,7 @@ from lapvqa.lineage import (
 )  # fmt: skip
 from lapvqa.lineage.ledger import ARRIVAL, DECISION, DRIFT, LOOK, RUN, WAIVER, Draft
 from lapvqa.lineage.origins import Origins
-from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers
+from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, packed
 from lapvqa.lineage.runs import FAILED, Run
 from lapvqa.lineage.verification import verify
 from lapvqa.project import Project
@@ -249,6 +249,65 @@ def test_without_the_row_numbers_it_says_what_cannot_be_told(told: Told) -> None
     assert found.sampled == ()
 
 
+@pytest.mark.parametrize("lost", ["cut", "empty", "gone", "another's"])
+def test_where_the_row_numbers_were_lost_nothing_is_said_or_written(told: Told, lost: str) -> None:
+    """Else a model would not be named that saw the patient, or named that never did."""
+    project = told.project
+    keys = project.row_numbers / "patient.txt"
+    content = keys.read_bytes()
+    if lost == "gone":
+        keys.unlink()
+    else:
+        others = bytes([content[0] ^ 1]) + content[1:]
+        keys.write_bytes({"cut": content[:17], "empty": b"", "another's": others}[lost])
+    damaged = keys.read_bytes() if keys.exists() else None
+    for question in (FIRST, SECOND):
+        with pytest.raises(ConfigError, match=r"private/patient.txt") as error:
+            impact.follow(project, question, person=True)
+        assert "restore ledger/private" in error.value.hint
+        assert question not in str(error.value)
+    entries = len(ledger.entries(project))
+    with pytest.raises(ConfigError, match=r"private/patient.txt"):
+        train(told, [KEYS.patient(FIRST), KEYS.patient("30000003")], started=1.9e9)
+    assert len(ledger.entries(project)) == entries, "the next run makes up for all of it"
+    assert (keys.read_bytes() if keys.exists() else None) == damaged
+    keys.write_bytes(content)
+    assert [one.times for one in impact.follow(project, FIRST, person=True).sampled] == [8, 8]
+    train(told, [KEYS.patient(FIRST), KEYS.patient("30000003")], started=1.9e9)
+
+
+def test_a_run_that_would_train_says_so_before_its_work(
+    told: Told, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(told.project.root)
+    (told.project.row_numbers / "patient.txt").write_bytes(b"")
+    told.write("lapvqa/pretrain/code.py", "other")
+    assert main(["run"]) == EXIT_USER
+    assert "restore ledger/private" in " ".join(capsys.readouterr().err.split())
+    assert not told.project.unsettled.exists()
+
+
+def test_a_clone_does_not_begin_the_row_numbers_anew(told: Told) -> None:
+    shutil.rmtree(told.project.row_numbers)
+    with pytest.raises(ConfigError, match="the ledger has row"):
+        RowNumbers(told.project, PATIENT).number(["f" * 16])
+    assert not told.project.row_numbers.exists()
+
+
+def test_rows_of_looks_and_arrivals_count_too(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    for kind, entry, said in (
+        (PATIENT, ledger.LOOK, lambda rows: {"patients": rows}),
+        (STUDY, ledger.ARRIVAL, lambda rows: {"study": rows, "replaces": []}),
+    ):
+        numbers = RowNumbers(project, kind)
+        ledger.append(project, entry, said(packed(numbers.number(["a" * 16, "b" * 16]))))
+        (project.row_numbers / f"{kind}.txt").write_text("a" * 16 + "\n")
+        for use in (numbers.number, numbers.find_all):
+            with pytest.raises(ConfigError, match=f"private/{kind}.txt: the ledger has row 1"):
+                use(["c" * 16])
+
+
 # diff
 
 
@@ -371,6 +430,34 @@ def test_keys_that_are_not_those_of_the_trainings_are_named_and_no_erasure_trust
     assert verify(told.project).faults == (), "an erasure is no fault"
     shutil.rmtree(told.project.row_numbers)
     assert verify(told.project).faults == (), "a clone has none"
+
+
+def test_what_to_do_fits_what_is_wrong(told: Told) -> None:
+    project, root = told.project, told.project.root
+    manifest.remember(project)
+    storage.write_json(project.state / "wanted.json", {"causes": []})  # a retraining, for any cause
+    assert verify(project).remedy == ""
+    keys = project.row_numbers / "patient.txt"
+    weights, epoch = root / WEIGHTS, root / "models/captioning/epochs/none"
+    for path, content, remedy in (
+        (keys, b"", "restore ledger/private"),
+        (weights, b"other", "`dvc checkout`"),
+        (epoch, None, "`dvc checkout`"),
+        (project.ledger_payloads, b"", "restore ledger/ from git"),
+    ):
+        before = path.read_bytes()
+        path.unlink() if content is None else path.write_bytes(content)
+        assert remedy in verify(project).remedy, path
+        path.write_bytes(before)
+    with index.opened(project) as database, database:
+        database.execute("DELETE FROM metrics")
+    assert "delete .lapvqa/lineage.sqlite" in verify(project).remedy
+    index.rebuild(project)
+    ledger.append(project, DECISION, {"erasure": "0123", "request": "letter", "runs": []})
+    epoch.unlink()
+    assert "an erasure took outputs away" in verify(project).remedy
+    weights.write_bytes(b"other")
+    assert "`dvc checkout`" in verify(project).remedy, "an erasure changes no byte"
 
 
 @pytest.mark.parametrize("key_is_named", [True, False])

@@ -62,6 +62,48 @@ def test_what_names_an_artefact(told: Told, name: str) -> None:
     }
 
 
+@pytest.mark.parametrize("stands_in", ["docs", "data/images", "models/captioning", "results/vqa"])
+@pytest.mark.parametrize(
+    ("asked", "path"),
+    [
+        ("results/vqa/metrics.json", "results/vqa/metrics.json"),
+        ("results/vqa/metrics.json:exact_match", "results/vqa/metrics.json"),
+        ("vqa.exact_match", "results/vqa/metrics.json"),
+        ("models/captioning", "models/captioning"), ("captioning", "models/captioning"),
+        ("data/images.parquet", "data/images.parquet"), ("data/images", "data/images"),
+        (f"data/images/{SHARD}", f"data/images/{SHARD}"),
+        ("lapvqa/pretrain", "lapvqa/pretrain"), ("data/inventory", "data/inventory"),
+        (sha256("encoder 0.5")[:12], WEIGHTS),
+    ],
+)  # fmt: skip
+def test_a_path_may_be_that_from_the_projects_folder_wherever_one_stands(
+    told: Told, asked: str, path: str, stands_in: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (told.project.root / stands_in).mkdir(exist_ok=True)
+    monkeypatch.chdir(told.project.root / stands_in)
+    found = find(told.project, asked)
+    named = {key.path for key in found.artefacts}
+    assert path in {found.asked, *named} or all(one.startswith(f"{path}/") for one in named)
+
+
+def test_from_where_one_stands_comes_first(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(told.project.root / "results/vqa")
+    for asked in ("metrics.json", "../vqa/metrics.json", "./metrics.json:exact_match"):
+        (key,) = find(told.project, asked).artefacts
+        assert key.path == "results/vqa/metrics.json"
+    monkeypatch.chdir(told.project.root / "data/images")
+    with pytest.raises(ConfigError, match="data/images holds no metrics.json"):
+        find(told.project, "metrics.json")
+
+
+def test_a_model_is_chosen_wherever_one_stands(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    (told.project.root / "docs").mkdir()
+    ancestry = Ancestry(ledger.entries(told.project))
+    known = chosen.model(told.project, ancestry, "models/captioning").id
+    monkeypatch.chdir(told.project.root / "docs")
+    assert chosen.model(told.project, ancestry, "models/captioning").id == known
+
+
 @pytest.mark.parametrize(
     ("asked", "number"),
     [(uuid("flow", 1), 1), (hexes("pipeline", 2), 2), (COMMITS[0], 1), (COMMITS[1][:7], 2)],
