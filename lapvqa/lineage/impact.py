@@ -22,6 +22,7 @@ from lapvqa.lineage.row_numbers import PATIENT, STUDY, RowNumbers, unpacked
 from lapvqa.lineage.targets import FILM, MODEL, Key, Target
 from lapvqa.project import Project
 
+_OF_PEOPLE = (PATIENT, STUDY, FILM)
 _NO_NUMBERS = (
     "ledger/private, which says who stands behind the row numbers of the ledger, is not here: whom "
     "a training sampled can only be told where it ran"
@@ -130,8 +131,12 @@ def follow(project: Project, asked: str, *, person: bool = False) -> Impact:
         _require_members(project)
 
     def answer(database: sqlite3.Connection) -> Impact:
-        find = targets.find_person if person else targets.find
-        return walk(project, database, find(project, database, asked))
+        if person:
+            return walk(project, database, targets.find_person(project, database, asked))
+        target = targets.find(project, database, asked)
+        if target.kind in _OF_PEOPLE:
+            _require_members(project)
+        return walk(project, database, target)
 
     return index.ask(project, answer)
 
@@ -149,8 +154,7 @@ def walk(project: Project, database: sqlite3.Connection, target: Target) -> Impa
     predicted = _predictions(database, target, films)
     sampled: list[Sampling] = []
     heads: list[Origin] = []
-    if target.kind in (PATIENT, STUDY, FILM):
-        _require_members(project)
+    if target.kind in _OF_PEOPLE:
         if not RowNumbers(project, PATIENT).keys():
             target = replace(target, remark=_NO_NUMBERS)
         elif untold := _untold(database):
@@ -289,7 +293,7 @@ def _readers_of_input(database: sqlite3.Connection, origins: Origins, key: Key) 
 def _token_places(
     database: sqlite3.Connection, films: tuple[dict[str, Any], ...], target: Target
 ) -> tuple[Place, ...]:
-    if target.kind not in (PATIENT, STUDY, FILM):
+    if target.kind not in _OF_PEOPLE:
         return ()
     rows: dict[str, list[int]] = {}
     for study in _studies(films, target):
