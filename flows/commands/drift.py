@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -53,7 +51,7 @@ def execute(project: Project, *, since: str | None, freeze: bool, as_json: bool)
             said, lines = report.to_json(), [*job.recorder.said, *_lines(report)]
         freshness.write_page(project)
     if as_json:
-        sys.stdout.write(json.dumps(said, indent=2, sort_keys=True) + "\n")
+        terminal.print_json(said)
         return 0
     for line in lines:
         terminal.console().print(line, markup=False, soft_wrap=True)

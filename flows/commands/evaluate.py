@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,7 +152,7 @@ def _show_task(task: str, folders: list[Path], as_json: bool) -> int:
             storage.read_json(folder / task / METRICS, made_by=f"evaluate@{task}")
             for folder in folders
         ]
-        _print_json(contents[0] if len(contents) == 1 else contents)
+        terminal.print_json(contents[0] if len(contents) == 1 else contents)
         return 0
     console = terminal.console()
     for folder in folders:
@@ -178,11 +176,6 @@ def _compare(project: Project, as_json: bool) -> None:
     lines = list(compare(project, list(encoders), common=common))
     document = write(lines, encoders, project)
     if as_json:
-        _print_json(document)
+        terminal.print_json(document)
         return
     comparison.show(lines, terminal.console(), common)
-
-
-def _print_json(content: object) -> None:
-    # Plain, whatever the width of the terminal.
-    sys.stdout.write(json.dumps(content, indent=2, sort_keys=True) + "\n")

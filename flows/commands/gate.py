@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +26,7 @@ def execute(project: Project, *, dry_run: bool, again: bool, as_json: bool) -> i
     if not dry_run:
         freshness.write_page(project)
     if as_json:
-        sys.stdout.write(json.dumps(as_json_of(result), indent=2, sort_keys=True) + "\n")
+        terminal.print_json(as_json_of(result))
     else:
         show(result, project, console)
     return 0
@@ -57,8 +55,7 @@ def seal(project: Project, *, new_round: bool, dry_run: bool, as_json: bool) -> 
             "sealed": not dry_run, "share": sealing.share, "round": sealing.round,
             "opened": sealing.opened, "shown_patients": len(sealing.shown),
         }  # fmt: skip
-        sys.stdout.write(json.dumps(told, indent=2, sort_keys=True) + "\n")
-        return 0
+        return terminal.print_json(told)
     terminal.console().print(
         f"sealed.json: of the test patients who arrive from now on, a share of {sealing.share:g} "
         f"{verb} kept for the gate ({sealing.round}); nobody sees their results. {after}",

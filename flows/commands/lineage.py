@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +37,7 @@ def up(project: Project, target: str, *, as_json: bool, html: Path | None) -> in
 
         _draw(html, f"Where {_title(lineage)} came from", lines, graph.of_lineage(lineage))
     if as_json:
-        return _print_json(lineage.to_json())
+        return terminal.print_json(lineage.to_json())
     console = terminal.console()
     for line in lines:
         console.print(line, markup=False)
@@ -60,7 +58,7 @@ def down(project: Project, target: str, *, person: bool, as_json: bool, html: Pa
         from lapvqa.lineage import graph
 
         _draw(html, lines[0], lines, graph.of_impact(impact))
-    return _print_json(impact.to_json()) if as_json else _print(lines)
+    return terminal.print_json(impact.to_json()) if as_json else _print(lines)
 
 
 def diff(
@@ -77,7 +75,7 @@ def diff(
         from lapvqa.lineage import graph
 
         _draw(html, lines[0], lines, graph.of_difference(difference))
-    return _print_json(difference.to_json(keys=keys)) if as_json else _print(lines)
+    return terminal.print_json(difference.to_json(keys=keys)) if as_json else _print(lines)
 
 
 def why(project: Project, stage: str, *, as_json: bool, html: Path | None) -> int:
@@ -94,7 +92,7 @@ def why(project: Project, stage: str, *, as_json: bool, html: Path | None) -> in
         from lapvqa.lineage.graph import of_why
 
         _draw(html, f"Why {stage} ran", lines, of_why(answer))
-    return _print_json(answer.to_json()) if as_json else _print(lines)
+    return terminal.print_json(answer.to_json()) if as_json else _print(lines)
 
 
 def verify(project: Project, *, as_json: bool, html: Path | None) -> int:
@@ -120,7 +118,7 @@ def verify(project: Project, *, as_json: bool, html: Path | None) -> int:
             node.marked = any(fault.startswith(node.title) for fault in found.faults)
         _draw(html, "Does everything still match?", lines, graph)
     if as_json:
-        _print_json(vars(found))
+        terminal.print_json(vars(found))
     else:
         _print(lines)
     if found.faults:
@@ -162,7 +160,7 @@ def log(project: Project, *, limit: int, as_json: bool, html: Path | None) -> in
 
         _draw(html, "What happened to this project", lines, of_present(project))
     if as_json:
-        return _print_json([event.to_json() for event in events])
+        return terminal.print_json([event.to_json() for event in events])
     return _print(lines or ["nothing has happened yet: run `lapvqa run`"])
 
 
@@ -173,12 +171,6 @@ def _print(lines: Iterable[str]) -> int:
     console = terminal.console()
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
-    return 0
-
-
-def _print_json(content: object) -> int:
-    json.dump(content, sys.stdout, indent=2)
-    sys.stdout.write("\n")
     return 0
 
 

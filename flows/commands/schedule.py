@@ -7,7 +7,6 @@ a timer of systemd or by a worker of Prefect instead; whoever calls, a round is 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -76,7 +75,7 @@ def show(project: Project, *, as_json: bool, count: int = _SHOWN_TIMES) -> int:
     seen, decision = rounds.ask(project, situation.zoned_now(project))
     ended = minutes.rounds(project)[-count:]
     if as_json:
-        return _print_json({
+        return terminal.print_json({
             **_clock_as_json(project, count=count), "decision": decision.to_json(),
             "wanted": [cause.to_json() for cause in seen.causes], "rounds": ended,
         })  # fmt: skip
@@ -98,7 +97,7 @@ def times(project: Project, *, count: int, as_json: bool) -> int:
     """Print the next times of the clock, and that it asks at none of them while paused."""
     schedule = _required(project)
     if as_json:
-        return _print_json(_clock_as_json(project, count=count))
+        return terminal.print_json(_clock_as_json(project, count=count))
     console = terminal.console()
     for at in _coming(schedule, count):
         console.print(f"{at:%Y-%m-%d %H:%M %Z}", highlight=False)
@@ -201,11 +200,6 @@ def _clock_as_json(project: Project, *, count: int) -> dict[str, Any]:
             "next": [at.isoformat() for at in _coming(schedule, count)],
         },
     }  # fmt: skip
-
-
-def _print_json(value: dict[str, Any]) -> int:
-    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True) + "\n")
-    return 0
 
 
 def _is_to_do(project: Project) -> bool:

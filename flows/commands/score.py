@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,9 +40,7 @@ def execute(project: Project, *, task: str, predictions: Path, as_json: bool) ->
         raise SchemaError(f"{predictions.name}: expected rows, found none", hint=_another(record))
     metrics = contract.metrics_of(record, table, common=params.common)
     if as_json:
-        # Plain, whatever the width of the terminal.
-        terminal.console().print_json(json.dumps(metrics, sort_keys=True), indent=2)
-        return 0
+        return terminal.print_json(metrics)
     show(parse(metrics), terminal.console())
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -18,8 +19,8 @@ from lapvqa.errors import LapvqaError
 from lapvqa.recorder import counted, span
 
 __all__ = [
-    "console", "counted", "moment", "progress_console", "show_error", "show_problem", "size",
-    "span",
+    "console", "counted", "moment", "print_json", "progress_console", "show_error",
+    "show_problem", "size", "span",
 ]  # fmt: skip
 
 _WIDTH_OF_A_FILE = 160
@@ -114,6 +115,12 @@ def _show_row(console: Console, columns: Sequence[str], row: Sequence[str]) -> N
     console.print(Text.assemble((first, "bold"), f"  {beside}".rstrip()), soft_wrap=True)
     for line in filter(None, below):
         console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
+def print_json(value: object) -> int:
+    """Write a value for machines, whatever the terminal's width; return the exit code 0."""
+    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    return 0
 
 
 def show_error(error: LapvqaError) -> None:
