@@ -31,7 +31,7 @@ GOLDEN = {
         "expected five fields (minute hour day month weekday), found '0 0 2 * * *': 6 fields",
         'every night at two: --cron "0 2 * * *"',
     ),
-    ("schedule", "pause"): (
+    ("schedule", "next"): (
         2,
         "expected a clock of this project, found none",
         'make one: lapvqa schedule --cron "0 2 * * *"',
