@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -43,10 +42,12 @@ SETTINGS: dict[str, Any] = {
 
 
 def dcmtk(program: str) -> str | None:
-    """Return where dcmtk's program is; pynetdicom installs some of the same names beside Python."""
-    folders = os.environ["PATH"].split(os.pathsep)
-    others = [folder for folder in folders if Path(folder) != Path(sys.executable).parent]
-    return shutil.which(program, path=os.pathsep.join(others))
+    """Return where dcmtk's program is: pynetdicom installs scripts of the same names."""
+    for folder in os.environ["PATH"].split(os.pathsep):
+        found = shutil.which(program, path=folder)
+        if found and not Path(found).read_bytes().startswith(b"#!"):
+            return found
+    return None
 
 
 needs_dcmtk = pytest.mark.skipif(
