@@ -11,9 +11,9 @@ from __future__ import annotations
 import base64
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pyroaring import BitMap
 
@@ -27,6 +27,9 @@ RESTORE = (
     "from where the trainings ran: without it nobody can tell which models sampled a patient, and "
     "the ledger's row numbers would come to name others"
 )
+_NAME_ROWS = (ledger.TRAINED_ON, ledger.LOOK, ledger.ARRIVAL)
+_last_rows: dict[str, dict[str, int]] = {}
+"""What this process has read: id of an entry, which covers what it says -> kind -> last row."""
 
 
 class RowNumbers:
@@ -81,11 +84,11 @@ class RowNumbers:
 
     def fault(self) -> str:
         """Say that the list is shorter than what the ledger has recorded; nothing if it is not."""
-        rows, known = _recorded(self._project, self._kind), len(self.keys())
-        if not rows or rows.max() < known:
+        last, known = _last_row(self._project, self._kind), len(self.keys())
+        if last < known:
             return ""
         name = f"ledger/private/{self._kind}.txt"
-        return f"{name}: the ledger has row {rows.max()}, it has {known} rows"
+        return f"{name}: the ledger has row {last}, it has {known} rows"
 
     def require(self) -> None:
         """Raise ConfigError where the list, or a part of it, was lost."""
@@ -114,20 +117,33 @@ def lost(fault: str) -> ConfigError:
     )
 
 
-def _recorded(project: Project, kind: str) -> BitMap:
-    """Return every row number of a kind that the ledger names."""
-    rows = BitMap()
+def _last_row(project: Project, kind: str) -> int:
+    """Return the highest row number of a kind that the ledger names, -1 if none."""
+    last = -1
     for entry in ledger.entries(project):
-        said = entry.payload or {}
-        if entry.kind == ledger.TRAINED_ON:
-            for role in said.get("roles", {}).values():
-                texts = [role["patients"]] if kind == PATIENT else role["studies"].values()
-                rows |= BitMap().union(*map(unpacked, texts))
-        elif entry.kind == ledger.LOOK and kind == PATIENT and "patients" in said:
-            rows |= unpacked(said["patients"])
-        elif entry.kind == ledger.ARRIVAL and kind == STUDY and said.get("study"):
-            rows |= unpacked(said["study"])
-    return rows
+        if entry.payload is None or entry.kind not in _NAME_ROWS:
+            continue
+        if entry.id not in _last_rows:
+            rows = _rows_of(entry.kind, entry.payload)
+            _last_rows[entry.id] = {each: max(found, default=-1) for each, found in rows.items()}
+        last = max(last, _last_rows[entry.id][kind])
+    return last
+
+
+def _rows_of(entry_kind: str, said: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Return the last row of each bitmap that an entry has, by the kind of key."""
+    texts: dict[str, list[str]] = {PATIENT: [], STUDY: []}
+    if entry_kind == ledger.TRAINED_ON:
+        for role in said.get("roles", {}).values():
+            texts[PATIENT].append(role["patients"])
+            texts[STUDY] += role["studies"].values()
+    elif entry_kind == ledger.LOOK and "patients" in said:
+        texts[PATIENT].append(said["patients"])
+    elif entry_kind == ledger.ARRIVAL and said.get("study"):
+        texts[STUDY].append(said["study"])
+    return {
+        kind: [rows.max() for rows in map(unpacked, own) if rows] for kind, own in texts.items()
+    }
 
 
 def packed(rows: BitMap) -> str:

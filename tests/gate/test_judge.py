@@ -184,11 +184,13 @@ def test_a_sealed_set_that_is_still_too_small_is_not_asked(
     assert entries(young, LOOK) == []
 
 
+def set_budget(contest: Contest, **budget: float) -> None:
+    rule = GATE.model_copy(update={"budget": GATE.budget.model_copy(update=budget)})
+    contest.params = contest.params.model_copy(update={"gate": rule})
+
+
 def test_looks_spend_until_the_gate_refuses_and_a_killed_one_is_spent(contest: Contest) -> None:
-    contest.params = contest.params.model_copy(
-        update={"gate": GATE.model_copy(update={"budget": GATE.budget.model_copy(
-            update={"total": 0.002, "share": 0.5})})}
-    )  # fmt: skip
+    set_budget(contest, total=0.002, share=0.5)
     contest.pipeline(trained=0.6, untrained=0.3)
     contest.other("old", 0.6)
     looks.take(  # killed before it has read a score
@@ -316,10 +318,7 @@ def test_another_champion_is_another_question(contest: Contest) -> None:
 
 def test_a_verdict_that_stands_is_told_when_the_budget_is_spent(contest: Contest) -> None:
     """A spent budget refuses another look, with the way out, not what is known."""
-    contest.params = contest.params.model_copy(
-        update={"gate": GATE.model_copy(update={"budget": GATE.budget.model_copy(
-            update={"total": 0.002, "share": 1.0})})}
-    )  # fmt: skip
+    set_budget(contest, total=0.002, share=1.0)
     contest.pipeline(trained=0.6, untrained=0.3)
     contest.other("old", 0.6)
     first = gate(contest)
